@@ -1,0 +1,55 @@
+# Two commands matter: `make demo` and `make test`. Each sets up .venv itself.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock
+export DAGSTER_HOME ?= $(CURDIR)/dagster_home
+
+.DEFAULT_GOAL := help
+.PHONY: help demo dev test lint wheel lock clean
+
+help:  ## this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+demo: $(VENV)/installed  ## rehearse with a simulated service: a table of delivery rates in a minute
+	@$(BIN)/usms demo
+
+dev: $(VENV)/installed-dev  ## the same data, with Dagster's page open on port 3000
+	@$(BIN)/usms demo --dev
+
+test: $(VENV)/installed-dev  ## every test
+	@$(BIN)/python -m pytest
+
+lint: $(VENV)/installed-dev  ## style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+wheel: $(VENV)/installed-dev  ## build the wheel and try it in an environment of its own
+	@rm -rf dist build/smoke
+	@$(BIN)/python -m build --wheel >/dev/null
+	@$(PYTHON) -m venv build/smoke
+	@build/smoke/bin/python -m pip install --quiet --disable-pip-version-check -c requirements.lock dist/*.whl
+	cd build && smoke/bin/usms --version && smoke/bin/usms demo --messages 500 --dir smoke/demo
+
+lock: $(VENV)/installed-dev  ## pin today's versions in requirements.lock
+	$(BIN)/pip-compile --quiet --upgrade --strip-extras --no-header --no-emit-options \
+	  --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-annotate \
+	  --all-extras --output-file requirements.lock pyproject.toml
+
+clean:  ## remove what the commands above made
+	rm -rf $(VENV) dist build demo .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11 …")'
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/installed: pyproject.toml requirements.lock | $(VENV)/bin/python
+	@echo "Installing into $(VENV) (once) …"
+	@$(INSTALL) -e .
+	@touch $@
+
+$(VENV)/installed-dev: pyproject.toml requirements.lock | $(VENV)/bin/python
+	@echo "Installing into $(VENV) (once) …"
+	@$(INSTALL) -e '.[dev,mysql,notebooks]'
+	@touch $@ $(VENV)/installed

@@ -1,0 +1,34 @@
+"""SMS delivery receipts from the USMS API into Arrow, Parquet and DuckDB.
+
+Importing this package is cheap: what it offers is loaded when it is first used.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from usms_pipeline.warehouse import connect as connect
+
+__all__ = ["connect", "recipient_id"]
+
+
+def recipient_id(phone: str, **given: Any) -> str:
+    """Give the ``recipient`` of a phone number: join your own table to the receipts with it.
+
+    The key and the default region come from the settings (``given`` beats the environment).
+    Raises ``SettingsError``.
+    """
+    from usms_pipeline import phones, settings
+
+    ours = settings.load(**given)
+    key = phones.load_key(ours)
+    return phones.PhoneBook(key, ours.default_region, ours.phones).recipient_id(phone)
+
+
+def __getattr__(name: str) -> Any:
+    if name == "connect":
+        from usms_pipeline.warehouse import connect
+
+        return connect
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
