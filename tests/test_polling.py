@@ -1,0 +1,92 @@
+"""When a session is due."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from usms_pipeline import polling
+
+SENT = datetime(2024, 1, 1, 12, tzinfo=UTC)
+MINUTE = timedelta(minutes=1)
+SCHEDULE = polling.offsets(timedelta(hours=72))
+
+ages = st.integers(0, 200 * 3600).map(lambda seconds: timedelta(seconds=seconds))
+asked = st.none() | ages
+schedules = st.builds(
+    polling.offsets,
+    st.integers(1, 100 * 60).map(lambda minutes: minutes * MINUTE),
+    st.lists(st.integers(1, 6000).map(lambda minutes: minutes * MINUTE), max_size=8),
+    st.integers(10, 3000).map(lambda minutes: minutes * MINUTE),
+)
+
+
+def test_the_schedule_is_early_then_every_six_hours_then_the_cutoff():
+    minutes = [offset // MINUTE for offset in SCHEDULE]
+    assert minutes[:9] == [5, 10, 20, 40, 60, 120, 240, 600, 960]
+    assert minutes[-1] == 72 * 60
+    assert {b - a for a, b in pairwise(minutes[6:-1])} == {360}
+
+
+@settings(deadline=None)
+@given(schedules)
+def test_polling_times_ascend_and_end_at_the_cutoff(schedule):
+    assert schedule == sorted(set(schedule))
+    assert schedule[0] > timedelta()
+
+
+@settings(deadline=None)
+@given(st.integers(1, 10_000))
+def test_the_last_look_is_at_the_cutoff(minutes):
+    assert polling.offsets(minutes * MINUTE)[-1] == minutes * MINUTE
+
+
+def test_a_session_is_not_due_before_its_first_polling_time_and_is_due_at_it():
+    assert not polling.is_due(SENT + 5 * MINUTE - timedelta.resolution, SENT, None, SCHEDULE)
+    assert polling.is_due(SENT + 5 * MINUTE, SENT, None, SCHEDULE)
+
+
+def test_a_polling_time_counts_as_met_when_it_was_asked_exactly_then():
+    at = SENT + 10 * MINUTE
+    assert not polling.is_due(at, SENT, at, SCHEDULE)
+
+
+def test_after_a_look_at_or_past_the_cutoff_it_is_never_due_again():
+    assert polling.next_poll_at(SENT, SENT + timedelta(hours=72), SCHEDULE) is None
+    assert not polling.is_due(SENT + timedelta(days=900), SENT, SENT + SCHEDULE[-1], SCHEDULE)
+
+
+def test_a_look_just_before_the_cutoff_does_not_close():
+    before = SENT + timedelta(hours=72) - timedelta.resolution
+    assert polling.next_poll_at(SENT, before, SCHEDULE) == SENT + timedelta(hours=72)
+
+
+def test_a_session_never_asked_is_due_however_old():
+    assert polling.is_due(SENT + timedelta(days=900), SENT, None, SCHEDULE)
+
+
+@settings(deadline=None)
+@given(ages, asked, schedules)
+def test_due_is_a_polling_time_after_the_last_question_and_not_after_now(age, last, schedule):
+    after = timedelta(-1) if last is None else last
+    expected = any(after < offset <= age for offset in schedule)
+    last_asked_at = None if last is None else SENT + last
+    assert polling.is_due(SENT + age, SENT, last_asked_at, schedule) == expected
+
+
+@settings(deadline=None)
+@given(schedules, st.lists(ages, max_size=200))
+def test_a_session_is_asked_at_most_once_a_polling_time(schedule, wakes):
+    last, questions = None, 0
+    for wake in sorted(wakes):
+        if polling.is_due(SENT + wake, SENT, last, schedule):
+            last, questions = SENT + wake, questions + 1
+    assert questions <= len(schedule)
+
+
+def test_a_late_step_of_nothing_does_not_loop_for_ever():
+    schedule = polling.offsets(timedelta(hours=1), [MINUTE], timedelta())
+    assert schedule == [minutes * MINUTE for minutes in range(1, 61)]

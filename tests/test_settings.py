@@ -1,0 +1,249 @@
+from __future__ import annotations
+
+from datetime import date, timedelta
+from pathlib import Path
+
+import pytest
+from dotenv import dotenv_values
+from hypothesis import given
+from hypothesis import strategies as st
+
+from usms_pipeline import settings as config
+from usms_pipeline.cli.example import REQUIRED, env_example
+from usms_pipeline.errors import SettingsError
+from usms_pipeline.settings import Settings, load
+
+ROOT = Path(__file__).parents[1]
+SECRETS = {
+    "access_key_id": "KEY-ID-IN-CLEAR",
+    "access_key_secret": "KEY-SECRET-IN-CLEAR",
+    "source_url": "postgresql://shop:PASSWORD-IN-CLEAR@db/shop",
+    "phone_key": "c0ffee" * 8,
+}
+COMPLETE = {**SECRETS, "source_table": "sms_log"}
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_around(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each test starts in an empty folder, with no USMS_ variable set."""
+    for name in Settings.model_fields:
+        monkeypatch.delenv(config.variable(name), raising=False)
+    monkeypatch.chdir(tmp_path)
+
+
+def problems(*needs: config.Need, **given: object) -> dict[str, str]:
+    with pytest.raises(SettingsError) as caught:
+        load(needs, **given)
+    return {problem.variable: problem.reason for problem in caught.value.problems}
+
+
+def test_every_wrong_and_every_missing_setting_is_reported_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("USMS_BATCH_SIZE", "101")
+    monkeypatch.setenv("USMS_TIMEZONE", "Mars/Olympus")
+    monkeypatch.setenv("USMS_POLL_MINUTES", "5,soon,later")
+    found = problems("source", "api", data_dir="s3://bucket/usms", phones="shown")
+    assert set(found) == {
+        "USMS_ACCESS_KEY_ID",
+        "USMS_ACCESS_KEY_SECRET",
+        "USMS_BATCH_SIZE",
+        "USMS_PHONES",
+        "USMS_PHONE_KEY",
+        "USMS_POLL_MINUTES",
+        "USMS_SOURCE_TABLE",
+        "USMS_SOURCE_URL",
+        "USMS_TIMEZONE",
+        "USMS_WAREHOUSE",
+    }
+
+
+def test_both_problems_of_object_storage_are_reported() -> None:
+    assert set(problems(data_dir="s3://bucket/usms")) == {"USMS_PHONE_KEY", "USMS_WAREHOUSE"}
+
+
+def test_a_problem_names_variable_reason_and_a_value_that_works() -> None:
+    with pytest.raises(SettingsError) as caught:
+        load(batch_size=0)
+    assert "USMS_BATCH_SIZE: should be greater than or equal to 1" in str(caught.value)
+    assert "(for example: USMS_BATCH_SIZE=100)" in str(caught.value)
+
+
+@pytest.mark.parametrize("name", [n for n in Settings.model_fields if n != "phone_key"])
+def test_the_example_of_every_setting_is_accepted(name: str) -> None:
+    given = {name: config.example(name)}
+    assert getattr(load(**given), name) is not None
+
+
+def test_only_what_a_command_needs_is_missed() -> None:
+    assert load().access_key_id is None
+    assert set(problems("api")) == {"USMS_ACCESS_KEY_ID", "USMS_ACCESS_KEY_SECRET"}
+    assert set(problems("source")) == {"USMS_SOURCE_TABLE", "USMS_SOURCE_URL"}
+
+
+@pytest.mark.parametrize("url", ["sms.parquet", "/data/SMS.CSV"])
+def test_a_file_needs_no_table(url: str) -> None:
+    assert load(["source"], source_url=url).source_table is None
+
+
+def test_secrets_are_shown_neither_in_repr_nor_in_errors() -> None:
+    settings = load(**COMPLETE)
+    shown = repr(settings) + str(settings) + settings.model_dump_json()
+    with pytest.raises(SettingsError) as caught:
+        load(**{**COMPLETE, "phone_key": "not-hex-KEY-IN-CLEAR", "base_url": "https://u:p@host"})
+    told = f"{caught.value!s} {caught.value!r} {caught.value.problems}"
+    for secret in (*SECRETS.values(), "IN-CLEAR", "u:p"):
+        assert secret not in shown
+        assert secret not in told
+
+
+def test_an_argument_beats_the_environment_which_beats_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = "USMS_BATCH_SIZE=10\nUSMS_MAX_CONCURRENCY=10\nUSMS_TIMEOUT_SECONDS=10\n"
+    (tmp_path / ".env").write_text(lines)
+    monkeypatch.setenv("USMS_BATCH_SIZE", "20")
+    monkeypatch.setenv("USMS_MAX_CONCURRENCY", "20")
+    settings = load(batch_size=30, max_concurrency=None)
+    assert settings.batch_size == 30
+    assert settings.max_concurrency == 20
+    assert settings.timeout_seconds == 10
+
+
+def test_a_blank_variable_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("USMS_BATCH_SIZE", "")
+    monkeypatch.setenv("USMS_ACCESS_KEY_ID", "")
+    monkeypatch.setenv("USMS_ACCESS_KEY_SECRET", " \t")
+    assert load().batch_size == 100
+    assert set(problems("api")) == {"USMS_ACCESS_KEY_ID", "USMS_ACCESS_KEY_SECRET"}
+
+
+def test_a_pasted_secret_loses_the_blanks_around_it() -> None:
+    secret = load(access_key_secret=" pasted\n").access_key_secret
+    assert secret is not None
+    assert secret.get_secret_value() == "pasted"
+
+
+@pytest.mark.parametrize(
+    ("given", "dimensions"),
+    [
+        ("template_id, purpose ,", ("template_id", "purpose")),
+        ('["price, EUR", "国家"]', ("price, EUR", "国家")),
+        (["a", "b"], ("a", "b")),
+    ],
+)
+def test_dimensions_are_a_comma_list_a_json_list_or_a_sequence(
+    given: object, dimensions: tuple[str, ...]
+) -> None:
+    assert load(dimensions=given).dimensions == dimensions
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "reason"),
+    [
+        ("base_url", "http://api.uspeedo.com", "must be https"),
+        ("base_url", "ftp://api.uspeedo.com", "is not an https:// address"),
+        ("base_url", "https://host:99999999", "is not a web address"),
+        ("base_url", "https://key:secret@host", "must not hold credentials"),
+        ("base_url", "https://host/?Action=x", "must end before any ?"),
+        ("source_timezone", "../../etc/passwd", "is not a time zone"),
+        ("default_region", "CHN", "is not a two-letter country code"),
+        ("data_dir", "gs://bucket", "must be a local path or s3://bucket/folder"),
+        ("data_dir", "s3://", "must be a local path or s3://bucket/folder"),
+        ("data_dir", "", "is empty"),
+        ("warehouse", "s3://bucket/usms.duckdb", "must be the path of a local file"),
+        ("dimensions", "a,b,a", "names a column twice: a"),
+        ("dimensions", "[a", "is neither a comma list nor a JSON list"),
+        ("poll_minutes", "5,0", "every age must be greater than 0"),
+        ("poll_minutes", "inf", "should be a finite number"),
+        ("poll_every_hours", "0.001", "asks more than 1,000 times"),
+        ("cutoff_hours", "inf", "should be a finite number"),
+        ("phone_key", "abcd", "is shorter than 16 bytes"),
+        ("phone_key", "zz" * 32, "is not hexadecimal"),
+        ("session_column", "", "should have at least 1 character"),
+        ("start_date", "yesterday", "should be a valid date"),
+    ],
+)
+def test_a_value_that_cannot_work_is_refused_with_its_reason(
+    name: str, value: str, reason: str
+) -> None:
+    assert reason in problems(**{name: value})[config.variable(name)]
+
+
+@pytest.mark.parametrize("host", ["localhost:8080", "127.0.0.1", "[::1]:1"])
+def test_plain_http_is_for_loopback_only(host: str) -> None:
+    assert load(base_url=f"http://{host}/").base_url == f"http://{host}"
+
+
+def test_a_home_folder_is_expanded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/someone")
+    assert load(data_dir="~/usms").warehouse_path == Path("/home/someone/usms/usms.duckdb")
+
+
+def test_a_file_that_is_not_text_is_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_bytes(b"USMS_TIMEZONE=\xff\xfe\n")
+    assert problems() == {".env": "is not a text file in UTF-8"}
+
+
+def test_variables_that_set_nothing_are_named_with_what_they_may_mean(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / ".env").write_text("USMS_DATADIR=x\nUSMS_TIMEZONE=UTC\nOTHER=1\n")
+    monkeypatch.setenv("USMS_ZZZZZZZ", "1")
+    monkeypatch.setenv("USMS_DEBUG", "1")
+    assert config.unknown_variables() == [
+        ("USMS_DATADIR", "USMS_DATA_DIR"),
+        ("USMS_ZZZZZZZ", None),
+    ]
+
+
+def test_the_polling_times_end_at_the_cutoff() -> None:
+    offsets = load(poll_minutes="30,10", poll_every_hours=1, cutoff_hours=2).poll_offsets
+    assert offsets == [timedelta(minutes=m) for m in (10, 30, 90, 120)]
+
+
+def test_every_setting_has_a_description_and_stands_once_in_the_example_file() -> None:
+    text = env_example()
+    for name, field in Settings.model_fields.items():
+        assert field.description
+        assert text.count(f"{config.variable(name)}=") == 1
+
+
+def test_the_example_file_in_the_repository_is_in_step() -> None:
+    """Mend it with: usms check --example > .env.example."""
+    assert (ROOT / ".env.example").read_text("utf-8") == env_example()
+
+
+def test_the_example_file_gives_the_defaults_and_the_required_settings(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text(env_example())
+    settings = load(["source", "api"])
+    assert set(dotenv_values(tmp_path / ".env")) == {config.variable(name) for name in REQUIRED}
+    for name, field in Settings.model_fields.items():
+        assert name in REQUIRED or getattr(settings, name) == field.default
+
+
+@given(
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "batch_size": st.integers(-5, 200),
+            "default_region": st.text(max_size=3),
+            "timezone": st.text(max_size=8),
+            "cutoff_hours": st.floats(),
+            "data_dir": st.text(max_size=8),
+            "base_url": st.text(max_size=12) | st.just("https://[x"),
+            "dimensions": st.text(max_size=8),
+            "poll_minutes": st.text(max_size=8),
+            "phone_key": st.text(max_size=40),
+            "start_date": st.text(max_size=12) | st.just(date(2026, 1, 1)),
+        },
+    )
+)
+def test_whatever_is_given_either_loads_or_is_told_as_settings(given: dict[str, object]) -> None:
+    try:
+        assert load(**given).poll_offsets
+    except SettingsError as error:
+        told = {problem.variable for problem in error.problems}
+        assert told <= {"USMS_POLL_EVERY_HOURS", "USMS_WAREHOUSE", "USMS_PHONE_KEY"} | {
+            config.variable(name) for name in given
+        }

@@ -1,0 +1,136 @@
+"""The dataset on disk: its zones and partitions, and what a partition's commit says.
+
+A partition's ``receipts.parquet`` is its commit: in its metadata are the schema's version, the
+key's fingerprint and the names of the files folded into it. No SQL, no HTTP here.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, time, timedelta
+from zoneinfo import ZoneInfo
+
+from usms_pipeline import schema
+from usms_pipeline.errors import KeyMismatch, NewerDataset
+from usms_pipeline.storage import Store
+
+SESSIONS, RESPONSES, REGISTERS = "sessions", "responses", "registers"
+RECEIPTS, QUARANTINE = "receipts", "quarantine"
+PRIVATE = (RESPONSES, QUARANTINE)
+
+
+@dataclass(frozen=True)
+class Window:
+    """Partitions from ``first`` to ``last``, both included."""
+
+    first: date
+    last: date
+
+    def days(self) -> list[date]:
+        """List the days, ascending."""
+        return [self.first + timedelta(days=n) for n in range((self.last - self.first).days + 1)]
+
+    def __contains__(self, day: date) -> bool:
+        return self.first <= day <= self.last
+
+
+@dataclass(frozen=True)
+class Commit:
+    """What a partition's ``receipts.parquet`` says of itself.
+
+    ``token`` is new with every content; ``awaited`` counts rows neither final nor closed, whether
+    announced or not.
+    ``is_purged``: raw answers were deleted, so ``registers`` is where a rebuild starts.
+    """
+
+    sessions: str
+    registers: str
+    folded: frozenset[str] = frozenset()
+    buckets: dict[str, int] = field(default_factory=dict)
+    unannounced: int = 0
+    awaited: int = 0
+    dimensions: tuple[str, ...] = ()
+    cutoff_hours: float = 0.0
+    is_purged: bool = False
+    token: str = field(default_factory=lambda: uuid.uuid4().hex)
+
+    def metadata(self, fingerprint: str) -> dict[str, str]:
+        """Give the metadata that ``read_commit`` reads back."""
+        return stamp(fingerprint) | {
+            "token": self.token,
+            "sessions": self.sessions,
+            "registers": self.registers,
+            "folded": json.dumps(sorted(self.folded)),
+            "buckets": json.dumps(self.buckets),
+            "unannounced": str(self.unannounced),
+            "awaited": str(self.awaited),
+            "dimensions": json.dumps(self.dimensions),
+            "cutoff_hours": repr(self.cutoff_hours),
+            "is_purged": json.dumps(self.is_purged),
+        }
+
+
+def file_name(zone: str, day: date, name: str | None = None) -> str:
+    """Give the name of a partition's file; the zone's one file a partition without ``name``."""
+    return f"{zone}/sent_date={day}/{name or zone + '.parquet'}"
+
+
+def partition_of(name: str) -> date:
+    """Give the partition that a file's name stands in."""
+    return date.fromisoformat(name.split("sent_date=", 1)[1].split("/", 1)[0])
+
+
+def days(store: Store, zone: str) -> list[date]:
+    """List the partitions that have a file in a zone, ascending."""
+    return sorted({partition_of(name) for name in store.names(zone)})
+
+
+def day_start(day: date, zone: ZoneInfo) -> datetime:
+    """Give the first moment of a local day, in UTC."""
+    return datetime.combine(day, time(), zone).astimezone(UTC)
+
+
+def stamp(fingerprint: str) -> dict[str, str]:
+    """Give the metadata that every file has: the layout's version and the key's fingerprint."""
+    return {"version": str(schema.VERSION), "key": fingerprint}
+
+
+def checked_metadata(store: Store, name: str, fingerprint: str | None) -> dict[str, str]:
+    """Read a file's metadata, empty when there is none; ``fingerprint`` None checks no key.
+
+    Raises ``NewerDataset`` or ``KeyMismatch`` for a file that this run must not touch.
+    """
+    found = store.metadata(name)
+    if int(found.get("version", 0)) > schema.VERSION:
+        raise NewerDataset(
+            f"{name} in {store.data_dir!r} has layout {found['version']}, this version reads up "
+            f"to {schema.VERSION}. Upgrade usms-pipeline, or point USMS_DATA_DIR elsewhere."
+        )
+    if found and fingerprint not in (None, found.get("key")):
+        raise KeyMismatch(
+            f"{name} in {store.data_dir!r} was made with another phone key (fingerprint "
+            f"{found.get('key')}, yours is {fingerprint}): going on would count recipients twice. "
+            "Set USMS_PHONE_KEY to the key it was made with, or use another USMS_DATA_DIR."
+        )
+    return found
+
+
+def read_commit(store: Store, day: date, fingerprint: str | None = None) -> Commit | None:
+    """Read a partition's commit; None when nothing was committed yet. Raises as above."""
+    found = checked_metadata(store, file_name(RECEIPTS, day), fingerprint)
+    if not found:
+        return None
+    return Commit(
+        sessions=found["sessions"],
+        registers=found["registers"],
+        folded=frozenset(json.loads(found["folded"])),
+        buckets=json.loads(found["buckets"]),
+        unannounced=int(found["unannounced"]),
+        awaited=int(found["awaited"]),
+        dimensions=tuple(json.loads(found["dimensions"])),
+        cutoff_hours=float(found["cutoff_hours"]),
+        is_purged=json.loads(found["is_purged"]),
+        token=found["token"],
+    )

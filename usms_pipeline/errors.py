@@ -1,0 +1,116 @@
+"""Every error this package raises on purpose, each with what a person needs to act.
+
+No other module defines an exception. A message says what is wrong, where, and what to do.
+
+    UsmsError                     exit code 1
+    ├── SettingsError             2   a setting is missing or wrong (all of them, at once)
+    ├── SourceError               2   the source table can't be used as configured
+    │   └── SourceUnavailable     1   the source can't be reached just now
+    ├── KeyMismatch               2   the dataset was made with another phone key
+    ├── NewerDataset              2   the dataset was written by a newer version
+    ├── CredentialsRefused        3   the service refused the access key
+    ├── ServiceDown               1   the service did not answer; what had landed stays
+    ├── StorageError              1   the data directory can't be read or written
+    ├── WarehouseMissing          1   nothing has been published yet
+    ├── UnknownColumn             2   the published table has no column of that name
+    └── Busy                      1   another process holds what this command needs alone
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+
+class UsmsError(Exception):
+    """Base of all. ``str(error)`` is the sentence shown to the user; ``exit_code`` the CLI's."""
+
+    exit_code = 1
+
+
+@dataclass(frozen=True)
+class SettingProblem:
+    """One setting that can't be used: the variable's name, the reason, and a value that works."""
+
+    variable: str
+    reason: str
+    example: str
+
+    def __str__(self) -> str:
+        hint = f" (for example: {self.variable}={self.example})" if self.example else ""
+        return f"{self.variable}: {self.reason}{hint}"
+
+
+class SettingsError(UsmsError):
+    """One or more settings are missing or wrong; ``problems`` has every one of them."""
+
+    exit_code = 2
+
+    def __init__(self, problems: Sequence[SettingProblem]) -> None:
+        self.problems = tuple(problems)
+        lines = "\n".join(f"  {problem}" for problem in self.problems)
+        super().__init__(
+            f"{len(self.problems)} setting(s) to mend, in the environment or in .env:\n{lines}"
+        )
+
+
+class SourceError(UsmsError):
+    """The source table can't be used as configured: no such table or column, wrong password…"""
+
+    exit_code = 2
+
+
+class SourceUnavailable(SourceError):
+    """The source can't be reached, or broke off while it was read. Running again may work."""
+
+    exit_code = 1
+
+
+class KeyMismatch(UsmsError):
+    """The dataset's recipients were hashed with another phone key; mixing would double rows."""
+
+    exit_code = 2
+
+
+class NewerDataset(UsmsError):
+    """The dataset was written by a newer version of this package."""
+
+    exit_code = 2
+
+
+class CredentialsRefused(UsmsError):
+    """The service refused the access key, by HTTP status or by return code.
+
+    ``stats`` (``CollectStats``) says what was done until then, where a run was under way.
+    """
+
+    exit_code = 3
+    stats: Any = None
+
+
+class ServiceDown(UsmsError):
+    """The service failed so often that the run stopped asking. What had landed is kept.
+
+    ``stats`` (``CollectStats``) says what was done until then, where a run was under way.
+    """
+
+    stats: Any = None
+
+
+class StorageError(UsmsError):
+    """The data directory can't be read or written."""
+
+
+class WarehouseMissing(UsmsError):
+    """There is no published warehouse yet."""
+
+
+class UnknownColumn(UsmsError):
+    """The published table has no column of that name; the message has names near to it."""
+
+    exit_code = 2
+
+
+class Busy(UsmsError):
+    """Another process holds a lock that this command needs for itself."""

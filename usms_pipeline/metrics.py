@@ -1,0 +1,64 @@
+"""The figures in words: name, unit and meaning of every one, in the order they are shown.
+
+The arithmetic is in ``sql/figures.sql`` and nowhere else. README, column comments, Dagster's
+metadata and the tables of the command line take their words from here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from usms_pipeline.status import STATUSES
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A figure of a cohort: ``unit`` is ``messages``, ``share`` (0 to 1) or ``s`` (seconds)."""
+
+    name: str
+    unit: str
+    description: str
+
+
+METRICS: Final = (
+    Metric("messages", "messages", "announced recipients: what your table says was sent"),
+    *(Metric(meaning.status, "messages", meaning.description) for meaning in STATUSES),
+    Metric("awaited", "messages", "no outcome yet, and still asked for"),
+    Metric("awaited_rate", "share", "awaited / messages: how young the group is"),
+    Metric("receipt_coverage", "share", "messages with evidence of an outcome / messages"),
+    Metric("delivery_rate", "share", "delivered / messages with evidence of an outcome"),
+    Metric("delivery_rate_low", "share", "delivered / messages: if all others failed"),
+    Metric(
+        "delivery_rate_high",
+        "share",
+        "1 - (failed + rejected + expired) / messages: if all without evidence arrived",
+    ),
+    Metric("latency_p50_seconds", "s", "half of the delivered messages arrived within this"),
+    Metric("latency_p90_seconds", "s", "90 % of the delivered messages arrived within this"),
+    Metric("latency_p99_seconds", "s", "99 % of the delivered messages arrived within this"),
+    Metric(
+        "first_asked_too_late",
+        "messages",
+        "no evidence, and first asked about after the cutoff: the silence may be ours",
+    ),
+)
+"""The figures that every ``delivery_rate_…`` view, ``delivery_figures`` and ``rates`` give."""
+
+CURVE: Final = (
+    Metric("seconds", "s", "time since the message was sent"),
+    Metric("at_risk", "messages", "watched that long without an earlier outcome"),
+    Metric("delivered", "messages", "seen to arrive within that time"),
+    Metric("not_delivered", "messages", "seen to fail, be rejected or expire within that time"),
+    Metric("delivered_share", "share", "estimated share that arrives within that time"),
+    Metric("not_delivered_share", "share", "estimated share that fails within that time"),
+)
+"""The columns of ``delivery_curve``."""
+
+FAILURES: Final = (
+    Metric("messages", "messages", "announced recipients with this outcome and reason"),
+    Metric("share", "share", "of all messages that failed, were rejected or expired"),
+    Metric("first_seen_at", "UTC", "earliest report (or answer, where the report has no time)"),
+    Metric("last_seen_at", "UTC", "latest report (or answer, where the report has no time)"),
+)
+"""The figures of the view ``failures``."""

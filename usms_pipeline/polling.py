@@ -1,0 +1,56 @@
+"""When a session is asked about again. Pure: no I/O, the clock is an argument.
+
+A session is due when one of its polling times lies after it was last asked and not after now.
+The service's own advice is to look after 5 to 10 minutes; comparable services close after 72 h.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Final
+
+EARLY_OFFSETS: Final = tuple(timedelta(minutes=m) for m in (5, 10, 20, 40, 60, 120, 240))
+LATE_EVERY: Final = timedelta(hours=6)
+SHORTEST_STEP: Final = timedelta(minutes=1)
+
+
+def offsets(
+    cutoff: timedelta,
+    early: Sequence[timedelta] = EARLY_OFFSETS,
+    late_every: timedelta = LATE_EVERY,
+) -> list[timedelta]:
+    """Give the polling times as offsets from ``sent_at``, ascending; the last is the cutoff.
+
+    ``late_every`` shorter than a minute counts as one.
+
+    >>> [int(o.total_seconds() // 60) for o in offsets(timedelta(hours=12))]
+    [5, 10, 20, 40, 60, 120, 240, 600, 720]
+    """
+    times = [offset for offset in sorted(set(early)) if offset < cutoff]
+    step = max(late_every, SHORTEST_STEP)
+    late = (times[-1] if times else timedelta()) + step
+    while late < cutoff:
+        times.append(late)
+        late += step
+    return [*times, cutoff]
+
+
+def next_poll_at(
+    sent_at: datetime, last_asked_at: datetime | None, schedule: Sequence[timedelta]
+) -> datetime | None:
+    """Give the oldest polling time not yet met, or None when the look at the cutoff is done."""
+    if last_asked_at is None:
+        return sent_at + schedule[0]
+    return next((sent_at + o for o in schedule if sent_at + o > last_asked_at), None)
+
+
+def is_due(
+    now: datetime,
+    sent_at: datetime,
+    last_asked_at: datetime | None,
+    schedule: Sequence[timedelta],
+) -> bool:
+    """Tell whether a polling time lies in (last_asked_at, now]."""
+    poll_at = next_poll_at(sent_at, last_asked_at, schedule)
+    return poll_at is not None and poll_at <= now

@@ -1,0 +1,186 @@
+"""The contract: every zone's fields, with type, unit and meaning, in one place.
+
+Arrow schemas, DuckDB tables, Dagster's column metadata, the checks and the README's column table
+all come from here. To add a column to the published table, add a ``Field`` to ``RECEIPTS``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import pyarrow as pa
+
+from usms_pipeline.metrics import METRICS
+from usms_pipeline.status import BUCKETS
+
+VERSION: Final = 1
+"""Version of the dataset's layout; in every file's metadata. A newer one is refused."""
+
+TIME: Final = pa.timestamp("us", tz="UTC")
+TEXT: Final = pa.string()
+
+
+@dataclass(frozen=True)
+class Field:
+    """One column: its name, Arrow type, unit (empty where there is none) and meaning."""
+
+    name: str
+    type: pa.DataType
+    description: str
+    unit: str = ""
+
+
+_PHONE = (
+    Field("recipient", TEXT, "keyed hash (HMAC-SHA-256) of the phone number in E.164 form"),
+    Field("phone", TEXT, "phone number, the middle masked unless the setting `phones` is `clear`"),
+    Field("country", TEXT, "country of the number (ISO 3166-1 alpha-2)"),
+    Field("operator", TEXT, "operator that the number's prefix was given to"),
+    Field("number_type", TEXT, "kind of line: mobile, fixed_line, voip, …"),
+)
+
+_BEFORE_DIMENSIONS = (
+    Field("session_no", TEXT, "session number of the accepted send call"),
+    Field(
+        "recipient",
+        TEXT,
+        "keyed hash (HMAC-SHA-256) of the phone number in E.164 form; `unheard-<n>` for a "
+        "recipient whose number is not known yet",
+    ),
+    *_PHONE[1:],
+    Field("sent_at", TIME, "when the message was sent, from your table", "UTC"),
+)
+
+_AFTER_DIMENSIONS = (
+    Field("status", TEXT, "bucket the recipient is in: " + ", ".join(BUCKETS)),
+    Field("is_final", pa.bool_(), "there is evidence of an outcome"),
+    Field("is_closed", pa.bool_(), "there is no evidence and no more is asked for"),
+    Field("provider_status", TEXT, "the service's own status word, as received"),
+    Field("provider_code", TEXT, "the service's or carrier's code, as received"),
+    Field("provider_desc", TEXT, "the service's description of the code"),
+    Field("submit_status", TEXT, "the service's word on the submission, not on delivery"),
+    Field("received_at", TIME, "when the carrier reported the outcome", "UTC"),
+    Field("delivery_seconds", pa.float64(), "received_at − sent_at of a delivered message", "s"),
+    Field("segments", pa.int32(), "billed parts of the message, where the service says so"),
+    Field("first_asked_at", TIME, "first question about the session that was answered", "UTC"),
+    Field("last_asked_at", TIME, "latest question about the session that was answered", "UTC"),
+    Field("final_at", TIME, "question whose answer brought the outcome", "UTC"),
+    Field("conflicts", pa.list_(TEXT), "other outcomes the service reported later, sorted"),
+    Field("is_announced", pa.bool_(), "your table announces this recipient (else: extra phone)"),
+)
+
+SENT_DATE: Final = Field("sent_date", pa.date32(), "partition: local day of `sent_at`", "day")
+
+_OBSERVED = pa.struct(
+    [
+        ("asked_at", TIME),
+        ("received_at", TIME),
+        ("rank", pa.int8()),
+        ("code", TEXT),
+        ("word", TEXT),
+        ("status", TEXT),
+        ("description", TEXT),
+        ("submit_status", TEXT),
+        ("segments", pa.int32()),
+    ]
+)
+"""What one answer said, in the order that decides ties."""
+
+REGISTERS: Final = pa.schema(
+    [
+        ("session_no", TEXT),
+        ("number", TEXT),  # recipient hash; '' is the session itself, and receipts without a phone
+        ("phone", TEXT),
+        ("country", TEXT),
+        ("operator", TEXT),
+        ("number_type", TEXT),
+        ("final", _OBSERVED),  # null without evidence
+        ("open", _OBSERVED),  # null when every answer was evidence
+        ("finals_seen", pa.list_(TEXT)),  # every final status seen, sorted, distinct
+        ("first_asked_at", TIME),
+        ("last_asked_at", TIME),
+    ]
+)
+"""What is known of each (session, number): the fold's state. An observation has the same shape,
+with one of ``final`` and ``open`` null, so that folding twice is folding once."""
+
+RESPONSES: Final = pa.schema(
+    [
+        ("asked_at", TIME),
+        ("ids", pa.list_(TEXT)),
+        ("http_status", pa.int32()),
+        ("ret_code", pa.int64()),  # null when the body could not be read
+        ("verdict", TEXT),  # 'ok', 'refused' (a lone id) or 'unreadable'
+        ("reason", TEXT),  # why it is not 'ok', in words; null otherwise
+        ("body", pa.binary()),
+    ]
+)
+"""One HTTP answer, whole. Only 'ok' and 'refused' count as asked."""
+
+QUARANTINE: Final = pa.schema(
+    [
+        ("id", TEXT),  # 16 hex digits of a hash of what follows: repeating makes no second entry
+        ("kind", TEXT),  # 'refused_id', 'unreadable_answer', 'bad_item' or 'unasked_session'
+        ("reason", TEXT),
+        ("session_no", TEXT),  # null when a whole answer is unreadable
+        ("ids", pa.list_(TEXT)),  # what was asked
+        ("asked_at", TIME),
+        ("http_status", pa.int32()),
+        ("body", pa.binary()),  # the bad item's JSON, or the unreadable answer
+        ("state", TEXT),  # 'open', 'replayed' or 'dismissed'
+    ]
+)
+"""What could not be used, with its reason; replayable."""
+
+
+def receipts_fields(dimensions: Iterable[str] = ()) -> list[Field]:
+    """Give the fields of the published table, in order, without ``sent_date`` (in the path)."""
+    carried = [
+        Field(dimension_name(name), TEXT, f"`{name}` of your table, as text") for name in dimensions
+    ]
+    return [*_BEFORE_DIMENSIONS, *carried, *_AFTER_DIMENSIONS]
+
+
+def receipts_schema(dimensions: Iterable[str] = ()) -> pa.Schema:
+    """Give the Arrow schema of a ``receipts.parquet``; each field carries its description."""
+    return _arrow(receipts_fields(dimensions))
+
+
+def sessions_schema(dimensions: Iterable[str] = ()) -> pa.Schema:
+    """Give the Arrow schema of a ``sessions.parquet``: one row a source row.
+
+    ``session_no`` is null where the source's is unusable; ``recipient`` and the other phone
+    columns are null where the source has none. ``ordinal`` counts rows alike in session,
+    recipient and time, from 0.
+    """
+    fields = [
+        Field("session_no", TEXT, "session number; null where the source's is unusable"),
+        *_PHONE,
+        Field("sent_at", TIME, "when the message was sent", "UTC"),
+        Field("recipients", pa.int32(), "how many recipients the row stands for"),
+        Field("ordinal", pa.int32(), "counts rows alike in session, recipient and time"),
+        *(Field(dimension_name(name), TEXT, f"`{name}` of your table") for name in dimensions),
+    ]
+    return _arrow(fields)
+
+
+def dimension_name(column: str) -> str:
+    """Give a source column's name in the dataset: ``source_<name>`` where one of ours has it."""
+    return f"source_{column}" if column.casefold() in _TAKEN else column
+
+
+def _arrow(fields: Sequence[Field]) -> pa.Schema:
+    return pa.schema(
+        [
+            pa.field(field.name, field.type, metadata={"description": field.description})
+            for field in fields
+        ]
+    )
+
+
+_TAKEN = frozenset(
+    [field.name for field in (*_PHONE, *_BEFORE_DIMENSIONS, *_AFTER_DIMENSIONS, SENT_DATE)]
+    + [metric.name for metric in METRICS]
+    + ["recipients", "ordinal"]
+)

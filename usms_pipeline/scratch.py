@@ -1,0 +1,67 @@
+"""A bounded, throw-away DuckDB to work in, and the SQL files. Knows nothing of the dataset."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.resources import files
+from typing import Final
+
+import duckdb
+import pyarrow as pa
+
+MEMORY_LIMIT: Final = "1GB"
+"""What a step may hold in memory before it spills to disk."""
+BATCH_ROWS: Final = 65_536
+
+
+@contextmanager
+def database(memory_limit: str = MEMORY_LIMIT) -> Iterator[duckdb.DuckDBPyConnection]:
+    """Open an in-memory database that spills to a temporary folder, removed at the end."""
+    with tempfile.TemporaryDirectory(prefix="usms-") as folder:
+        con = duckdb.connect(config={"memory_limit": memory_limit, "temp_directory": folder})
+        try:
+            con.execute("SET TimeZone = 'UTC'")
+            con.execute("SET python_enable_replacements = false")
+            yield con
+        finally:
+            con.close()
+
+
+def value(con: duckdb.DuckDBPyConnection, query: str) -> int:
+    """Give a query's one figure; 0 for NULL. Reads to the end, for an open result blocks."""
+    return int(con.execute(query).fetchall()[0][0] or 0)
+
+
+def stream(con: duckdb.DuckDBPyConnection, query: str, layout: pa.Schema) -> pa.RecordBatchReader:
+    """Stream a query's rows as ``layout``, on a cursor of its own."""
+    batches = con.cursor().sql(query).to_arrow_reader(BATCH_ROWS)
+    return pa.RecordBatchReader.from_batches(layout, (batch.cast(layout) for batch in batches))
+
+
+def insert(con: duckdb.DuckDBPyConnection, table: str, rows: pa.Table) -> None:
+    """Append Arrow rows to a table with the same columns in the same order."""
+    con.register("chunk", rows)
+    con.execute(f"INSERT INTO {table} SELECT * FROM chunk")
+    con.unregister("chunk")
+
+
+def create(con: duckdb.DuckDBPyConnection, table: str, layout: pa.Schema) -> None:
+    """Create an empty table with the columns of an Arrow schema."""
+    con.register("layout", layout.empty_table())
+    con.execute(f"CREATE TABLE {table} AS SELECT * FROM layout")
+    con.unregister("layout")
+
+
+def sql(name: str, **filled_in: object) -> str:
+    """Read ``sql/<name>.sql``; ``{{word}}`` becomes the argument of that name, as it is."""
+    text = files("usms_pipeline").joinpath("sql", f"{name}.sql").read_text("utf-8")
+    for word, value in filled_in.items():
+        text = text.replace("{{" + word + "}}", str(value))
+    return text
+
+
+def identifier(name: str) -> str:
+    """Quote a name for DuckDB, whatever it holds."""
+    return '"' + name.replace('"', '""') + '"'

@@ -1,0 +1,138 @@
+"""The types of single settings: each reads and checks one value, with a reason that says why not.
+
+Pure. A reason follows the variable's name in a sentence, and never shows a secret.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo
+
+import phonenumbers
+from pydantic import AfterValidator, BeforeValidator, SecretStr
+from pydantic_settings import NoDecode
+
+
+def web_address(value: str) -> str:
+    """Check an https address (http on loopback), without credentials; gives it without ``/``."""
+    try:
+        parts = urlsplit(value)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        raise ValueError("is not a web address") from None
+    if parts.scheme not in ("https", "http") or not host:
+        raise ValueError("is not an https:// address")
+    if parts.username or parts.password:
+        raise ValueError("must not hold credentials; they have settings of their own")
+    if parts.query or parts.fragment:
+        raise ValueError("must end before any ? or #")
+    if parts.scheme == "http" and not _is_loopback(host):
+        raise ValueError(
+            "must be https: plain http would show the access key to the network "
+            "(http is allowed on loopback only)"
+        )
+    return value.rstrip("/")
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def time_zone(value: str) -> str:
+    """Check the name of a time zone."""
+    try:
+        ZoneInfo(value)
+    except (KeyError, ValueError, OSError):
+        raise ValueError(f"{value!r} is not a time zone of the IANA database") from None
+    return value
+
+
+def region(value: str) -> str:
+    """Check a two-letter country code; gives it in capitals."""
+    if value.upper() not in phonenumbers.SUPPORTED_REGIONS:
+        raise ValueError(f"{value!r} is not a two-letter country code")
+    return value.upper()
+
+
+def storage_place(value: str) -> str:
+    """Check a local path (``~`` is the home folder) or ``s3://bucket/folder``."""
+    scheme, separator, rest = value.partition("://")
+    if separator and (scheme != "s3" or not rest.strip("/")):
+        raise ValueError("must be a local path or s3://bucket/folder")
+    if not value:
+        raise ValueError("is empty")
+    return value.rstrip("/") if separator else str(Path(value).expanduser())
+
+
+def local_file(value: str) -> str:
+    """Check the path of a local file (``~`` is the home folder)."""
+    if not value or "://" in value:
+        raise ValueError("must be the path of a local file")
+    return str(Path(value).expanduser())
+
+
+def hex_key(value: SecretStr | None) -> SecretStr | None:
+    """Check a secret key of 16 bytes or more, as hexadecimal digits."""
+    if value is None:
+        return None
+    try:
+        key = bytes.fromhex(value.get_secret_value())
+    except ValueError:
+        raise ValueError("is not hexadecimal") from None
+    if len(key) < 16:
+        raise ValueError("is shorter than 16 bytes (32 hexadecimal digits)")
+    return value
+
+
+def split_list(value: Any) -> Any:
+    """Split a comma list, or read a JSON list (for names that hold a comma)."""
+    if not isinstance(value, str):
+        return value
+    if value.lstrip().startswith("["):
+        try:
+            return json.loads(value)
+        except ValueError:
+            raise ValueError("is neither a comma list nor a JSON list") from None
+    return tuple(part.strip() for part in value.split(",") if part.strip())
+
+
+def distinct(value: tuple[str, ...]) -> tuple[str, ...]:
+    """Check that no name comes twice."""
+    twice = sorted({name for name in value if value.count(name) > 1})
+    if twice:
+        raise ValueError(f"names a column twice: {', '.join(twice)}")
+    return value
+
+
+def ages(value: tuple[float, ...]) -> tuple[float, ...]:
+    """Check that every age is above 0."""
+    if not all(minutes > 0 for minutes in value):
+        raise ValueError("every age must be greater than 0")
+    return value
+
+
+def absent_if_blank(value: Any) -> Any:
+    """Read blank text as nothing given."""
+    return None if isinstance(value, str) and not value.strip() else value
+
+
+WebAddress = Annotated[str, AfterValidator(web_address)]
+Zone = Annotated[str, AfterValidator(time_zone)]
+Region = Annotated[str, AfterValidator(region)]
+StoragePlace = Annotated[str, AfterValidator(storage_place)]
+LocalFile = Annotated[str, AfterValidator(local_file)]
+Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(split_list), AfterValidator(distinct)]
+Ages = Annotated[tuple[float, ...], NoDecode, BeforeValidator(split_list), AfterValidator(ages)]
+OptionalText = Annotated[str | None, BeforeValidator(absent_if_blank)]
+OptionalNumber = Annotated[float | None, BeforeValidator(absent_if_blank)]
+Secret = Annotated[SecretStr | None, BeforeValidator(absent_if_blank)]
+SecretKey = Annotated[Secret, AfterValidator(hex_key)]

@@ -1,0 +1,287 @@
+"""The one settings object: read from arguments, the environment and .env, checked all at once.
+
+Nothing is read at import. Every other module takes a ``Settings``; none reads the environment.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable
+from datetime import date, timedelta
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Final, Literal
+from zoneinfo import ZoneInfo
+
+from dotenv import dotenv_values
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from usms_pipeline import polling
+from usms_pipeline.errors import SettingProblem, SettingsError
+from usms_pipeline.setting_types import (
+    Ages,
+    LocalFile,
+    Names,
+    OptionalNumber,
+    OptionalText,
+    Region,
+    Secret,
+    SecretKey,
+    StoragePlace,
+    WebAddress,
+    Zone,
+)  # fmt: skip
+
+PREFIX: Final = "USMS_"
+
+Need = Literal["source", "api"]
+_NEEDED: Final[dict[Need, tuple[str, ...]]] = {
+    "source": ("source_url", "source_table"),
+    "api": ("access_key_id", "access_key_secret"),
+}
+_TABLELESS: Final = (".parquet", ".csv")
+_MOST_POLLS: Final = 1000
+_NOT_SETTINGS: Final = ("USMS_DEBUG",)
+
+
+class Settings(BaseSettings):
+    """All settings, with their defaults. ``USMS_BATCH_SIZE=50`` sets ``batch_size``, and so on.
+
+    Build it with ``load``, which reports every problem at once as a ``SettingsError``.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        env_file=".env",
+        env_ignore_empty=True,
+        str_strip_whitespace=True,
+        allow_inf_nan=False,
+        extra="ignore",
+        frozen=True,
+        hide_input_in_errors=True,
+    )
+
+    base_url: WebAddress = Field(
+        "https://api.uspeedo.com", description="Address of the service: https, or http on loopback."
+    )
+    access_key_id: Secret = Field(
+        None, description="Public half of the access key.", examples=["AKIDxxxxxxxx"]
+    )
+    access_key_secret: Secret = Field(
+        None, description="Secret half of the access key.", examples=["xxxxxxxx"]
+    )
+    source_url: Secret = Field(
+        None,
+        description="Where your table of sent messages is: a database URL, or a path to a "
+        "Parquet or CSV file.",
+        examples=["postgresql://user:password@host:5432/shop"],
+    )
+    source_table: OptionalText = Field(
+        None,
+        description="Table or view, `schema.table` allowed. Not needed for files.",
+        examples=["public.sms_log"],
+    )
+    session_column: str = Field(
+        "session_no", min_length=1, description="Column of the session number."
+    )
+    sent_at_column: str = Field(
+        "sent_at", min_length=1, description="Column of the time of sending."
+    )
+    phone_column: OptionalText = Field(
+        None,
+        description="Column of the recipient's phone number, if there is one.",
+        examples=["phone"],
+    )
+    recipients_column: OptionalText = Field(
+        None,
+        description="Column that says how many recipients a row stands for (else 1).",
+        examples=["recipients"],
+    )
+    dimensions: Names = Field(
+        (),
+        description="Comma list of source columns to carry along and group by.",
+        examples=["template_id,purpose"],
+    )
+    source_timezone: Zone = Field("UTC", description="Time zone of a `sent_at` without one.")
+    receipt_timezone: Zone = Field(
+        "Asia/Shanghai", description="Time zone of the service's `ReceiveTime`, which has none."
+    )
+    timezone: Zone = Field("UTC", description="Time zone whose days are the partitions.")
+    start_date: date = Field(date(2024, 1, 1), description="First partition.")
+    default_region: Region = Field(
+        "CN", description="Country of phone numbers without a country code (ISO 3166-1 alpha-2)."
+    )
+    data_dir: StoragePlace = Field(
+        "data", description="Where everything is kept: a path or `s3://…`."
+    )
+    source_lookback_days: int = Field(
+        7, ge=1, description="Days of the source that every run reads again for late rows."
+    )
+    warehouse: LocalFile = Field(
+        "{data_dir}/usms.duckdb",
+        description="The DuckDB file: always on a local disk.",
+        examples=["/var/lib/usms/usms.duckdb"],
+    )
+    batch_size: int = Field(100, ge=1, le=100, description="Session numbers a request.")
+    max_concurrency: int = Field(8, ge=1, le=256, description="Requests in flight, at most.")
+    max_requests_per_second: OptionalNumber = Field(
+        None, gt=0, description="Ceiling of the pace; without one it adapts.", examples=[20]
+    )
+    timeout_seconds: float = Field(30, gt=0, description="Patience with one request.")
+    cutoff_hours: float = Field(
+        72, gt=0, description="Age past which a message without an outcome is closed."
+    )
+    poll_minutes: Ages = Field(
+        tuple(o.total_seconds() / 60 for o in polling.EARLY_OFFSETS),
+        description="Comma list of ages at which a message is first asked about, in minutes.",
+    )
+    poll_every_hours: float = Field(
+        polling.LATE_EVERY.total_seconds() / 3600,
+        gt=0,
+        description="After those, ask again every so many hours until the cutoff.",
+    )
+    phones: Literal["masked", "clear"] = Field(
+        "masked", description="How the `phone` column shows numbers: `masked` or `clear`."
+    )
+    phone_key: SecretKey = Field(
+        None,
+        description="Key of the `recipient` hash, 32 bytes as hex; made once if not given. "
+        "Required with `s3://…`.",
+        examples=["<64 hexadecimal digits>"],
+    )
+    raw_retention_days: int = Field(
+        30, ge=0, description="Days that raw answers are kept after their partition is settled."
+    )
+
+    @property
+    def is_remote(self) -> bool:
+        """Tell whether the data directory is on object storage."""
+        return self.data_dir.startswith("s3://")
+
+    @property
+    def warehouse_path(self) -> Path:
+        """Give the local path of the published DuckDB file."""
+        return Path(self.warehouse.replace("{data_dir}", self.data_dir))
+
+    @property
+    def cutoff(self) -> timedelta:
+        """Give the age past which a message without an outcome is closed."""
+        return timedelta(hours=self.cutoff_hours)
+
+    @property
+    def poll_offsets(self) -> list[timedelta]:
+        """Give the polling times as offsets from ``sent_at``; the last is the cutoff."""
+        early = [timedelta(minutes=minutes) for minutes in self.poll_minutes]
+        return polling.offsets(self.cutoff, early, timedelta(hours=self.poll_every_hours))
+
+    @property
+    def zone(self) -> ZoneInfo:
+        """Give the time zone whose days are the partitions."""
+        return ZoneInfo(self.timezone)
+
+
+def load(needs: Iterable[Need] = (), **given: Any) -> Settings:
+    """Read the settings: ``given`` beats the environment, which beats ``.env`` here.
+
+    ``needs`` names what the caller is about to use: ``"source"``, ``"api"`` or both. A ``given``
+    value of None counts as not given.
+
+    Raises ``SettingsError`` with every missing and every wrong setting.
+    """
+    given = {name: value for name, value in given.items() if value is not None}
+    settings, problems = _read(given)
+    if problems:  # read again with the defaults in place of what is wrong, to check the rest
+        defaults = {name: Settings.model_fields[name].default for name in problems}
+        settings, _ = _read({**given, **defaults})
+    if settings is not None:
+        for name, reason in _conflicts(settings) + _absences(settings, needs):
+            problems.setdefault(name, reason)
+    if problems or settings is None:
+        raise SettingsError(
+            [
+                SettingProblem(variable(name), reason, example(name))
+                for name, reason in sorted(problems.items())
+            ]
+        )
+    return settings
+
+
+def _read(given: dict[str, Any]) -> tuple[Settings | None, dict[str, str]]:
+    """Give the settings, or what is wrong with each field that can't be used."""
+    try:
+        return Settings(**given), {}
+    except UnicodeDecodeError:
+        problem = SettingProblem(".env", "is not a text file in UTF-8", "")
+        raise SettingsError([problem]) from None
+    except ValidationError as error:
+        problems: dict[str, str] = {}
+        for detail in error.errors(include_input=False, include_url=False):
+            problems.setdefault(str(detail["loc"][0]), _reason(detail["msg"]))
+        return None, problems
+
+
+def _conflicts(settings: Settings) -> list[tuple[str, str]]:
+    """Name the settings that are fine alone but not beside the others."""
+    found = []
+    if settings.is_remote and "{data_dir}" in settings.warehouse:
+        found.append(("warehouse", "must be a local path when USMS_DATA_DIR is s3://…"))
+    if settings.is_remote and settings.phone_key is None:
+        found.append(("phone_key", "must be given when USMS_DATA_DIR is s3://…"))
+    if settings.cutoff_hours / settings.poll_every_hours > _MOST_POLLS:
+        found.append(
+            ("poll_every_hours", f"asks more than {_MOST_POLLS:,} times before USMS_CUTOFF_HOURS")
+        )
+    return found
+
+
+def _absences(settings: Settings, needs: Iterable[Need]) -> list[tuple[str, str]]:
+    return [(name, "is not set") for name in missing(settings, needs)]
+
+
+def missing(settings: Settings, needs: Iterable[Need]) -> list[str]:
+    """Name the settings that are needed and absent."""
+    absent = [name for need in needs for name in _NEEDED[need] if getattr(settings, name) is None]
+    url = settings.source_url
+    if url is not None and url.get_secret_value().casefold().endswith(_TABLELESS):
+        absent = [name for name in absent if name != "source_table"]
+    return absent
+
+
+def unknown_variables() -> list[tuple[str, str | None]]:
+    """Name the ``USMS_…`` variables that set nothing, each with the setting it may be meant for."""
+    known = [variable(name) for name in Settings.model_fields]
+    found = {*os.environ, *dotenv_values(".env", interpolate=False)}
+    strange = sorted(name for name in found if name.startswith(PREFIX) and name not in known)
+    return [
+        (name, next(iter(get_close_matches(name, known, 1, 0.75)), None))
+        for name in strange
+        if name not in _NOT_SETTINGS
+    ]
+
+
+def variable(name: str) -> str:
+    """Give the environment variable of a setting."""
+    return PREFIX + name.upper()
+
+
+def _reason(message: str) -> str:
+    """Turn a validator's message into what follows the variable's name in a sentence."""
+    reason = re.sub(", (unable to|input is) .*", "", message.removeprefix("Value error, "))
+    return re.sub("^Input should", "should", reason)
+
+
+def example(name: str) -> str:
+    """Give a value that works for a setting, as it is written in the environment."""
+    field = Settings.model_fields[name]
+    return as_text(field.examples[0] if field.examples else field.default)
+
+
+def as_text(value: Any) -> str:
+    """Write a setting's value as it is written in the environment; None is nothing."""
+    if isinstance(value, tuple):
+        return ",".join(as_text(part) for part in value)
+    if isinstance(value, float):
+        return f"{value:.15g}"
+    return "" if value is None else str(value)

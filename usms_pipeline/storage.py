@@ -1,0 +1,230 @@
+"""The data directory: reading, listing and the one way files become durable. Local or S3.
+
+A file appears whole or not at all. Nothing here knows what the files mean.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.fs as pafs
+import pyarrow.parquet as pq
+from filelock import FileLock, Timeout
+
+from usms_pipeline.errors import StorageError
+
+COMPRESSION = {"compression": "zstd", "compression_level": 1}
+_PRIVATE_DIR, _PRIVATE_FILE = 0o700, 0o600
+
+
+class Store:
+    """The data directory. Names are relative, with ``/``: ``receipts/sent_date=…/x.parquet``.
+
+    Every method raises ``StorageError``, with the name and the reason, where it can't.
+    """
+
+    def __init__(self, data_dir: str) -> None:
+        self.data_dir = data_dir
+        self.is_local = not data_dir.startswith("s3://")
+        self.fs: pafs.FileSystem
+        if self.is_local:
+            self.fs, self._root = pafs.LocalFileSystem(), str(Path(data_dir).absolute())
+        else:
+            self.fs, self._root = pafs.FileSystem.from_uri(data_dir)
+
+    def path(self, name: str) -> str:
+        """Give the full path of a name, as ``fs`` wants it."""
+        return f"{self._root}/{name}" if name else self._root
+
+    def names(self, folder: str, suffix: str = ".parquet") -> list[str]:
+        """List the finished files below a folder, sorted; temporary ones are not listed."""
+        with self._told(folder, "list"):
+            selector = pafs.FileSelector(self.path(folder), allow_not_found=True, recursive=True)
+            found = [
+                info.path.removeprefix(f"{self._root}/")
+                for info in self.fs.get_file_info(selector)
+                if info.type == pafs.FileType.File and info.path.endswith(suffix)
+            ]
+        return sorted(name for name in found if not PurePosixPath(name).name.startswith("."))
+
+    def exists(self, name: str) -> bool:
+        """Tell whether a finished file has this name."""
+        with self._told(name, "look for"):
+            return bool(self.fs.get_file_info(self.path(name)).type == pafs.FileType.File)
+
+    def metadata(self, name: str) -> dict[str, str]:
+        """Give a Parquet file's key-value metadata, ours only; empty when there is no file."""
+        if not self.exists(name):
+            return {}
+        with self._told(name, "read"), self.fs.open_input_file(self.path(name)) as source:
+            raw = pq.ParquetFile(source).schema_arrow.metadata or {}
+        return {
+            key.decode().removeprefix("usms."): value.decode()
+            for key, value in raw.items()
+            if key.startswith(b"usms.")
+        }
+
+    def dataset(self, names: list[str], schema: pa.Schema) -> ds.Dataset:
+        """Give files as one dataset that streams; columns a file lacks are NULL."""
+        with self._told(", ".join(names[:3]), "read"):
+            return ds.dataset(
+                [self.path(name) for name in names],
+                schema=schema,
+                format=ds.ParquetFileFormat(default_fragment_scan_options=_SCAN),
+                filesystem=self.fs,
+            )
+
+    def read(self, name: str) -> pa.Table:
+        """Read one whole file; for small ones."""
+        with self._told(name, "read"), self.fs.open_input_file(self.path(name)) as source:
+            return pq.ParquetFile(source).read()
+
+    def read_json(self, name: str) -> dict[str, Any]:
+        """Read a small JSON object; empty when there is no such file."""
+        if not self.exists(name):
+            return {}
+        with self._told(name, "read"), self.fs.open_input_file(self.path(name)) as source:
+            return dict(json.loads(source.read()))
+
+    def batches(self, name: str, rows: int = 65_536) -> Iterator[pa.RecordBatch]:
+        """Stream one file, at most ``rows`` at a time."""
+        with self._told(name, "read"), self.fs.open_input_file(self.path(name)) as source:
+            yield from pq.ParquetFile(source, pre_buffer=False).iter_batches(batch_size=rows)
+
+    def schema(self, name: str) -> pa.Schema:
+        """Give one file's Arrow schema."""
+        with self._told(name, "read"), self.fs.open_input_file(self.path(name)) as source:
+            return pq.ParquetFile(source).schema_arrow
+
+    def write(
+        self,
+        name: str,
+        rows: pa.Table | pa.RecordBatchReader,
+        metadata: dict[str, str] | None = None,
+        private: bool = False,
+    ) -> None:
+        """Write a Parquet file (zstd), whole and durable before it has its name.
+
+        ``metadata`` goes into the file beside what the schema has, each key after ``usms.``.
+        ``private`` files are 0600 in folders of 0700.
+        """
+        ours = {f"usms.{key}".encode(): value for key, value in (metadata or {}).items()}
+        theirs = rows.schema.metadata or {}
+        kept = {key: value for key, value in theirs.items() if not key.startswith(b"usms.")}
+        schema = rows.schema.with_metadata(kept | ours)
+        low_cardinality = [
+            field.name for field in schema if pa.types.is_string(field.type)
+            and field.name not in ("session_no", "recipient", "number", "phone", "id")
+        ]  # fmt: skip
+        with self.replacing(name, private) as temporary:
+            writer = pq.ParquetWriter(
+                temporary, schema, use_dictionary=low_cardinality, **COMPRESSION
+            )
+            with writer:
+                batches = rows.to_batches() if isinstance(rows, pa.Table) else rows
+                for batch in batches:
+                    writer.write_batch(batch.cast(schema))
+
+    @contextmanager
+    def replacing(self, name: str, private: bool = False) -> Iterator[Path]:
+        """Yield a local temporary path; what is written there becomes ``name`` at the end.
+
+        An exception leaves ``name`` as it was and removes the temporary file.
+        """
+        with self._told(name, "write"):
+            if self.is_local:
+                final = Path(self.path(name))
+                make_folder(final.parent, private)
+                temporary = final.parent / f".{final.name}.{uuid.uuid4().hex}"
+            else:
+                temporary = Path(tempfile.mkdtemp(prefix="usms-")) / "upload"
+            try:
+                yield temporary
+                if self.is_local:
+                    if private:
+                        temporary.chmod(_PRIVATE_FILE)
+                    publish_file(temporary, final)
+                else:
+                    self._upload(temporary, name)
+            finally:
+                temporary.unlink(missing_ok=True)
+
+    def delete(self, name: str) -> None:
+        """Delete one file; no error when it is gone already."""
+        with self._told(name, "delete"):
+            if self.exists(name):
+                self.fs.delete_file(self.path(name))
+
+    @contextmanager
+    def lock(self, name: str) -> Iterator[bool]:
+        """Hold a named lock; yields False at once when another process holds it.
+
+        The lock dies with its process. On object storage it is always granted: there the
+        orchestrator's pool sees to one writer a partition.
+        """
+        if not self.is_local:
+            yield True
+            return
+        with self._told(name, "lock"):
+            path = Path(self.path(f".locks/{name}.lock"))
+            make_folder(path.parent, private=False)
+            lock = FileLock(path)
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            lock.release()
+
+    def _upload(self, local: Path, name: str) -> None:
+        body = pa.memory_map(str(local)) if local.stat().st_size else pa.BufferReader(b"")
+        with body, self.fs.open_output_stream(self.path(name)) as out:
+            out.write(body.read_buffer())
+        local.parent.rmdir() if not local.exists() else None
+
+    @contextmanager
+    def _told(self, name: str, verb: str) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, pa.ArrowException) as error:
+            reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+            raise StorageError(
+                f"Can't {verb} {name or self.data_dir!r} in the data directory "
+                f"{self.data_dir!r}: {reason}. Check that it exists, is writable and has room "
+                "(USMS_DATA_DIR)."
+            ) from error
+
+
+def make_folder(folder: Path, private: bool) -> None:
+    """Make a folder and its parents; a private one is readable by its owner alone."""
+    if private:
+        # the folder of the partition, and of the zone that it stands in
+        folder.parent.mkdir(parents=True, exist_ok=True, mode=_PRIVATE_DIR)
+    folder.mkdir(parents=True, exist_ok=True, mode=_PRIVATE_DIR if private else 0o777)
+
+
+def publish_file(temporary: Path, final: Path) -> None:
+    """Give a finished file its name, durably: the one place where anything begins to count."""
+    with temporary.open("rb") as file:
+        os.fsync(file.fileno())
+    temporary.replace(final)
+    folder = os.open(final.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+_SCAN = ds.ParquetFragmentScanOptions(pre_buffer=False)

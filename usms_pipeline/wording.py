@@ -1,0 +1,109 @@
+"""How figures are written for people, the same in charts, report and terminal.
+
+Pure: numbers and times in, short English text out. No HTML here, no data access.
+"""
+
+from __future__ import annotations
+
+from datetime import date, datetime
+from typing import Final
+from zoneinfo import ZoneInfo
+
+ABSENT: Final = "–"
+"""What stands for a figure that does not exist (a division by zero)."""
+
+
+def count(number: float | None) -> str:
+    """Write a whole number with thousands separators.
+
+    >>> count(48211), count(None)
+    ('48,211', '–')
+    """
+    return ABSENT if number is None else f"{number:,.0f}"
+
+
+def percent(rate: float | None) -> str:
+    """Write a rate (0–1) in percent; 0 and 100 only where they are exact.
+
+    >>> percent(0.9634), percent(0.99999), percent(1.0), percent(0.0001), percent(None)
+    ('96.3%', '>99.9%', '100%', '<0.1%', '–')
+    """
+    if rate is None:
+        return ABSENT
+    if rate in (0, 1):
+        return f"{rate:.0%}"
+    if 0.9995 <= rate < 1:
+        return ">99.9%"
+    if 0 < rate < 0.0005:
+        return "<0.1%"
+    return f"{rate:.1%}"
+
+
+def duration(seconds: float | None) -> str:
+    """Write a span with the unit that suits it, two significant parts at most.
+
+    >>> duration(4.24), duration(95), duration(7200), duration(93600), duration(-3)
+    ('4.2 s', '1 min 35 s', '2 h', '1 d 2 h', '−3 s')
+    """
+    if seconds is None:
+        return ABSENT
+    if seconds < 0:
+        return f"−{duration(-seconds)}"
+    if seconds < 10:
+        return f"{seconds:.1f}".removesuffix(".0") + " s"
+    whole = round(seconds)
+    parts: list[str] = []
+    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s")):
+        if whole >= size or (parts and len(parts) < 2 and whole):
+            parts.append(f"{whole // size} {unit}")
+            whole %= size
+        elif parts:
+            break
+    return " ".join(part for part in parts[:2] if not part.startswith("0 "))
+
+
+def day(value: date) -> str:
+    """Write a day without its year.
+
+    >>> day(date(2026, 11, 3))
+    '3 Nov'
+    """
+    return f"{value.day} {_MONTHS[value.month - 1]}"
+
+
+def hour(value: datetime) -> str:
+    """Write a day and time of day, without zone.
+
+    >>> hour(datetime(2026, 11, 3, 14, 0))
+    '3 Nov 14:00'
+    """
+    return f"{day(value)} {value:%H:%M}"
+
+
+def moment(value: datetime | None, zone: ZoneInfo) -> str:
+    """Write an aware time in a zone, with the zone's name.
+
+    >>> from datetime import timezone
+    >>> moment(datetime(2026, 11, 3, 14, tzinfo=timezone.utc), ZoneInfo("Asia/Shanghai"))
+    '3 Nov 2026 22:00 (Asia/Shanghai)'
+    """
+    if value is None:
+        return ABSENT
+    local = value.astimezone(zone)
+    return f"{day(local)} {local.year} {local:%H:%M} ({zone.key})"
+
+
+def days(first: date, last: date) -> str:
+    """Write a range of days, both included.
+
+    >>> days(date(2026, 11, 3), date(2026, 11, 7)), days(date(2026, 11, 3), date(2026, 11, 3))
+    ('3 Nov – 7 Nov 2026', '3 Nov 2026')
+    """
+    if first == last:
+        return f"{day(last)} {last.year}"
+    year = "" if first.year == last.year else f" {first.year}"
+    return f"{day(first)}{year} – {day(last)} {last.year}"
+
+
+_MONTHS: Final = ("Jan", "Feb", "Mar", "Apr", "May", "Jun",
+                  "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")  # fmt: skip
