@@ -1,0 +1,184 @@
+"""Every form of a time of sending comes out as the same moment."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from datetime import UTC, date, datetime, timedelta, timezone
+from decimal import Decimal
+
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from usms_pipeline.source import query
+from usms_pipeline.source.kinds import Column, Dialect, TimeType
+from usms_pipeline.source.moments import Shape, shapes_of, to_utc
+
+MOMENT = datetime(2024, 8, 1, 9, 30, 15, 123456, tzinfo=UTC)
+MICROS = int((MOMENT - datetime(1970, 1, 1, tzinfo=UTC)) / timedelta(microseconds=1))
+ALL = tuple(Shape)
+SECOND = MOMENT.replace(microsecond=0)
+MINUTE = SECOND.replace(second=0)
+MIDNIGHT = MINUTE.replace(hour=0, minute=0)
+
+
+def one(text: object, zone: str = "UTC") -> datetime | None:
+    return to_utc(pa.array([text]), zone, ALL)[0].as_py()
+
+
+@pytest.mark.parametrize(
+    ("text", "moment"),
+    [
+        ("2024-08-01T09:30:15.123456Z", MOMENT),
+        ("2024-08-01 09:30:15.123456", MOMENT),
+        ("2024-08-01 09:30:15.123456789+00:00", MOMENT),
+        ("2024-08-01T09:30:15,123456", MOMENT),
+        ("2024-08-01 17:30:15.123456+08", MOMENT),
+        ("2024-08-01 17:30:15.123456 +0800", MOMENT),
+        ("2024-08-01T04:00:15.123456-05:30", MOMENT),
+        ("2024-08-01 09:30:15.1", SECOND + timedelta(microseconds=100_000)),
+        ("2024-08-01 09:30:15 UTC", SECOND),
+        ("2024-08-01t09:30:15z  ", SECOND),
+        ("2024-08-01 09:30", MINUTE),
+        ("2024-08-01 09:29:60", MINUTE),
+        ("2024-08-01", MIDNIGHT),
+        ("2024/08/01 09:30:15", SECOND),
+        ("20240801", MIDNIGHT),
+        ("20240801093015", SECOND),
+        (str(MICROS // 10**6), SECOND),
+        (str(MICROS // 10**3), MOMENT.replace(microsecond=123_000)),
+        (str(MICROS), MOMENT),
+        (f"{MICROS}999", MOMENT),
+        (f"{MICROS / 10**6:.6f}", MOMENT),
+        (f"{MICROS}.0", MOMENT),
+        ("1.7225046e9", SECOND - timedelta(seconds=15)),
+    ],
+)
+def test_a_time_is_understood_in_every_form(text: str, moment: datetime) -> None:
+    assert one(text) == moment
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        None, "", "N/A", "0", "-1", "1", "0000-00-00 00:00:00", "2024-00-15", "2024-02-30",
+        "2024-13-01", "2024-08-01 24:00", "2024-08-01 09:60", "2024-8-1", "yesterday",
+        "2024-08-01 09:30 Berlin", "9999-12-31", "1969-12-31 23:59:59", "2460000.5",
+        "99999999999999999999999", "20240230", "9" * 19, "NaN", "1e99", "٢٠٢٤-٠٨-٠١",
+    ],
+)  # fmt: skip
+def test_what_is_no_usable_time_is_null(text: str | None) -> None:
+    assert to_utc(pa.array([text], pa.string()), "UTC", ALL).to_pylist() == [None]
+
+
+def test_a_naive_time_is_in_the_zone_of_the_source() -> None:
+    naive = MOMENT.replace(tzinfo=None)
+    for value in (naive, naive.isoformat(), naive.date(), "20240801093015"):
+        assert one(value, "Asia/Shanghai") == one(value) - timedelta(hours=8)  # type: ignore[operator]
+    assert one(MOMENT, "Asia/Shanghai") == MOMENT
+    assert one(date(2024, 8, 1)) == MIDNIGHT
+
+
+@pytest.mark.parametrize("make", [lambda t: t, str], ids=["timestamp", "text"])
+def test_changes_to_and_from_summer_time_are_no_error(make: Callable[[datetime], object]) -> None:
+    skipped, twice = datetime(2024, 3, 31, 2, 30), datetime(2024, 10, 27, 2, 30)
+    assert one(make(skipped), "Europe/Berlin") == datetime(2024, 3, 31, 1, tzinfo=UTC)
+    assert one(make(twice), "Europe/Berlin") == datetime(2024, 10, 27, 0, 30, tzinfo=UTC)
+
+
+def test_timestamps_of_every_unit_are_read() -> None:
+    for unit, moment in (("s", SECOND), ("us", MOMENT), ("ns", MOMENT)):
+        values = pa.array(
+            [MICROS // 10**6 if unit == "s" else MICROS * (1000 if unit == "ns" else 1)]
+        )
+        assert to_utc(values.cast(pa.timestamp(unit)), "UTC")[0].as_py() == moment
+        assert to_utc(values.cast(pa.timestamp(unit, "Asia/Shanghai")), "UTC")[0].as_py() == moment
+
+
+def test_the_shapes_of_a_mixed_column_are_all_seen() -> None:
+    mixed = ["2024-08-01", "2024/08/01 10:00", "20240801", "1722504615", "1722504615123", "x", None]
+    assert shapes_of(pa.array(mixed)) == {
+        Shape.DASHES, Shape.SLASHES, Shape.COMPACT_DAY, Shape.EPOCH_S, Shape.EPOCH_MS,
+    }  # fmt: skip
+    assert shapes_of(pa.array([None, "", "soon"], pa.string())) == set()
+
+
+MOMENTS = st.datetimes(datetime(2001, 9, 10), datetime(2199, 12, 30), timezones=st.just(UTC)).map(
+    lambda moment: moment.astimezone(UTC)
+)
+OFFSETS = st.integers(-12 * 60, 14 * 60).map(lambda m: timezone(timedelta(minutes=m)))
+FORMS: dict[str, Callable[[datetime, timezone], object]] = {
+    "offset": lambda t, z: t.astimezone(z).isoformat(),
+    "space": lambda t, z: t.astimezone(z).isoformat(" "),
+    "zulu": lambda t, z: t.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+    "naive": lambda t, z: t.strftime("%Y-%m-%d %H:%M:%S.%f"),
+    "slashes": lambda t, z: t.strftime("%Y/%m/%d %H:%M:%S.%f"),
+    "s": lambda t, z: f"{Decimal(_micros(t)) / 10**6:f}",
+    "ms": lambda t, z: f"{Decimal(_micros(t)) / 10**3:f}",
+    "us": lambda t, z: str(_micros(t)),
+    "ns": lambda t, z: str(_micros(t) * 1000),
+}
+
+
+def _micros(moment: datetime) -> int:
+    return (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
+
+
+@given(moment=MOMENTS, zone=OFFSETS, form=st.sampled_from(sorted(FORMS)))
+def test_text_gives_back_the_moment_it_was_made_from(
+    moment: datetime, zone: timezone, form: str
+) -> None:
+    assert one(FORMS[form](moment, zone)) == moment
+
+
+@given(
+    moment=MOMENTS, zone=OFFSETS, form=st.sampled_from(sorted(FORMS)),
+    before=st.timedeltas(timedelta(0), timedelta(days=9)),
+    after=st.timedeltas(timedelta(microseconds=1), timedelta(days=9)),
+    column=st.sampled_from(["TEXT", "NUMERIC", ""]),
+)  # fmt: skip
+def test_the_range_in_the_query_never_leaves_a_row_of_the_window_out(
+    moment: datetime, zone: timezone, form: str, before: timedelta, after: timedelta, column: str
+) -> None:
+    """Law of the widened range: what [start, end) holds, the database's comparison holds too."""
+    text = FORMS[form](moment, zone)
+    time = {"TEXT": TimeType.TEXT, "NUMERIC": TimeType.DYNAMIC, "": TimeType.UNTYPED}[column]
+    where = query.window(
+        Dialect(query.quoter(), lambda sql, c: sql, has_time_literals=False),
+        Column("at", column, time), moment - before, moment + after, "UTC",
+        shapes_of(pa.array([text])),
+    )  # fmt: skip
+    with closing(sqlite3.connect(":memory:")) as connection:
+        connection.execute(f'CREATE TABLE t ("at" {column})')
+        connection.execute("INSERT INTO t VALUES (?)", [text])
+        assert connection.execute(f"SELECT count(*) FROM t WHERE {where}").fetchone() == (1,)
+
+
+def test_bounds_are_written_by_type() -> None:
+    standard = Dialect(query.quoter(), lambda sql, c: sql)
+    assert query.literal(standard, TimeType.AWARE, MOMENT) == (
+        "TIMESTAMP WITH TIME ZONE '2024-08-01 09:30:15.123456+00:00'"
+    )
+    assert query.literal(standard, TimeType.NAIVE, MOMENT) == (
+        "TIMESTAMP '2024-08-01 09:30:15.123456'"
+    )
+    assert query.literal(standard, TimeType.DATE, MOMENT) == "DATE '2024-08-01'"
+
+
+@pytest.mark.parametrize(
+    ("name", "first"),
+    [
+        ("log", ("log",)),
+        ("shop.log", ("shop", "log")),
+        ("a.b.c", ("a", "b", "c")),
+        ('"a.b"."c ""d"""', ("a.b", 'c "d"')),
+        ("`x``y`", ("x`y",)),
+    ],
+)
+def test_a_table_may_be_named_with_schema_and_quotes(name: str, first: tuple[str, ...]) -> None:
+    candidates = query.table_candidates(name)
+    assert candidates[0] == first
+    assert candidates[-1] == (name,)

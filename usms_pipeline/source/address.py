@@ -1,0 +1,70 @@
+"""Where the source is: the setting taken apart, and every text about it freed of secrets.
+
+The one place that looks inside ``USMS_SOURCE_URL``. Nothing here connects.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from usms_pipeline.errors import SourceError
+
+_SECRET_OPTIONS = re.compile(r"(?i)(pass(word|wd)?|secret|token|key)$")
+_NUMBERS = re.compile(r"\+?\d[\d -]{5,}\d")
+
+
+@dataclass(frozen=True)
+class Address:
+    """A database URL or a file path. ``shown`` is safe to print, ``url`` is not."""
+
+    url: str = field(repr=False)
+    scheme: str
+    """Lower case, with the driver after ``+`` if there is one; empty for a plain path."""
+    path: str
+    """Of a file, as the operating system wants it; of a database, its name."""
+    shown: str
+    secrets: tuple[str, ...] = field(repr=False)
+
+    def clean(self, text: str) -> str:
+        """Give the first line of a driver's message without passwords and phone numbers."""
+        for secret in self.secrets:
+            text = text.replace(secret, "***")
+        lines = [line.strip() for line in text.splitlines() if line.strip()]
+        return _NUMBERS.sub("…", lines[0]) if lines else "no reason given"
+
+
+def parse(url: str) -> Address:
+    """Take ``USMS_SOURCE_URL`` apart.
+
+    Raises ``SourceError`` when the user name or password must be percent-encoded first.
+    """
+    scheme, separator, rest = url.partition("://")
+    if not separator:
+        return Address(url, "", url, url, ())
+    scheme = scheme.lower()
+    if scheme.split("+")[0] in ("sqlite", "duckdb"):
+        path = unquote(rest.partition("?")[0]).removeprefix("/")
+        return Address(url, scheme, path, f"{scheme}:///{path}", ())
+    return _server(url, scheme, rest)
+
+
+def _server(url: str, scheme: str, rest: str) -> Address:
+    user, at, _ = rest.rpartition("@")
+    if at and re.search(r"[@/?#\s]", user):
+        raise SourceError(
+            "The user name or password in USMS_SOURCE_URL holds a character that must be "
+            "percent-encoded: write @ as %40, / as %2F, # as %23, ? as %3F and % as %25."
+        )
+    parts = urlsplit(f"x://{rest}")
+    name, _, password = user.partition(":")
+    host = unquote(parts.netloc.rpartition("@")[2])
+    shown = f"{scheme}://{unquote(name)}{at}{host}{parts.path}"
+    options = [v for k, v in parse_qsl(parts.query) if _SECRET_OPTIONS.search(k)]
+    secrets = {url, password, unquote(password), *options} - {""}
+    return Address(url, scheme, parts.path.removeprefix("/"), shown, _longest_first(secrets))
+
+
+def _longest_first(secrets: set[str]) -> tuple[str, ...]:
+    return tuple(sorted(secrets, key=len, reverse=True))

@@ -1,0 +1,136 @@
+"""One raw Arrow batch of a source to the columns that the rest of the package works on. Pure.
+
+The same text comes out whatever kind of source it came from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal, InvalidOperation
+from typing import Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from usms_pipeline.schema import TEXT, TIME, dimension_name
+from usms_pipeline.source.kinds import Column
+from usms_pipeline.source.moments import Shape, to_utc
+
+MAX_SESSION_CHARACTERS: Final = 256
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Which source column is which; a batch holds ``sent_at`` first, then ``others``."""
+
+    sent_at: Column
+    session: Column
+    phone: Column | None
+    recipients: Column | None
+    dimensions: tuple[Column, ...]
+    zone: str
+    """Time zone of a ``sent_at`` that names none."""
+    shapes: frozenset[Shape]
+
+    @property
+    def others(self) -> list[Column]:
+        """Give the columns after ``sent_at``, in the order in which they are asked for."""
+        optional = [column for column in (self.phone, self.recipients) if column is not None]
+        return [self.session, *optional, *self.dimensions]
+
+
+def schema(dimensions: Sequence[str]) -> pa.Schema:
+    """Give the Arrow schema of what ``read`` yields."""
+    fields = [
+        ("session_no", TEXT),
+        ("phone", TEXT),
+        ("sent_at", TIME),
+        ("recipients", pa.int32()),
+        *((dimension_name(name), TEXT) for name in dimensions),
+    ]
+    return pa.schema(fields)
+
+
+def clean(
+    raw: pa.RecordBatch, layout: Layout, dimensions: Sequence[str], start: datetime, end: datetime
+) -> pa.RecordBatch:
+    """Give the rows of [start, end) with a usable ``sent_at``, as ``schema`` has them."""
+    times = to_utc(raw.column(0), layout.zone, layout.shapes)
+    inside = pc.and_(
+        pc.greater_equal(times, pa.scalar(start, TIME)), pc.less(times, pa.scalar(end, TIME))
+    )
+    texts = [_text(raw.column(i + 1), column) for i, column in enumerate(layout.others)]
+    session, *rest = texts
+    phone = rest.pop(0) if layout.phone else pa.nulls(len(raw), TEXT)
+    recipients = rest.pop(0) if layout.recipients else pa.nulls(len(raw), TEXT)
+    columns = [_session(session), _phone(phone), times, _recipients(recipients), *rest]
+    return pa.record_batch(columns, schema=schema(dimensions)).filter(inside)
+
+
+def _text(values: pa.Array, column: Column) -> pa.Array:
+    text = _readable(values.cast(TEXT) if values.type != TEXT else values)
+    return _plain(text) if column.is_float else text
+
+
+def _readable(text: pa.Array) -> pa.Array:
+    """Give null for bytes that are not UTF-8: some databases let them into a text column."""
+    try:
+        text.validate(full=True)
+    except pa.ArrowInvalid:
+        return pa.array([_decoded(one) for one in text.cast(pa.binary()).to_pylist()], TEXT)
+    return text
+
+
+def _decoded(raw: bytes | None) -> str | None:
+    try:
+        return None if raw is None else raw.decode()
+    except UnicodeDecodeError:
+        return None
+
+
+def _plain(text: pa.Array) -> pa.Array:
+    """Write floating numbers as people do: 123 for 123.0, no exponent, null for NaN."""
+    text = pc.replace_substring_regex(text, r"^(-?\d+)\.0*$", r"\1")
+    if not pc.any(pc.match_substring_regex(text, r"[a-zA-Z]")).as_py():
+        return text
+    coded = text.dictionary_encode()
+    plain = pa.array([_without_exponent(one) for one in coded.dictionary.to_pylist()], TEXT)
+    return plain.take(coded.indices)
+
+
+def _without_exponent(text: str) -> str | None:
+    try:
+        number = Decimal(text)
+    except InvalidOperation:
+        return text
+    if not number.is_finite():
+        return None
+    plain = f"{number:f}"
+    return plain.rstrip("0").rstrip(".") if "." in plain else plain
+
+
+def _session(text: pa.Array) -> pa.Array:
+    """Trim; null where blank, longer than a session number can be, or with control characters."""
+    text = pc.utf8_trim_whitespace(text)
+    length = pc.utf8_length(text)
+    fits = pc.and_(pc.greater(length, 0), pc.less_equal(length, MAX_SESSION_CHARACTERS))
+    usable = pc.and_(fits, pc.invert(pc.match_substring_regex(text, r"\p{Cc}")))
+    return _where(usable, text)
+
+
+def _phone(text: pa.Array) -> pa.Array:
+    text = pc.utf8_trim_whitespace(text)
+    return _where(pc.not_equal(text, ""), text)
+
+
+def _recipients(text: pa.Array) -> pa.Array:
+    """Give the number of recipients; 1 where there is none of 1 to 999,999,999."""
+    digits = pc.replace_substring_regex(pc.utf8_trim_whitespace(text), r"\.0*$", "")
+    usable = pc.match_substring_regex(digits, r"^0*[1-9]\d{0,8}$")
+    return pc.fill_null(_where(usable, digits).cast(pa.int64()), 1).cast(pa.int32())
+
+
+def _where(usable: pa.Array, text: pa.Array) -> pa.Array:
+    return pc.if_else(usable, text, pa.scalar(None, TEXT))

@@ -1,0 +1,144 @@
+"""DuckDB files, Parquet and CSV, all read by DuckDB; a DuckDB file is attached read-only."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+import duckdb
+import pyarrow as pa
+
+from usms_pipeline.errors import SourceError, SourceUnavailable
+from usms_pipeline.source import csv_files, sentences
+from usms_pipeline.source.address import Address
+from usms_pipeline.source.kinds import Column, Dialect, Source, TimeType
+from usms_pipeline.source.query import quoter, table_name
+
+ERRORS: Final[tuple[type[Exception], ...]] = (duckdb.Error, pa.ArrowException, OSError)
+ROWS: Final = 65_536
+"""Rows in a batch."""
+
+_QUOTE = quoter('"')
+_ONLY_TABLE = "source_file"
+_TIMES = (
+    ("TIMESTAMP WITH TIME ZONE", TimeType.AWARE),
+    ("TIMESTAMPTZ", TimeType.AWARE),
+    ("TIMESTAMP", TimeType.NAIVE),
+    ("DATE", TimeType.DATE),
+    ("VARCHAR", TimeType.TEXT),
+    ("INTEGER", TimeType.NUMBER),
+    ("UINTEGER", TimeType.NUMBER),
+    ("BIGINT", TimeType.NUMBER),
+    ("UBIGINT", TimeType.NUMBER),
+    ("HUGEINT", TimeType.NUMBER),
+    ("DECIMAL", TimeType.NUMBER),
+    ("DOUBLE", TimeType.NUMBER),
+    ("FLOAT", TimeType.NUMBER),
+)
+"""The first beginning of a type's name that fits. ``TIMESTAMP_NS`` and the like are naive."""
+
+
+class DuckDBSource:
+    """An open DuckDB file, or files that DuckDB reads as one table."""
+
+    dialect = Dialect(_QUOTE, lambda sql, column: f"CAST({sql} AS VARCHAR)")
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection, only_table: str | None) -> None:
+        self._connection = connection
+        self.only_table = only_table
+
+    def columns(self, table: tuple[str, ...]) -> list[Column]:
+        """Describe a table, a view or the files."""
+        name = table_name(self.dialect, table)
+        try:
+            found = self._connection.execute(f"DESCRIBE SELECT * FROM {name}").fetchall()
+        except (duckdb.CatalogException, duckdb.BinderException):
+            return []
+        return [
+            Column(column, kind, _time(kind), is_float=kind in ("DOUBLE", "FLOAT"))
+            for column, kind, *_ in found
+        ]
+
+    def tables(self) -> list[str]:
+        """Name the tables and views of the attached file."""
+        found = self._connection.execute(
+            "SELECT CASE table_schema WHEN 'main' THEN '' ELSE table_schema || '.' END "
+            "|| table_name FROM information_schema.tables "
+            "WHERE table_catalog = current_database() ORDER BY 1"
+        ).fetchall()
+        return [name for (name,) in found]
+
+    def batches(self, sql: str) -> Generator[pa.RecordBatch]:
+        """Stream a query in batches of ``ROWS``."""
+        with self._connection.cursor() as cursor:
+            # a cursor starts without the connection's USE and time zone
+            cursor.execute("SET TimeZone = 'UTC'")
+            if self.only_table is None:
+                cursor.execute("USE source")
+            yield from cursor.sql(sql).to_arrow_reader(ROWS)
+
+
+@contextmanager
+def open_source(address: Address) -> Iterator[Source]:
+    """Open what is there, in a DuckDB of its own that sees no Python variable."""
+    with duckdb.connect(config={"python_enable_replacements": "false"}) as connection:
+        connection.execute("SET TimeZone = 'UTC'")
+        if address.scheme:
+            path = Path(address.path).expanduser()
+            if not path.is_file():
+                raise sentences.no_file(address)
+            connection.execute(f"ATTACH {_literal(str(path))} AS source (READ_ONLY)")
+            connection.execute("USE source")
+            yield DuckDBSource(connection, None)
+        else:
+            relation = _relation(connection, address)
+            connection.execute(f"CREATE VIEW {_ONLY_TABLE} AS {relation}")
+            yield DuckDBSource(connection, _ONLY_TABLE)
+
+
+def explain(error: Exception, address: Address) -> SourceError:
+    """Know an error by DuckDB's text. A CSV's own lines may hold phone numbers: not shown."""
+    text = str(error)
+    if "not a valid DuckDB database file" in text:
+        return sentences.bad_file(address, "DuckDB")
+    if "newer version of DuckDB" in text:
+        return SourceError(
+            f"{address.path!r} was written by a newer DuckDB than the one installed "
+            f"({duckdb.__version__}): pip install --upgrade duckdb."
+        )
+    if "Could not set lock" in text or "Conflicting lock" in text:
+        return SourceUnavailable(
+            f"{address.path!r} is open for writing in another program: close it there, or run "
+            "again later."
+        )
+    if "Permission denied" in text:
+        return SourceError(f"Can't open {address.path!r}: give this user the right to read it.")
+    if "magic bytes" in text or "too small to be a Parquet file" in text:
+        return sentences.bad_file(address, "Parquet")
+    if "CSV Error on Line" in text or "not utf-8 encoded" in text:
+        return csv_files.explain(text, address.path)
+    return sentences.broke_off(address, text)
+
+
+def _relation(connection: duckdb.DuckDBPyConnection, address: Address) -> str:
+    """Give a query of everything in a path or in a pattern of paths."""
+    pattern = str(Path(address.path).expanduser())
+    if Path(pattern).is_file():
+        pattern = csv_files.as_pattern(pattern)
+    found = connection.execute(f"SELECT file FROM glob({_literal(pattern)}) ORDER BY file")
+    paths = [path for (path,) in found.fetchall()]
+    if not paths:
+        raise sentences.no_file(address)
+    if pattern.lower().endswith(".csv"):
+        return csv_files.relation(paths)
+    return f"SELECT * FROM read_parquet({_literal(pattern)}, union_by_name = true)"
+
+
+def _literal(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _time(kind: str) -> TimeType | None:
+    return next((time for start, time in _TIMES if kind.startswith(start)), None)

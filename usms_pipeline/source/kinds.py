@@ -1,0 +1,133 @@
+"""What a source is to the rest: its columns, its SQL dialect, and the list of kinds there are.
+
+A new kind of source is one new module with ``open_source`` and ``explain``, and one line in
+``KINDS``. Nothing here connects.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from enum import StrEnum
+from importlib import import_module
+from typing import Final, Protocol, cast
+
+import pyarrow as pa
+
+from usms_pipeline.errors import SourceError
+from usms_pipeline.source.address import Address
+
+KINDS: Final = {
+    "postgresql": "postgresql",
+    "postgres": "postgresql",
+    "mysql": "mysql",
+    "mariadb": "mysql",
+    "sqlite": "sqlite",
+    "duckdb": "duckdb_files",
+    ".parquet": "duckdb_files",
+    ".csv": "duckdb_files",
+}
+"""First part of the URL, or the path's suffix -> the module here that reads it."""
+
+OTHER_DATABASES: Final = "sqlalchemy_urls"
+"""Reads what ``KINDS`` does not name, where SQLAlchemy has a driver for it."""
+
+SUFFIXES: Final = tuple(name for name in KINDS if name.startswith("."))
+"""Endings of a path that is read as it is; such a source needs no table."""
+
+
+class TimeType(StrEnum):
+    """How a column can hold a time, as far as its type tells."""
+
+    AWARE = "aware"
+    NAIVE = "naive"
+    DATE = "date"
+    TEXT = "text"
+    NUMBER = "number"
+    DYNAMIC = "dynamic"  # text or numbers, in the form they were given (SQLite)
+    UNTYPED = "untyped"  # as DYNAMIC, and digits may be text as well
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of the source. ``time`` is None where the type can't hold a time."""
+
+    name: str
+    type: str
+    time: TimeType | None
+    is_float: bool = False
+    is_boolean: bool = False
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """How a kind of source writes SQL."""
+
+    quote: Callable[[str], str]
+    as_text: Callable[[str, Column], str]
+    """Expression and its column -> an expression of type text."""
+    has_time_literals: bool = True
+    has_time_zones: bool = True
+    has_limit: bool = True
+
+
+class Source(Protocol):
+    """An open source. Its methods raise the driver's errors; ``explain`` makes sentences of them.
+
+    ``batches`` streams: text columns as text, times as Arrow timestamps, dates or text. Who does
+    not read it to its end closes it.
+    """
+
+    dialect: Dialect
+    only_table: str | None  # of a source that is one table
+
+    def columns(self, table: tuple[str, ...]) -> list[Column]:
+        """Give a table's columns; none when there is no such table."""
+        ...
+
+    def tables(self) -> list[str]:
+        """Name the tables and views, as one would write them in USMS_SOURCE_TABLE."""
+        ...
+
+    def batches(self, sql: str) -> Generator[pa.RecordBatch]:
+        """Run a query and stream its rows."""
+        ...
+
+
+class Kind(Protocol):
+    """A module of this folder that reads one kind of source."""
+
+    ERRORS: tuple[type[Exception], ...]
+    """What its driver raises."""
+
+    def open_source(self, address: Address) -> AbstractContextManager[Source]:
+        """Connect, for reading only."""
+        ...
+
+    def explain(self, error: Exception, address: Address) -> SourceError:
+        """Give the sentence for one of ``ERRORS``."""
+        ...
+
+
+def kind_of(address: Address) -> Kind:
+    """Give the module that reads an address.
+
+    Raises ``SourceError`` for a path whose ending says nothing.
+    """
+    key = address.scheme.partition("+")[0] if address.scheme else _suffix(address.path)
+    driver = address.scheme.partition("+")[2]
+    is_other = key not in KINDS or (key == "sqlite" and driver)
+    name = OTHER_DATABASES if is_other else KINDS[key]
+    return cast("Kind", import_module(f"usms_pipeline.source.{name}"))
+
+
+def _suffix(path: str) -> str:
+    for suffix in SUFFIXES:
+        if path.lower().endswith(suffix):
+            return suffix
+    raise SourceError(
+        f"USMS_SOURCE_URL is {path!r}: neither a database URL nor a path that ends in "
+        f"{' or '.join(SUFFIXES)}. A database file is written sqlite:///{path} or "
+        f"duckdb:///{path}."
+    )

@@ -1,0 +1,127 @@
+"""MySQL and MariaDB through PyMySQL, with a server-side cursor."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+import pyarrow as pa
+import sqlalchemy as sa
+
+from usms_pipeline.errors import SourceError
+from usms_pipeline.source import sentences, sqlalchemy_urls
+from usms_pipeline.source.address import Address
+from usms_pipeline.source.kinds import Column, Dialect, Source, TimeType
+from usms_pipeline.source.query import quoter
+
+ERRORS: Final = (*sqlalchemy_urls.ERRORS, RuntimeError)
+CONNECT_SECONDS: Final = 10
+
+_TIMES = {
+    "timestamp": TimeType.AWARE,  # kept in UTC, and our session shows it so
+    "datetime": TimeType.NAIVE,
+    "date": TimeType.DATE,
+    **dict.fromkeys(("char", "varchar", "tinytext", "text", "mediumtext", "longtext"),
+                    TimeType.TEXT),
+    **dict.fromkeys(("int", "bigint", "decimal", "float", "double"), TimeType.NUMBER),
+}  # fmt: skip
+_SETTINGS = (
+    "SET SESSION time_zone = '+00:00'",
+    "SET SESSION TRANSACTION READ ONLY",
+    # the server must not hang up while a batch is worked on
+    "SET SESSION net_write_timeout = 3600",
+)
+_TABLES = sa.text(
+    "SELECT table_name FROM information_schema.tables WHERE table_schema = DATABASE() ORDER BY 1"
+)
+_COLUMNS = sa.text(
+    "SELECT column_name, data_type, column_type FROM information_schema.columns "
+    "WHERE table_schema = coalesce(:schema, DATABASE()) AND table_name = :name "
+    "ORDER BY ordinal_position"
+)
+_WRONG_PASSWORD, _NO_DATABASE = (1045, 1698), (1049,)
+_DENIED = (1044, 1142, 1143, 1227, 1370)
+_UNREACHABLE = (1040, 1129, 1130, 2002, 2003, 2005)
+
+
+class MySQL:
+    """An open MySQL or MariaDB database; its session is in UTC and only reads."""
+
+    only_table: str | None = None
+    dialect = Dialect(quoter("`"), lambda sql, column: sql, has_time_zones=False)
+
+    def __init__(self, connection: sa.Connection) -> None:
+        self._connection = connection
+
+    def columns(self, table: tuple[str, ...]) -> list[Column]:
+        """Read the information schema, which shows what the user may read."""
+        if len(table) > 2:
+            return []
+        schema = table[0] if len(table) == 2 else None
+        found = self._connection.execute(_COLUMNS, {"schema": schema, "name": table[-1]})
+        return [
+            Column(name, shown, _TIMES.get(kind.lower()), is_float=kind in ("float", "double"))
+            for name, kind, shown in _as_rows(found)
+        ]
+
+    def tables(self) -> list[str]:
+        """Name the database's tables and views."""
+        return [name for (name,) in _as_rows(self._connection.execute(_TABLES))]
+
+    def batches(self, sql: str) -> Generator[pa.RecordBatch]:
+        """Stream a query in batches."""
+        yield from sqlalchemy_urls.stream(self._connection, sql, _give_up)
+
+
+@contextmanager
+def open_source(address: Address) -> Iterator[Source]:
+    """Connect; gives up after ``CONNECT_SECONDS``."""
+    driver = address.scheme.partition("+")[2] or "pymysql"
+    url = sa.make_url(address.url).set(drivername=f"mysql+{driver}")
+    if "charset" not in url.query:
+        url = url.update_query_dict({"charset": "utf8mb4"})
+    arguments = {"connect_timeout": CONNECT_SECONDS} if driver == "pymysql" else {}
+    with sqlalchemy_urls.connected(url, **arguments) as connection:
+        for setting in _SETTINGS:
+            connection.exec_driver_sql(setting)
+        connection.commit()
+        yield MySQL(connection)
+
+
+def explain(error: Exception, address: Address) -> SourceError:
+    """Know an error by its number."""
+    reason = getattr(error, "orig", None) or error
+    if isinstance(error, ImportError) or "'cryptography' package is required" in str(reason):
+        return sentences.no_driver(address, "pip install 'usms-pipeline[mysql]'")
+    number, said = _number_and_text(reason)
+    if number in _WRONG_PASSWORD:
+        return sentences.wrong_password(address)
+    if number in _NO_DATABASE:
+        return sentences.no_database(address)
+    if number in _DENIED:
+        return sentences.denied(address, said)
+    if number in _UNREACHABLE:
+        return sentences.unreachable(address, said)
+    if number:
+        return sentences.broke_off(address, said)
+    return sqlalchemy_urls.explain(error, address)
+
+
+def _give_up(cursor: Any) -> None:
+    """Leave the rest of a result unread: closing PyMySQL's cursor would read it to its end."""
+    result = getattr(cursor, "_result", None)
+    if result is not None:
+        result.unbuffered_active = False
+    cursor.connection = None
+
+
+def _number_and_text(reason: Any) -> tuple[int, str]:
+    if len(reason.args) > 1 and isinstance(reason.args[0], int):
+        return reason.args[0], str(reason.args[1])
+    return 0, str(reason)
+
+
+def _as_rows(found: sa.CursorResult[Any]) -> list[list[str]]:
+    """MySQL 8 gives some of the catalog's texts as bytes."""
+    return [[v.decode() if isinstance(v, bytes) else v for v in row] for row in found]

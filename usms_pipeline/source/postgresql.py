@@ -1,0 +1,122 @@
+"""PostgreSQL through ADBC: COPY in binary, straight to Arrow."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+import adbc_driver_postgresql.dbapi
+import pyarrow as pa
+
+from usms_pipeline.errors import SourceError
+from usms_pipeline.source import adbc, sentences
+from usms_pipeline.source.address import Address
+from usms_pipeline.source.kinds import Column, Dialect, Source, TimeType
+from usms_pipeline.source.query import quoter
+
+ERRORS: Final = adbc.ERRORS
+CONNECT_SECONDS: Final = 10
+_BATCH: Final = {"adbc.postgresql.batch_size_hint_bytes": str(4 * 1024 * 1024)}
+
+_QUOTE = quoter('"')
+_TIMES = {
+    "timestamptz": TimeType.AWARE,
+    "timestamp": TimeType.NAIVE,
+    "date": TimeType.DATE,
+    **dict.fromkeys(("text", "varchar", "bpchar", "citext"), TimeType.TEXT),
+    **dict.fromkeys(("int4", "int8", "numeric", "float4", "float8"), TimeType.NUMBER),
+}
+_SETTINGS = (
+    "SET TRANSACTION READ ONLY",
+    "SET LOCAL TimeZone = 'UTC'",
+    "SET LOCAL DateStyle = 'ISO, YMD'",
+)
+"""For this transaction only, so that a connection pool's other users see none of it."""
+_TABLES = """
+    SELECT CASE WHEN pg_table_is_visible(c.oid) THEN '' ELSE n.nspname || '.' END || c.relname
+    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f')
+      AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast')
+    ORDER BY 1
+"""
+_COLUMNS = """
+    SELECT a.attname::text, format_type(a.atttypid, a.atttypmod), coalesce(b.typname, t.typname)::text
+    FROM pg_attribute a
+    JOIN pg_type t ON t.oid = a.atttypid
+    LEFT JOIN pg_type b ON t.typtype = 'd' AND b.oid = t.typbasetype
+    WHERE a.attrelid = to_regclass({table}) AND a.attnum > 0 AND NOT a.attisdropped
+    ORDER BY a.attnum
+"""  # noqa: E501
+
+
+class PostgreSQL:
+    """An open PostgreSQL database, in one transaction that only reads."""
+
+    only_table: str | None = None
+    dialect = Dialect(_QUOTE, lambda sql, column: f"CAST({sql} AS text)")
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+
+    def columns(self, table: tuple[str, ...]) -> list[Column]:
+        """Read the catalog: this needs no right to the table, and sees every kind of one."""
+        if len(table) > 2:  # another database: PostgreSQL has no way there
+            return []
+        name = ".".join(_QUOTE(part) for part in table).replace("'", "''")
+        found = adbc.rows(self._connection, _COLUMNS.format(table=f"'{name}'"))
+        return [
+            Column(name, shown, _TIMES.get(base), is_float=base in ("float4", "float8"))
+            for name, shown, base in found
+        ]
+
+    def tables(self) -> list[str]:
+        """Name tables, views, materialized views and foreign tables."""
+        return [name for (name,) in adbc.rows(self._connection, _TABLES)]
+
+    def batches(self, sql: str) -> Generator[pa.RecordBatch]:
+        """Stream a query: a literal in place of a parameter keeps it a COPY."""
+        return adbc.stream(self._connection, sql, **_BATCH)
+
+
+@contextmanager
+def open_source(address: Address) -> Iterator[Source]:
+    """Connect; gives up after ``CONNECT_SECONDS``."""
+    with adbc_driver_postgresql.dbapi.connect(_url(address)) as connection:
+        with connection.cursor() as cursor:
+            for setting in _SETTINGS:
+                cursor.execute(setting)
+        yield PostgreSQL(connection)
+
+
+def explain(error: Exception, address: Address) -> SourceError:
+    """Know an error by its SQLSTATE; before there is a connection, by libpq's text."""
+    text = str(error)
+    state = getattr(error, "sqlstate", None)
+    if state == "42501":
+        return sentences.denied(address, _said(text))
+    if "Failed to connect" not in text:
+        return sentences.broke_off(address, _said(text))
+    if "no pg_hba.conf entry" in text:
+        return sentences.unreachable(address, _said(text))
+    if any(word in text for word in ("authentication failed", "no password supplied", 'role "')):
+        return sentences.wrong_password(address)
+    if 'database "' in text:
+        return sentences.no_database(address)
+    return sentences.unreachable(address, _said(text))
+
+
+def _said(text: str) -> str:
+    """Give PostgreSQL's own words, without what the driver puts around them."""
+    for mark in ("FATAL: ", "ERROR: ", "failed: ", "Failed to connect: "):
+        _, found, rest = text.partition(mark)
+        if found:
+            return rest.partition(". SQLSTATE")[0].strip()
+    return text
+
+
+def _url(address: Address) -> str:
+    rest = address.url.partition("://")[2]
+    if "connect_timeout=" not in rest:
+        rest += f"{'&' if '?' in rest else '?'}connect_timeout={CONNECT_SECONDS}"
+    return f"postgresql://{rest}"

@@ -1,0 +1,229 @@
+"""Find the table and its columns, read a window, take stock. Knows no driver."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from usms_pipeline.errors import SourceError
+from usms_pipeline.settings import Settings
+from usms_pipeline.source import query, sentences
+from usms_pipeline.source.address import Address, parse
+from usms_pipeline.source.clean import Layout, clean
+from usms_pipeline.source.kinds import Column, Source, TimeType, kind_of
+from usms_pipeline.source.moments import NUMBER_RANGES, Shape, shapes_of, to_utc
+
+_READ_BY_TYPE: Final = (TimeType.AWARE, TimeType.NAIVE, TimeType.DATE)
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What the source looks like, as a whole."""
+
+    address: str
+    """Without secrets."""
+    table: str
+    columns: tuple[Column, ...]
+    sent_at_kind: str
+    """``aware``, ``naive``, ``date``, ``iso``, ``epoch_s``, ``epoch_ms`` …; several with ``+``."""
+    rows: int
+    rows_without_sent_at: int
+    """Rows that ``read`` never gives: their time of sending is NULL or can't be read."""
+    first_sent_at: datetime | None
+    last_sent_at: datetime | None
+
+
+@dataclass(frozen=True)
+class _Opened:
+    source: Source
+    address: Address
+    table: str  # as the user wrote it
+    quoted: str
+    columns: list[Column]
+    layout: Layout
+
+
+def read(settings: Settings, start: datetime, end: datetime) -> Iterator[pa.RecordBatch]:
+    """Stream the rows with ``start <= sent_at < end``, in no particular order.
+
+    Columns: ``session_no`` (trimmed; null if NULL, blank, longer than 256 characters or with
+    control characters), ``phone`` (null if there is none), ``sent_at`` timestamp[us, UTC], never
+    null, ``recipients`` int32 ≥ 1, then the dimensions as text, each under its dataset name.
+
+    Memory is bounded by the driver's batch. Rows without a usable ``sent_at`` are left out;
+    ``survey`` counts them. ``start`` and ``end`` are aware.
+
+    Raises ``SourceError`` when the settings don't fit the source, ``SourceUnavailable`` when it
+    can't be reached or breaks off, also in the middle.
+    """
+    if start.tzinfo is None or end.tzinfo is None:
+        raise ValueError("start and end must have a time zone")
+    start, end = start.astimezone(UTC), end.astimezone(UTC)
+    with (
+        _opened(settings) as it,
+        closing(it.source.batches(_statement(it, settings, start, end))) as batches,
+    ):
+        for raw in batches:
+            batch = clean(raw, it.layout, settings.dimensions, start, end)
+            if batch.num_rows:
+                yield batch
+
+
+def statement(settings: Settings, start: datetime, end: datetime) -> str:
+    """Give the SQL that ``read`` runs: to EXPLAIN it, or to look at it.
+
+    Raises as ``read`` does.
+    """
+    with _opened(settings) as it:
+        return _statement(it, settings, start, end)
+
+
+def survey(settings: Settings) -> Survey:
+    """Take stock of the whole source: its columns, rows, and the times it spans.
+
+    Reads the whole ``sent_at`` column where it is text or numbers, else counts in the database.
+
+    Raises ``SourceError`` and ``SourceUnavailable``, as ``read`` does.
+    """
+    with _opened(settings) as it:
+        is_typed = it.layout.sent_at.time in _READ_BY_TYPE
+        rows, usable, first, last = _counted(it) if is_typed else _walked(it)
+        return Survey(
+            it.address.shown, it.table, tuple(it.columns), _kind(it.layout),
+            rows, rows - usable, first, last,
+        )  # fmt: skip
+
+
+def _statement(it: _Opened, settings: Settings, start: datetime, end: datetime) -> str:
+    dialect, layout = it.source.dialect, it.layout
+    shapes = _ordered(layout.shapes)
+    where = query.window(dialect, layout.sent_at, start, end, settings.source_timezone, shapes)
+    return query.select(dialect, it.quoted, layout.sent_at, layout.others, where)
+
+
+@contextmanager
+def _opened(settings: Settings) -> Iterator[_Opened]:
+    if settings.source_url is None:
+        raise SourceError("USMS_SOURCE_URL is not set: say where your table of messages is.")
+    address = parse(settings.source_url.get_secret_value())
+    kind = kind_of(address)
+    try:
+        with kind.open_source(address) as source:
+            yield _looked_up(source, address, settings)
+    except kind.ERRORS as error:
+        # not "from error": a driver's own text may hold the password
+        raise kind.explain(error, address) from None
+
+
+def _looked_up(source: Source, address: Address, settings: Settings) -> _Opened:
+    name, parts, columns = _table(source, address, settings.source_table)
+    layout = _layout(name, columns, settings)
+    quoted = query.table_name(source.dialect, parts)
+    layout = _with_shapes(layout, source, quoted)
+    return _Opened(source, address, name, quoted, columns, layout)
+
+
+def _table(
+    source: Source, address: Address, name: str | None
+) -> tuple[str, tuple[str, ...], list[Column]]:
+    if source.only_table is not None:
+        parts: tuple[str, ...] = (source.only_table,)
+        return address.path, parts, source.columns(parts)
+    if name is None:
+        raise sentences.no_table_named(address)
+    for parts in query.table_candidates(name):
+        if columns := source.columns(parts):
+            return name, parts, columns
+    raise sentences.no_table(address, name, source.tables())
+
+
+def _layout(table: str, columns: list[Column], settings: Settings) -> Layout:
+    wanted = {
+        "USMS_SESSION_COLUMN": settings.session_column,
+        "USMS_SENT_AT_COLUMN": settings.sent_at_column,
+        "USMS_PHONE_COLUMN": settings.phone_column,
+        "USMS_RECIPIENTS_COLUMN": settings.recipients_column,
+    }
+    pairs = [(setting, name) for setting, name in wanted.items() if name is not None]
+    pairs += [("USMS_DIMENSIONS", name) for name in settings.dimensions]
+    found = [(setting, _column(name, columns)) for setting, name in pairs]
+    missing = [pair for pair, (_, column) in zip(pairs, found, strict=True) if column is None]
+    if missing:
+        raise sentences.no_columns(table, missing, [column.name for column in columns])
+    known = [(setting, column) for setting, column in found if column is not None]
+    one = dict(known)
+    sent_at = one["USMS_SENT_AT_COLUMN"]
+    if sent_at.time is None:
+        raise sentences.not_a_time(table, sent_at.name, sent_at.type)
+    return Layout(
+        sent_at, one["USMS_SESSION_COLUMN"],
+        one.get("USMS_PHONE_COLUMN"), one.get("USMS_RECIPIENTS_COLUMN"),
+        tuple(column for setting, column in known if setting == "USMS_DIMENSIONS"),
+        "UTC" if sent_at.time is TimeType.AWARE else settings.source_timezone,
+        frozenset({Shape.DASHES}),
+    )  # fmt: skip
+
+
+def _column(name: str, columns: list[Column]) -> Column | None:
+    """Find a column by its exact name, else by the only one that differs in case alone."""
+    alike = [column for column in columns if column.name.casefold() == name.casefold()]
+    exact = [column for column in alike if column.name == name]
+    found = exact or alike
+    return found[0] if len(found) == 1 else None
+
+
+def _with_shapes(layout: Layout, source: Source, quoted: str) -> Layout:
+    """Look at a few values where the type does not say how a time is written."""
+    if layout.sent_at.time in _READ_BY_TYPE:
+        return layout
+    sql = query.sample(source.dialect, quoted, layout.sent_at)
+    shapes = {shape for batch in source.batches(sql) for shape in shapes_of(batch.column(0))}
+    if layout.sent_at.time is TimeType.NUMBER:
+        shapes = _between(shapes)
+    return Layout(**{**vars(layout), "shapes": frozenset(shapes)})
+
+
+def _between(shapes: set[Shape]) -> set[Shape]:
+    """Add the shapes of numbers between the least and the greatest."""
+    order = sorted(NUMBER_RANGES, key=lambda shape: NUMBER_RANGES[shape])
+    seen = [position for position, shape in enumerate(order) if shape in shapes]
+    return set(order[seen[0] : seen[-1] + 1]) if seen else set()
+
+
+def _counted(it: _Opened) -> tuple[int, int, datetime | None, datetime | None]:
+    """Count in the database."""
+    sql = query.count(it.source.dialect, it.quoted, it.layout.sent_at)
+    [batch] = [b for b in it.source.batches(sql) if b.num_rows]
+    rows, usable, first, last = batch.columns
+    ends = [to_utc(end, it.layout.zone)[0].as_py() for end in (first, last)]
+    return int(rows[0].as_py()), int(usable[0].as_py()), ends[0], ends[1]
+
+
+def _walked(it: _Opened) -> tuple[int, int, datetime | None, datetime | None]:
+    """Count by reading the whole column."""
+    rows = usable = 0
+    ends: list[datetime] = []
+    for batch in it.source.batches(query.select(it.source.dialect, it.quoted, it.layout.sent_at)):
+        times = to_utc(batch.column(0), it.layout.zone, it.layout.shapes)
+        rows += len(times)
+        usable += len(times) - times.null_count
+        found = [end for end in pc.min_max(times).as_py().values() if end is not None]
+        ends = [min(ends + found), max(ends + found)] if ends + found else []
+    return rows, usable, ends[0] if ends else None, ends[-1] if ends else None
+
+
+def _kind(layout: Layout) -> str:
+    time = layout.sent_at.time
+    if time in _READ_BY_TYPE:
+        return str(time)
+    return " + ".join(_ordered(layout.shapes)) or "none"
+
+
+def _ordered(shapes: frozenset[Shape]) -> list[Shape]:
+    return [shape for shape in Shape if shape in shapes]

@@ -1,0 +1,132 @@
+"""The sentences a user reads when the source can't be used; each names the setting to mend.
+
+No driver's types here, and nothing that connects.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
+
+from usms_pipeline.errors import SourceError, SourceUnavailable
+from usms_pipeline.source.address import Address
+
+_SHOWN_NAMES = 12
+
+
+def wrong_password(address: Address) -> SourceError:
+    """The server does not know the user, or the password is another."""
+    return SourceError(
+        f"{address.shown} refused the user name or password: mend them in USMS_SOURCE_URL."
+    )
+
+
+def no_database(address: Address) -> SourceError:
+    """The server is there, the database is not."""
+    return SourceError(
+        f"There is no database {address.path!r} at {address.shown}: mend the last part of "
+        "USMS_SOURCE_URL."
+    )
+
+
+def unreachable(address: Address, reason: str) -> SourceUnavailable:
+    """Nobody answers there."""
+    return SourceUnavailable(
+        f"Can't reach {address.shown}: {address.clean(reason)}. Check host and port in "
+        "USMS_SOURCE_URL, and that the database runs and lets this machine in."
+    )
+
+
+def no_file(address: Address) -> SourceError:
+    """Nothing has that path."""
+    return SourceError(
+        f"There is no file {address.path!r}: mend the path in USMS_SOURCE_URL "
+        "(an absolute one has four slashes after `sqlite:` or `duckdb:`)."
+        if address.scheme
+        else f"There is no file {address.path!r}: mend the path in USMS_SOURCE_URL."
+    )
+
+
+def bad_file(address: Address, wanted: str) -> SourceError:
+    """The file is of another kind than its URL or name says."""
+    return SourceError(f"{address.path!r} is not a {wanted} file: mend USMS_SOURCE_URL.")
+
+
+def denied(address: Address, reason: str) -> SourceError:
+    """The user may not read it."""
+    return SourceError(
+        f"Not allowed to read USMS_SOURCE_TABLE at {address.shown}: {address.clean(reason)}. Grant "
+        "SELECT on it to the user in USMS_SOURCE_URL, or name another user there."
+    )
+
+
+def no_driver(address: Address, install: str) -> SourceError:
+    """A Python package is missing."""
+    return SourceError(
+        f"USMS_SOURCE_URL begins with {address.scheme}://, and the driver for it is missing: "
+        f"{install}."
+    )
+
+
+def broke_off(address: Address, reason: str) -> SourceUnavailable:
+    """Anything else a driver may say, most often in the middle of a read."""
+    return SourceUnavailable(
+        f"The source {address.shown} broke off: {address.clean(reason)}. What was read before is "
+        "kept; run again."
+    )
+
+
+def no_table_named(address: Address) -> SourceError:
+    """The setting is missing."""
+    return SourceError(
+        f"USMS_SOURCE_TABLE is not set: name the table or view of {address.shown} to read "
+        "(for example: USMS_SOURCE_TABLE=public.sms_log)."
+    )
+
+
+def no_table(address: Address, name: str, tables: Sequence[str]) -> SourceError:
+    """No table has that name; gives near ones."""
+    near = near_names(name, tables) or near_names(name.rpartition(".")[2], tables)
+    return SourceError(
+        f"There is no table {name!r} at {address.shown} that its user can see: mend "
+        f"USMS_SOURCE_TABLE.{_hint(near, 'Its tables', tables)}"
+    )
+
+
+def no_columns(table: str, missing: Sequence[tuple[str, str]], there: Sequence[str]) -> SourceError:
+    """Columns are missing: ``missing`` has each one's setting and name."""
+    said = []
+    for setting, name in missing:
+        near = near_names(name, there)
+        guess = f", did you mean {' or '.join(repr(n) for n in near)}?" if near else ""
+        said.append(f"{name!r} ({setting}{guess})")
+    return SourceError(
+        f"Table {table!r} has no column {', nor '.join(said)}. Its columns: {_some(there)}."
+    )
+
+
+def not_a_time(table: str, name: str, type_name: str) -> SourceError:
+    """The column of the time of sending can't hold a time."""
+    return SourceError(
+        f"Column {name!r} of {table!r} is of type {type_name}, which holds no time of sending: "
+        "name another one in USMS_SENT_AT_COLUMN."
+    )
+
+
+def near_names(name: str, names: Iterable[str]) -> list[str]:
+    """Give up to three names that look like this one."""
+    by_folded = {there.casefold(): there for there in names}
+    near = get_close_matches(name.casefold(), by_folded, n=3, cutoff=0.6)
+    return [by_folded[folded] for folded in near]
+
+
+def _hint(near: Sequence[str], label: str, names: Sequence[str]) -> str:
+    if near:
+        return f" Did you mean {' or '.join(repr(n) for n in near)}?"
+    return f" {label}: {_some(names)}." if names else " It has none."
+
+
+def _some(names: Sequence[str]) -> str:
+    more = len(names) - _SHOWN_NAMES
+    shown = ", ".join(repr(name) for name in names[:_SHOWN_NAMES])
+    return f"{shown} and {more} more" if more > 0 else shown

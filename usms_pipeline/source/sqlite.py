@@ -1,0 +1,139 @@
+"""SQLite through ADBC, opened read-only.
+
+A column holds values of any type, and the driver takes a column's type from its first rows:
+hence every column is text, and a first row of empty texts is put before the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import quote
+
+import adbc_driver_sqlite.dbapi
+import pyarrow as pa
+
+from usms_pipeline.errors import SourceError, SourceUnavailable
+from usms_pipeline.source import adbc, sentences
+from usms_pipeline.source.address import Address
+from usms_pipeline.source.kinds import Column, Dialect, Source, TimeType
+from usms_pipeline.source.query import quoter
+
+ERRORS: Final = adbc.ERRORS
+
+_QUOTE = quoter('"')
+_TABLES = """
+    SELECT name FROM sqlite_master WHERE type IN ('table', 'view') AND name NOT LIKE 'sqlite_%'
+    ORDER BY name
+"""
+_SCHEMAS = "SELECT name FROM pragma_database_list"
+_WHOLE = 9_000_000_000_000_000  # where a float still holds every whole number
+
+
+def _as_text(sql: str, column: Column) -> str:
+    """Cast to text, floats without loss or exponent, declared booleans as words."""
+    whole = f"CAST(CAST({sql} AS INTEGER) AS TEXT)"
+    real = (
+        f"CASE WHEN abs({sql}) >= {_WHOLE} THEN printf('%.0f', {sql}) "
+        f"WHEN {sql} = CAST({sql} AS INTEGER) THEN {whole} "
+        f"WHEN abs({sql}) >= 1e9 THEN rtrim(printf('%!.6f', {sql}), '0') "
+        f"WHEN abs({sql}) < 1e-4 THEN rtrim(printf('%.15f', {sql}), '0') "
+        f"ELSE CAST({sql} AS TEXT) END"
+    )
+    words = f"WHEN {sql} = 1 THEN 'true' WHEN {sql} = 0 THEN 'false'" if column.is_boolean else ""
+    return f"CASE {words} WHEN typeof({sql}) = 'real' THEN {real} ELSE CAST({sql} AS TEXT) END"
+
+
+class SQLite:
+    """An open SQLite file."""
+
+    only_table: str | None = None
+    dialect = Dialect(_QUOTE, _as_text, has_time_literals=False)
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+
+    def columns(self, table: tuple[str, ...]) -> list[Column]:
+        """Read the declared types; they say little about the values."""
+        *schema, name = table
+        if schema and tuple(schema) not in adbc.rows(self._connection, _SCHEMAS):
+            return []
+        arguments = ", ".join(_literal(part) for part in (name, *schema))
+        found = adbc.rows(
+            self._connection,
+            "SELECT name, coalesce(type, '') || '' FROM pragma_table_xinfo"
+            f"({arguments}) WHERE hidden <> 1",
+        )
+        return [
+            Column(name, declared or "untyped", _time(declared.upper()),
+                   is_boolean=declared.upper() in ("BOOLEAN", "BOOL"))
+            for name, declared in found
+        ]  # fmt: skip
+
+    def tables(self) -> list[str]:
+        """Name tables and views."""
+        return [name for (name,) in adbc.rows(self._connection, _TABLES)]
+
+    def batches(self, sql: str) -> Generator[pa.RecordBatch]:
+        """Stream a query whose columns are all text."""
+        with self._connection.cursor() as cursor:
+            cursor.execute(f"SELECT * FROM ({sql}) LIMIT 0")
+            width = len(cursor.description)
+        first = ", ".join(["''"] * width)
+        stream = adbc.stream(
+            self._connection,
+            f"SELECT {first} UNION ALL {sql}",
+            **{"adbc.sqlite.query.batch_rows": "16384"},
+        )
+        yield next(stream).slice(1)
+        yield from stream
+
+
+@contextmanager
+def open_source(address: Address) -> Iterator[Source]:
+    """Open a file that is there; never makes one, never writes."""
+    path = Path(address.path).expanduser()
+    if not path.is_file():
+        raise sentences.no_file(address)
+    uri = f"file:{quote(str(path))}?mode=ro"
+    with adbc_driver_sqlite.dbapi.connect(uri) as connection:
+        adbc.rows(connection, "SELECT count(*) FROM sqlite_master")
+        yield SQLite(connection)
+
+
+def explain(error: Exception, address: Address) -> SourceError:
+    """Know an error by SQLite's text, which it never translates."""
+    text = str(error)
+    if "file is not a database" in text or "malformed" in text:
+        return sentences.bad_file(address, "SQLite")
+    if "failed to open" in text or "unable to open" in text:
+        return SourceError(
+            f"Can't open {address.path!r}: give this user the right to read it and its folder "
+            "(USMS_SOURCE_URL)."
+        )
+    if "locked" in text or "busy" in text:
+        return SourceUnavailable(
+            f"{address.path!r} is locked by a program that writes to it; run again."
+        )
+    return sentences.broke_off(address, text)
+
+
+def _is_number(declared: str) -> bool:
+    """Tell whether SQLite turns what looks like a number into one (numeric affinity)."""
+    return bool(declared) and "BLOB" not in declared and not _is_text(declared)
+
+
+def _is_text(declared: str) -> bool:
+    return "INT" not in declared and any(word in declared for word in ("CHAR", "CLOB", "TEXT"))
+
+
+def _time(declared: str) -> TimeType:
+    if _is_text(declared):
+        return TimeType.TEXT
+    return TimeType.DYNAMIC if _is_number(declared) else TimeType.UNTYPED
+
+
+def _literal(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
