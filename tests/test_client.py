@@ -1,0 +1,633 @@
+from __future__ import annotations
+
+import asyncio
+import base64
+import gzip
+import json
+import math
+import ssl
+import subprocess
+import zlib
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+
+import httpx
+import pytest
+
+from tests.loopback import Response, Seen, code, ok, serving
+from usms_pipeline.classify import Verdict
+from usms_pipeline.client import KEPT_BYTES, Client, retry_after_seconds, target
+from usms_pipeline.collect import Patience, utc_now
+from usms_pipeline.errors import CredentialsRefused, ServiceDown
+from usms_pipeline.fetch import Answer, CollectStats, Fetcher
+from usms_pipeline.pace import BreakerLimits, Governor
+from usms_pipeline.settings import load
+from usms_pipeline.transport import AiohttpTransport
+
+KEY_ID, SECRET = "AKIDtheKeyId", "theVerySecretHalf"
+BASIC = base64.b64encode(f"{KEY_ID}:{SECRET}".encode()).decode()
+
+
+def settings(url, **more):
+    return load(base_url=url, access_key_id=KEY_ID, access_key_secret=SECRET, **more)
+
+
+def ask(url, ids, max_body_bytes=1_000_000, transport=None, **more):
+    """Send one request; give the reply."""
+
+    async def main():
+        connection = transport or AiohttpTransport()
+        async with connection:
+            client = Client(settings(url, **more), connection, utc_now, max_body_bytes)
+            return await client.ask(ids)
+
+    return asyncio.run(main())
+
+
+class Fetched:
+    """What came of fetching one batch, with pauses recorded in place of slept."""
+
+    def __init__(self, url, ids, max_body_bytes=1_000_000, patience=None, **more):
+        self.answers: list[Answer] = []
+        self.stats = CollectStats()
+        self.pauses: list[float] = []
+        self.error: Exception | None = None
+        asyncio.run(self._fetch(url, ids, max_body_bytes, patience, more))
+
+    async def _fetch(self, url, ids, max_body_bytes, patience, more):
+        now = 0.0
+
+        async def sleep(seconds):
+            nonlocal now
+            now += seconds
+            self.pauses.append(seconds)
+            await asyncio.sleep(0)
+
+        def clock():
+            return now
+
+        async with AiohttpTransport() as transport:
+            client = Client(settings(url, **more), transport, utc_now, max_body_bytes)
+            governor = Governor(1e6, clock=clock, sleep=sleep)
+            fetcher = Fetcher(
+                client, governor, self.stats, patience,
+                sleep=sleep, uniform=lambda _, high: high, monotonic=clock,
+            )  # fmt: skip
+            try:
+                await fetcher.fetch(tuple(ids), self.answers.append)
+            except (CredentialsRefused, ServiceDown) as error:
+                self.error = error
+
+    def ids(self, verdict):
+        return sorted(i for a in self.answers if a.verdict == verdict for i in a.ids)
+
+
+def script(*responses, then=None):
+    """Answer with each of these in turn, then as the service does when all is well."""
+    left = list(responses)
+
+    def handler(seen: Seen) -> Response:
+        response = left.pop(0) if left else then or ok
+        return response(seen.ids) if callable(response) else response
+
+    return handler
+
+
+IDS = [f"session-{n:03}" for n in range(100)]
+
+
+# What goes over the wire
+
+
+def test_a_request_is_what_the_service_documents():
+    with serving(lambda seen: ok(seen.ids)) as server:
+        reply = ask(server.url, ["a", "b"])
+    [seen] = server.seen
+    assert reply.verdict is Verdict.OK
+    assert seen.target == "/api/v1/usms/USMSSendReceipt?id=a&id=b"
+    assert seen.headers["authorization"] == f"Basic {BASIC}"
+    assert seen.headers["content-type"] == "application/json"
+    assert seen.headers["user-agent"].startswith("usms-pipeline/")
+    assert seen.headers["host"] == server.url.removeprefix("http://")
+    assert "cookie" not in seen.headers
+
+
+def test_a_path_in_the_base_url_is_kept():
+    with serving(lambda seen: ok(seen.ids)) as server:
+        ask(f"{server.url}/proxy/", ["a"])
+    assert server.seen[0].target == "/proxy/api/v1/usms/USMSSendReceipt?id=a"
+
+
+def test_odd_ids_arrive_as_they_are():
+    odd = ["a&id=b", "c#d", "e+f", "g h", "会话", "i/j", "k%20l", "m=n", "?o", "p\"q'", "r;s", "~."]
+    with serving(lambda seen: ok(seen.ids)) as server:
+        ask(server.url, odd)
+    assert server.seen[0].ids == odd
+    assert "+" not in server.seen[0].target
+
+
+def test_plain_ids_are_sent_without_quoting_and_odd_ones_quoted():
+    assert target("/p", ["a-1", "b_2"]) == b"/p?id=a-1&id=b_2"
+    assert target("/p", ["a 1", "b"]) == b"/p?id=a%201&id=b"
+
+
+@pytest.mark.parametrize("ids", [[], [""], ["a", "a"], ["a", ""], [str(n) for n in range(101)]])
+def test_a_batch_is_1_to_100_distinct_ids(ids):
+    with serving(lambda seen: ok(seen.ids)) as server:
+        with pytest.raises(ValueError, match="1 to 100 distinct"):
+            ask(server.url, ids)
+        assert server.seen == []
+
+
+def test_connections_are_kept_alive():
+    async def main(url):
+        async with AiohttpTransport() as transport:
+            client = Client(settings(url), transport, utc_now)
+            for _ in range(20):
+                await client.ask(["a"])
+
+    with serving(lambda seen: ok(seen.ids)) as server:
+        asyncio.run(main(server.url))
+        assert len(server.seen) == 20
+        assert server.connections == 1
+
+
+def test_cookies_are_not_kept():
+    async def main(url):
+        async with AiohttpTransport() as transport:
+            client = Client(settings(url), transport, utc_now)
+            await client.ask(["a"])
+            await client.ask(["b"])
+
+    with serving(lambda seen: Response(b"{}", headers={"Set-Cookie": "a=b"})) as server:
+        asyncio.run(main(server.url))
+    assert all("cookie" not in seen.headers for seen in server.seen)
+
+
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+def test_a_redirect_is_not_followed(status):
+    with serving(lambda seen: ok(seen.ids)) as other:
+        elsewhere = {"Location": f"{other.url}/api/v1/usms/USMSSendReceipt?id=a"}
+        with serving(lambda seen: Response(status=status, headers=elsewhere)) as server:
+            fetched = Fetched(server.url, ["a"])
+        assert other.seen == []
+        assert len(server.seen) == 1
+    assert fetched.stats.ids_given_up == 1
+    [problem] = fetched.stats.problems
+    assert f"HTTP {status}" in problem
+    assert "USMS_BASE_URL" in problem
+
+
+def test_proxies_of_the_environment_are_not_used(monkeypatch):
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    monkeypatch.setenv("ALL_PROXY", "http://127.0.0.1:9")
+    with serving(lambda seen: ok(seen.ids)) as server:
+        assert ask(server.url, ["a"]).verdict is Verdict.OK
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory):
+    """A certificate for 127.0.0.1 that nobody vouches for."""
+    folder = tmp_path_factory.mktemp("tls")
+    command = [
+        "openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1",
+        "-keyout", str(folder / "key"), "-out", str(folder / "cert"),
+        "-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1",
+    ]  # fmt: skip
+    try:
+        subprocess.run(command, check=True, capture_output=True)
+    except FileNotFoundError:
+        pytest.skip("needs the openssl command")
+    return folder
+
+
+def test_a_certificate_nobody_vouches_for_is_refused(certificate):
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(certificate / "cert", certificate / "key")
+    with serving(lambda seen: ok(seen.ids), tls) as server:
+        reply = ask(server.url, ["a"])
+        trusting = ssl.create_default_context(cafile=str(certificate / "cert"))
+        trusted = ask(server.url, ["b"], transport=AiohttpTransport(trusting))
+    assert reply.verdict is Verdict.RETRY
+    assert "certificate" in reply.message
+    assert trusted.verdict is Verdict.OK
+    assert [seen.ids for seen in server.seen] == [["b"]]
+
+
+# What comes back
+
+
+@pytest.mark.parametrize("value", [0, "0", " 0 "])
+def test_a_return_code_may_be_text(value):
+    with serving(script(code(value))) as server:
+        assert ask(server.url, ["a"]).ret_code == 0
+
+
+@pytest.mark.parametrize("value", [None, True, [0], 0.5, "zero", "", 10**30, {"a": 1}])
+def test_a_return_code_of_another_kind_is_none(value):
+    with serving(script(code(value))) as server:
+        reply = ask(server.url, ["a"])
+    assert reply.ret_code is None
+    assert reply.is_unreadable
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"<html>", b'{"RetCode":0', b"[1]", b"null", b'"x"', b"\xff", b"[" * 100_000, b"{}"],
+)
+def test_a_body_of_another_shape_is_unreadable_and_kept(body):
+    with serving(script(Response(body))) as server:
+        reply = ask(server.url, ["a"])
+    assert reply.is_unreadable
+    assert reply.verdict is Verdict.RETRY
+    assert reply.body == body
+
+
+def test_an_error_body_is_read_too():
+    with serving(script(code("215392", "Invalid parameter [id]", status=400))) as server:
+        reply = ask(server.url, ["a"])
+    assert (reply.http_status, reply.ret_code) == (400, 215392)
+    assert reply.message == "Invalid parameter [id]"
+
+
+def test_gzip_is_understood_also_in_several_members():
+    body = ok(["a"]).body
+    packed = gzip.compress(body[:50]) + gzip.compress(body[50:])
+    with serving(script(Response(packed, headers={"Content-Encoding": "gzip"}))) as server:
+        reply = ask(server.url, ["a"])
+        assert server.seen[0].headers["accept-encoding"] == "gzip"
+    assert reply.body == body
+
+
+def test_deflate_is_understood():
+    packed = zlib.compress(ok(["a"]).body)
+    with serving(script(Response(packed, headers={"Content-Encoding": "deflate"}))) as server:
+        assert ask(server.url, ["a"]).ret_code == 0
+
+
+@pytest.mark.parametrize("damage", [lambda b: b[:-9], lambda b: b"not gzip", lambda b: b[:30]])
+def test_a_damaged_gzip_body_is_no_answer(damage):
+    body = damage(gzip.compress(ok(IDS).body))
+    with serving(script(Response(body, headers={"Content-Encoding": "gzip"}))) as server:
+        reply = ask(server.url, ["a"])
+    assert reply.http_status is None
+    assert "corrupt or ends early" in reply.message
+
+
+def test_a_gzip_bomb_is_not_unpacked_beyond_the_cap():
+    """500 MB of zeros in half a megabyte: the reader stops just after the cap."""
+    packer = zlib.compressobj(wbits=31)
+    bomb = b"".join(packer.compress(bytes(1_000_000)) for _ in range(500)) + packer.flush()
+    read = 0
+
+    async def main(url):
+        nonlocal read
+        async with AiohttpTransport() as transport:
+            client = Client(settings(url), transport, utc_now, 2_000_000)
+            join = client._read
+
+            async def counting(response):
+                nonlocal read
+                body = await join(response)
+                read = len(body)
+                return body
+
+            client._read = counting
+            return await client.ask(["a"])
+
+    with serving(script(Response(bomb, headers={"Content-Encoding": "gzip"}))) as server:
+        reply = asyncio.run(main(server.url))
+    assert reply.is_oversized
+    assert reply.verdict is Verdict.SPLIT
+    assert len(reply.body) == KEPT_BYTES
+    assert 2_000_000 < read < 2_500_000
+
+
+@pytest.mark.parametrize(
+    ("response", "words"),
+    [
+        (Response(b"x" * 1000, cut=500), "before the answer ended"),
+        (Response(b"x" * 1000, cut=500, is_reset=True), ""),
+        (Response(cut=0, is_reset=True, headers={"Content-Length": "9"}), ""),
+    ],
+)
+def test_a_connection_that_breaks_is_no_answer(response, words):
+    with serving(script(response)) as server:
+        reply = ask(server.url, ["a"])
+    assert reply.http_status is None
+    assert reply.verdict is Verdict.RETRY
+    assert words in reply.message
+
+
+def test_an_answer_that_takes_too_long_is_no_answer():
+    with serving(script(Response(b"{}", delay_seconds=5))) as server:
+        reply = ask(server.url, ["a"], timeout_seconds=0.1)
+    assert reply.verdict is Verdict.RETRY
+    assert reply.http_status is None
+
+
+def test_an_answer_that_trickles_is_cut_off_by_the_time_for_the_whole():
+    with serving(script(Response(b"x" * 100, trickle_seconds=0.02))) as server:
+        reply = ask(server.url, ["a"], timeout_seconds=0.2)
+    assert reply.message == "no whole answer within 0.2 s"
+
+
+def test_a_server_that_does_not_speak_http_is_no_answer():
+    async def main():
+        async def talk(reader, writer):
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(b"SSH-2.0-OpenSSH_9.2\r\n\r\n")
+            writer.close()
+
+        async with await asyncio.start_server(talk, "127.0.0.1", 0) as server:
+            url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+            async with AiohttpTransport() as transport:
+                return await Client(settings(url), transport, utc_now).ask(["a"])
+
+    reply = asyncio.run(main())
+    assert reply.message == "the answer is not HTTP"
+
+
+def test_nobody_listening_is_no_answer():
+    reply = ask("http://127.0.0.1:9", ["a"])
+    assert reply.verdict is Verdict.RETRY
+    assert "no connection" in reply.message
+
+
+def test_asked_at_is_before_the_request():
+    before = utc_now()
+    with serving(lambda seen: ok(seen.ids)) as server:
+        reply = ask(server.url, ["a"])
+    assert before <= reply.asked_at <= utc_now()
+    assert reply.asked_at.utcoffset() == timedelta(0)
+
+
+# Asking again
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [("7", 7), ("0", 0), (" 12 ", 12), ("", None), (None, None), ("soon", None), ("-5", None)],
+)
+def test_retry_after_in_seconds(header, seconds):
+    assert retry_after_seconds(header, utc_now()) == seconds
+
+
+def test_retry_after_as_a_date():
+    now = datetime(2026, 1, 1, 12, tzinfo=UTC)
+    later = format_datetime(now + timedelta(seconds=90), usegmt=True)
+    earlier = format_datetime(now - timedelta(seconds=90), usegmt=True)
+    assert retry_after_seconds(later, now) == 90
+    assert retry_after_seconds(earlier, now) == 0
+
+
+@pytest.mark.parametrize("kind", ["seconds", "date"])
+@pytest.mark.parametrize("status", [429, 503])
+def test_retry_after_is_waited_for(kind, status):
+    date = format_datetime(utc_now() + timedelta(seconds=31), usegmt=True)
+    header = {"Retry-After": "30" if kind == "seconds" else date}
+    with serving(script(Response(status=status, headers=header))) as server:
+        fetched = Fetched(server.url, ["a"])
+        assert len(server.seen) == 2
+    assert fetched.ids("ok") == ["a"]
+    assert 28 <= math.fsum(fetched.pauses) <= 32
+
+
+def test_a_retry_after_of_an_hour_is_cut_to_a_minute():
+    header = {"Retry-After": "3600"}
+    with serving(script(Response(status=429, headers=header))) as server:
+        fetched = Fetched(server.url, ["a"])
+    assert fetched.ids("ok") == ["a"]
+    assert math.fsum(fetched.pauses) <= 61
+
+
+def test_a_429_without_retry_after_still_retries():
+    with serving(script(*[Response(status=429)] * 8)) as server:
+        fetched = Fetched(server.url, ["a"])
+    assert fetched.ids("ok") == ["a"]
+    assert (fetched.stats.throttled, fetched.stats.retries, fetched.stats.requests) == (8, 8, 9)
+
+
+def test_the_gateways_throttling_code_slows_down_like_a_429():
+    with serving(script(code(153, "throttled"))) as server:
+        fetched = Fetched(server.url, ["a"])
+    assert fetched.stats.throttled == 1
+    assert fetched.stats.pace < 1e6
+
+
+@pytest.mark.parametrize(
+    "response",
+    [
+        *(Response(b"<h1>oops</h1>", status) for status in (408, 425, 500, 502, 503, 504)),
+        code(215400, "server error"),
+        code("110", "time-out", status=200),
+        Response(b"<html>maintenance</html>"),
+        Response(ok(IDS).body[:-20]),
+        Response(ok(IDS).body, cut=500),
+        Response(ok(IDS).body, cut=500, is_reset=True),
+    ],
+)
+def test_what_passes_is_asked_again(response):
+    with serving(script(response, response)) as server:
+        fetched = Fetched(server.url, IDS)
+        assert len(server.seen) == 3
+    assert fetched.ids("ok") == IDS
+    assert (fetched.stats.ids_asked, fetched.stats.ids_answered) == (100, 100)
+    assert fetched.stats.problems == {}
+
+
+def test_pauses_double_and_attempts_end():
+    with serving(script(then=Response(status=500))) as server:
+        fetched = Fetched(server.url, IDS, patience=Patience(attempts=5))
+        assert len(server.seen) == 5
+    assert [round(pause) for pause in fetched.pauses if pause > 0.1] == [1, 2, 4, 8]
+    assert fetched.answers == []
+    assert fetched.stats.ids_given_up == 100
+    assert fetched.stats.problems == {
+        "HTTP 500: the answer is not the JSON object it should be.": 1
+    }
+
+
+def test_patience_with_one_batch_ends_also_in_time():
+    patience = Patience(batch_seconds=30, breaker=BreakerLimits(throttled_seconds=1e9))
+    with serving(script(then=Response(status=429))) as server:
+        fetched = Fetched(server.url, ["a"], patience=patience)
+    assert fetched.stats.ids_given_up == 1
+    assert 25 <= math.fsum(fetched.pauses) <= 31
+
+
+# Splitting
+
+
+@pytest.mark.parametrize(("bad", "bound"), [({17}, 15), ({0}, 15), ({3, 50, 99}, 45)])
+def test_bad_ids_are_found_by_halving(bad, bound):
+    poison = {IDS[n] for n in bad}
+
+    def handler(seen):
+        is_bad = poison & set(seen.ids)
+        return code(215392, f"Invalid parameter [{seen.ids[0]}]") if is_bad else ok(seen.ids)
+
+    with serving(handler) as server:
+        fetched = Fetched(server.url, IDS)
+        assert len(server.seen) <= bound
+    assert fetched.ids("refused") == sorted(poison)
+    assert fetched.ids("ok") == sorted(set(IDS) - poison)
+    assert (fetched.stats.ids_refused, fetched.stats.ids_answered) == (len(bad), 100 - len(bad))
+    for answer in fetched.answers:
+        if answer.verdict == "refused":
+            assert answer.ret_code == 215392
+            assert answer.reason == "RetCode 215392: Invalid parameter […]"
+
+
+@pytest.mark.parametrize("status", [413, 414])
+def test_a_batch_too_large_for_the_service_is_halved(status):
+    def handler(seen):
+        return Response(status=status) if len(seen.ids) > 30 else ok(seen.ids)
+
+    with serving(handler) as server:
+        fetched = Fetched(server.url, IDS)
+    assert fetched.ids("ok") == IDS
+    assert fetched.stats.splits == 3
+
+
+def test_a_large_answer_is_halved_and_a_large_lone_one_keeps_its_beginning():
+    def handler(seen):
+        padding = "x" * (200_000 if "session-007" in seen.ids else 0)
+        data = [{"SessionNo": i, "Pad": padding} for i in seen.ids]
+        return Response(json.dumps({"RetCode": 0, "Data": data}).encode())
+
+    with serving(handler) as server:
+        fetched = Fetched(server.url, IDS, max_body_bytes=150_000)
+    assert fetched.ids("refused") == ["session-007"]
+    assert fetched.ids("ok") == sorted(set(IDS) - {"session-007"})
+    [refused] = [answer for answer in fetched.answers if answer.verdict == "refused"]
+    assert len(refused.body) == KEPT_BYTES
+    assert refused.ret_code is None
+    assert "larger than 0.15 MB" in refused.reason
+
+
+def test_an_id_that_makes_every_answer_unreadable_costs_only_itself():
+    def handler(seen):
+        return Response(b"<html>") if "session-042" in seen.ids else ok(seen.ids)
+
+    with serving(handler) as server:
+        fetched = Fetched(server.url, IDS)
+        assert len(server.seen) <= 5 + 3 * 7
+    assert fetched.ids("unreadable") == ["session-042"]
+    assert fetched.ids("ok") == sorted(set(IDS) - {"session-042"})
+    stats = fetched.stats
+    assert (stats.unreadable, stats.ids_given_up, stats.ids_answered) == (1, 1, 99)
+    [unreadable] = [answer for answer in fetched.answers if answer.verdict == "unreadable"]
+    assert unreadable.body == b"<html>"
+
+
+# Giving up
+
+
+def test_a_code_of_no_known_kind_gives_up_the_batch_and_is_named():
+    with serving(script(code(4711, "quota of session-001 used up, call 13800138000"))) as server:
+        fetched = Fetched(server.url, IDS)
+        assert len(server.seen) == 1
+    assert fetched.stats.ids_given_up == 100
+    assert fetched.stats.problems == {"RetCode 4711: quota of … used up, call ….": 1}
+
+
+def test_the_kinds_of_problems_are_bounded():
+    stats = CollectStats()
+    for n in range(1000):
+        stats.problem(f"problem {n}")
+    assert len(stats.problems) < 100
+    assert sum(stats.problems.values()) == 1000
+
+
+@pytest.mark.parametrize(
+    "response",
+    [
+        Response(status=401),
+        Response(b"<h1>Forbidden</h1>", 403),
+        code(215393, "signature error"),
+        code("172", "no permission", status=400),
+    ],
+)
+def test_refused_credentials_stop_at_once_and_name_the_settings(response):
+    with serving(script(then=response)) as server:
+        fetched = Fetched(server.url, IDS)
+        assert len(server.seen) == 1
+    assert isinstance(fetched.error, CredentialsRefused)
+    for words in ("USMS_ACCESS_KEY_ID", "USMS_ACCESS_KEY_SECRET"):
+        assert words in str(fetched.error)
+
+
+def test_an_expired_timestamp_names_the_clock():
+    with serving(script(then=code(215395, "timestamp expired"))) as server:
+        fetched = Fetched(server.url, IDS)
+    assert "RetCode 215395 (timestamp expired)" in str(fetched.error)
+    assert "clock" in str(fetched.error)
+
+
+def test_the_services_words_are_cut_printable_and_without_secrets_or_ids():
+    words = f"{SECRET}\x1b[31m\n {KEY_ID} session-001 +86 138-0013-8000 " + "x" * 500
+    with serving(script(then=code(215393, words))) as server:
+        fetched = Fetched(server.url, IDS)
+    text = str(fetched.error)
+    assert text.isprintable()
+    assert len(text) < 500
+    for private in (SECRET, KEY_ID, "session-001", "8000"):
+        assert private not in text
+
+
+def test_a_service_that_stays_down_is_given_up():
+    async def main(url):
+        stats, now = CollectStats(), 0.0
+
+        async def sleep(seconds):
+            nonlocal now
+            now += seconds
+
+        async with AiohttpTransport() as transport:
+            client = Client(settings(url), transport, utc_now)
+            governor = Governor(clock=lambda: now, sleep=sleep)
+            fetcher = Fetcher(client, governor, stats, sleep=sleep, monotonic=lambda: now)
+            for n in range(100):
+                try:
+                    await fetcher.fetch((f"id-{n}",), print)
+                except ServiceDown as error:
+                    return str(error), now, stats
+        return "", now, stats
+
+    with serving(script(then=Response(status=503))) as server:
+        text, seconds, stats = asyncio.run(main(server.url))
+    assert 20 <= seconds <= 60
+    assert stats.requests <= 30
+    assert "HTTP 503" in text
+    assert "USMS_BASE_URL" in text
+    assert "id-" not in text
+
+
+def test_no_secret_or_id_in_what_a_failure_shows():
+    """A reply, a transport's exception and its chain hold neither the key nor what was asked."""
+
+    async def raised(url):
+        async with AiohttpTransport() as transport:
+            client = Client(settings(url), transport, utc_now)
+            request = httpx.Request(
+                "GET", url, headers=client._headers, extensions={"target": b"/?id=session-001"}
+            )
+            try:
+                async with httpx.AsyncClient(transport=transport) as http:
+                    await http.send(request)
+            except httpx.TransportError as error:
+                return error
+
+    with serving(script(then=Response(b"x" * 100, cut=5))) as server:
+        shown = [repr(ask(server.url, ["session-001"]))]
+        error = asyncio.run(raised(server.url))
+    refused = asyncio.run(raised("http://127.0.0.1:9"))
+    for one in (error, refused):
+        shown += [repr(one), str(one), repr(one.__context__), repr(one.__cause__)]
+        assert one.__context__ is None
+    shown.append(repr(settings(server.url)))
+    shown.append(repr(Client(settings(server.url), AiohttpTransport(), utc_now)))
+    for text in shown:
+        for private in (SECRET, KEY_ID, BASIC, "session-001"):
+            assert private not in text

@@ -1,0 +1,338 @@
+from __future__ import annotations
+
+import _thread
+import asyncio
+import gc
+import threading
+import time
+from datetime import date
+
+import pytest
+
+from tests.loopback import Response, code, ok, serving
+from usms_pipeline.collect import Batch, Patience, collect
+from usms_pipeline.errors import CredentialsRefused, ServiceDown
+from usms_pipeline.pace import BreakerLimits
+from usms_pipeline.settings import load
+
+DAY = date(2026, 1, 1)
+HASTY = Patience(
+    first_pause_seconds=0.01, breaker=BreakerLimits(failures=12, seconds=0.0, slow_seconds=1e9)
+)
+
+
+def settings(url, **more):
+    return load(base_url=url, access_key_id="keyid", access_key_secret="keysecret", **more)
+
+
+def batches(count, size=10):
+    for n in range(count):
+        yield Batch(DAY, tuple(f"{n}-{i}" for i in range(size)))
+
+
+def asked(landed):
+    return sorted(i for _, answer in landed for i in answer.ids)
+
+
+def run(url, work, sink=None, start_pace=1e5, patience=HASTY, on_progress=None, **more):
+    """Collect; give what landed and the figures."""
+    landed = []
+
+    def keep(sent_date, answer):
+        landed.append((sent_date, answer))
+
+    stats = collect(
+        work, sink or keep, settings(url, **more),
+        start_pace=start_pace, patience=patience, on_progress=on_progress,
+    )  # fmt: skip
+    return landed, stats
+
+
+@pytest.fixture
+def good():
+    with serving(lambda seen: ok(seen.ids)) as server:
+        yield server
+
+
+def no_thread_is_left():
+    return not any(thread.name == "usms-collect" for thread in threading.enumerate())
+
+
+def test_every_batch_lands_once_with_its_own_partition(good):
+    work = [Batch(date(2026, 1, 1 + n % 3), (f"id-{n}",)) for n in range(300)]
+    landed, stats = run(good.url, iter(work))
+    assert sorted((d, a.ids) for d, a in landed) == sorted((b.sent_date, b.ids) for b in work)
+    assert (stats.requests, stats.ids_asked, stats.ids_answered) == (300, 300, 300)
+    assert stats.problems == {}
+    assert stats.bytes_received == sum(len(a.body) for _, a in landed)
+    assert no_thread_is_left()
+
+
+def test_nothing_to_ask_sends_nothing(good):
+    landed, stats = run(good.url, [])
+    assert (landed, stats.requests, good.seen) == ([], 0, [])
+
+
+def test_requests_in_flight_and_connections_are_bounded_by_the_setting():
+
+    def handler(seen):
+        return Response(ok(seen.ids).body, delay_seconds=0.02)
+
+    with serving(handler) as server:
+        _, stats = run(server.url, batches(60), max_concurrency=4)
+        assert server.connections <= 4
+    assert stats.concurrency == 4
+
+
+def test_batches_are_drawn_only_a_little_ahead():
+    drawn = 0
+
+    def work():
+        nonlocal drawn
+        for batch in batches(1000, 1):
+            drawn += 1
+            yield batch
+
+    ahead = []
+    with serving(lambda seen: ok(seen.ids)) as server:
+        run(server.url, work(), sink=lambda *_: ahead.append(drawn - len(ahead)))
+    # Those in flight, those drawn for later, and those waiting for the sink.
+    assert max(ahead) < 400
+    assert drawn == len(ahead) == 1000
+
+
+def test_a_slow_sink_holds_the_workers_back():
+    """While the sink is busy, the workers end what was drawn for them and no more."""
+    most = taken = 0
+    with serving(lambda seen: ok(seen.ids)) as server:
+
+        def sink(sent_date, answer):
+            nonlocal most, taken
+            if taken == 0:
+                time.sleep(1)
+            taken += 1
+            most = max(most, len(server.seen) - taken)
+
+        run(server.url, batches(500, 1), sink=sink)
+    assert taken == 500
+    assert most < 150
+
+
+def test_the_callers_parts_run_in_the_callers_thread_one_at_a_time(good):
+    threads = set()
+
+    def work():
+        for batch in batches(50):
+            threads.add(threading.get_ident())
+            yield batch
+
+    run(
+        good.url,
+        work(),
+        sink=lambda *_: threads.add(threading.get_ident()),
+        on_progress=lambda _: threads.add(threading.get_ident()),
+    )
+    assert threads == {threading.get_ident()}
+
+
+def test_it_works_inside_a_running_event_loop(good):
+    async def cell():
+        return run(good.url, batches(5))
+
+    landed, _ = asyncio.run(cell())
+    assert len(landed) == 5
+
+
+def test_a_slow_source_does_not_stop_what_is_under_way():
+    """While the second batch is being drawn, the first is asked and answered."""
+
+    with serving(lambda seen: ok(seen.ids)) as server:
+
+        def work():
+            yield Batch(DAY, ("first",))
+            yield from batches(0)
+            time.sleep(0.1)
+            yield Batch(DAY, ("slow",))
+            while len(server.seen) < 2:
+                time.sleep(0.01)
+            yield Batch(DAY, ("last",))
+
+        landed, _ = run(server.url, work())
+    assert asked(landed) == ["first", "last", "slow"]
+
+
+def test_progress_is_told_now_and_then_and_at_the_end():
+    told = []
+    with serving(lambda seen: Response(ok(seen.ids).body, delay_seconds=0.05)) as server:
+        _, stats = run(server.url, batches(20), max_concurrency=2, on_progress=told.append)
+    assert 2 <= len(told) <= 10
+    assert [one.requests for one in told] == sorted(one.requests for one in told)
+    assert told[0].requests < told[-1].requests == stats.requests == 20
+
+
+def test_the_figures_add_up_under_every_fault_at_once():
+    """Asked = answered + refused + given up, whatever happens on the way."""
+    count = 0
+
+    def handler(seen):
+        nonlocal count
+        count += 1
+        if any(i.endswith("-7") for i in seen.ids):
+            return code(215392, "bad")
+        if "3-0" in seen.ids:
+            return code(999, "odd")
+        if "4-4" in seen.ids:
+            return Response(b"<html>")
+        if "5-0" in seen.ids:
+            return Response(status=500)
+        faults = {1: Response(status=429), 2: Response(status=502), 3: Response(b"{", cut=0)}
+        return faults.get(count % 10, ok(seen.ids))
+
+    with serving(handler) as server:
+        patience = Patience(first_pause_seconds=0.001, attempts=6)
+        landed, stats = run(server.url, batches(30), patience=patience, max_concurrency=3)
+        assert stats.requests == len(server.seen)
+    settled = stats.ids_answered + stats.ids_refused + stats.ids_given_up
+    assert stats.ids_asked == settled == 300
+    assert stats.ids_refused == 30
+    by_verdict = {v: asked([x for x in landed if x[1].verdict == v]) for v in ("ok", "refused")}
+    assert len(by_verdict["ok"]) == stats.ids_answered
+    assert by_verdict["refused"] == sorted(f"{n}-7" for n in range(30))
+    assert stats.unreadable == 1
+    assert any("RetCode 999: odd" in problem for problem in stats.problems)
+    assert stats.throttled > 0
+    assert stats.retries > 0
+
+
+def test_the_settled_pace_comes_back_when_a_limit_was_met():
+    count = 0
+
+    def handler(seen):
+        nonlocal count
+        count += 1
+        return Response(status=429) if count == 3 else ok(seen.ids)
+
+    with serving(handler) as server:
+        _, unlimited = run(server.url, batches(2), start_pace=None)
+        _, limited = run(server.url, batches(2), start_pace=None)
+    assert unlimited.pace is None
+    assert limited.pace == pytest.approx(20 * 0.85)
+
+
+def test_a_given_pace_comes_back_when_there_was_nothing_to_ask(good):
+    assert run(good.url, [], start_pace=33)[1].pace == 33
+
+
+def test_a_ceiling_in_the_settings_is_kept(good):
+    _, stats = run(good.url, batches(11), max_requests_per_second=20)
+    assert stats.seconds >= 10 / 20
+
+
+# Ending early
+
+
+def test_refused_credentials_end_the_run_and_what_landed_is_kept():
+    count = 0
+
+    def handler(seen):
+        nonlocal count
+        count += 1
+        return ok(seen.ids) if count <= 20 else Response(status=401)
+
+    landed = []
+    with serving(handler) as server, pytest.raises(CredentialsRefused) as caught:
+        run(server.url, batches(5_000), sink=lambda d, a: landed.append((d, a)))
+    assert len(landed) == 20
+    assert caught.value.stats.ids_answered == 200
+    assert len(server.seen) <= 20 + 8
+    assert "keysecret" not in str(caught.value)
+    assert no_thread_is_left()
+
+
+def test_a_dead_service_ends_the_run_and_what_landed_is_kept():
+    count = 0
+
+    def handler(seen):
+        nonlocal count
+        count += 1
+        return ok(seen.ids) if count <= 20 else Response(status=503)
+
+    landed = []
+    with serving(handler) as server, pytest.raises(ServiceDown) as caught:
+        run(server.url, batches(5_000), sink=lambda d, a: landed.append((d, a)))
+    assert len(landed) == 20
+    assert caught.value.stats.ids_answered == 200
+    assert len(server.seen) <= 20 + 12 + 8
+    assert "HTTP 503" in str(caught.value)
+    assert no_thread_is_left()
+
+
+@pytest.mark.long
+def test_nobody_listening_ends_the_run_well_within_a_minute():
+    started = time.monotonic()
+    with pytest.raises(ServiceDown, match="USMS_BASE_URL"):
+        run("http://127.0.0.1:9", batches(5_000), patience=Patience())
+    assert time.monotonic() - started < 45
+
+
+def test_what_the_sink_raises_ends_the_run(good):
+    taken = []
+
+    def sink(sent_date, answer):
+        taken.append(answer)
+        if len(taken) == 5:
+            raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        run(good.url, batches(5_000), sink=sink)
+    assert len(taken) == 5
+    assert len(good.seen) < 1000
+    assert no_thread_is_left()
+
+
+def test_what_the_batches_raise_ends_the_run_and_what_landed_is_kept(good):
+    landed = []
+
+    def work():
+        yield from batches(100)
+        while len(good.seen) < 5:
+            time.sleep(0.01)
+        raise LookupError("source gone")
+
+    with pytest.raises(LookupError, match="source gone"):
+        run(good.url, work(), sink=lambda d, a: landed.append((d, a)))
+    assert len(landed) >= 5 - 1
+    assert no_thread_is_left()
+
+
+def test_what_the_progress_raises_ends_the_run(good):
+    def fail(stats):
+        raise RuntimeError("no terminal")
+
+    with pytest.raises(RuntimeError, match="no terminal"):
+        run(good.url, batches(3), on_progress=fail)
+    assert no_thread_is_left()
+
+
+def test_ctrl_c_ends_the_run_and_what_landed_is_kept():
+    """An interrupt while answers are awaited: the main thread is in the middle of waiting."""
+    landed = []
+
+    def handler(seen):
+        if len(server.seen) == 30:
+            _thread.interrupt_main()
+        return Response(ok(seen.ids).body, delay_seconds=0.01 if len(server.seen) < 30 else 20)
+
+    with serving(handler) as server:
+        with pytest.raises(KeyboardInterrupt):
+            run(server.url, batches(5_000), sink=lambda d, a: landed.append((d, a)))
+        answered = len(server.seen)
+    assert 15 <= len(landed) <= answered
+    assert no_thread_is_left()
+    gc.collect()  # a task or connection left behind would warn here
+
+
+def test_ids_that_must_not_be_sent_are_an_error_not_a_hang(good):
+    with pytest.raises(ValueError, match="1 to 100 distinct"):
+        run(good.url, [Batch(DAY, tuple(str(n) for n in range(101)))])
+    assert good.seen == []

@@ -1,0 +1,235 @@
+"""One question to the service and its answer: the only place that builds a request.
+
+One request, one reply: retries and splitting live in fetch.py, connections in transport.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from importlib.metadata import version
+from typing import Any, Final
+from urllib.parse import quote, urlsplit
+
+import httpx
+import msgspec
+
+from usms_pipeline.classify import Verdict, classify
+from usms_pipeline.settings import Settings
+
+PATH: Final = "/api/v1/usms/USMSSendReceipt"
+MAX_IDS: Final = 100
+"""The most distinct ids that the service documents for one request."""
+
+MAX_BODY_BYTES: Final = 64_000_000
+"""The most that is read of one answer, decompressed. 100 sessions of 1,000 phones are 16 MB."""
+
+KEPT_BYTES: Final = 64_000
+"""What is kept of an answer over that."""
+
+_MESSAGE_CHARACTERS: Final = 200
+_UNRESERVED: Final = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~"
+_LIKE_A_PHONE: Final = re.compile(r"\+?\d[\d ()-]{5,}\d")
+_INT64: Final = range(-(2**63), 2**63)
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What came of one request.
+
+    ``http_status`` is None when no whole answer came; ``ret_code`` None when the body has none.
+    ``message`` is the service's own, or what went wrong: at most 200 printable characters, without
+    ids, phones or credentials. ``is_oversized`` bodies are cut to their first 64 kB.
+    """
+
+    asked_at: datetime
+    http_status: int | None
+    ret_code: int | None
+    message: str
+    body: bytes = b""
+    retry_after_seconds: float | None = None
+    is_oversized: bool = False
+
+    @property
+    def verdict(self) -> Verdict:
+        """What to do about it."""
+        if self.is_oversized:
+            return Verdict.SPLIT
+        return classify(self.http_status, self.ret_code)
+
+    @property
+    def is_unreadable(self) -> bool:
+        """Tell whether the service said all is well, in a body that can't be read."""
+        is_success = self.http_status is not None and 200 <= self.http_status < 300
+        return is_success and self.ret_code is None and not self.is_oversized
+
+    @property
+    def label(self) -> str:
+        """Name the kind of answer by its code: 'HTTP 503', 'RetCode 215392' or 'no answer'."""
+        if self.ret_code not in (None, 0):
+            return f"RetCode {self.ret_code}"
+        return "no answer" if self.http_status is None else f"HTTP {self.http_status}"
+
+
+class _Envelope(msgspec.Struct):
+    ret_code: Any = msgspec.field(name="RetCode", default=None)
+    message: Any = msgspec.field(name="Message", default=None)
+
+
+_ENVELOPE: Final = msgspec.json.Decoder(_Envelope)
+
+
+class Client:
+    """Ask the service for receipts through a transport, which the caller closes.
+
+    ``clock`` gives the time (aware UTC) that becomes ``asked_at``.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        transport: httpx.AsyncBaseTransport,
+        clock: Callable[[], datetime],
+        max_body_bytes: int = MAX_BODY_BYTES,
+    ) -> None:
+        key_id, secret = _credentials(settings)
+        url = httpx.URL(settings.base_url)
+        self._path = urlsplit(settings.base_url).path.rstrip("/") + PATH
+        self._secrets = tuple(text for text in (secret, key_id) if text)
+        self._url = url.copy_with(raw_path=self._path.encode("ascii"))
+        self._headers = _headers(key_id, secret, self._url)
+        self._seconds = settings.timeout_seconds
+        self._timeout = httpx.Timeout(settings.timeout_seconds).as_dict()
+        self._transport, self._clock = transport, clock
+        self._max_body_bytes = max_body_bytes
+
+    async def ask(self, ids: Sequence[str]) -> Reply:
+        """Send one request for 1 to 100 distinct ids. Whatever comes of it is a ``Reply``.
+
+        Raises ``ValueError`` for ids that must not be sent: none, too many, empty or repeated.
+        """
+        extensions = {"target": target(self._path, ids), "timeout": self._timeout}
+        request = httpx.Request("GET", self._url, headers=self._headers, extensions=extensions)
+        asked_at = self._clock()
+        try:
+            # The transport's time-outs are for one step each; this is for all of them together.
+            async with asyncio.timeout(self._seconds):
+                response = await self._transport.handle_async_request(request)
+                try:
+                    body = await self._read(response)
+                finally:
+                    await response.aclose()
+        except TimeoutError:
+            return Reply(asked_at, None, None, f"no whole answer within {self._seconds:g} s")
+        except httpx.TransportError as error:
+            return Reply(asked_at, None, None, str(error))  # the transport's own words
+        return self._reply(asked_at, ids, response, body)
+
+    async def _read(self, response: httpx.Response) -> bytes:
+        """Read a body, or a little more than the cap of it."""
+        pieces, size = [], 0
+        async for piece in response.aiter_bytes():
+            pieces.append(piece)
+            size += len(piece)
+            if size > self._max_body_bytes:
+                break
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def _reply(
+        self, asked_at: datetime, ids: Sequence[str], response: httpx.Response, body: bytes
+    ) -> Reply:
+        status = response.status_code
+        wait = retry_after_seconds(response.headers.get("Retry-After"), self._clock())
+        if len(body) > self._max_body_bytes:
+            message = f"the answer is larger than {self._max_body_bytes / 1e6:g} MB"
+            return Reply(asked_at, status, None, message, body[:KEPT_BYTES], wait, True)
+        ret_code, message = _read_envelope(body)
+        message = self._safe(message, ids) if ret_code else message
+        return Reply(asked_at, status, ret_code, message, body, wait)
+
+    def _safe(self, message: str, ids: Sequence[str]) -> str:
+        """Take ids, credentials and what may be a phone out of a message, and cut it."""
+        for secret in self._secrets:
+            message = message.replace(secret, "…")
+        # Whole words only: an id may be as short as a letter.
+        anyone = "|".join(re.escape(one) for one in sorted(ids, key=len, reverse=True))
+        message = re.sub(rf"(?<!\w)(?:{anyone})(?!\w)", "…", message)
+        message = _LIKE_A_PHONE.sub("…", message)
+        message = "".join(c if c.isprintable() else " " for c in message)
+        return " ".join(message.split())[:_MESSAGE_CHARACTERS]
+
+
+def target(path: str, ids: Sequence[str]) -> bytes:
+    """Build the request target: the path, then each id as ``id=``, percent-encoded.
+
+    Raises ``ValueError`` unless there are 1 to 100 distinct ids, none of them empty.
+    """
+    if not 1 <= len(ids) <= MAX_IDS or len(set(ids)) != len(ids) or not all(ids):
+        raise ValueError(f"A request takes 1 to {MAX_IDS} distinct, non-empty ids; got {len(ids)}.")
+    joined = "".join(ids).encode()
+    # Nearly all ids are plain, and to look at them all at once is far cheaper than quoting each.
+    if joined.translate(None, _UNRESERVED):
+        ids = [quote(session_no, safe="") for session_no in ids]
+    return f"{path}?id={'&id='.join(ids)}".encode("ascii")
+
+
+def retry_after_seconds(header: str | None, now: datetime) -> float | None:
+    """Read a Retry-After header: seconds or an HTTP date; None when there is none to be read."""
+    if not header:
+        return None
+    if header.strip().isdecimal():
+        return float(header)
+    try:
+        at = parsedate_to_datetime(header)
+    except ValueError:
+        return None
+    at = at if at.tzinfo else at.replace(tzinfo=UTC)
+    return max(0.0, (at - now).total_seconds())
+
+
+def _read_envelope(body: bytes) -> tuple[int | None, str]:
+    """Give RetCode and Message; the whole body is checked to be JSON, and an object."""
+    try:
+        envelope = _ENVELOPE.decode(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None, "the answer is not the JSON object it should be"
+    ret_code = _whole_number(envelope.ret_code)
+    if ret_code is None:
+        return None, "the answer has no RetCode"
+    return ret_code, envelope.message if isinstance(envelope.message, str) and ret_code else ""
+
+
+def _whole_number(value: Any) -> int | None:
+    """Read a RetCode, which some servers send as text."""
+    if isinstance(value, str):
+        text = value.strip()
+        value = int(text) if re.fullmatch(r"[+-]?[0-9]{1,18}", text) else None
+    is_number = isinstance(value, int) and not isinstance(value, bool) and value in _INT64
+    return value if is_number else None
+
+
+def _credentials(settings: Settings) -> tuple[str, str]:
+    key_id, secret = settings.access_key_id, settings.access_key_secret
+    return (
+        key_id.get_secret_value() if key_id else "",
+        secret.get_secret_value() if secret else "",
+    )
+
+
+def _headers(key_id: str, secret: str, url: httpx.URL) -> httpx.Headers:
+    basic = base64.b64encode(f"{key_id}:{secret}".encode()).decode("ascii")
+    return httpx.Headers(
+        {
+            "Host": url.netloc.decode("ascii"),
+            "Authorization": f"Basic {basic}",
+            "Content-Type": "application/json",
+            "Accept": "application/json",
+            "Accept-Encoding": "gzip",
+            "User-Agent": f"usms-pipeline/{version('usms-pipeline')}",
+        }
+    )

@@ -1,0 +1,233 @@
+"""A batch of ids to answers: the one retry loop, the splitting, and what is counted.
+
+No HTTP here (client.py) and no threads (collect.py). No other place retries.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Final, Literal, NoReturn
+
+from usms_pipeline.classify import Verdict
+from usms_pipeline.client import Client, Reply
+from usms_pipeline.errors import CredentialsRefused, ServiceDown
+from usms_pipeline.pace import Breaker, BreakerLimits, Governor
+
+_MAX_PROBLEMS: Final = 50  # distinct sentences; a service may put anything into its messages
+_OTHER: Final = "further problems of other kinds"
+_CLOCK_CODE: Final = 215395
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One answer worth keeping: schema.RESPONSES without the partition.
+
+    ``verdict``: 'ok'; 'refused', for one id that the service won't answer for; 'unreadable', for
+    one id whose answer stays unreadable. ``asked_at``: aware UTC, just before the request.
+    """
+
+    ids: tuple[str, ...]
+    asked_at: datetime
+    http_status: int | None
+    ret_code: int | None
+    verdict: Literal["ok", "refused", "unreadable"]
+    reason: str | None
+    body: bytes = field(repr=False)
+
+
+@dataclass
+class CollectStats:
+    """What a collection did. At its end ``ids_asked`` = answered + refused + given up.
+
+    ``unreadable`` counts answers; their ids are given up, like those of failed batches: nothing
+    is known of them, and the next run asks again. ``pace``: requests a second to begin the next
+    run with, None when no limit was met. ``concurrency``: most requests in flight at once.
+    ``problems``: a sentence for each kind of failure, with how often it happened.
+    """
+
+    requests: int = 0
+    retries: int = 0
+    throttled: int = 0
+    splits: int = 0
+    ids_asked: int = 0
+    ids_answered: int = 0
+    ids_refused: int = 0
+    ids_given_up: int = 0
+    unreadable: int = 0
+    bytes_received: int = 0
+    pace: float | None = None
+    concurrency: int = 0
+    seconds: float = 0.0
+    problems: dict[str, int] = field(default_factory=dict)
+
+    def problem(self, sentence: str) -> None:
+        """Count a problem under its sentence."""
+        known = sentence in self.problems or len(self.problems) < _MAX_PROBLEMS
+        key = sentence if known else _OTHER
+        self.problems[key] = self.problems.get(key, 0) + 1
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long to insist: on one batch, between two attempts, and on a silent service.
+
+    Failed attempts are counted; throttled ones are not, for the governor paces them, but
+    ``batch_seconds`` bounds both. Pauses double from ``first_pause_seconds`` and are jittered.
+    """
+
+    attempts: int = 5
+    batch_seconds: float = 120.0
+    first_pause_seconds: float = 1.0
+    longest_pause_seconds: float = 20.0
+    retry_after_seconds: float = 60.0
+    breaker: BreakerLimits = field(default_factory=BreakerLimits)
+
+
+class Fetcher:
+    """Ask for batches until they are answered, refused or given up, for all workers together.
+
+    ``sleep``, ``uniform`` (a random number between two) and ``monotonic`` touch the world.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        governor: Governor,
+        stats: CollectStats,
+        patience: Patience | None = None,
+        *,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        uniform: Callable[[float, float], float] = random.uniform,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._client, self._governor, self._stats = client, governor, stats
+        self._patience = patience or Patience()
+        self._breaker = Breaker(self._patience.breaker, monotonic)
+        self._sleep, self._uniform, self._monotonic = sleep, uniform, monotonic
+        self._in_flight = 0
+
+    async def fetch(self, ids: tuple[str, ...], land: Callable[[Answer], None]) -> None:
+        """Ask for a batch, in halves of halves where need be; ``land`` gets each answer at once.
+
+        Raises ``CredentialsRefused`` and ``ServiceDown``.
+        """
+        self._stats.ids_asked += len(ids)
+        parts = [(ids, self._patience.attempts)]
+        while parts:
+            part, attempts = parts.pop()
+            reply = await self._insist(part, attempts)
+            is_divisible = reply.verdict is Verdict.SPLIT or reply.is_unreadable
+            if not is_divisible or len(part) == 1:
+                self._settle(part, reply, land)
+                continue
+            self._stats.splits += 1
+            # What no repetition made readable is not passing: its parts get one second chance.
+            fewer = min(attempts, 2) if reply.is_unreadable else attempts
+            half = len(part) // 2
+            parts += [(part[half:], fewer), (part[:half], fewer)]
+
+    async def _insist(self, ids: tuple[str, ...], attempts: int) -> Reply:
+        """Ask until there is an answer that repeating can't change, or patience is at its end."""
+        started, failures, tries = self._monotonic(), 0, 0
+        while True:
+            reply = await self._ask(ids)
+            if reply.verdict not in (Verdict.RETRY, Verdict.THROTTLE):
+                return reply
+            is_throttled = reply.verdict is Verdict.THROTTLE
+            failures, tries = failures + (not is_throttled), tries + 1
+            pause = self._pause_seconds(0 if is_throttled else failures)
+            waited = self._monotonic() - started + pause
+            if failures >= attempts or waited > self._patience.batch_seconds:
+                return reply
+            self._stats.retries += 1
+            await self._sleep(pause)
+
+    async def _ask(self, ids: tuple[str, ...]) -> Reply:
+        """Send one request in its turn, and tell the governor, the breaker and the figures."""
+        sent_at = await self._governor.turn()
+        self._in_flight += 1
+        self._stats.concurrency = max(self._stats.concurrency, self._in_flight)
+        try:
+            reply = await self._client.ask(ids)
+        finally:
+            self._in_flight -= 1
+        self._stats.requests += 1
+        self._stats.bytes_received += len(reply.body)
+        self._take_note(reply, sent_at)
+        return reply
+
+    def _take_note(self, reply: Reply, sent_at: float) -> None:
+        wait = min(reply.retry_after_seconds or 0.0, self._patience.retry_after_seconds)
+        match reply.verdict:
+            case Verdict.STOP:
+                raise _refused(reply)
+            case Verdict.THROTTLE:
+                self._stats.throttled += 1
+                self._governor.throttled(sent_at, wait)
+                self._breaker.bad(sent_at, is_throttled=True)
+            case Verdict.RETRY:
+                self._governor.pause(wait)
+                self._breaker.bad(sent_at)
+            case _:
+                self._governor.good(sent_at)
+                self._breaker.good()
+        self._stats.pace = self._governor.settled_pace
+        if self._breaker.is_open:
+            self._give_in(reply)
+
+    def _settle(self, ids: tuple[str, ...], reply: Reply, land: Callable[[Answer], None]) -> None:
+        """Hand over what is worth keeping, and count every id once."""
+        reason = f"{reply.label}: {reply.message}" if reply.message else reply.label
+        facts = (ids, reply.asked_at, reply.http_status, reply.ret_code)
+        if reply.verdict is Verdict.OK:
+            self._stats.ids_answered += len(ids)
+            land(Answer(*facts, "ok", None, reply.body))
+        elif reply.verdict is Verdict.SPLIT:
+            self._stats.ids_refused += len(ids)
+            land(Answer(*facts, "refused", reason, reply.body))
+        else:
+            self._stats.ids_given_up += len(ids)
+            self._stats.problem(f"{reason}.{_hint(reply)}")
+            if reply.is_unreadable:
+                self._stats.unreadable += 1
+                land(Answer(*facts, "unreadable", reason, reply.body))
+
+    def _pause_seconds(self, failures: int) -> float:
+        patience = self._patience
+        pause = patience.first_pause_seconds * 2.0 ** max(0, failures - 1)
+        return self._uniform(0.5, 1.0) * min(pause, patience.longest_pause_seconds)
+
+    def _give_in(self, last: Reply) -> NoReturn:
+        breaker = self._breaker
+        raise ServiceDown(
+            f"The service gave no good answer for {breaker.silent_seconds:.0f} s: "
+            f"{breaker.failures} requests failed and {breaker.throttled} were throttled, the last "
+            f"with {last.label}{f' ({last.message})' if last.message else ''}. What had landed is "
+            "kept; run again later, and if it stays so check USMS_BASE_URL and the network."
+        )
+
+
+def _refused(reply: Reply) -> CredentialsRefused:
+    words = f" ({reply.message})" if reply.message else ""
+    if reply.ret_code == _CLOCK_CODE:
+        todo = "Set this machine's clock right, then check"
+    else:
+        todo = "Check, and that the key may be used for USMS from this address:"
+    return CredentialsRefused(
+        f"The service refused the access key with {reply.label}{words}. {todo} "
+        "USMS_ACCESS_KEY_ID and USMS_ACCESS_KEY_SECRET."
+    )
+
+
+def _hint(reply: Reply) -> str:
+    status = reply.http_status or 0
+    if 300 <= status < 400:
+        return (
+            " Redirects are not followed, for they would carry the access key: check USMS_BASE_URL."
+        )
+    return " Check USMS_BASE_URL." if status == 404 else ""
