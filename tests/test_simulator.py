@@ -1,0 +1,914 @@
+"""The simulated service: what it sends, what becomes of it, and every way it misbehaves."""
+
+from __future__ import annotations
+
+import gzip
+import http.client
+import json
+import signal
+import subprocess
+import sys
+from base64 import b64encode
+from collections import Counter
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import fields, replace
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+from zoneinfo import ZoneInfo
+
+import phonenumbers
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+
+from tests.conftest import MakeRehearsal
+from usms_pipeline.errors import UsmsError
+from usms_pipeline.simulator import PATH, Faults, Outage, Population, Simulator, fast_clock, serve
+from usms_pipeline.simulator.numbering import PLANS, spelled, spellings, to_e164
+from usms_pipeline.simulator.pacing import RateLimit
+from usms_pipeline.simulator.simulator import ids_of
+from usms_pipeline.status import BUCKETS, FINAL, canonical
+
+NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
+LONG_AFTER = NOW + timedelta(days=4)
+CHINA = ZoneInfo("Asia/Shanghai")
+DEMO = "Basic " + b64encode(b"demo:demo-secret").decode()
+
+
+def at(moment: datetime) -> Any:
+    return lambda: moment
+
+
+def population(messages: int = 400, **options: Any) -> pa.Table:
+    return Population(messages, until=NOW, **options).table()
+
+
+def query(ids: Iterable[str]) -> str:
+    return "&".join(f"id={quote(one, safe='')}" for one in ids)
+
+
+def get(
+    url: str, ids: Iterable[str], authorization: str = DEMO, **headers: str
+) -> tuple[http.client.HTTPResponse, bytes]:
+    """Ask once, on a connection of its own."""
+    with closing(http.client.HTTPConnection(url.removeprefix("http://"), timeout=20)) as wire:
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        wire.request(
+            "GET", f"{PATH}?{query(ids)}", headers={"Authorization": authorization, **named}
+        )
+        response = wire.getresponse()
+        return response, response.read()
+
+
+def ask(service: Simulator, ids: Iterable[str]) -> Any:
+    """Ask without the network; gives the JSON."""
+    return json.loads(service.answer(query(ids).encode(), DEMO).body)
+
+
+def rows(table: pa.Table) -> dict[tuple[str, str], dict[str, Any]]:
+    return {(row["session_no"], row["phone"]): row for row in table.to_pylist()}
+
+
+# What was sent
+
+
+def test_the_same_seed_makes_the_same_population() -> None:
+    assert population(seed=3).equals(population(seed=3))
+    assert not population(seed=3).equals(population(seed=4))
+
+
+def test_a_population_has_the_messages_asked_for_within_the_days_asked_for() -> None:
+    table = population(5000, days=3)
+    assert table.num_rows == 5000
+    assert pc.count_distinct(table["session_no"]).as_py() == 5000
+    sent_at = table["sent_at"].to_pylist()
+    assert sent_at == sorted(sent_at)
+    assert NOW - timedelta(days=3, minutes=1) <= sent_at[0]
+    assert sent_at[-1] <= NOW
+    assert population(0).num_rows == 0
+
+
+def test_every_number_is_a_valid_mobile_number_of_its_country() -> None:
+    table = population(4000)
+    assert set(table["country"].to_pylist()) == set(PLANS)
+    for phone, country in zip(
+        table["phone"].to_pylist(), table["country"].to_pylist(), strict=True
+    ):
+        number = phonenumbers.parse(phone)
+        assert phonenumbers.is_valid_number_for_region(number, country), phone
+        assert phonenumbers.number_type(number) in (
+            phonenumbers.PhoneNumberType.MOBILE,
+            phonenumbers.PhoneNumberType.FIXED_LINE_OR_MOBILE,
+        )
+
+
+def test_chinas_numbers_are_of_three_operators() -> None:
+    china = [
+        row for row in Simulator(population(2000)).truth(NOW).to_pylist() if row["country"] == "CN"
+    ]
+    operators = Counter(row["operator"] for row in china)
+    assert {"China Mobile", "China Unicom", "China Telecom"} <= set(operators)
+    assert operators["China Mobile"] > operators["China Unicom"] > 0.1 * len(china)
+
+
+def test_few_messages_are_sent_at_night() -> None:
+    hours = Counter(t.astimezone(CHINA).hour for t in population(20_000)["sent_at"].to_pylist())
+    assert hours[3] * 5 < hours[20]
+
+
+def test_a_group_shares_session_and_time() -> None:
+    table = population(3000, group_share=0.5, group_size=10)
+    assert table.num_rows == 3000
+    groups = table.group_by("session_no").aggregate(
+        [("phone", "count"), ("sent_at", "count_distinct"), ("template", "count_distinct")]
+    )
+    sizes = groups["phone_count"].to_pylist()
+    assert max(sizes) <= 10
+    assert sum(size for size in sizes if size > 1) == pytest.approx(1500, abs=10)
+    assert set(groups["sent_at_count_distinct"].to_pylist()) == {1}
+    assert set(groups["template_count_distinct"].to_pylist()) == {1}
+
+
+@pytest.mark.parametrize("wrong", [{"messages": -1}, {"days": 0}, {"group_share": 2}])
+def test_an_impossible_population_is_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="a population needs"):
+        Population(**wrong)
+
+
+def test_every_spelling_of_a_number_is_the_same_number() -> None:
+    for phone in population(500)["phone"].to_pylist():
+        assert {to_e164(text) for text in (*spellings(phone), spelled(phone))} == {phone}
+
+
+@pytest.mark.parametrize("text", ["", "n/a", "12", "+0", "+999", "十三八"])
+def test_what_is_no_number_stays_as_it_is(text: str) -> None:
+    assert to_e164(text) == text
+    assert spelled(text)[-2:] == text[-2:]
+
+
+# What becomes of it
+
+
+def test_a_message_alone_fares_as_it_does_among_others() -> None:
+    table, outage = population(600, group_share=0.2), Outage.before(NOW)
+    among = rows(Simulator(table, seed=5, outage=outage).truth(LONG_AFTER))
+    backwards = table.take(list(range(table.num_rows))[::-1])
+    assert rows(Simulator(backwards, seed=5, outage=outage).truth(LONG_AFTER)) == among
+    for row in table.slice(0, 40).to_batches()[0].to_pylist():
+        alone = Simulator(
+            [(row["session_no"], row["phone"], row["sent_at"])], seed=5, outage=outage
+        )
+        key = row["session_no"], row["phone"]
+        assert rows(alone.truth(LONG_AFTER))[key] == among[key]
+    other = rows(Simulator(table, seed=6, outage=outage).truth(LONG_AFTER))
+    assert other != among
+
+
+def test_another_process_finds_the_same_truth() -> None:
+    code = (
+        "from datetime import *; from usms_pipeline.simulator import *;"
+        f"now = datetime.fromtimestamp({NOW.timestamp()}, UTC);"
+        "s = Simulator(Population(50, until=now).table());"
+        "print([list(map(str, row.values())) for row in s.truth(now).to_pylist()])"
+    )
+    printed = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True,
+        cwd=Path(__file__).parent.parent,
+    ).stdout  # fmt: skip
+    here = Simulator(population(50)).truth(NOW).to_pylist()
+    assert printed.strip() == str([list(map(str, row.values())) for row in here])
+
+
+def test_about_93_of_100_reported_messages_are_delivered_and_a_few_never_reported() -> None:
+    in_the_end = Counter(
+        Simulator(population(20_000), outage=None).truth(LONG_AFTER)["status"].to_pylist()
+    )
+    reported = sum(in_the_end[status] for status in FINAL)
+    assert 0.91 < in_the_end["delivered"] / reported < 0.95
+    assert min(in_the_end[status] for status in FINAL) > 0
+    assert 0.01 < (in_the_end["pending"] + in_the_end["unknown"]) / 20_000 < 0.05
+
+
+def test_delays_run_from_seconds_to_hours_and_never_backwards() -> None:
+    table = Simulator(population(10_000), outage=None).truth(LONG_AFTER)
+    seconds = sorted(
+        (row["received_at"] - row["sent_at"]).total_seconds()
+        for row in table.to_pylist()
+        if row["status"] == "delivered"
+    )
+    assert seconds[0] > 0
+    assert seconds[len(seconds) // 2] < 30
+    assert 3600 < seconds[-1] < 72 * 3600
+
+
+def test_nothing_is_final_before_it_is_revealed_nor_forgotten_after() -> None:
+    service = Simulator(population(2000))
+    known: dict[tuple[str, str], dict[str, Any]] = {}
+    for hours in range(-120, 100, 20):
+        moment = NOW + timedelta(hours=hours)
+        for key, row in rows(service.truth(moment)).items():
+            is_revealed = row["revealed_at"] is not None and row["revealed_at"] <= moment
+            assert row["status"] == (row["final_status"] if is_revealed else "pending")
+            assert row["status"] in BUCKETS
+            assert (row["received_at"] is not None) == (row["status"] in FINAL)
+            assert row["received_at"] is None or row["received_at"] >= row["sent_at"]
+            if key in known:
+                assert row["status"] == known[key]["status"]
+                assert row["received_at"] == known[key]["received_at"]
+            elif row["status"] in FINAL:
+                known[key] = row
+    assert len(known) > 1800
+
+
+def test_an_outage_strikes_its_operator_for_its_hours_only() -> None:
+    service = Simulator(population(30_000))
+    outage = service.outage
+    assert outage is not None
+    assert outage.start_at.astimezone(CHINA).hour == 9
+    failed: Counter[tuple[bool, bool]] = Counter()
+    every: Counter[tuple[bool, bool]] = Counter()
+    for row in service.truth(LONG_AFTER).to_pylist():
+        is_during = 0 <= (row["sent_at"] - outage.start_at).total_seconds() < outage.hours * 3600
+        group = is_during, (row["country"], row["operator"]) == ("CN", "China Unicom")
+        every[group] += 1
+        failed[group] += row["status"] == "failed"
+    rates = {group: failed[group] / every[group] for group in every}
+    assert rates[True, True] > 0.5
+    assert max(rate for group, rate in rates.items() if group != (True, True)) < 0.1
+
+
+def test_a_customers_own_table_is_served_whatever_its_phones_look_like() -> None:
+    sent = [
+        ("a", "138 0013 8000", NOW),
+        ("a", "(86)13900139000", NOW),
+        ("a", "+8613800138000", NOW),  # the first one, once more
+        ("b", None, NOW),
+        ("c", "not a number", NOW),
+        (None, "+8613800138000", NOW),
+        (" ", "+8613800138000", NOW),
+        ("d", "+6591234567", None),
+    ]
+    columns = dict(zip(("session_no", "phone", "sent_at"), zip(*sent, strict=True), strict=True))
+    service = Simulator(pa.table({name: list(values) for name, values in columns.items()}))
+    found = service.truth(NOW)
+    assert found["session_no"].to_pylist() == ["a", "a", "b", "c"]
+    phones = found["phone"].to_pylist()
+    assert phones[:2] == ["+8613800138000", "+8613900139000"]
+    assert phonenumbers.is_valid_number(phonenumbers.parse(phones[2]))
+    assert phones[3] == "not a number"
+    assert {item["SessionNo"] for item in ask(service, "abc")["Data"]} == set("abc")
+
+
+def test_a_row_without_phones_has_as_many_as_its_recipients_column_says() -> None:
+    table = pa.table(
+        {"session_no": ["a", "b", "a"], "sent_at": [NOW] * 3, "recipients": [3, None, 2]}
+    )
+    for source in (table, table.to_reader(), table.to_batches()):
+        found = Simulator(source).truth(NOW)
+        assert Counter(found["session_no"].to_pylist()) == {"a": 5, "b": 1}
+        assert pc.count_distinct(found["phone"]).as_py() == 6
+
+
+def test_a_table_without_a_needed_column_is_refused_in_words() -> None:
+    with pytest.raises(ValueError, match=r"no column 'sent_at'; they have: session_no"):
+        Simulator(pa.table({"session_no": ["a"]}))
+
+
+def test_messages_may_be_added_and_the_known_ones_stay_as_they_are() -> None:
+    table = population(200)
+    service = Simulator(table.slice(0, 150))
+    before = rows(service.truth(LONG_AFTER))
+    service.add(table.slice(150))
+    after = rows(service.truth(LONG_AFTER))
+    assert len(after) == 200
+    assert {key: after[key] for key in before} == before
+
+
+def test_messages_and_faults_may_change_while_it_is_asked() -> None:
+    table = population(3000)
+    service = Simulator(table.slice(0, 100), clock=at(LONG_AFTER))
+    ids = table["session_no"].to_pylist()
+    with ThreadPoolExecutor(2) as pool:
+        asking = pool.submit(lambda: [ask(service, ids[n % 2900 :][:100]) for n in range(300)])
+        for start in range(100, 3000, 100):
+            service.add(table.slice(start, 100))
+            service.faults = Faults(late=start / 3000)
+        assert {answer["RetCode"] for answer in asking.result()} == {0}
+    service.faults = Faults.none()
+    assert rows(service.truth(NOW)) == rows(Simulator(table, outage=service.outage).truth(NOW))
+
+
+def test_an_empty_service_answers() -> None:
+    service = Simulator()
+    assert service.outage is None
+    assert service.truth(NOW).num_rows == 0
+    assert ask(service, ["a"])["RetCode"] == 0
+
+
+def test_a_fast_clock_runs_so_many_times_as_fast() -> None:
+    real = [NOW]
+    clock = fast_clock(NOW - timedelta(days=1), speed=600, clock=lambda: real[0])
+    assert clock() == NOW - timedelta(days=1)
+    real[0] += timedelta(minutes=1)
+    assert clock() == NOW - timedelta(days=1) + timedelta(hours=10)
+
+
+def test_a_time_without_a_zone_is_refused() -> None:
+    with pytest.raises(ValueError, match="time zone"):
+        Simulator().truth(datetime(2026, 1, 1))
+
+
+# What it says over HTTP
+
+
+def test_a_delivered_message_looks_as_documented(simulator: MakeRehearsal) -> None:
+    made = simulator(50, clock=at(LONG_AFTER))
+    row = next(r for r in made.service.truth(LONG_AFTER).to_pylist() if r["status"] == "delivered")
+    response, body = get(made.url, [row["session_no"]])
+    assert response.status == 200
+    assert response.headers["Content-Type"] == "application/json"
+    content = json.loads(body)
+    assert {**content, "Data": []} == {"RetCode": 0, "Message": "success", "Data": []}
+    (item,) = content["Data"]
+    assert (item["SessionNo"], item["Status"]) == (row["session_no"], "success")
+    receipt = item["Receipt"]
+    assert to_e164(receipt["Phone"]) == row["phone"]
+    assert canonical(receipt["Status"]) == "delivered"
+    local = datetime.strptime(receipt["ReceiveTime"], "%Y-%m-%d %H:%M:%S").replace(tzinfo=CHINA)
+    assert local == row["received_at"]
+
+
+def test_before_its_time_a_receipt_is_null_or_empty_or_a_waiting_word() -> None:
+    table = population(600)
+    service = Simulator(table, clock=at(NOW - timedelta(days=9)))
+    seen = set()
+    for start in range(0, 600, 100):
+        for item in ask(service, table["session_no"].to_pylist()[start : start + 100])["Data"]:
+            receipt = item["Receipt"]
+            assert canonical((receipt or {}).get("Status")) == "pending"
+            assert not (receipt or {}).get("ReceiveTime")
+            seen.add("null" if receipt is None else "word" if receipt else "empty")
+    assert seen == {"null", "empty", "word"}
+
+
+def test_a_session_of_several_recipients_has_an_array() -> None:
+    sent = [("s", phone, NOW) for phone in population(300)["phone"].to_pylist()]
+    receipts = ask(Simulator(sent, clock=at(LONG_AFTER)), ["s"])["Data"][0]["Receipt"]
+    assert 280 < len(receipts) <= 300
+    assert {to_e164(receipt["Phone"]) for receipt in receipts} <= {phone for _, phone, _ in sent}
+
+
+@pytest.mark.parametrize(
+    "authorization",
+    ["", "Basic", "Basic ", "Bearer x", "Basic " + b64encode(b"demo:wrong").decode(), "Basic é"],
+)
+def test_wrong_credentials_are_refused(simulator: MakeRehearsal, authorization: str) -> None:
+    made = simulator(5)
+    response, body = get(made.url, made.service.sessions, authorization=authorization)
+    assert (response.status, json.loads(body)["RetCode"]) == (200, 215393)
+    assert not made.service.counters.ids_asked
+
+
+def test_other_credentials_may_be_set() -> None:
+    service = Simulator([("a", None, NOW)], access_key_id="k", access_key_secret="s:é")
+    right = "basic " + b64encode("k:s:é".encode()).decode()
+    assert json.loads(service.answer(b"id=a", right).body)["RetCode"] == 0
+    assert json.loads(service.answer(b"id=a", DEMO).body)["RetCode"] == 215393
+
+
+@pytest.mark.parametrize(
+    ("ids", "ret_code"),
+    [
+        ([], 215397),
+        ([""], 215392),
+        (["x" * 257], 215392),
+        ([str(n) for n in range(101)], 215392),
+        ([str(n) for n in range(100)] * 2, 0),
+    ],
+)
+def test_a_request_has_1_to_100_distinct_ids(ids: list[str], ret_code: int) -> None:
+    assert ask(Simulator(), ids)["RetCode"] == ret_code
+
+
+def test_ids_are_decoded_as_in_any_query_string() -> None:
+    assert ids_of(b"id=a%20b&id=%E4%B8%AD&id=c+d&x=1&id=a%20b") == ["a b", "中", "c d"]
+    assert ids_of(b"id=%ff&id=a,b&ID=z&id") == ["�", "a,b", ""]
+    assert ids_of(b"id=a,b&ID=z&id") == ["a,b", ""]
+    assert ids_of(b"") == []
+    odd = ["a&b=c", '"quoted"', "中 文", "x" * 256]
+    service = Simulator([(one, None, NOW) for one in odd], clock=at(NOW))
+    assert [item["SessionNo"] for item in ask(service, odd)["Data"]] == odd
+
+
+def test_unknown_ids_get_an_empty_item_or_none() -> None:
+    items = ask(Simulator(), [str(n) for n in range(100)])["Data"]
+    assert 20 < len(items) < 80
+    assert {item["Receipt"] for item in items} == {None}
+
+
+def test_other_paths_and_methods_are_not_served(simulator: MakeRehearsal) -> None:
+    host = simulator(1).url.removeprefix("http://")
+    for method, path, status in (("GET", "/", 404), ("POST", PATH, 405)):
+        with closing(http.client.HTTPConnection(host)) as wire:
+            wire.request(method, path)
+            assert wire.getresponse().status == status
+
+
+def test_many_clients_at_once_are_all_answered(simulator: MakeRehearsal) -> None:
+    made = simulator(2000, clock=at(LONG_AFTER))
+    ids = made.service.sessions
+    with ThreadPoolExecutor(8) as pool:
+        bodies = pool.map(lambda n: get(made.url, ids[n : n + 100])[1], range(0, 2000, 100))
+        asked = [item["SessionNo"] for body in bodies for item in json.loads(body)["Data"]]
+    assert sorted(asked) == sorted(ids)
+    assert made.service.counters.requests == made.service.counters.answered == 20
+    assert set(made.service.counters.ids_asked.values()) == {1}
+
+
+def test_a_taken_port_is_told_in_words() -> None:
+    with serve(Simulator()) as url:
+        port = int(url.rpartition(":")[2])
+        with pytest.raises(UsmsError, match=f"can't listen on 127.0.0.1:{port}.*another port"):
+            serve(Simulator(), port=port).__enter__()
+
+
+def test_the_foreground_server_stops_at_an_interrupt_without_a_word() -> None:
+    code = (
+        "from usms_pipeline.simulator import *;"
+        "run_server(Simulator(), on_start=lambda url: print(url, flush=True)); print('stopped')"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-W", "error", "-c", code], text=True, cwd=Path(__file__).parent.parent,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        url = process.stdout.readline().strip()
+        assert json.loads(get(url, ["a"])[1])["RetCode"] == 0
+        process.send_signal(signal.SIGINT)
+        printed, complaints = process.communicate(timeout=20)
+    assert (printed, complaints, process.returncode) == ("stopped\n", "", 0)
+
+
+# Faults by name
+
+
+def test_faults_are_off_unless_asked_for() -> None:
+    off = Faults.none()
+    assert off == Faults() == Faults.parse("") == Faults.parse("every,none")
+    shares = [f.name for f in fields(off) if f.metadata.get("max")]
+    assert len(shares) > 20
+    assert {getattr(off, name) for name in shares} == {0.0}
+    assert off.rate_limit == off.latency_seconds == 0
+
+
+def test_every_fault_is_on_but_those_at_which_a_good_client_stops() -> None:
+    every = Faults.every()
+    still_off = {
+        f.name for f in fields(every) if f.metadata.get("max") and not getattr(every, f.name)
+    }
+    assert still_off == {"down", "auth_failure"}
+
+
+def test_faults_are_read_from_a_line() -> None:
+    assert Faults.parse(" throttle=0.1, poison = 0.01,down") == Faults(
+        throttle=0.1, poison=0.01, down=1
+    )
+    assert Faults.parse("every,poison=0") == replace(Faults.every(), poison=0)
+    assert Faults.parse("poison_ids=a+b,retry_after=date,relent_after=2") == Faults(
+        poison_ids=frozenset("ab"), retry_after="date", relent_after=2
+    )
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("throtle=1", r"no fault 'throtle'. Did you mean 'throttle'\?.*the faults are: .*poison"),
+        ("=1", "no fault ''"),
+        ("reset=often", "reset can't be 'often'; it is a number, such as reset=0.1"),
+        ("reset=2", "reset can't be 2; it must be from 0 to 1"),
+        ("reset=nan", "must be from 0 to 1"),
+        ("slow_seconds=-1", "slow_seconds can't be -1; it must be 0 or more"),
+        ("retry_after=soon", "retry_after can't be 'soon'; it is one of any, none, seconds, date"),
+    ],
+)
+def test_a_wrong_fault_is_told_in_words(line: str, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        Faults.parse(line)
+
+
+def test_each_fault_has_a_line_about_it() -> None:
+    assert set(Faults.describe()) == {f.name for f in fields(Faults)}
+    assert all(Faults.describe().values())
+
+
+# Faults on the wire
+
+
+def one_fault(simulator: MakeRehearsal, **faults: Any) -> tuple[str, list[str]]:
+    made = simulator(100, clock=at(LONG_AFTER), faults=Faults(**faults))
+    return made.url, made.service.sessions
+
+
+@pytest.mark.parametrize("form", ["none", "seconds", "date"])
+def test_throttling_is_a_429_with_retry_after_in_either_form(
+    simulator: MakeRehearsal, form: str
+) -> None:
+    response, _ = get(*one_fault(simulator, throttle=1, retry_after=form, retry_after_seconds=7))
+    assert response.status == 429
+    value = response.headers["Retry-After"]
+    if form == "none":
+        assert value is None
+    elif form == "seconds":
+        assert value == "7"
+    else:
+        ahead = parsedate_to_datetime(value) - datetime.now(UTC)
+        assert timedelta(0) < ahead <= timedelta(seconds=7)
+
+
+@pytest.mark.parametrize(("fault", "code"), [("ret_throttle", 153), ("ret_server_error", 215400)])
+def test_some_refusals_are_in_the_return_code_only(
+    simulator: MakeRehearsal, fault: str, code: int
+) -> None:
+    response, body = get(*one_fault(simulator, **{fault: 1}))
+    assert (response.status, json.loads(body)["RetCode"]) == (200, code)
+
+
+def test_server_errors_are_5xx_with_json_a_page_or_nothing() -> None:
+    service = Simulator([("a", None, NOW)], faults=Faults(server_error=1))
+    found = [service.answer(b"id=a", DEMO) for _ in range(60)]
+    assert {reply.status for reply in found} == {500, 502, 503, 504}
+    assert {reply.body[:1] for reply in found} == {b"", b"{", b"<"}
+
+
+def test_a_reset_connection_says_nothing(simulator: MakeRehearsal) -> None:
+    url, ids = one_fault(simulator, reset=1)
+    with pytest.raises(ConnectionResetError) as raised:
+        get(url, ids)
+    assert (
+        raised.type is ConnectionResetError
+    )  # http.client has a kind of its own for an orderly end
+
+
+def test_a_truncated_answer_is_shorter_than_its_content_length(simulator: MakeRehearsal) -> None:
+    url, ids = one_fault(simulator, truncated=1)
+    with pytest.raises(http.client.IncompleteRead):
+        get(url, ids)
+
+
+def test_cut_json_has_its_whole_content_length(simulator: MakeRehearsal) -> None:
+    response, body = get(*one_fault(simulator, cut_json=1))
+    assert int(response.headers["Content-Length"]) == len(body)
+    assert body.startswith(b'{"RetCode":0')
+    with pytest.raises(json.JSONDecodeError):
+        json.loads(body)
+
+
+def test_a_web_page_is_no_json(simulator: MakeRehearsal) -> None:
+    response, body = get(*one_fault(simulator, html=1))
+    assert (response.status, response.headers["Content-Type"]) == (200, "text/html")
+    assert body.startswith(b"<html>")
+
+
+@pytest.mark.parametrize("share", [0, 1])
+def test_an_oversized_answer_is_as_large_as_asked_for(simulator: MakeRehearsal, share: int) -> None:
+    url, ids = one_fault(simulator, oversized=1, oversized_mb=2.5, gzip=share)
+    response, body = get(url, ids, Accept_Encoding="gzip")
+    if share:
+        assert response.headers["Content-Encoding"] == "gzip"
+        assert len(body) < 100_000
+        body = gzip.decompress(body)
+    assert 2_500_000 < len(body) < 2_600_000
+    assert json.loads(body)["RetCode"] == 0
+
+
+def test_answers_are_compressed_for_those_who_accept_it_only(simulator: MakeRehearsal) -> None:
+    url, ids = one_fault(simulator, gzip=1)
+    response, body = get(url, ids, Accept_Encoding="gzip, deflate")
+    assert response.headers["Content-Encoding"] == "gzip"
+    plain, plain_body = get(url, ids)
+    assert plain.headers["Content-Encoding"] is None
+    assert gzip.decompress(body) == plain_body
+
+
+def test_a_service_that_is_down_answers_nothing_of_use() -> None:
+    service = Simulator([("a", None, NOW)], faults=Faults(down=1))
+    found = {(r.ending, r.status) for r in (service.answer(b"id=a", DEMO) for _ in range(40))}
+    assert found == {("reset", 200), ("whole", 503)}
+    service.faults = Faults.none()
+    assert ask(service, "a")["RetCode"] == 0
+
+
+def test_right_credentials_may_be_refused_in_many_forms() -> None:
+    service = Simulator([("a", None, NOW)], faults=Faults(auth_failure=1))
+    assert {service.answer(b"id=a", DEMO).status for _ in range(60)} == {200, 401, 403}
+
+
+def test_a_slow_answer_says_how_long_it_takes() -> None:
+    service = Simulator(faults=Faults(slow=1, slow_seconds=2, latency_seconds=0.25))
+    assert service.answer(b"id=a", DEMO).delay_seconds == 2.25
+
+
+def test_a_long_query_may_be_refused() -> None:
+    service = Simulator(faults=Faults(uri_limit=100))
+    assert service.answer(b"id=" + b"a" * 98, DEMO).status == 414
+    assert service.answer(b"id=" + b"a" * 97, DEMO).status == 200
+
+
+def test_a_rate_limit_lets_one_seconds_worth_through_then_its_rate() -> None:
+    now = [0.0]
+    limit = RateLimit(lambda: now[0])
+    assert sum(limit.allows(10) for _ in range(50)) == 10
+    now[0] = 0.5
+    assert sum(limit.allows(10) for _ in range(50)) == 5
+    now[0] = 60
+    assert sum(limit.allows(10) for _ in range(50)) == 10
+
+
+def test_above_the_hidden_limit_it_throttles_by_429_or_153() -> None:
+    service = Simulator(faults=Faults(rate_limit=0.001))
+    found = [service.answer(b"id=a", DEMO) for _ in range(60)]
+    assert found[0].status == 200
+    assert {r.status for r in found[1:]} == {200, 429}
+    assert {json.loads(r.body)["RetCode"] for r in found[1:]} == {153}
+    assert service.counters.throttled == service.counters.faults["rate_limit"] == 59
+
+
+def test_one_poisonous_id_spoils_its_request_until_it_stands_alone() -> None:
+    service = Simulator(population(300), faults=Faults(poison=0.02, poison_ids=frozenset(["x"])))
+    bad = {one for one in service.sessions if service.is_poison(one)}
+    assert 0 < len(bad) < 20
+    good = [one for one in service.sessions if one not in bad]
+    assert ask(service, good[:100])["RetCode"] == 0
+    assert ask(service, [*good[:99], "x"])["RetCode"] == 215392
+    assert ask(service, [min(bad)])["RetCode"] == 215392
+    refused = {r["session_no"] for r in service.truth(NOW).to_pylist() if r["status"] == "invalid"}
+    assert refused == bad
+    assert service.is_poison("x" * 257)
+
+
+def test_useless_answers_relent_where_asked_to() -> None:
+    service = Simulator(faults=Faults(ret_server_error=1, relent_after=2))
+    codes = [ask(service, ["a"])["RetCode"] for _ in range(6)]
+    assert codes == [215400, 215400, 0] * 2
+
+
+def test_faults_repeat_with_the_seed_whatever_the_order_of_questions() -> None:
+    table, faults = population(500), Faults(ret_server_error=0.5)
+    batches = [table["session_no"].to_pylist()[n : n + 50] for n in range(0, 500, 50)] * 2
+    one, two = (Simulator(table, faults=faults, clock=at(NOW)) for _ in range(2))
+    forth = [ask(one, batch) for batch in batches]
+    halves = [*range(9, -1, -1), *range(19, 9, -1)]
+    back = {n: ask(two, batches[n]) for n in halves}
+    assert forth == [back[n] for n in range(20)]
+    assert {answer["RetCode"] for answer in forth} == {0, 215400}
+
+
+def content(**faults: Any) -> tuple[Any, Simulator, dict[str, dict[str, Any]]]:
+    """Ask about 100 old messages under a fault; gives the JSON, the service and its truth."""
+    table = population(100)
+    service = Simulator(table, clock=at(LONG_AFTER), faults=Faults(**faults))
+    truth = {row["session_no"]: row for row in service.truth(LONG_AFTER).to_pylist()}
+    return ask(service, table["session_no"].to_pylist()), service, truth
+
+
+def test_the_envelope_may_have_a_text_code_and_no_message() -> None:
+    answer, _, _ = content(string_ret_code=1, missing_message=1)
+    assert answer["RetCode"] == "0"
+    assert "Message" not in answer
+
+
+def test_items_may_come_twice() -> None:
+    items = content(duplicate=1)[0]["Data"]
+    assert Counter(item["SessionNo"] for item in items).most_common()[-1][1] == 2
+
+
+def test_a_receipt_may_be_an_array() -> None:
+    items = content(array=1)[0]["Data"]
+    assert {type(item["Receipt"]) for item in items} == {list}
+
+
+def test_the_older_form_counts_time_in_epoch_seconds() -> None:
+    answer, _, truth = content(receipt_set=1)
+    told = 0
+    for item in answer["Data"]:
+        for receipt in item["ReceiptSet"]:
+            row = truth[item["SessionNo"]]
+            assert receipt["CostCount"] >= 1
+            if receipt["ReceiptTime"]:
+                told += 1
+                assert datetime.fromtimestamp(receipt["ReceiptTime"], UTC) == row["received_at"]
+                assert canonical(receipt["ReceiptResult"]) == row["status"]
+    assert told > 80
+
+
+def test_phones_may_be_spelled_in_several_ways() -> None:
+    answer, _, truth = content(spellings=1)
+    seen = set()
+    for item in answer["Data"]:
+        if item["Receipt"]:
+            text = item["Receipt"]["Phone"]
+            assert to_e164(text) == truth[item["SessionNo"]]["phone"]
+            seen.add(text[0])
+    assert {"+", "0", "1", "("} <= seen
+
+
+def test_answers_may_hold_sessions_nobody_asked_about_and_bad_items() -> None:
+    answer, service, truth = content(unasked=1, bad_items=1)
+    well = [item for item in answer["Data"] if isinstance(item, dict)]
+    numbers = {one for item in well if isinstance(one := item["SessionNo"], str)}
+    assert len(numbers - set(truth)) == 1
+    assert numbers - set(service.sessions) == numbers - set(truth)
+    assert set(truth) <= numbers
+    assert len(answer["Data"]) == 102
+
+
+def test_fields_documented_nowhere_may_be_there() -> None:
+    assert all("Trace" in item for item in content(extra_fields=1)[0]["Data"])
+
+
+def test_an_unknown_word_is_the_truth_too() -> None:
+    answer, _, truth = content(unknown_words=1)
+    words = {canonical(item["Receipt"]["Status"]) for item in answer["Data"] if item["Receipt"]}
+    assert words <= {"unrecognized", "unknown", "pending"}
+    assert sum(row["status"] == "unrecognized" for row in truth.values()) > 80
+
+
+def test_missing_receipts_never_come() -> None:
+    _, _, truth = content(missing=1)
+    assert {row["final_status"] for row in truth.values()} == {"pending"}
+
+
+def test_late_receipts_are_revealed_after_their_time() -> None:
+    _, _, truth = content(late=1, late_hours=10)
+    behind = [r["revealed_at"] - r["received_at"] for r in truth.values() if r["received_at"]]
+    assert timedelta(hours=2) <= min(behind) < max(behind) <= timedelta(hours=10)
+
+
+def test_data_is_null_and_sessions_are_left_out_only_where_nothing_is_to_be_told() -> None:
+    table = population(100)
+    ids = table["session_no"].to_pylist()
+    young = at(NOW - timedelta(days=9))
+    assert ask(Simulator(table, clock=young, faults=Faults(null_data=1)), ids[:1])["Data"] is None
+    answer, _, truth = content(null_data=1, left_out=1, missing=0.3)
+    told = {item["SessionNo"] for item in answer["Data"]}
+    assert {number for number, row in truth.items() if row["status"] in FINAL} <= told
+    assert len(told) < 100
+
+
+@pytest.mark.parametrize(("fault", "is_final"), [("regressing", False), ("conflicting", True)])
+def test_an_outcome_once_said_may_be_taken_back(fault: str, is_final: bool) -> None:
+    table = population(100)
+    ids = table["session_no"].to_pylist()
+    service = Simulator(table, clock=at(LONG_AFTER), faults=Faults.parse(fault))
+    truth = {r["session_no"]: r["status"] for r in service.truth(LONG_AFTER).to_pylist()}
+    first, second = (
+        [
+            (item["SessionNo"], canonical(item["Receipt"]["Status"]))
+            for item in ask(service, ids)["Data"]
+            if item["Receipt"]
+        ]
+        for _ in range(2)
+    )
+    assert {(number, s) for number, s in truth.items() if s in FINAL} <= set(first)
+    taken_back = [(number, status) for number, status in second if truth[number] in FINAL]
+    assert len(taken_back) > 80
+    assert all((status in FINAL) == is_final for _, status in taken_back)
+    assert all(status != truth[number] for number, status in taken_back)
+
+
+def test_a_conflicting_outcome_is_not_said_before_its_time() -> None:
+    sent = [("s", "+8613800138000", NOW)]
+    clock = [LONG_AFTER]
+    service = Simulator(sent, clock=lambda: clock[0], faults=Faults(conflicting=1))
+    (row,) = service.truth(LONG_AFTER).to_pylist()
+    said = []
+    for seconds in (30, 31, 60, 61):
+        clock[0] = row["revealed_at"] + timedelta(seconds=seconds)
+        said.append(canonical(ask(service, ["s"])["Data"][0]["Receipt"]["Status"]))
+    assert said[:2] == [row["status"]] * 2
+    assert row["status"] not in said[2:]
+
+
+def test_it_counts_questions_about_what_was_said_already() -> None:
+    table = population(100)
+    service = Simulator(table, clock=at(LONG_AFTER))
+    final = [r["session_no"] for r in service.truth(LONG_AFTER).to_pylist() if r["status"] in FINAL]
+    ask(service, service.sessions)
+    assert not service.counters.asked_after_final
+    ask(service, service.sessions)
+    assert service.counters.asked_after_final == dict.fromkeys(final, 1)
+    assert set(service.counters.ids_asked.values()) == {2}
+
+
+def test_a_spoiled_answer_does_not_count_as_said() -> None:
+    service = Simulator(population(50), clock=at(LONG_AFTER), faults=Faults(truncated=1))
+    for _ in range(2):
+        assert service.answer(query(service.sessions).encode(), DEMO).ending == "short"
+    assert not service.counters.asked_after_final
+    assert service.counters.answered == 0
+
+
+# A good client, against all of it
+
+
+class GoodClient:
+    """Retries, splits, asks again, keeps the first outcome: as plainly as it can be written."""
+
+    def __init__(self, url: str) -> None:
+        self.wire = http.client.HTTPConnection(url.removeprefix("http://"), timeout=20)
+        self.finals: dict[tuple[str, str], tuple[datetime, datetime, str]] = {}
+        self.words: dict[tuple[str, str], str] = {}
+        self.refused: set[str] = set()
+
+    def ask(self, ids: list[str], asked_at: datetime) -> None:
+        for _ in range(40):
+            answer = self._answer(ids)
+            code = int(answer.get("RetCode", -1))
+            if code == 0:
+                self._take(answer.get("Data") or [], set(ids), asked_at)
+                return
+            if code == 215392:
+                self._split(ids, asked_at)
+                return
+        raise AssertionError("no good answer in forty")
+
+    def _split(self, ids: list[str], asked_at: datetime) -> None:
+        if len(ids) == 1:
+            self.refused.update(ids)
+            return
+        self.ask(ids[: len(ids) // 2], asked_at)
+        self.ask(ids[len(ids) // 2 :], asked_at)
+
+    def _answer(self, ids: list[str]) -> dict[str, Any]:
+        headers = {"Authorization": DEMO, "Accept-Encoding": "gzip"}
+        try:
+            self.wire.request("GET", f"{PATH}?{query(ids)}", headers=headers)
+            response = self.wire.getresponse()
+            body = response.read()
+            if response.headers["Content-Encoding"] == "gzip":
+                body = gzip.decompress(body)
+            if len(body) > 1_000_000:
+                return {}
+            return dict(json.loads(body))
+        except (http.client.HTTPException, ConnectionError, ValueError):
+            self.wire.close()
+            return {}
+
+    def _take(self, data: list[Any], asked: set[str], asked_at: datetime) -> None:
+        for item in data:
+            number = item.get("SessionNo") if isinstance(item, dict) else None
+            if not isinstance(number, str) or number not in asked:
+                continue
+            receipts = item.get("Receipt", item.get("ReceiptSet"))
+            for receipt in receipts if isinstance(receipts, list) else [receipts or {}]:
+                if receipt:
+                    self._keep(number, receipt, asked_at)
+
+    def _keep(self, number: str, receipt: dict[str, Any], asked_at: datetime) -> None:
+        key = number, to_e164(receipt["Phone"])
+        status = canonical(receipt.get("Status", receipt.get("ReceiptResult")))
+        if status not in FINAL:
+            self.words[key] = status
+            return
+        if "ReceiveTime" in receipt:
+            text = datetime.strptime(receipt["ReceiveTime"], "%Y-%m-%d %H:%M:%S")
+            received_at = text.replace(tzinfo=CHINA)
+        else:
+            received_at = datetime.fromtimestamp(receipt["ReceiptTime"], UTC)
+        found = asked_at, received_at, status
+        self.finals[key] = min(found, self.finals.get(key, found))
+
+    def state(self, key: tuple[str, str]) -> tuple[str, datetime | None]:
+        if key[0] in self.refused:
+            return "invalid", None
+        if key in self.finals:
+            return self.finals[key][2], self.finals[key][1]
+        return self.words.get(key, "pending"), None
+
+
+def test_a_good_client_ends_with_the_full_truth_under_every_fault(simulator: MakeRehearsal) -> None:
+    """At each look, not only at the last; though it asks again about what it knows."""
+    clock = [NOW]
+    faults = replace(
+        Faults.every(), slow_seconds=0.01, oversized=0.01, oversized_mb=1.2, poison=0.005
+    )
+    table = population(2000, group_share=0.3, days=3)
+    made = simulator(table, clock=lambda: clock[0], faults=faults)
+    client = GoodClient(made.url)
+    with closing(client.wire):
+        for hours in (0, 6, 30, 90):
+            clock[0] = NOW + timedelta(hours=hours)
+            ids = made.service.sessions
+            for start in range(0, len(ids), 100):
+                client.ask(ids[start : start + 100], clock[0])
+            truth = rows(made.service.truth(clock[0]))
+            expected = {key: (row["status"], row["received_at"]) for key, row in truth.items()}
+            assert {key: client.state(key) for key in truth} == expected
+    met = {"throttle", "server_error", "reset", "truncated", "cut_json", "html", "oversized"}
+    assert met & set(made.service.counters.faults) > {"throttle", "server_error"}
+    assert {row["status"] for row in truth.values()} >= {*FINAL, "invalid", "unrecognized"}

@@ -1,0 +1,139 @@
+"""A customer's table of sent messages, made up: the same rows from the same seed.
+
+Nothing here knows what becomes of a message.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Final, NamedTuple
+from uuid import UUID
+
+import numpy as np
+import pyarrow as pa
+
+from usms_pipeline.simulator.numbering import PLANS, Plan
+
+SCHEMA: Final = pa.schema(
+    [
+        ("session_no", pa.string()),
+        ("phone", pa.string()),  # E.164
+        ("country", pa.string()),  # ISO 3166-1 alpha-2
+        ("template", pa.string()),
+        ("purpose", pa.string()),  # code, notice or marketing
+        ("sender", pa.string()),
+        ("sent_at", pa.timestamp("us", tz="UTC")),  # whole milliseconds
+    ]
+)
+
+
+class Template(NamedTuple):
+    """One kind of message and its share of all."""
+
+    name: str
+    purpose: str
+    sender: str
+    share: float
+
+
+TEMPLATES: Final = (
+    Template("otp_login", "code", "ACME", 0.42),
+    Template("otp_payment", "code", "ACME", 0.12),
+    Template("order_notice", "notice", "ACME-SHOP", 0.18),
+    Template("delivery_notice", "notice", "ACME-SHOP", 0.12),
+    Template("spring_sale", "marketing", "ACME-NEWS", 0.16),
+)
+
+_SHARES_BY_HOUR_IN_CHINA = np.array(
+    [1.0, 0.6, 0.4, 0.3, 0.3, 0.5, 1.2, 2.6, 4.2, 5.6, 6.4, 6.0,
+     5.4, 5.0, 5.2, 5.4, 5.6, 5.8, 6.2, 7.0, 7.4, 6.6, 4.4, 2.2]
+)  # fmt: skip
+_CHINA_AHEAD_MINUTES = 8 * 60
+
+
+@dataclass(frozen=True)
+class Population:
+    """``messages`` rows over ``days`` days up to ``until`` (aware; now if None).
+
+    ``group_share`` of the rows are in sessions of 2 to ``group_size`` recipients, which share
+    session number, template and time. All but ``sent_at`` depends on the other arguments only.
+    """
+
+    messages: int = 50_000
+    days: float = 5
+    seed: int = 0
+    until: datetime | None = None
+    group_share: float = 0.0
+    group_size: int = 20
+
+    def __post_init__(self) -> None:
+        if self.messages < 0 or self.days <= 0:
+            raise ValueError("a population needs messages >= 0 and days > 0")
+        if not 0 <= self.group_share <= 1 or self.group_size < 2:
+            raise ValueError("a population needs a group_share of 0 to 1 and a group_size >= 2")
+
+    def table(self) -> pa.Table:
+        """Make the rows (``SCHEMA``), ordered by ``sent_at``."""
+        rng = np.random.default_rng(self.seed)
+        session_of_row = np.repeat(*self._sessions(rng))
+        count = int(session_of_row[-1]) + 1 if self.messages else 0
+        countries, phones = _phones(rng, self.messages)
+        kinds = rng.choice(len(TEMPLATES), count, p=[kind.share for kind in TEMPLATES])
+        columns = [
+            pa.array(list(_session_numbers(rng, count)), pa.string()).take(session_of_row),
+            pa.array(phones, pa.string()),
+            pa.array(countries, pa.string()),
+            *(
+                pa.array([kind[field] for kind in TEMPLATES]).take(kinds[session_of_row])
+                for field in range(3)
+            ),
+            pa.array(self._sent_us(rng, count)[session_of_row]).cast(SCHEMA.field("sent_at").type),
+        ]
+        return pa.Table.from_arrays(columns, schema=SCHEMA)
+
+    def _sessions(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """Give the sessions' ordinals and their sizes, which sum to ``messages``."""
+        grouped = round(self.messages * self.group_share)
+        sizes = [1] * (self.messages - grouped)
+        while grouped > 0:
+            size = min(int(rng.integers(2, self.group_size + 1)), grouped)
+            sizes.append(size)
+            grouped -= size
+        return np.arange(len(sizes)), rng.permutation(np.array(sizes, dtype=np.int64))
+
+    def _sent_us(self, rng: np.random.Generator, count: int) -> np.ndarray:
+        """Draw ``count`` times in the daily rhythm, ascending, as epoch microseconds."""
+        until = self.until or datetime.now(UTC)
+        first_minute = int((until - timedelta(days=self.days)).timestamp()) // 60
+        minutes = first_minute + np.arange(max(1, int(self.days * 24 * 60)))
+        weight = _SHARES_BY_HOUR_IN_CHINA[(minutes + _CHINA_AHEAD_MINUTES) // 60 % 24]
+        edges = np.concatenate([[0.0], np.cumsum(weight)])
+        drawn = np.sort(rng.random(count)) * edges[-1]
+        at_minutes = first_minute + np.interp(drawn, edges, np.arange(len(edges)))
+        sent: np.ndarray = (at_minutes * 60_000).astype(np.int64) * 1000
+        return sent
+
+
+def _phones(rng: np.random.Generator, count: int) -> tuple[list[str], list[str]]:
+    names = list(PLANS)
+    drawn = rng.choice(len(names), count, p=[plan.share for plan in PLANS.values()])
+    prefix = rng.integers(0, 2**31, count)
+    digits = rng.integers(0, 10**9, count)
+    countries = [names[index] for index in drawn.tolist()]
+    return countries, [
+        _phone(PLANS[country], *parts)
+        for country, *parts in zip(countries, prefix.tolist(), digits.tolist(), strict=True)
+    ]
+
+
+def _phone(plan: Plan, prefix: int, digits: int) -> str:
+    beginning = plan.prefixes[prefix % len(plan.prefixes)]
+    return f"+{plan.code}{beginning}{digits:09d}"[: 1 + len(plan.code) + plan.digits]
+
+
+def _session_numbers(rng: np.random.Generator, count: int) -> Iterator[str]:
+    raw = rng.bytes(16 * count)
+    for start in range(0, 16 * count, 16):
+        yield str(UUID(bytes=raw[start : start + 16], version=4))

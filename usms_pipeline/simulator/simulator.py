@@ -1,0 +1,262 @@
+"""The simulated service: what it was sent, what it answers and when, what it was asked.
+
+No sockets: ``app`` and ``server`` put it on the network. The clock is an argument.
+"""
+
+from __future__ import annotations
+
+import hmac
+import threading
+import time
+import zlib
+from base64 import b64encode
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from random import Random
+from typing import Any, Final, Literal
+from urllib.parse import parse_qsl
+
+import pyarrow as pa
+
+from usms_pipeline.simulator import answers, replies
+from usms_pipeline.simulator.fate import Outage
+from usms_pipeline.simulator.faults import Faults
+from usms_pipeline.simulator.pacing import RateLimit
+from usms_pipeline.simulator.replies import Reply
+from usms_pipeline.simulator.roster import Roster, sent_rows
+from usms_pipeline.simulator.truth import truth
+
+PATH: Final = "/api/v1/usms/USMSSendReceipt"
+ACCESS_KEY_ID: Final = "demo"
+ACCESS_KEY_SECRET: Final = "demo-secret"
+MAX_IDS: Final = 100
+_MAX_ID_LENGTH = 256
+
+Clock = Callable[[], datetime]
+
+
+def utc_now() -> datetime:
+    """Give the time, in UTC."""
+    return datetime.now(UTC)
+
+
+def fast_clock(start_at: datetime, speed: float, clock: Clock = utc_now) -> Clock:
+    """Give a clock that reads ``start_at`` now and runs ``speed`` times as fast as ``clock``."""
+    begun_at = clock()
+    return lambda: start_at + (clock() - begun_at) * speed
+
+
+@dataclass
+class Counters:
+    """What a simulator was asked, and how it answered, since it was made."""
+
+    requests: int = 0
+    answered: int = 0  # with RetCode 0, whole
+    refused: int = 0  # parameter errors and credentials
+    throttled: int = 0  # HTTP 429 and RetCode 153
+    faults: Counter[str] = field(default_factory=Counter)  # useless answers, by fault
+    ids_asked: Counter[str] = field(default_factory=Counter)  # times each session was asked about
+    asked_after_final: Counter[str] = field(default_factory=Counter)  # after all outcomes were said
+
+
+class Simulator:
+    """A USMS service over ``messages`` (see ``roster.sent_rows``) with ``faults``.
+
+    The same seed and messages give the same receipts, in any process and in any order of
+    questions. ``outage`` is an ``Outage``, None for none, or "auto": two days before the last
+    message. ``receipt_timezone`` is that of ``ReceiveTime``. ``faults`` may be set at any time.
+    """
+
+    def __init__(
+        self,
+        messages: Any = (),
+        *,
+        seed: int = 0,
+        faults: Faults | None = None,
+        outage: Outage | Literal["auto"] | None = "auto",
+        clock: Clock = utc_now,
+        access_key_id: str = ACCESS_KEY_ID,
+        access_key_secret: str = ACCESS_KEY_SECRET,
+        receipt_timezone: str = "Asia/Shanghai",
+    ) -> None:
+        self.seed, self.clock = seed, clock
+        self.counters = Counters()
+        self._faults = faults or Faults.none()
+        self._outage = outage
+        self._credentials = b64encode(f"{access_key_id}:{access_key_secret}".encode())
+        self._roster = Roster(seed, receipt_timezone)
+        self._limit = RateLimit(time.monotonic)
+        self._attempts: Counter[int] = Counter()
+        self._useless_in_a_row: Counter[int] = Counter()
+        self._shown: set[int] = set()
+        self._lock = threading.Lock()  # the server answers in one thread, tests add in another
+        self.add(messages)
+
+    @property
+    def faults(self) -> Faults:
+        """The faults in force; setting others changes what becomes of the messages too."""
+        return self._faults
+
+    @faults.setter
+    def faults(self, faults: Faults) -> None:
+        with self._lock:
+            self._faults = faults
+            self._roster.forget_fates()
+            self._roster.settle(self.outage, faults)
+
+    @property
+    def outage(self) -> Outage | None:
+        """The operator outage in force; None without one, or as long as there is no message."""
+        if self._outage == "auto":
+            last_sent_at = self._roster.last_sent_at()
+            if last_sent_at is None:
+                return None
+            self._outage = Outage.before(last_sent_at)
+        return self._outage
+
+    @property
+    def sessions(self) -> list[str]:
+        """The session numbers that the service knows."""
+        return list(self._roster.recipients_of)
+
+    def add(self, messages: Any) -> None:
+        """Accept further messages.
+
+        Raises ``ValueError`` where a column is missing.
+        """
+        rows = list(sent_rows(messages))
+        with self._lock:
+            self._roster.add(rows)
+            self._roster.settle(self.outage, self._faults)
+
+    def truth(self, at: datetime) -> pa.Table:
+        """Give what a perfect connector knows at ``at``: ``truth.SCHEMA``, one row a recipient."""
+        with self._lock:
+            return truth(self._roster, _epoch_us(at), self.is_poison)
+
+    def is_poison(self, session_no: str) -> bool:
+        """Tell whether the service refuses every request that names this session."""
+        if session_no in self._faults.poison_ids or len(session_no) > _MAX_ID_LENGTH:
+            return True
+        share = self._faults.poison
+        return share > 0 and _crc(f"{self.seed}|{session_no}") < share * 2**32
+
+    def answer(self, query: bytes, authorization: str = "", takes_gzip: bool = False) -> Reply:
+        """Give the reply to one GET, by its raw query string and its ``Authorization``."""
+        with self._lock:
+            return self._answer(query, authorization, takes_gzip)
+
+    def _answer(self, query: bytes, authorization: str, takes_gzip: bool) -> Reply:
+        self.counters.requests += 1
+        attempt = self._attempt(query)
+        rng = Random(f"{self.seed}|{attempt}|{query!r}")
+        reply = self._reply(query, authorization, rng)
+        if takes_gzip and reply.status == 200 and rng.random() < self._faults.gzip:
+            reply = replies.compressed(reply)
+        slow = self._faults.slow_seconds if rng.random() < self._faults.slow else 0.0
+        return replace(reply, delay_seconds=self._faults.latency_seconds + slow)
+
+    def _attempt(self, query: bytes) -> int:
+        """Count how often this was asked, so that the order of other questions is no matter."""
+        key = zlib.crc32(query)
+        self._attempts[key] += 1
+        return self._attempts[key]
+
+    def _reply(self, query: bytes, authorization: str, rng: Random) -> Reply:
+        faults = self._faults
+        if rng.random() < faults.down:
+            return self._count("down", replies.unreachable(rng))
+        if not self._is_authorized(authorization):
+            self.counters.refused += 1
+            return replies.unauthorized()
+        if rng.random() < faults.auth_failure:
+            return self._count("auth_failure", replies.unauthorized(rng))
+        if faults.rate_limit and not self._limit.allows(faults.rate_limit):
+            self.counters.throttled += 1
+            return self._count("rate_limit", replies.over_limit(faults, rng))
+        if faults.uri_limit and len(query) > faults.uri_limit:
+            return self._count("uri_limit", replies.page(414, "URI Too Long"))
+        return self._about(query, rng)
+
+    def _about(self, query: bytes, rng: Random) -> Reply:
+        ids = ids_of(query)
+        self._count_asked(ids)
+        kind = self._useless(query, rng)
+        reply = kind and replies.without_content(kind, self._faults, rng)
+        if reply:
+            self.counters.throttled += kind in ("throttle", "ret_throttle")
+            return reply
+        wrong = self._wrong(ids)
+        if wrong is not None:
+            self.counters.refused += 1
+            return wrong
+        said = answers.items(
+            self._roster, ids, _epoch_us(self.clock()), self._shown, self._faults, rng
+        )
+        reply = replies.json_reply(answers.envelope(said, self._faults, rng))
+        if kind:
+            return replies.spoiled(kind, reply, self._faults)
+        self.counters.answered += 1
+        self._shown.update(said.finals)
+        return reply
+
+    def _useless(self, query: bytes, rng: Random) -> str | None:
+        kind = replies.useless_kind(self._faults, rng)
+        key = zlib.crc32(query)
+        if kind and 0 < self._faults.relent_after <= self._useless_in_a_row[key]:
+            kind = None
+        if kind is None:
+            self._useless_in_a_row.pop(key, None)
+            return None
+        self._useless_in_a_row[key] += 1
+        self.counters.faults[kind] += 1
+        return kind
+
+    def _wrong(self, ids: list[str]) -> Reply | None:
+        if not ids:
+            return replies.refusal(replies.PARAMETER_MISSING, "Missing parameter [id]")
+        if len(ids) > MAX_IDS or any(not one or self.is_poison(one) for one in ids):
+            return replies.refusal(replies.PARAMETER_ERROR, "Invalid parameter [id]")
+        return None
+
+    def _is_authorized(self, authorization: str) -> bool:
+        scheme, _, given = authorization.partition(" ")
+        is_equal = hmac.compare_digest(given.strip().encode(), self._credentials)
+        return is_equal and scheme.casefold() == "basic"
+
+    def _count_asked(self, ids: list[str]) -> None:
+        self.counters.ids_asked.update(ids)
+        for session_no in ids:
+            recipients = self._roster.recipients_of.get(session_no)
+            if recipients and self._shown.issuperset(recipients):
+                self.counters.asked_after_final[session_no] += 1
+
+    def _count(self, fault: str, reply: Reply) -> Reply:
+        self.counters.faults[fault] += 1
+        return reply
+
+
+def ids_of(query: bytes) -> list[str]:
+    """Give the distinct ids of a query string, in order.
+
+    >>> ids_of(b"id=a&id=b%20c&id=a&other=1")
+    ['a', 'b c']
+    """
+    if b"%" in query or b"+" in query:
+        text = query.decode("latin-1")
+        pairs = parse_qsl(text, keep_blank_values=True, errors="replace")
+        return list(dict.fromkeys(value for name, value in pairs if name == "id"))
+    parts = query.decode("utf-8", "replace").split("&")
+    return list(dict.fromkeys(part[3:] for part in parts if part == "id" or part.startswith("id=")))
+
+
+def _crc(text: str) -> int:
+    return zlib.crc32(text.encode("utf-8", "surrogatepass"))
+
+
+def _epoch_us(at: datetime) -> int:
+    if at.tzinfo is None:
+        raise ValueError("The simulator's times need a time zone; give an aware datetime.")
+    return round(at.timestamp() * 1_000_000)
