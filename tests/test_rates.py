@@ -1,0 +1,522 @@
+"""The delivery figures against plain Python: buckets, rates, bounds, latency, curve, as_of."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from datetime import date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests import cohorts
+from tests.cohorts import CUTOFF, DAY, NOON, receipt
+from usms_pipeline import metrics, status
+from usms_pipeline.errors import UnknownColumn
+from usms_pipeline.storage import Store
+from usms_pipeline.warehouse import connect, ddl, rates, reconcile, timezone_hint
+
+Row = dict[str, Any]
+RATE_NAMES = [metric.name for metric in metrics.METRICS]
+
+MIXED = [
+    receipt("delivered", session_no="a", country="CN", operator="Unicom"),
+    receipt("delivered", session_no="b", received_at=NOON + timedelta(seconds=40)),
+    receipt("failed", session_no="c", provider_code="E1", provider_desc="absent"),
+    receipt("rejected", session_no="d", provider_code="E1", country="SG", conflicts=["delivered"]),
+    receipt("expired", session_no="e", country=None, operator=None),
+    receipt("unknown", session_no="f", is_closed=True, first_asked_at=NOON + 2 * CUTOFF),
+    receipt("pending", session_no="g", first_asked_at=None, last_asked_at=None),
+    receipt("unrecognized", session_no="h"),
+    receipt("invalid", session_no=None),
+    receipt("delivered", session_no="extra", is_announced=False),
+]
+QUERIES = [
+    "FROM delivery_rate_daily",
+    "FROM delivery_rate_hourly",
+    "FROM delivery_rate_by_country",
+    "FROM delivery_rate_by_operator",
+    "FROM failures",
+    "FROM delivery_rate_by('number_type')",
+    "FROM delivery_curve()",
+    "FROM delivery_curve(seconds := [30, 3600], first := '2024-03-01', last := '2024-03-01')",
+    "FROM delivery_curve_by('country')",
+    "SELECT * FROM as_of('2024-03-01 12:00:10+00') ORDER BY session_no, recipient",
+    "SELECT unnest(delivery_figures(r)) FROM as_of('2024-03-01 12:30:00+00') AS r",
+]
+"""Every view and macro, as a user would write them."""
+
+
+@pytest.fixture(scope="module")
+def con() -> Iterator[duckdb.DuckDBPyConnection]:
+    """Give the warehouse's own definitions over an empty table, in memory."""
+    with duckdb.connect(":memory:") as made:
+        made.execute("SET TimeZone = 'Asia/Kolkata'")  # figures must not hang on it
+        fields = ddl.columns([])
+        made.execute(ddl.create_receipts(fields))
+        made.execute(ddl.definitions(fields, CUTOFF))
+        yield made
+
+
+def fill(con: duckdb.DuckDBPyConnection, rows: Sequence[Row], day: date = DAY) -> None:
+    con.execute("DELETE FROM receipts")
+    incoming = cohorts.table(rows)
+    con.register("incoming", incoming)
+    select = ddl.select_incoming(ddl.columns([]), incoming.column_names, day)
+    con.execute(f"INSERT INTO receipts {select}")
+
+
+def dicts(con: duckdb.DuckDBPyConnection, query: str, *values: Any) -> list[Row]:
+    found = con.execute(query, values)
+    names = [column[0] for column in found.description]
+    return [dict(zip(names, row, strict=True)) for row in found.fetchall()]
+
+
+# -- the same figures, in plain Python --------------------------------------------------------
+
+
+def share(part: int, whole: int) -> float | None:
+    return part / whole if whole else None
+
+
+def percentile(values: list[float], q: float) -> float | None:
+    """Interpolate linearly between the two nearest ranks."""
+    if not values:
+        return None
+    ordered, place = sorted(values), q * (len(values) - 1)
+    low, high = ordered[math.floor(place)], ordered[math.ceil(place)]
+    return low + (high - low) * (place - math.floor(place))
+
+
+def expected(rows: Sequence[Row]) -> Row:
+    ours = [row for row in rows if row["is_announced"]]
+    count = {bucket: sum(row["status"] == bucket for row in ours) for bucket in status.BUCKETS}
+    evidence = sum(row["is_final"] for row in ours)
+    awaited = sum(not row["is_final"] and not row["is_closed"] for row in ours)
+    not_delivered = count["failed"] + count["rejected"] + count["expired"]
+    seconds = [
+        row["delivery_seconds"]
+        for row in ours
+        if row["status"] == "delivered" and row.get("delivery_seconds") is not None
+    ]
+    return {
+        "messages": len(ours),
+        **count,
+        "awaited": awaited,
+        "awaited_rate": share(awaited, len(ours)),
+        "receipt_coverage": share(evidence, len(ours)),
+        "delivery_rate": share(count["delivered"], evidence),
+        "delivery_rate_low": share(count["delivered"], len(ours)),
+        "delivery_rate_high": share(len(ours) - not_delivered, len(ours)),
+        **{f"latency_p{q}_seconds": percentile(seconds, q / 100) for q in (50, 90, 99)},
+        "first_asked_too_late": sum(
+            not row["is_final"]
+            and row["first_asked_at"] is not None
+            and row["first_asked_at"] > row["sent_at"] + CUTOFF
+            for row in ours
+        ),
+    }
+
+
+@st.composite
+def messages(draw: st.DrawFn) -> Row:
+    outcome = draw(st.sampled_from(status.BUCKETS))
+    is_final = outcome in status.FINAL
+    sent_at = NOON + timedelta(minutes=draw(st.integers(0, 100)))
+    ages = st.integers(0, 100).map(lambda hours: sent_at + timedelta(hours=hours))
+    asked = sorted(draw(st.lists(ages, min_size=1 if is_final else 0, max_size=2)))
+    delay = timedelta(seconds=draw(st.integers(-2, 60)))
+    return receipt(
+        outcome,
+        sent_at=sent_at,
+        country=draw(st.sampled_from(["CN", "SG", None])),
+        operator=draw(st.sampled_from(["One", "Two"])),
+        is_closed=not is_final and (outcome == "invalid" or draw(st.booleans())),
+        is_announced=draw(st.integers(0, 4)) > 0,
+        received_at=sent_at + delay if is_final and draw(st.integers(0, 4)) else None,
+        first_asked_at=asked[0] if asked else None,
+        last_asked_at=asked[-1] if asked else None,
+        final_at=asked[-1] if is_final else None,
+    )
+
+
+many = st.lists(messages(), max_size=12)
+quick = settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+
+
+# -- figures ----------------------------------------------------------------------------------
+
+
+@quick
+@given(rows=many)
+def test_the_total_is_what_plain_python_counts(
+    con: duckdb.DuckDBPyConnection, rows: list[Row]
+) -> None:
+    fill(con, rows)
+    (total,) = rates(con).to_pylist()
+    assert list(total) == RATE_NAMES
+    assert total == pytest.approx(expected(rows))
+
+
+@quick
+@given(rows=many)
+def test_buckets_add_up_the_three_states_too_and_the_rate_lies_within_its_bounds(
+    con: duckdb.DuckDBPyConnection, rows: list[Row]
+) -> None:
+    fill(con, rows)
+    for total in [*rates(con).to_pylist(), *rates(con, "country").to_pylist()]:
+        assert sum(total[bucket] for bucket in status.BUCKETS) == total["messages"]
+        assert total["awaited"] <= total["pending"] + total["unknown"] + total["unrecognized"]
+        low, high = total["delivery_rate_low"], total["delivery_rate_high"]
+        if total["messages"]:
+            assert 0 <= low <= high <= 1
+        else:
+            assert (low, high, total["receipt_coverage"]) == (None, None, None)
+        if total["delivery_rate"] is not None:
+            assert low <= total["delivery_rate"] <= high
+    states = "count(*) FILTER (is_final) AS final, count(*) FILTER (is_closed) AS closed"
+    (state,) = dicts(con, f"SELECT {states} FROM receipts WHERE is_announced")
+    (total,) = rates(con).to_pylist()
+    assert total["messages"] == state["final"] + state["closed"] + total["awaited"]
+
+
+@quick
+@given(rows=many)
+def test_every_view_groups_the_same_figures(
+    con: duckdb.DuckDBPyConnection, rows: list[Row]
+) -> None:
+    fill(con, rows)
+    hour = {id(row): row["sent_at"].replace(minute=0) for row in rows}
+    keys = {
+        "delivery_rate_daily": lambda row: (DAY,),
+        "delivery_rate_hourly": lambda row: (hour[id(row)],),
+        "delivery_rate_by_country": lambda row: (row["country"],),
+        "delivery_rate_by_operator": lambda row: (row["country"], row["operator"]),
+        "delivery_rate_by('operator')": lambda row: (row["operator"],),
+        "delivery_rate_by('is_closed')": lambda row: (row["is_closed"],),
+    }
+    for relation, key_of in keys.items():
+        found = dicts(con, f"FROM {relation}")
+        groups = {key_of(row) for row in rows if row["is_announced"]}
+        assert len(found) == len(groups)
+        for figures in found:
+            width = len(figures) - len(RATE_NAMES)
+            key, names = tuple(figures.values())[:width], list(figures)[width:]
+            assert names == RATE_NAMES
+            wanted = expected([row for row in rows if key_of(row) == key])
+            assert {name: figures[name] for name in names} == pytest.approx(wanted)
+
+
+def test_first_asked_too_late_is_past_the_cutoff_to_the_microsecond_and_without_evidence(
+    con: duckdb.DuckDBPyConnection,
+) -> None:
+    at, after = NOON + CUTOFF, NOON + CUTOFF + timedelta(microseconds=1)
+    fill(con, [
+        receipt("unknown", is_closed=True, first_asked_at=at),
+        receipt("unknown", is_closed=True, first_asked_at=after),
+        receipt("delivered", first_asked_at=after),
+        receipt("pending", first_asked_at=None),
+    ])  # fmt: skip
+    assert rates(con).column("first_asked_too_late").to_pylist() == [1]
+
+
+def test_figures_of_nothing_are_zero_or_null_and_there_are_no_groups(
+    con: duckdb.DuckDBPyConnection,
+) -> None:
+    fill(con, [])
+    (total,) = rates(con).to_pylist()
+    for metric in metrics.METRICS:
+        assert total[metric.name] == (0 if metric.unit == "messages" else None), metric.name
+    for query in QUERIES[:-1]:
+        assert con.execute(query).fetchall() == []
+
+
+def test_a_group_of_extra_phones_alone_is_not_shown(con: duckdb.DuckDBPyConnection) -> None:
+    fill(con, [receipt(country="SG", is_announced=False), receipt(country="CN")])
+    assert rates(con, "country").column("country").to_pylist() == ["CN"]
+    assert [row["country"] for row in dicts(con, "FROM delivery_rate_by_country")] == ["CN"]
+
+
+@quick
+@given(rows=many)
+def test_failures_count_what_did_not_arrive_by_reason(
+    con: duckdb.DuckDBPyConnection, rows: list[Row]
+) -> None:
+    rows = [{**row, "provider_code": row["country"]} for row in rows]
+    fill(con, rows)
+    bad = [
+        r for r in rows if r["is_announced"] and r["status"] in ("failed", "rejected", "expired")
+    ]
+    found = dicts(con, "FROM failures")
+    assert {(r["provider_code"], r["status"]) for r in bad} == {
+        (f["provider_code"], f["status"]) for f in found
+    }
+    for failure in found:
+        same = [
+            row["received_at"] or row["final_at"]
+            for row in bad
+            if (row["provider_code"], row["status"])
+            == (failure["provider_code"], failure["status"])
+        ]
+        assert failure["messages"] == len(same)
+        assert failure["share"] == pytest.approx(len(same) / len(bad))
+        assert (failure["first_seen_at"], failure["last_seen_at"]) == (min(same), max(same))
+        assert list(failure)[3:] == [metric.name for metric in metrics.FAILURES]
+
+
+# -- rates(con, by, first, last) --------------------------------------------------------------
+
+
+def test_rates_take_days_from_first_to_last_both_included(tmp_path: Path) -> None:
+    store, ours = Store(str(tmp_path)), cohorts.settings(tmp_path)
+    days = [DAY + timedelta(days=n) for n in range(4)]
+    for n, day in enumerate(days):
+        rows = [receipt(sent_at=NOON + timedelta(days=n)) for _ in range(n + 1)]
+        cohorts.write(store, rows, day)
+    reconcile(store, ours)
+    with connect(ours.warehouse_path) as published:
+        daily = rates(published, "sent_date", first=days[1], last=days[2])
+        assert daily.column_names == ["sent_date", *RATE_NAMES]
+        assert daily.column("sent_date").to_pylist() == days[1:3]
+        assert daily.column("messages").to_pylist() == [2, 3]
+        assert rates(published, first=days[3]).column("messages").to_pylist() == [4]
+        assert rates(published, last=days[0]).column("messages").to_pylist() == [1]
+        largest_first = rates(published, "session_no", first=days[0], last=days[0])
+        assert largest_first.num_rows == 1
+
+
+def test_groups_come_largest_first_and_days_in_order(con: duckdb.DuckDBPyConnection) -> None:
+    fill(con, [receipt(country=c) for c in ("SG", "CN", "CN", None, None, None)])
+    assert rates(con, "country").column("country").to_pylist() == [None, "CN", "SG"]
+    times = [NOON + timedelta(hours=n) for n in (3, 1, 1, 2)]
+    fill(con, [receipt(sent_at=time) for time in times])
+    assert rates(con, "sent_at").column("messages").to_pylist() == [2, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "near"),
+    [("contry", "'country'"), ("Country", "'country'"), ("count.*", "'country'"), ("zz", "status")],
+)
+def test_a_column_that_is_not_there_is_named_with_near_ones(
+    con: duckdb.DuckDBPyConnection, wrong: str, near: str
+) -> None:
+    with pytest.raises(UnknownColumn) as raised:
+        rates(con, wrong)
+    assert repr(wrong) in str(raised.value)
+    assert near in str(raised.value)
+    assert raised.value.exit_code == 2
+
+
+def test_delivery_rate_by_says_which_column_it_misses(con: duckdb.DuckDBPyConnection) -> None:
+    with pytest.raises(duckdb.BinderException, match="'contry'"):
+        con.execute("FROM delivery_rate_by('contry')")
+
+
+# -- the curve --------------------------------------------------------------------------------
+
+
+def left_after(row: Row) -> float | None:
+    if not row["is_announced"] or row["status"] == "invalid":
+        return None
+    left = (row["received_at"] or row["final_at"]) if row["is_final"] else row["last_asked_at"]
+    return None if left is None else max(0, math.ceil((left - row["sent_at"]).total_seconds()))
+
+
+def aalen_johansen(rows: Sequence[Row], seconds: float) -> Row:
+    """Walk through the moments one by one, as the textbooks do."""
+    left = [(after, row) for row in rows if (after := left_after(row)) is not None]
+    still_open, delivered, failed = 1.0, 0.0, 0.0
+    for moment in sorted({after for after, _ in left if after <= seconds}):
+        at_risk = sum(after >= moment for after, _ in left)
+        here = [row["status"] for after, row in left if after == moment and row["is_final"]]
+        delivered += still_open * here.count("delivered") / at_risk
+        failed += still_open * (len(here) - here.count("delivered")) / at_risk
+        still_open *= 1 - len(here) / at_risk
+    at_risk = sum(after >= seconds for after, _ in left)
+    by_then = [row["status"] for after, row in left if after <= seconds and row["is_final"]]
+    is_past_watch = at_risk == 0 and still_open > 0
+    return {
+        "seconds": seconds,
+        "at_risk": at_risk,
+        "delivered": by_then.count("delivered"),
+        "not_delivered": len(by_then) - by_then.count("delivered"),
+        "delivered_share": None if is_past_watch else delivered,
+        "not_delivered_share": None if is_past_watch else failed,
+    }
+
+
+@quick
+@given(rows=many)
+def test_the_curve_is_the_aalen_johansen_estimate(
+    con: duckdb.DuckDBPyConnection, rows: list[Row]
+) -> None:
+    fill(con, rows)
+    moments = [0, 1, 8, 30, 7_200, 400_000]
+    query = f"FROM delivery_curve(seconds := {moments})"
+    watched = [row for row in rows if left_after(row) is not None]
+    wanted = [aalen_johansen(watched, moment) for moment in moments] if watched else []
+    found = dicts(con, query)
+    assert [list(row) for row in found] == [[m.name for m in metrics.CURVE]] * len(wanted)
+    assert found == [pytest.approx(row) for row in wanted]
+    by_country = dicts(con, f"FROM delivery_curve_by('country', seconds := {moments})")
+    for row in by_country:
+        cohort = row.pop("cohort")
+        same = [one for one in watched if one["country"] == cohort]
+        assert row == pytest.approx(aalen_johansen(same, row["seconds"]))
+
+
+def test_with_no_message_open_the_curve_is_the_plain_share(con: duckdb.DuckDBPyConnection) -> None:
+    seconds = [5, 10, 10, 20]
+    rows = [receipt(received_at=NOON + timedelta(seconds=s)) for s in seconds]
+    fill(con, [*rows, receipt("failed", received_at=NOON + timedelta(seconds=7))])
+    found = dicts(con, "FROM delivery_curve(seconds := [4, 5, 10, 19, 20, 9999])")
+    assert [row["delivered_share"] for row in found] == pytest.approx([0, 0.2, 0.6, 0.6, 0.8, 0.8])
+    assert found[-1]["not_delivered_share"] == pytest.approx(0.2)
+
+
+def test_open_messages_neither_lower_the_curve_nor_are_left_out(
+    con: duckdb.DuckDBPyConnection,
+) -> None:
+    """Two arrive at 10 s and 60 s; one was last seen open at 30 s, so it shares the 60 s hazard."""
+    fill(con, [
+        receipt(received_at=NOON + timedelta(seconds=10)),
+        receipt(received_at=NOON + timedelta(seconds=60)),
+        receipt("pending", last_asked_at=NOON + timedelta(seconds=30)),
+    ])  # fmt: skip
+    found = dicts(con, "FROM delivery_curve(seconds := [10, 60])")
+    assert [row["delivered_share"] for row in found] == pytest.approx([1 / 3, 1.0])
+
+
+def test_nothing_is_said_of_times_that_nobody_watched(con: duckdb.DuckDBPyConnection) -> None:
+    fill(con, [receipt(), receipt("pending", last_asked_at=NOON + timedelta(seconds=300))])
+    found = dicts(con, "FROM delivery_curve(seconds := [300, 301])")
+    assert [row["delivered_share"] for row in found] == [0.5, None]
+
+
+# -- as_of ------------------------------------------------------------------------------------
+
+Answer = tuple[timedelta, str]
+
+
+def known(history: Sequence[Answer], until: datetime) -> Row:
+    """Fold the answers up to a time as the dataset does: the first evidence, else the latest."""
+    asked = [(NOON + age, word) for age, word in history if NOON + age <= until]
+    evidence = [(at, word) for at, word in asked if word in status.FINAL]
+    is_closed = not evidence and any(at >= NOON + CUTOFF for at, _ in asked)
+    latest = asked[-1][1] if asked else "pending"
+    return {
+        "status": evidence[0][1] if evidence else ("unknown" if is_closed else latest),
+        "is_final": bool(evidence),
+        "is_closed": is_closed,
+        "first_asked_at": asked[0][0] if asked else None,
+        "last_asked_at": asked[-1][0] if asked else None,
+        "final_at": evidence[0][0] if evidence else None,
+        "received_at": evidence[0][0] if evidence else None,
+        "provider_code": "E" if evidence else None,
+    }
+
+
+histories = st.lists(
+    st.tuples(
+        st.integers(0, 100).map(lambda hours: timedelta(hours=hours)),
+        st.sampled_from(["delivered", "failed", "pending", "pending", "unrecognized"]),
+    ),
+    max_size=4,
+    unique_by=lambda answer: answer[0],
+).map(sorted)
+
+
+@quick
+@given(history=histories, hours=st.integers(-1, 101))
+def test_as_of_says_what_the_answers_up_to_then_said(
+    con: duckdb.DuckDBPyConnection, history: list[Answer], hours: int
+) -> None:
+    """Exactly, for evidence; for the rest as far as the first and the latest question tell."""
+    then = NOON + timedelta(hours=hours)
+    today, truth = known(history, NOON + timedelta(days=9)), known(history, then)
+    fill(con, [receipt(today["status"], **{"delivery_seconds": None, **today})])
+    (seen,) = dicts(con, "FROM as_of($1::TIMESTAMPTZ)", then)
+    assert seen["is_final"] == truth["is_final"]
+    assert seen["final_at"] == truth["final_at"]
+    assert (seen["received_at"], seen["provider_code"]) == (
+        truth["received_at"], truth["provider_code"],
+    )  # fmt: skip
+    assert seen["first_asked_at"] == truth["first_asked_at"]
+    assert not (seen["is_closed"] and seen["is_final"])
+    is_remembered = len(history) < 3 or truth["last_asked_at"] == today["last_asked_at"]
+    if truth["is_final"]:
+        assert seen["status"] == truth["status"]
+    elif is_remembered:
+        assert seen["is_closed"] == truth["is_closed"]
+    else:
+        assert seen["is_closed"] <= truth["is_closed"]
+    if truth["last_asked_at"] == today["last_asked_at"]:
+        assert seen["status"] == truth["status"]
+        assert seen["last_asked_at"] == truth["last_asked_at"]
+    assert seen["last_asked_at"] is None or seen["last_asked_at"] <= then
+
+
+def test_as_of_today_is_the_table(con: duckdb.DuckDBPyConnection) -> None:
+    fill(con, MIXED)
+    order = "ORDER BY session_no, recipient"
+    today = dicts(con, f"SELECT * FROM as_of('2030-01-01') {order}")
+    assert today == dicts(con, f"SELECT * FROM receipts {order}")
+
+
+def test_as_of_before_the_first_answer_every_message_is_awaited_but_the_invalid(
+    con: duckdb.DuckDBPyConnection,
+) -> None:
+    never_asked = receipt("invalid", session_no=None, first_asked_at=None, last_asked_at=None)
+    fill(con, [*MIXED[:8], never_asked])
+    (figures,) = dicts(con, f"SELECT unnest(delivery_figures(r)) FROM as_of('{NOON}') AS r")
+    assert (figures["messages"], figures["awaited"], figures["invalid"]) == (9, 8, 1)
+    assert (figures["pending"], figures["receipt_coverage"]) == (8, 0)
+
+
+# -- time zones -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("seconds", "told"),
+    [
+        (-8 * 3600 + 5, "8 h or more before"),
+        (8 * 3600 + 20, "8 h or more after"),
+        (3600, "1 h or more after"),
+        (-90, "90 s or more before"),
+    ],
+)
+def test_receipts_in_another_time_zone_are_noticed(
+    con: duckdb.DuckDBPyConnection, seconds: int, told: str
+) -> None:
+    delays = [seconds - 3, seconds, seconds + 4]
+    fill(con, [receipt(received_at=NOON + timedelta(seconds=s)) for s in delays])
+    hint = timezone_hint(con)
+    assert hint is not None
+    assert told in hint
+    assert "USMS_RECEIPT_TIMEZONE" in hint
+    assert "USMS_SOURCE_TIMEZONE" in hint
+
+
+@pytest.mark.parametrize("seconds", [[], [0], [5, 9, 300], [5, 6, -28_800], [5_400], [600, 1_500]])
+def test_ordinary_delays_give_no_hint(con: duckdb.DuckDBPyConnection, seconds: list[int]) -> None:
+    fill(con, [receipt(received_at=NOON + timedelta(seconds=s)) for s in seconds])
+    assert timezone_hint(con) is None
+
+
+def test_every_metric_has_a_unit_and_a_meaning_in_the_file(tmp_path: Path) -> None:
+    ours = cohorts.settings(tmp_path)
+    reconcile(Store(str(tmp_path)), ours)
+    with connect(ours.warehouse_path) as published:
+        said = published.execute(
+            "SELECT column_name, comment FROM duckdb_columns() "
+            "WHERE table_name = 'delivery_rate_daily' AND database_name = 'usms'"
+        )
+        comments = dict(said.fetchall())
+    for metric in metrics.METRICS:
+        assert comments[metric.name] == f"{metric.description} ({metric.unit})"

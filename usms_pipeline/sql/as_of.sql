@@ -1,0 +1,59 @@
+-- as_of(t): `receipts` as the service's answers up to t tell it, for the messages known today.
+--
+--   SELECT sent_date, unnest(delivery_figures(r))
+--   FROM as_of('2024-03-01 12:00:00+00') AS r WHERE sent_at <= '2024-03-01 12:00:00+00'
+--   GROUP BY sent_date
+--
+-- Grain and columns: those of `receipts`. Messages sent after t are there too, as pending.
+
+-- What the answers up to t say of a row, in one word:
+--   evidence  the answer with the outcome came by t
+--   same      no outcome yet, and not asked since (or never): t saw what is seen today
+--   closed    no outcome by t, and an answered question lies between the cutoff and t
+--   open      none of these
+-- Only the first and the latest question are kept, so a message asked again after t may have
+-- been closed by a question in between that nobody remembers: it is called open.
+CREATE OR REPLACE MACRO usms_known_at(r, t) AS CASE
+    WHEN r.is_final AND r.final_at <= t THEN 'evidence'
+    WHEN NOT r.is_final AND coalesce(r.last_asked_at <= t, true) THEN 'same'
+    WHEN r.first_asked_at BETWEEN r.sent_at + usms_cutoff() AND t THEN 'closed'
+    ELSE 'open'
+END;
+
+-- A value that came with the latest answer: NULL where that answer is later than t.
+CREATE OR REPLACE MACRO usms_if_known_at(r, t, value) AS
+CASE WHEN usms_known_at(r, t) IN ('evidence', 'same') THEN value END;
+
+CREATE OR REPLACE MACRO as_of(t) AS TABLE
+SELECT r.* REPLACE (
+    CASE usms_known_at(r, t::TIMESTAMPTZ)
+        WHEN 'closed' THEN 'unknown'
+        WHEN 'open' THEN 'pending'
+        ELSE r.status
+    END AS status,
+    usms_known_at(r, t::TIMESTAMPTZ) = 'evidence' AS is_final,
+    CASE usms_known_at(r, t::TIMESTAMPTZ)
+        WHEN 'same' THEN r.is_closed
+        ELSE usms_known_at(r, t::TIMESTAMPTZ) = 'closed'
+    END AS is_closed,
+    usms_if_known_at(r, t::TIMESTAMPTZ, r.provider_status) AS provider_status,
+    usms_if_known_at(r, t::TIMESTAMPTZ, r.provider_code) AS provider_code,
+    usms_if_known_at(r, t::TIMESTAMPTZ, r.provider_desc) AS provider_desc,
+    usms_if_known_at(r, t::TIMESTAMPTZ, r.submit_status) AS submit_status,
+    usms_if_known_at(r, t::TIMESTAMPTZ, r.received_at) AS received_at,
+    usms_if_known_at(r, t::TIMESTAMPTZ, r.delivery_seconds) AS delivery_seconds,
+    usms_if_known_at(r, t::TIMESTAMPTZ, r.segments) AS segments,
+    usms_if_known_at(r, t::TIMESTAMPTZ, r.final_at) AS final_at,
+    CASE WHEN r.first_asked_at <= t::TIMESTAMPTZ THEN r.first_asked_at END AS first_asked_at,
+    -- The latest question by t that is still remembered.
+    CASE
+        WHEN r.last_asked_at <= t::TIMESTAMPTZ THEN r.last_asked_at
+        WHEN r.final_at <= t::TIMESTAMPTZ THEN r.final_at
+        WHEN r.first_asked_at <= t::TIMESTAMPTZ THEN r.first_asked_at
+    END AS last_asked_at,
+    CASE WHEN r.last_asked_at <= t::TIMESTAMPTZ THEN r.conflicts ELSE [] END AS conflicts
+)
+FROM receipts AS r;
+
+COMMENT ON MACRO TABLE as_of IS
+'receipts as the answers up to a time tell it, for the messages known today';

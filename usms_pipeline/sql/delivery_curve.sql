@@ -1,0 +1,139 @@
+-- delivery_curve(…): the share of messages delivered within so many seconds of sending, with
+-- messages that have no outcome yet counted for as long as they were watched, and no longer.
+--
+--   FROM delivery_curve();
+--   FROM delivery_curve(first := '2024-03-01', last := '2024-03-07', seconds := [60, 3600]);
+--   FROM delivery_curve_by('country');
+--
+-- Estimator: Aalen and Johansen's cumulative incidence (Scand. J. Statist. 5, 1978, 141-150), of
+-- "delivered" with failed, rejected and expired as the competing outcomes. With no message open it
+-- is the plain share. Kaplan-Meier with failures as censored would say too much: it tells what
+-- would arrive if nothing failed. At each time t with an outcome, n messages still watched:
+--   S(t) = S(t-) · (1 - outcomes at t / n)     delivered(t) = delivered(t-) + S(t-) · deliveries / n
+--
+-- A message leaves at received_at, else at the answer that brought its outcome; without an
+-- outcome it leaves, censored, at the latest question that was answered. Times are rounded up to
+-- whole seconds, which is what receipts have. Never asked or `invalid`: nobody watched it; left
+-- out. Announced recipients only, as everywhere.
+--
+-- Grain: one row a cohort and a number of seconds. at_risk: messages watched that long without an
+-- earlier outcome. delivered, not_delivered: outcomes seen within that time (counts).
+-- delivered_share, not_delivered_share: the estimates, NULL past the longest watch.
+
+CREATE OR REPLACE MACRO usms_curve_seconds() AS [
+    1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 14400, 21600, 43200,
+    86400, 172800, 259200
+];
+
+-- `watched` names a relation (cohort, left_after, is_final, is_delivered), one row a message. The
+-- seconds asked for join the moments at which somebody leaves, as moments when nobody does.
+CREATE OR REPLACE MACRO usms_curve(watched, seconds) AS TABLE
+WITH moments AS (
+    SELECT
+        cohort,
+        left_after AS moment,
+        count(*) AS leaving,
+        count(*) FILTER (is_final) AS outcomes,
+        count(*) FILTER (is_delivered) AS deliveries,
+        false AS is_asked_for
+    FROM query_table(watched)
+    GROUP BY cohort, left_after
+    UNION ALL
+    SELECT cohort, unnest(seconds)::DOUBLE, 0, 0, 0, true
+    FROM (SELECT DISTINCT cohort FROM query_table(watched))
+),
+risks AS (
+    SELECT
+        cohort,
+        moment,
+        bool_or(is_asked_for) AS is_asked_for,
+        sum(outcomes) AS outcomes,
+        sum(deliveries) AS deliveries,
+        sum(sum(leaving)) OVER (PARTITION BY cohort ORDER BY moment DESC) AS at_risk
+    FROM moments
+    GROUP BY cohort, moment
+),
+survivals AS (
+    SELECT *, product(1 - outcomes / nullif(at_risk, 0)) OVER so_far AS still_open
+    FROM risks
+    WINDOW so_far AS (PARTITION BY cohort ORDER BY moment)
+),
+weights AS (
+    -- Not lag(still_open, 1, 1): DuckDB 1.5 can't read that in a file that 2.0 wrote.
+    SELECT *, coalesce(lag(still_open) OVER so_far, 1) / nullif(at_risk, 0) AS weight
+    FROM survivals
+    WINDOW so_far AS (PARTITION BY cohort ORDER BY moment)
+),
+shares AS (
+    SELECT
+        *,
+        at_risk = 0 AND still_open > 0 AS is_past_watch,
+        sum(deliveries) OVER so_far AS delivered,
+        sum(outcomes - deliveries) OVER so_far AS not_delivered,
+        sum(deliveries * weight) OVER so_far AS delivered_share,
+        sum((outcomes - deliveries) * weight) OVER so_far AS not_delivered_share
+    FROM weights
+    WINDOW so_far AS (PARTITION BY cohort ORDER BY moment)
+)
+SELECT
+    cohort,
+    moment AS seconds,
+    at_risk::BIGINT AS at_risk,
+    delivered::BIGINT AS delivered,
+    not_delivered::BIGINT AS not_delivered,
+    CASE WHEN NOT is_past_watch THEN delivered_share END AS delivered_share,
+    CASE WHEN NOT is_past_watch THEN not_delivered_share END AS not_delivered_share
+FROM shares
+WHERE is_asked_for
+ORDER BY cohort, moment;
+
+CREATE OR REPLACE MACRO usms_left_at(r) AS
+CASE WHEN r.is_final THEN coalesce(r.received_at, r.final_at) ELSE r.last_asked_at END;
+
+-- Seconds after sending at which a message left the watch; NULL for one that nobody watched.
+-- greatest() ignores NULLs, hence the condition.
+CREATE OR REPLACE MACRO usms_left_after(r) AS CASE
+    WHEN r.is_announced AND r.status <> 'invalid' AND usms_left_at(r) IS NOT NULL
+        THEN greatest(0, ceil(epoch(usms_left_at(r) - r.sent_at)))
+END;
+
+CREATE OR REPLACE MACRO delivery_curve(
+    seconds := usms_curve_seconds(), first := NULL, last := NULL
+) AS TABLE
+WITH watched AS (
+    SELECT
+        NULL AS cohort,
+        usms_left_after(r) AS left_after,
+        r.is_final,
+        r.status = 'delivered' AS is_delivered
+    FROM receipts AS r
+    WHERE
+        usms_left_after(r) IS NOT NULL
+        AND r.sent_date >= coalesce(first::DATE, r.sent_date)
+        AND r.sent_date <= coalesce(last::DATE, r.sent_date)
+)
+SELECT * EXCLUDE (cohort) FROM usms_curve(watched, seconds);
+
+COMMENT ON MACRO TABLE delivery_curve IS
+'share delivered within so many seconds, open messages censored (Aalen-Johansen)';
+
+-- The same for each value of the column named, exactly so; the value is text, in `cohort`.
+CREATE OR REPLACE MACRO delivery_curve_by(
+    column_name, seconds := usms_curve_seconds(), first := NULL, last := NULL
+) AS TABLE
+WITH watched AS (
+    SELECT
+        COLUMNS(lambda c: c = column_name)::VARCHAR AS cohort,
+        usms_left_after(r) AS left_after,
+        r.is_final,
+        r.status = 'delivered' AS is_delivered
+    FROM receipts AS r
+    WHERE
+        usms_left_after(r) IS NOT NULL
+        AND r.sent_date >= coalesce(first::DATE, r.sent_date)
+        AND r.sent_date <= coalesce(last::DATE, r.sent_date)
+)
+SELECT * FROM usms_curve(watched, seconds);
+
+COMMENT ON MACRO TABLE delivery_curve_by IS
+'delivery_curve for each value of a column, named exactly';

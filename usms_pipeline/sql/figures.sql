@@ -1,0 +1,59 @@
+-- The one definition of the delivery figures. Every view, macro, chart and command takes them
+-- from here; metrics.py says in words what each means.
+--
+-- delivery_figures(r): aggregate. `r` is the alias of `receipts`, or of anything that has its
+-- columns, such as as_of(…). Gives one STRUCT a group, over announced recipients only: extra
+-- phones exist only because a receipt came for them, so they would flatter the rates.
+-- A share of nothing is NULL. Rates are 0 to 1, latencies seconds.
+--
+--   SELECT country, unnest(delivery_figures(r)) FROM receipts AS r GROUP BY country
+--
+-- usms_cutoff() is made at publishing, from the setting `cutoff_hours`.
+
+CREATE OR REPLACE MACRO delivery_figures(r) AS list_transform(
+    [{
+        messages: count(*) FILTER (r.is_announced),
+        delivered: count(*) FILTER (r.is_announced AND r.status = 'delivered'),
+        failed: count(*) FILTER (r.is_announced AND r.status = 'failed'),
+        rejected: count(*) FILTER (r.is_announced AND r.status = 'rejected'),
+        expired: count(*) FILTER (r.is_announced AND r.status = 'expired'),
+        unknown: count(*) FILTER (r.is_announced AND r.status = 'unknown'),
+        pending: count(*) FILTER (r.is_announced AND r.status = 'pending'),
+        unrecognized: count(*) FILTER (r.is_announced AND r.status = 'unrecognized'),
+        invalid: count(*) FILTER (r.is_announced AND r.status = 'invalid'),
+        awaited: count(*) FILTER (r.is_announced AND NOT r.is_final AND NOT r.is_closed),
+        with_evidence: count(*) FILTER (r.is_announced AND r.is_final),
+        first_asked_too_late: count(*) FILTER (
+            r.is_announced AND NOT r.is_final AND r.first_asked_at > r.sent_at + usms_cutoff()
+        ),
+        latencies: quantile_cont(r.delivery_seconds, [0.5, 0.9, 0.99]) FILTER (
+            r.is_announced AND r.status = 'delivered'
+        )
+    }],
+    lambda c: {
+        messages: c.messages,
+        delivered: c.delivered,
+        failed: c.failed,
+        rejected: c.rejected,
+        expired: c.expired,
+        unknown: c.unknown,
+        pending: c.pending,
+        unrecognized: c.unrecognized,
+        invalid: c.invalid,
+        awaited: c.awaited,
+        awaited_rate: c.awaited / nullif(c.messages, 0),
+        receipt_coverage: c.with_evidence / nullif(c.messages, 0),
+        delivery_rate: c.delivered / nullif(c.with_evidence, 0),
+        delivery_rate_low: c.delivered / nullif(c.messages, 0),
+        -- Not 1 - x / y: that can round to less than delivery_rate.
+        delivery_rate_high:
+            (c.messages - c.failed - c.rejected - c.expired) / nullif(c.messages, 0),
+        latency_p50_seconds: c.latencies[1],
+        latency_p90_seconds: c.latencies[2],
+        latency_p99_seconds: c.latencies[3],
+        first_asked_too_late: c.first_asked_too_late
+    }
+)[1];
+
+COMMENT ON MACRO delivery_figures IS
+'every delivery figure of a group of receipts, announced recipients only, as one STRUCT';

@@ -1,0 +1,78 @@
+-- The delivery figures by day, hour, country, operator and any other column; what fails and why.
+-- Figures: figures.sql. Filtering on is_announced here only keeps groups of nothing out.
+
+-- Grain: sent_date, the local day of sending.
+CREATE OR REPLACE VIEW delivery_rate_daily AS
+SELECT r.sent_date, unnest(delivery_figures(r))
+FROM receipts AS r
+WHERE r.is_announced
+GROUP BY r.sent_date
+ORDER BY r.sent_date;
+
+COMMENT ON VIEW delivery_rate_daily IS 'delivery figures by local day of sending';
+
+-- Grain: hour of sending, in UTC, whatever the session's TimeZone is.
+CREATE OR REPLACE VIEW delivery_rate_hourly AS
+SELECT r.sent_hour, unnest(delivery_figures(r))
+FROM (
+    SELECT *, date_trunc('hour', sent_at AT TIME ZONE 'UTC') AT TIME ZONE 'UTC' AS sent_hour
+    FROM receipts
+) AS r
+WHERE r.is_announced
+GROUP BY r.sent_hour
+ORDER BY r.sent_hour;
+
+COMMENT ON VIEW delivery_rate_hourly IS 'delivery figures by hour of sending (UTC)';
+
+-- Grain: country of the recipient's number; NULL where the number is not known yet.
+CREATE OR REPLACE VIEW delivery_rate_by_country AS
+SELECT r.country, unnest(delivery_figures(r))
+FROM receipts AS r
+WHERE r.is_announced
+GROUP BY r.country
+ORDER BY count(*) DESC, r.country;
+
+COMMENT ON VIEW delivery_rate_by_country IS 'delivery figures by country of the number';
+
+-- Grain: country and operator, for operators of two countries can share a name.
+CREATE OR REPLACE VIEW delivery_rate_by_operator AS
+SELECT r.country, r."operator" AS "operator", unnest(delivery_figures(r))
+FROM receipts AS r
+WHERE r.is_announced
+GROUP BY r.country, r."operator"
+ORDER BY count(*) DESC, r.country, r."operator";
+
+COMMENT ON VIEW delivery_rate_by_operator IS 'delivery figures by country and operator';
+
+-- Grain: one value of the column named, exactly so: FROM delivery_rate_by('template_id').
+-- A name that `receipts` has not is an error that lists those it has.
+CREATE OR REPLACE MACRO delivery_rate_by(column_name) AS TABLE
+WITH cohorts AS (
+    SELECT COLUMNS(lambda c: c = column_name), delivery_figures(r) AS figures
+    FROM receipts AS r
+    WHERE r.is_announced
+    GROUP BY ALL
+)
+SELECT * EXCLUDE (figures), unnest(figures)
+FROM cohorts
+ORDER BY figures.messages DESC, 1;
+
+COMMENT ON MACRO TABLE delivery_rate_by IS 'delivery figures by any column, named exactly';
+
+-- Grain: the service's code and description, and the status they came with. A code alone says
+-- little: it means different things at different operators. `share` is of all failures.
+CREATE OR REPLACE VIEW failures AS
+SELECT
+    provider_code,
+    provider_desc,
+    status,
+    count(*) AS messages,
+    count(*) / sum(count(*)) OVER () AS share,
+    min(coalesce(received_at, final_at)) AS first_seen_at,
+    max(coalesce(received_at, final_at)) AS last_seen_at
+FROM receipts
+WHERE is_announced AND status IN ('failed', 'rejected', 'expired')
+GROUP BY provider_code, provider_desc, status
+ORDER BY messages DESC, provider_code, provider_desc, status;
+
+COMMENT ON VIEW failures IS 'messages with evidence that they did not arrive, by reason';

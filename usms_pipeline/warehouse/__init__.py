@@ -1,0 +1,16 @@
+"""The published DuckDB file: made by ``publish.py``, read by ``read.py``, worded in ``ddl.py``.
+
+The tables, views and macros in it are described in ``usms_pipeline/sql/``.
+"""
+
+from usms_pipeline.warehouse.publish import MEMORY_LIMIT, WarehouseReport, reconcile
+from usms_pipeline.warehouse.read import connect, rates, timezone_hint
+
+__all__ = [
+    "MEMORY_LIMIT",
+    "WarehouseReport",
+    "connect",
+    "rates",
+    "reconcile",
+    "timezone_hint",
+]

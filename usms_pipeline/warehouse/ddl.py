@@ -1,0 +1,136 @@
+"""The SQL text that a warehouse is made of: table, bookkeeping, views, macros, comments.
+
+Pure: it gives text and runs none. What the views and macros say is in ``usms_pipeline/sql/``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Final
+
+import pyarrow as pa
+
+from usms_pipeline import metrics, schema
+from usms_pipeline.metrics import Metric
+from usms_pipeline.schema import SENT_DATE, TEXT, TIME, Field
+
+STORAGE_VERSION: Final = "v1.5.0"
+"""Format of the published file: the oldest DuckDB that opens it is 1.5."""
+
+BOOKKEEPING: Final = """
+CREATE TABLE usms_partitions (
+    sent_date DATE, token VARCHAR, row_count BIGINT, column_names VARCHAR[]
+);
+CREATE TABLE usms_definitions (digest VARCHAR);
+COMMENT ON TABLE usms_partitions IS 'which file of the dataset each partition was read from';
+COMMENT ON TABLE usms_definitions IS 'hash of the statements that made the views and macros';
+"""
+
+_SQL_FILES: Final = ("figures", "views", "as_of", "delivery_curve")
+_TYPES: Final = {
+    TEXT: "VARCHAR",
+    TIME: "TIMESTAMP WITH TIME ZONE",
+    SENT_DATE.type: "DATE",
+    pa.bool_(): "BOOLEAN",
+    pa.int32(): "INTEGER",
+    pa.float64(): "DOUBLE",
+    pa.list_(TEXT): "VARCHAR[]",
+}
+_RATE_VIEWS: Final = (
+    "delivery_rate_daily",
+    "delivery_rate_hourly",
+    "delivery_rate_by_country",
+    "delivery_rate_by_operator",
+)
+
+
+def columns(in_files: Iterable[str], dimensions: Sequence[str] = ()) -> list[Field]:
+    """Give the columns of ``receipts``: ours, and every dimension that some file has.
+
+    ``dimensions`` (names in your table) come first, in their order; those that only older files
+    have follow by name. SQL can't tell ``City`` from ``city``: the first one met stands for both.
+    """
+    ours = {field.name.casefold() for field in [*schema.receipts_fields(), SENT_DATE]}
+    set_now = [schema.dimension_name(name) for name in dimensions]
+    extra: dict[str, str] = {}
+    for name in [*set_now, *sorted(set(in_files))]:
+        if name.casefold() not in ours:
+            extra.setdefault(name.casefold(), name)
+    fields = schema.receipts_fields()
+    after = [field.name for field in fields].index("sent_at") + 1
+    carried = [Field(name, TEXT, f"`{name}` of your table, as text") for name in extra.values()]
+    return [*fields[:after], SENT_DATE, *carried, *fields[after:]]
+
+
+def create_receipts(fields: Sequence[Field]) -> str:
+    """Give the statement that makes the empty table."""
+    typed = ", ".join(f"{quoted(field.name)} {_TYPES[field.type]}" for field in fields)
+    return f"CREATE TABLE receipts ({typed})"
+
+
+def select_incoming(fields: Sequence[Field], in_file: Iterable[str], sent_date: date) -> str:
+    """Give the query that turns one file's rows (``incoming``) into rows of the table, sorted."""
+    present = {name.casefold(): name for name in in_file}
+    values = [
+        f"DATE {literal(sent_date.isoformat())}"
+        if field is SENT_DATE
+        else f"{quoted(present[field.name.casefold()])}"
+        if field.name.casefold() in present
+        else "NULL"
+        for field in fields
+    ]
+    return f"SELECT {', '.join(values)} FROM incoming ORDER BY sent_at, session_no, recipient"
+
+
+def definitions(fields: Sequence[Field], cutoff: timedelta) -> str:
+    """Give every statement that makes the views, macros and comments; same in, same out."""
+    seconds = cutoff.total_seconds()
+    return "\n".join(
+        [
+            f"CREATE OR REPLACE MACRO usms_cutoff() AS to_microseconds({round(seconds * 1e6)});",
+            *((_SQL / f"{name}.sql").read_text(encoding="utf-8") for name in _SQL_FILES),
+            *_comments("receipts", [(field.name, _meaning(field)) for field in fields]),
+            *(line for view in _RATE_VIEWS for line in _explained(view, metrics.METRICS)),
+            *_explained("failures", metrics.FAILURES),
+        ]
+    )
+
+
+def attach(path: Path, options: str) -> str:
+    """Give the statement that attaches a file under the name ``usms``."""
+    return f"ATTACH {literal(str(path))} AS usms ({options})"
+
+
+def quoted(name: str) -> str:
+    """Quote an identifier."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def literal(text: str) -> str:
+    """Quote a text value."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _explained(view: str, figures: Iterable[Metric]) -> list[str]:
+    return _comments(view, [(one.name, f"{one.description} ({one.unit})") for one in figures])
+
+
+def _meaning(field: Field) -> str:
+    return f"{field.description} ({field.unit})" if field.unit else field.description
+
+
+def _comments(table: str, meanings: Iterable[tuple[str, str]]) -> list[str]:
+    return [
+        f"COMMENT ON COLUMN {table}.{quoted(name)} IS {literal(meaning)};"
+        for name, meaning in meanings
+    ]
+
+
+_SQL = Path(__file__).parent.parent / "sql"
+
+
+def first_line(error: BaseException) -> str:
+    """Give DuckDB's reason as one sentence; what follows it only points into our SQL."""
+    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".") + "."

@@ -1,0 +1,317 @@
+"""Making the published file from the dataset, and only what changed of it.
+
+A published file never changes: a new one is built beside it and takes its name, so readers keep
+what they opened and block nobody. The SQL text is in ``ddl.py`` and ``sql/``, not here.
+"""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import re
+import shutil
+import time
+import uuid
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Final
+
+import duckdb
+import pyarrow as pa
+
+from usms_pipeline import schema
+from usms_pipeline.errors import NewerDataset, StorageError
+from usms_pipeline.settings import Settings
+from usms_pipeline.storage import Store, publish_file
+from usms_pipeline.warehouse import ddl
+
+MEMORY_LIMIT: Final = "1GB"
+_PARTITION: Final = re.compile(r"receipts/sent_date=(\d{4}-\d\d-\d\d)/receipts\.parquet")
+_METADATA_READERS: Final = 16
+_BATCH_ROWS: Final = 32_768
+_READ_ONLY: Final = 0o444
+_MAX_BLOAT, _SMALL_ROWS, _SMALL_BLOCKS = 1.5, 100_000, 64
+"""A file with more than half again of what it needs, past a small size, is built from scratch."""
+
+
+@dataclass(frozen=True)
+class WarehouseReport:
+    """What publishing did. ``is_locked``: another process is publishing, so this one left it."""
+
+    path: Path
+    partitions_changed: int = 0
+    partitions_removed: int = 0
+    rows: int = 0
+    seconds: float = 0.0
+    is_skipped: bool = True
+    is_locked: bool = False
+
+
+@dataclass(frozen=True)
+class _Part:
+    """One partition as the published file has it."""
+
+    token: str
+    columns: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Published:
+    """What the present file says of itself."""
+
+    parts: Mapping[date, _Part]
+    columns: tuple[str, ...]
+    digest: str
+    rows: int
+    is_fit_to_copy: bool
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What the next file is to hold, and what of it is published already."""
+
+    tokens: Mapping[date, str]
+    stale: list[date]
+    gone: list[date]
+    fields: list[schema.Field]
+    definitions: str
+    present: _Published | None
+
+    @property
+    def digest(self) -> str:
+        """Tells one set of views and macros from another."""
+        return hashlib.sha256(self.definitions.encode()).hexdigest()
+
+    @property
+    def rows(self) -> int:
+        """Rows published already."""
+        return self.present.rows if self.present else 0
+
+    @property
+    def is_idle(self) -> bool:
+        """Nothing to do: the present file is what would be published."""
+        is_same = self.present is not None and self.present.digest == self.digest
+        return is_same and not self.stale and not self.gone
+
+    @property
+    def is_copy(self) -> bool:
+        """Mending a copy of the present file costs less than building from scratch."""
+        return (
+            self.present is not None
+            and self.present.is_fit_to_copy
+            and self.present.columns == tuple(field.name for field in self.fields)
+            and 2 * len(self.stale) <= len(self.tokens)
+        )
+
+
+def reconcile(
+    store: Store,
+    settings: Settings,
+    memory_limit: str = MEMORY_LIMIT,
+    *,
+    is_anew: bool = False,
+) -> WarehouseReport:
+    """Publish the warehouse from the dataset, where anything differs from what is published.
+
+    Only partitions that changed are read and rewritten; those that vanished are removed. With
+    nothing changed nothing is published; ``is_anew`` builds from scratch, so that nothing erased
+    is left in free blocks. Sorting spills beside the file over ``memory_limit``.
+
+    Raises ``StorageError``, and ``NewerDataset`` where a newer version wrote the dataset.
+    """
+    path, started = settings.warehouse_path.absolute(), time.monotonic()
+    with store.lock("warehouse") as is_ours, _told(path):
+        if not is_ours:
+            return WarehouseReport(path, is_locked=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _remove([_log(path)])
+        if store.is_local:  # else the lock is not ours alone: another may be building just now
+            _remove(path.parent.glob(f".{glob.escape(path.name)}.{'[0-9a-f]' * 32}*"))
+        plan = _plan(store, settings, None if is_anew else _published(path))
+        rows = plan.rows if plan.is_idle else _publish(store, path, plan, memory_limit)
+    seconds = time.monotonic() - started
+    return WarehouseReport(
+        path, len(plan.stale), len(plan.gone), rows, seconds, is_skipped=plan.is_idle
+    )
+
+
+def _plan(store: Store, settings: Settings, present: _Published | None) -> _Plan:
+    """Compare the dataset with what is published."""
+    tokens = _tokens(store)
+    parts = present.parts if present else {}
+    stale = {day for day, token in tokens.items() if day not in parts or parts[day].token != token}
+    kept = [parts[day] for day in tokens if day not in stale]
+    in_files = {name for day in stale for name in store.schema(_file(day)).names}
+    in_files.update(name for part in kept for name in part.columns)
+    fields = ddl.columns(in_files, settings.dimensions)
+    return _Plan(
+        tokens=tokens,
+        stale=sorted(stale),
+        gone=sorted(set(parts) - set(tokens)),
+        fields=fields,
+        definitions=ddl.definitions(fields, settings.cutoff),
+        present=present,
+    )
+
+
+def _tokens(store: Store) -> dict[date, str]:
+    """Give each partition's token; it changes whenever the partition's rows do."""
+    matches = [_PARTITION.fullmatch(name) for name in store.names("receipts")]
+    days = [date.fromisoformat(match[1]) for match in matches if match]
+    with ThreadPoolExecutor(_METADATA_READERS) as pool:  # round trips, on object storage
+        found = list(pool.map(store.metadata, map(_file, days)))
+    newer = [day for day, one in zip(days, found, strict=True) if _version(one) > schema.VERSION]
+    if newer:
+        raise NewerDataset(
+            f"A newer version of usms-pipeline wrote {_file(newer[0])!r}. Install that version, or "
+            "set USMS_DATA_DIR to another folder."
+        )
+    # A file without a token can't be told from its successor: it always counts as changed.
+    return {day: one.get("token") or uuid.uuid4().hex for day, one in zip(days, found, strict=True)}
+
+
+def _published(path: Path) -> _Published | None:
+    """Read what the present file says of itself; None where there is none that can be read."""
+    try:
+        with duckdb.connect(":memory:") as con:
+            con.execute(ddl.attach(path, "READ_ONLY"))
+            con.execute("USE usms")
+            return _self_description(con)
+    except duckdb.Error:  # missing, corrupt, foreign or held by a writer: build anew
+        return None
+
+
+def _self_description(con: duckdb.DuckDBPyConnection) -> _Published:
+    counted = con.execute("SELECT sent_date, count(*) FROM receipts GROUP BY sent_date").fetchall()
+    counts: dict[date, int] = dict(counted)
+    said = con.execute("SELECT sent_date, token, row_count, column_names FROM usms_partitions")
+    parts = {
+        # Where somebody wrote to the file behind our back, no token fits: it is read again.
+        day: _Part(token if counts.get(day, 0) == rows else "", tuple(names))
+        for day, token, rows, names in said.fetchall()
+    }
+    digest = con.execute("SELECT digest FROM usms_definitions").fetchone()
+    rows = sum(counts.values())
+    return _Published(
+        parts=parts,
+        columns=tuple(row[0] for row in con.execute("DESCRIBE receipts").fetchall()),
+        digest=digest[0] if digest else "",
+        rows=rows,
+        is_fit_to_copy=counts.keys() <= parts.keys() and _is_lean(con, rows),
+    )
+
+
+def _is_lean(con: duckdb.DuckDBPyConnection, rows: int) -> bool:
+    """Tell whether the file has our format, and little in it that was deleted."""
+    found = con.execute(
+        "SELECT d.tags['storage_version'], t.estimated_size, s.total_blocks, s.free_blocks "
+        "FROM duckdb_databases() AS d JOIN duckdb_tables() AS t USING (database_name) "
+        "JOIN pragma_database_size() AS s USING (database_name) "
+        "WHERE database_name = 'usms' AND t.table_name = 'receipts'"
+    ).fetchone()
+    if found is None:
+        return False
+    version, stored_rows, blocks, free_blocks = found
+    return bool(
+        str(version).startswith(ddl.STORAGE_VERSION)
+        and stored_rows <= _MAX_BLOAT * rows + _SMALL_ROWS
+        and blocks <= _MAX_BLOAT * (blocks - free_blocks) + _SMALL_BLOCKS
+    )
+
+
+def _publish(store: Store, path: Path, plan: _Plan, memory_limit: str) -> int:
+    """Build the new file beside the present one and give it its name. Gives its rows."""
+    if plan.is_copy:
+        with suppress(duckdb.Error), _building(path, memory_limit, is_copy=True) as con:
+            days = ", ".join(f"DATE '{day}'" for day in [*plan.stale, *plan.gone])
+            for table in ("receipts", "usms_partitions"):
+                con.execute(f"DELETE FROM {table} WHERE sent_date IN ({days or 'NULL'})")
+            return _fill(con, store, plan, plan.stale)
+        # A damaged block shows only when it is read: then the copy is no use.
+    with _building(path, memory_limit, is_copy=False) as con:
+        con.execute(ddl.create_receipts(plan.fields) + ";" + ddl.BOOKKEEPING)
+        return _fill(con, store, plan, sorted(plan.tokens))
+
+
+def _fill(con: duckdb.DuckDBPyConnection, store: Store, plan: _Plan, days: list[date]) -> int:
+    """Write these partitions' rows, the bookkeeping, and the views and macros. Gives all rows."""
+    for day in days:
+        in_file = store.schema(_file(day))
+        scanner = store.dataset([_file(day)], in_file).scanner(
+            batch_size=_BATCH_ROWS, batch_readahead=2, fragment_readahead=1
+        )
+        con.register("incoming", scanner.to_reader())
+        select = ddl.select_incoming(plan.fields, in_file.names, day)
+        written = con.execute(f"INSERT INTO receipts {select}").fetchone()
+        con.unregister("incoming")
+        con.execute(
+            "INSERT INTO usms_partitions VALUES (?, ?, ?, ?)",
+            [day, plan.tokens[day], written[0] if written else 0, in_file.names],
+        )
+    if con.execute("SELECT digest FROM usms_definitions").fetchone() != (plan.digest,):
+        con.execute(plan.definitions)
+        con.execute("DELETE FROM usms_definitions")
+        con.execute("INSERT INTO usms_definitions VALUES (?)", [plan.digest])
+    total = con.execute("SELECT coalesce(sum(row_count), 0)::BIGINT FROM usms_partitions")
+    return int((total.fetchone() or (0,))[0])
+
+
+@contextmanager
+def _building(path: Path, memory_limit: str, is_copy: bool) -> Iterator[duckdb.DuckDBPyConnection]:
+    """Yield a connection to a hidden file; it becomes ``path`` at the end, unless that raises."""
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        if is_copy:
+            shutil.copyfile(path, temporary)
+        with duckdb.connect(":memory:") as con:
+            con.execute(f"SET memory_limit = {ddl.literal(memory_limit)}")
+            con.execute(f"SET temp_directory = {ddl.literal(f'{temporary}.spill')}")
+            con.execute(ddl.attach(temporary, f"STORAGE_VERSION '{ddl.STORAGE_VERSION}'"))
+            con.execute("USE usms; BEGIN")
+            yield con
+            con.execute("COMMIT; CHECKPOINT usms; USE memory; DETACH usms")
+        temporary.chmod(_READ_ONLY)
+        _remove([_log(path)])
+        publish_file(temporary, path)
+        _remove([_log(path)])  # a client that still holds the old file writes its log by name
+    finally:
+        _remove(path.parent.glob(f"{glob.escape(temporary.name)}*"))
+
+
+def _log(path: Path) -> Path:
+    """Give the log that a client which wrote to the file leaves when it dies.
+
+    DuckDB would replay it into the next file, which it was not made for, and nobody could open it.
+    """
+    return path.with_name(f"{path.name}.wal")
+
+
+def _remove(paths: Iterable[Path]) -> None:
+    for path in paths:
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _file(day: date) -> str:
+    return f"receipts/sent_date={day.isoformat()}/receipts.parquet"
+
+
+def _version(metadata: Mapping[str, str]) -> int:
+    return int(metadata.get("version", schema.VERSION))
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (duckdb.Error, pa.ArrowException, OSError) as error:
+        raise StorageError(
+            f"Can't publish the warehouse {str(path)!r}: {ddl.first_line(error)} Check that its "
+            "folder is writable and has room (USMS_WAREHOUSE); what was published is unharmed."
+        ) from error
