@@ -1,0 +1,106 @@
+"""A customer's account for tests: a source table, a simulated service and a clock to turn."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from usms_pipeline.dataset import Window
+from usms_pipeline.pipeline import Pipeline
+from usms_pipeline.settings import Settings
+from usms_pipeline.simulator import ACCESS_KEY_ID, ACCESS_KEY_SECRET, Population
+
+START = datetime(2026, 3, 2, 9, 30, tzinfo=UTC)
+
+
+@dataclass
+class Clock:
+    """A clock that stands until it is turned."""
+
+    now: datetime = START
+
+    def __call__(self) -> datetime:
+        return self.now
+
+    def turn(self, **much: float) -> None:
+        self.now += timedelta(**much)
+
+
+class Account:
+    """A pipeline on ``folder`` whose source is a Parquet file of made-up messages."""
+
+    def __init__(
+        self,
+        folder: Path,
+        simulator: Any,
+        messages: int | pa.Table = 300,
+        *,
+        options: dict[str, Any] | None = None,
+        **given: Any,
+    ) -> None:
+        self.clock = Clock()
+        self.folder = folder
+        if isinstance(messages, int):
+            messages = Population(messages, days=2, until=START, group_share=0.1).table()
+        self.source = folder / "source.parquet"
+        self.announce(messages)
+        rehearsal = simulator(messages, clock=self.clock, **(options or {}))
+        self.service = rehearsal.service
+        self.given: dict[str, Any] = {
+            "base_url": rehearsal.url,
+            "access_key_id": ACCESS_KEY_ID,
+            "access_key_secret": ACCESS_KEY_SECRET,
+            "source_url": str(self.source),
+            "phone_column": "phone",
+            "data_dir": str(folder / "data"),
+            "start_date": "2026-02-20",
+            "max_concurrency": 4,
+            "poll_minutes": "5,60",
+            "poll_every_hours": 24,
+        } | given
+
+    def announce(self, messages: pa.Table) -> None:
+        """Make these the rows of the source."""
+        pq.write_table(messages, self.source)
+
+    @property
+    def settings(self) -> Settings:
+        return Settings(_env_file=None, **self.given)
+
+    @property
+    def pipeline(self) -> Pipeline:
+        """A new one each time, as a new process would have it."""
+        return Pipeline(self.settings, clock=self.clock)
+
+    @property
+    def window(self) -> Window:
+        return self.pipeline.everything()
+
+    def run(self) -> Any:
+        return self.pipeline.run(self.window)
+
+    def run_to_the_end(self) -> None:
+        """Refresh at every polling time of a message sent now, and once past the cutoff."""
+        begun = self.clock.now
+        for offset in self.settings.poll_offsets:
+            self.clock.now = max(self.clock.now, begun + offset + timedelta(minutes=1))
+            self.run()
+
+    def sql(self, query: str) -> list[tuple[Any, ...]]:
+        """Ask the dataset itself, through a plain glob, as any reader may."""
+        glob = self.folder / "data/receipts/*/*.parquet"
+        with duckdb.connect() as con:
+            con.execute("SET TimeZone = 'UTC'")
+            con.execute(
+                f"CREATE VIEW receipts AS FROM read_parquet('{glob}', hive_partitioning = true)"
+            )
+            return con.execute(query).fetchall()
+
+    def rows(self) -> list[tuple[Any, ...]]:
+        return self.sql("FROM receipts ORDER BY ALL")

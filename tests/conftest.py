@@ -1,0 +1,46 @@
+"""Fixtures that several areas share: real parts, started for one test and stopped after it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import pytest
+
+from tests.published import published
+from tests.services import mariadb, mariadb_server, postgresql, postgresql_server
+from usms_pipeline.simulator import Population, Simulator, serve
+
+__all__ = ["mariadb", "mariadb_server", "postgresql", "postgresql_server", "published"]
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """A simulated service that is up: its address, the service itself, the messages it took."""
+
+    url: str
+    service: Simulator
+    messages: Any
+
+
+class MakeRehearsal(Protocol):
+    """Serve ``messages``: a table, an iterable of rows, or how many to make up."""
+
+    def __call__(self, messages: Any = 500, **options: Any) -> Rehearsal: ...
+
+
+@pytest.fixture
+def simulator() -> Iterator[MakeRehearsal]:
+    """Give a factory of services on loopback; ``options`` are those of ``Simulator``."""
+    with ExitStack() as running:
+
+        def make(messages: Any = 500, **options: Any) -> Rehearsal:
+            if isinstance(messages, int):
+                now = options["clock"]() if "clock" in options else None
+                messages = Population(messages, seed=options.get("seed", 0), until=now).table()
+            service = Simulator(messages, **options)
+            return Rehearsal(running.enter_context(serve(service)), service, messages)
+
+        yield make

@@ -1,0 +1,182 @@
+"""A small reference for the fold: what the rows must be, in plain Python, from all answers at once.
+
+Written from the laws, not from the SQL: it keeps every answer and looks for the first and the
+latest, where the pipeline keeps registers and joins them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+FINALS = ("delivered", "failed", "rejected", "expired")
+ORDER = (*FINALS, "unknown", "pending", "unrecognized", "invalid")
+LATEST = datetime.max
+
+
+@dataclass(frozen=True)
+class SourceRow:
+    """One row of the customer's table; ``recipient`` is the hash of its phone."""
+
+    session_no: str | None
+    sent_at: datetime
+    recipient: str | None = None
+    recipients: int = 1
+
+
+@dataclass(frozen=True)
+class Told:
+    """One receipt in one answer. ``number`` is the hash of the phone the service named."""
+
+    session_no: str
+    number: str
+    asked_at: datetime
+    status: str
+    word: str
+    received_at: datetime | None = None
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A session in an answered question; ``is_refused`` when it was refused alone."""
+
+    session_no: str
+    asked_at: datetime
+    is_refused: bool = False
+
+
+@dataclass
+class World:
+    """All that was announced and all that was ever answered."""
+
+    rows: list[SourceRow] = field(default_factory=list)
+    asked: list[Asked] = field(default_factory=list)
+    told: list[Told] = field(default_factory=list)
+
+    def receipts(self, cutoff: timedelta) -> list[dict[str, Any]]:
+        """Give the expected rows, in the order of (session, recipient)."""
+        numbered = [row.session_no for row in self.rows if row.session_no is not None]
+        found = [
+            row for session in dict.fromkeys(numbered) for row in self._session(session, cutoff)
+        ]
+        lost = [row for row in self.rows if row.session_no is None for _ in range(row.recipients)]
+        found += [_row(None, None, row.sent_at, True, "invalid", closed=True) for row in lost]
+        return sorted(found, key=lambda r: (r["session_no"] or "", r["recipient"] or ""))
+
+    def _session(self, session: str, cutoff: timedelta) -> list[dict[str, Any]]:
+        slots = self._slots(session)
+        told = [t for t in self.told if t.session_no == session]
+        numbers = sorted({t.number for t in told})
+        taken = _match(slots, numbers)
+        rows = []
+        unheard = 0
+        for slot, (recipient, sent_at) in enumerate(slots):
+            number = taken.get(slot)
+            name = number if recipient in (None, "twin") else recipient
+            if name is None:
+                unheard += 1
+                name = f"unheard-{unheard}"
+            rows.append(self._judge(session, name, number, sent_at, True, cutoff))
+        rows += [
+            self._judge(session, number, number, slots[0][1], False, cutoff)
+            for number in numbers
+            if number not in taken.values()
+        ]
+        return rows
+
+    def _slots(self, session: str) -> list[tuple[str | None, datetime]]:
+        slots: list[tuple[str | None, datetime]] = []
+        rows = [row for row in self.rows if row.session_no == session]
+        for row in sorted(rows, key=lambda r: r.sent_at):
+            is_twin = row.recipient in [recipient for recipient, _ in slots]
+            slots.append(("twin" if is_twin and row.recipient else row.recipient, row.sent_at))
+            slots += [(None, row.sent_at)] * (row.recipients - 1)
+        return slots
+
+    def _judge(
+        self,
+        session: str,
+        recipient: str,
+        number: str | None,
+        sent_at: datetime,
+        is_announced: bool,
+        cutoff: timedelta,
+    ) -> dict[str, Any]:
+        asked = [a for a in self.asked if a.session_no == session]
+        told = [t for t in self.told if t.session_no == session and t.number == number]
+        last = max((a.asked_at for a in asked), default=None)
+        closed = last is not None and last >= sent_at + cutoff
+        finals = sorted((t for t in told if t.status in FINALS), key=_first)
+        row = _row(session, recipient, sent_at, is_announced, "pending")
+        row |= {
+            "first_asked_at": min((a.asked_at for a in asked), default=None),
+            "last_asked_at": last,
+        }
+        if finals:
+            first = finals[0]
+            return row | {
+                "status": first.status,
+                "is_final": True,
+                "provider_status": first.word,
+                "received_at": first.received_at,
+                "final_at": first.asked_at,
+                "conflicts": sorted({t.status for t in finals} - {first.status}),
+            }
+        latest = max(told, key=_latest, default=None)
+        refused = [a for a in asked if a.is_refused and a.asked_at == last]
+        if refused and (latest is None or refused[0].asked_at > latest.asked_at):
+            return row | {"status": "invalid", "is_closed": True}
+        status = latest.status if latest else "pending"
+        if closed and status == "pending":
+            status = "unknown"
+        return row | {
+            "status": status,
+            "is_closed": closed,
+            "provider_status": latest.word if latest else None,
+            "received_at": latest.received_at if latest else None,
+        }
+
+
+def _match(slots: list[tuple[str | None, datetime]], numbers: list[str]) -> dict[int, str]:
+    """Equal numbers; one row with one number; the rest of the phoneless rows by order."""
+    taken = {n: recipient for n, (recipient, _) in enumerate(slots) if recipient in numbers}
+    if len(slots) == 1 and len(numbers) == 1:
+        return {0: numbers[0]}
+    left = [number for number in numbers if number not in taken.values()]
+    free = [n for n, (recipient, _) in enumerate(slots) if recipient is None]
+    return taken | dict(zip(free, left, strict=False))
+
+
+def _first(told: Told) -> tuple[Any, ...]:
+    received = told.received_at.replace(tzinfo=None) if told.received_at else LATEST
+    return (told.asked_at, received, ORDER.index(told.status), told.word)
+
+
+def _latest(told: Told) -> tuple[Any, ...]:
+    return _first(told)
+
+
+def _row(
+    session: str | None,
+    recipient: str | None,
+    sent_at: datetime,
+    is_announced: bool,
+    status: str,
+    closed: bool = False,
+) -> dict[str, Any]:
+    return {
+        "session_no": session,
+        "recipient": recipient,
+        "sent_at": sent_at,
+        "is_announced": is_announced,
+        "status": status,
+        "is_final": False,
+        "is_closed": closed,
+        "provider_status": None,
+        "received_at": None,
+        "first_asked_at": None,
+        "last_asked_at": None,
+        "final_at": None,
+        "conflicts": [],
+    }

@@ -1,0 +1,299 @@
+"""The fold against a small reference: any answers, in any order, folded in any portions."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import pyarrow as pa
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.model import Asked, SourceRow, Told, World
+from usms_pipeline import dataset, fold, schema
+from usms_pipeline.phones import PhoneBook
+from usms_pipeline.settings import Settings
+from usms_pipeline.status import canonical
+from usms_pipeline.storage import Store
+
+DAY = date(2026, 3, 1)
+NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+BOOK = PhoneBook(b"0123456789abcdef", "CN", "masked")
+PHONES = ("13800138000", "8618612345678", "+85255311111")
+WORDS = ("delivered", "UNDELIV", "rejectd", "过期", "sending", "unknow", "", "NO_SUCH_WORD")
+SESSIONS = ("s1", "s2", "s3")
+CUTOFF_HOURS = 72.0
+COMPARED = (
+    "session_no", "recipient", "sent_at", "is_announced", "status", "is_final", "is_closed",
+    "provider_status", "received_at", "first_asked_at", "last_asked_at", "final_at", "conflicts",
+)  # fmt: skip
+
+
+def answer(asked_at: datetime, items: list[dict[str, Any]], ids: Iterable[str]) -> dict[str, Any]:
+    body = {"RetCode": 0, "Message": "success", "Data": items}
+    return {
+        "asked_at": asked_at,
+        "ids": list(ids),
+        "http_status": 200,
+        "ret_code": 0,
+        "verdict": "ok",
+        "reason": None,
+        "body": json.dumps(body, ensure_ascii=False).encode(),
+    }
+
+
+def refusal(asked_at: datetime, session: str) -> dict[str, Any]:
+    return answer(asked_at, [], [session]) | {
+        "verdict": "refused",
+        "ret_code": 215392,
+        "reason": "Invalid parameter [id]",
+        "body": b'{"RetCode": 215392, "Message": "Invalid parameter [id]"}',
+    }
+
+
+def receipt(phone: str, word: str, received_at: datetime | None = None) -> dict[str, Any]:
+    local = received_at.astimezone(ZoneInfo("Asia/Shanghai")) if received_at else None
+    text = local.strftime("%Y-%m-%d %H:%M:%S") if local else ""
+    return {"Phone": phone, "Status": word, "ReceiveTime": text}
+
+
+class Place:
+    """A data directory with one partition, filled by hand."""
+
+    def __init__(self, folder: Path | str, **given: Any) -> None:
+        self.settings = Settings(
+            _env_file=None, data_dir=str(folder), cutoff_hours=CUTOFF_HOURS, **given
+        )
+        self.store = Store(str(folder))
+        self.files = 0
+
+    def announce(self, rows: list[dict[str, Any]]) -> None:
+        layout = schema.sessions_schema(self.settings.dimensions)
+        full = [dict.fromkeys(layout.names) | {"recipients": 1, "ordinal": 0} | row for row in rows]
+        stamp = dataset.stamp(BOOK.fingerprint) | {"token": str(len(rows))}
+        name = dataset.file_name(dataset.SESSIONS, DAY)
+        self.store.write(name, pa.Table.from_pylist(full, layout), stamp)
+
+    def land(self, answers: list[dict[str, Any]]) -> None:
+        self.files += 1
+        name = f"20260301T120000.{self.files:06}-00000000.parquet"
+        table = pa.Table.from_pylist(answers, schema.RESPONSES)
+        self.store.write(dataset.file_name(dataset.RESPONSES, DAY, name), table, private=True)
+
+    def fold(self, is_anew: bool = False) -> fold.PartitionCounts:
+        report = fold.fold(self.store, self.settings, BOOK, [DAY], is_anew=is_anew)
+        return report.partitions[DAY]
+
+    def receipts(self) -> list[dict[str, Any]]:
+        return self.store.read(dataset.file_name(dataset.RECEIPTS, DAY)).to_pylist()
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    return Place(tmp_path)
+
+
+def compared(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The columns of the reference, in its order; rows without a session have no identity."""
+    kept = [{name: row[name] for name in COMPARED} for row in rows]
+    for row in kept:
+        if row["session_no"] is None:
+            row["recipient"] = None
+    return sorted(kept, key=lambda r: (r["session_no"] or "", r["recipient"] or ""))
+
+
+# -- against the reference ------------------------------------------------------------------------
+
+hours = st.sampled_from([1, 2, 30, 71, 72, 80])
+receipts = st.tuples(st.integers(0, 2), st.sampled_from(WORDS), st.sampled_from([None, 1, 5]))
+items = st.tuples(st.sampled_from(SESSIONS), st.lists(receipts, max_size=3))
+answers = st.one_of(
+    st.tuples(st.just("ok"), hours, st.lists(items, max_size=4)),
+    st.tuples(st.just("refused"), hours, st.sampled_from(SESSIONS)),
+)
+sources = st.lists(
+    st.tuples(
+        st.sampled_from((*SESSIONS, None)),
+        st.one_of(st.none(), st.integers(0, 2)),
+        st.integers(1, 3),
+    ),
+    min_size=1,
+    max_size=6,
+)
+
+
+def announced(rows: list[tuple[str | None, int | None, int]]) -> list[SourceRow]:
+    """Rows a minute apart, so that their order is theirs."""
+    return [
+        SourceRow(
+            session,
+            NOON + timedelta(minutes=n),
+            None if phone is None else BOOK.recipient_id(PHONES[phone]),
+            recipients,
+        )
+        for n, (session, phone, recipients) in enumerate(rows)
+    ]
+
+
+def told(world: World, drawn: tuple[Any, ...]) -> dict[str, Any]:
+    """Add one drawn answer to the reference, and give it as the service would."""
+    kind, hour, what = drawn
+    asked_at = NOON + timedelta(hours=hour)
+    if kind == "refused":
+        world.asked.append(Asked(what, asked_at, is_refused=True))
+        return refusal(asked_at, what)
+    world.asked += [Asked(session, asked_at) for session in SESSIONS]
+    data = []
+    for session, heard in what:
+        shown = []
+        for phone, word, after in heard:
+            received = NOON + timedelta(seconds=after) if after else None
+            number = BOOK.recipient_id(PHONES[phone])
+            world.told.append(Told(session, number, asked_at, canonical(word), word, received))
+            shown.append(receipt(PHONES[phone], word, received))
+        data.append({"SessionNo": session, "Status": "success", "Receipt": shown})
+    return answer(asked_at, data, SESSIONS)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(sources, st.lists(answers, max_size=6), st.randoms(use_true_random=False))
+def test_the_fold_gives_what_the_reference_gives_whatever_the_order(
+    source: list[Any], drawn: list[Any], random: Any
+) -> None:
+    world = World(rows=announced(source))
+    landed = [told(world, one) for one in drawn]
+    expected = compared(world.receipts(timedelta(hours=CUTOFF_HOURS)))
+    with TemporaryDirectory() as folder:
+        place = Place(folder)
+        place.announce(
+            [
+                {
+                    "session_no": row.session_no,
+                    "recipient": row.recipient,
+                    "sent_at": row.sent_at,
+                    "recipients": row.recipients,
+                }
+                for row in world.rows
+            ]
+        )
+        random.shuffle(landed)
+        for one in [*landed, *landed[:2]]:  # some answers arrive twice
+            place.land([one])
+            if random.random() < 0.5:
+                place.fold()
+        counts = place.fold()
+        incremental = place.receipts()
+        assert compared(incremental) == expected
+        place.fold(is_anew=True)
+        assert place.receipts() == incremental
+        assert fold.conservation(place.store, [DAY]) == []
+        assert counts.announced == sum(row.recipients for row in world.rows)
+
+
+# -- one fact each --------------------------------------------------------------------------------
+
+
+def one_session(place: Place, **more: Any) -> None:
+    place.announce([{"session_no": "s1", "sent_at": NOON} | more])
+
+
+def item(session: str, shown: Any) -> dict[str, Any]:
+    return {"SessionNo": session, "Status": "success", "Receipt": shown}
+
+
+def test_one_row_and_one_receipt_match_whatever_the_numbers_form(place: Place) -> None:
+    one_session(place, recipient="hash-of-a-masked-number", phone="138****8000")
+    place.land([answer(NOON, [item("s1", receipt(PHONES[0], "delivered"))], ["s1"])])
+    place.fold()
+    [row] = place.receipts()
+    assert (row["recipient"], row["status"]) == ("hash-of-a-masked-number", "delivered")
+    assert row["country"] == "CN"  # what the source's form does not tell, the receipt's does
+
+
+def test_receipts_are_dealt_to_the_rows_of_a_session_until_they_run_out(place: Place) -> None:
+    rows = [{"session_no": "s1", "sent_at": NOON, "ordinal": n} for n in range(3)]
+    place.announce(rows)
+    shown = [receipt(phone, "delivered") for phone in PHONES[:2]]
+    place.land([answer(NOON, [item("s1", shown)], ["s1"])])
+    assert place.fold().buckets["delivered"] == 2
+    assert sorted(row["status"] for row in place.receipts()) == [
+        "delivered",
+        "delivered",
+        "pending",
+    ]
+    assert [r["recipient"] for r in place.receipts() if r["status"] == "pending"] == ["unheard-1"]
+
+
+def test_a_receipt_for_a_phone_nobody_announced_is_a_row_of_its_own(tmp_path: Path) -> None:
+    place = Place(tmp_path, dimensions=("template", "final"))
+    hashed = BOOK.recipient_id(PHONES[0])
+    one_session(place, recipient=hashed, template="otp", final="kept")
+    shown = [receipt(phone, "delivered") for phone in PHONES[:2]]
+    place.land([answer(NOON, [item("s1", shown)], ["s1"])])
+    counts = place.fold()
+    extra = next(row for row in place.receipts() if not row["is_announced"])
+    assert (counts.announced, counts.unannounced) == (1, 1)
+    assert (extra["template"], extra["final"], extra["sent_at"]) == ("otp", "kept", NOON)
+    assert extra["recipient"] == BOOK.recipient_id(PHONES[1])
+
+
+def test_a_receipt_without_a_phone_speaks_for_the_only_recipient(place: Place) -> None:
+    one_session(place)
+    place.land([answer(NOON, [item("s1", {"Status": "delivered"})], ["s1"])])
+    assert place.fold().buckets["delivered"] == 1
+
+
+def test_the_first_outcome_stays_and_a_later_one_is_a_conflict(place: Place) -> None:
+    one_session(place)
+    place.land([answer(NOON, [item("s1", receipt(PHONES[0], "delivered"))], ["s1"])])
+    later = NOON + timedelta(hours=1)
+    place.land([answer(later, [item("s1", receipt(PHONES[0], "failed"))], ["s1"])])
+    place.fold()
+    [row] = place.receipts()
+    assert (row["status"], row["conflicts"], row["final_at"]) == ("delivered", ["failed"], NOON)
+
+
+def test_delivery_seconds_are_from_sent_to_received(place: Place) -> None:
+    one_session(place)
+    received = NOON + timedelta(seconds=42)
+    shown = receipt(PHONES[0], "delivered", received)
+    place.land([answer(NOON + timedelta(hours=1), [item("s1", shown)], ["s1"])])
+    place.fold()
+    assert [row["delivery_seconds"] for row in place.receipts()] == [42.0]
+
+
+def test_a_partition_where_nothing_is_new_is_not_written(place: Place) -> None:
+    one_session(place)
+    assert place.fold().is_changed
+    written = place.store.metadata(dataset.file_name(dataset.RECEIPTS, DAY))["token"]
+    assert not place.fold().is_changed
+    assert place.store.metadata(dataset.file_name(dataset.RECEIPTS, DAY))["token"] == written
+
+
+def test_a_partition_keeps_one_file_of_registers(place: Place) -> None:
+    one_session(place)
+    for hour in range(3):
+        place.land([answer(NOON + timedelta(hours=hour), [], ["s1"])])
+        place.fold()
+    assert len(place.store.names("registers")) == 1
+
+
+def test_a_rebuild_without_raw_answers_reads_the_words_anew(place: Place) -> None:
+    """After a purge the registers are the truth; a word learned since becomes an outcome."""
+    row = {
+        "session_no": "s1",
+        "number": "n",
+        "final": None,
+        "open": {"asked_at": NOON, "rank": 6, "status": "unrecognized", "word": "DELIVRD"},
+        "finals_seen": [],
+    }
+    table = pa.Table.from_pylist([row], schema.REGISTERS)
+    [again] = fold.reread(table).to_pylist()
+    assert again["open"] is None
+    assert (again["final"]["status"], again["finals_seen"]) == ("delivered", ["delivered"])

@@ -1,0 +1,524 @@
+"""Raw answers to observations: every shape, both ways of reading, nothing lost."""
+
+from __future__ import annotations
+
+import json
+import random
+from datetime import UTC, datetime, timedelta
+
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from usms_pipeline import status, wire
+from usms_pipeline.phones import PhoneBook
+from usms_pipeline.schema import QUARANTINE, REGISTERS, RESPONSES
+from usms_pipeline.wire.blocks import Answer, read_block
+from usms_pipeline.wire.bodies import read_bodies
+from usms_pipeline.wire.parts import joined
+
+BOOK = PhoneBook(bytes(32), "CN", "masked")
+ASKED_AT = datetime(2024, 1, 2, tzinfo=UTC)
+ZONE = "Asia/Shanghai"
+
+
+def response(body, ids=("a",), verdict="ok", **more):
+    return {
+        "asked_at": ASKED_AT,
+        "ids": list(ids),
+        "http_status": 200,
+        "ret_code": 0,
+        "verdict": verdict,
+        "reason": None,
+        "body": body if isinstance(body, bytes) else json.dumps(body).encode(),
+        **more,
+    }
+
+
+def decode(*responses, zone=ZONE):
+    return wire.decode(pa.Table.from_pylist(list(responses), RESPONSES), BOOK, zone)
+
+
+def answer(*items, **more):
+    return {"RetCode": 0, "Message": "success", "Data": list(items), **more}
+
+
+def item(session="a", receipt=None, **more):
+    return {"SessionNo": session, "Status": "success", "Receipt": receipt, **more}
+
+
+def receipts(decoded):
+    """Give what was said of recipients: every row that is not a session's own."""
+    return [
+        {**row, **(row["final"] or row["open"])}
+        for row in decoded.observations.to_pylist()
+        if row["first_asked_at"] is None
+    ]
+
+
+def one_receipt(receipt, **more):
+    (seen,) = receipts(decode(response(answer(item(receipt=receipt, **more)))))
+    return seen
+
+
+DELIVERED = {
+    "Phone": "13800138000", "Status": "delivered", "ReceiveTime": "2024-01-01 12:00:00",
+}  # fmt: skip
+
+
+def test_the_documented_example_is_a_session_asked_and_a_final_receipt():
+    decoded = decode(response(answer(item(receipt=DELIVERED))))
+    asked, said = decoded.observations.to_pylist()
+    nothing = dict.fromkeys(REGISTERS.field("open").type.names)
+    assert asked == {
+        **dict.fromkeys(REGISTERS.names),
+        "session_no": "a",
+        "number": "",
+        "open": {
+            **nothing,
+            "asked_at": ASKED_AT, "rank": 5, "status": "pending", "submit_status": "success",
+        },
+        "finals_seen": [],
+        "first_asked_at": ASKED_AT,
+        "last_asked_at": ASKED_AT,
+    }  # fmt: skip
+    assert said == {
+        **dict.fromkeys(REGISTERS.names),
+        "session_no": "a",
+        "number": BOOK.recipient_id("13800138000"),
+        "phone": "+86138****00",
+        "country": "CN",
+        "operator": "China Mobile",
+        "number_type": "mobile",
+        "final": {
+            **nothing,
+            "asked_at": ASKED_AT,
+            "received_at": datetime(2024, 1, 1, 4, tzinfo=UTC),
+            "rank": 0,
+            "word": "delivered",
+            "status": "delivered",
+            "submit_status": "success",
+        },
+        "finals_seen": ["delivered"],
+    }
+    assert decoded.rejects.num_rows == 0
+
+
+@pytest.mark.parametrize("data", [{"Data": None}, {}, {"Data": []}])
+def test_an_answer_without_data_still_counts_as_asked(data):
+    decoded = decode(response({"RetCode": "0", **data}, ids=["a", "b"]))
+    assert [row["session_no"] for row in decoded.observations.to_pylist()] == ["a", "b"]
+    assert decoded.rejects.num_rows == 0
+
+
+@pytest.mark.parametrize("receipt", [None, {}, [], [{}], "", {"Phone": None, "Status": ""}])
+def test_a_receipt_that_says_nothing_is_none(receipt):
+    decoded = decode(response(answer(item(receipt=receipt))))
+    assert receipts(decoded) == []
+    assert decoded.rejects.num_rows == 0
+
+
+def test_a_missing_session_is_asked_and_pending_without_a_submit_status():
+    decoded = decode(response(answer(item("b")), ids=["a", "b"]))
+    assert [row["open"]["submit_status"] for row in decoded.observations.to_pylist()] == [
+        None,
+        "success",
+    ]
+
+
+def test_a_repeated_session_is_asked_once_and_all_its_receipts_count():
+    body = answer(item(receipt=DELIVERED, Status="t"), item(receipt=DELIVERED, Status="s"))
+    decoded = decode(response(body))
+    own = [row for row in decoded.observations.to_pylist() if row["first_asked_at"]]
+    assert [row["open"]["submit_status"] for row in own] == ["s"]
+    assert len(receipts(decoded)) == 2
+
+
+def test_an_array_gives_a_row_a_phone():
+    many = [{**DELIVERED, "Phone": f"138{n:08}"} for n in range(1000)]
+    decoded = decode(response(answer(item(receipt=many))))
+    assert len({row["number"] for row in receipts(decoded)}) == 1000
+
+
+def test_the_older_form_of_a_receipt_is_understood():
+    old = {
+        "Phone": "(86)13800138000", "ReceiptResult": "UNDELIV", "ReceiptCode": "MK:0001",
+        "ReceiptDesc": "空号", "ReceiptTime": 1704081600, "CostCount": 2, "UserId": "u",
+    }  # fmt: skip
+    (seen,) = receipts(decode(response(answer(item(ReceiptSet=[old])))))
+    assert seen["number"] == BOOK.recipient_id("13800138000")
+    assert (seen["status"], seen["word"], seen["code"]) == ("failed", "UNDELIV", "MK:0001")
+    assert (seen["description"], seen["segments"]) == ("空号", 2)
+    assert seen["received_at"] == datetime(2024, 1, 1, 4, tzinfo=UTC)
+
+
+def test_numbers_where_text_is_expected_are_kept_as_they_are_written():
+    body = (
+        b'{"Data":[{"SessionNo":17,"Status":0,"Receipt":{"Phone":13800138000,"Status":"fail",'
+        b'"ReceiptCode":1.50,"ReceiveTime":1704081600,"CostCount":"3"}}]}'
+    )
+    (seen,) = receipts(decode(response(body, ids=["17"])))
+    assert seen["number"] == BOOK.recipient_id("13800138000")
+    assert (seen["code"], seen["submit_status"], seen["segments"]) == ("1.50", "0", 3)
+    assert seen["received_at"] == datetime(2024, 1, 1, 4, tzinfo=UTC)
+
+
+def test_a_receipt_without_a_phone_is_a_row_of_the_session_itself():
+    seen = one_receipt({"Status": "delivered"})
+    assert (seen["number"], seen["phone"], seen["status"]) == ("", None, "delivered")
+
+
+@pytest.mark.parametrize("name", status.BUCKETS[:-1])
+def test_a_word_is_final_or_open_as_the_table_of_words_says(name):
+    word = status.WORDS.get(name, ("MK:0001",))[-1]
+    seen = one_receipt({"Phone": "13800138000", "Status": f" {word.upper()} "})
+    is_final = name in status.FINAL
+    assert (seen["final"] is not None, seen["open"] is not None) == (is_final, not is_final)
+    assert (seen["status"], seen["rank"]) == (name, status.rank(name))
+    assert seen["word"] == f" {word.upper()} "
+    assert seen["finals_seen"] == ([name] if is_final else [])
+
+
+NOON = datetime(2024, 1, 1, 4, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("2024-01-01 12:00:00", NOON),
+        (" 2024-01-01T12:00:00 ", NOON),
+        ("2024-01-01T12:00:00+08:00", NOON),
+        ("2024-01-01T04:00:00Z", NOON),
+        ("2024-01-01 12:00:00.250", NOON + timedelta(milliseconds=250)),
+        ("2024/1/1 12:00:00", NOON),
+        ("20240101120000", NOON),
+        ("1704081600", NOON),
+        ("1704081600000", NOON),
+        (1704081600.0, NOON),
+        ("", None),
+        ("0000-00-00 00:00:00", None),
+        ("2024-02-30 00:00:00", None),
+        ("2024-01-01 24:30:00", None),
+        ("1970-01-01 08:00:00", None),
+        ("0001-01-01T00:00:00+14:00", None),
+        ("yesterday", None),
+        ("9" * 400, None),
+        (True, None),
+        (None, None),
+    ],
+)
+def test_receive_time(text, expected):
+    receipt = {**DELIVERED, "ReceiveTime": text}
+    assert one_receipt(receipt)["received_at"] == expected
+    mixed = [response(answer(item(receipt=r))) for r in (DELIVERED, receipt, DELIVERED)]
+    assert [row["received_at"] for row in receipts(decode(*mixed))] == [NOON, expected, NOON]
+
+
+@pytest.mark.parametrize(
+    ("count", "expected"),
+    [(1704081600, NOON), (1704081600000, NOON), ("1704081600", NOON), (0, None), (-5, None),
+     (10**30, None), (1e999, None), ("soon", None), (None, None)],
+)  # fmt: skip
+def test_receipt_time(count, expected):
+    receipt = {"Phone": "1", "ReceiptResult": "fail", "ReceiptTime": count}
+    assert one_receipt({}, ReceiptSet=[receipt])["received_at"] == expected
+
+
+def test_an_hour_that_the_clock_shows_twice_or_never_is_a_time_all_the_same():
+    body = answer(
+        *(item(receipt={**DELIVERED, "ReceiveTime": f"2024-{day} 02:30:00"})
+          for day in ("03-31", "10-27"))
+    )  # fmt: skip
+    seen = [row["received_at"] for row in receipts(decode(response(body), zone="Europe/Berlin"))]
+    assert seen == [datetime(2024, 3, 31, 1, tzinfo=UTC), datetime(2024, 10, 27, 0, 30, tzinfo=UTC)]
+
+
+@pytest.mark.parametrize("segments", [-1, 2**31, 10**30, "x", 1.5])
+def test_segments_that_can_not_be_are_null_and_cost_nothing_else(segments):
+    assert one_receipt({**DELIVERED, "CostCount": segments})["segments"] is None
+
+
+BAD = [
+    (None, None), (7, None), ([], None), ({}, None), (item(None), None), (item("  "), None),
+    (item(["a"]), None), (item(receipt=7), "a"), (item(receipt=[7]), "a"),
+    (item(receipt={"Phone": {}}), "a"), (item(ReceiptSet=[[DELIVERED]]), "a"),
+    (item(Status={"x": 1}), "a"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("bad", "session"), BAD)
+def test_a_bad_item_costs_itself_alone(bad, session):
+    body = answer(item("b", DELIVERED), bad, item("c", DELIVERED))
+    decoded = decode(response(body, ids=["a", "b", "c"]))
+    assert [row["session_no"] for row in receipts(decoded)] == ["b", "c"]
+    (reject,) = decoded.rejects.to_pylist()
+    assert (reject["kind"], reject["session_no"], reject["state"]) == ("bad_item", session, "open")
+    assert json.loads(reject["body"]) == bad
+    assert reject["ids"] == ["a", "b", "c"]
+
+
+def test_the_good_receipts_of_a_bad_item_count():
+    decoded = decode(response(answer(item(receipt=[DELIVERED, "x", DELIVERED]))))
+    assert (len(receipts(decoded)), decoded.rejects.num_rows) == (2, 1)
+
+
+def test_data_that_is_no_list_is_a_bad_item():
+    decoded = decode(response({"RetCode": 0, "Data": "oops"}))
+    assert (decoded.observations.num_rows, decoded.rejects["kind"].to_pylist()) == (1, ["bad_item"])
+
+
+def test_a_session_nobody_asked_about_is_quarantined():
+    decoded = decode(response(answer(item("a", DELIVERED), item("A", DELIVERED))))
+    assert [row["session_no"] for row in receipts(decoded)] == ["a"]
+    (reject,) = decoded.rejects.to_pylist()
+    assert (reject["kind"], reject["session_no"]) == ("unasked_session", "A")
+
+
+def test_blanks_around_a_session_number_do_not_matter():
+    assert [row["session_no"] for row in receipts(decode(response(answer(item(" a\t", DELIVERED)))))
+    ] == ["a"]  # fmt: skip
+
+
+def test_a_refused_id_is_invalid_and_quarantined():
+    decoded = decode(
+        response({"RetCode": 215392}, ["x"], "refused", ret_code=215392, reason="Invalid [id]")
+    )
+    (row,) = decoded.observations.to_pylist()
+    assert (row["session_no"], row["number"], row["last_asked_at"]) == ("x", "", ASKED_AT)
+    said = row["open"]
+    assert (said["status"], said["rank"], said["word"]) == ("invalid", 7, None)
+    assert (said["code"], said["description"]) == ("215392", "Invalid [id]")
+    (reject,) = decoded.rejects.to_pylist()
+    assert (reject["kind"], reject["session_no"]) == ("refused_id", "x")
+
+
+def test_an_unreadable_answer_is_not_asked_and_its_beginning_is_kept():
+    decoded = decode(response(b"<html>" * 50_000, ["x"], "unreadable", reason="not JSON"))
+    assert decoded.observations.num_rows == 0
+    (reject,) = decoded.rejects.to_pylist()
+    assert (reject["kind"], reject["reason"]) == ("unreadable_answer", "not JSON")
+    assert len(reject["body"]) == 64 * 1024
+
+
+DAMAGED = {
+    "byte-order mark": b'\xef\xbb\xbf{"Data":[ITEM]}',
+    "not UTF-8": b'{"Message":"\xff\xfe","Data":[ITEM]}',
+    "lone surrogate": b'{"Message":"\\ud800","Data":[ITEM]}',
+    "NaN": b'{"Price":NaN,"Data":[ITEM]}',
+    "huge number": b'{"Price":' + b"9" * 6000 + b',"Data":[ITEM]}',
+    "infinite number": b'{"Price":1e999,"Data":[ITEM]}',
+    "repeated name": b'{"Data":[],"Data":[ITEM]}',
+    "raw line break in text": b'{"Message":"a\nb","Data":[ITEM]}',
+    "line breaks between": b'{\r\n"Data":\n[ITEM]\n}\n',
+    "unknown fields": b'{"Total":[[{}]],"Data":[ITEM]}',
+    "nested 200 deep": b'{"x":' + b"[" * 200 + b"]" * 200 + b',"Data":[ITEM]}',
+}
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_damage_elsewhere_in_the_answer_costs_no_receipt(name):
+    body = DAMAGED[name].replace(b"ITEM", json.dumps(item(receipt=DELIVERED)).encode())
+    decoded = decode(response(body))
+    assert [row["status"] for row in receipts(decoded)] == ["delivered"]
+    assert decoded.rejects.num_rows == 0
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"null", b"[]", b"7", b"{", b'{},"x":{}', b'{}{"Data":[]}', b"<html>",
+     b'{"x":' + b"[" * 300_000 + b"]" * 300_000 + b"}"],
+)  # fmt: skip
+def test_an_answer_that_is_no_object_is_quarantined_and_its_neighbours_are_not(body):
+    good = response(answer(item(receipt=DELIVERED)))
+    decoded = decode(good, response(body), *[good] * 5)
+    assert decoded.rejects["kind"].to_pylist() == ["unreadable_answer"]
+    assert (len(receipts(decoded)), decoded.observations.num_rows) == (6, 13)
+
+
+def test_no_phone_gets_into_a_reason():
+    for bad, _ in BAD:
+        (reject,) = decode(response(answer(bad))).rejects.to_pylist()
+        assert not any(character.isdigit() for character in reject["reason"])
+
+
+def test_nothing_in_gives_nothing_of_the_right_shape_out():
+    decoded = decode()
+    assert decoded.observations.schema == REGISTERS
+    assert decoded.rejects.schema == QUARANTINE
+    assert decoded.observations.num_rows == decoded.rejects.num_rows == 0
+
+
+def test_a_record_batch_and_a_slice_of_it_are_read_alike():
+    rows = [response(answer(item(s, DELIVERED)), [s]) for s in "abcdefgh"]
+    batch = pa.RecordBatch.from_pylist(rows, RESPONSES)
+    assert wire.decode(batch, BOOK, ZONE).observations.equals(decode(*rows).observations)
+    sliced = wire.decode(batch.slice(2, 5), BOOK, ZONE).observations
+    assert sliced.equals(decode(*rows[2:7]).observations)
+
+
+# --- Laws over made-up answers -----------------------------------------------------------------
+
+SESSIONS = ["a", "b", "c", "d", "e", "unasked", " a "]
+texts = st.sampled_from(
+    ["", "x", "13800138000", "delivered", "FAIL", "\u0000", "空号", "1704081600"]
+)
+odd = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | texts
+values = st.one_of(texts, texts, texts, odd)
+some_receipts = st.one_of(
+    st.just(DELIVERED),
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "Phone": values,
+            "Status": values,
+            "ReceiptResult": values,
+            "ReceiveTime": values | st.just("2024-01-01 12:00:00"),
+            "ReceiptTime": st.integers(-5, 2**40) | odd,
+            "ReceiptCode": values,
+            "ReceiptDesc": values,
+            "CostCount": st.integers(-5, 2**33) | odd,
+            "Other": values,
+        },
+    ),
+)
+rare = st.sampled_from([7, "x", [], [[]], {"Phone": []}, True])
+some_items = st.fixed_dictionaries(
+    {"SessionNo": st.sampled_from(SESSIONS)},
+    optional={
+        "Status": st.sampled_from(["success", "failed"]) | odd,
+        "Receipt": st.one_of(
+            some_receipts, st.lists(some_receipts | rare | st.none(), max_size=4), st.none(), rare
+        ),
+        "ReceiptSet": st.none() | st.lists(some_receipts | st.none(), max_size=4) | rare,
+    },
+)
+plain_items = st.builds(
+    item,
+    st.sampled_from(SESSIONS[:5]),
+    st.none() | st.just(DELIVERED) | st.just({}),
+    ReceiptSet=st.none() | st.lists(st.just({**DELIVERED, "ReceiptTime": 1704081600}), max_size=2),
+)
+bodies = st.one_of(
+    st.lists(plain_items, max_size=6),
+    st.lists(plain_items, max_size=6),
+    st.lists(some_items | st.none() | rare, max_size=6),
+    rare,
+).map(lambda data: json.dumps({"RetCode": 0, "Data": data}).encode())
+answers = st.lists(
+    st.tuples(bodies, st.lists(st.sampled_from(SESSIONS[:5]), max_size=5, unique=True)),
+    max_size=12,
+)
+
+
+def said_in(body):
+    """Count what an answer says: receipts with something in them, and entries."""
+    data = json.loads(body).get("Data")
+    entries = data if isinstance(data, list) else [data]
+    count = 0
+    for entry in entries:
+        if isinstance(entry, dict):
+            for listed in (entry.get("Receipt"), entry.get("ReceiptSet")):
+                count += len(listed) if isinstance(listed, list) else int(isinstance(listed, dict))
+    return count, len(entries)
+
+
+@settings(max_examples=100, deadline=None)
+@given(answers)
+def test_both_ways_of_reading_give_the_same(made):
+    numbered = [Answer(number, body, ids) for number, (body, ids) in enumerate(made)]
+    together, apart = read_block(numbered), joined([read_bodies(numbered)])
+    assert together.rejects == apart.rejects
+    assert together.items.equals(apart.items)
+    names = [name for name in together.receipts.column_names if name != "place"]
+    assert together.receipts.select(names).equals(apart.receipts.select(names))
+
+
+@settings(max_examples=100, deadline=None)
+@given(answers)
+def test_every_id_asked_is_one_row_and_every_entry_is_observed_or_rejected(made):
+    for body, ids in made:
+        decoded = decode(response(body, ids))
+        rows = decoded.observations.to_pylist()
+        own = [row["session_no"] for row in rows if row["first_asked_at"]]
+        assert own == ids
+        assert all((row["final"] is None) != (row["open"] is None) for row in rows)
+        receipt_count, entry_count = said_in(body)
+        assert len(rows) - len(own) <= receipt_count
+        assert decoded.rejects.num_rows <= entry_count
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.lists(st.just(DELIVERED) | rare, max_size=5), max_size=6))
+def test_no_receipt_is_lost(lists):
+    ids = [str(number) for number in range(len(lists))]
+    body = answer(*(item(s, receipt) for s, receipt in zip(ids, lists, strict=True)))
+    decoded = decode(response(body, ids))
+    assert len(receipts(decoded)) == sum(one == DELIVERED for many in lists for one in many)
+    has_bad = [any(one != DELIVERED for one in many) for many in lists]
+    with_bad = {session for session, is_bad in zip(ids, has_bad, strict=True) if is_bad}
+    assert set(decoded.rejects["session_no"].to_pylist()) == with_bad
+
+
+def as_set(decoded):
+    return sorted(map(repr, decoded.observations.to_pylist() + decoded.rejects.to_pylist()))
+
+
+@settings(max_examples=25, deadline=None)
+@given(answers, st.randoms(use_true_random=False))
+def test_the_same_answers_give_the_same_rows_in_any_order_and_any_company(made, rng):
+    rows = [response(body, ids) for body, ids in made]
+    whole = decode(*rows)
+    assert whole.observations.equals(decode(*rows).observations)
+    assert whole.rejects.equals(decode(*rows).rejects)
+    shuffled = rng.sample(rows, len(rows))
+    assert as_set(decode(*shuffled)) == as_set(whole)
+    alone = [decode(row) for row in rows]
+    assert sorted(line for one in alone for line in as_set(one)) == as_set(whole)
+
+
+# --- Fuzzing -----------------------------------------------------------------------------------
+
+REAL = [
+    json.dumps(answer(*(item(s, DELIVERED) for s in "abcde"))).encode(),
+    json.dumps(answer(item("a", [DELIVERED] * 3), item("b", {})), indent=1).encode(),
+    json.dumps(answer(item("a", ReceiptSet=[{"Phone": "1", "ReceiptTime": 1704081600}]))).encode(),
+]
+PIECES = [
+    b"{", b"}", b"[", b"]", b",", b'"', b"\\", b"\\u", b"null", b"\xff", b"\x00", b"\n", b"1e9",
+    b"\\ud800", b'"SessionNo":', b"NaN", b"-", b"9" * 30,
+]  # fmt: skip
+
+
+def mutated(rng):
+    body = bytearray(rng.choice(REAL))
+    for _ in range(rng.randrange(4)):
+        at = rng.randrange(len(body) + 1)
+        length = rng.choice([0, 1, 1, 5, 60])
+        body[at : at + length] = rng.choice([b"", rng.choice(PIECES), rng.randbytes(2)])
+    return bytes(body)
+
+
+def fuzz(seed, count):
+    rng = random.Random(seed)
+    for _ in range(count // 20):
+        made = [mutated(rng) if rng.random() < 0.9 else rng.randbytes(40) for _ in range(20)]
+        numbered = [Answer(number, body, list("abcde")) for number, body in enumerate(made)]
+        together, apart = read_block(numbered), joined([read_bodies(numbered)])
+        assert together.rejects == apart.rejects
+        names = [name for name in together.receipts.column_names if name != "place"]
+        assert together.receipts.select(names).equals(apart.receipts.select(names)), made
+        assert together.items.equals(apart.items), made
+        decoded = decode(*(response(body, "abcde") for body in made))
+        own = [row for row in decoded.observations["first_asked_at"].to_pylist() if row]
+        assert len(own) == 5 * len(made)
+
+
+def test_damaged_answers_never_crash_and_both_ways_agree():
+    fuzz("few", 2000)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("seed", range(10))
+def test_many_damaged_answers_never_crash_and_both_ways_agree(seed):
+    fuzz(seed, 10_000)

@@ -1,0 +1,92 @@
+"""Which sessions to ask about now, in what order, in what batches. Asks nothing itself."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from datetime import date, datetime, timedelta
+from itertools import islice
+
+import duckdb
+import pyarrow as pa
+
+from usms_pipeline import dataset, schema, scratch
+from usms_pipeline.collect import Batch
+from usms_pipeline.dataset import RECEIPTS, file_name
+from usms_pipeline.settings import Settings
+from usms_pipeline.storage import Store
+
+_MICROSECOND = timedelta(microseconds=1)
+_NEEDED = pa.schema(
+    [
+        ("session_no", schema.TEXT),
+        ("sent_at", schema.TIME),
+        ("last_asked_at", schema.TIME),
+        ("is_final", pa.bool_()),
+        ("is_closed", pa.bool_()),
+    ]
+)
+
+
+@dataclass
+class Due:
+    """The due sessions of some partitions: how many, since when, and the batches to ask."""
+
+    sessions: dict[date, int] = field(default_factory=dict)
+    oldest_unmet_at: datetime | None = None
+    _tables: dict[date, tuple[duckdb.DuckDBPyConnection, str]] = field(default_factory=dict)
+
+    def requests(self, batch_size: int) -> int:
+        """Count the requests needed when nothing goes wrong."""
+        return sum(-(-count // batch_size) for count in self.sessions.values())
+
+    def batches(self, batch_size: int) -> Iterator[Batch]:
+        """Stream the batches, the one with the oldest unmet polling time first.
+
+        Each has at most ``batch_size`` distinct sessions of one partition.
+        """
+        streams = [
+            _batches(con.cursor(), table, day, batch_size)
+            for day, (con, table) in self._tables.items()
+        ]
+        return (batch for _, _, batch in heapq.merge(*streams, key=lambda item: item[:2]))
+
+
+def find(
+    store: Store, settings: Settings, days: Iterable[date], now: datetime, stack: ExitStack
+) -> Due:
+    """Find what is due at ``now`` in the partitions; ``stack`` owns the scratch space."""
+    due = Due()
+    con = stack.enter_context(scratch.database())
+    offsets = [offset // _MICROSECOND for offset in settings.poll_offsets]
+    for day in days:
+        commit = dataset.read_commit(store, day)
+        if commit is None or not commit.awaited:
+            continue
+        con.register("receipts", store.dataset([file_name(RECEIPTS, day)], _NEEDED))
+        table = f"due_{day:%Y%m%d}"
+        query = f"CREATE TABLE {table} AS {scratch.sql('due')}"
+        con.execute(query, {"offsets": offsets, "now": now})
+        summary = f"SELECT count(*), min(unmet_at) FROM {table}"
+        [(count, oldest)] = con.execute(summary).fetchall()
+        if count:
+            due.sessions[day] = count
+            due.oldest_unmet_at = min(oldest, due.oldest_unmet_at or oldest)
+            due._tables[day] = (con, table)
+    return due
+
+
+def _batches(
+    con: duckdb.DuckDBPyConnection, table: str, day: date, batch_size: int
+) -> Iterator[tuple[datetime, date, Batch]]:
+    """Cut one partition's due sessions, in order, into batches."""
+    reader = con.sql(f"SELECT * FROM {table} ORDER BY unmet_at, session_no")
+    rows = (
+        row
+        for chunk in reader.to_arrow_reader(10_000)
+        for row in zip(*(column.to_pylist() for column in chunk.columns), strict=True)
+    )
+    while part := list(islice(rows, batch_size)):
+        yield part[0][1], day, Batch(day, tuple(session for session, _ in part))

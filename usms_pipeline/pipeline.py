@@ -1,0 +1,401 @@
+"""The steps in order, without an orchestrator: the command line and Dagster both call these.
+
+Each step can be repeated at any time: it finds in the data directory what is still to do.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from datetime import UTC, date, datetime, timedelta
+from functools import cached_property
+from typing import Any, Final
+
+from usms_pipeline import (
+    dataset,
+    due,
+    fold,
+    forget,
+    quarantine,
+    retention,
+    sessions,
+    source,
+    warehouse,
+)
+from usms_pipeline.collect import Answer, Batch, CollectStats, collect
+from usms_pipeline.dataset import SESSIONS, Window
+from usms_pipeline.errors import Busy, CredentialsRefused, ServiceDown
+from usms_pipeline.fold import ReceiptsReport
+from usms_pipeline.phones import PhoneBook, load_key
+from usms_pipeline.responses import ResponsesWriter
+from usms_pipeline.sessions import SessionsReport
+from usms_pipeline.settings import Settings
+from usms_pipeline.storage import Store
+from usms_pipeline.warehouse import WarehouseReport
+
+REFRESH_EVERY: Final = timedelta(minutes=15)
+"""How often a refresh is meant to run; a plan that takes longer can't keep up."""
+_PACE_FILE: Final = "pace.json"
+_ASSUMED_REQUESTS_PER_SECOND: Final = 5.0
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a step is: ``phase`` is its name, ``total`` None where it isn't known."""
+
+    phase: str
+    done: int
+    total: int | None = None
+    stats: CollectStats | None = None
+
+
+OnProgress = Callable[[Progress], None]
+
+
+@dataclass
+class ResponsesReport:
+    """What asking gave: the client's figures and how many sessions were due, by partition."""
+
+    stats: CollectStats
+    due_sessions: dict[date, int] = field(default_factory=dict)
+    locked: list[date] = field(default_factory=list)
+    seconds: float = 0.0
+
+    @property
+    def warnings(self) -> list[str]:
+        """Give what a person should look at, in sentences."""
+        found = [f"{count:,} × {problem}" for problem, count in self.stats.problems.items()]
+        if self.stats.ids_refused:
+            found.append(
+                f"{self.stats.ids_refused:,} session numbers were refused by the service and count "
+                "as invalid: see `usms quarantine list`."
+            )
+        return found
+
+
+@dataclass
+class RunReport:
+    """What a whole run gave. ``fell_short``: something was asked for and not got."""
+
+    sessions: SessionsReport
+    responses: ResponsesReport
+    receipts: ReceiptsReport
+    warehouse: WarehouseReport
+
+    @property
+    def warnings(self) -> list[str]:
+        """Give what a person should look at, in sentences."""
+        locked = sorted({*self.sessions.locked, *self.responses.locked, *self.receipts.locked})
+        held = ", ".join(map(str, locked))
+        return [
+            *([f"another run holds {held}: left to it."] if locked else []),
+            *self.sessions.warnings,
+            *self.responses.warnings,
+            *self.receipts.warnings,
+        ]
+
+    @property
+    def fell_short(self) -> bool:
+        """Tell whether some sessions could not be asked about; they stay due."""
+        return self.responses.stats.ids_given_up > 0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run would ask now. ``pace`` is in requests a second: the last settled, or assumed."""
+
+    due_sessions: dict[date, int]
+    requests: int
+    pace: float
+    is_pace_known: bool
+    oldest_unmet_at: datetime | None
+    behind_seconds: float
+
+    @property
+    def seconds_at_pace(self) -> float:
+        """Give how long the requests take at the pace."""
+        return self.requests / self.pace
+
+    @property
+    def can_keep_up(self) -> bool:
+        """Tell whether what is due now is asked before the next refresh."""
+        return self.seconds_at_pace <= REFRESH_EVERY.total_seconds()
+
+
+def utc_now() -> datetime:
+    """Give the time, aware, in UTC."""
+    return datetime.now(UTC)
+
+
+class Pipeline:
+    """One account's pipeline: its settings, its data directory, a clock and a transport."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        clock: Callable[[], datetime] = utc_now,
+        transport: Any = None,
+        on_progress: OnProgress | None = None,
+    ) -> None:
+        self.settings = settings
+        self.store = Store(settings.data_dir)
+        self.clock = clock
+        self.transport = transport
+        self._tell = on_progress or (lambda progress: None)
+
+    @cached_property
+    def book(self) -> PhoneBook:
+        """Give what hashes and describes phone numbers; makes the key at its first use."""
+        key = load_key(self.settings)
+        return PhoneBook(key, self.settings.default_region, self.settings.phones)
+
+    # -- which partitions ---------------------------------------------------------------------
+
+    def open_window(self) -> Window:
+        """Give the partitions whose source rows every run reads again."""
+        today = self.clock().astimezone(self.settings.zone).date()
+        first = today - timedelta(days=self.settings.source_lookback_days)
+        return Window(min(max(first, self.settings.start_date), today), today)
+
+    def everything(self) -> Window:
+        """Give all partitions, from the start date to today."""
+        today = self.clock().astimezone(self.settings.zone).date()
+        return Window(min(self.settings.start_date, today), today)
+
+    def dates(self, window: Window) -> list[date]:
+        """List the partitions to work on: those in the window, and older ones still awaited.
+
+        The older ones are added only where the window reaches to today.
+        """
+        stored = dataset.days(self.store, SESSIONS)
+        within = [day for day in stored if day in window]
+        if window.last < self.open_window().last:
+            return within
+        older = [day for day in stored if day < window.first and self._is_awaited(day)]
+        return [*older, *within]
+
+    def _is_awaited(self, day: date) -> bool:
+        commit = dataset.read_commit(self.store, day)
+        return commit is None or commit.awaited > 0
+
+    # -- the steps ----------------------------------------------------------------------------
+
+    def load_sessions(self, window: Window) -> SessionsReport:
+        """Read the source's rows of a window into the partitions' sessions."""
+        zone = self.settings.zone
+        start = dataset.day_start(window.first, zone) - sessions.MARGIN
+        end = dataset.day_start(window.last + timedelta(days=1), zone) + sessions.MARGIN
+        batches = self._counted(source.read(self.settings, start, end))
+        return sessions.load(self.store, self.settings, window, batches, self.book)
+
+    def _counted(self, batches: Iterable[Any]) -> Iterator[Any]:
+        rows = 0
+        for batch in batches:
+            rows += batch.num_rows
+            self._tell(Progress("sessions", rows))
+            yield batch
+
+    def ask(self, days: Iterable[date]) -> ResponsesReport:
+        """Ask the service about every due session of the partitions; answers land on disk.
+
+        Raises ``CredentialsRefused`` or ``ServiceDown`` once what landed is on disk.
+        """
+        with ExitStack() as stack:
+            held, locked = self._hold(days, stack)
+            found = due.find(self.store, self.settings, held, self.clock(), stack)
+            report = self._collect(
+                found.batches(self.settings.batch_size), sum(found.sessions.values())
+            )
+        report.due_sessions, report.locked = found.sessions, locked
+        return report
+
+    def _hold(self, days: Iterable[date], stack: ExitStack) -> tuple[list[date], list[date]]:
+        held: list[date] = []
+        locked: list[date] = []
+        for day in days:
+            got = stack.enter_context(self.store.lock(f"sent_date={day}"))
+            (held if got else locked).append(day)
+        return held, locked
+
+    def _collect(self, batches: Iterator[Batch], total: int) -> ResponsesReport:
+        begun = time.monotonic()
+
+        def tell(stats: CollectStats) -> None:
+            self._tell(Progress("responses", stats.ids_answered, total, stats))
+
+        forgotten = forget.read(self.store)
+
+        with ResponsesWriter(self.store, self.clock) as writer:
+
+            def land(day: date, answer: Answer) -> None:
+                if forgotten:
+                    body = forget.scrub(answer.body, forgotten, self.book)
+                    answer = replace(answer, body=body)
+                writer.add(day, answer)
+
+            stats = collect(
+                batches,
+                land,
+                self.settings,
+                clock=self.clock,
+                transport=self.transport,
+                start_pace=self._settled_pace(),
+                on_progress=tell,
+            )
+        self._keep_pace(stats.pace)
+        return ResponsesReport(stats, seconds=time.monotonic() - begun)
+
+    def fold(self, days: Iterable[date]) -> ReceiptsReport:
+        """Bring the partitions' receipts up to date with their sessions and answers."""
+        return self._fold(days, is_anew=False)
+
+    def rebuild(self, days: Iterable[date] | None = None) -> ReceiptsReport:
+        """Make receipts anew from the raw answers; of all partitions when none are named."""
+        return self._fold(dataset.days(self.store, SESSIONS) if days is None else days, True)
+
+    def _fold(self, days: Iterable[date], is_anew: bool) -> ReceiptsReport:
+        wanted, whole = list(days), ReceiptsReport()
+        for done, day in enumerate(wanted):
+            self._tell(Progress("receipts", done, len(wanted)))
+            part = fold.fold(self.store, self.settings, self.book, [day], is_anew=is_anew)
+            whole.partitions |= part.partitions
+            whole.locked += part.locked
+            whole.seconds += part.seconds
+        return whole
+
+    def publish(self) -> WarehouseReport:
+        """Publish the warehouse from the dataset, where a partition changed."""
+        self._tell(Progress("warehouse", 0))
+        return warehouse.reconcile(self.store, self.settings)
+
+    def purge(self) -> list[date]:
+        """Delete raw answers whose retention is over; names the partitions."""
+        return retention.purge(self.store, self.settings, self.book.fingerprint, self.clock())
+
+    def run(self, window: Window | None = None) -> RunReport:
+        """Do every step for a window, or for the open one.
+
+        What landed before the service refused or failed is folded and published, then the error
+        is raised.
+        """
+        window = window or self.open_window()
+        loaded = self.load_sessions(window)
+        days = self.dates(window)
+        self.fold(days)
+        try:
+            asked = self.ask(days)
+        except (CredentialsRefused, ServiceDown):
+            self.fold(days)
+            self.publish()
+            raise
+        folded = self.fold(days)
+        published = self.publish()
+        self.purge()
+        return RunReport(loaded, asked, folded, published)
+
+    # -- looking and mending ------------------------------------------------------------------
+
+    def plan(self, window: Window | None = None) -> Plan:
+        """Say what a run would ask; reads the source, asks nothing of the service."""
+        window = window or self.open_window()
+        self.load_sessions(window)
+        days = self.dates(window)
+        self.fold(days)
+        now, pace = self.clock(), self._settled_pace()
+        with ExitStack() as stack:
+            found = due.find(self.store, self.settings, days, now, stack)
+        ceiling = self.settings.max_requests_per_second
+        likely = pace or _ASSUMED_REQUESTS_PER_SECOND
+        oldest = found.oldest_unmet_at
+        return Plan(
+            due_sessions=found.sessions,
+            requests=found.requests(self.settings.batch_size),
+            pace=min(likely, ceiling) if ceiling else likely,
+            is_pace_known=pace is not None,
+            oldest_unmet_at=oldest,
+            behind_seconds=(now - oldest).total_seconds() if oldest else 0.0,
+        )
+
+    def conservation(self, days: Iterable[date]) -> list[str]:
+        """Check that every recipient announced is in exactly one bucket; gives what is amiss."""
+        return fold.conservation(self.store, days)
+
+    def replay(self, ids: Iterable[str] | None = None) -> int:
+        """Try quarantined entries again (all open ones without ``ids``); gives how many.
+
+        A refused session number is asked about again; anything else is decoded again.
+        """
+        chosen = [
+            entry for entry in quarantine.entries(self.store) if ids is None or entry.id in set(ids)
+        ]
+        refused = [entry for entry in chosen if entry.kind == quarantine.REFUSED]
+        with ExitStack() as stack:
+            held, _ = self._hold(sorted({entry.sent_date for entry in refused}), stack)
+            again = [entry for entry in refused if entry.sent_date in held]
+            self._collect(_batches(again, self.settings.batch_size), len(again))
+        quarantine.mark(
+            self.store, [e.id for e in again], quarantine.REPLAYED, self.book.fingerprint
+        )
+        undecoded = [entry for entry in chosen if entry.kind != quarantine.REFUSED]
+        quarantine.drop(self.store, [e.id for e in undecoded], self.book.fingerprint)
+        self.fold(sorted({entry.sent_date for entry in again}))
+        self.rebuild(sorted({entry.sent_date for entry in undecoded}))
+        self.publish()
+        return len(again) + len(undecoded)
+
+    def dismiss(self, ids: Iterable[str] | None = None) -> int:
+        """Set quarantined entries aside for good (all open ones without ``ids``)."""
+        chosen = [entry.id for entry in quarantine.entries(self.store)] if ids is None else ids
+        return quarantine.mark(self.store, chosen, quarantine.DISMISSED, self.book.fingerprint)
+
+    def forget(self, phones: Iterable[str] = (), numbers: Iterable[str] = ()) -> list[date]:
+        """Erase phones and session numbers everywhere, for good; names the partitions changed.
+
+        A session of which a forgotten phone is the only recipient is forgotten with it. Raises
+        ``Busy`` when another process works on a partition.
+        """
+        phones = list(phones)
+        recipients = {self.book.recipient_id(phone) for phone in phones}
+        lone = forget.lone_sessions(self.store, recipients)
+        forgotten = forget.Forgotten(frozenset(recipients), frozenset({*numbers, *lone}))
+        forget.bury(self.store, forgotten)
+        changed = []
+        for day in dataset.days(self.store, SESSIONS):
+            with self.store.lock(f"sent_date={day}") as held:
+                if not held:
+                    raise Busy(
+                        f"Another run works on {day}. What was erased so far stays erased; run "
+                        "the same `usms forget` again when it has ended."
+                    )
+                if forget.erase(self.store, day, forgotten, phones, self.book):
+                    changed.append(day)
+        self.rebuild(changed)
+        warehouse.reconcile(self.store, self.settings, is_anew=True)
+        return changed
+
+    # -- the pace, kept between runs ------------------------------------------------------------
+
+    def _settled_pace(self) -> float | None:
+        return self.store.read_json(_PACE_FILE).get("requests_per_second")
+
+    def _keep_pace(self, pace: float | None) -> None:
+        if pace is not None:
+            with self.store.replacing(_PACE_FILE) as path:
+                path.write_text(json.dumps({"requests_per_second": pace}))
+
+
+def _batches(entries: list[quarantine.Entry], size: int) -> Iterator[Batch]:
+    """Cut refused entries into batches, none over two partitions."""
+    for day in sorted({entry.sent_date for entry in entries}):
+        ids = sorted({e.session_no for e in entries if e.sent_date == day and e.session_no})
+        for begin in range(0, len(ids), size):
+            yield Batch(day, tuple(ids[begin : begin + size]))
+
+
+def stored_days(store: Store) -> list[date]:
+    """List the partitions that there are, ascending."""
+    return dataset.days(store, SESSIONS)

@@ -1,0 +1,52 @@
+"""Deleting raw answers when their time is over; the registers are kept, and the commit says so."""
+
+from __future__ import annotations
+
+import dataclasses
+from datetime import UTC, date, datetime, timedelta
+
+from usms_pipeline import dataset, quarantine
+from usms_pipeline.dataset import RECEIPTS, RESPONSES, Commit, file_name
+from usms_pipeline.settings import Settings
+from usms_pipeline.storage import Store
+
+
+def purge(store: Store, settings: Settings, fingerprint: str, now: datetime) -> list[date]:
+    """Delete raw answers of partitions settled for longer than the retention; names these.
+
+    Kept are answers not folded yet, and those of a partition with open quarantine entries.
+    """
+    oldest = now - timedelta(days=settings.raw_retention_days)
+    purged = []
+    for day in dataset.days(store, RESPONSES):
+        names = store.names(f"{RESPONSES}/sent_date={day}")
+        with store.lock(f"sent_date={day}") as held:
+            commit = dataset.read_commit(store, day, fingerprint) if held else None
+            if commit and _is_over(store, day, commit, names, oldest):
+                _mark_purged(store, day, commit, fingerprint)
+                for name in names:
+                    store.delete(name)
+                purged.append(day)
+    return purged
+
+
+def _is_over(store: Store, day: date, commit: Commit, names: list[str], oldest: datetime) -> bool:
+    files = [name.rsplit("/", 1)[1] for name in names]
+    return (
+        not commit.awaited
+        and commit.folded.issuperset(files)
+        and max(map(landed_at, files)) < oldest
+        and not quarantine.open_count(store, day)
+    )
+
+
+def landed_at(file: str) -> datetime:
+    """Read from its name when a response file was written."""
+    return datetime.strptime(file.split("-", 1)[0], "%Y%m%dT%H%M%S.%f").replace(tzinfo=UTC)
+
+
+def _mark_purged(store: Store, day: date, commit: Commit, fingerprint: str) -> None:
+    """Commit anew, with the same rows: a rebuild starts from the registers from now on."""
+    name = file_name(RECEIPTS, day)
+    marked = dataclasses.replace(commit, is_purged=True, folded=frozenset())
+    store.write(name, store.read(name), marked.metadata(fingerprint))

@@ -1,0 +1,23 @@
+-- What is known of each (session, number): the join of what was known and what was just observed.
+-- Grain: (session_no, number); number '' is the session itself.
+-- Every aggregate is associative, commutative and idempotent, so the order and the number of
+-- repetitions of the answers do not matter. min() and max() of a struct compare field by field,
+-- NULL last: that order is the tie-break (asked_at, received_at, rank, code, word, …).
+SELECT
+    session_no,
+    number,
+    min(phone) AS phone,
+    min(country) AS country,
+    min("operator") AS "operator",
+    min(number_type) AS number_type,
+    min(final) AS final,
+    max("open") AS "open",
+    list_sort(list_distinct(flatten(list(finals_seen)))) AS finals_seen,
+    min(first_asked_at) AS first_asked_at,
+    max(last_asked_at) AS last_asked_at
+FROM (
+    SELECT * FROM known_registers
+    UNION ALL BY NAME
+    SELECT * FROM observations
+)
+GROUP BY session_no, number

@@ -1,0 +1,170 @@
+"""Stored answers to observations and rejects: one function, the same rows for the same answers."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from usms_pipeline.phones import PhoneBook
+from usms_pipeline.schema import QUARANTINE, REGISTERS, RESPONSES
+from usms_pipeline.wire.blocks import Answer, read_block
+from usms_pipeline.wire.bodies import MOST_BYTES_KEPT
+from usms_pipeline.wire.parts import REFUSED_ID, UNREADABLE_ANSWER, Parts, Reject
+from usms_pipeline.wire.rows import receipt_rows, session_rows
+
+_BLOCK_ANSWERS: Final = 500
+_BLOCK_BYTES: Final = 32 * 2**20
+
+
+class Decoded(NamedTuple):
+    """What answers say, as ``schema.REGISTERS``, and what is no use, as ``schema.QUARANTINE``."""
+
+    observations: pa.Table
+    rejects: pa.Table
+
+
+def decode(responses: pa.RecordBatch | pa.Table, book: PhoneBook, receipt_zone: str) -> Decoded:
+    """Read answers (``schema.RESPONSES``) into observations. Never raises for what they hold.
+
+    Every id of an 'ok' answer gives one row with number ``''`` that says it was asked, every
+    receipt a row of its own; a lone id that was refused is ``invalid``. ``receipt_zone`` (an IANA
+    name) is the zone of times that have none. A session is matched to the ids asked as it is, or
+    else without blanks around it; upper and lower case differ.
+    """
+    rows = responses if isinstance(responses, pa.Table) else pa.Table.from_batches([responses])
+    rows = rows.select(RESPONSES.names).combine_chunks()
+    verdicts = rows["verdict"].to_pylist()
+    ids = [list(dict.fromkeys(asked or ())) for asked in rows["ids"].to_pylist()]
+    tables: list[pa.Table] = []
+    rejects: list[Reject] = []
+    for answers in _blocks(rows, ids, verdicts):
+        parts = read_block(answers)
+        tables += _observed(parts, answers, rows["asked_at"], book, receipt_zone)
+        rejects += parts.rejects
+    refused = [number for number, verdict in enumerate(verdicts) if verdict == "refused"]
+    tables += _refused(rows, ids, refused)
+    rejects += _useless(rows, ids, verdicts)
+    observations = pa.concat_tables([REGISTERS.empty_table(), *tables]).combine_chunks()
+    return Decoded(observations, _quarantined(rejects, rows))
+
+
+def entry_id(kind: str, session_no: str | None, asked_at: datetime, body: bytes) -> str:
+    """Name a quarantined entry by what it holds: 16 hex digits, the same each time."""
+    digest = hashlib.sha256()
+    for part in (kind, session_no or "", asked_at.isoformat()):
+        text = part.encode("utf-8", "surrogatepass")
+        digest.update(b"%d:%b" % (len(text), text))
+    digest.update(body)
+    return digest.hexdigest()[:16]
+
+
+def _blocks(
+    rows: pa.Table, ids: list[list[str]], verdicts: list[str | None]
+) -> Iterator[list[Answer]]:
+    """Give the 'ok' answers in blocks of bounded size."""
+    block: list[Answer] = []
+    size = 0
+    for number, body in enumerate(rows["body"]):
+        if verdicts[number] != "ok":
+            continue
+        block.append(Answer(number, body.as_py() or b"", ids[number]))
+        size += len(block[-1].body)
+        if len(block) >= _BLOCK_ANSWERS or size >= _BLOCK_BYTES:
+            yield block
+            block, size = [], 0
+    if block:
+        yield block
+
+
+def _observed(
+    parts: Parts, answers: list[Answer], asked_at: pa.ChunkedArray, book: PhoneBook, zone: str
+) -> list[pa.Table]:
+    counts = [len(answer.ids) for answer in answers]
+    numbers = np.repeat([answer.response for answer in answers], counts).astype(np.int32)
+    responses = pa.array(numbers)
+    sessions = pa.array([session for answer in answers for session in answer.ids], pa.string())
+    submit_status = _submit_status(parts.items, responses, sessions)
+    when = _at(asked_at, responses)
+    tables = [session_rows(sessions, when, submit_status, "pending")]
+    if parts.receipts.num_rows:
+        when = _at(asked_at, parts.receipts["response"])
+        tables.append(receipt_rows(parts.receipts, when, book, zone))
+    return tables
+
+
+def _submit_status(items: pa.Table, responses: pa.Array, sessions: pa.Array) -> pa.Array:
+    """Give every session's own status word, the least of several; null where there is none."""
+    said, of = items["submit_status"], (items["response"], items["session_no"])
+    if of[0].equals(pa.chunked_array([responses])) and of[1].equals(pa.chunked_array([sessions])):
+        return said.combine_chunks()
+    least: dict[tuple[int, str], str] = {}
+    for *key, word in zip(*(column.to_pylist() for column in (*of, said)), strict=True):
+        if word is not None:
+            session = (key[0], key[1])
+            least[session] = min(least.get(session, word), word)
+    asked = zip(responses.to_pylist(), sessions.to_pylist(), strict=True)
+    return pa.array([least.get(session) for session in asked], pa.string())
+
+
+def _refused(rows: pa.Table, ids: list[list[str]], refused: list[int]) -> list[pa.Table]:
+    """Give ids that the service refuses: asked, answered, and ``invalid``."""
+    counts = [len(ids[number]) for number in refused]
+    if not sum(counts):
+        return []
+    responses = pa.array(np.repeat(refused, counts).astype(np.int32))
+    sessions = pa.array([session for number in refused for session in ids[number]], pa.string())
+    return [
+        session_rows(
+            sessions,
+            _at(rows["asked_at"], responses),
+            pa.nulls(len(sessions), pa.string()),
+            "invalid",
+            code=_at(rows["ret_code"], responses).cast(pa.string()),
+            description=_at(rows["reason"], responses),
+        )
+    ]
+
+
+def _useless(rows: pa.Table, ids: list[list[str]], verdicts: list[str | None]) -> Iterator[Reject]:
+    """Give the answers that were found useless when they came: refused ids, unreadable bodies."""
+    for number, verdict in enumerate(verdicts):
+        if verdict == "ok":
+            continue
+        body = (rows["body"][number].as_py() or b"")[:MOST_BYTES_KEPT]
+        reason = rows["reason"][number].as_py()
+        if verdict == "refused":
+            for session in ids[number]:
+                words = reason or "the service refuses this session number"
+                yield Reject(number, REFUSED_ID, words, session, body)
+        else:
+            words = reason or "the answer can't be read"
+            yield Reject(number, UNREADABLE_ANSWER, words, None, body)
+
+
+def _quarantined(rejects: list[Reject], rows: pa.Table) -> pa.Table:
+    return pa.Table.from_pylist([_entry(reject, rows) for reject in rejects], QUARANTINE)
+
+
+def _entry(reject: Reject, rows: pa.Table) -> dict[str, Any]:
+    response = {
+        name: rows[name][reject.response].as_py() for name in ("ids", "asked_at", "http_status")
+    }
+    return {
+        **response,
+        "id": entry_id(reject.kind, reject.session_no, response["asked_at"], reject.body),
+        "kind": reject.kind,
+        "reason": reject.reason,
+        "session_no": reject.session_no,
+        "body": reject.body,
+        "state": "open",
+    }
+
+
+def _at(column: pa.ChunkedArray, places: pa.Array | pa.ChunkedArray) -> pa.Array:
+    taken = column.take(places)
+    return taken.combine_chunks() if isinstance(taken, pa.ChunkedArray) else taken

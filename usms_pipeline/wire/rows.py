@@ -1,0 +1,114 @@
+"""What was read of answers to observations in the shape of the fold's registers. No JSON here."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from usms_pipeline import status
+from usms_pipeline.phones import PhoneBook
+from usms_pipeline.schema import REGISTERS
+from usms_pipeline.wire.times import received_at
+
+_OBSERVED: Final = REGISTERS.field("final").type
+_RANKS: Final = pa.array([meaning.rank for meaning in status.STATUSES], pa.int8())
+_BUCKETS: Final = pa.array(status.BUCKETS, pa.string())
+
+
+def session_rows(
+    sessions: pa.Array,
+    asked_at: pa.Array,
+    submit_status: pa.Array,
+    bucket: str,
+    code: pa.Array | None = None,
+    description: pa.Array | None = None,
+) -> pa.Table:
+    """Give one row a session asked: number ``''``, open, in one bucket (pending or invalid)."""
+    count = len(sessions)
+    observed = _observed(
+        asked_at=asked_at,
+        status=pa.repeat(pa.scalar(bucket), count),
+        submit_status=submit_status,
+        code=code,
+        description=description,
+    )
+    return _registers(
+        count,
+        session_no=sessions,
+        number=pa.repeat(pa.scalar(""), count),
+        open=observed,
+        finals_seen=_lists(observed.field("status"), pa.repeat(pa.scalar(False), count)),
+        first_asked_at=asked_at,
+        last_asked_at=asked_at,
+    )
+
+
+def receipt_rows(receipts: pa.Table, asked_at: pa.Array, book: PhoneBook, zone: str) -> pa.Table:
+    """Give one row a receipt: ``final`` where its word is an outcome, else ``open``.
+
+    ``receipts`` is of ``parts.RECEIPTS``, ``asked_at`` the time of each one's answer.
+    """
+    column = {name: _whole(receipts[name]) for name in receipts.column_names}
+    said = book.describe(column["phone"])
+    canonical = status.canonical_array(column["word"])
+    is_final = pc.is_in(canonical, value_set=pa.array(status.FINAL, pa.string()))
+    observed = {
+        "asked_at": asked_at,
+        "received_at": received_at(column["time"], column["epoch"], zone),
+        "code": column["code"],
+        "word": column["word"],
+        "status": canonical,
+        "description": column["description"],
+        "submit_status": column["submit_status"],
+        "segments": _segments(column["segments"]),
+    }
+    described = {name: pc.struct_field(said, name) for name in said.type.names}
+    number = pc.fill_null(described.pop("recipient"), "")
+    return _registers(
+        receipts.num_rows,
+        session_no=column["session_no"],
+        number=number,
+        **described,
+        final=_observed(mask=pc.invert(is_final), **observed),
+        open=_observed(mask=is_final, **observed),
+        finals_seen=_lists(canonical, is_final),
+    )
+
+
+def _observed(mask: pa.Array | None = None, **columns: pa.Array | None) -> pa.StructArray:
+    named = {name: column for name, column in columns.items() if column is not None}
+    count = len(named["status"])
+    named["rank"] = _RANKS.take(pc.index_in(named["status"], value_set=_BUCKETS))
+    arrays = [
+        named[field.name].cast(field.type) if field.name in named else pa.nulls(count, field.type)
+        for field in _OBSERVED
+    ]
+    return pa.StructArray.from_arrays(arrays, fields=list(_OBSERVED), mask=mask)
+
+
+def _registers(count: int, **columns: pa.Array) -> pa.Table:
+    return pa.Table.from_arrays(
+        [
+            columns[field.name] if field.name in columns else pa.nulls(count, field.type)
+            for field in REGISTERS
+        ],
+        schema=REGISTERS,
+    )
+
+
+def _lists(values: pa.Array, is_kept: pa.Array) -> pa.ListArray:
+    """Give each kept value as a list of one, and an empty list for the others."""
+    ends = pc.cumulative_sum(is_kept.cast(pa.int32()))
+    offsets = pa.concat_arrays([pa.array([0], pa.int32()), ends])
+    return pa.ListArray.from_arrays(offsets, values.filter(is_kept))
+
+
+def _segments(counts: pa.Array) -> pa.Array:
+    is_usable = pc.and_(pc.greater_equal(counts, 0), pc.less(counts, 2**31))
+    return pc.if_else(is_usable, counts, pa.scalar(None, pa.int64())).cast(pa.int32())
+
+
+def _whole(column: pa.ChunkedArray) -> pa.Array:
+    return column.combine_chunks()
