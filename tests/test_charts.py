@@ -1,0 +1,344 @@
+"""The charts: what they say in their headlines, what they draw, that they need nobody's help."""
+
+from __future__ import annotations
+
+import doctest
+import re
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import date, datetime, timedelta
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+from xml.etree import ElementTree
+from zoneinfo import ZoneInfo
+
+import pyarrow as pa
+import pytest
+
+from tests.made_receipts import HARM, NOW, five_days, opened
+from usms_pipeline import charts, wording
+from usms_pipeline.charts import groups as bars
+
+DAY = date(2026, 11, 18)
+WIDTHS = (charts.WIDTH, charts.NARROW)
+
+
+def cohort(
+    messages: int = 100, delivered: int = 90, failed: int = 5, awaited: int = 0
+) -> dict[str, Any]:
+    """The figures of one group, as the warehouse gives them."""
+    known = delivered + failed
+    return {
+        "messages": messages,
+        "delivered": delivered,
+        "failed": failed,
+        "rejected": 0,
+        "expired": 0,
+        "awaited": awaited,
+        "delivery_rate": delivered / known if known else None,
+        "delivery_rate_low": delivered / messages if messages else None,
+        "delivery_rate_high": 1 - failed / messages if messages else None,
+    }
+
+
+def days(*cohorts: dict[str, Any]) -> pa.Table:
+    return pa.Table.from_pylist(
+        [{"sent_date": DAY + timedelta(days=n), **one} for n, one in enumerate(cohorts)]
+    )
+
+
+def groups(**cohorts: dict[str, Any]) -> pa.Table:
+    return pa.Table.from_pylist([{"country": name, **one} for name, one in cohorts.items()])
+
+
+def drawn_rows(chart: charts.Chart) -> list[dict[str, Any]]:
+    """Every row of data that a chart holds."""
+    return [row for rows in chart.to_dict()["datasets"].values() for row in rows]
+
+
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, pa.Table]]:
+    """The tables of a published warehouse, by view."""
+    with opened(tmp_path_factory.mktemp("data"), five_days()) as con:
+        views = ("delivery_rate_daily", "delivery_rate_hourly", "delivery_rate_by_operator",
+                 "delivery_rate_by('template')", "failures", "delivery_curve()")  # fmt: skip
+        yield {view: con.sql(f"FROM {view}").to_arrow_table() for view in views}
+
+
+@pytest.fixture(scope="module", params=WIDTHS)
+def every_chart(tables: dict[str, pa.Table], request: pytest.FixtureRequest) -> list[charts.Chart]:
+    width = request.param
+    hourly = tables["delivery_rate_hourly"]
+    return [
+        charts.rate_over_time(tables["delivery_rate_daily"], width=width),
+        charts.rate_over_time(hourly, "sent_hour", ZoneInfo("Asia/Shanghai"), width),
+        charts.rate_by(tables["delivery_rate_by_operator"], "operator", width=width),
+        charts.rate_by(tables["delivery_rate_by('template')"], "template", width=width),
+        charts.failures_by_reason(tables["failures"], width),
+        charts.delivery_curve(tables["delivery_curve()"], width),
+    ]
+
+
+def test_every_chart_of_the_warehouse_becomes_a_png(every_chart: list[charts.Chart]) -> None:
+    for chart in every_chart:
+        image = charts.png(chart, scale=1)
+        assert image.startswith(b"\x89PNG")
+        assert int.from_bytes(image[16:20]) >= charts.NARROW - 60
+
+
+@pytest.fixture(scope="module")
+def every_svg(every_chart: list[charts.Chart]) -> list[str]:
+    return [charts.svg(chart) for chart in every_chart]
+
+
+def test_every_svg_is_well_formed_and_holds_nothing_that_runs_or_is_fetched(
+    every_svg: list[str],
+) -> None:
+    for svg in every_svg:
+        root = ElementTree.fromstring(svg)
+        tags = {element.tag.rpartition("}")[2] for element in root.iter()}
+        assert tags <= {"svg", "g", "path", "line", "text", "rect", "title", "defs", "clipPath"}
+        names = {name for element in root.iter() for name in element.attrib}
+        assert not {name for name in names if "href" in name or name.startswith("on")}
+
+
+def test_every_colour_of_an_svg_is_in_the_palette(every_svg: list[str]) -> None:
+    """So that a page's dark scheme, which recolours the palette, leaves nothing behind."""
+    light = {light for light, _ in charts.PALETTE.values()} | {"none", "transparent"}
+    for svg in every_svg:
+        used = set(re.findall(r'\b(?:fill|stroke)="([^"]+)"', svg))
+        assert used <= light
+
+
+def test_the_ids_of_two_charts_on_one_page_differ(every_svg: list[str]) -> None:
+    ids = [set(re.findall(r' id="([^"]+)"', svg)) for svg in every_svg]
+    assert ids[0]
+    assert ids[1]
+    assert not ids[0] & ids[1]
+    for found, svg in zip(ids, every_svg, strict=True):
+        assert set(re.findall(r"url\(#([^)]+)\)", svg)) <= found
+
+
+def test_marks_say_their_figures_when_pointed_at() -> None:
+    svg = charts.svg(charts.rate_over_time(days(cohort(), cohort(awaited=4))))
+    said = "18 Nov: 94.7% delivered, between 90.0% and 95.0%; 0 of 100 still awaited"
+    assert f"<title>{said}</title>" in svg
+
+
+def test_an_svg_is_one_image_with_a_label() -> None:
+    svg = charts.svg(charts.rate_by(groups(CN=cohort()), "country"))
+    root = ElementTree.fromstring(svg)
+    assert root.get("role") == "img"
+    assert root.get("aria-label", "").startswith("94.7% are delivered for CN What became of all")
+    assert svg.count("aria-") == 1
+
+
+def test_names_from_the_data_are_inert_in_an_svg() -> None:
+    table = pa.Table.from_pylist([{"template": HARM, **cohort()}, {"template": '"&', **cohort()}])
+    svg = charts.svg(charts.rate_by(table, "template"))
+    assert "<script" not in svg
+    assert "&lt;script&gt;alert(1)" in svg
+    ElementTree.fromstring(svg)
+
+
+# --- over time ------------------------------------------------------------------------------------
+
+
+def test_the_headline_names_the_day_that_dipped() -> None:
+    chart = charts.rate_over_time(
+        days(cohort(), cohort(), cohort(delivered=45, failed=50), cohort())
+    )
+    assert charts.caption(chart)[0] == "Usually 94.7% are delivered; at worst 47.4% (20 Nov)"
+
+
+def test_the_headline_gives_the_range_when_nothing_dipped() -> None:
+    steady = charts.rate_over_time(days(cohort(1000, 950, 50), cohort(1000, 951, 49)))
+    assert charts.caption(steady)[0] == "Between 95.0% and 95.1% are delivered, by day"
+    same = charts.rate_over_time(days(cohort(), cohort()))
+    assert charts.caption(same)[0] == "94.7% are delivered"
+
+
+def test_a_few_messages_make_no_headline() -> None:
+    few = cohort(2, delivered=0, failed=2)
+    chart = charts.rate_over_time(days(cohort(), few, cohort()))
+    assert charts.caption(chart)[0] == "94.7% are delivered"
+
+
+def test_a_young_day_makes_no_headline_and_looks_young() -> None:
+    young = cohort(100, delivered=5, failed=5, awaited=90)
+    chart = charts.rate_over_time(days(cohort(), cohort(), cohort(), young))
+    assert charts.caption(chart)[0] == "94.7% are delivered"
+    points = [row for row in drawn_rows(chart) if "is_young" in row]
+    assert [row["is_young"] for row in points] == [False, False, False, True]
+    assert points[-1]["settled"] is None, "the solid line must end before it"
+    awaited = [row for row in drawn_rows(chart) if row.get("fate") == "still awaited"]
+    assert [row["to"] - row["from"] for row in awaited] == [90]
+
+
+def test_without_any_outcome_the_headline_says_so() -> None:
+    chart = charts.rate_over_time(days(cohort(10, delivered=0, failed=0, awaited=10)))
+    assert charts.caption(chart)[0] == "No outcome is known yet in any day"
+    assert charts.png(chart)
+
+
+def test_a_period_without_messages_is_left_out() -> None:
+    chart = charts.rate_over_time(days(cohort(), cohort(0, 0, 0)))
+    assert len([row for row in drawn_rows(chart) if "is_young" in row]) == 1
+
+
+def test_what_became_of_the_messages_adds_up_to_them() -> None:
+    rows = drawn_rows(charts.rate_over_time(days(cohort(100, 90, 5, 3))))
+    parts = [row for row in rows if "fate" in row]
+    assert {row["fate"]: row["to"] - row["from"] for row in parts} == {
+        "delivered": 90, "still awaited": 3, "no outcome": 2, "not delivered": 5,
+    }  # fmt: skip
+
+
+def test_hours_are_shown_in_the_zone_asked_for() -> None:
+    table = pa.Table.from_pylist([{"sent_hour": NOW, **cohort()}])
+    chart = charts.rate_over_time(table, "sent_hour", ZoneInfo("Asia/Shanghai"))
+    assert [row["name"] for row in drawn_rows(chart) if "is_young" in row] == ["22 Nov 20:00"]
+    svg = charts.svg(chart)
+    assert "Asia/Shanghai" in svg
+
+
+@pytest.mark.long
+def test_the_machines_own_time_zone_moves_nothing() -> None:
+    """Vega would draw in it: the same chart, drawn by processes in two zones, is the same."""
+    code = (
+        "from tests.test_charts import *; "
+        "t = pa.Table.from_pylist([{'sent_hour': NOW + timedelta(hours=h), **cohort()} "
+        "for h in range(30)]); print(charts.svg(charts.rate_over_time(t, 'sent_hour')))"
+    )
+    drawn = [
+        subprocess.run(
+            [sys.executable, "-c", code], env={"TZ": zone, "PATH": "/usr/bin"},
+            capture_output=True, check=True, text=True, cwd=Path(__file__).parent.parent,
+        ).stdout
+        for zone in ("UTC", "America/New_York")
+    ]  # fmt: skip
+    assert ">12:00<" in drawn[0]
+    assert drawn[0] == drawn[1]
+
+
+def test_the_axis_begins_below_every_rate_that_is_drawn() -> None:
+    for rate in (0, 3, 41, 88, 99, 100):
+        chart = charts.rate_over_time(days(cohort(100, rate, 100 - rate), cohort(100, 100, 0)))
+        (floor, top) = chart.to_dict()["vconcat"][0]["layer"][1]["encoding"]["y"]["scale"]["domain"]
+        assert 0 <= floor <= rate / 100
+        assert top == 1
+
+
+# --- groups, failures, curve ----------------------------------------------------------------------
+
+
+def test_groups_come_largest_first_and_the_rest_is_counted() -> None:
+    many = groups(**{f"C{n:02}": cohort(100 + n) for n in range(15)})
+    chart = charts.rate_by(many, "country")
+    names = list(dict.fromkeys(row["name"] for row in drawn_rows(chart)))
+    assert names == [f"C{n:02}" for n in range(14, 2, -1)]
+    assert "3 smaller ones are in the table only" in charts.caption(chart)[1]
+
+
+def test_the_bars_of_a_group_end_at_its_bounds() -> None:
+    (delivered, *_, lost) = [
+        row for row in drawn_rows(charts.rate_by(groups(CN=cohort(100, 90, 5, 3)), "country"))
+        if "fate" in row
+    ]  # fmt: skip
+    assert delivered["to"] == pytest.approx(0.9)
+    assert (lost["from"], lost["to"]) == (pytest.approx(0.95), pytest.approx(1))
+
+
+def test_the_groups_headline_names_worst_and_best() -> None:
+    chart = charts.rate_by(groups(CN=cohort(), PH=cohort(100, 60, 40)), "country")
+    assert charts.caption(chart)[0] == "From 60.0% for PH to 94.7% for CN are delivered"
+    alike = charts.rate_by(groups(CN=cohort(), PH=cohort()), "country")
+    assert charts.caption(alike)[0] == "94.7% are delivered, whichever the country"
+
+
+def test_an_operator_is_named_with_its_country() -> None:
+    table = pa.Table.from_pylist(
+        [{"country": c, "operator": o, **cohort()} for c, o in (("FR", "Orange"), ("PL", "Orange"))]
+        + [{"country": None, "operator": None, **cohort()}]
+    )
+    names = {row["name"] for row in drawn_rows(charts.rate_by(table, "operator"))}
+    assert names == {"Orange (FR)", "Orange (PL)", "not known"}
+
+
+def test_failures_alike_in_reason_are_one_bar() -> None:
+    table = pa.Table.from_pylist(
+        [
+            {"provider_code": "X", "provider_desc": "gone", "status": "failed", "messages": 3},
+            {"provider_code": "X", "provider_desc": "gone", "status": "expired", "messages": 2},
+            {"provider_code": None, "provider_desc": None, "status": "failed", "messages": 5},
+        ]
+    )
+    chart = charts.failures_by_reason(table)
+    assert {row["name"]: row["messages"] for row in drawn_rows(chart)} == {
+        "gone · X": 5, "no reason given": 5,
+    }  # fmt: skip
+    assert charts.caption(chart)[0] == "“gone · X” is 50.0% of 10 failures"
+
+
+def test_the_curves_headline_says_how_fast() -> None:
+    table = pa.table(
+        {"seconds": [1.0, 20.0, 3600.0, 7200.0], "delivered_share": [0.1, 0.6, 0.95, None]}
+    )
+    chart = charts.delivery_curve(table)
+    said = "Half of the messages arrive within 20 s, 90% within 1 h"
+    assert charts.caption(chart)[0] == said
+    slow = charts.delivery_curve(table.slice(0, 1))
+    assert charts.caption(slow)[0] == "10.0% are delivered so far"
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_nothing_to_draw_is_said(width: int) -> None:
+    nothing = [
+        charts.rate_over_time(days(cohort()).slice(1), width=width),
+        charts.rate_by(groups(CN=cohort()).slice(1), "country", width=width),
+        charts.failures_by_reason(pa.table({"provider_code": [], "messages": []}), width),
+        charts.delivery_curve(pa.table({"seconds": [1.0], "delivered_share": [0.0]}), width),
+    ]
+    assert [charts.caption(chart)[0] for chart in nothing] == [
+        "No messages in this period", "No messages in this period", "No failures",
+        "Nothing is delivered yet",
+    ]  # fmt: skip
+    assert all(charts.svg(chart) and charts.png(chart) for chart in nothing)
+
+
+def test_drawing_fetches_nothing() -> None:
+    """A chart that asks for an address is refused, and nobody calls there."""
+    import altair as alt
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(0.2)
+        url = f"http://127.0.0.1:{server.getsockname()[1]}/rows.json"
+        asking = alt.Chart(alt.UrlData(url=url)).mark_point().encode(x="a:Q")
+        with pytest.raises(ValueError, match=r"(?i)not allowed|denied|base url|failed"):
+            charts.png(asking)
+        with pytest.raises(TimeoutError):
+            server.accept()
+
+
+def test_importing_the_charts_does_not_import_what_draws_them() -> None:
+    code = "import sys, usms_pipeline.charts; print({'altair', 'vl_convert'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
+
+
+def test_a_date_is_not_taken_for_an_hour() -> None:
+    assert not isinstance(DAY, datetime)
+    names = [
+        row["name"] for row in drawn_rows(charts.rate_over_time(days(cohort()))) if "rate" in row
+    ]
+    assert names == ["18 Nov"]
+
+
+@pytest.mark.parametrize("module", [wording, bars], ids=lambda module: module.__name__)
+def test_the_examples_in_the_docstrings_are_true(module: ModuleType) -> None:
+    failed, tried = doctest.testmod(module)
+    assert tried
+    assert not failed

@@ -1,0 +1,78 @@
+"""The notebooks: stored clean, and they run from top to bottom on a published warehouse."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import subprocess
+import sys
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.made_receipts import NOW, five_days, message, publish
+
+NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("*.ipynb"))
+
+
+def cells(notebook: Path, kind: str) -> list[dict[str, Any]]:
+    stored = json.loads(notebook.read_text(encoding="utf-8"))
+    return [cell for cell in stored["cells"] if cell["cell_type"] == kind]
+
+
+def run(notebook: Path, data_dir: Path) -> subprocess.CompletedProcess[str]:
+    """Run a notebook as ``pytest --nbmake`` does, on a data directory, outside of this project."""
+    command = [sys.executable, "-m", "pytest", "--nbmake", "-p", "no:cacheprovider", "-q",
+               "-c", os.devnull, "--rootdir", str(notebook.parent), str(notebook)]  # fmt: skip
+    env = {name: value for name, value in os.environ.items() if not name.startswith("USMS_")}
+    env |= {"USMS_DATA_DIR": str(data_dir), "IPYTHONDIR": str(data_dir / ".ipython")}
+    return subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+
+
+def test_there_is_a_first_notebook() -> None:
+    assert [notebook.name for notebook in NOTEBOOKS][:1] == ["explore.ipynb"]
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.name)
+def test_a_notebook_is_stored_without_outputs_for_the_usual_kernel(notebook: Path) -> None:
+    for cell in cells(notebook, "code"):
+        assert cell["outputs"] == []
+        assert cell["execution_count"] is None
+    metadata = json.loads(notebook.read_text(encoding="utf-8"))["metadata"]
+    assert metadata["kernelspec"]["name"] == "python3"
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.name)
+def test_every_code_cell_is_python_and_prose_comes_first(notebook: Path) -> None:
+    for cell in cells(notebook, "code"):
+        ast.parse("".join(cell["source"]))
+    assert "".join(cells(notebook, "markdown")[0]["source"]).startswith("# ")
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.name)
+def test_a_notebook_runs_from_top_to_bottom(notebook: Path, tmp_path: Path) -> None:
+    publish(tmp_path, five_days(timedelta(hours=1)))
+    done = run(notebook, tmp_path)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
+    assert "1 passed" in done.stdout
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.name)
+def test_a_notebook_runs_on_a_single_message_that_is_still_awaited(
+    notebook: Path, tmp_path: Path
+) -> None:
+    publish(tmp_path, [message(1, NOW, "pending", country=None, operator=None)])
+    done = run(notebook, tmp_path)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
+
+
+@pytest.mark.long
+def test_a_notebook_that_fails_would_be_noticed(tmp_path: Path) -> None:
+    done = run(NOTEBOOKS[0], tmp_path)
+    assert done.returncode == 1
+    assert "WarehouseMissing" in done.stdout

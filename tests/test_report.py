@@ -1,0 +1,331 @@
+"""The report: true figures, nothing that harms, nothing personal, nothing fetched."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from datetime import timedelta
+from html.parser import HTMLParser
+from pathlib import Path
+
+import duckdb
+import pytest
+
+from tests.made_receipts import HARM, NOW, Row, five_days, message, opened, publish
+from usms_pipeline import report
+from usms_pipeline.errors import StorageError
+from usms_pipeline.report.figures import ask
+from usms_pipeline.report.quality import Finding, findings
+from usms_pipeline.settings import Settings
+from usms_pipeline.storage import Store
+from usms_pipeline.warehouse import connect, rates
+
+SETTINGS = {"USMS_TIMEZONE": "Asia/Shanghai", "USMS_CUTOFF_HOURS": "72.0"}
+VOID = {"meta", "link", "br", "hr", "img"}
+
+
+class Page(HTMLParser):
+    """What a browser makes of the page: its text, tags, attributes; every tag closed in order."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str]] = []
+        self.words: list[str] = []
+        self._open: list[str] = []
+        self.feed(text)
+        self.close()
+        assert self._open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += [(name, value or "") for name, value in attrs]
+        if tag not in VOID:
+            self._open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += [(name, value or "") for name, value in attrs]
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if "style" not in self._open:
+            self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return re.sub(r"\s+", " ", " ".join(self.words))
+
+
+def written(con: duckdb.DuckDBPyConnection, folder: Path, **given: object) -> str:
+    """Build a report and read it."""
+    options = {"generated_at": NOW, "settings_summary": SETTINGS, **given}
+    path = report.build(con, folder / "report.html", **options)  # type: ignore[arg-type]
+    return Path(path).read_text(encoding="utf-8")
+
+
+def of(rows: list[Row], folder: Path, **given: object) -> Page:
+    """Publish rows and give the page that is made of them."""
+    with opened(folder / "data", rows) as con:
+        return Page(written(con, folder, **given))
+
+
+def found(rows: list[Row], folder: Path) -> dict[str, Finding]:
+    """Publish rows and give what the checks of the data find, by check."""
+    with opened(folder / "data", rows) as con:
+        return {one.check: one for one in findings(ask(con), None, None)}
+
+
+@pytest.fixture(scope="module")
+def warehouse(tmp_path_factory: pytest.TempPathFactory) -> Iterator[duckdb.DuckDBPyConnection]:
+    with opened(tmp_path_factory.mktemp("data"), five_days()) as con:
+        yield con
+
+
+@pytest.fixture(scope="module")
+def source(warehouse: duckdb.DuckDBPyConnection, tmp_path_factory: pytest.TempPathFactory) -> str:
+    notes = ["2 batches were given up & <b>asked</b> again."]
+    return written(warehouse, tmp_path_factory.mktemp("report"), notes=notes, quarantined=3,
+                   rows_without_sent_at=0)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def page(source: str) -> Page:
+    return Page(source)
+
+
+def test_the_headline_figures_are_the_warehouses(
+    warehouse: duckdb.DuckDBPyConnection, page: Page
+) -> None:
+    (total,) = rates(warehouse).to_pylist()
+    assert f"Messages {total['messages']:,} announced recipients" in page.text
+    assert (
+        f"Delivery rate {total['delivery_rate']:.1%} of the messages with an outcome" in page.text
+    )
+    low, high = total["delivery_rate_low"], total["delivery_rate_high"]
+    assert f"between {low:.1%} and {high:.1%}" in page.text
+    assert f"Receipt coverage {total['receipt_coverage']:.1%}" in page.text
+    assert total["awaited"] > 0
+    sentence = f"Of these {total['messages']:,} messages, {total['awaited']:,} are still awaited"
+    assert sentence in page.text
+
+
+def test_it_says_which_days_and_as_of_when_in_the_settings_zone(page: Page) -> None:
+    assert "Messages sent 17 Nov – 22 Nov 2026" in page.text
+    assert "answers up to 22 Nov 2026 20:00 (Asia/Shanghai) tell it" in page.text
+
+
+def test_every_bucket_is_shown_and_they_add_up(page: Page, source: str) -> None:
+    rows = re.findall(
+        r'<th scope="row">(Delivered|Failed|Rejected|Expired|Unknown|Pending|Unrecognized|Invalid)'
+        r'</th><td class="figure">([\d,]+)</td>',
+        source,
+    )
+    assert len(rows) == 8
+    counted = sum(int(number.replace(",", "")) for _, number in rows)
+    assert f"Messages {counted:,} announced recipients" in page.text
+
+
+def test_every_group_of_the_views_has_its_row(
+    warehouse: duckdb.DuckDBPyConnection, source: str
+) -> None:
+    for view, heading in (
+        ("delivery_rate_by_country", "Delivery by country"),
+        ("delivery_rate_by('template')", "Delivery by template"),
+    ):
+        (table,) = re.findall(rf"<caption>{heading}</caption>(.*?)</table>", source, re.DOTALL)
+        groups = warehouse.sql(f"FROM {view}").to_arrow_table().num_rows
+        assert table.count("<tr>") == groups + 1
+
+
+def test_text_from_the_data_is_inert(page: Page, source: str) -> None:
+    """A template called <script>…, a word and a description with markup: text, never tags."""
+    assert not {"script", "b", "i", "iframe", "object", "img", "form"} & set(page.tags)
+    assert not [name for name, _ in page.attributes if name.startswith("on")]
+    assert HARM in page.text
+    assert "absent & <b>lost</b>" in page.text
+    assert "<i>HALF</i>" in page.text
+    assert "2 batches were given up & <b>asked</b> again." in page.text
+    assert HARM not in source
+
+
+@pytest.mark.parametrize("name", ["te\"m'pl<b>", "select", "状态 名", "$title", "a" * 300])
+def test_a_dimension_may_have_any_name(name: str, tmp_path: Path) -> None:
+    with opened(tmp_path / "data", five_days(timedelta(hours=2))) as published:
+        quoted = name.replace('"', '""')
+        con = published.cursor()
+        con.execute("USE memory")
+        con.execute(f'CREATE TABLE receipts AS SELECT template AS "{quoted}", * FROM usms.receipts')
+        made = report.dimensions(con)
+    assert made == [name, "template"]
+
+
+def test_it_fetches_nothing_and_runs_nothing(page: Page, source: str) -> None:
+    targets = [value for name, value in page.attributes if name in ("href", "src", "xlink:href")]
+    assert {target[0] for target in targets if target != "data:,"} == {"#"}
+    assert "default-src 'none'" in source
+    assert not re.findall(r"@import|url\((?!#clip)", source)
+    addresses = set(re.findall(r"https?://[^\s\"'<]+", source))
+    assert addresses <= {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}
+
+
+def test_links_to_sections_lead_somewhere_and_ids_are_unique(page: Page) -> None:
+    ids = [value for name, value in page.attributes if name == "id"]
+    assert len(ids) == len(set(ids))
+    links = [value[1:] for name, value in page.attributes if name == "href" and value[0] == "#"]
+    assert links
+    assert set(links) <= set(ids)
+
+
+def test_no_phone_number_and_no_recipient_is_in_it(source: str) -> None:
+    assert "138****" not in source
+    assert f"{7:032x}" not in source
+    assert "s100" not in re.sub(r"<svg.*?</svg>", "", source, flags=re.DOTALL)
+
+
+def test_a_reader_of_the_screen_is_served(page: Page) -> None:
+    assert ("lang", "en") in page.attributes
+    assert page.tags.count("h1") == 1
+    assert page.tags.count("table") == page.tags.count("caption")
+    assert {"header", "main", "footer", "nav", "section", "figure", "figcaption"} <= set(page.tags)
+    assert page.attributes.count(("role", "img")) == page.tags.count("svg")
+
+
+def test_every_svg_colour_has_its_dark_form(source: str) -> None:
+    used = set(re.findall(r'<(?:path|line|text|rect)[^>]* (?:fill|stroke)="(#\w+)"', source))
+    dark = set(re.findall(r'\.chart \[fill="(#\w+)"\]', source))
+    assert used
+    assert used <= dark
+
+
+# --- the data itself ------------------------------------------------------------------------------
+
+
+def test_words_that_nobody_knows_are_named(page: Page) -> None:
+    assert re.search(r"Unknown status words ! look \d messages: <i>HALF</i> \(\d\)", page.text)
+
+
+def test_what_was_counted_elsewhere_is_shown_when_given(page: Page, tmp_path: Path) -> None:
+    assert "In quarantine ! look 3 entries" in page.text
+    assert "Source rows without a usable time ✓ fine none" in page.text
+    assert not {"In quarantine", "Source rows without a usable time"} & set(found([], tmp_path))
+
+
+def test_many_receipts_of_unannounced_phones_are_a_reason_to_look(tmp_path: Path) -> None:
+    rows = [message(n, NOW - timedelta(hours=1), is_announced=n > 1) for n in range(50)]
+    extras = found(rows, tmp_path)["Receipts of phones nobody announced"]
+    assert extras.found == "2 (4.0%), left out of the rates"
+    assert "USMS_PHONE_COLUMN" in extras.advice
+
+
+def test_a_few_receipts_of_unannounced_phones_are_not(tmp_path: Path) -> None:
+    rows = [message(n, NOW - timedelta(hours=1), is_announced=n > 0) for n in range(200)]
+    extras = found(rows, tmp_path)["Receipts of phones nobody announced"]
+    assert (extras.found, extras.advice) == ("1 (0.5%), left out of the rates", "")
+
+
+def test_a_shift_of_whole_hours_names_the_settings_to_check(tmp_path: Path) -> None:
+    sent_at = NOW - timedelta(hours=9)
+    late = {"received_at": sent_at + timedelta(hours=8, seconds=5), "delivery_seconds": 28_805.0}
+    zones = found([message(n, sent_at, **late) for n in range(9)], tmp_path)["Time zones"]
+    assert zones.found == "half of the delivered messages arrived within 8 h"
+    assert "USMS_RECEIPT_TIMEZONE" in zones.advice
+
+
+def test_first_asked_too_late_is_apart_from_never_reported(tmp_path: Path) -> None:
+    sent_at = NOW - timedelta(days=4)
+    rows = [message(1, sent_at, "unknown"), message(2, sent_at),
+            message(3, sent_at, "unknown", first_asked_at=NOW)]  # fmt: skip
+    made = found(rows, tmp_path)
+    assert made["First asked too late"].found == "1 message"
+    assert "the silence may be ours" in made["First asked too late"].advice
+    assert made["Closed without an outcome"].found == "1 message"
+
+
+def test_conflicts_are_counted(tmp_path: Path) -> None:
+    rows = [message(1, NOW, conflicts=["failed"]), message(2, NOW)]
+    assert found(rows, tmp_path)["Conflicting outcomes"].found == "1 message; the first counts"
+
+
+# --- small and large ------------------------------------------------------------------------------
+
+
+def test_without_messages_it_says_so(tmp_path: Path) -> None:
+    page = of([], tmp_path)
+    assert "No messages yet." in page.text
+    assert "usms check" in page.text
+    assert "svg" not in page.tags
+
+
+def test_messages_that_were_never_asked_about_make_a_report(tmp_path: Path) -> None:
+    silent = {"first_asked_at": None, "last_asked_at": None, "country": None, "operator": None}
+    text = of([message(1, NOW, "pending", **silent)], tmp_path).text
+    assert "answers up to – tell it" in text
+    assert "Delivery rate – of the messages with an outcome; of all, between 0% and 100%" in text
+    assert "No message has failed" in text
+
+
+@pytest.mark.long
+def test_a_dimension_with_many_values_is_cut_and_says_so(tmp_path: Path) -> None:
+    rows = [message(n, NOW, template=f"t{n:03}") for n in range(40)]
+    page = of(rows, tmp_path)
+    assert "Delivery by template, the 30 largest of 40" in page.text
+
+
+@pytest.mark.long
+def test_long_history_shows_the_latest_days(tmp_path: Path) -> None:
+    rows = [message(n, NOW - timedelta(days=n)) for n in range(100)]
+    page = of(rows, tmp_path)
+    assert "Delivery by day of sending (Asia/Shanghai), the latest 92 days" in page.text
+    assert "Messages 100 announced" in page.text
+
+
+# --- writing --------------------------------------------------------------------------------------
+
+
+@pytest.mark.long
+def test_the_same_warehouse_makes_the_same_report(tmp_path: Path) -> None:
+    with opened(tmp_path / "data", [message(n, NOW) for n in range(3)]) as con:
+        assert written(con, tmp_path) == written(con, tmp_path)
+
+
+def test_a_store_gets_report_html(tmp_path: Path) -> None:
+    settings = publish(tmp_path, [])
+    with connect(settings.warehouse_path) as con:
+        path = report.build(con, Store(settings.data_dir), generated_at=NOW, settings_summary={})
+    assert Path(path) == tmp_path / "report.html"
+    assert "<h1>SMS delivery report</h1>" in Path(path).read_text()
+
+
+def test_a_report_that_fails_leaves_the_former_one(tmp_path: Path) -> None:
+    (tmp_path / "report.html").write_text("the former one")
+    with duckdb.connect() as empty, pytest.raises(duckdb.Error):
+        written(empty, tmp_path)
+    assert (tmp_path / "report.html").read_text() == "the former one"
+    assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
+
+
+def test_a_place_that_cant_be_written_is_named(
+    warehouse: duckdb.DuckDBPyConnection, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match=r"report\.html"):
+        written(warehouse, tmp_path / "file")
+
+
+def test_the_summary_of_the_settings_holds_nothing_secret() -> None:
+    secret = "sq8f0a1b2c3d4e5f60718293a4b5c6d7"
+    settings = Settings(
+        access_key_id=secret,
+        access_key_secret=secret,
+        source_url=f"postgresql://user:{secret}@host/db",
+        phone_key=secret.replace("sq", "00"),
+        dimensions=("template", "purpose"),
+        _env_file=None,
+    )
+    shown = report.summary(settings)
+    assert shown["USMS_DIMENSIONS"] == "template, purpose"
+    assert shown["USMS_TIMEZONE"] == "UTC"
+    assert secret[2:] not in str(shown)

@@ -1,0 +1,28 @@
+"""The pictures: small Arrow tables of figures in, Altair charts out, and their PNG and SVG.
+
+Pure: no database, no files, no network. Every chart has a headline that says what is seen, one
+look, and fits any width from a phone's.
+"""
+
+from __future__ import annotations
+
+from usms_pipeline.charts.curve import delivery_curve
+from usms_pipeline.charts.groups import failures_by_reason, group_name, rate_by, reason
+from usms_pipeline.charts.over_time import rate_over_time
+from usms_pipeline.charts.style import NARROW, PALETTE, WIDTH, Chart, caption, png, svg
+
+__all__ = [
+    "NARROW",
+    "PALETTE",
+    "WIDTH",
+    "Chart",
+    "caption",
+    "delivery_curve",
+    "failures_by_reason",
+    "group_name",
+    "png",
+    "rate_by",
+    "rate_over_time",
+    "reason",
+    "svg",
+]

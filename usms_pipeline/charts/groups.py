@@ -1,0 +1,166 @@
+"""Bars: what became of the messages of each group, and why messages were lost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from statistics import median
+from typing import Any
+
+import pyarrow as pa
+
+from usms_pipeline import wording
+from usms_pipeline.charts.parts import (
+    BARS,
+    ENOUGH,
+    Row,
+    count_axis,
+    fate_colour,
+    fates,
+    left_out,
+    name_axis,
+    plot_width,
+    stacked,
+)
+from usms_pipeline.charts.style import NARROW, WIDTH, Chart, colour, dressed, empty
+
+
+def rate_by(rates: pa.Table, column: str, noun: str | None = None, width: int = WIDTH) -> Chart:
+    """Draw what became of the messages of each group, the largest first, and its delivery rate.
+
+    ``rates`` has a row a group: ``column`` (text or null) and the metric columns. ``noun`` is the
+    group's name in words. The end of the blue is the rate's lower bound, the start of the orange
+    its upper one, the tick between them the rate.
+    """
+    noun = noun or column.replace("_", " ")
+    found = [row for row in rates.to_pylist() if row["messages"]]
+    found.sort(key=lambda row: -row["messages"])
+    if not found:
+        return empty("No messages in this period", width)
+    rows = [{**row, "name": group_name(row, column)} for row in found[:BARS]]
+    return dressed(
+        _share_bars(rows, width),
+        _group_headline(rows, noun),
+        f"What became of all messages, by {noun}. Tick and figure: the delivery rate, of those "
+        "with an outcome." + left_out(len(found)),
+        width,
+    )
+
+
+def failures_by_reason(failures: pa.Table, width: int = WIDTH) -> Chart:
+    """Draw how many messages were lost for each reason, the most frequent first.
+
+    ``failures`` has a row a reason: ``provider_code``, ``provider_desc`` (text or null) and
+    ``messages``; rows alike in both are added up.
+    """
+    import altair as alt
+
+    counts: dict[str, int] = {}
+    for row in failures.to_pylist():
+        counts[reason(row)] = counts.get(reason(row), 0) + row["messages"]
+    if not counts:
+        return empty("No failures", width)
+    total, ranked = sum(counts.values()), sorted(counts.items(), key=lambda kv: (-kv[1], kv[0]))
+    rows = [_reason_row(name, number, total) for name, number in ranked[:BARS]]
+    base = alt.Chart(alt.InlineData(values=rows)).encode(
+        y=name_axis(rows, width),
+        x=alt.X("messages:Q", title="messages", axis=count_axis(4), scale=_room_for_label(rows)),
+        description="tip:N",
+    )
+    bars = base.mark_bar(color=colour("lost"), height=16)
+    labels = base.mark_text(align="left", dx=6, aria=False).encode(text="label:N")
+    return dressed(
+        alt.layer(bars, labels).properties(
+            width=plot_width(width, [r["name"] for r in rows], [r["label"] for r in rows]),
+            height=alt.Step(28),
+        ),
+        f"“{rows[0]['name']}” is {wording.percent(ranked[0][1] / total)} of "
+        f"{wording.count(total)} failures",
+        "Messages failed, rejected or expired, by the reason that the service gave."
+        + left_out(len(ranked)),
+        width,
+    )
+
+
+def group_name(row: Mapping[str, Any], column: str) -> str:
+    """Write a group's name; an operator's with its country, for two countries can share a name.
+
+    >>> group_name({"operator": "Orange", "country": "FR"}, "operator")
+    'Orange (FR)'
+    >>> group_name({"template_id": None}, "template_id")
+    'not known'
+    """
+    name = str(row[column] or "not known")
+    country = row.get("country") if column == "operator" else None
+    return f"{name} ({country})" if country else name
+
+
+def reason(row: Mapping[str, Any]) -> str:
+    """Write the reason of a failure from its ``provider_desc`` and ``provider_code``."""
+    said = (row.get("provider_desc"), row.get("provider_code"))
+    return " · ".join(part for part in said if part) or "no reason given"
+
+
+def _share_bars(rows: Sequence[Row], width: int) -> Any:
+    import altair as alt
+
+    parts = [part for row in rows for part in stacked(fates(row), row["name"], row["messages"])]
+    ticks = [0, 0.5, 1] if width <= NARROW else [0, 0.2, 0.4, 0.6, 0.8, 1]
+    y = name_axis(rows, width)
+    bars = alt.Chart(alt.InlineData(values=parts)).mark_bar(height=16).encode(
+        y=y,
+        x=alt.X("from:Q", title=None, scale=alt.Scale(domain=[0, 1]),
+                axis=alt.Axis(format=".0%", values=ticks)),
+        x2="to:Q",
+        color=fate_colour(parts, width),
+        description="tip:N",
+    )  # fmt: skip
+    figures = [
+        {"name": row["name"], "rate": row["delivery_rate"], "edge": 1, "label": _figure(row, width)}
+        for row in rows
+    ]
+    base = alt.Chart(alt.InlineData(values=figures)).encode(y=y)
+    tick = base.mark_tick(color=colour("ink"), thickness=2, size=22, opacity=1, aria=False)
+    text = base.mark_text(align="left", dx=8, aria=False).encode(x="edge:Q", text="label:N")
+    inner = plot_width(width, [f["name"] for f in figures], [f["label"] for f in figures])
+    layers = alt.layer(bars, tick.encode(x="rate:Q"), text)
+    return layers.properties(width=inner, height=alt.Step(28))
+
+
+def _figure(row: Row, width: int) -> str:
+    rate = wording.percent(row["delivery_rate"])
+    return rate if width <= NARROW else f"{rate} of {wording.count(_known(row))}"
+
+
+def _known(row: Row) -> int:
+    became = fates(row)
+    return became["delivered"] + became["lost"]
+
+
+def _group_headline(rows: Sequence[Row], noun: str) -> str:
+    enough = ENOUGH * median(row["messages"] for row in rows)
+    rated = [r for r in rows if r["delivery_rate"] is not None and r["messages"] >= enough]
+    if not rated:
+        return f"No outcome is known yet for any {noun}"
+    worst = min(rated, key=lambda row: row["delivery_rate"])
+    best = max(rated, key=lambda row: row["delivery_rate"])
+    low, high = (wording.percent(row["delivery_rate"]) for row in (worst, best))
+    if len(rated) == 1:
+        return f"{low} are delivered for {worst['name']}"
+    if low == high:
+        return f"{low} are delivered, whichever the {noun}"
+    return f"From {low} for {worst['name']} to {high} for {best['name']} are delivered"
+
+
+def _reason_row(name: str, number: int, total: int) -> Row:
+    return {
+        "name": name,
+        "messages": number,
+        "label": f"{wording.count(number)} · {wording.percent(number / total)}",
+        "tip": f"{name}: {wording.count(number)} messages",
+    }
+
+
+def _room_for_label(rows: Sequence[Row]) -> Any:
+    import altair as alt
+
+    return alt.Scale(domain=[0, max(row["messages"] for row in rows)], nice=False)

@@ -1,0 +1,190 @@
+"""The delivery rate over time, and what became of each period's messages."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, time, timedelta
+from statistics import median
+from typing import Any, Final
+from zoneinfo import ZoneInfo
+
+import pyarrow as pa
+
+from usms_pipeline import wording
+from usms_pipeline.charts.parts import (
+    ENOUGH,
+    Row,
+    count_axis,
+    fate_colour,
+    fates,
+    plot_width,
+    stacked,
+)
+from usms_pipeline.charts.style import WIDTH, Chart, colour, dressed, empty
+
+YOUNG_SHARE: Final = 0.02
+"""A period is young, and drawn so, when more than this share of it is still awaited."""
+
+_NOTABLE_DIP: Final = 0.01
+
+
+def rate_over_time(
+    rates: pa.Table,
+    time_column: str = "sent_date",
+    zone: ZoneInfo | None = None,
+    width: int = WIDTH,
+) -> Chart:
+    """Draw the delivery rate by day or hour, between its bounds, over what became of the messages.
+
+    ``rates`` has a row a period: ``time_column`` (a date, or the aware start of an hour, shown in
+    ``zone``, default UTC) and the metric columns of the warehouse's views. Periods still awaited
+    look it: hollow points on a dashed line, a wide band, yellow in the bars below.
+    """
+    import altair as alt
+
+    zone = zone or ZoneInfo("UTC")
+    rows = [_period(row, row[time_column], zone) for row in rates.to_pylist() if row["messages"]]
+    rows.sort(key=lambda row: row["at"])
+    if not rows:
+        return empty("No messages in this period", width)
+    is_daily = rows[0]["is_daily"]
+    panels = alt.vconcat(
+        _rate_panel(rows, _time_axis(rows, width, None), width),
+        _fates_panel(rows, _time_axis(rows, width, None if is_daily else zone.key), width),
+        spacing=12,
+    )
+    return dressed(
+        panels,
+        _time_headline(rows),
+        "Delivered, of the messages with an outcome. Band: from “none of the others arrives” to "
+        f"“all of them do”. Hollow point, dashed line: more than {YOUNG_SHARE:.0%} still awaited.",
+        width,
+    )
+
+
+def _period(row: Row, at: Any, zone: ZoneInfo) -> Row:
+    """Make one period's row; local times are written as if they were UTC, which Vega then shows."""
+    is_daily = not isinstance(at, datetime)
+    start = datetime.combine(at, time()) if is_daily else at.astimezone(zone).replace(tzinfo=None)
+    length = timedelta(days=1) if is_daily else timedelta(hours=1)
+    name = wording.day(start) if is_daily else wording.hour(start)
+    is_young = row["awaited"] > YOUNG_SHARE * row["messages"]
+    figure = wording.percent(row["delivery_rate"])
+    return {
+        "at": start,
+        "is_daily": is_daily,
+        "name": name,
+        "start": _stamp(start + length * 0.1),
+        "middle": _stamp(start + length / 2),
+        "end": _stamp(start + length * 0.9),
+        "rate": row["delivery_rate"],
+        "settled": None if is_young else row["delivery_rate"],
+        "low": row["delivery_rate_low"],
+        "high": row["delivery_rate_high"],
+        "is_young": is_young,
+        "messages": row["messages"],
+        **fates(row),
+        "tip": f"{name}: {figure} delivered, between {wording.percent(row['delivery_rate_low'])} "
+        f"and {wording.percent(row['delivery_rate_high'])}; {wording.count(row['awaited'])} of "
+        f"{wording.count(row['messages'])} still awaited",
+    }
+
+
+def _rate_panel(rows: Sequence[Row], axis: Any, width: int) -> Any:
+    import altair as alt
+
+    floor = _floor(rows)
+    scale = alt.Scale(domain=[floor, 1], nice=False)
+    y = alt.Y(
+        "rate:Q", title="delivery rate", scale=scale, axis=alt.Axis(format=".0%", tickCount=5)
+    )
+    plain = [{k: v for k, v in row.items() if k not in ("at", "is_daily")} for row in rows]
+    base = alt.Chart(alt.InlineData(values=plain)).encode(x=alt.X("middle:T", **axis))
+    blue = colour("delivered")
+    band = base.mark_area(color=colour("band"), clip=True, aria=False).encode(
+        y=alt.Y("low:Q", scale=scale), y2="high:Q"
+    )
+    reach = base.mark_rule(color=colour("band"), strokeWidth=6, clip=True, aria=False).encode(
+        y=alt.Y("low:Q", scale=scale), y2="high:Q"
+    )
+    dashed = base.mark_line(color=blue, strokeDash=[4, 3], strokeWidth=1.5, clip=True).encode(y=y)
+    solid = base.mark_line(color=blue, strokeWidth=2.5, clip=True).encode(
+        y=alt.Y("settled:Q", scale=scale)
+    )
+    points = base.mark_point(filled=True, stroke=blue, strokeWidth=1.5, size=36, opacity=1).encode(
+        y=y,
+        fill=alt.condition("datum.is_young", alt.value(colour("page")), alt.value(blue)),
+        description="tip:N",
+    )
+    layers = [band if len(rows) > 1 else reach, dashed, solid, points]
+    return alt.layer(*layers).properties(width=plot_width(width), height=210)
+
+
+def _fates_panel(rows: Sequence[Row], axis: Any, width: int) -> Any:
+    import altair as alt
+
+    parts = [
+        {"start": row["start"], "end": row["end"], **part}
+        for row in rows
+        for part in stacked(row, row["name"], 1)
+    ]
+    bars = alt.Chart(alt.InlineData(values=parts)).mark_rect().encode(
+        x=alt.X("start:T", **axis),
+        x2="end:T",
+        y=alt.Y("from:Q", title="messages", axis=count_axis(3)),
+        y2="to:Q",
+        color=fate_colour(parts, width),
+        description="tip:N",
+    )  # fmt: skip
+    return bars.properties(width=plot_width(width), height=80)
+
+
+def _time_axis(rows: Sequence[Row], width: int, zone: str | None) -> dict[str, Any]:
+    """Give the time axis: a label a day, or hours with the day at midnight."""
+    import altair as alt
+
+    scale = alt.Scale(type="utc", domain=[rows[0]["start"], rows[-1]["end"]])
+    if rows[0]["is_daily"]:
+        every = -(-len(rows) // max(1, width // 80))
+        axis = alt.Axis(values=[r["middle"] for r in rows[::every]], format="%-d %b", grid=False)
+        return {"scale": scale, "axis": axis, "title": None}
+    expr = (
+        "utchours(datum.value) ? utcFormat(datum.value, '%H:%M') : utcFormat(datum.value, '%-d %b')"
+    )
+    axis = alt.Axis(labelExpr=expr, tickCount=max(3, width // 90), labelOverlap=True)
+    return {"scale": scale, "axis": axis, "title": zone}
+
+
+def _time_headline(rows: Sequence[Row]) -> str:
+    unit = "day" if rows[0]["is_daily"] else "hour"
+    rated = [row for row in rows if row["rate"] is not None]
+    settled = [row for row in rated if not row["is_young"]] or rated
+    if not settled:
+        return f"No outcome is known yet in any {unit}"
+    enough = ENOUGH * median(row["messages"] for row in settled)
+    worth = [row for row in settled if row["messages"] >= enough]
+    usual = median(row["rate"] for row in worth)
+    worst = min(worth, key=lambda row: row["rate"])
+    best = max(worth, key=lambda row: row["rate"])
+    if len(worth) > 2 and usual - worst["rate"] >= _NOTABLE_DIP:
+        return (
+            f"Usually {wording.percent(usual)} are delivered; at worst "
+            f"{wording.percent(worst['rate'])} ({worst['name']})"
+        )
+    if wording.percent(worst["rate"]) == wording.percent(best["rate"]):
+        return f"{wording.percent(usual)} are delivered"
+    return (
+        f"Between {wording.percent(worst['rate'])} and {wording.percent(best['rate'])} are "
+        f"delivered, by {unit}"
+    )
+
+
+def _floor(rows: Sequence[Row]) -> float:
+    """Give where the rate axis begins: below every rate and every settled cohort's lower bound."""
+    seen = [row["rate"] for row in rows if row["rate"] is not None]
+    seen += [row["low"] for row in rows if not row["is_young"] and row["low"] is not None]
+    return max(0.0, min([0.9, *(int((value - 0.02) * 10) / 10 for value in seen)]))
+
+
+def _stamp(local: datetime) -> str:
+    return f"{local:%Y-%m-%dT%H:%M:%S}Z"

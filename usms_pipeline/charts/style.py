@@ -1,0 +1,158 @@
+"""How every chart looks, and how one becomes an SVG or a PNG.
+
+No figures here: what is drawn is in the modules beside this one. Altair and vl-convert are
+imported where they are used, for they take seconds; neither needs a browser or the network.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import textwrap
+from collections.abc import Mapping
+from typing import Any, Final
+
+Chart = Any
+"""One of Altair's top-level charts; to name them would be to import them."""
+
+PALETTE: Final[Mapping[str, tuple[str, str]]] = {
+    "ink": ("#1c2733", "#e6edf3"),
+    "muted": ("#566473", "#9fb0c0"),
+    "grid": ("#e2e7ec", "#2c3743"),
+    "delivered": ("#0b6aa8", "#4aa8e0"),
+    "band": ("#bcd9ee", "#1f4a68"),
+    "lost": ("#d9662b", "#ef8a55"),
+    "unheard": ("#a9b4bf", "#697684"),
+    "awaited": ("#e9bd3f", "#d9b13c"),
+    "page": ("#ffffff", "#12181f"),
+}
+"""Role to (light, dark) colour. Blue, orange, yellow and grey differ in any colour blindness.
+
+Charts use no other colour, so that a page can recolour an SVG for its dark scheme."""
+
+WIDTH: Final = 720
+NARROW: Final = 340
+"""Widths in pixels: a page's column, and a phone's."""
+
+FONT: Final = "Arial, 'Liberation Sans', Helvetica, sans-serif"
+"""Fonts of one metric, for an SVG is laid out here and shown elsewhere."""
+
+
+def colour(role: str) -> str:
+    """Give the light colour of a role."""
+    return PALETTE[role][0]
+
+
+def dressed(plot: Chart, title: str, subtitle: str, width: int) -> Chart:
+    """Give a plot its words, wrapped to the width in pixels, and the theme."""
+    import altair as alt
+
+    return plot.properties(
+        title=alt.TitleParams(
+            text=textwrap.wrap(title, int(width / 8.4)),
+            subtitle=textwrap.wrap(subtitle, int(width / 6.2)),
+        ),
+        background=colour("page"),
+        padding={"left": 4, "right": 10, "top": 4, "bottom": 4},
+    ).configure(**_config())
+
+
+def empty(text: str, width: int) -> Chart:
+    """Draw a sentence where there is nothing to draw."""
+    import altair as alt
+
+    mark = alt.Chart(alt.InlineData(values=[{"nothing": 0}])).mark_text(
+        text="nothing to draw", align="left", x=0, fontSize=13, color=colour("muted")
+    )
+    return dressed(mark.properties(width=width - 40, height=40), text, "", width)
+
+
+def caption(chart: Chart) -> tuple[str, str]:
+    """Give a chart's headline and the sentence below it, as plain text."""
+    title = chart.title  # not from to_dict(), which checks the whole chart, slowly
+    return " ".join(title.text), " ".join(title.subtitle)
+
+
+def png(chart: Chart, scale: float = 2) -> bytes:
+    """Render a chart, with its title, as PNG; ``scale`` is pixels of the image per pixel."""
+    import vl_convert
+
+    return bytes(vl_convert.vegalite_to_png(chart.to_dict(), scale=scale, **_offline()))
+
+
+def svg(chart: Chart) -> str:
+    """Render a chart as an ``<svg>`` element whose marks say their figures when pointed at.
+
+    Without its title, which a page prints itself (``caption``), and on no background. It holds
+    no script, no link and no font.
+    """
+    import vl_convert
+
+    spec = chart.to_dict()
+    spec.pop("title", None)
+    spec["background"] = None
+    label = " ".join(caption(chart)).strip()
+    return _with_tooltips(_own_ids(vl_convert.vegalite_to_svg(spec, **_offline())), label)
+
+
+def _offline() -> dict[str, Any]:
+    """Name the Vega-Lite version that Altair writes, and let nothing be fetched."""
+    import altair as alt
+
+    version = ".".join(alt.SCHEMA_VERSION.removeprefix("v").split(".")[:2])
+    return {"vl_version": version, "allowed_base_urls": []}
+
+
+_ID = re.compile(r'( id="|url\(#)(\w+)')
+
+
+def _own_ids(text: str) -> str:
+    """Make the clip paths' ids unlike those of other SVGs on a page; the same chart, the same ids.
+
+    Vega counts them on for as long as the process lives.
+    """
+    found = dict.fromkeys(re.findall(r' id="(\w+)"', text))
+    numbers = {name: str(number) for number, name in enumerate(found)}
+    plain = _ID.sub(lambda m: m[1] + numbers.get(m[2], m[2]), text)
+    key = hashlib.sha256(plain.encode()).hexdigest()[:8]
+    return _ID.sub(rf"\g<1>clip-{key}-\2", plain)
+
+
+_MARK = re.compile(
+    r'<(path|line|text|circle|rect) aria-label="([^"]*)"([^>]*?)(?:/>|>([^<]*)</\1>)'
+)
+_ARIA = re.compile(r' (?:role|aria-[a-z]+)="[^"]*"')
+
+
+def _with_tooltips(text: str, label: str) -> str:
+    """Turn the marks' labels into native tooltips, and the whole into one image with a label.
+
+    A screen reader gets the sentence here and the figures from the table beside the chart.
+    """
+    text = _MARK.sub(lambda m: f"<{m[1]}{m[3]}><title>{m[2]}</title>{m[4] or ''}</{m[1]}>", text)
+    head, _, rest = _ARIA.sub("", text).partition(">")
+    quoted = label.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")
+    return f'{head} role="img" aria-label="{quoted}">{rest}'
+
+
+def _config() -> dict[str, Any]:
+    ink, muted, grid = colour("ink"), colour("muted"), colour("grid")
+    return {
+        "font": FONT,
+        "view": {"stroke": None},
+        "title": {
+            "anchor": "start", "frame": "bounds", "color": ink, "subtitleColor": muted,
+            "fontSize": 16, "fontWeight": 600, "subtitleFontSize": 12, "offset": 14,
+            "subtitlePadding": 6, "subtitleLineHeight": 16,
+        },
+        "axis": {
+            "labelColor": muted, "titleColor": muted, "gridColor": grid, "domain": False,
+            "ticks": False, "labelFontSize": 12, "titleFontSize": 12,
+            "titleFontWeight": "normal", "labelPadding": 6, "titlePadding": 8,
+        },
+        "legend": {
+            "labelColor": ink, "labelFontSize": 12, "symbolType": "square", "labelLimit": 300,
+            "orient": "bottom", "title": None, "offset": 8, "columnPadding": 30,
+        },
+        "text": {"fontSize": 12, "color": ink},
+    }  # fmt: skip

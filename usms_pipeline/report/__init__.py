@@ -1,0 +1,112 @@
+"""The report: one HTML file with every figure, which works offline, on a phone and on paper.
+
+It says only what the warehouse says: no phone number, no key and no raw answer can get into it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Final
+from zoneinfo import ZoneInfo
+
+from usms_pipeline.report import body
+from usms_pipeline.report.figures import Figures, Warehouse, ask, dimensions
+from usms_pipeline.report.page import Html, html, page, paragraph
+from usms_pipeline.report.quality import findings, quality_table
+from usms_pipeline.settings import Settings
+from usms_pipeline.storage import Store
+from usms_pipeline.wording import days, moment
+
+__all__ = ["NAME", "build", "dimensions", "render", "summary"]
+
+NAME: Final = "report.html"
+
+_SHOWN: Final = (
+    "timezone",
+    "receipt_timezone",
+    "source_timezone",
+    "cutoff_hours",
+    "source_lookback_days",
+    "dimensions",
+    "phones",
+)
+
+
+def build(
+    con: Warehouse,
+    where: Path | Store,
+    *,
+    generated_at: datetime,
+    settings_summary: Mapping[str, str],
+    notes: Sequence[str] = (),
+    quarantined: int | None = None,
+    rows_without_sent_at: int | None = None,
+) -> str:
+    """Write the report, whole or not at all, and give its path.
+
+    ``con`` is a connection to the warehouse, as ``connect()`` gives it; ``where`` a file, or the
+    data directory, which gets ``report.html``. ``notes`` are the run's warnings, one sentence
+    each; the counts are of open quarantine entries and of source rows without a usable time,
+    ``None`` when not counted. ``settings_summary`` is shown as it is; see ``summary``.
+
+    Raises ``StorageError`` when it can't be written.
+    """
+    store, name = (
+        (where, NAME) if isinstance(where, Store) else (Store(str(where.parent)), where.name)
+    )
+    with store.replacing(name) as temporary:
+        figures, counts = ask(con), (quarantined, rows_without_sent_at)
+        text = render(figures, generated_at, settings_summary, notes, *counts)
+        temporary.write_text(text, encoding="utf-8")
+    return store.path(name)
+
+
+def summary(settings: Settings) -> dict[str, str]:
+    """Give the settings that a reader of the report needs, by variable; none of them secret."""
+    values = {name: getattr(settings, name) for name in _SHOWN}
+    return {
+        f"USMS_{name.upper()}": ", ".join(value) if isinstance(value, tuple) else str(value)
+        for name, value in values.items()
+    }
+
+
+def render(
+    figures: Figures,
+    generated_at: datetime,
+    settings_summary: Mapping[str, str],
+    notes: Sequence[str] = (),
+    quarantined: int | None = None,
+    rows_without_sent_at: int | None = None,
+) -> str:
+    """Make the report's HTML of its figures."""
+    zone = ZoneInfo(settings_summary.get("USMS_TIMEZONE", "UTC"))
+    found = findings(figures, quarantined, rows_without_sent_at)
+    sections: list[body.Section] = [
+        *body.sections(figures, zone),
+        ("quality", "The data itself", [quality_table(found, notes)]),
+        ("reading", "How to read this", [body.terms(), body.settings_table(settings_summary)]),
+    ]
+    return str(
+        page("SMS delivery report", _lead(figures, zone), sections, _foot(generated_at, zone))
+    )
+
+
+def _lead(figures: Figures, zone: ZoneInfo) -> Html:
+    first, last, as_of = (figures.quality[key] for key in ("first_date", "last_date", "as_of"))
+    if first is None:
+        return paragraph("No messages yet.")
+    return paragraph(
+        f"Messages sent {days(first, last)}, as the service's answers up to ",
+        html(moment(as_of, zone)),
+        " tell it.",
+    )
+
+
+def _foot(generated_at: datetime, zone: ZoneInfo) -> Html:
+    return paragraph(
+        f"Made {moment(generated_at, zone)} by usms-pipeline {version('usms-pipeline')}. "
+        "This file fetches nothing, runs no script and holds no phone number."
+    )

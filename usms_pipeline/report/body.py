@@ -1,0 +1,185 @@
+"""The report's sections: which figures, charts and tables stand where, and in which words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import pyarrow as pa
+
+from usms_pipeline import charts, metrics
+from usms_pipeline.charts import NARROW, WIDTH, Chart
+from usms_pipeline.report.figures import DAYS, HOURS, Figures, Group, Row
+from usms_pipeline.report.page import Html, figure, html, join, name, paragraph, table, tiles
+from usms_pipeline.status import STATUSES
+from usms_pipeline.wording import count, day, duration, moment, percent
+
+Section = tuple[str, str, list[object]]
+
+
+def sections(figures: Figures, zone: ZoneInfo) -> list[Section]:
+    """Give every section that shows figures; without messages, only the one that says so."""
+    if not figures.total["messages"]:
+        empty = (
+            "Nothing has been collected yet: `usms run` does it, `usms check` says what is missing."
+        )
+        return [("summary", "Summary", [paragraph(empty.replace("`", ""))])]
+    return [
+        ("summary", "Summary", [_summary(figures.total), _fates(figures.total)]),
+        ("time", "Over time", _over_time(figures, zone)),
+        ("speed", "How fast", [_speed(figures)]),
+        *(_group_section(group) for group in figures.groups),
+        ("failures", "Why messages fail", _failures(figures.failures, zone)),
+    ]
+
+
+def terms() -> Html:
+    """Explain every figure, in the words of the metric table."""
+    entries = "".join(
+        f"<dt>{html(_title(metric.name))}</dt><dd>{html(metric.description)}</dd>"
+        for metric in metrics.METRICS
+    )
+    return Html(f'<dl class="terms">{entries}</dl>')
+
+
+def settings_table(settings_summary: Mapping[str, str]) -> Html:
+    """Show the settings that the figures depend on."""
+    rows = [[variable, value or "–"] for variable, value in settings_summary.items()]
+    return table("Settings that the figures depend on", ["Setting", "Value"], rows, texts=range(2))
+
+
+def _summary(total: Row) -> Html:
+    evidence = sum(total[status] for status in ("delivered", "failed", "rejected", "expired"))
+    bounds = (
+        f"between {percent(total['delivery_rate_low'])} and {percent(total['delivery_rate_high'])}"
+    )
+    return join(
+        [
+            tiles(
+                [
+                    ("Delivery rate", percent(total["delivery_rate"]),
+                     f"of the messages with an outcome; of all, {bounds}"),
+                    ("Messages", count(total["messages"]), "announced recipients"),
+                    ("Receipt coverage", percent(total["receipt_coverage"]),
+                     f"{count(evidence)} with an outcome"),
+                    ("Still awaited", count(total["awaited"]),
+                     f"{percent(total['awaited_rate'])} of all"),
+                    ("Typical delay", duration(total["latency_p50_seconds"]),
+                     f"90% within {duration(total['latency_p90_seconds'])}"),
+                ]
+            ),
+            paragraph(_awaited_sentence(total, bounds)),
+        ]
+    )  # fmt: skip
+
+
+def _awaited_sentence(total: Row, bounds: str) -> str:
+    if not total["awaited"]:
+        return f"None of these {count(total['messages'])} messages is awaited any more."
+    return (
+        f"Of these {count(total['messages'])} messages, {count(total['awaited'])} are still "
+        "awaited: the figures will move until their outcome is known. Whatever the messages "
+        f"without an outcome turn out to be, the rate of all lies {bounds}."
+    )
+
+
+def _fates(total: Row) -> Html:
+    rows = [
+        [_title(meaning.status), count(total[meaning.status]),
+         percent(total[meaning.status] / total["messages"]), meaning.description]
+        for meaning in STATUSES
+    ]  # fmt: skip
+    return table(
+        "Where every message is; the statuses add up to all messages",
+        ["Status", "Messages", "Share", "Meaning"],
+        rows,
+        texts=(0, 3),
+    )
+
+
+def _over_time(figures: Figures, zone: ZoneInfo) -> list[object]:
+    daily, hourly = figures.daily, figures.hourly
+    drawn = [_drawn(lambda width: charts.rate_over_time(hourly, "sent_hour", zone, width))]
+    if daily.num_rows > HOURS // 24:
+        drawn.insert(0, _drawn(lambda width: charts.rate_over_time(daily, width=width)))
+    rows = [[day(row["sent_date"]), *_metrics(row)] for row in reversed(daily.to_pylist())]
+    caption = f"Delivery by day of sending ({zone.key})"
+    if len(rows) == DAYS:
+        caption += f", the latest {DAYS} days"
+    return [*drawn, _metric_table(caption, "Sent on", rows)]
+
+
+def _speed(figures: Figures) -> Html:
+    total = figures.total
+    spread = ", ".join(
+        f"{share}% within {duration(total[f'latency_p{share}_seconds'])}" for share in (50, 90, 99)
+    )
+    return join(
+        [
+            _drawn(lambda width: charts.delivery_curve(figures.curve, width)),
+            paragraph(
+                f"Of the messages delivered so far, by the service's receipt times: {spread}."
+            ),
+        ]
+    )
+
+
+def _group_section(group: Group) -> Section:
+    title = f"By {group.column.replace('_', ' ')}"
+    rows = [
+        [name(charts.group_name(row, group.column)), *_metrics(row)]
+        for row in group.rates.to_pylist()
+    ]
+    caption = f"Delivery {title[0].lower()}{title[1:]}"
+    if group.groups > len(rows):
+        caption += f", the {len(rows)} largest of {count(group.groups)}"
+    chart = _drawn(lambda width: charts.rate_by(group.rates, group.column, width=width))
+    anchor = f"by-{''.join(c if c.isalnum() else '-' for c in group.column)}"
+    return (anchor, title, [chart, _metric_table(caption, title[3:].capitalize(), rows)])
+
+
+def _failures(failures: pa.Table, zone: ZoneInfo) -> list[object]:
+    chart = _drawn(lambda width: charts.failures_by_reason(failures, width))
+    rows = [
+        [name(row["provider_desc"] or "no description"), name(row["provider_code"] or "–"),
+         row["status"], count(row["messages"]), percent(row["share"]),
+         moment(row["first_seen_at"], zone).rpartition(" (")[0],
+         moment(row["last_seen_at"], zone).rpartition(" (")[0]]
+        for row in failures.slice(0, 30).to_pylist()
+    ]  # fmt: skip
+    if not rows:
+        return [paragraph("No message has failed, been rejected or expired.")]
+    caption = f"Failures by reason; times in {zone.key}"
+    if failures.num_rows > len(rows):
+        caption += f"; the {len(rows)} most frequent of {count(failures.num_rows)}"
+    headers = ["Reason", "Code", "Status", "Messages", "Share", "First seen", "Last seen"]
+    return [chart, table(caption, headers, rows, texts=range(3))]
+
+
+def _drawn(draw: Callable[[int], Chart]) -> Html:
+    return figure(draw(WIDTH), draw(NARROW))
+
+
+def _metric_table(caption: str, first: str, rows: list[list[Any]]) -> Html:
+    headers = [first, "Messages", "Delivery rate", "Between", "Coverage",
+               "Awaited", "Half within", "90% within"]  # fmt: skip
+    return table(caption, headers, rows)
+
+
+def _metrics(row: Row) -> list[str]:
+    low, high = row["delivery_rate_low"], row["delivery_rate_high"]
+    return [
+        count(row["messages"]),
+        percent(row["delivery_rate"]),
+        f"{percent(low)} – {percent(high)}",
+        percent(row["receipt_coverage"]),
+        count(row["awaited"]),
+        duration(row["latency_p50_seconds"]),
+        duration(row["latency_p90_seconds"]),
+    ]
+
+
+def _title(metric: str) -> str:
+    words = metric.removesuffix("_seconds").replace("_", " ")
+    return words.capitalize()

@@ -1,0 +1,113 @@
+"""What the report asks of the warehouse: small tables, by SQL. No HTML here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any, Final
+
+import pyarrow as pa
+
+from usms_pipeline.schema import SENT_DATE, receipts_fields
+from usms_pipeline.warehouse import timezone_hint
+from usms_pipeline.warehouse.ddl import literal, quoted
+
+Row = dict[str, Any]
+Warehouse = Any
+"""A DuckDB connection; DuckDB is not imported here, only asked."""
+
+DAYS: Final = 92
+"""Days in the table and the chart over time: the latest."""
+
+GROUPS: Final = 30
+"""Rows in a table of groups: the largest."""
+
+HOURS: Final = 72
+"""Hours in the chart by the hour: the latest."""
+
+
+_CURVE_SECONDS: Final = sorted({round(10 ** (step / 12)) for step in range(65)} | {259_200})
+"""From one second to three days, evenly on a logarithmic axis."""
+
+_LATEST_HOURS: Final = f"""
+    FROM delivery_rate_hourly
+    WHERE sent_hour > (SELECT max(sent_hour) FROM delivery_rate_hourly) - INTERVAL {HOURS} HOURS
+    ORDER BY sent_hour
+"""
+
+
+@dataclass(frozen=True)
+class Group:
+    """The figures of one column's groups: the largest, and how many there are in all."""
+
+    column: str
+    rates: pa.Table
+    groups: int
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Everything that the report shows, as it stood in one warehouse."""
+
+    total: Row
+    quality: Row
+    daily: pa.Table
+    hourly: pa.Table
+    curve: pa.Table
+    groups: list[Group]
+    failures: pa.Table
+    timezone_hint: str | None
+
+
+def ask(con: Warehouse) -> Figures:
+    """Ask a published warehouse, open as ``connect()`` gives it, for the report's figures."""
+    quality = _row(con, files("usms_pipeline").joinpath("sql/report_quality.sql").read_text())
+    return Figures(
+        total=_row(con, "SELECT unnest(delivery_figures(r)) FROM receipts AS r"),
+        quality=quality,
+        daily=_latest_days(con, "delivery_rate_daily", "sent_date"),
+        hourly=_table(con, _LATEST_HOURS),
+        curve=_table(con, f"FROM delivery_curve(seconds := {_CURVE_SECONDS})"),
+        groups=[
+            _group(con, "country", "delivery_rate_by_country"),
+            _group(con, "operator", "delivery_rate_by_operator"),
+            *(_group(con, name, f"delivery_rate_by({literal(name)})") for name in dimensions(con)),
+        ],
+        failures=_table(con, "FROM failures"),
+        timezone_hint=_hint(con),
+    )
+
+
+def dimensions(con: Warehouse) -> list[str]:
+    """Name the columns of ``receipts`` that came from the customer's table to group by."""
+    ours = {field.name for field in receipts_fields()} | {SENT_DATE.name}
+    return [name for name in _table(con, "FROM receipts LIMIT 0").column_names if name not in ours]
+
+
+def _hint(con: Warehouse) -> str | None:
+    """Ask on a cursor: an answer read in part would leave DuckDB 2.0's connection busy."""
+    database = _row(con, "SELECT current_database() AS name")["name"]
+    with con.cursor() as own:
+        own.execute(f"USE {quoted(database)}")
+        return timezone_hint(own)
+
+
+def _latest_days(con: Warehouse, view: str, column: str) -> pa.Table:
+    latest = f"SELECT * FROM {view} ORDER BY {column} DESC LIMIT {DAYS}"
+    return _table(con, f"SELECT * FROM ({latest}) ORDER BY {column}")
+
+
+def _group(con: Warehouse, column: str, relation: str) -> Group:
+    counted = _row(con, f"SELECT count(*) AS groups FROM {relation}")["groups"]
+    order = f"messages DESC, {quoted(column)}"
+    largest = _table(con, f"FROM {relation} ORDER BY {order} LIMIT {GROUPS}")
+    return Group(column, largest, counted)
+
+
+def _row(con: Warehouse, query: str) -> Row:
+    row: Row = _table(con, query).to_pylist()[0]
+    return row
+
+
+def _table(con: Warehouse, query: str) -> pa.Table:
+    return con.sql(query).to_arrow_table()

@@ -1,0 +1,116 @@
+"""Pieces of HTML for the report. Every text from outside is escaped here, and only here.
+
+Functions take plain values and give ``Html``; what is not ``Html`` is escaped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterable, Sequence
+from html import escape
+from importlib.resources import files
+from string import Template
+
+from usms_pipeline import charts
+
+
+class Html(str):
+    """Text that is markup already; any other text is escaped where it meets markup."""
+
+    __slots__ = ()
+
+
+def html(value: object) -> Html:
+    """Escape a value, unless it is markup already."""
+    return value if isinstance(value, Html) else Html(escape(str(value), quote=True))
+
+
+def join(parts: Iterable[object]) -> Html:
+    """Put pieces one after the other."""
+    return Html("\n".join(html(part) for part in parts))
+
+
+def name(text: str) -> Html:
+    """Show a name from the data, its writing direction kept to itself."""
+    return Html(f"<bdi>{html(text)}</bdi>")
+
+
+def section(anchor: str, title: str, *parts: object) -> Html:
+    """Make a section with a heading, reachable as ``#anchor``."""
+    return Html(
+        f'<section id="{html(anchor)}" aria-labelledby="{html(anchor)}-title">\n'
+        f'<h2 id="{html(anchor)}-title">{html(title)}</h2>\n{join(parts)}\n</section>'
+    )
+
+
+def paragraph(*parts: object) -> Html:
+    """Make a paragraph of texts and markup."""
+    return Html(f"<p>{''.join(html(part) for part in parts)}</p>")
+
+
+def tiles(entries: Iterable[tuple[str, str, str]]) -> Html:
+    """Make the headline figures: (label, figure, remark)."""
+    made = [
+        f"<div><dt>{html(label)}</dt><dd><strong>{html(figure)}</strong> "
+        f"<span>{html(remark)}</span></dd></div>"
+        for label, figure, remark in entries
+    ]
+    return Html(f'<dl class="tiles">{"".join(made)}</dl>')
+
+
+def table(
+    caption: str,
+    headers: Sequence[str],
+    rows: Iterable[Sequence[object]],
+    texts: Container[int] = (0,),
+) -> Html:
+    """Make a table; the first column heads its row, all but the columns ``texts`` hold figures."""
+    kinds = ["" if n in texts else ' class="figure"' for n in range(len(headers))]
+    head = "".join(
+        f'<th scope="col"{kind}>{html(header)}</th>'
+        for header, kind in zip(headers, kinds, strict=True)
+    )
+    body = "\n".join(f"<tr>{_cells(row, kinds)}</tr>" for row in rows)
+    return Html(
+        f'<div class="scroll" role="region" tabindex="0" aria-label="{html(caption)}">'
+        f"<table><caption>{html(caption)}</caption>\n<thead><tr>{head}</tr></thead>\n"
+        f"<tbody>\n{body}\n</tbody></table></div>"
+    )
+
+
+def _cells(row: Sequence[object], kinds: Sequence[str]) -> str:
+    first, *others = (html(cell) for cell in row)
+    cells = "".join(f"<td{kind}>{cell}</td>" for cell, kind in zip(others, kinds[1:], strict=True))
+    return f'<th scope="row">{first}</th>{cells}'
+
+
+def figure(wide: charts.Chart, narrow: charts.Chart) -> Html:
+    """Show a chart, drawn for a page and for a phone, under its headline."""
+    headline, explanation = charts.caption(wide)
+    return Html(
+        f"<figure><figcaption><h3>{html(headline)}</h3><p>{html(explanation)}</p></figcaption>\n"
+        f'<div class="chart wide">{charts.svg(wide)}</div>\n'
+        f'<div class="chart narrow">{charts.svg(narrow)}</div></figure>'
+    )
+
+
+def page(
+    title: str, lead: Html, sections: Sequence[tuple[str, str, Sequence[object]]], foot: Html
+) -> Html:
+    """Make the whole document: self-contained, no script, nothing fetched.
+
+    ``sections`` are (anchor, title, pieces); the contents at the top link to them.
+    """
+    links = "".join(f'<li><a href="#{html(a)}">{html(t)}</a></li>' for a, t, _ in sections)
+    template = files(__package__).joinpath("page.html").read_text(encoding="utf-8")
+    body = join(section(anchor, heading, *pieces) for anchor, heading, pieces in sections)
+    values = {"title": html(title), "lead": lead, "contents": links, "body": body, "foot": foot}
+    return Html(Template(template).substitute(values, recolour=_recolour()))
+
+
+def _recolour() -> str:
+    """Make the rules that give every colour of the charts its dark form."""
+    return "\n".join(
+        f'  .chart [{attribute}="{light}"] {{ {attribute}: {dark}; }}'
+        for light, dark in charts.PALETTE.values()
+        for attribute in ("fill", "stroke")
+    )

@@ -1,0 +1,132 @@
+"""What the report says of the data itself: each check, what was found, what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+from usms_pipeline import wording
+from usms_pipeline.report.figures import Figures, Row
+from usms_pipeline.report.page import Html, html, join, table
+
+TOLERATED_EXTRAS: Final = 0.01
+"""Share of receipts of phones nobody announced, above which something is set up wrongly."""
+
+
+class Finding(NamedTuple):
+    """One check: its name, what was found, what to do where that is needed (else empty)."""
+
+    check: str
+    found: str
+    advice: str = ""
+
+
+def findings(
+    figures: Figures, quarantined: int | None, rows_without_sent_at: int | None
+) -> list[Finding]:
+    """Judge the data. ``None`` is what was not counted, and is left out."""
+    total, quality = figures.total, figures.quality
+    made = [
+        _time_zones(figures),
+        _too_late(total["first_asked_too_late"]),
+        Finding("Closed without an outcome", _messages(_unreported(total))),
+        _counted(
+            "Unknown status words",
+            total["unrecognized"],
+            f"{_messages(total['unrecognized'])}: {quality['words']}",
+            "They count as awaited until the cutoff. A newer version may know them.",
+        ),
+        _extras(quality["extra_receipts"], total["messages"]),
+        _counted(
+            "Unusable session numbers",
+            total["invalid"],
+            _messages(total["invalid"]),
+            "Blank in your table, or refused by the service: see `usms quarantine list`.",
+        ),
+        Finding("Conflicting outcomes", f"{_messages(quality['conflicting'])}; the first counts"),
+    ]
+    if rows_without_sent_at is not None:
+        advice = "They belong to no day and are in no figure: `usms check` says more."
+        count = rows_without_sent_at
+        made.append(
+            _counted("Source rows without a usable time", count, wording.count(count), advice)
+        )
+    if quarantined is not None:
+        advice = "Kept whole, in no figure: `usms quarantine list`, then replay or dismiss."
+        made.append(
+            _counted("In quarantine", quarantined, f"{wording.count(quarantined)} entries", advice)
+        )
+    return made
+
+
+def quality_table(found: Sequence[Finding], warnings: Sequence[str]) -> Html:
+    """Show the warnings of the run, if any, and a table of all checks."""
+    rows = [[one.check, _state(one), one.found, _code(one.advice)] for one in found]
+    checks = table(
+        "Checks of the data itself", ["Check", "State", "Found", "What to do"], rows, texts=range(4)
+    )
+    if not warnings:
+        return checks
+    items = join(Html(f"<li>{html(sentence)}</li>") for sentence in warnings)
+    return join([Html(f'<ul class="warnings">{items}</ul>'), checks])
+
+
+def _state(finding: Finding) -> Html:
+    if finding.advice:
+        return Html('<span class="state look">! look</span>')
+    return Html('<span class="state">✓ fine</span>')
+
+
+def _code(text: str) -> Html:
+    """Set what stands between backticks as code."""
+    parts = text.split("`")
+    return Html(
+        "".join(f"<code>{html(p)}</code>" if n % 2 else html(p) for n, p in enumerate(parts))
+    )
+
+
+def _messages(count: int) -> str:
+    return f"{wording.count(count)} message{'' if count == 1 else 's'}"
+
+
+def _counted(check: str, count: int, found: str, advice: str) -> Finding:
+    return Finding(check, found, advice) if count else Finding(check, "none")
+
+
+def _time_zones(figures: Figures) -> Finding:
+    median_seconds = figures.total["latency_p50_seconds"]
+    before_sent = figures.quality["delivered_before_sent"]
+    if median_seconds is None:
+        return Finding("Time zones", "nothing delivered yet to judge by")
+    found = f"half of the delivered messages arrived within {wording.duration(median_seconds)}"
+    if before_sent:
+        found += f"; {_messages(before_sent)} delivered before being sent"
+    return Finding("Time zones", found, figures.timezone_hint or "")
+
+
+def _too_late(count: int) -> Finding:
+    return _counted(
+        "First asked too late",
+        count,
+        _messages(count),
+        "First asked about after the cutoff, so the silence may be ours, not the carrier's: "
+        "run more often.",
+    )
+
+
+def _unreported(total: Row) -> int:
+    """Count the closed ones that were asked in time: the carrier never reported."""
+    known = total["delivered"] + total["failed"] + total["rejected"] + total["expired"]
+    closed = total["messages"] - known - total["awaited"] - total["invalid"]
+    return max(0, int(closed - total["first_asked_too_late"]))
+
+
+def _extras(extras: int, messages: int) -> Finding:
+    share = extras / max(1, messages + extras)
+    found = f"{wording.count(extras)} ({wording.percent(share)}), left out of the rates"
+    advice = (
+        "Your table announces fewer recipients than it sent to: check `USMS_PHONE_COLUMN` and "
+        "`USMS_RECIPIENTS_COLUMN`."
+    )
+    check = "Receipts of phones nobody announced"
+    return Finding(check, found if extras else "none", advice if share > TOLERATED_EXTRAS else "")
