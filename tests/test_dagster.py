@@ -1,0 +1,497 @@
+"""The Dagster shell over the real core: a Parquet source, a service on loopback, whole runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import dagster as dg
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from tests.conftest import MakeRehearsal, Rehearsal
+from usms_pipeline import schema, settings
+from usms_pipeline.components import ReceiptPipeline
+from usms_pipeline.dataset import Window
+from usms_pipeline.defs import checks
+from usms_pipeline.defs.account import RANGE_END, RANGE_START, progress_log, window
+from usms_pipeline.defs.account import failure as failure_of
+from usms_pipeline.errors import ServiceDown, SettingsError
+from usms_pipeline.pipeline import Progress
+from usms_pipeline.simulator import (
+    ACCESS_KEY_ID,
+    ACCESS_KEY_SECRET,
+    Faults,
+    Population,
+    Simulator,
+    serve,
+)
+from usms_pipeline.status import BUCKETS
+
+pytestmark = pytest.mark.filterwarnings("ignore::dagster.BetaWarning")  # backfill_policy
+
+ROOT = Path(__file__).parent.parent
+NOW = datetime.now(UTC)
+RECEIPTS = dg.AssetKey(["usms", "receipts"])
+RESPONSES = dg.AssetKey(["usms", "responses"])
+
+
+@dataclass
+class Project:
+    """An account whose settings are in the environment, and an instance to run it in."""
+
+    data_dir: Path
+    rehearsal: Rehearsal
+    instance: dg.DagsterInstance
+    defs: dg.Definitions = field(default_factory=lambda: ReceiptPipeline().build_defs())
+
+    def refresh(
+        self, first: date | None = None, last: date | None = None, select: Any = None
+    ) -> dg.ExecuteInProcessResult:
+        """Run the job over a range, the last 7 days if none is given; errors are in the result."""
+        today = datetime.now(UTC).date()
+        tags = {
+            RANGE_START: (first or today - timedelta(days=7)).isoformat(),
+            RANGE_END: (last or today).isoformat(),
+        }
+        return self.defs.resolve_job_def("refresh").execute_in_process(
+            instance=self.instance, tags=tags, raise_on_error=False, asset_selection=select
+        )
+
+    def receipts(self) -> dict[str, pa.Table]:
+        """The dataset by partition."""
+        files = sorted(self.data_dir.glob("receipts/sent_date=*/receipts.parquet"))
+        return {file.parent.name.split("=")[1]: pq.ParquetFile(file).read() for file in files}
+
+
+MakeProject = Callable[..., Project]
+
+
+def begin(
+    rehearsal: Rehearsal, folder: Path, instance: dg.DagsterInstance, patch: pytest.MonkeyPatch
+) -> Project:
+    """Put an account's settings into the environment, and only these."""
+    for name in [name for name in os.environ if name.startswith("USMS_")]:
+        patch.delenv(name)
+    patch.chdir(folder)
+    pq.write_table(rehearsal.messages, folder / "sent.parquet")
+    for name, value in {
+        "BASE_URL": rehearsal.url,
+        "ACCESS_KEY_ID": ACCESS_KEY_ID,
+        "ACCESS_KEY_SECRET": ACCESS_KEY_SECRET,
+        "SOURCE_URL": str(folder / "sent.parquet"),
+        "PHONE_COLUMN": "phone",
+        "DIMENSIONS": "template",
+        "DATA_DIR": str(folder / "data"),
+    }.items():
+        patch.setenv(f"USMS_{name}", value)
+    return Project(folder / "data", rehearsal, instance)
+
+
+@pytest.fixture
+def project(
+    simulator: MakeRehearsal, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Iterator[MakeProject]:
+    """Give a factory of projects over given or made-up messages; ``faults`` are the service's."""
+    home = tmp_path / "dagster"
+    home.mkdir()
+    with dg.DagsterInstance.local_temp(str(home)) as instance:
+        yield lambda messages, faults=None: begin(
+            simulator(messages, faults=faults, outage=None), tmp_path, instance, monkeypatch
+        )
+
+
+@pytest.fixture(scope="module")
+def first_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Project, Any]]:
+    """One refresh of a new account, for the tests that only look at it."""
+    messages = Population(300).table()
+    service = Simulator(messages, outage=None)
+    with serve(service) as url, dg.DagsterInstance.ephemeral() as instance:
+        with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+            warnings.simplefilter("ignore", dg.BetaWarning)
+            folder = tmp_path_factory.mktemp("account")
+            account = begin(Rehearsal(url, service, messages), folder, instance, patch)
+            result = account.refresh()
+        yield account, result
+
+
+def materializations(result: Any, asset: str) -> dict[str | None, dict[str, Any]]:
+    """The metadata of an asset's materializations, by partition."""
+    events = result.asset_materializations_for_node(f"usms__{asset}")
+    return {e.partition: {k: v.value for k, v in e.metadata.items()} for e in events}
+
+
+def evaluations(result: Any) -> dict[str, dg.AssetCheckEvaluation]:
+    return {one.check_name: one for one in result.get_asset_check_evaluations()}
+
+
+def failure(result: Any) -> Any:
+    """What the one step that failed says."""
+    [event] = [event for event in result.all_events if event.is_step_failure]
+    return event.step_failure_data
+
+
+def test_a_range_is_one_run_that_materializes_every_day_of_it(
+    first_run: tuple[Project, Any],
+) -> None:
+    _, result = first_run
+    assert result.success
+    days = {(datetime.now(UTC).date() - timedelta(days=n)).isoformat() for n in range(8)}
+    for asset in ("sessions", "responses", "receipts"):
+        assert set(materializations(result, asset)) == days
+    assert set(materializations(result, "warehouse")) == {None}
+    assert set(materializations(result, "delivery_rates")) == {None}
+
+
+def test_every_partition_tells_its_own_buckets(first_run: tuple[Project, Any]) -> None:
+    """And their sum is what the source announces."""
+    account, result = first_run
+    told = materializations(result, "receipts")
+    for day, rows in account.receipts().items():
+        assert told[day]["dagster/row_count"] == rows.num_rows
+        statuses = rows["status"].to_pylist()
+        assert {b: told[day][b] for b in BUCKETS} == {b: statuses.count(b) for b in BUCKETS}
+    assert sum(sum(one.get(b, 0) for b in BUCKETS) for one in told.values()) == 300
+
+
+def test_the_run_tells_its_requests_and_how_long_they_took(first_run: tuple[Project, Any]) -> None:
+    account, result = first_run
+    told = next(iter(materializations(result, "responses").values()))
+    assert told["run/requests"] == account.rehearsal.service.counters.requests > 0
+    assert told["run/sessions_due"] == told["run/ids_answered"] > 0
+    assert {"run/retries", "run/seconds", "run/bytes_received"} <= told.keys()
+
+
+@pytest.mark.long
+def test_a_second_run_asks_nothing_that_is_not_due(project: MakeProject) -> None:
+    account = project(300)
+    account.refresh()
+    requests = account.rehearsal.service.counters.requests
+    assert account.refresh().success
+    assert account.rehearsal.service.counters.requests == requests
+
+
+def test_the_delivery_rates_have_chart_table_and_report(first_run: tuple[Project, Any]) -> None:
+    told = materializations(first_run[1], "delivery_rates")[None]
+    assert told["messages"] == 300
+    assert "data:image/png;base64," in told["chart"]
+    assert told["daily"].count("\n") >= 2
+    assert Path(told["report"]).read_text("utf-8").startswith("<!")
+
+
+def test_nothing_secret_or_personal_is_in_any_event(first_run: tuple[Project, Any]) -> None:
+    """Access key, phone numbers and the key of their hash stay out of Dagster's storage."""
+    account, result = first_run
+    told = " ".join(str(event) for event in result.all_events)
+    told += " ".join(str(entry) for entry in account.instance.all_logs(result.run_id))
+    assert ACCESS_KEY_SECRET not in told
+    assert ACCESS_KEY_ID not in told
+    phones = [phone.lstrip("+") for phone in account.rehearsal.messages["phone"].to_pylist()]
+    assert [phone for phone in phones if phone in told] == []
+    assert (account.data_dir / "phone.key").read_text().strip() not in told
+
+
+def test_every_check_passes_on_a_well_behaved_service(first_run: tuple[Project, Any]) -> None:
+    found = evaluations(first_run[1])
+    assert set(found) == {
+        "conservation",
+        "open_quarantine",
+        "polling_behind",
+        "time_zones",
+        "unannounced_receipts",
+        "unrecognized_words",
+    }
+    assert {name: one.description for name, one in found.items() if not one.passed} == {}
+
+
+@pytest.mark.long
+def test_a_lost_receipt_fails_the_blocking_check_that_names_its_day(project: MakeProject) -> None:
+    """Conservation; and nothing is published from a dataset that lost a row."""
+    account = project(300)
+    account.refresh()
+    day, rows = max(account.receipts().items(), key=lambda item: item[1].num_rows)
+    file = account.data_dir / f"receipts/sent_date={day}/receipts.parquet"
+    pq.write_table(rows.slice(1), file)
+    result = account.refresh()
+    conservation = evaluations(result)["conservation"]
+    assert not conservation.passed
+    assert conservation.severity is dg.AssetCheckSeverity.ERROR
+    assert conservation.blocking
+    assert day in (conservation.description or "")
+    assert [other for other in account.receipts() if other != day
+            and other in (conservation.description or "")] == []  # fmt: skip
+    assert materializations(result, "warehouse") == {}
+
+
+@pytest.mark.long
+def test_an_unknown_word_and_a_quarantined_item_are_warnings(project: MakeProject) -> None:
+    """They stop nothing: the warehouse is published."""
+    result = project(300, Faults(unknown_words=0.5, bad_items=1.0)).refresh()
+    found = evaluations(result)
+    for name in ("unrecognized_words", "open_quarantine"):
+        assert not found[name].passed
+        assert found[name].severity is dg.AssetCheckSeverity.WARN
+    assert result.success
+    assert materializations(result, "warehouse")
+
+
+def test_a_missing_setting_is_the_cores_sentence_and_no_retry(
+    project: MakeProject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    account = project(20)
+    monkeypatch.delenv("USMS_SOURCE_URL")
+    with pytest.raises(SettingsError) as sentence:
+        settings.load(["source"])
+    said = failure(account.refresh())
+    assert said.user_failure_data.description == str(sentence.value)
+    assert said.error.cause is None
+
+
+def test_refused_credentials_fail_the_run_with_a_sentence(
+    project: MakeProject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    account = project(20)
+    monkeypatch.setenv("USMS_ACCESS_KEY_SECRET", "wr0ng")
+    result = account.refresh()
+    said = failure(result).user_failure_data.description
+    assert "USMS_ACCESS_KEY" in said
+    assert "wr0ng" not in said
+    assert materializations(result, "sessions")
+    assert materializations(result, "warehouse") == {}
+
+
+@pytest.mark.long
+def test_an_older_day_that_still_awaits_receipts_is_told_beside_the_range(
+    project: MakeProject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run over the open window also looks after it, in an event of its own."""
+    sent_at = NOW - timedelta(days=20)
+    account = project(one_message(sent_at), Faults(missing=1.0))
+    monkeypatch.setenv("USMS_CUTOFF_HOURS", "1000")
+    old = sent_at.date()
+    assert account.refresh(old, old).success
+    told = materializations(account.refresh(), "receipts")
+    assert told[old.isoformat()]["pending"] == 1
+    assert "run/seconds" not in told[old.isoformat()]
+
+
+def one_message(sent_at: datetime) -> pa.Table:
+    return pa.table(
+        {
+            "session_no": ["S1"],
+            "phone": ["+8613800138000"],
+            "sent_at": pa.array([sent_at], pa.timestamp("us", tz="UTC")),
+            "template": ["t"],
+        }
+    )
+
+
+# --- schedule -------------------------------------------------------------------------------------
+
+
+def schedule(defs: dg.Definitions) -> dg.ScheduleDefinition:
+    return defs.resolve_schedule_def("refresh_every_15_minutes")
+
+
+def tick(account: Project) -> dg.ScheduleExecutionData:
+    repository = account.defs.get_repository_def()
+    context = dg.build_schedule_context(
+        instance=account.instance,
+        repository_def=repository,
+        scheduled_execution_time=datetime.now(UTC),
+    )
+    return repository.get_schedule_def("refresh_every_15_minutes").evaluate_tick(context)
+
+
+def test_a_tick_asks_for_one_run_over_the_open_window(project: MakeProject) -> None:
+    account = project(20)
+    [request] = tick(account).run_requests or []
+    today = datetime.now(UTC).date()
+    assert request.tags[RANGE_START] == (today - timedelta(days=7)).isoformat()
+    assert request.tags[RANGE_END] == today.isoformat()
+
+
+def test_a_tick_never_asks_for_days_before_the_first_partition(
+    project: MakeProject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    today = datetime.now(UTC).date().isoformat()
+    account = project(20)
+    monkeypatch.setenv("USMS_START_DATE", today)
+    account.defs = ReceiptPipeline().build_defs()
+    [request] = tick(account).run_requests or []
+    assert (request.tags[RANGE_START], request.tags[RANGE_END]) == (today, today)
+
+
+@pytest.mark.parametrize("status", [dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.NOT_STARTED])
+def test_a_tick_is_skipped_while_a_refresh_is_under_way(
+    project: MakeProject, status: dg.DagsterRunStatus
+) -> None:
+    account = project(20)
+    job = account.defs.resolve_job_def("refresh")
+    run = account.instance.create_run_for_job(job, status=status)
+    data = tick(account)
+    assert not data.run_requests
+    assert run.run_id[:8] in (data.skip_message or "")
+
+
+def test_a_finished_refresh_skips_nothing(project: MakeProject) -> None:
+    account = project(20)
+    job = account.defs.resolve_job_def("refresh")
+    account.instance.create_run_for_job(job, status=dg.DagsterRunStatus.FAILURE)
+    assert tick(account).run_requests
+
+
+def test_the_schedule_is_off_until_someone_switches_it_on() -> None:
+    defs = ReceiptPipeline().build_defs()
+    assert schedule(defs).default_status is dg.DefaultScheduleStatus.STOPPED
+
+
+# --- what is known before a run -------------------------------------------------------------------
+
+
+def test_columns_have_types_and_descriptions() -> None:
+    specs = {spec.key: spec for spec in ReceiptPipeline().build_defs().resolve_all_asset_specs()}
+    columns = specs[RECEIPTS].metadata["dagster/column_schema"].columns
+    assert [column.name for column in columns] == [f.name for f in schema.receipts_fields()]
+    assert [column.name for column in columns if not column.description] == []
+
+
+def test_every_asset_has_group_description_kind_and_freshness() -> None:
+    specs = ReceiptPipeline(owners=["team:x"]).build_defs().resolve_all_asset_specs()
+    assert len(specs) == 6
+    for spec in specs:
+        assert (spec.group_name, list(spec.owners)) == ("usms", ["team:x"])
+        assert spec.description
+        assert spec.kinds
+        assert (spec.freshness_policy is None) == (spec.key.path[-1] == "source_table")
+
+
+def test_definitions_load_without_any_variable_and_without_the_heavy_libraries(
+    tmp_path: Path,
+) -> None:
+    program = (
+        "import sys\nfrom usms_pipeline.definitions import defs\n"
+        "defs().get_repository_def()\n"
+        "heavy = {'altair', 'vl_convert', 'duckdb', 'httpx', 'aiohttp', 'pandas'}\n"
+        "print(*heavy & set(sys.modules))"
+    )
+    assert run([sys.executable, "-W", "ignore", "-c", program], tmp_path).strip() == ""
+
+
+def test_dagsters_own_settings_are_valid_and_tell_nobody(tmp_path: Path) -> None:
+    text = (ROOT / "dagster_home" / "dagster.yaml").read_text()
+    (tmp_path / "dagster.yaml").write_text(text)
+    with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
+        assert not instance.telemetry_enabled
+        assert instance.run_monitoring_enabled
+    assert "/home/" not in text
+    assert str(ROOT) not in text
+
+
+@pytest.mark.long
+def test_dg_lists_checks_and_launches_a_range_from_a_clone(
+    project: MakeProject, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The commands of the README, each in a process of its own, from the project's folder."""
+    account = project(100)
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "dagster.yaml").write_text((ROOT / "dagster_home" / "dagster.yaml").read_text())
+    given = {k: v for k, v in os.environ.items() if k.startswith("USMS_")}
+    given["DAGSTER_HOME"] = str(home)
+    dg_command = str(Path(sys.executable).with_name("dg"))
+    run([dg_command, "check", "defs"], ROOT, given)
+    listed = json.loads(run([dg_command, "list", "defs", "--json"], ROOT, given))
+    assert "usms/receipts" in {asset["asset_key"] for asset in listed["assets"]}
+    today = datetime.now(UTC).date()
+    days = f"{today - timedelta(days=6)}...{today}"
+    run([dg_command, "launch", "--job", "refresh", "--partition-range", days], ROOT, given)
+    assert sum(rows.num_rows for rows in account.receipts().values()) == 100
+    backfill = ["--assets", "key:usms/receipts", "--partition-range", days]
+    run([dg_command, "launch", *backfill], ROOT, given)
+
+
+def run(command: list[str], cwd: Path, given: dict[str, str] | None = None) -> str:
+    """Run a command without any variable but ``given``, and give what it says."""
+    bare = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "HOME": str(cwd)}
+    bare["VIRTUAL_ENV"] = str(Path(sys.executable).parent.parent)
+    done = subprocess.run(
+        command, cwd=cwd, env=bare | (given or {}), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return done.stdout
+
+
+# --- pure parts -----------------------------------------------------------------------------------
+
+
+def test_an_error_of_the_core_is_never_retried_by_dagster() -> None:
+    """The client owns retries; what the run had counted is kept."""
+    error = ServiceDown("The service is down.")
+    error.stats = SimpleNamespace(requests=7)  # type: ignore[attr-defined]
+    shown = failure_of(error, ReceiptPipeline().account())
+    assert (shown.description, shown.allow_retries) == ("The service is down.", False)
+    assert shown.metadata["requests"].value == 7
+
+
+def test_progress_is_logged_every_few_seconds_and_not_every_batch() -> None:
+    at = iter([0.0, 1.0, 2.0, 5.0, 5.0, 6.0, 10.0, 10.0])
+    said: list[str] = []
+    listen = progress_log(said.append, lambda: next(at))
+    for done in range(5):
+        listen(Progress("sessions", done * 1000, 9000))
+    assert said == ["sessions: 2,000 of 9,000", "sessions: 4,000 of 9,000"]
+
+
+def counts(**of: int) -> Any:
+    unannounced = of.pop("unannounced", 0)
+    return SimpleNamespace(buckets=of, unannounced=unannounced, announced=sum(of.values()))
+
+
+@pytest.mark.parametrize(("unannounced", "passed"), [(10, True), (11, False)])
+def test_more_than_one_percent_of_unannounced_receipts_is_a_warning(
+    unannounced: int, passed: bool
+) -> None:
+    day = date(2026, 1, 31)
+    _, extra = checks.check_fold({day: counts(delivered=1000, unannounced=unannounced)})
+    assert extra.passed is passed
+    assert extra.severity is dg.AssetCheckSeverity.WARN
+    assert ("2026-01-31" in (extra.description or "")) is not passed
+
+
+@pytest.mark.parametrize(
+    ("left", "seconds", "passed"), [(0, 900, True), (1, 10, False), (0, 901, False)]
+)
+def test_polling_is_behind_when_questions_are_left_or_the_next_round_is_missed(
+    left: int, seconds: float, passed: bool
+) -> None:
+    report: Any = SimpleNamespace(
+        stats=SimpleNamespace(ids_given_up=left),
+        due_sessions={date(2026, 1, 31): 5},
+        seconds=seconds,
+    )
+    assert checks.check_round(report).passed is passed
+
+
+def test_a_hint_at_a_wrong_time_zone_is_the_checks_sentence() -> None:
+    verdict = checks.check_time_zones("Look at USMS_RECEIPT_TIMEZONE.")
+    assert (verdict.passed, verdict.description) == (False, "Look at USMS_RECEIPT_TIMEZONE.")
+    assert checks.check_time_zones(None).passed
+
+
+def test_a_run_without_partition_tags_is_over_the_open_window() -> None:
+    opened = Window(date(2026, 1, 1), date(2026, 1, 8))
+    pipeline: Any = SimpleNamespace(open_window=lambda: opened)
+    assert window({}, pipeline) == opened
+    day = date(2026, 1, 3)
+    assert window({"dagster/partition": str(day)}, pipeline) == Window(day, day)

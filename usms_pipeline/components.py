@@ -1,0 +1,154 @@
+"""The Dagster component: one account in YAML, in this project or in any other.
+
+It says what may be given and what is built from it; the parts are in ``defs``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from datetime import date
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import dagster as dg
+from pydantic import BaseModel, ConfigDict, Field, create_model
+
+from usms_pipeline import settings as core_settings
+from usms_pipeline.defs.account import Account, AccountSettings, resolve
+from usms_pipeline.errors import SettingsError
+from usms_pipeline.settings import Settings
+
+_TEMPLATE: Final = re.compile(r"\{\{.*?\}\}")
+_KEYS: Final = ("access_key_id", "access_key_secret", "phone_key")
+_BEFORE_A_RUN: Final = ("start_date", "timezone", "dimensions")
+
+_Value = str | int | float | date | list[str] | list[float] | None
+
+
+class _Attributes(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    asset_prefix: str = Field(
+        "usms",
+        description="In front of every asset key, `/` between parts; give each account its own.",
+        pattern=r"^[A-Za-z0-9_]+(/[A-Za-z0-9_]+)*$",
+        examples=["shop/usms"],
+    )
+    owners: list[str] = Field(
+        default_factory=list,
+        description="Owners of the assets: e-mail addresses or `team:name`.",
+        examples=[["team:messaging"]],
+    )
+
+
+def _attribute(name: str) -> tuple[Any, Any]:
+    field = Settings.model_fields[name]
+    example = f"{{{{ env.SHOP_{name.upper()} }}}}" if name in _KEYS else core_settings.example(name)
+    return _Value, Field(None, description=field.description, examples=[example])
+
+
+_settings: Final[dict[str, Any]] = {name: _attribute(name) for name in Settings.model_fields}
+Attributes: Final = create_model("Attributes", __base__=_Attributes, **_settings)
+"""What ``attributes:`` of a ``defs.yaml`` may hold: the settings in lower case, and two more."""
+
+
+class ReceiptPipeline(dg.Component):
+    """Delivery receipts of one USMS account: assets, checks, a job and its schedule.
+
+    Attributes are the settings in lower case without ``USMS_``; one that is not given is read
+    from the environment when a run starts. Secrets are given as ``"{{ env.NAME }}"``. Two
+    accounts in one project need an ``asset_prefix`` and a ``data_dir`` each.
+    """
+
+    def __init__(
+        self, asset_prefix: str = "usms", owners: Sequence[str] = (), **given: Any
+    ) -> None:
+        late = {name: _late(value) for name, value in given.items()}
+        attributes = Attributes.model_validate(
+            {"asset_prefix": asset_prefix, "owners": owners, **late}
+        )
+        values = attributes.model_dump(exclude_unset=True, exclude={"asset_prefix", "owners"})
+        self.prefix = tuple(asset_prefix.split("/"))
+        self.owners = tuple(owners)
+        self.given = {name: _as_text(value) for name, value in values.items() if value is not None}
+        _refuse_secrets(self.given)
+
+    @classmethod
+    def get_model_cls(cls) -> type[BaseModel]:
+        """Give the schema of the attributes."""
+        return Attributes
+
+    @classmethod
+    def get_spec(cls) -> dg.ComponentTypeSpec:
+        """Say what the component is for, on Dagster's page and in ``dg list components``."""
+        return dg.ComponentTypeSpec(
+            description="SMS delivery receipts of one USMS account, as a daily partitioned dataset",
+            tags=["sms", "duckdb", "parquet"],
+            produces=["asset", "asset_check", "job", "schedule", "resource"],
+        )
+
+    @classmethod
+    def load(
+        cls, attributes: BaseModel | None, context: dg.ComponentLoadContext
+    ) -> ReceiptPipeline:
+        """Make the component from YAML. Templates that read the environment stay as they are."""
+        given = attributes.model_dump(exclude_unset=True) if attributes else {}
+        return cls(**{name: _early(value, context) for name, value in given.items()})
+
+    def account(self) -> Account:
+        """Give what must be known before a run; the defaults where a setting can't be used yet."""
+        known = {name: self.given[name] for name in _BEFORE_A_RUN if name in self.given}
+        try:
+            read = core_settings.load(**{name: resolve(text) for name, text in known.items()})
+        except (SettingsError, dg.DagsterError):
+            read = Settings.model_construct()
+        days = dg.DailyPartitionsDefinition(
+            read.start_date.isoformat(), timezone=read.timezone, end_offset=1
+        )
+        return Account(days, self.prefix, read.dimensions, self.owners)
+
+    def build_defs(self, context: dg.ComponentLoadContext | None = None) -> dg.Definitions:
+        """Build the account's assets, checks, job, schedule and resource."""
+        from usms_pipeline.defs.assets import build_assets
+        from usms_pipeline.defs.checks import build_checks
+        from usms_pipeline.defs.refresh import build_job, build_schedule
+
+        account = self.account()
+        resource = AccountSettings(**self.given)
+        job = build_job(account)
+        return dg.Definitions(
+            assets=build_assets(account),
+            asset_checks=build_checks(account),
+            jobs=[job],
+            schedules=[build_schedule(account, job, resource)],
+            resources={account.name: resource},
+        )
+
+
+def _late(value: Any) -> Any:
+    """Give ``dg.EnvVar("NAME")`` as the template that means the same."""
+    return f"{{{{ env.{value.env_var_name} }}}}" if isinstance(value, dg.EnvVar) else value
+
+
+def _early(value: Any, context: dg.ComponentLoadContext) -> Any:
+    """Fill in every template but those that read the environment: they wait for the run."""
+    if isinstance(value, str) and re.search(r"\benv\b", value):
+        return value
+    return context.resolution_context.resolve_value(value)
+
+
+def _as_text(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _refuse_secrets(given: Mapping[str, str]) -> None:
+    """Refuse a secret in clear: it would be in the repository and on Dagster's page."""
+    password = urlsplit(_TEMPLATE.sub("", given.get("source_url", ""))).password
+    clear = [name for name in _KEYS if _TEMPLATE.sub("", given.get(name, "")).strip()]
+    clear += ["source_url"] if password else []
+    if clear:
+        raise dg.DagsterInvalidDefinitionError(
+            f"{', '.join(clear)}: a secret must not be written here. Put it in the environment "
+            'or .env and write "{{ env.NAME }}".'
+        )

@@ -1,0 +1,156 @@
+"""One account in Dagster: what its things are called, its settings, and its errors as failures.
+
+Settings stay text and templates until a run starts: no value of the environment is kept here.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import date
+from typing import TYPE_CHECKING, Any, Final
+
+import dagster as dg
+from pydantic import Field, create_model
+
+from usms_pipeline import settings as core_settings
+from usms_pipeline.errors import SettingProblem, SettingsError, UsmsError
+from usms_pipeline.settings import Need, Settings
+
+if TYPE_CHECKING:
+    from usms_pipeline.dataset import Window
+    from usms_pipeline.pipeline import OnProgress, Pipeline, Progress
+
+PARTITION: Final = "dagster/partition"
+RANGE_START: Final = "dagster/asset_partition_range_start"
+RANGE_END: Final = "dagster/asset_partition_range_end"
+
+LOG_EVERY_SECONDS: Final = 5.0
+"""A line of Dagster's log costs about 3 ms, more than asking about a hundred sessions."""
+
+RunContext = dg.AssetExecutionContext | dg.AssetCheckExecutionContext
+
+
+@dataclass(frozen=True)
+class Account:
+    """What must be known of an account before a run: its names, partitions and dimensions."""
+
+    days: dg.DailyPartitionsDefinition
+    prefix: tuple[str, ...] = ("usms",)
+    dimensions: tuple[str, ...] = ()
+    owners: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """Give the name of the account's resource, group and pool, unique in a project."""
+        return "_".join(self.prefix)
+
+    @property
+    def job_name(self) -> str:
+        """Give ``refresh``, with the account's name behind it where it isn't the usual one."""
+        return "refresh" if self.prefix == ("usms",) else f"refresh_{self.name}"
+
+    def key(self, asset: str) -> dg.AssetKey:
+        """Give the key of one of the account's assets."""
+        return dg.AssetKey([*self.prefix, asset])
+
+
+class AccountResource(dg.ConfigurableResource[Any]):
+    """The settings of one account; what is not given here is read from ``USMS_…`` at run time."""
+
+    def load(self, *needs: Need) -> Settings:
+        """Read the settings now. Raises ``SettingsError`` with every missing and wrong one."""
+        given = {name: text for name, text in self.model_dump().items() if text is not None}
+        read = {name: resolve(text) for name, text in given.items()}
+        unset = [name for name, value in read.items() if value in (None, "") and given[name]]
+        if unset:
+            raise SettingsError([_unset(name, given[name]) for name in unset])
+        return core_settings.load(needs, **read)
+
+    def pipeline(self, *needs: Need, on_progress: OnProgress | None = None) -> Pipeline:
+        """Give the pipeline of this account. Raises ``SettingsError``."""
+        from usms_pipeline.pipeline import Pipeline
+
+        return Pipeline(self.load(*needs), on_progress=on_progress)
+
+
+_texts: Final[dict[str, Any]] = {
+    name: (str | None, Field(None, description=field.description))
+    for name, field in Settings.model_fields.items()
+}
+AccountSettings: Final = create_model("AccountSettings", __base__=AccountResource, **_texts)
+"""``AccountResource`` with every setting as a field, as text, the way the environment has it."""
+
+
+def resolve(text: str) -> Any:
+    """Fill in ``{{ env.NAME }}``; None where the whole text is a variable that is not set."""
+    return dg.ResolutionContext.default().resolve_value(text) if "{{" in text else text
+
+
+@contextmanager
+def core(context: RunContext, account: Account, *needs: Need) -> Iterator[tuple[Pipeline, Window]]:
+    """Yield the account's pipeline and the run's window of days, inclusive at both ends.
+
+    Raises ``dagster.Failure`` with the core's sentence, never retried, for any of its errors.
+    """
+    try:
+        resource = getattr(context.resources, account.name)
+        pipeline = resource.pipeline(*needs, on_progress=progress_log(context.log.info))
+        yield pipeline, window(context.run.tags, pipeline)
+    except UsmsError as error:
+        raise failure(error, account) from None
+
+
+def window(tags: Mapping[str, str], pipeline: Pipeline) -> Window:
+    """Give the days that a run's tags ask for; the open window where they name none."""
+    from usms_pipeline.dataset import Window
+
+    first, last = tags.get(RANGE_START), tags.get(RANGE_END)
+    if PARTITION in tags:
+        first = last = tags[PARTITION]
+    if not first or not last:
+        return pipeline.open_window()
+    return Window(date.fromisoformat(first), date.fromisoformat(last))
+
+
+def progress_log(
+    say: Callable[[str], None], clock: Callable[[], float] = time.monotonic
+) -> OnProgress:
+    """Give a listener that says how far the work is, every few seconds and no more often."""
+    said_at = clock()
+
+    def listen(progress: Progress) -> None:
+        nonlocal said_at
+        if clock() - said_at >= LOG_EVERY_SECONDS:
+            said_at = clock()
+            say(_so_far(progress))
+
+    return listen
+
+
+def _so_far(progress: Progress) -> str:
+    total = f" of {progress.total:,}" if progress.total else ""
+    stats = progress.stats
+    asked = f"; {stats.requests:,} requests, {stats.retries:,} retries" if stats else ""
+    return f"{progress.phase}: {progress.done:,}{total}{asked}"
+
+
+def failure(error: UsmsError, account: Account) -> dg.Failure:
+    """Give an error of the core as Dagster shows it: the sentence, and what had been counted."""
+    sentence = str(error)
+    if isinstance(error, SettingsError) and account.prefix != ("usms",):
+        sentence += f"\nAccount {account.name}: its defs.yaml may set them too, in lower case."
+    stats = getattr(error, "stats", None)
+    counts = {
+        name: value
+        for name in ("requests", "retries", "ids_asked", "ids_answered")
+        if isinstance(value := getattr(stats, name, None), int)
+    }
+    return dg.Failure(sentence, metadata=counts, allow_retries=False)
+
+
+def _unset(name: str, template: str) -> SettingProblem:
+    reason = f"is given as {template}, which is not set"
+    return SettingProblem(core_settings.variable(name), reason, core_settings.example(name))

@@ -1,0 +1,74 @@
+"""One run of the job `refresh` in this process, for the command line: no daemon, no web page.
+
+The run is recorded in the Dagster instance of DAGSTER_HOME like any other.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from datetime import date
+from typing import Any, Final
+from uuid import uuid4
+
+import dagster as dg
+
+from usms_pipeline.defs.account import RANGE_END, RANGE_START
+
+OnStep = Callable[[str, str, dict[str, Any]], None]
+"""Called with an asset's name; 'begun', 'said', 'counted', 'done' or 'failed'; and what it said
+(``message``), counted (its metadata) or failed of (``error``)."""
+
+_QUIET: Final = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+
+
+def run_refresh(first: date, last: date, on_step: OnStep | None = None) -> bool:
+    """Run `refresh` over days, both included; tells whether it went well.
+
+    Settings are read from the environment and from .env. Errors of the core are told by the
+    failed step: ``on_step(asset, 'failed', {'error': sentence})``.
+    """
+    from usms_pipeline.components import ReceiptPipeline
+
+    with warnings.catch_warnings():
+        # What Dagster calls its own parameters is not the reader's business.
+        warnings.simplefilter("ignore", (dg.BetaWarning, dg.PreviewWarning))
+        job = ReceiptPipeline().build_defs().resolve_job_def("refresh")
+    tags = {RANGE_START: first.isoformat(), RANGE_END: last.isoformat()}
+    run_id = str(uuid4())
+    with dg.DagsterInstance.get() as instance:
+        if on_step is not None:
+            instance.add_event_listener(run_id, lambda entry: _tell(on_step, entry))
+        result = job.execute_in_process(
+            run_config=_QUIET, tags=tags, run_id=run_id, instance=instance, raise_on_error=False
+        )
+    return bool(result.success)
+
+
+def _tell(on_step: OnStep, entry: dg.EventLogEntry) -> None:
+    asset = (entry.step_key or "").rpartition("__")[2]
+    event = entry.dagster_event
+    if event is None:
+        on_step(asset, "said", {"message": entry.user_message})
+    elif event.is_step_start:
+        on_step(asset, "begun", {})
+    elif event.is_step_materialization:
+        on_step(asset, "counted", _figures(event))
+    elif event.is_step_success:
+        on_step(asset, "done", {})
+    elif event.is_step_failure:
+        on_step(asset, "failed", {"error": _reason(event)})
+
+
+def _reason(event: dg.DagsterEvent) -> str | None:
+    """Give the core's sentence, else the first line of what went wrong."""
+    failure = event.step_failure_data
+    if failure.user_failure_data is not None:
+        return failure.user_failure_data.description
+    error = failure.error_display_string.strip().splitlines()
+    return error[0] if error else None
+
+
+def _figures(event: dg.DagsterEvent) -> dict[str, Any]:
+    metadata = event.step_materialization_data.materialization.metadata
+    return {name: value.value for name, value in metadata.items()}

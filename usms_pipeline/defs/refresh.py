@@ -1,0 +1,69 @@
+"""The job over all of an account's assets, and the schedule that runs it over the open window.
+
+A tick decides which days; what is due in them is for the core to say.
+"""
+
+from __future__ import annotations
+
+from datetime import date
+from typing import TYPE_CHECKING, Final
+
+import dagster as dg
+
+from usms_pipeline.defs.account import RANGE_END, RANGE_START, Account, AccountResource, failure
+from usms_pipeline.errors import UsmsError
+
+if TYPE_CHECKING:
+    from dagster import UnresolvedAssetJobDefinition
+
+UNFINISHED: Final = (
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+)
+
+
+def build_job(account: Account) -> UnresolvedAssetJobDefinition:
+    """Build the job: one process, for a process a step would cost seconds and share nothing."""
+    return dg.define_asset_job(
+        account.job_name,
+        selection=dg.AssetSelection.groups(account.name),
+        executor_def=dg.in_process_executor,
+        description="Read what was sent, ask for receipts that are due, fold, publish, draw.",
+    )
+
+
+def build_schedule(
+    account: Account, job: UnresolvedAssetJobDefinition, settings: AccountResource
+) -> dg.ScheduleDefinition:
+    """Build the schedule, switched off until someone switches it on."""
+
+    @dg.schedule(
+        cron_schedule="*/15 * * * *",
+        job=job,
+        name=f"{account.job_name}_every_15_minutes",
+        execution_timezone=account.days.timezone,
+        default_status=dg.DefaultScheduleStatus.STOPPED,
+        description="One run over the days that are still open; none while one is under way.",
+    )
+    def every_15_minutes(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+        busy = context.instance.get_runs(
+            dg.RunsFilter(job_name=account.job_name, statuses=list(UNFINISHED)), limit=1
+        )
+        if busy:
+            return dg.SkipReason(f"Run {busy[0].run_id[:8]} is still under way.")
+        return dg.RunRequest(tags=_open_window(account, settings))
+
+    return every_15_minutes
+
+
+def _open_window(account: Account, settings: AccountResource) -> dict[str, str]:
+    """Give the tags that ask for the open window, from the first partition at the earliest."""
+    try:
+        window = settings.pipeline().open_window()
+    except UsmsError as error:
+        raise failure(error, account) from None
+    first: date = max(window.first, account.days.start.date())
+    return {RANGE_START: first.isoformat(), RANGE_END: window.last.isoformat()}
