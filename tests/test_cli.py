@@ -1,0 +1,332 @@
+"""The commands over a real service on loopback and a real source table."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from usms_pipeline import metrics
+from usms_pipeline.cli import app
+from usms_pipeline.cli import messages as made_up
+from usms_pipeline.simulator import (
+    ACCESS_KEY_ID,
+    ACCESS_KEY_SECRET,
+    Faults,
+    Population,
+    Simulator,
+    serve,
+)
+
+MESSAGES = 300
+USMS = [sys.executable, "-m", "usms_pipeline"]
+
+
+@dataclass
+class Account:
+    """A folder with a source table and its settings, and the service that knows its messages."""
+
+    folder: Path
+    simulator: Simulator
+    settings: dict[str, str] = field(default_factory=dict)
+
+    def __call__(self, *arguments: str, **settings: str) -> Result:
+        """Run a command in this process; settings are given in lower case."""
+        given = {f"USMS_{name.upper()}": value for name, value in settings.items()}
+        return CliRunner().invoke(app, arguments, env=self.settings | given)
+
+    def process(self, *arguments: str) -> subprocess.Popen[str]:
+        """Run a command in a process of its own."""
+        return subprocess.Popen(
+            [*USMS, *arguments],
+            cwd=self.folder,
+            env=os.environ | self.settings,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+
+@pytest.fixture
+def account(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Account]:
+    monkeypatch.chdir(tmp_path)
+    for name in [name for name in os.environ if name.startswith("USMS_")]:
+        monkeypatch.delenv(name)
+    table = Population(MESSAGES, days=2, seed=7).table()
+    made_up.write(table, tmp_path / "shop.sqlite")
+    simulator = Simulator(table, seed=7)
+    with serve(simulator) as url:
+        settings = {
+            "USMS_BASE_URL": url,
+            "USMS_ACCESS_KEY_ID": ACCESS_KEY_ID,
+            "USMS_ACCESS_KEY_SECRET": ACCESS_KEY_SECRET,
+            "USMS_SOURCE_URL": "sqlite:///shop.sqlite",
+            "USMS_SOURCE_TABLE": made_up.TABLE,
+            "USMS_PHONE_COLUMN": "phone",
+            "USMS_DIMENSIONS": "template",
+        }
+        yield Account(tmp_path, simulator, settings)
+
+
+def test_check_finds_nothing_wrong_and_changes_nothing(account: Account) -> None:
+    result = account("check")
+    assert result.exit_code == 0, result.output
+    assert {line[0] for line in result.stdout.splitlines()} == {"✓"}
+    assert "300 rows" in result.stdout
+    assert account.simulator.counters.requests == 1
+    assert [p for p in (account.folder / "data").rglob("*") if p.is_file()] == []
+
+
+def test_check_goes_on_after_a_problem_and_ends_with_the_gravest_code(account: Account) -> None:
+    result = account("check", "--json", source_table="smslog", access_key_secret="WRONG-SECRET")
+    found = {finding["topic"]: finding for finding in json.loads(result.stdout)}
+    assert result.exit_code == 3
+    assert found["source"]["exit_code"] == 2
+    assert "sms_log" in found["source"]["text"]
+    assert found["service"]["exit_code"] == 3
+    assert found["data dir"]["state"] == "ok"
+    assert "WRONG-SECRET" not in result.output
+
+
+def test_check_tells_of_a_dead_service_of_a_lost_row_and_of_a_misspelt_variable(
+    account: Account,
+) -> None:
+    account.simulator.faults = Faults(down=1)
+    with closing(sqlite3.connect("shop.sqlite")) as con, con:
+        con.execute(f"UPDATE {made_up.TABLE} SET sent_at = NULL WHERE rowid = 1")
+    result = account("check", datadir="x", timeout_seconds="2")
+    assert result.exit_code == 1
+    assert "✗ service" in result.stdout
+    assert "! settings: USMS_DATADIR is not a setting; did you mean USMS_DATA_DIR?" in result.stdout
+    assert "! source: 1 rows have no usable time in sent_at" in result.stdout
+
+
+def test_check_can_print_a_file_to_fill_in(account: Account) -> None:
+    result = account("check", "--example")
+    assert "USMS_ACCESS_KEY_SECRET=" in result.stdout
+    assert account.simulator.counters.requests == 0
+
+
+def test_plan_counts_what_is_due_and_asks_nothing(account: Account) -> None:
+    shown = account("plan")
+    found = json.loads(account("plan", "--json").stdout)
+    due = sum(found["due_sessions"].values())
+    assert shown.exit_code == 0, shown.output
+    assert f"{due} sessions" in shown.stdout
+    assert 290 <= due <= MESSAGES
+    assert found["requests"] >= due / 100
+    assert account.simulator.counters.requests == 0
+
+
+def test_run_collects_everything_and_again_asks_nothing(account: Account) -> None:
+    first = account("run")
+    assert first.exit_code == 0, first.output
+    assert "300 rows read, 300 new" in first.stdout
+    assert "usms.duckdb: 300 rows" in " ".join(first.stdout.split())
+    asked = account.simulator.counters.requests
+    again = account("run")
+    assert "nothing was due" in again.stdout
+    assert account.simulator.counters.requests == asked
+
+
+def test_run_as_json_says_the_same(account: Account) -> None:
+    report = json.loads(account("run", "--json").stdout)
+    folded = report["receipts"]["partitions"].values()
+    assert sum(sum(part["buckets"].values()) for part in folded) == MESSAGES
+    assert report["fell_short"] is False
+    assert report["responses"]["stats"]["ids_given_up"] == 0
+    assert report["warehouse"]["path"].endswith("data/usms.duckdb")
+
+
+@pytest.mark.long
+def test_run_falls_short_with_1_and_says_what_to_do(account: Account) -> None:
+    account.simulator.faults = Faults(down=1)
+    result = account("run", timeout_seconds="1")
+    assert result.exit_code == 1
+    assert "✗ 300 sessions got no usable answer. They stay due" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_run_with_a_refused_key_is_3_and_names_the_settings(account: Account) -> None:
+    result = account("run", access_key_secret="WRONG-SECRET")
+    assert result.exit_code == 3
+    assert "USMS_ACCESS_KEY_SECRET" in result.stderr
+    assert "WRONG-SECRET" not in result.stderr
+
+
+def test_run_of_one_day_leaves_the_others_alone(account: Account) -> None:
+    with closing(sqlite3.connect("shop.sqlite")) as con:
+        query = f"SELECT date(sent_at), count(*) FROM {made_up.TABLE} GROUP BY 1 ORDER BY 1"
+        ((day, rows), *_) = con.execute(query).fetchall()
+    assert account("run", "--from", day, "--to", day).exit_code == 0
+    (figures,) = json.loads(account("rates", "--format", "json").stdout)
+    assert figures["messages"] == rows
+
+
+def test_rates_are_the_same_as_table_csv_and_json(account: Account) -> None:
+    account("run")
+    rows = json.loads(account("rates", "--by", "country", "--format", "json").stdout)
+    table = account("rates", "--by", "country")
+    read = list(
+        csv.DictReader(io.StringIO(account("rates", "--by", "country", "--format", "csv").stdout))
+    )
+    assert table.exit_code == 0, table.output
+    assert list(rows[0]) == ["country", *(metric.name for metric in metrics.METRICS)]
+    assert [row["country"] for row in read] == [row["country"] for row in rows]
+    assert sum(row["messages"] for row in rows) == MESSAGES
+    shown = {line.split()[0]: line.split() for line in table.stdout.splitlines() if line.strip()}
+    for row in rows:
+        assert shown[row["country"]][1:3] == [str(row["messages"]), f"{row['delivery_rate']:.1%}"]
+    awaited = sum(row["awaited"] for row in rows)
+    assert f"{awaited} still awaited" in table.stdout
+
+
+def test_rates_before_any_run_say_what_to_run(account: Account) -> None:
+    result = account("rates")
+    assert result.exit_code == 1
+    assert "usms run" in result.stderr
+
+
+def test_rates_by_an_unknown_column_name_near_ones(account: Account) -> None:
+    account("run")
+    result = account("rates", "--by", "contry")
+    assert result.exit_code == 2
+    assert "country" in result.stderr
+
+
+def test_rates_of_days_without_messages_are_no_error(account: Account) -> None:
+    account("run")
+    result = account("rates", "--from", "2025-01-01", "--to", "2025-01-02")
+    assert result.exit_code == 0
+    assert "No messages in these days" in result.stdout
+
+
+def test_quarantine_lists_replays_and_dismisses(account: Account) -> None:
+    poisoned = account.simulator.sessions[:2]
+    account.simulator.faults = Faults(poison_ids=frozenset(poisoned))
+    assert "nothing open in quarantine" in account("quarantine", "list").stdout
+    assert "2 session numbers were refused" in account("run").stderr
+
+    listed = account("quarantine", "list")
+    entries = json.loads(account("quarantine", "list", "--json").stdout)
+    assert sorted(entry["session_no"] for entry in entries) == sorted(poisoned)
+    assert "body" not in entries[0]
+    assert "2 open" in listed.stdout
+    assert entries[0]["id"] in listed.stdout
+
+    assert "1 dismissed" in account("quarantine", "dismiss", entries[0]["id"]).stdout
+    account.simulator.faults = Faults.none()
+    replayed = account("quarantine", "replay", entries[1]["id"])
+    assert (replayed.exit_code, replayed.stdout) == (0, "1 tried again; 0 open now\n")
+    states = json.loads(account("quarantine", "list", "--state", "all", "--json").stdout)
+    assert sorted(entry["state"] for entry in states) == ["dismissed", "replayed"]
+    unknown = account("quarantine", "dismiss", "0123456789abcdef")
+    assert unknown.exit_code == 1
+    assert "name no open entry" in unknown.stderr
+
+
+def test_rebuild_gives_the_same_figures(account: Account) -> None:
+    account("run")
+    before = account("rates", "--by", "template", "--format", "json").stdout
+    result = account("rebuild")
+    assert result.exit_code == 0, result.output
+    assert "300 rows" in result.stdout
+    assert account("rates", "--by", "template", "--format", "json").stdout == before
+
+
+def test_forget_erases_a_phone_only_when_told_twice(account: Account) -> None:
+    account("run")
+    with closing(sqlite3.connect("shop.sqlite")) as con:
+        (phone,) = con.execute(f"SELECT phone FROM {made_up.TABLE} LIMIT 1").fetchone()
+    refused = account("forget", "--phone", phone)
+    assert refused.exit_code == 1
+    assert messages(account) == MESSAGES
+    result = CliRunner().invoke(
+        app, ["forget", "--phone", "-", "--yes"], input=f"{phone}\n", env=account.settings
+    )
+    assert result.exit_code == 0, result.output
+    assert phone not in result.output
+    assert messages(account) == MESSAGES - 1
+
+
+def messages(account: Account) -> int:
+    (figures,) = json.loads(account("rates", "--format", "json").stdout)
+    return int(figures["messages"])
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_stopped_run_keeps_what_landed(account: Account, number: int, code: int) -> None:
+    account.simulator.faults = Faults(latency_seconds=0.3)
+    account.settings |= {"USMS_BATCH_SIZE": "5", "USMS_MAX_CONCURRENCY": "2"}
+    with account.process("run") as child:
+        wait_until(lambda: account.simulator.counters.answered > 4)
+        child.send_signal(number)
+        _, told = child.communicate(timeout=30)
+    assert child.returncode == code
+    assert told.startswith("✗ Stopped. What had landed is kept")
+    landed = len(account.simulator.counters.ids_asked)
+    assert 0 < landed < MESSAGES
+    account.simulator.faults = Faults.none()
+    report = json.loads(account("run", "--json").stdout)
+    assert report["responses"]["stats"]["ids_asked"] < MESSAGES
+    assert messages(account) == MESSAGES
+
+
+@pytest.mark.long
+def test_simulate_serves_until_stopped_and_then_counts(tmp_path: Path) -> None:
+    command = ["simulate", "--port", "0", "--messages", "50", "--table", "sent.parquet"]
+    with subprocess.Popen(
+        [*USMS, *command], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as child:
+        assert child.stdout is not None
+        greeting = [child.stdout.readline() for _ in range(8)]
+        assert "knows 50 sessions" in greeting[0]
+        settings = dict(line.strip().split("=", 1) for line in greeting if "=" in line)
+        ran = subprocess.run(
+            [*USMS, "run"], cwd=tmp_path, env=os.environ | settings, capture_output=True, text=True
+        )
+        child.send_signal(signal.SIGINT)
+        told, errors = child.communicate(timeout=30)
+    assert ran.returncode == 0, ran.stderr
+    assert "50 rows read" in ran.stdout
+    assert (child.returncode, errors) == (0, "")
+    assert "requests" in told
+
+
+def test_simulate_knows_the_users_own_table_with_own(account: Account) -> None:
+    with account.process("simulate", "--port", "0", "--own") as child:
+        assert child.stdout is not None
+        assert "knows 300 sessions" in child.stdout.readline()
+        child.send_signal(signal.SIGTERM)
+        child.communicate(timeout=30)
+    assert child.returncode == 0
+
+
+def test_simulate_names_the_faults_and_refuses_others(account: Account) -> None:
+    assert "throttle" in account("simulate", "--list-faults").stdout
+    result = account("simulate", "--fault", "trotle=1")
+    assert result.exit_code == 2
+    assert "throttle" in result.stderr
+
+
+def wait_until(happened: object) -> None:
+    assert callable(happened)
+    for _ in range(600):
+        if happened():
+            return
+        time.sleep(0.05)
+    raise AssertionError("it did not happen within 30 seconds")

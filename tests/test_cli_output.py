@@ -1,0 +1,162 @@
+"""What the command line draws: rates, bars and progress, at the width of a terminal."""
+
+from __future__ import annotations
+
+import io
+from datetime import date
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+
+from usms_pipeline.cli import progress, tables
+from usms_pipeline.fetch import CollectStats
+from usms_pipeline.pipeline import Progress as Step
+
+
+def cohort(**given: Any) -> dict[str, Any]:
+    figures = {
+        "messages": 12_345,
+        "delivery_rate": 0.9512,
+        "delivery_rate_low": 0.9201,
+        "delivery_rate_high": 0.9729,
+        "latency_p50_seconds": 4.24,
+        "awaited": 678,
+    }
+    return given | {name: figures[name] for name in figures if name not in given} | given
+
+
+def terminal(width: int = 80) -> Console:
+    return Console(file=io.StringIO(), width=width, force_terminal=True, color_system=None)
+
+
+def drawn(console: Console) -> str:
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def lines(rows: list[dict[str, Any]], by: str | None, width: int = 80) -> list[str]:
+    console = Console(file=io.StringIO(), width=width, force_terminal=False)
+    console.print(tables.rates_table(rows, cohort(), by, width))
+    return drawn(console).splitlines()
+
+
+def test_a_rate_stands_with_its_bounds_and_what_is_awaited() -> None:
+    (line,) = [
+        line
+        for line in lines([cohort(sent_date=date(2026, 11, 3), awaited=42)], "sent_date")
+        if "2026-11-03" in line
+    ]
+    for part in ("12,345", "95.1%", "(92.0 – 97.3)", "4.2 s", "42"):
+        assert part in line
+
+
+def test_figures_are_aligned_to_the_right() -> None:
+    rows = [cohort(country="CN", messages=5), cohort(country="US", messages=1_234_567)]
+    ends = {
+        line.index(number) + len(number)
+        for line in lines(rows, "country")
+        for number in (" 5 ", "1,234,567 ", "12,345 ")
+        if number in line
+    }
+    assert len(ends) == 1
+
+
+def test_the_table_fits_eighty_columns_whatever_the_names() -> None:
+    rows = [cohort(template="[red]" + "very long " * 20, messages=1_234_567), cohort(template=None)]
+    for line in lines(rows, "template"):
+        assert len(line) <= 80
+        assert "…" not in line
+    text = "\n".join(lines(rows, "template"))
+    assert "[red]very" in text
+    assert "(none)" in text
+
+
+def test_all_together_is_the_last_row_and_the_only_one_without_a_column() -> None:
+    assert lines([cohort(country="CN")], "country")[-2].lstrip().startswith("all")
+    assert sum("12,345" in line for line in lines([], None)) == 1
+
+
+def test_a_rate_of_nothing_is_a_dash() -> None:
+    empty = dict.fromkeys(cohort(), None) | {"messages": 0, "awaited": 0}
+    (line,) = [line for line in lines([{"country": "CN"} | empty], "country") if "CN" in line]
+    assert line.split() == ["CN", "0", "–", "–", "–"]
+
+
+def test_bounds_that_meet_are_not_written() -> None:
+    assert tables.bounds(0.95, 0.95) == ""
+    assert tables.bounds(None, None) == ""
+    assert tables.bounds(0.9, 0.95) == "(90.0 – 95.0)"
+
+
+@given(st.floats(0, 1), st.floats(0, 1), st.integers(1, 40))
+def test_a_bar_is_as_wide_as_asked_and_never_longer_for_less(
+    a: float, b: float, width: int
+) -> None:
+    low, high = sorted((a, b))
+    bar = tables.bar(low, high, width).plain
+    assert len(bar) == width
+    assert bar.count("█") <= low * width + 0.1
+    assert len(bar.rstrip(" ")) <= high * width + 1
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_progress_shows_each_phase_with_counts_pace_and_retries(width: int) -> None:
+    console = terminal(width)
+    stats = CollectStats(retries=17, pace=43.2, concurrency=8)
+    with progress.bar(console) as on_progress:
+        on_progress(Step("sessions", 50_000))
+        on_progress(Step("receipts", 0, 5))
+        on_progress(Step("responses", 12_300, 49_731, stats))
+        on_progress(Step("responses", 49_731, 49_731, stats))
+        on_progress(Step("receipts", 5, 5))
+        on_progress(Step("warehouse", 0))
+    shown = " ".join(drawn(console).split())
+    for part in (
+        "Reading table",
+        "50,000 rows",
+        "Finding due",
+        "Asking service",
+        "49,731 ids",
+        "17 retries",
+        "43 req/s × 8",
+        "Folding answers",
+        "Publishing",
+    ):
+        assert part in shown
+
+
+def test_progress_is_silent_where_nobody_watches() -> None:
+    console = Console(file=io.StringIO(), force_terminal=False)
+    with progress.bar(console) as on_progress, progress.steps(console) as say:
+        on_progress(Step("responses", 1, 2, CollectStats()))
+        say("Making messages", "50,000")
+    assert drawn(console) == ""
+
+
+def test_progress_leaves_the_terminal_in_order_when_the_work_fails() -> None:
+    console = terminal()
+
+    def interrupted() -> None:
+        with progress.bar(console) as on_progress:
+            on_progress(Step("responses", 1, 2, CollectStats()))
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    shown = drawn(console)
+    assert shown.endswith("\x1b[?25h")
+    assert "✓" not in shown
+
+
+def test_steps_show_a_line_each_with_the_last_word_on_it() -> None:
+    console = terminal()
+    with progress.steps(console) as say:
+        say("usms/sessions", "")
+        say("usms/sessions", "50,000 rows [read]")
+        say("usms/responses", "500 requests")
+    shown = drawn(console)
+    assert shown.count("✓ usms/sessions") == shown.count("50,000 rows [read]") > 0
+    assert "✓ usms/responses" in shown

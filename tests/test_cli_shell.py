@@ -1,0 +1,217 @@
+"""How every command ends: exit codes, sentences instead of tracebacks, signals."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from usms_pipeline import errors
+from usms_pipeline.cli import app, shell
+from usms_pipeline.errors import UsmsError
+
+USMS = [sys.executable, "-m", "usms_pipeline"]
+
+
+def outcome(error: BaseException | None = None, code: int | None = None) -> tuple[int, str]:
+    """Run a command that raises ``error`` or returns ``code``; gives exit code and stderr."""
+
+    def command() -> int | None:
+        if error is not None:
+            raise error
+        return code
+
+    single = typer.Typer(pretty_exceptions_enable=False)
+    single.command()(shell.told(command))
+    result = CliRunner().invoke(single, [])
+    return result.exit_code, result.stderr
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (UsmsError("It broke."), 1),
+        (errors.ServiceDown("It broke."), 1),
+        (errors.SourceUnavailable("It broke."), 1),
+        (errors.WarehouseMissing("It broke."), 1),
+        (errors.Busy("It broke."), 1),
+        (errors.SourceError("It broke."), 2),
+        (errors.KeyMismatch("It broke."), 2),
+        (errors.NewerDataset("It broke."), 2),
+        (errors.CredentialsRefused("It broke."), 3),
+    ],
+)
+def test_an_error_of_ours_is_its_sentence_and_its_exit_code(error: UsmsError, code: int) -> None:
+    assert outcome(error) == (code, "✗ It broke.\n")
+
+
+def test_the_exit_code_is_what_the_command_returns() -> None:
+    assert outcome(code=None) == (0, "")
+    assert outcome(code=1) == (1, "")
+
+
+def test_a_sentence_with_square_brackets_is_shown_as_it_is() -> None:
+    assert outcome(UsmsError("No column '[red]'."))[1] == "✗ No column '[red]'.\n"
+
+
+def test_an_unexpected_error_asks_for_a_report_and_shows_no_traceback_and_no_values() -> None:
+    code, told = outcome(ValueError("phone +8613800138000"))
+    assert code == 1
+    assert "Unexpected ValueError" in told
+    assert "usms --debug" in told
+    assert "Traceback" not in told
+    assert "138" not in told
+
+
+def test_debug_shows_the_traceback() -> None:
+    token = shell.show_tracebacks.set(True)
+    try:
+        _, told = outcome(UsmsError("It broke."))
+    finally:
+        shell.show_tracebacks.reset(token)
+    assert "Traceback" in told
+    assert told.endswith("✗ It broke.\n")
+
+
+def test_ctrl_c_is_130_with_a_sentence() -> None:
+    code, told = outcome(KeyboardInterrupt())
+    assert code == 130
+    assert "What had landed is kept" in told
+
+
+def test_a_usage_error_is_2() -> None:
+    code, told = outcome(typer.BadParameter("Say which."))
+    assert code == 2
+    assert "Say which." in told
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["rates", "--from", "yesterday"], "is not a day"),
+        (["rates", "--from", "2026-02-02", "--to", "2026-02-01"], "lies after"),
+        (["run", "--all", "--from", "2026-02-02"], "--all already means"),
+        (["rates", "--format", "xml"], "xml"),
+        (["quarantine", "replay"], "say --all"),
+        (["quarantine", "dismiss", "--all", "00ff"], "say --all"),
+        (["forget"], "Say what to erase"),
+        (["nonsense"], "nonsense"),
+        (["run", "--nonsense"], "--nonsense"),
+    ],
+)
+def test_arguments_that_cannot_be_used_are_2(arguments: list[str], complaint: str) -> None:
+    result = CliRunner().invoke(app, arguments, env={"TERMINAL_WIDTH": "200"})
+    assert result.exit_code == 2, result.output
+    assert complaint in result.stderr
+
+
+def test_missing_settings_are_2_and_all_named_on_stderr(tmp_path: Path) -> None:
+    ran = subprocess.run(
+        [*USMS, "run"], cwd=tmp_path, env=bare_environment(), capture_output=True, text=True
+    )
+    assert ran.returncode == 2
+    assert ran.stdout == ""
+    for variable in ("ACCESS_KEY_ID", "ACCESS_KEY_SECRET", "SOURCE_URL", "SOURCE_TABLE"):
+        assert f"USMS_{variable}: is not set" in ran.stderr
+
+
+def test_sigterm_ends_a_command_with_143_and_a_sentence(tmp_path: Path) -> None:
+    script = (
+        "import time, typer\n"
+        "from usms_pipeline.cli.shell import told\n"
+        "def wait() -> None:\n"
+        "    print('ready', flush=True)\n"
+        "    time.sleep(60)\n"
+        "typer.run(told(wait))\n"
+    )
+    for number, code in ((signal.SIGTERM, 143), (signal.SIGINT, 130)):
+        child = subprocess.Popen(
+            [sys.executable, "-c", script],
+            cwd=tmp_path,
+            env=bare_environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert child.stdout is not None
+        assert child.stdout.readline() == "ready\n"
+        child.send_signal(number)
+        _, told = child.communicate(timeout=30)
+        assert child.returncode == code
+        assert told.startswith("✗ Stopped.")
+
+
+def test_help_and_version_need_no_settings(tmp_path: Path) -> None:
+    for argument in ("--help", "--version"):
+        ran = subprocess.run(
+            [*USMS, argument], cwd=tmp_path, env=bare_environment(), capture_output=True, text=True
+        )
+        assert (ran.returncode, ran.stderr) == (0, "")
+
+
+def test_a_reader_that_stops_reading_is_no_error_worth_a_traceback(tmp_path: Path) -> None:
+    script = (
+        "import typer\n"
+        "from usms_pipeline.cli.shell import told\n"
+        "def pour() -> None:\n"
+        "    for _ in range(100_000): print('x' * 100)\n"
+        "typer.run(told(pour))\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", script],
+        env=bare_environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as child:
+        assert child.stdout is not None
+        assert child.stderr is not None
+        child.stdout.read(10)
+        child.stdout.close()
+        assert child.stderr.read() == b""
+    assert child.returncode == 141
+
+
+def test_starting_up_loads_nothing_heavy() -> None:
+    """Nobody waits for pandas, DuckDB or Dagster to read a help text."""
+    script = (
+        "import sys, usms_pipeline.cli\n"
+        "heavy = {'pandas', 'duckdb', 'dagster', 'altair', 'pyarrow', 'httpx', 'sqlalchemy'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert ran.stdout == "[]\n"
+
+
+@dataclass
+class Report:
+    day: date
+    at: datetime
+    spans: dict[date, timedelta]
+    path: Path
+    parts: tuple[int | None, ...]
+
+
+def test_reports_become_json(capsys: pytest.CaptureFixture[str]) -> None:
+    day, at = date(2026, 1, 2), datetime(2026, 1, 2, 3, tzinfo=UTC)
+    shell.echo_json(Report(day, at, {day: timedelta(minutes=1)}, Path("a/b"), (1, None)))
+    assert json.loads(capsys.readouterr().out) == {
+        "day": "2026-01-02",
+        "at": "2026-01-02T03:00:00+00:00",
+        "spans": {"2026-01-02": 60.0},
+        "path": "a/b",
+        "parts": [1, None],
+    }
+
+
+def bare_environment() -> dict[str, str]:
+    """Give this process's environment without any USMS_ variable."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("USMS_")}

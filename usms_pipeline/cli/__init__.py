@@ -1,0 +1,68 @@
+"""The command line ``usms``: thin shells over the pipeline, the warehouse and the simulator.
+
+Each command parses, calls one function of the core, and prints. No figures are made here.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from usms_pipeline.cli import check, demo, quarantine, rates, run, simulate, upkeep
+from usms_pipeline.cli.shell import prepare_streams, show_tracebacks, told
+
+app = typer.Typer(
+    name="usms",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Settings are read from USMS_… variables and from .env in the current folder. "
+    "Exit codes: 0 all well, 1 ran and something fell short, 2 unusable settings or arguments, "
+    "3 the service refused the credentials.",
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"usms-pipeline {version('usms-pipeline')}")
+        raise typer.Exit
+
+
+@app.callback()
+def usms(
+    debug: Annotated[
+        bool, typer.Option("--debug", hidden=True, envvar="USMS_DEBUG", help="Show tracebacks.")
+    ] = False,
+    _: Annotated[
+        bool,
+        typer.Option("--version", is_eager=True, callback=_version, help="Show the version."),
+    ] = False,
+) -> None:
+    """Turn SMS delivery receipts into delivery rates you can query."""
+    prepare_streams()
+    show_tracebacks.set(debug)
+
+
+for name, command, panel in (
+    ("demo", demo.demo, "Try it"),
+    ("simulate", simulate.simulate, "Try it"),
+    ("check", check.check, "Collect"),
+    ("plan", run.plan, "Collect"),
+    ("run", run.run, "Collect"),
+    ("rates", rates.rates, "Read"),
+    ("report", rates.report, "Read"),
+    ("rebuild", upkeep.rebuild, "Keep in order"),
+    ("forget", upkeep.forget, "Keep in order"),
+):
+    app.command(name, rich_help_panel=panel)(told(command))
+app.add_typer(quarantine.app, name="quarantine", rich_help_panel="Keep in order")
+
+
+def main() -> None:
+    """Run ``usms`` on the process's arguments, and exit."""
+    app()

@@ -1,0 +1,185 @@
+"""``usms check``: what stands in the way of a run, and the fix. Changes nothing."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from usms_pipeline import settings as config
+from usms_pipeline import wording
+from usms_pipeline.cli.example import env_example
+from usms_pipeline.cli.run import Json
+from usms_pipeline.cli.shell import echo_json, out
+from usms_pipeline.errors import ServiceDown, SettingsError, UsmsError
+from usms_pipeline.settings import Settings
+
+_HARMLESS_ID = "usms-check"
+_KEY_FILE = "phone.key"
+_CLOCKS_DIFFER = timedelta(minutes=10)
+_LITTLE_ROOM_BYTES = 2 * 1024**3
+_MARKS = {"ok": "[green]✓[/]", "warning": "[yellow]![/]", "problem": "[red]✗[/]"}
+
+Example = Annotated[
+    bool, typer.Option("--example", help="Print a .env with every setting to fill in.")
+]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the list. ``exit_code`` is 0 unless it is a problem."""
+
+    topic: str
+    state: str
+    text: str
+    exit_code: int = 0
+
+
+def check(as_json: Json = False, example: Example = False) -> int:
+    """Check settings, source, service, key and disk: what is wrong, and the fix."""
+    if example:
+        typer.echo(env_example(), nl=False)
+        return 0
+    findings = []
+    for finding in _findings():
+        findings.append(finding)
+        if not as_json:
+            _show(finding)
+    if as_json:
+        echo_json(findings)
+    return max(finding.exit_code for finding in findings)
+
+
+def _findings() -> Iterator[Finding]:
+    for name, near in config.unknown_variables():
+        hint = f"; did you mean {near}?" if near else ""
+        yield Finding("settings", "warning", f"{name} is not a setting{hint}")
+    try:
+        settings = config.load(["source", "api"])
+    except SettingsError as error:
+        for problem in error.problems:
+            yield Finding("settings", "problem", str(problem), error.exit_code)
+        return
+    yield Finding("settings", "ok", f"complete, for {settings.base_url}")
+    for topic, look in _LOOKS.items():
+        yield from _guarded(topic, look, settings)
+
+
+def _guarded(topic: str, look: Look, settings: Settings) -> Iterator[Finding]:
+    """Make a problem of what a look raises, so that the other looks still happen."""
+    try:
+        for state, text in look(settings):
+            yield Finding(topic, state, text)
+    except UsmsError as error:
+        yield Finding(topic, "problem", str(error), error.exit_code)
+
+
+def _source(settings: Settings) -> Iterator[tuple[str, str]]:
+    """Read the source's shape, and count the rows that have no place in time."""
+    from usms_pipeline.source import survey
+
+    found = survey(settings)
+    rows = f"{wording.count(found.rows)} rows in {found.table} at {found.address}"
+    if found.first_sent_at is None or found.last_sent_at is None:
+        yield "warning", f"{rows}, none of them with a time of sending in {settings.sent_at_column}"
+        return
+    first, last = (
+        wording.moment(at, settings.zone) for at in (found.first_sent_at, found.last_sent_at)
+    )
+    yield "ok", f"{rows}, sent {first} to {last}"
+    if found.rows_without_sent_at:
+        lost = wording.count(found.rows_without_sent_at)
+        text = f"{lost} rows have no usable time in {settings.sent_at_column}: no run reads them"
+        yield "warning", text
+    if found.last_sent_at > datetime.now(UTC) + _CLOCKS_DIFFER:
+        yield "warning", "the latest lies in the future: check USMS_SOURCE_TIMEZONE"
+
+
+def _data_dir(settings: Settings) -> Iterator[tuple[str, str]]:
+    """Prove that a file can be written, and that there is room for more."""
+    from usms_pipeline.storage import Store
+
+    store = Store(settings.data_dir)
+    with store.replacing(".check") as temporary:
+        temporary.write_bytes(b"usms check")
+    store.delete(".check")
+    yield "ok", f"{settings.data_dir} is writable"
+    yield from _room(settings)
+
+
+def _room(settings: Settings) -> Iterator[tuple[str, str]]:
+    folder = settings.warehouse_path.absolute().parent
+    while not folder.exists():
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free
+    said = f"{free / 1024**3:.1f} GB free on the disk of {settings.warehouse_path}"
+    if free < _LITTLE_ROOM_BYTES:
+        said += "; make room, or point USMS_DATA_DIR and USMS_WAREHOUSE at a larger disk"
+    yield "ok" if free >= _LITTLE_ROOM_BYTES else "warning", said
+
+
+def _key(settings: Settings) -> Iterator[tuple[str, str]]:
+    """Compare the key of the recipient hash with the one that the dataset was made with."""
+    from usms_pipeline import dataset
+    from usms_pipeline.phones import PhoneBook, load_key
+    from usms_pipeline.storage import Store
+
+    store = Store(settings.data_dir)
+    if settings.phone_key is None and not store.exists(_KEY_FILE):
+        yield "ok", f"none yet: the first run makes {settings.data_dir}/{_KEY_FILE}"
+        return
+    book = PhoneBook(load_key(settings), settings.default_region, settings.phones)
+    for day in dataset.days(store, dataset.SESSIONS)[-1:]:
+        name = dataset.file_name(dataset.SESSIONS, day)
+        dataset.checked_metadata(store, name, book.fingerprint)
+    place = "from USMS_PHONE_KEY" if settings.phone_key else f"in {settings.data_dir}/{_KEY_FILE}"
+    yield "ok", f"{place}, fingerprint {book.fingerprint}; keep a copy of it"
+
+
+def _service(settings: Settings) -> Iterator[tuple[str, str]]:
+    """Ask the service about one session that does not exist: do the credentials work?"""
+    from usms_pipeline.collect import Answer, Batch, Patience, collect
+
+    answers: list[Answer] = []
+    stats = collect(
+        [Batch(datetime.now(UTC).date(), (_HARMLESS_ID,))],
+        lambda _, answer: answers.append(answer),
+        settings,
+        patience=Patience(attempts=2, batch_seconds=settings.timeout_seconds),
+    )
+    if answers:
+        yield "ok", f"answers within {stats.seconds * 1000:,.0f} ms and takes the access key"
+    else:
+        reasons = "; ".join(stats.problems) or "it gave no answer that can be read"
+        raise ServiceDown(f"{settings.base_url}: {reasons}. Check USMS_BASE_URL.")
+
+
+Look = Callable[[Settings], Iterator[tuple[str, str]]]
+_LOOKS: dict[str, Look] = {
+    "data dir": _data_dir,
+    "key": _key,
+    "source": _source,
+    "service": _service,
+}
+
+
+def _show(finding: Finding) -> None:
+    """Print one line as soon as it is known; longer ones wrap under themselves."""
+    console = out()
+    if not console.is_terminal:  # whoever reads it there wants a line a finding
+        console.print(
+            f"{_MARKS[finding.state]} {finding.topic}: {escape(finding.text)}", soft_wrap=True
+        )
+        return
+    line = Table.grid(padding=(0, 1))
+    line.add_column(width=1)
+    line.add_column(width=9, style="dim")
+    line.add_column(overflow="fold")
+    line.add_row(_MARKS[finding.state], finding.topic, escape(finding.text))
+    console.print(line)

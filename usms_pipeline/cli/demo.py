@@ -1,0 +1,213 @@
+"""``usms demo``: the whole way from a table of messages to a delivery rate, on this machine.
+
+Everything it makes is in one folder, with a .env, so that any command works from there. It never
+reads or writes what your own settings name.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+from rich.markup import escape
+
+from usms_pipeline import settings as config
+from usms_pipeline import wording
+from usms_pipeline.cli import messages as made_up
+from usms_pipeline.cli import progress
+from usms_pipeline.cli.rates import show_rates
+from usms_pipeline.cli.shell import FELL_SHORT, OK, out, warn
+from usms_pipeline.cli.tables import facts_grid
+
+if TYPE_CHECKING:
+    from usms_pipeline.settings import Settings
+
+DAYS: Final = 5
+_SOURCE: Final = "messages.sqlite"
+_HOME: Final = "dagster"
+_MARK: Final = "# Made by `usms demo`, which replaces all of this folder.\n"
+
+Messages = Annotated[int, typer.Option("--messages", min=1, help="How many messages were sent.")]
+Folder = Annotated[Path, typer.Option("--dir", help="Where to put it all.", file_okay=False)]
+Serve = Annotated[bool, typer.Option("--serve", help="Keep the simulated service running.")]
+Dev = Annotated[bool, typer.Option("--dev", help="Then open Dagster's page, until Ctrl-C.")]
+Port = Annotated[int, typer.Option("--port", help="Port of Dagster's page, with --dev.")]
+Seed = Annotated[int, typer.Option("--seed", help="Another seed makes other messages.")]
+
+
+def demo(
+    messages: Messages = 50_000,
+    folder: Folder = Path("demo"),
+    serve: Serve = False,
+    dev: Dev = False,
+    port: Port = 3000,
+    seed: Seed = 0,
+) -> int:
+    """Rehearse everything: made-up messages, a simulated service, the Dagster job, the rates."""
+    started_in, folder = Path.cwd(), folder.absolute()
+    _clear(folder)
+    with ExitStack() as stack:
+        with progress.steps() as say:
+            say("Making messages", f"{wording.count(messages)} sent in the last {DAYS} days")
+            url = stack.enter_context(_service(folder, messages, seed))
+            settings = _settle_in(folder, url)
+            troubles = _refresh(say, settings)
+        warn(troubles)
+        if not troubles:
+            show_rates(settings, "sent_date")
+            _show_places(settings, folder, started_in)
+        if not (troubles or dev or serve):
+            _show_next(folder, started_in)
+        if dev:
+            _dagster_dev(folder, port)
+        elif serve:
+            _wait(url)
+    return FELL_SHORT if troubles else OK
+
+
+def _clear(folder: Path) -> None:
+    """Remove an earlier demo, and nothing else: a folder of another kind is refused."""
+    mark = folder / ".env"
+    if folder.exists() and any(folder.iterdir()):
+        if not mark.exists() or not mark.read_text("utf-8", "replace").startswith(_MARK):
+            raise typer.BadParameter(f"{folder} holds something else; name another with --dir.")
+        for name in ("data", _HOME):
+            shutil.rmtree(folder / name, ignore_errors=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    mark.write_text(_MARK)
+
+
+@contextmanager
+def _service(folder: Path, messages: int, seed: int) -> Iterator[str]:
+    """Make the messages, keep them as a customer would, and serve their receipts over HTTP."""
+    from usms_pipeline.simulator import Population, Simulator, serve
+
+    table = Population(messages, days=DAYS, seed=seed).table()
+    made_up.write(table, folder / _SOURCE)
+    with serve(Simulator(table, seed=seed)) as url:
+        yield url
+
+
+def _settle_in(folder: Path, url: str) -> Settings:
+    """Make the folder's settings the only ones, here and for every command run from there."""
+    from usms_pipeline.simulator import ACCESS_KEY_ID, ACCESS_KEY_SECRET
+
+    given = {
+        "base_url": url,
+        "access_key_id": ACCESS_KEY_ID,
+        "access_key_secret": ACCESS_KEY_SECRET,
+        "source_url": f"sqlite:///{_SOURCE}",
+        "source_table": made_up.TABLE,
+        "phone_column": "phone",
+        "dimensions": "template,purpose,sender",
+        "data_dir": "data",
+    }
+    text = "".join(f"{config.variable(name)}={value}\n" for name, value in given.items())
+    (folder / ".env").write_text(f"{_MARK}{text}")
+    _make_dagster_home(folder / _HOME)
+    for name in [name for name in os.environ if name.startswith(config.PREFIX)]:
+        del os.environ[name]
+    os.environ["DAGSTER_HOME"] = str(folder / _HOME)
+    os.chdir(folder)
+    return config.load(["source", "api"])
+
+
+def _make_dagster_home(home: Path) -> None:
+    home.mkdir(exist_ok=True)
+    (home / "dagster.yaml").write_text("telemetry:\n  enabled: false\n")
+
+
+def _refresh(say: progress.Say, settings: Settings) -> list[str]:
+    """Run the Dagster job over the demo's days; gives what went wrong."""
+    say("Loading Dagster", "job refresh")
+    from usms_pipeline.defs.once import run_refresh
+
+    troubles: list[str] = []
+    sums: dict[str, Counter[str]] = defaultdict(Counter)
+
+    def on_step(asset: str, state: str, facts: dict[str, Any]) -> None:
+        if state == "failed":
+            troubles.append(facts["error"] or f"The step {asset} failed.")
+        elif state == "counted":
+            sums[asset].update({key: facts[key] for key in _COUNTS if key in facts})
+            say(f"usms/{asset}", _counts(sums[asset]))
+        elif asset in _ASSETS:
+            say(f"usms/{asset}", _first_line(facts))
+
+    today = datetime.now(settings.zone).date()
+    is_well = run_refresh(today - timedelta(days=DAYS), today, on_step)
+    return troubles or ([] if is_well else ["The job `refresh` failed."])
+
+
+def _counts(sums: Counter[str]) -> str:
+    return ", ".join(f"{wording.count(number)} {_COUNTS[key]}" for key, number in sums.items())
+
+
+def _first_line(facts: dict[str, Any]) -> str:
+    return str(facts.get("message", "")).partition("\n")[0]
+
+
+_ASSETS: Final = ("sessions", "responses", "receipts", "warehouse", "delivery_rates")
+_COUNTS: Final = {
+    "sessions_due": "sessions asked about",
+    "dagster/row_count": "rows",
+    "delivered": "delivered",
+    "awaited": "awaited",
+}
+
+
+def _show_places(settings: Settings, folder: Path, started_in: Path) -> None:
+    """Say where everything is."""
+    shown = Path(os.path.relpath(folder, started_in))
+    report = settings.warehouse_path.with_name("report.html")
+    places = facts_grid()
+    places.add_row("warehouse", escape(str(shown / settings.warehouse_path)))
+    if report.exists():
+        places.add_row("report", escape(str(shown / report)))
+    for notebook in sorted(started_in.glob("notebooks/*.ipynb"))[:1]:
+        places.add_row("notebook", escape(str(notebook.relative_to(started_in))))
+    out().print(places)
+
+
+def _show_next(folder: Path, started_in: Path) -> None:
+    shown = escape(os.path.relpath(folder, started_in))
+    steps = facts_grid()
+    steps.add_row("next", f"[bold]cd {shown} && usms rates --by country[/]")
+    steps.add_row("", "[bold]usms demo --serve[/] keeps the service up: `usms plan`, `usms run`")
+    steps.add_row("", "[bold]usms demo --dev[/] opens Dagster's page on the same data")
+    out().print(steps)
+
+
+def _dagster_dev(folder: Path, port: int) -> None:
+    """Run Dagster's page on the demo's data until it ends or is stopped."""
+    module = ["-m", "usms_pipeline.definitions"]
+    command = [sys.executable, "-m", "dagster", "dev", *module, "-h", "127.0.0.1", "-p", str(port)]
+    out().print(
+        f"\nDagster's page is on [bold]http://127.0.0.1:{port}[/] in a moment. Ctrl-C stops it."
+    )
+    # A session of its own: Ctrl-C reaches it once, through us, also where there is no terminal.
+    quiet = os.environ | {"PYTHONWARNINGS": "ignore"}
+    child = subprocess.Popen(command, cwd=folder, env=quiet, start_new_session=True)
+    try:
+        child.wait()
+    except KeyboardInterrupt:
+        child.send_signal(signal.SIGINT)
+        child.wait()
+
+
+def _wait(url: str) -> None:
+    """Keep the simulated service running until it is stopped."""
+    out().print(f"\nThe simulated service is on [bold]{url}[/]. Ctrl-C stops it.")
+    with suppress(KeyboardInterrupt):
+        threading.Event().wait()

@@ -1,0 +1,154 @@
+"""The progress of long work on stderr: one line a phase. Silent when stderr is no terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    Progress,
+    ProgressColumn,
+    SpinnerColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+)
+from rich.table import Column
+from rich.text import Text
+
+from usms_pipeline import wording
+from usms_pipeline.cli.shell import err
+
+if TYPE_CHECKING:
+    from usms_pipeline.collect import CollectStats
+    from usms_pipeline.pipeline import Progress as Step
+
+PHASES: Final = {
+    "sessions": ("Reading table", "rows"),
+    "responses": ("Asking service", "ids"),
+    "receipts": ("Folding answers", "days"),
+    "warehouse": ("Publishing", ""),
+}
+"""What each phase of the pipeline is called on screen, and what it counts."""
+
+_BEFORE_ASKING: Final = "Finding due"
+
+
+@contextmanager
+def bar(console: Console | None = None) -> Iterator[Callable[[Step], None]]:
+    """Yield what to hand to the pipeline as ``on_progress``; the lines stay when it ends."""
+    console = console or err()
+    if not console.is_terminal:
+        yield lambda step: None
+        return
+    with _progress(console) as progress:
+        phases: list[str] = []
+        yield lambda step: _show(progress, phases, step)
+        _finish(progress)
+
+
+def _progress(console: Console) -> Progress:
+    return Progress(
+        SpinnerColumn(finished_text="[green]✓[/]"),
+        TextColumn("{task.description}", style="bold"),
+        BarColumn(bar_width=10 if console.width < 100 else 28),
+        _Counts(),
+        _Pace(),
+        console=console,
+        refresh_per_second=8,
+    )
+
+
+def _show(progress: Progress, phases: list[str], step: Step) -> None:
+    """Bring the last line up to date; a new phase completes it and begins another."""
+    if phases[-1:] != [step.phase]:
+        _finish(progress)
+        title, unit = PHASES.get(step.phase, (step.phase.capitalize(), ""))
+        title = _BEFORE_ASKING if (phases, step.phase) == (["sessions"], "receipts") else title
+        phases.append(step.phase)
+        progress.add_task(title.ljust(15), total=None, unit=unit, stats=None, done=0)
+    last = progress.tasks[-1].id
+    progress.update(last, completed=step.done, total=step.total, stats=step.stats, done=step.done)
+
+
+def _finish(progress: Progress) -> None:
+    """Complete the last line: what it counts has been reached."""
+    for task in progress.tasks[-1:]:
+        reached = task.total or task.completed
+        # A bar of nothing would never be full.
+        progress.update(task.id, completed=reached or 1, total=reached or 1, done=reached)
+
+
+class _Counts(ProgressColumn):
+    """What is done of how much, in the phase's own unit."""
+
+    def render(self, task: Task) -> Text:
+        """Draw one cell."""
+        if not task.fields["unit"]:
+            return Text()
+        done = wording.count(task.fields["done"])
+        of = "" if task.total is None or task.finished else f"/{wording.count(task.total)}"
+        return Text(f"{done}{of} {task.fields['unit']}", style="cyan")
+
+
+class _Pace(ProgressColumn):
+    """Rate, time left, retries, pace and concurrency: as much as is known."""
+
+    def render(self, task: Task) -> Text:
+        """Draw one cell."""
+        return Text(" · ".join(_pace(task)), style="dim")
+
+
+def _pace(task: Task) -> list[str]:
+    parts = []
+    if task.speed and not task.finished:
+        parts.append(f"{wording.count(task.speed)}/s")
+    if task.time_remaining is not None and not task.finished:
+        parts.append(f"{wording.duration(task.time_remaining)} left")
+    if task.finished and task.finished_time is not None:
+        parts.append(wording.duration(task.finished_time))
+    return parts + _asking(task.fields["stats"])
+
+
+def _asking(stats: CollectStats | None) -> list[str]:
+    """Say how the asking goes: retries, and the pace the governor has settled on."""
+    if stats is None:
+        return []
+    parts = [f"{wording.count(stats.retries)} retries"] if stats.retries else []
+    if stats.pace:
+        parts.append(f"{stats.pace:.0f} req/s × {stats.concurrency}")
+    return parts
+
+
+Say = Callable[[str, str], None]
+
+
+@contextmanager
+def steps(console: Console | None = None) -> Iterator[Say]:
+    """Yield what shows steps, a line each: ``say(title, detail)``; a new title ends the last."""
+    console = console or err()
+    if not console.is_terminal:
+        yield lambda title, detail: None
+        return
+    columns = (
+        SpinnerColumn(finished_text="[green]✓[/]"),
+        TextColumn("[bold]{task.description}[/]"),
+        TextColumn("{task.fields[detail]}", style="dim", table_column=Column(ratio=1)),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=console, expand=True, refresh_per_second=8) as progress:
+        yield lambda title, detail: _say(progress, title, detail)
+        _finish(progress)
+
+
+def _say(progress: Progress, title: str, detail: str) -> None:
+    title, detail = title.ljust(18), escape(detail)
+    if not progress.tasks or progress.tasks[-1].description != title:
+        _finish(progress)
+        progress.add_task(title, total=None, detail=detail)
+    elif detail:
+        progress.update(progress.tasks[-1].id, detail=detail)

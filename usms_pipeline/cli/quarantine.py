@@ -1,0 +1,116 @@
+"""``usms quarantine``: list what could not be used, try it again, or dismiss it.
+
+Bodies hold phone numbers: they are never printed.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.box import SIMPLE_HEAD
+from rich.markup import escape
+from rich.table import Table
+
+from usms_pipeline import settings as config
+from usms_pipeline import wording
+from usms_pipeline.cli import progress
+from usms_pipeline.cli.run import Json
+from usms_pipeline.cli.shell import FELL_SHORT, OK, echo_json, out, told, warn
+
+if TYPE_CHECKING:
+    from usms_pipeline.quarantine import Entry
+
+app = typer.Typer(no_args_is_help=True, help="What could not be used: list, replay or dismiss it.")
+
+Ids = Annotated[list[str] | None, typer.Argument(metavar="[ID]...", help="Entries, from `list`.")]
+All = Annotated[bool, typer.Option("--all", help="Every open entry.")]
+_SHOWN = 200
+
+
+class State(StrEnum):
+    """Which entries to list."""
+
+    OPEN = "open"
+    REPLAYED = "replayed"
+    DISMISSED = "dismissed"
+    ALL = "all"
+
+
+@app.command("list")
+@told
+def list_entries(
+    state: Annotated[State, typer.Option(help="Which entries.")] = State.OPEN,
+    as_json: Json = False,
+) -> None:
+    """List the entries with their reasons; never their bodies, which hold phone numbers."""
+    from usms_pipeline.quarantine import entries
+    from usms_pipeline.storage import Store
+
+    store = Store(config.load().data_dir)
+    found = entries(store, None if state == State.ALL else str(state))
+    if as_json:
+        echo_json(found)
+    elif found:
+        _show(found, state)
+    else:
+        out().print(f"[green]✓[/] nothing {'' if state == State.ALL else f'{state} '}in quarantine")
+
+
+@app.command("replay")
+@told
+def replay(ids: Ids = None, everything: All = False) -> int:
+    """Try entries again: bad items are decoded anew, refused sessions are asked about again."""
+    chosen = _chosen(ids, everything)
+    from usms_pipeline.pipeline import Pipeline
+    from usms_pipeline.quarantine import entries
+    from usms_pipeline.storage import Store
+
+    settings = config.load(["api"])
+    with progress.bar() as on_progress:
+        tried = Pipeline(settings, on_progress=on_progress).replay(chosen)
+    left = len(entries(Store(settings.data_dir)))
+    out().print(f"{wording.count(tried)} tried again; {wording.count(left)} open now")
+    return _unknown(chosen, tried)
+
+
+@app.command("dismiss")
+@told
+def dismiss(ids: Ids = None, everything: All = False) -> int:
+    """Close entries as seen: no more to be done about them. Their bodies are purged in time."""
+    chosen = _chosen(ids, everything)
+    from usms_pipeline.pipeline import Pipeline
+
+    dismissed = Pipeline(config.load()).dismiss(chosen)
+    out().print(f"{wording.count(dismissed)} dismissed")
+    return _unknown(chosen, dismissed)
+
+
+def _unknown(chosen: list[str] | None, found: int) -> int:
+    """Warn of ids that name no open entry; gives the exit code."""
+    if chosen is None or found >= len(set(chosen)):
+        return OK
+    warn([f"{len(set(chosen)) - found} of the ids name no open entry: see `usms quarantine list`."])
+    return FELL_SHORT
+
+
+def _chosen(ids: list[str] | None, everything: bool) -> list[str] | None:
+    """Give the ids named, or None for every open entry; one of the two must be said."""
+    if bool(ids) == everything:
+        raise typer.BadParameter("Name the entries (`usms quarantine list`), or say --all.")
+    return ids or None
+
+
+def _show(found: list[Entry], state: State) -> None:
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("id", no_wrap=True)
+    table.add_column("session", overflow="fold")
+    table.add_column("reason", overflow="fold")
+    for entry in found[:_SHOWN]:
+        table.add_row(entry.id, escape(entry.session_no or "–"), escape(entry.reason))
+    console = out()
+    console.print(table)
+    if len(found) > _SHOWN:
+        console.print(f"… and {wording.count(len(found) - _SHOWN)} more (--json has them all)")
+    console.print(f"{wording.count(len(found))} {state} · next: usms quarantine replay --all")

@@ -1,0 +1,141 @@
+"""``usms rates`` and ``usms report``: the published figures, as a table or as a page.
+
+Every figure comes from the warehouse; none is computed here.
+"""
+
+from __future__ import annotations
+
+import csv
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.markup import escape
+
+from usms_pipeline import settings as config
+from usms_pipeline import wording
+from usms_pipeline.cli.run import From, To
+from usms_pipeline.cli.shell import echo_json, out, plain, span, warn, width
+from usms_pipeline.cli.tables import rates_table
+from usms_pipeline.errors import SourceError
+
+if TYPE_CHECKING:
+    from datetime import date
+
+    from usms_pipeline.settings import Settings
+
+
+class Format(StrEnum):
+    """How figures are printed."""
+
+    TABLE = "table"
+    CSV = "csv"
+    JSON = "json"
+
+
+By = Annotated[
+    str | None, typer.Option("--by", metavar="COLUMN", help="One row for each value of a column.")
+]
+ReportFile = Annotated[
+    Path | None, typer.Option("--to", help="Another file than report.html in USMS_DATA_DIR.")
+]
+Formats = Annotated[Format, typer.Option("--format", help="How to print.")]
+
+
+def rates(
+    by: By = None, first: From = None, last: To = None, format_: Formats = Format.TABLE
+) -> None:
+    """Print delivery rates with their bounds: of all messages, or by any column."""
+    days = span(first, last)
+    settings = config.load()
+    if format_ == Format.TABLE:
+        show_rates(settings, by, *days)
+        return
+    rows = _read(settings, by, *days)
+    if format_ == Format.JSON:
+        echo_json(rows)
+    else:
+        _write_csv(rows)
+
+
+def show_rates(
+    settings: Settings, by: str | None, first: date | None = None, last: date | None = None
+) -> None:
+    """Print the table, with all together as its last row, and how to read it."""
+    rows, console = _read(settings, by, first, last), out()
+    whole = rows[0] if by is None else _read(settings, None, first, last)[0]
+    if not whole["messages"]:
+        console.print("No messages in these days. `usms run` collects, `usms check` finds faults.")
+        return
+    console.print(rates_table(rows if by else [], whole, by, width()))
+    console.print(f"[dim]{_how_to_read(whole)}[/]")
+    warn(_timezone_hint(settings))
+
+
+def _how_to_read(whole: dict[str, Any]) -> str:
+    """Say how many are still awaited, and what that makes of the rates."""
+    if not whole["awaited"]:
+        return "Nothing is awaited any more; what no carrier reported is within the bounds (░)."
+    awaited = wording.count(whole["awaited"])
+    return f"{awaited} still awaited; the true rate lies within the bounds (░)."
+
+
+def _read(
+    settings: Settings, by: str | None, first: date | None, last: date | None
+) -> list[dict[str, Any]]:
+    """Give the warehouse's figures, one dictionary a cohort. Raises ``WarehouseMissing``."""
+    from usms_pipeline import warehouse
+
+    with warehouse.connect(settings.warehouse_path) as con:
+        rows: list[dict[str, Any]] = warehouse.rates(con, by, first, last).to_pylist()
+    return rows
+
+
+def _timezone_hint(settings: Settings) -> list[str]:
+    from usms_pipeline import warehouse
+
+    with warehouse.connect(settings.warehouse_path) as con:
+        hint = warehouse.timezone_hint(con)
+    return [hint] if hint else []
+
+
+def _write_csv(rows: list[dict[str, Any]]) -> None:
+    if not rows:
+        return
+    writer = csv.DictWriter(sys.stdout, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(plain(rows))
+
+
+def report(to: ReportFile = None) -> None:
+    """Write the report, one HTML page with charts that works offline, and say where it is."""
+    from datetime import UTC, datetime
+
+    from usms_pipeline import quarantine, warehouse
+    from usms_pipeline import report as page
+    from usms_pipeline.storage import Store
+
+    settings = config.load()
+    store = Store(settings.data_dir)
+    with warehouse.connect(settings.warehouse_path) as con:
+        path = page.build(
+            con,
+            to.absolute() if to else store,
+            generated_at=datetime.now(UTC),
+            settings_summary=page.summary(settings),
+            quarantined=len(quarantine.entries(store)),
+            rows_without_sent_at=_rows_without_sent_at(settings),
+        )
+    out().print(f"[green]✓[/] {escape(path)}", soft_wrap=True)
+
+
+def _rows_without_sent_at(settings: Settings) -> int | None:
+    """Count the source's rows that no run reads; None where it can't be asked just now."""
+    from usms_pipeline import source
+
+    try:
+        return source.survey(settings).rows_without_sent_at
+    except SourceError:
+        return None

@@ -1,0 +1,203 @@
+"""``usms run`` and ``usms plan``: one pass of the pipeline, or what it would do."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.box import SIMPLE_HEAD
+from rich.markup import escape
+from rich.table import Table
+
+from usms_pipeline import settings as config
+from usms_pipeline import wording
+from usms_pipeline.cli import progress
+from usms_pipeline.cli.shell import OK, echo_json, fell_short, out, plain, span, warn
+from usms_pipeline.cli.tables import facts_grid
+
+if TYPE_CHECKING:
+    from datetime import date
+
+    from usms_pipeline.collect import CollectStats
+    from usms_pipeline.dataset import Window
+    from usms_pipeline.fold import PartitionCounts
+    from usms_pipeline.pipeline import Pipeline, Plan, RunReport
+
+From = Annotated[
+    str | None, typer.Option("--from", metavar="DAY", help="First day sent, as 2026-01-31.")
+]
+To = Annotated[str | None, typer.Option("--to", metavar="DAY", help="Last day sent, included.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+Everything = Annotated[bool, typer.Option("--all", help="Every day since USMS_START_DATE.")]
+
+
+def run(
+    first: From = None, last: To = None, everything: Everything = False, as_json: Json = False
+) -> int:
+    """Collect receipts and publish: the days still open, or the days you name."""
+    days = _days(first, last, everything)
+    from usms_pipeline.pipeline import Pipeline
+
+    settings = config.load(["source", "api"])
+    with progress.bar() as on_progress:
+        pipeline = Pipeline(settings, on_progress=on_progress)
+        report = pipeline.run(_window(pipeline, days, everything))
+    warn(report.warnings)
+    if as_json:
+        echo_json(plain(report) | {"warnings": report.warnings, "fell_short": report.fell_short})
+    else:
+        _show_run(report)
+    if not report.fell_short:
+        return OK
+    given_up = wording.count(report.responses.stats.ids_given_up)
+    return fell_short(
+        f"{given_up} sessions got no usable answer. They stay due: run again, or see `usms check`."
+    )
+
+
+def plan(
+    first: From = None, last: To = None, everything: Everything = False, as_json: Json = False
+) -> None:
+    """Say what a run would ask and how long it takes; asks nothing of the service."""
+    days = _days(first, last, everything)
+    from usms_pipeline.pipeline import Pipeline
+
+    settings = config.load(["source"])
+    with progress.bar() as on_progress:
+        pipeline = Pipeline(settings, on_progress=on_progress)
+        found = pipeline.plan(_window(pipeline, days, everything))
+    if as_json:
+        derived = {"seconds_at_pace": found.seconds_at_pace, "can_keep_up": found.can_keep_up}
+        echo_json(plain(found) | derived)
+    else:
+        _show_plan(found)
+
+
+def _days(first: str | None, last: str | None, everything: bool) -> tuple[date | None, date | None]:
+    if everything and (first or last):
+        raise typer.BadParameter("--all already means every day; leave out --from and --to.")
+    return span(first, last)
+
+
+def _window(
+    pipeline: Pipeline, days: tuple[date | None, date | None], everything: bool
+) -> Window | None:
+    """Give the days asked for; None, the pipeline's own open window, when none were."""
+    from usms_pipeline.dataset import Window
+
+    if not everything and days == (None, None):
+        return None
+    whole = pipeline.everything()
+    return Window(days[0] or whole.first, days[1] or whole.last)
+
+
+def _show_run(report: RunReport) -> None:
+    """Print what a run did: a line a step, then what is still to come."""
+    facts = facts_grid()
+    sessions, stats = report.sessions, report.responses.stats
+    new = sum(partition.new_rows for partition in sessions.partitions.values())
+    facts.add_row(
+        "source", f"{wording.count(sessions.rows_read)} rows read, {wording.count(new)} new"
+    )
+    facts.add_row("asked", _asked(stats, report.responses.seconds))
+    for line in _shortfalls(stats):
+        facts.add_row("", line)
+    folded = report.receipts.partitions
+    facts.add_row("receipts", _buckets(folded))
+    awaited = sum(counts.awaited for counts in folded.values())
+    facts.add_row("awaited", _awaited(awaited))
+    facts.add_row("warehouse", _published(report))
+    facts.add_row("next", "usms rates")
+    out().print(facts)
+
+
+def _asked(stats: CollectStats, seconds: float) -> str:
+    if not stats.requests:
+        return "nothing was due"
+    retried = f", {wording.count(stats.retries)} retried" if stats.retries else ""
+    return (
+        f"{wording.count(stats.ids_asked)} sessions in {wording.count(stats.requests)} "
+        f"requests{retried}, {wording.duration(seconds)}"
+    )
+
+
+def _shortfalls(stats: CollectStats) -> list[str]:
+    """Name what did not go well while asking; empty when all did."""
+    counts = {
+        "given up, asked again next run": stats.ids_given_up,
+        "refused by the service, see `usms quarantine list`": stats.ids_refused,
+        "unreadable answers, see `usms quarantine list`": stats.unreadable,
+    }
+    return [f"{wording.count(number)} {what}" for what, number in counts.items() if number]
+
+
+def _buckets(folded: dict[date, PartitionCounts]) -> str:
+    """Give the buckets' sums, those that hold something, in the order of the statuses."""
+    from usms_pipeline.status import BUCKETS
+
+    sums = {bucket: sum(c.buckets.get(bucket, 0) for c in folded.values()) for bucket in BUCKETS}
+    parts = [f"{bucket} {wording.count(number)}" for bucket, number in sums.items() if number]
+    return ", ".join(parts) or "nothing new"
+
+
+def _awaited(awaited: int) -> str:
+    if not awaited:
+        return "none: every message has an outcome or is closed"
+    return f"{wording.count(awaited)} still open; run again later, they are asked as they fall due"
+
+
+def _published(report: RunReport) -> str:
+    """Say where the warehouse is and whether this run changed it."""
+    warehouse = report.warehouse
+    path = escape(str(warehouse.path))
+    if warehouse.is_locked:
+        return f"{path} (another run is publishing it)"
+    if warehouse.is_skipped:
+        return f"{path}, unchanged"
+    changed = "day" if warehouse.partitions_changed == 1 else "days"
+    return (
+        f"{path}: {wording.count(warehouse.rows)} rows, "
+        f"{wording.count(warehouse.partitions_changed)} {changed} changed"
+    )
+
+
+def _show_plan(found: Plan) -> None:
+    """Print what a run would ask, and whether the polling keeps up."""
+    facts = facts_grid()
+    due = sum(found.due_sessions.values())
+    facts.add_row("due", f"{wording.count(due)} sessions")
+    facts.add_row("requests", wording.count(found.requests))
+    facts.add_row("time", _time(found))
+    facts.add_row("behind", _behind(found))
+    console = out()
+    console.print(facts)
+    if found.due_sessions:
+        console.print(_due_table(found))
+
+
+def _due_table(found: Plan) -> Table:
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("sent date")
+    table.add_column("sessions due", justify="right")
+    for day, due in sorted(found.due_sessions.items()):
+        table.add_row(day.isoformat(), wording.count(due))
+    return table
+
+
+def _time(found: Plan) -> str:
+    """Say how long the requests take, and whether the pace behind it is known or assumed."""
+    source = "as the last run settled on" if found.is_pace_known else "assumed until a first run"
+    return (
+        f"{wording.duration(found.seconds_at_pace)} at {found.pace:.1f} requests a second, {source}"
+    )
+
+
+def _behind(found: Plan) -> str:
+    """Say how late the oldest unmet polling time is, and whether the pace can keep up."""
+    if found.oldest_unmet_at is None:
+        return "not at all"
+    keeps_up = "the pace keeps up" if found.can_keep_up else (
+        "[yellow]the pace can't keep up[/]: raise USMS_MAX_CONCURRENCY or "
+        "USMS_MAX_REQUESTS_PER_SECOND, or poll less often (USMS_POLL_EVERY_HOURS)"
+    )  # fmt: skip
+    return f"{wording.duration(found.behind_seconds)}; {keeps_up}"

@@ -1,0 +1,186 @@
+"""What every command shares: streams, exit codes, signals, and errors told in a sentence.
+
+Results go to stdout; progress, warnings and errors to stderr. Nothing here knows a command.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from datetime import date, datetime, timedelta
+from functools import wraps
+from pathlib import PurePath
+from types import FrameType
+from typing import Any, ParamSpec
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from usms_pipeline.errors import UsmsError
+
+P = ParamSpec("P")
+
+OK, FELL_SHORT, UNUSABLE, REFUSED = 0, 1, 2, 3
+_INTERRUPTED, _TERMINATED, _BROKEN_PIPE = 130, 143, 141
+
+_UNCUT = 1000
+_PIPED = 80
+
+show_tracebacks: ContextVar[bool] = ContextVar("show_tracebacks", default=False)
+
+
+def out() -> Console:
+    """Give the console of results: stdout. Where that is no terminal, nothing is cut or wrapped."""
+    return Console(highlight=False, width=None if sys.stdout.isatty() else _UNCUT)
+
+
+def width() -> int:
+    """Give the columns that results may take: the terminal's, or a usual one's."""
+    console = out()
+    return console.width if console.is_terminal else _PIPED
+
+
+def err() -> Console:
+    """Give the console of progress, warnings and errors: stderr."""
+    return Console(stderr=True, highlight=False)
+
+
+def prepare_streams() -> None:
+    """Make a terminal that can't show a character show a ``?`` instead of failing."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
+
+
+def told(command: Callable[P, int | None]) -> Callable[P, None]:
+    """Wrap a command: its return value is the exit code, its errors are told in a sentence."""
+
+    @wraps(command)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> None:
+        with _terminable() as received:
+            code = _outcome(lambda: command(*args, **kwargs), received)
+        raise typer.Exit(code)
+
+    return wrapped
+
+
+def _outcome(command: Callable[[], int | None], received: list[int]) -> int:
+    try:
+        return command() or OK
+    except UsmsError as error:
+        _say_error(str(error))
+        return error.exit_code
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _BROKEN_PIPE
+    except (typer.Exit, typer.Abort, typer.BadParameter):
+        raise
+    except Exception as error:
+        _say_error(
+            f"Unexpected {type(error).__name__}. What had landed is kept. Please report it with "
+            "what `usms --debug …` prints."
+        )
+        return FELL_SHORT
+    except BaseException as error:
+        if not _is_interrupt(error):
+            raise
+        _say_error("Stopped. What had landed is kept; the same command goes on from there.")
+        return _TERMINATED if received else _INTERRUPTED
+
+
+def _is_interrupt(error: BaseException) -> bool:
+    """Ctrl-C, also as orchestrators dress it (their class can't be imported here)."""
+    return isinstance(error, KeyboardInterrupt) or "Interrupt" in type(error).__name__
+
+
+@contextmanager
+def _terminable() -> Iterator[list[int]]:
+    """Make SIGTERM stop a command as Ctrl-C does; yields the list of signals received."""
+    received: list[int] = []
+
+    def stop(number: int, _: FrameType | None) -> None:
+        received.append(number)
+        raise KeyboardInterrupt
+
+    try:
+        before = signal.signal(signal.SIGTERM, stop)
+    except ValueError:  # not in the main thread: whoever runs us minds the signals
+        yield received
+        return
+    try:
+        yield received
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def fell_short(sentence: str) -> int:
+    """Say on stderr what was asked for and not got; gives the exit code."""
+    _say_error(sentence)
+    return FELL_SHORT
+
+
+def _say_error(sentence: str) -> None:
+    if show_tracebacks.get() and sys.exc_info()[0]:
+        traceback.print_exc()
+    console = err()
+    console.print(f"[bold red]✗[/] {escape(sentence)}", soft_wrap=not console.is_terminal)
+
+
+def warn(sentences: Iterable[str]) -> None:
+    """Show warnings on stderr, one a line."""
+    console = err()
+    for sentence in sentences:
+        console.print(f"[bold yellow]![/] {escape(sentence)}", soft_wrap=not console.is_terminal)
+
+
+def echo_json(value: Any) -> None:
+    """Print a value as JSON: dataclasses as objects, dates as ISO, durations in seconds."""
+    typer.echo(json.dumps(plain(value), ensure_ascii=False, indent=2))
+
+
+def plain(value: Any) -> Any:
+    """Turn a report into what JSON can hold."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = dataclasses.fields(value)
+        return {field.name: plain(getattr(value, field.name)) for field in fields}
+    if isinstance(value, dict):
+        return {str(plain(key)): plain(part) for key, part in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [plain(part) for part in value]
+    return _scalar(value)
+
+
+def _scalar(value: Any) -> Any:
+    if isinstance(value, (date, datetime)):
+        return value.isoformat()
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    if isinstance(value, PurePath):
+        return str(value)
+    return value
+
+
+def day(text: str | None) -> date | None:
+    """Read a ``YYYY-MM-DD`` option; raises a usage error that shows the form."""
+    if text is None:
+        return None
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is not a day; write it as 2026-01-31.") from None
+
+
+def span(first: str | None, last: str | None) -> tuple[date | None, date | None]:
+    """Read ``--from`` and ``--to``, both included; raises a usage error if they cross."""
+    start, end = day(first), day(last)
+    if start and end and start > end:
+        raise typer.BadParameter(f"--from {start} lies after --to {end}.")
+    return start, end

@@ -1,0 +1,144 @@
+"""``usms simulate``: a USMS service to rehearse with, on this machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from usms_pipeline import settings as config
+from usms_pipeline import wording
+from usms_pipeline.cli import messages as made_up
+from usms_pipeline.cli.shell import out
+from usms_pipeline.cli.tables import facts_grid
+
+if TYPE_CHECKING:
+    from usms_pipeline.simulator import Counters, Faults
+
+PORT: Final = 8765
+
+Host = Annotated[str, typer.Option("--host", help="Address to listen on.")]
+Port = Annotated[int, typer.Option("--port", min=0, max=65535, help="0 takes any free one.")]
+Seed = Annotated[int, typer.Option("--seed", help="Another seed: other messages, other fates.")]
+Messages = Annotated[int, typer.Option("--messages", min=0, help="How many were sent.")]
+Days = Annotated[float, typer.Option("--days", min=0.001, help="In the last so many days.")]
+FaultsOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--fault", metavar="NAME=RATE", help="Go wrong; `every` is all at once. Repeatable."
+    ),
+]
+ListFaults = Annotated[bool, typer.Option("--list-faults", help="Name the faults there are.")]
+Own = Annotated[
+    bool, typer.Option("--own", help="Answer for your own table (USMS_SOURCE_URL) instead.")
+]
+TableFile = Annotated[
+    Path | None,
+    typer.Option("--table", help="Write the messages there: .sqlite, .parquet or .csv."),
+]
+
+
+def simulate(
+    host: Host = "127.0.0.1",
+    port: Port = PORT,
+    seed: Seed = 0,
+    messages: Messages = 50_000,
+    days: Days = 5,
+    fault: FaultsOption = None,
+    list_faults: ListFaults = False,
+    own: Own = False,
+    table: TableFile = None,
+) -> None:
+    """Serve a made-up USMS service over HTTP, with faults if you like, until Ctrl-C."""
+    if list_faults:
+        _list_faults()
+        return
+    from usms_pipeline.simulator import Simulator, run_server
+
+    faults = _faults(fault)
+    sent = _own_messages() if own else _made_up_messages(messages, days, seed, table)
+    simulator = Simulator(sent, seed=seed, faults=faults)
+    run_server(simulator, port, host, lambda url: _greet(url, len(simulator.sessions), table))
+    _show_counters(simulator.counters)
+
+
+def _faults(given: list[str] | None) -> Faults:
+    from usms_pipeline.simulator import Faults
+
+    try:
+        return Faults.parse(",".join(given or []))
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
+def _made_up_messages(messages: int, days: float, seed: int, path: Path | None) -> Any:
+    from usms_pipeline.simulator import Population
+
+    table = Population(messages, days=days, seed=seed).table()
+    if path is not None:
+        made_up.write(table, path)
+    return table
+
+
+def _own_messages() -> Any:
+    """Give the rows of the user's own table, since the start date."""
+    from datetime import UTC, datetime, time, timedelta
+
+    from usms_pipeline import source
+
+    settings = config.load(["source"])
+    start = datetime.combine(settings.start_date, time(), UTC)
+    return source.read(settings, start, datetime.now(UTC) + timedelta(days=1))
+
+
+def _greet(url: str, sessions: int, table: Path | None) -> None:
+    """Say where it listens, and what to set to use it."""
+    from usms_pipeline.simulator import ACCESS_KEY_ID, ACCESS_KEY_SECRET
+
+    console = out()
+    console.print(
+        f"[green]✓[/] A simulated USMS service is on [bold]{url}[/] and knows "
+        f"{wording.count(sessions)} sessions. Ctrl-C stops it."
+    )
+    given = {
+        "base_url": url,
+        "access_key_id": ACCESS_KEY_ID,
+        "access_key_secret": ACCESS_KEY_SECRET,
+    }
+    if table is not None:
+        given |= _table_settings(table)
+    console.print("[dim]To use it, set in .env or export:[/]")
+    for name, value in given.items():
+        console.print(f"  {config.variable(name)}={escape(value)}", soft_wrap=True)
+
+
+def _table_settings(table: Path) -> dict[str, str]:
+    if table.suffix == ".sqlite":
+        place = {"source_url": f"sqlite:///{table}", "source_table": made_up.TABLE}
+    else:
+        place = {"source_url": str(table)}
+    return place | {"phone_column": "phone", "dimensions": "template,purpose,sender"}
+
+
+def _list_faults() -> None:
+    from usms_pipeline.simulator import Faults
+
+    table = Table.grid(padding=(0, 2))
+    for name, about in Faults.describe().items():
+        table.add_row(f"[bold]{name}[/]", escape(about))
+    out().print(table)
+
+
+def _show_counters(counters: Counters) -> None:
+    """Say what it was asked, once it has stopped."""
+    facts = facts_grid()
+    facts.add_row("requests", wording.count(counters.requests))
+    facts.add_row("answered", wording.count(counters.answered))
+    facts.add_row("refused", wording.count(counters.refused))
+    facts.add_row("throttled", wording.count(counters.throttled))
+    for name, count in counters.faults.most_common():
+        facts.add_row(name, wording.count(count))
+    out().print(facts)

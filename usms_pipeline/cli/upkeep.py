@@ -1,0 +1,80 @@
+"""``usms rebuild`` and ``usms forget``: making the dataset anew, and erasing people from it."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from usms_pipeline import settings as config
+from usms_pipeline import wording
+from usms_pipeline.cli import progress
+from usms_pipeline.cli.run import From, To
+from usms_pipeline.cli.shell import FELL_SHORT, OK, out, span, warn
+
+if TYPE_CHECKING:
+    from datetime import date
+
+    from usms_pipeline.pipeline import Pipeline
+
+Phones = Annotated[
+    list[str] | None,
+    typer.Option("--phone", metavar="NUMBER", help="A number to erase; `-` reads stdin."),
+]
+Sessions = Annotated[
+    list[str] | None,
+    typer.Option("--session", metavar="NO", help="A session to erase; `-` reads stdin."),
+]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Don't ask whether you are sure.")]
+
+
+def rebuild(first: From = None, last: To = None) -> int:
+    """Make the dataset anew from the raw answers that are kept; asks nothing of the service."""
+    days = span(first, last)
+    from usms_pipeline.pipeline import Pipeline
+
+    settings = config.load()
+    with progress.bar() as on_progress:
+        pipeline = Pipeline(settings, on_progress=on_progress)
+        report = pipeline.rebuild(_stored(pipeline, *days))
+        published = pipeline.publish()
+    warn(report.warnings)
+    rows = sum(counts.rows for counts in report.partitions.values())
+    out().print(
+        f"[green]✓[/] {wording.count(len(report.partitions))} days rebuilt, "
+        f"{wording.count(rows)} rows, in {published.path}"
+    )
+    return FELL_SHORT if report.locked else OK
+
+
+def _stored(pipeline: Pipeline, first: date | None, last: date | None) -> list[date] | None:
+    """Give the partitions to rebuild; None, which is all of them, when no day is named."""
+    from usms_pipeline.pipeline import stored_days
+
+    if first is None and last is None:
+        return None
+    days = stored_days(pipeline.store)
+    return [day for day in days if (first or day) <= day <= (last or day)]
+
+
+def forget(phone: Phones = None, session: Sessions = None, yes: Yes = False) -> None:
+    """Erase phones or sessions from every zone, for good: a rebuild does not bring them back."""
+    phones, sessions = _named(phone), _named(session)
+    if not phones and not sessions:
+        raise typer.BadParameter("Say what to erase: --phone NUMBER or --session NO.")
+    from usms_pipeline.pipeline import Pipeline
+
+    pipeline = Pipeline(config.load())
+    if not yes:
+        what = f"{len(phones)} phone(s) and {len(sessions)} session(s)"
+        typer.confirm(f"Erase {what} for good?", abort=True, err=True)
+    changed = pipeline.forget(phones, sessions)
+    where = f"{len(changed)} days held them and" if changed else "nothing held them;"
+    out().print(f"[green]✓[/] erased: {where} later answers about them are dropped")
+
+
+def _named(values: list[str] | None) -> list[str]:
+    """Give what an option names, with ``-`` replaced by the lines of stdin."""
+    lines = [line for v in values or () for line in (sys.stdin if v == "-" else [v])]
+    return [line.strip() for line in lines if line.strip()]
