@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 DAYS: Final = 5
 _SOURCE: Final = "messages.sqlite"
 _HOME: Final = "dagster"
+_DAGSTER_YAML: Final = "telemetry:\n  enabled: false\nnux:\n  enabled: false\n"
 _MARK: Final = "# Made by `usms demo`, which replaces all of this folder.\n"
 
 Messages = Annotated[int, typer.Option("--messages", min=1, help="How many messages were sent.")]
@@ -125,7 +126,7 @@ def _settle_in(folder: Path, url: str) -> Settings:
 
 def _make_dagster_home(home: Path) -> None:
     home.mkdir(exist_ok=True)
-    (home / "dagster.yaml").write_text("telemetry:\n  enabled: false\n")
+    (home / "dagster.yaml").write_text(_DAGSTER_YAML)
 
 
 def _refresh(say: progress.Say, settings: Settings) -> list[str]:
