@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -12,6 +13,10 @@ import pytest
 from tests.published import published
 from tests.services import mariadb, mariadb_server, postgresql, postgresql_server
 from usms_pipeline.simulator import Population, Simulator, serve
+
+# Started in the background, a shell has Ctrl-C ignored, and so would every process of a test.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 __all__ = ["mariadb", "mariadb_server", "postgresql", "postgresql_server", "published"]
 

@@ -199,12 +199,19 @@ def _dagster_dev(folder: Path, port: int) -> None:
     )
     # A session of its own: Ctrl-C reaches it once, through us, also where there is no terminal.
     quiet = os.environ | {"PYTHONWARNINGS": "ignore"}
-    child = subprocess.Popen(command, cwd=folder, env=quiet, start_new_session=True)
+    child = subprocess.Popen(
+        command, cwd=folder, env=quiet, start_new_session=True, preexec_fn=_heed_interrupts
+    )
     try:
         child.wait()
     except KeyboardInterrupt:
         child.send_signal(signal.SIGINT)
         child.wait()
+
+
+def _heed_interrupts() -> None:
+    """Undo an ignored SIGINT, which a background shell hands down: Dagster stops by no other."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _wait(url: str) -> None:
