@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import re
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
@@ -15,6 +16,8 @@ from zoneinfo import ZoneInfo
 import phonenumbers
 from pydantic import AfterValidator, BeforeValidator, SecretStr
 from pydantic_settings import NoDecode
+
+_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
 
 
 def web_address(value: str) -> str:
@@ -66,18 +69,37 @@ def region(value: str) -> str:
 def storage_place(value: str) -> str:
     """Check a local path (``~`` is the home folder) or ``s3://bucket/folder``."""
     scheme, separator, rest = value.partition("://")
-    if separator and (scheme != "s3" or not rest.strip("/")):
-        raise ValueError("must be a local path or s3://bucket/folder")
     if not value:
         raise ValueError("is empty")
-    return value.rstrip("/") if separator else str(Path(value).expanduser())
+    if not separator:
+        return _at_home(value)
+    if scheme != "s3" or not rest.strip("/"):
+        raise ValueError("must be a local path or s3://bucket/folder")
+    if "@" in rest or "?" in rest:
+        raise ValueError(
+            "must be s3://bucket/folder and no more: credentials, region and address are read from "
+            "the AWS_… variables"
+        )
+    bucket, *folders = rest.rstrip("/").split("/")
+    if not _BUCKET.fullmatch(bucket):
+        raise ValueError("must begin with s3:// and the name of a bucket")
+    if any(folder in ("", ".", "..") for folder in folders):
+        raise ValueError("must not have an empty folder, . or .. after the bucket")
+    return "/".join((f"s3://{bucket}", *folders))
 
 
 def local_file(value: str) -> str:
     """Check the path of a local file (``~`` is the home folder)."""
     if not value or "://" in value:
         raise ValueError("must be the path of a local file")
-    return str(Path(value).expanduser())
+    return _at_home(value)
+
+
+def _at_home(path: str) -> str:
+    try:
+        return str(Path(path).expanduser())
+    except RuntimeError:
+        raise ValueError("begins with ~ and the name of a user who has no home folder") from None
 
 
 def hex_key(value: SecretStr | None) -> SecretStr | None:

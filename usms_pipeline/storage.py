@@ -10,7 +10,7 @@ import os
 import tempfile
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -24,26 +24,37 @@ from usms_pipeline.errors import StorageError
 
 COMPRESSION = {"compression": "zstd", "compression_level": 1}
 _PRIVATE_DIR, _PRIVATE_FILE = 0o700, 0o600
+_S3 = "s3://"
 
 
 class Store:
     """The data directory. Names are relative, with ``/``: ``receipts/sent_date=…/x.parquet``.
+
+    ``s3://bucket/folder`` goes to AWS S3, or to the service that ``AWS_ENDPOINT_URL`` names; the
+    credentials and the region are the AWS client's own (``AWS_ACCESS_KEY_ID``, ``AWS_REGION`` …).
 
     Every method raises ``StorageError``, with the name and the reason, where it can't.
     """
 
     def __init__(self, data_dir: str) -> None:
         self.data_dir = data_dir
-        self.is_local = not data_dir.startswith("s3://")
+        self.is_local = not data_dir.startswith(_S3)
         self.fs: pafs.FileSystem
         if self.is_local:
             self.fs, self._root = pafs.LocalFileSystem(), str(Path(data_dir).absolute())
-        else:
-            self.fs, self._root = pafs.FileSystem.from_uri(data_dir)
+            return
+        self._root = data_dir.removeprefix(_S3)
+        with self._told("", "open"):
+            # the bucket alone: what stands after it is a key as it is, not part of a URL
+            self.fs, _ = pafs.FileSystem.from_uri(_S3 + self._root.partition("/")[0])
 
     def path(self, name: str) -> str:
         """Give the full path of a name, as ``fs`` wants it."""
         return f"{self._root}/{name}" if name else self._root
+
+    def shown(self, name: str) -> str:
+        """Give the full path of a name, as a person would write it."""
+        return self.path(name) if self.is_local else f"{self.data_dir}/{name}"
 
     def names(self, folder: str, suffix: str = ".parquet") -> list[str]:
         """List the finished files below a folder, sorted; temporary ones are not listed."""
@@ -63,9 +74,13 @@ class Store:
 
     def metadata(self, name: str) -> dict[str, str]:
         """Give a Parquet file's key-value metadata, ours only; empty when there is no file."""
-        if not self.exists(name):
-            return {}
-        with self._told(name, "read"), self.fs.open_input_file(self.path(name)) as source:
+        raw: dict[bytes, bytes] = {}
+        # not `exists` first: that is a round trip more on object storage
+        with (
+            self._told(name, "read"),
+            suppress(FileNotFoundError),
+            self.fs.open_input_file(self.path(name)) as source,
+        ):
             raw = pq.ParquetFile(source).schema_arrow.metadata or {}
         return {
             key.decode().removeprefix("usms."): value.decode()
@@ -89,11 +104,21 @@ class Store:
             return pq.ParquetFile(source).read()
 
     def read_json(self, name: str) -> dict[str, Any]:
-        """Read a small JSON object; empty when there is no such file."""
-        if not self.exists(name):
-            return {}
-        with self._told(name, "read"), self.fs.open_input_file(self.path(name)) as source:
-            return dict(json.loads(source.read()))
+        """Read a small JSON object; empty when there is no such file, or an error if it is none."""
+        body = b"{}"
+        with (
+            self._told(name, "read"),
+            suppress(FileNotFoundError),
+            self.fs.open_input_file(self.path(name)) as source,
+        ):
+            body = source.read()
+        try:
+            return dict(json.loads(body))
+        except (ValueError, TypeError):
+            raise StorageError(
+                f"{name!r} in the data directory {self.data_dir!r} is damaged: it is not a JSON "
+                "object. Restore it from a backup, or remove it."
+            ) from None
 
     def batches(self, name: str, rows: int = 65_536) -> Iterator[pa.RecordBatch]:
         """Stream one file, at most ``rows`` at a time."""
@@ -142,21 +167,31 @@ class Store:
         """
         with self._told(name, "write"):
             if self.is_local:
-                final = Path(self.path(name))
-                make_folder(final.parent, private)
-                temporary = final.parent / f".{final.name}.{uuid.uuid4().hex}"
+                with self._beside(Path(self.path(name)), private) as temporary:
+                    yield temporary
             else:
-                temporary = Path(tempfile.mkdtemp(prefix="usms-")) / "upload"
-            try:
-                yield temporary
-                if self.is_local:
-                    if private:
-                        temporary.chmod(_PRIVATE_FILE)
-                    publish_file(temporary, final)
-                else:
+                with tempfile.TemporaryDirectory(prefix="usms-") as folder:
+                    yield (temporary := Path(folder) / "upload")
                     self._upload(temporary, name)
-            finally:
-                temporary.unlink(missing_ok=True)
+
+    @contextmanager
+    def _beside(self, final: Path, private: bool) -> Iterator[Path]:
+        """Yield a hidden file beside ``final``, which gets its name at the end."""
+        make_folder(final.parent, private)
+        temporary = final.parent / f".{final.name}.{uuid.uuid4().hex}"
+        try:
+            yield temporary
+            if private:
+                temporary.chmod(_PRIVATE_FILE)
+            publish_file(temporary, final)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def _upload(self, local: Path, name: str) -> None:
+        """Put a finished file; an object is replaced only once all of it has arrived."""
+        body = pa.memory_map(str(local)) if local.stat().st_size else pa.BufferReader(b"")
+        with body, self.fs.open_output_stream(self.path(name)) as out:
+            out.write(body.read_buffer())
 
     def delete(self, name: str) -> None:
         """Delete one file; no error when it is gone already."""
@@ -188,12 +223,6 @@ class Store:
         finally:
             lock.release()
 
-    def _upload(self, local: Path, name: str) -> None:
-        body = pa.memory_map(str(local)) if local.stat().st_size else pa.BufferReader(b"")
-        with body, self.fs.open_output_stream(self.path(name)) as out:
-            out.write(body.read_buffer())
-        local.parent.rmdir() if not local.exists() else None
-
     @contextmanager
     def _told(self, name: str, verb: str) -> Iterator[None]:
         try:
@@ -202,9 +231,17 @@ class Store:
             reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
             raise StorageError(
                 f"Can't {verb} {name or self.data_dir!r} in the data directory "
-                f"{self.data_dir!r}: {reason}. Check that it exists, is writable and has room "
-                "(USMS_DATA_DIR)."
+                f"{self.data_dir!r}: {reason}. {self._advice}"
             ) from error
+
+    @property
+    def _advice(self) -> str:
+        if self.is_local:
+            return "Check that it exists, is writable and has room (USMS_DATA_DIR)."
+        return (
+            "Check the bucket (USMS_DATA_DIR), the credentials (AWS_ACCESS_KEY_ID, "
+            "AWS_SECRET_ACCESS_KEY, AWS_PROFILE), AWS_REGION and, outside AWS, AWS_ENDPOINT_URL."
+        )
 
 
 def make_folder(folder: Path, private: bool) -> None:

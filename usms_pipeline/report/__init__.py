@@ -61,7 +61,7 @@ def build(
         figures, counts = ask(con), (quarantined, rows_without_sent_at)
         text = render(figures, generated_at, settings_summary, notes, *counts)
         temporary.write_text(text, encoding="utf-8")
-    return store.path(name)
+    return store.shown(name)
 
 
 def summary(settings: Settings) -> dict[str, str]:
