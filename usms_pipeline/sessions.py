@@ -1,7 +1,8 @@
 """The customer's source rows, placed in the partitions they belong to and kept.
 
-A session belongs to the partition of its earliest row. Rows are merged with what is stored and
-never dropped. The source itself is read elsewhere; no HTTP here.
+A session that begins in the last hour of a day belongs there with the rest of it, after midnight.
+Rows are merged with what is stored and never dropped. The source itself is read elsewhere; no
+HTTP here.
 """
 
 from __future__ import annotations
@@ -27,7 +28,19 @@ from usms_pipeline.storage import Store
 MARGIN: Final = timedelta(hours=1)
 """How much of the neighbouring days is read, so that one send at midnight is not torn."""
 
-_IDENTITY: Final = ("timezone", "source_timezone", "session_column", "sent_at_column")
+_IDENTITY: Final = (
+    "timezone",
+    "source_timezone",
+    "session_column",
+    "sent_at_column",
+    "default_region",  # the hash of a number without a country code hangs on it
+)
+_KEPT: Final = ("recipient", "phone", "country", "operator", "number_type", "ordinal")
+"""What stays as it is stored when the phone was blanked in the source."""
+_STORED_ONE: Final = (
+    "n.ordinal IS NULL",
+    "n.ordinal IS NULL OR (n.recipient IS NULL AND s.recipient IS NOT NULL)",
+)
 
 
 @dataclass(frozen=True)
@@ -63,7 +76,8 @@ class SessionsReport:
         if self.torn_sessions:
             found.append(
                 f"{len(self.torn_sessions)} sessions are in two partitions (their rows lie more "
-                f"than an hour apart over midnight), so they may count twice: "
+                f"than an hour apart over midnight): each row counts in its own day, and the "
+                "receipts of the other's phones may show there as unannounced: "
                 f"{', '.join(self.torn_sessions[:5])}"
             )
         return found
@@ -86,17 +100,16 @@ def load(
         forgotten = forget.read(store)
         report.rows_read = _take_in(con, batches, book, settings.dimensions, forgotten)
         _place(con, store, window, settings)
-        rows = con.execute("SELECT DISTINCT day FROM placed ORDER BY day").fetchall()
+        rows = con.execute("SELECT DISTINCT sent_date FROM placed ORDER BY 1").fetchall()
         for (day,) in rows:
-            if day not in window:
-                continue
             with store.lock(f"sent_date={day}") as held:
                 if held:
+                    _leave_out(con, forget.read(store))
                     report.partitions[day] = _merge(con, store, settings, day, book.fingerprint)
                 else:
                     report.locked.append(day)
         report.rows_without_session = scratch.value(
-            con, f"SELECT count(*) FROM placed WHERE session_no IS NULL AND {_within(window)}"
+            con, "SELECT count(*) FROM placed WHERE session_no IS NULL"
         )
         report.torn_sessions = _torn(con, store, report)
     report.seconds = time.monotonic() - begun
@@ -127,50 +140,64 @@ def _take_in(
     return rows
 
 
+def _leave_out(con: duckdb.DuckDBPyConnection, forgotten: forget.Forgotten) -> None:
+    """Drop what was forgotten since the rows were read."""
+    if not forgotten:
+        return
+    con.execute(
+        "DELETE FROM placed WHERE recipient IN (SELECT unnest($recipients::VARCHAR[]))"
+        " OR session_no IN (SELECT unnest($sessions::VARCHAR[]))",
+        {"recipients": list(forgotten.recipients), "sessions": list(forgotten.sessions)},
+    )
+
+
 def _place(
     con: duckdb.DuckDBPyConnection, store: Store, window: Window, settings: Settings
 ) -> None:
-    """Fill table ``placed``: the incoming rows, each with the day its session belongs to."""
-    around = Window(window.first - timedelta(days=1), window.last + timedelta(days=1)).days()
+    """Fill table ``placed``: the incoming rows of the window, each with its session's partition.
+
+    That is the row's own day, or the day before where the session has a row in the last hour of
+    that day: the margin is read with every window, so the place does not hang on the window.
+    """
+    around = Window(window.first - timedelta(days=1), window.last + timedelta(days=2)).days()
     starts = [dataset.day_start(day, settings.zone) for day in around]
-    table = pa.table({"day": around, "starts_at": pa.array(starts, schema.TIME)})
-    con.register("day_starts", table)
+    ends = [*starts[1:], starts[-1]]
+    layout = pa.schema(
+        [("sent_date", pa.date32()), ("starts_at", schema.TIME), ("ends_at", schema.TIME)]
+    )
+    con.register("day_starts", pa.table([around, starts, ends], schema=layout))
     con.execute("CREATE TABLE days AS FROM day_starts")
     con.execute(
         """
-        CREATE TABLE spans AS
-        SELECT f.session_no, a.day AS first_day, f.last_at
-        FROM (
-            SELECT session_no, min(sent_at) AS first_at, max(sent_at) AS last_at
-            FROM incoming WHERE session_no IS NOT NULL GROUP BY session_no
-        ) AS f
-        ASOF JOIN days AS a ON f.first_at >= a.starts_at
-        """
-    )
-    con.execute(
-        """
         CREATE TABLE crossing AS
-        SELECT s.session_no, s.first_day, d.day AS last_day
-        FROM spans AS s ASOF JOIN days AS d ON s.last_at >= d.starts_at
-        WHERE d.day <> s.first_day
-        """
+        SELECT DISTINCT i.session_no, d.sent_date AS first_day, d.sent_date + 1 AS last_day
+        FROM incoming AS i ASOF JOIN days AS d ON i.sent_at >= d.starts_at
+        WHERE i.session_no IS NOT NULL AND i.sent_at >= d.ends_at - to_microseconds($margin)
+        """,
+        {"margin": MARGIN // timedelta(microseconds=1)},
     )
-    con.execute("CREATE TABLE stays (session_no VARCHAR, day DATE)")
+    con.execute("CREATE TABLE stays (session_no VARCHAR, last_day DATE, sent_date DATE)")
     _find_stays(con, store)
+    # Wanted are the rows of the window's days, wherever they belong, and of what belongs there.
     con.execute(
         """
         CREATE TABLE placed AS
-        SELECT coalesce(k.day, s.first_day, d.day) AS day, i.*
+        SELECT coalesce(k.sent_date, c.first_day, j.sent_date, d.sent_date) AS sent_date, i.*
         FROM incoming AS i
         ASOF JOIN days AS d ON i.sent_at >= d.starts_at
-        LEFT JOIN spans AS s ON s.session_no = i.session_no
-        LEFT JOIN stays AS k ON k.session_no = i.session_no
-        """
+        LEFT JOIN crossing AS c ON c.session_no = i.session_no AND c.last_day = d.sent_date
+        LEFT JOIN stays AS k ON k.session_no = i.session_no AND k.last_day = d.sent_date
+        LEFT JOIN stays AS j ON j.session_no = i.session_no AND j.last_day = d.sent_date + 1
+        WHERE d.sent_date BETWEEN $first AND $last
+            OR coalesce(k.sent_date, c.first_day, j.sent_date, d.sent_date)
+                BETWEEN $first AND $last
+        """,
+        {"first": window.first, "last": window.last},
     )
 
 
 def _find_stays(con: duckdb.DuckDBPyConnection, store: Store) -> None:
-    """Fill ``stays``: sessions over midnight that were placed before stay where they are."""
+    """Fill ``stays``: sessions at midnight that were placed before stay where they are."""
     involved = con.execute(
         "SELECT first_day FROM crossing UNION SELECT last_day FROM crossing ORDER BY 1"
     ).fetchall()
@@ -179,11 +206,12 @@ def _find_stays(con: duckdb.DuckDBPyConnection, store: Store) -> None:
             con.execute(
                 """
                 INSERT INTO stays
-                SELECT DISTINCT c.session_no, ?::DATE
+                SELECT c.session_no, c.last_day, $day::DATE
                 FROM crossing AS c SEMI JOIN placed_before AS p ON p.session_no = c.session_no
-                ANTI JOIN stays AS k ON k.session_no = c.session_no
+                ANTI JOIN stays AS k ON k.session_no = c.session_no AND k.last_day = c.last_day
+                WHERE $day IN (c.first_day, c.last_day)
                 """,
-                [day],
+                {"day": day},
             )
 
 
@@ -207,12 +235,6 @@ def _merge(
     con.register("stored_file", stored)
     con.execute("CREATE OR REPLACE TABLE stored AS SELECT * FROM stored_file")
     had = scratch.value(con, "SELECT count(*) FROM stored")
-    if metadata and metadata.get("phone_column") != str(settings.phone_column):
-        # The rows read now have, or lack, the phones that the stored ones lack, or have.
-        con.execute(
-            "DELETE FROM stored WHERE session_no IN (SELECT session_no FROM placed WHERE day = ?)",
-            [day],
-        )
     columns = [scratch.identifier(column) for column in layout.names]
     carried = [scratch.identifier(schema.dimension_name(d)) for d in settings.dimensions]
     con.execute(
@@ -221,7 +243,8 @@ def _merge(
             "sessions",
             dimensions="".join(f"{column}, " for column in carried),
             chosen=", ".join(
-                f"CASE WHEN n.ordinal IS NULL THEN s.{c} ELSE n.{c} END AS {c}" for c in columns
+                f"CASE WHEN {_STORED_ONE[name in _KEPT]} THEN s.{c} ELSE n.{c} END AS {c}"
+                for name, c in zip(layout.names, columns, strict=True)
             ),
         ),
         {"day": day},
@@ -240,7 +263,6 @@ def _merge(
 def _metadata(settings: Settings, fingerprint: str) -> dict[str, str]:
     return dataset.stamp(fingerprint) | {
         "token": uuid.uuid4().hex,
-        "phone_column": str(settings.phone_column),
         "identity": json.dumps({name: getattr(settings, name) for name in _IDENTITY}),
     }
 
@@ -272,7 +294,3 @@ def _torn(con: duckdb.DuckDBPyConnection, store: Store, report: SessionsReport) 
                 query = "SELECT DISTINCT session_no FROM here SEMI JOIN there USING (session_no)"
                 torn |= {session for (session,) in con.execute(query).fetchall()}
     return sorted(torn)
-
-
-def _within(window: Window) -> str:
-    return f"day BETWEEN DATE '{window.first}' AND DATE '{window.last}'"

@@ -1,22 +1,92 @@
 -- One partition's sessions: what is stored, and what was read now, which wins where both have a row.
 -- A row once seen is never dropped. Grain: source row, told apart by (session_no, recipient,
--- sent_at) and, among rows alike in these, by ordinal.
+-- sent_at) and, among rows alike in these, by ordinal. A row whose session number was filled in
+-- since, or whose phone was filled in or blanked since, is the same row.
 -- Filled in: {{dimensions}} (comma list), {{chosen}} (each column from the read row, else the
 -- stored one), $day.
 WITH read_now AS (
     SELECT
-        * EXCLUDE (day),
+        * EXCLUDE (sent_date),
         row_number() OVER (
             PARTITION BY session_no, recipient, sent_at ORDER BY {{dimensions}} recipients
         ) - 1 AS ordinal
     FROM placed
-    WHERE day = $day
+    WHERE sent_date = $day
+),
+
+read_keys AS (SELECT session_no, recipient, sent_at, ordinal FROM read_now),
+
+stored_keys AS (SELECT session_no, recipient, sent_at, ordinal FROM stored),
+
+new_keys AS (FROM read_keys EXCEPT FROM stored_keys),
+
+unread_keys AS (FROM stored_keys EXCEPT FROM read_keys),
+
+-- 1. A row without a session number got one.
+numbered AS (
+    SELECT n.*, s.session_no AS old_session, s.recipient AS old_recipient, s.ordinal AS old_ordinal
+    FROM (
+        SELECT *, row_number() OVER (PARTITION BY recipient, sent_at ORDER BY session_no, ordinal)
+            AS turn
+        FROM new_keys WHERE session_no IS NOT NULL
+    ) AS n
+    JOIN (
+        SELECT *, row_number() OVER (PARTITION BY recipient, sent_at ORDER BY ordinal) AS turn
+        FROM unread_keys WHERE session_no IS NULL
+    ) AS s
+        ON n.recipient IS NOT DISTINCT FROM s.recipient
+        AND n.sent_at = s.sent_at
+        AND n.turn = s.turn
+),
+
+-- 2. A row's phone was filled in, or blanked.
+turns AS (
+    SELECT
+        *,
+        row_number() OVER (
+            PARTITION BY is_new, session_no, sent_at, recipient IS NULL ORDER BY recipient, ordinal
+        ) AS turn
+    FROM (
+        (
+            SELECT true AS is_new, * FROM new_keys
+            EXCEPT SELECT true, session_no, recipient, sent_at, ordinal FROM numbered
+        )
+        UNION ALL
+        (
+            SELECT false AS is_new, * FROM unread_keys
+            EXCEPT SELECT false, old_session, old_recipient, sent_at, old_ordinal FROM numbered
+        )
+    )
+),
+
+replaced AS (
+    SELECT * EXCLUDE (turn) FROM numbered
+    UNION ALL BY NAME
+    SELECT
+        n.* EXCLUDE (is_new, turn),
+        s.session_no AS old_session,
+        s.recipient AS old_recipient,
+        s.ordinal AS old_ordinal
+    FROM turns AS n
+    JOIN turns AS s
+        ON n.session_no IS NOT DISTINCT FROM s.session_no
+        AND n.sent_at = s.sent_at
+        AND n.turn = s.turn
+        AND (n.recipient IS NULL) <> (s.recipient IS NULL)
+    WHERE n.is_new AND NOT s.is_new
 )
 
 SELECT {{chosen}}
 FROM read_now AS n
+LEFT JOIN replaced AS r
+    ON n.session_no IS NOT DISTINCT FROM r.session_no
+    AND n.recipient IS NOT DISTINCT FROM r.recipient
+    AND n.sent_at = r.sent_at
+    AND n.ordinal = r.ordinal
 FULL JOIN stored AS s
-    ON n.session_no IS NOT DISTINCT FROM s.session_no
-    AND n.recipient IS NOT DISTINCT FROM s.recipient
+    ON CASE WHEN r.ordinal IS NULL THEN n.session_no ELSE r.old_session END
+        IS NOT DISTINCT FROM s.session_no
+    AND CASE WHEN r.ordinal IS NULL THEN n.recipient ELSE r.old_recipient END
+        IS NOT DISTINCT FROM s.recipient
     AND n.sent_at = s.sent_at
-    AND n.ordinal = s.ordinal
+    AND coalesce(r.old_ordinal, n.ordinal) = s.ordinal

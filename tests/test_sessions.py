@@ -1,0 +1,323 @@
+"""Source rows placed and kept: read again, late, changed, at midnight; never twice, never lost."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from usms_pipeline import dataset, forget, schema, sessions
+from usms_pipeline.dataset import Window
+from usms_pipeline.errors import KeyMismatch, SettingsError
+from usms_pipeline.phones import PhoneBook
+from usms_pipeline.sessions import SessionsReport
+from usms_pipeline.settings import Settings
+from usms_pipeline.storage import Store
+
+DAY = date(2026, 3, 1)
+NEXT = date(2026, 3, 2)
+MIDNIGHT = datetime(2026, 3, 2, tzinfo=UTC)
+NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+KEY = b"0123456789abcdef"
+PHONE, OTHER = "+8613800138000", "+8618612345678"
+
+
+class Source:
+    """A source table in memory, read into a data directory as the pipeline reads it."""
+
+    def __init__(self, folder: Path, **given: Any) -> None:
+        self.given: dict[str, Any] = {"data_dir": str(folder), "phone_column": "phone"} | given
+        self.store = Store(str(folder))
+        self.rows: list[dict[str, Any]] = []
+
+    @property
+    def settings(self) -> Settings:
+        return Settings(_env_file=None, **self.given)
+
+    def row(self, session: str | None, sent_at: datetime, phone: str | None = None, **more: Any):  # type: ignore[no-untyped-def]
+        found = {"session_no": session, "sent_at": sent_at, "phone": phone, "recipients": 1} | more
+        self.rows.append(found)
+        return found
+
+    def load(self, first: date = DAY, last: date = NEXT, key: bytes = KEY) -> SessionsReport:
+        given = self.settings
+        start = dataset.day_start(first, given.zone) - sessions.MARGIN
+        end = dataset.day_start(last + timedelta(days=1), given.zone) + sessions.MARGIN
+        names = [schema.dimension_name(name) for name in given.dimensions]
+        layout = pa.schema(
+            [
+                ("session_no", schema.TEXT),
+                ("phone", schema.TEXT),
+                ("sent_at", schema.TIME),
+                ("recipients", pa.int32()),
+                *((name, schema.TEXT) for name in names),
+            ]
+        )
+        inside = [row for row in self.rows if start <= row["sent_at"] < end]
+        batches = [pa.RecordBatch.from_pylist(inside, layout)] if inside else []
+        book = PhoneBook(key, given.default_region, given.phones)
+        return sessions.load(self.store, given, Window(first, last), batches, book)
+
+    def stored(self, day: date | None = None) -> list[dict[str, Any]]:
+        days = dataset.days(self.store, dataset.SESSIONS) if day is None else [day]
+        names = [dataset.file_name(dataset.SESSIONS, one) for one in days]
+        return [
+            row for n in names if self.store.exists(n) for row in self.store.read(n).to_pylist()
+        ]
+
+    def recipients(self) -> int:
+        return sum(row["recipients"] for row in self.stored())
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Source:
+    return Source(tmp_path)
+
+
+def test_rows_read_again_are_not_written_again(source: Source) -> None:
+    source.row("s1", NOON, PHONE)
+    source.row(None, NOON)
+    source.row(None, NOON)
+    assert source.load().partitions[DAY].new_rows == 3
+    again = source.load()
+    assert (again.partitions[DAY].new_rows, again.partitions[DAY].is_changed) == (0, False)
+    assert source.recipients() == 3
+
+
+def test_two_rows_alike_are_two_recipients(source: Source) -> None:
+    source.row("s1", NOON, PHONE)
+    source.row("s1", NOON, PHONE)
+    source.load()
+    source.load()
+    assert sorted(row["ordinal"] for row in source.stored()) == [0, 1]
+
+
+def test_rows_deleted_in_the_source_stay(source: Source) -> None:
+    source.row("s1", NOON, PHONE)
+    source.row("s2", NOON, OTHER)
+    source.load()
+    del source.rows[0]
+    source.load()
+    source.rows.clear()
+    source.load()
+    assert [row["session_no"] for row in source.stored()] == ["s1", "s2"]
+
+
+def test_a_late_row_opens_an_older_day_again(source: Source) -> None:
+    source.row("s1", NOON, PHONE)
+    source.load()
+    source.row("s2", NOON + timedelta(hours=1), OTHER)
+    assert source.load().partitions[DAY].is_changed
+    assert source.recipients() == 2
+
+
+def test_a_row_that_gets_its_session_number_later_is_one_row(source: Source) -> None:
+    """Many tables hold a row before the service has accepted it."""
+    first = source.row(None, NOON, PHONE)
+    source.row(None, NOON, OTHER)
+    source.load()
+    first["session_no"] = "s1"
+    source.load()
+    assert {row["session_no"] for row in source.stored()} == {None, "s1"}
+    source.load()
+    assert source.recipients() == 2
+
+
+def test_a_new_session_does_not_take_the_place_of_a_row_without_one(source: Source) -> None:
+    source.row(None, NOON)
+    source.load()
+    source.row("s1", NOON)
+    source.load()
+    assert source.recipients() == 2
+
+
+@pytest.mark.parametrize("is_blanked", [True, False])
+def test_a_phone_blanked_or_filled_in_later_makes_no_second_row(
+    source: Source, is_blanked: bool
+) -> None:
+    """Tables are often anonymised after a while; `usms run --all` reads the old rows again."""
+    rows = [source.row("s1", NOON, phone) for phone in (PHONE, OTHER)]
+    if not is_blanked:
+        for row in rows:
+            row["phone"] = None
+    source.load()
+    for row, phone in zip(rows, (PHONE, OTHER), strict=True):
+        row["phone"] = None if is_blanked else phone
+    source.load()
+    source.load()
+    book = PhoneBook(KEY, "CN", "masked")
+    expected = sorted(book.recipient_id(phone) for phone in (PHONE, OTHER))
+    assert sorted(row["recipient"] for row in source.stored()) == expected
+
+
+def test_one_phone_of_two_blanked_makes_no_second_row(source: Source) -> None:
+    rows = [source.row("s1", NOON, phone) for phone in (PHONE, OTHER)]
+    source.load()
+    rows[0]["phone"] = None
+    source.load()
+    source.load()
+    assert source.recipients() == 2
+    assert all(row["recipient"] for row in source.stored())
+
+
+@pytest.mark.parametrize("before", [None, "phone"])
+def test_the_phone_column_may_come_and_go(tmp_path: Path, before: str | None) -> None:
+    source = Source(tmp_path, phone_column=before)
+    row = source.row("s1", NOON, PHONE if before else None)
+    source.row("s2", NOON)
+    source.load()
+    source.given["phone_column"] = None if before else "phone"
+    row["phone"] = None if before else PHONE
+    source.load()
+    source.load()
+    assert source.recipients() == 2
+
+
+def test_a_recipients_column_set_later_counts_for_the_rows_read(source: Source) -> None:
+    row = source.row("s1", NOON)
+    source.load()
+    row["recipients"] = 500
+    assert source.load().partitions[DAY].is_changed
+    assert source.recipients() == 500
+
+
+def test_dimensions_may_change_between_runs(source: Source) -> None:
+    source.row("s1", NOON, PHONE, template="otp", 用途="验证码")
+    source.load()
+    source.given["dimensions"] = ("template", "用途")
+    source.load()
+    [row] = source.stored()
+    assert (row["template"], row["用途"]) == ("otp", "验证码")
+    source.given["dimensions"] = ("用途",)
+    source.load()
+    [row] = source.stored()
+    assert row["用途"] == "验证码"
+
+
+@pytest.mark.parametrize(
+    "name", ["day", "n", "s", "placed", "first_day", 'quo"te', "it's", "用途", "select", "a b"]
+)
+def test_a_dimension_may_have_any_name(tmp_path: Path, name: str) -> None:
+    source = Source(tmp_path, dimensions=(name,))
+    source.row("s1", NOON, PHONE, **{name: "x"})
+    source.row("s2", NOON, PHONE, **{name: None})
+    source.load()
+    source.load()
+    assert [row[name] for row in source.stored()] == ["x", None]
+
+
+# -- over midnight --------------------------------------------------------------------------------
+
+MINUTE = timedelta(minutes=1)
+
+
+@pytest.mark.parametrize("windows", [[(DAY, NEXT)], [(DAY, DAY), (NEXT, NEXT)], [(NEXT, NEXT)] * 2])
+def test_a_send_at_midnight_is_in_one_partition_however_it_is_read(
+    source: Source, windows: list[tuple[date, date]]
+) -> None:
+    source.row("s1", MIDNIGHT - MINUTE, PHONE)
+    source.row("s1", MIDNIGHT + MINUTE, OTHER)
+    for window in [*windows, *windows]:
+        report = source.load(*window)
+        assert report.torn_sessions == []
+    everything = source.load()
+    assert everything.torn_sessions == []
+    assert source.recipients() == 2
+    assert len({row["recipient"] for row in source.stored()}) == 2
+
+
+def test_rows_far_apart_count_once_when_the_window_moves_on(source: Source) -> None:
+    """The first row, two hours before midnight, is not read any more once its day is over."""
+    source.row("s1", MIDNIGHT - timedelta(hours=2), PHONE)
+    source.row("s1", MIDNIGHT + timedelta(hours=2), OTHER)
+    source.load(DAY, NEXT)
+    source.load(NEXT, NEXT)
+    assert source.recipients() == 2
+
+
+def test_a_long_send_over_midnight_counts_once_when_the_window_moves_on(source: Source) -> None:
+    source.row("s1", MIDNIGHT - MINUTE, PHONE)
+    source.row("s1", MIDNIGHT + timedelta(hours=3), OTHER)
+    source.load(DAY, DAY)
+    assert source.recipients() == 1
+    source.load(NEXT, NEXT)
+    source.load(NEXT, NEXT)
+    assert source.recipients() == 2
+    source.load(DAY, NEXT)
+    assert source.recipients() == 2
+
+
+def test_a_row_before_midnight_that_comes_late_joins_its_session(source: Source) -> None:
+    source.row("s1", MIDNIGHT + MINUTE, PHONE)
+    source.load(NEXT, NEXT)
+    source.row("s1", MIDNIGHT - MINUTE, OTHER)
+    source.load(DAY, NEXT)
+    source.load(DAY, DAY)
+    assert source.recipients() == 2
+    assert len(source.stored(NEXT)) == 2
+
+
+@pytest.mark.parametrize(
+    ("day", "hours"), [(date(2026, 3, 29), 23), (date(2026, 10, 25), 25), (date(2026, 7, 1), 24)]
+)
+def test_days_are_the_zones_own_where_clocks_change(tmp_path: Path, day: date, hours: int) -> None:
+    source = Source(tmp_path, timezone="Europe/Berlin")
+    start = dataset.day_start(day, source.settings.zone)
+    for number in range(-1, hours + 1):
+        source.row(f"s{number}", start + timedelta(hours=number), PHONE)
+    source.load(day, day)
+    assert len(source.stored(day)) == hours
+    assert source.load(day, day).partitions[day].is_changed is False
+
+
+# -- what must stop a run -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"), [("timezone", "Asia/Shanghai"), ("default_region", "HK")]
+)
+def test_a_setting_that_would_double_rows_is_refused(
+    source: Source, setting: str, value: str
+) -> None:
+    source.row("s1", NOON, "13800138000")
+    source.load()
+    source.given[setting] = value
+    with pytest.raises(SettingsError, match=f"USMS_{setting.upper()}.*count twice"):
+        source.load()
+
+
+def test_another_key_is_refused(source: Source) -> None:
+    source.row("s1", NOON, PHONE)
+    source.load()
+    with pytest.raises(KeyMismatch, match="count recipients twice"):
+        source.load(key=b"another key of 16 or more bytes")
+
+
+def test_an_empty_source_and_an_empty_window_give_nothing(source: Source) -> None:
+    assert source.load().partitions == {}
+    assert source.load(NEXT, DAY).partitions == {}
+
+
+def test_a_phone_forgotten_while_the_source_was_read_does_not_come_back(source: Source) -> None:
+    source.row("s1", NOON, PHONE)
+    source.row("s2", NOON, OTHER)
+    recipient = PhoneBook(KEY, "CN", "masked").recipient_id(PHONE)
+    given, book = source.settings, PhoneBook(KEY, "CN", "masked")
+
+    def batches() -> Any:
+        layout = pa.schema(
+            [
+                ("session_no", schema.TEXT),
+                ("phone", schema.TEXT),
+                ("sent_at", schema.TIME),
+                ("recipients", pa.int32()),
+            ]
+        )
+        yield pa.RecordBatch.from_pylist(source.rows, layout)
+        forget.bury(source.store, forget.Forgotten(frozenset({recipient})))
+
+    sessions.load(source.store, given, Window(DAY, NEXT), batches(), book)
+    assert [row["session_no"] for row in source.stored()] == ["s2"]
