@@ -83,8 +83,16 @@ def partition_of(name: str) -> date:
 
 
 def days(store: Store, zone: str) -> list[date]:
-    """List the partitions that have a file in a zone, ascending."""
-    return sorted({partition_of(name) for name in store.names(zone)})
+    """List the partitions that have a file in a zone, ascending; files of others don't count."""
+    return sorted({partition_of(name) for name in store.names(zone) if _is_placed(name)})
+
+
+def _is_placed(name: str) -> bool:
+    """Tell whether a file stands in a partition, and nowhere else in its zone."""
+    try:
+        return name == file_name(name.split("/", 1)[0], partition_of(name), name.rsplit("/", 1)[1])
+    except (IndexError, ValueError):
+        return False
 
 
 def day_start(day: date, zone: ZoneInfo) -> datetime:

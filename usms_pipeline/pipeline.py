@@ -356,15 +356,19 @@ class Pipeline:
         """Erase phones and session numbers everywhere, for good; names the partitions changed.
 
         A session of which a forgotten phone is the only recipient is forgotten with it. Raises
-        ``Busy`` when another process works on a partition.
+        ``Busy`` when another process works on a partition, and ``KeyMismatch`` before anything is
+        done: under another key no phone would be found.
         """
-        phones = list(phones)
+        phones, days = list(phones), dataset.days(self.store, SESSIONS)
+        for day in days:
+            name = dataset.file_name(SESSIONS, day)
+            dataset.checked_metadata(self.store, name, self.book.fingerprint)
         recipients = {self.book.recipient_id(phone) for phone in phones}
         lone = forget.lone_sessions(self.store, recipients)
         forgotten = forget.Forgotten(frozenset(recipients), frozenset({*numbers, *lone}))
         forget.bury(self.store, forgotten)
         changed = []
-        for day in dataset.days(self.store, SESSIONS):
+        for day in days:
             with self.store.lock(f"sent_date={day}") as held:
                 if not held:
                     raise Busy(

@@ -113,12 +113,15 @@ class Store:
         ):
             body = source.read()
         try:
-            return dict(json.loads(body))
-        except (ValueError, TypeError):
+            found = json.loads(body)
+        except ValueError:
+            found = None
+        if not isinstance(found, dict):
             raise StorageError(
                 f"{name!r} in the data directory {self.data_dir!r} is damaged: it is not a JSON "
                 "object. Restore it from a backup, or remove it."
-            ) from None
+            )
+        return found
 
     def batches(self, name: str, rows: int = 65_536) -> Iterator[pa.RecordBatch]:
         """Stream one file, at most ``rows`` at a time."""

@@ -88,7 +88,13 @@ def _window(
     if not everything and days == (None, None):
         return None
     whole = pipeline.everything()
-    return Window(days[0] or whole.first, days[1] or whole.last)
+    first, last = days[0] or whole.first, days[1] or whole.last
+    if first > last:
+        raise typer.BadParameter(
+            f"No day from {first} to {last}: without --from it begins at USMS_START_DATE, without "
+            "--to it ends today."
+        )
+    return Window(first, last)
 
 
 def _show_run(report: RunReport) -> None:

@@ -1,0 +1,307 @@
+"""What a user reads for each mistake: an exit code and a sentence of what, where and what to do.
+
+Never a traceback, a secret or a phone number.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from typer.testing import CliRunner, Result
+
+from tests.services import LOCKED_USER, Database, free_port
+from usms_pipeline.cli import app
+from usms_pipeline.cli import messages as made_up
+from usms_pipeline.simulator import (
+    ACCESS_KEY_ID,
+    ACCESS_KEY_SECRET,
+    Faults,
+    Population,
+    Simulator,
+    serve,
+)
+from usms_pipeline.storage import Store
+
+PASSWORD = "hunter2%2Fx"
+KEY, OTHER_KEY = "1a" * 32, "2b" * 32
+SECRETS = (ACCESS_KEY_SECRET, "WRONG-SECRET", PASSWORD, "hunter2", KEY, OTHER_KEY)
+
+
+@dataclass
+class Shop:
+    """A folder with a table that can be run, and one thing at a time to get wrong."""
+
+    folder: Path
+    service: Simulator
+    settings: dict[str, str]
+
+    def __call__(self, *arguments: str, **settings: str | None) -> Result:
+        """Run a command; a setting of None is not given."""
+        given = {f"USMS_{name.upper()}": value for name, value in settings.items()}
+        environment = {k: v for k, v in {**self.settings, **given}.items() if v is not None}
+        return CliRunner().invoke(app, arguments, env={**environment, "TERMINAL_WIDTH": "200"})
+
+    def told(self, code: int, *arguments: str, **settings: str | None) -> str:
+        """Run a command that must fail with a code; gives what it says on stderr."""
+        result = self(*arguments, **settings)
+        assert result.exit_code == code, result.output
+        assert result.exception is None or isinstance(result.exception, SystemExit)
+        assert_decent(result.stderr, self.phones())
+        return result.stderr
+
+    def phones(self) -> list[str]:
+        with closing(sqlite3.connect(self.folder / "shop.sqlite")) as con:
+            return [row[0] for row in con.execute(f"SELECT phone FROM {made_up.TABLE}").fetchall()]
+
+
+def assert_decent(said: str, phones: list[str]) -> None:
+    """Hold a message to what every message must be."""
+    assert "Traceback" not in said
+    assert "Unexpected" not in said
+    assert 'File "' not in said
+    for secret in SECRETS:
+        assert secret not in said
+    digits = re.sub(r"\D", "", said)
+    assert not [phone for phone in phones if phone.lstrip("+") in digits]
+
+
+def sentence(said: str) -> str:
+    """The one line that an error of a run is."""
+    (line,) = said.splitlines()
+    assert line.startswith("✗ ")
+    assert line.endswith((".", "?"))
+    return line
+
+
+@pytest.fixture
+def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shop]:
+    monkeypatch.chdir(tmp_path)
+    for name in [name for name in os.environ if name.startswith("USMS_")]:
+        monkeypatch.delenv(name)
+    table = Population(40, days=2, seed=3).table()
+    made_up.write(table, tmp_path / "shop.sqlite")
+    service = Simulator(table, seed=3)
+    with serve(service) as url:
+        yield Shop(
+            tmp_path,
+            service,
+            {
+                "USMS_BASE_URL": url,
+                "USMS_ACCESS_KEY_ID": ACCESS_KEY_ID,
+                "USMS_ACCESS_KEY_SECRET": ACCESS_KEY_SECRET,
+                "USMS_SOURCE_URL": "sqlite:///shop.sqlite",
+                "USMS_SOURCE_TABLE": made_up.TABLE,
+                "USMS_PHONE_COLUMN": "phone",
+            },
+        )
+
+
+NEEDED = ("access_key_id", "access_key_secret", "source_url", "source_table")
+
+
+@pytest.mark.parametrize("command", ["run", "plan", "check"])
+def test_without_settings_every_one_that_is_needed_is_named_with_an_example(
+    command: str, shop: Shop
+) -> None:
+    result = shop(command, **dict.fromkeys(NEEDED))
+    assert result.exit_code == 2
+    assert_decent(result.output, [])
+    needed = NEEDED[2:] if command == "plan" else NEEDED
+    for name in needed:
+        variable = f"USMS_{name.upper()}"
+        assert f"{variable}: is not set (for example: {variable}=" in result.output
+
+
+def test_settings_that_cannot_work_are_told_all_at_once(shop: Shop) -> None:
+    said = shop.told(
+        2, "run", base_url="http://api.uspeedo.com", timezone="Mars", batch_size="many",
+        phone_key=KEY[:10], access_key_secret=None,
+    )  # fmt: skip
+    assert "5 setting(s) to mend, in the environment or in .env" in said
+    for name in ("BASE_URL", "TIMEZONE", "BATCH_SIZE", "PHONE_KEY", "ACCESS_KEY_SECRET"):
+        assert f"USMS_{name}: " in said
+
+
+def test_a_wrong_password(shop: Shop, postgresql: Database) -> None:
+    url = postgresql.url.replace("://postgres:@", f"://{LOCKED_USER}:{PASSWORD}@")
+    said = sentence(shop.told(2, "run", source_url=url))
+    assert "refused the user name or password" in said
+    assert LOCKED_USER in said
+    assert "USMS_SOURCE_URL" in said
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1:{port}", "no-such-host.invalid:{port}"])
+@pytest.mark.parametrize("kind", ["postgresql", "mysql"])
+def test_a_host_that_cannot_be_reached(kind: str, host: str, shop: Shop) -> None:
+    place = host.format(port=free_port())
+    url = f"{kind}://me:{PASSWORD}@{place}/shop"
+    said = sentence(shop.told(1, "run", source_url=url))
+    assert place.split(":")[0] in said
+    assert "USMS_SOURCE_URL" in said
+
+
+def test_no_such_table_and_no_such_column_have_near_names(shop: Shop) -> None:
+    said = sentence(shop.told(2, "run", source_table="sms_logs"))
+    assert "no table 'sms_logs'" in said
+    assert "Did you mean 'sms_log'?" in said
+    assert "USMS_SOURCE_TABLE" in said
+    said = sentence(shop.told(2, "plan", session_column="sesion_no", dimensions="tempalte"))
+    assert "'sesion_no' (USMS_SESSION_COLUMN, did you mean 'session_no'?)" in said
+    assert "'tempalte' (USMS_DIMENSIONS, did you mean 'template'?)" in said
+
+
+def test_a_file_that_is_no_parquet_file(shop: Shop) -> None:
+    (shop.folder / "sent.parquet").write_text("session_no,phone\na,+8613800138000\n")
+    said = sentence(shop.told(2, "run", source_url="sent.parquet", source_table=None))
+    assert "is not a Parquet file" in said
+    assert "13800138000" not in said
+
+
+@pytest.mark.parametrize("source_url", ["gone.parquet", "sqlite:///gone.sqlite", "gone.csv"])
+def test_a_file_that_is_not_there(source_url: str, shop: Shop) -> None:
+    said = sentence(shop.told(2, "run", source_url=source_url))
+    assert "There is no file" in said
+    assert "gone." in said
+    assert "USMS_SOURCE_URL" in said
+
+
+@pytest.mark.parametrize("command", ["run", "plan", "rebuild", "forget --session x --yes", "check"])
+@pytest.mark.parametrize("place", ["a file", "/dev/null/x", "/proc/usms"])
+def test_a_data_directory_that_cannot_be_written(place: str, command: str, shop: Shop) -> None:
+    (shop.folder / "a file").write_text("x")
+    result = shop(*command.split(), data_dir=place)
+    said = result.output if command == "check" else sentence(result.stderr)
+    if command == "rebuild" and place == "/proc/usms":
+        assert result.exit_code in (0, 1)  # nothing is there, and nothing need be written
+        return
+    assert result.exit_code == 1, result.output
+    assert_decent(said, shop.phones())
+    assert place in said
+    assert "USMS_DATA_DIR" in said or "USMS_WAREHOUSE" in said
+
+
+@pytest.mark.parametrize("command", [["rates"], ["report"], ["rates", "--by", "country"]])
+def test_a_warehouse_that_is_not_there_yet(command: list[str], shop: Shop) -> None:
+    said = sentence(shop.told(1, *command))
+    assert "No warehouse is published at 'data/usms.duckdb' yet" in said
+    assert "usms run" in said
+
+
+def test_a_warehouse_that_is_something_else(shop: Shop) -> None:
+    (shop.folder / "data").mkdir()
+    (shop.folder / "data/usms.duckdb").write_text("not a database " * 500)
+    said = sentence(shop.told(1, "rates"))
+    assert "can't be opened" in said
+    assert "usms run" in said
+
+
+@pytest.mark.parametrize("command", ["run", "plan", "rates", "rebuild"])
+@pytest.mark.parametrize(
+    ("days", "complaint"),
+    [
+        (["--from", "yesterday"], "'yesterday' is not a day; write it as 2026-01-31."),
+        (["--to", "2026-02-30"], "'2026-02-30' is not a day"),
+        (["--from", "2026-02-02", "--to", "2026-02-01"], "lies after --to 2026-02-01"),
+    ],
+)
+def test_days_that_are_none_or_cross(
+    command: str, days: list[str], complaint: str, shop: Shop
+) -> None:
+    assert complaint in shop.told(2, command, *days)
+    assert shop.service.counters.requests == 0
+
+
+@pytest.mark.parametrize("command", ["run", "plan"])
+def test_days_that_no_run_reaches_are_told(command: str, shop: Shop) -> None:
+    """Before the start date or after today, by one bound alone: nothing is asked."""
+    said = shop.told(2, command, "--from", "2999-01-01")
+    assert "2999-01-01" in said
+    said = shop.told(2, command, "--to", "1999-01-01")
+    assert "1999-01-01" in said
+    assert "USMS_START_DATE" in said
+
+
+def test_rates_by_a_column_that_is_not_there(shop: Shop) -> None:
+    assert shop("run").exit_code == 0
+    said = sentence(shop.told(2, "rates", "--by", "contry"))
+    assert "no column 'contry'" in said
+    assert "'country'" in said
+
+
+@pytest.mark.parametrize("command", ["run", "plan", "rebuild", "forget --session x --yes"])
+def test_another_phone_key(command: str, shop: Shop) -> None:
+    assert shop("run", phone_key=KEY).exit_code == 0
+    said = sentence(shop.told(2, *command.split(), phone_key=OTHER_KEY))
+    assert "another phone key" in said
+    assert "USMS_PHONE_KEY" in said
+    checked = shop("check", phone_key=OTHER_KEY)
+    assert checked.exit_code == 2
+    assert_decent(checked.output, shop.phones())
+
+
+@pytest.mark.parametrize("command", ["run", "plan", "rebuild"])
+@pytest.mark.parametrize("zone", ["sessions", "receipts"])
+def test_a_dataset_of_a_newer_version(zone: str, command: str, shop: Shop) -> None:
+    assert shop("run").exit_code == 0
+    store = Store("data")
+    name = store.names(zone)[0]
+    store.write(name, store.read(name), store.metadata(name) | {"version": "99"})
+    said = sentence(shop.told(2, command))
+    assert name in said
+    assert "pgrade" in said or "newer version" in said
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"requests_per_second": "fa'])
+def test_a_damaged_file_of_ours_is_named(text: str, shop: Shop) -> None:
+    assert shop("run").exit_code == 0
+    (shop.folder / "data/forgotten.json").write_text(text)
+    assert "'forgotten.json'" in sentence(shop.told(1, "run"))
+
+
+@pytest.mark.parametrize("zone", ["sessions", "receipts"])
+def test_a_truncated_file_of_the_dataset_is_named(zone: str, shop: Shop) -> None:
+    assert shop("run").exit_code == 0
+    name = Store("data").names(zone)[0]
+    path = shop.folder / "data" / name
+    path.write_bytes(path.read_bytes()[:100])
+    said = sentence(shop.told(1, "run"))
+    assert name in said
+
+
+def test_a_file_of_somebody_else_in_a_zone_is_left_alone(shop: Shop) -> None:
+    assert shop("run").exit_code == 0
+    pq.write_table(pa.table({"a": [1]}), shop.folder / "data/sessions/mine.parquet")
+    strange = shop.folder / "data/receipts/sent_date=today/receipts.parquet"
+    strange.parent.mkdir()
+    pq.write_table(pa.table({"a": [1]}), strange)
+    assert shop("run").exit_code == 0
+    assert shop("rebuild").exit_code == 0
+
+
+@pytest.mark.parametrize("command", ["run", "quarantine replay --all"])
+def test_credentials_that_the_service_refuses(command: str, shop: Shop) -> None:
+    shop.service.faults = Faults(poison_ids=frozenset(shop.service.sessions[:1]))
+    if command != "run":
+        assert shop("run").exit_code == 0
+    said = sentence(shop.told(3, *command.split(), access_key_secret="WRONG-SECRET"))
+    assert "USMS_ACCESS_KEY_ID" in said
+    assert "USMS_ACCESS_KEY_SECRET" in said
+
+
+@pytest.mark.long
+def test_a_service_that_is_down(shop: Shop) -> None:
+    said = shop.told(1, "run", base_url=f"http://127.0.0.1:{free_port()}", timeout_seconds="1")
+    assert all(line[:2] in ("✗ ", "! ") for line in said.splitlines())
+    assert "kept" in said or "stay due" in said
+    shutil.rmtree("data")
+    assert shop("run").exit_code == 0
