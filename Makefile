@@ -14,7 +14,7 @@ help:  ## this list
 demo: $(VENV)/installed  ## rehearse with a simulated service: a table of delivery rates in a minute
 	@$(BIN)/usms demo
 
-dev: $(VENV)/installed-dev  ## the same data, with Dagster's page open on port 3000
+dev: $(VENV)/installed  ## the same data, with Dagster's page open on port 3000
 	@$(BIN)/usms demo --dev
 
 test: $(VENV)/installed-dev  ## every test
@@ -32,7 +32,7 @@ wheel: $(VENV)/installed-dev  ## build the wheel and try it in an environment of
 	@build/smoke/bin/python -m pip install --quiet --disable-pip-version-check -c requirements.lock dist/*.whl
 	cd build && smoke/bin/usms --version && smoke/bin/usms demo --messages 500 --dir smoke/demo
 
-lock: $(VENV)/installed-dev  ## pin today's versions in requirements.lock
+lock: $(VENV)/installed-dev  ## pin today's versions in requirements.lock (with the oldest Python 3.11)
 	$(BIN)/pip-compile --quiet --upgrade --strip-extras --no-header --no-emit-options \
 	  --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-annotate \
 	  --all-extras --output-file requirements.lock pyproject.toml
