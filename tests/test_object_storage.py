@@ -89,7 +89,9 @@ def test_a_whole_run_and_a_second_asks_nothing_and_rebuilt_is_equal(
     assert shop.pipeline.conservation(shop.window.days()) == []
 
     requests = shop.service.counters.requests
+    objects.asked.clear()
     again = shop.run()
+    assert len(objects.asked) < 40 * len(report.receipts.partitions), "round trips, when idle"
     assert shop.service.counters.requests == requests
     assert again.warehouse.is_skipped
     assert report.responses.stats.requests > 0

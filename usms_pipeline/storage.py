@@ -94,14 +94,14 @@ class Store:
             return ds.dataset(
                 [self.path(name) for name in names],
                 schema=schema,
-                format=ds.ParquetFileFormat(default_fragment_scan_options=_SCAN),
+                format=ds.ParquetFileFormat(default_fragment_scan_options=self._scan),
                 filesystem=self.fs,
             )
 
     def read(self, name: str) -> pa.Table:
         """Read one whole file; for small ones."""
         with self._told(name, "read"), self.fs.open_input_file(self.path(name)) as source:
-            return pq.ParquetFile(source).read()
+            return self._open(source).read()
 
     def read_json(self, name: str) -> dict[str, Any]:
         """Read a small JSON object; empty when there is no such file, or an error if it is none."""
@@ -126,7 +126,7 @@ class Store:
     def batches(self, name: str, rows: int = 65_536) -> Iterator[pa.RecordBatch]:
         """Stream one file, at most ``rows`` at a time."""
         with self._told(name, "read"), self.fs.open_input_file(self.path(name)) as source:
-            yield from pq.ParquetFile(source, pre_buffer=False).iter_batches(batch_size=rows)
+            yield from self._open(source).iter_batches(batch_size=rows)
 
     def schema(self, name: str) -> pa.Schema:
         """Give one file's Arrow schema."""
@@ -226,6 +226,16 @@ class Store:
         finally:
             lock.release()
 
+    # A local file is read as it goes, in bounded memory. On object storage each column's piece
+    # would be a request of its own: there they are fetched together, ahead.
+
+    @property
+    def _scan(self) -> ds.ParquetFragmentScanOptions:
+        return ds.ParquetFragmentScanOptions(pre_buffer=not self.is_local)
+
+    def _open(self, source: pa.NativeFile) -> pq.ParquetFile:
+        return pq.ParquetFile(source, pre_buffer=not self.is_local)
+
     @contextmanager
     def _told(self, name: str, verb: str) -> Iterator[None]:
         try:
@@ -265,6 +275,3 @@ def publish_file(temporary: Path, final: Path) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
-
-
-_SCAN = ds.ParquetFragmentScanOptions(pre_buffer=False)
