@@ -1,0 +1,178 @@
+"""The data directory on a local disk: a file appears whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+import sys
+from datetime import date
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from usms_pipeline import dataset
+from usms_pipeline.errors import StorageError
+from usms_pipeline.storage import Store
+
+NAME = "receipts/sent_date=2024-03-01/receipts.parquet"
+ROWS = pa.table({"session_no": ["a", "b"], "status": ["delivered", "failed"]})
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(str(tmp_path / "data"))
+
+
+def files(store: Store) -> list[str]:
+    """Everything there is below the data directory, temporary files too."""
+    root = Path(store.path(""))
+    return sorted(str(path.relative_to(root)) for path in root.rglob("*") if path.is_file())
+
+
+def test_what_is_written_is_read_with_its_metadata(store: Store) -> None:
+    described = ROWS.replace_schema_metadata({"origin": "kept", "usms.token": "an older one"})
+    store.write(NAME, described, {"token": "t", "key": "k"})
+    assert store.read(NAME).to_pylist() == ROWS.to_pylist()
+    assert store.metadata(NAME) == {"token": "t", "key": "k"}
+    assert store.schema(NAME).metadata[b"origin"] == b"kept"
+    assert [b.num_rows for b in store.batches(NAME, rows=1)] == [1, 1]
+    assert pq.ParquetFile(store.path(NAME)).metadata.row_group(0).column(0).compression == "ZSTD"
+    assert files(store) == [NAME]
+
+
+def test_a_stream_is_written_as_it_comes(store: Store) -> None:
+    store.write(NAME, pa.RecordBatchReader.from_batches(ROWS.schema, ROWS.to_batches(1)))
+    assert store.read(NAME).to_pylist() == ROWS.to_pylist()
+
+
+def test_a_column_that_a_file_lacks_is_null(store: Store) -> None:
+    store.write(NAME, ROWS.drop_columns("status"))
+    found = store.dataset([NAME], ROWS.schema).to_table()
+    assert found["session_no"].to_pylist() == ["a", "b"]
+    assert found["status"].to_pylist() == [None, None]
+
+
+def test_what_is_not_there_is_empty_or_told(store: Store) -> None:
+    assert store.metadata(NAME) == {}
+    assert store.read_json("pace.json") == {}
+    assert store.names("receipts") == []
+    assert not store.exists(NAME)
+    store.delete(NAME)
+    for read in (store.read, store.schema, lambda name: list(store.batches(name))):
+        with pytest.raises(StorageError, match=f"Can't read '{NAME}' in the data directory"):
+            read(NAME)
+
+
+def test_an_error_while_writing_leaves_the_old_file_and_no_other(store: Store) -> None:
+    store.write(NAME, ROWS, {"token": "first"})
+
+    def breaks_off() -> pa.RecordBatchReader:
+        def batches() -> object:
+            yield from ROWS.to_batches(1)
+            raise OSError("the source went away")
+
+        return pa.RecordBatchReader.from_batches(ROWS.schema, batches())
+
+    with pytest.raises(StorageError, match="the source went away"):
+        store.write(NAME, breaks_off(), {"token": "second"})
+    assert store.metadata(NAME) == {"token": "first"}
+    assert files(store) == [NAME]
+
+
+def test_a_killed_writer_leaves_the_old_file_and_one_that_no_reader_sees(
+    store: Store, tmp_path: Path
+) -> None:
+    store.write(NAME, ROWS)
+    script = (
+        "import os, sys\n"
+        "from usms_pipeline.storage import Store\n"
+        "with Store(sys.argv[1]).replacing(sys.argv[2]) as path:\n"
+        "    path.write_bytes(b'half')\n"
+        "    os._exit(9)\n"
+    )
+    command = [sys.executable, "-c", script, store.data_dir, NAME]
+    assert subprocess.run(command, check=False).returncode == 9
+    assert store.read(NAME).to_pylist() == ROWS.to_pylist()
+    assert store.names("receipts") == [NAME]
+    assert len(files(store)) == 2
+    (left,) = [Path(name).name for name in files(store) if name != NAME]
+    assert left.startswith(".")
+    assert not left.endswith(".parquet")
+
+
+def test_private_files_are_their_owners_alone_whatever_the_umask(store: Store) -> None:
+    name = "responses/sent_date=2024-03-01/1.parquet"
+    before = os.umask(0)
+    try:
+        store.write(name, ROWS, private=True)
+        store.write(NAME, ROWS)
+    finally:
+        os.umask(before)
+    modes = {
+        part: stat.S_IMODE(Path(store.path(part)).stat().st_mode)
+        for part in ("responses", "responses/sent_date=2024-03-01", name, "receipts")
+    }
+    assert modes == {
+        "responses": 0o700,
+        "responses/sent_date=2024-03-01": 0o700,
+        name: 0o600,
+        "receipts": 0o777,
+    }
+
+
+def test_a_lock_is_one_holders_and_free_again_after(store: Store) -> None:
+    other = Store(store.data_dir)
+    with store.lock("sent_date=2024-03-01") as held, other.lock("sent_date=2024-03-02") as beside:
+        assert (held, beside) == (True, True)
+        with other.lock("sent_date=2024-03-01") as second:
+            assert not second
+    with other.lock("sent_date=2024-03-01") as again:
+        assert again
+
+
+def test_a_lock_dies_with_its_process(store: Store) -> None:
+    script = (
+        "import os, sys\n"
+        "from usms_pipeline.storage import Store\n"
+        "with Store(sys.argv[1]).lock('x') as held:\n"
+        "    os._exit(9 if held else 1)\n"
+    )
+    command = [sys.executable, "-c", script, store.data_dir]
+    assert subprocess.run(command, check=False).returncode == 9
+    with store.lock("x") as held:
+        assert held
+
+
+def test_days_are_of_files_in_their_place_only(store: Store) -> None:
+    day = date(2024, 3, 1)
+    store.write(NAME, ROWS)
+    for stray in (
+        "receipts/mine.parquet",
+        "receipts/sent_date=today/receipts.parquet",
+        "receipts/sent_date=2024-03-02/deeper/receipts.parquet",
+        "receipts/old/sent_date=2024-03-03/receipts.parquet",
+    ):
+        store.write(stray, ROWS)
+    assert dataset.days(store, dataset.RECEIPTS) == [day]
+
+
+def test_a_window_has_its_first_and_its_last_day() -> None:
+    window = dataset.Window(date(2024, 2, 28), date(2024, 3, 1))
+    assert [str(day) for day in window.days()] == ["2024-02-28", "2024-02-29", "2024-03-01"]
+    assert all(day in window for day in window.days())
+    assert date(2024, 3, 2) not in window
+    assert date(2024, 2, 27) not in window
+
+
+def test_a_commit_says_the_same_when_read_back(store: Store) -> None:
+    commit = dataset.Commit(
+        sessions="s", registers="r.parquet", folded=frozenset({"b", "a"}),
+        buckets={"delivered": 2}, unannounced=1, awaited=3, dimensions=("a,b", "短信"),
+        cutoff_hours=1 / 3, is_purged=True,
+    )  # fmt: skip
+    store.write(NAME, ROWS, commit.metadata("f"))
+    assert dataset.read_commit(store, date(2024, 3, 1), "f") == commit
+    assert dataset.read_commit(store, date(2024, 3, 2), "f") is None
