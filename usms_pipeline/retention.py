@@ -6,7 +6,7 @@ import dataclasses
 from datetime import UTC, date, datetime, timedelta
 
 from usms_pipeline import dataset, quarantine
-from usms_pipeline.dataset import RECEIPTS, RESPONSES, Commit, file_name
+from usms_pipeline.dataset import QUARANTINE, RECEIPTS, RESPONSES, Commit, file_name
 from usms_pipeline.settings import Settings
 from usms_pipeline.storage import Store
 
@@ -14,7 +14,8 @@ from usms_pipeline.storage import Store
 def purge(store: Store, settings: Settings, fingerprint: str, now: datetime) -> list[date]:
     """Delete raw answers of partitions settled for longer than the retention; names these.
 
-    Kept are answers not folded yet, and those of a partition with open quarantine entries.
+    With them goes what was quarantined of them and has been replayed or dismissed since. Kept are
+    answers not folded yet, and those of a partition with open quarantine entries.
     """
     oldest = now - timedelta(days=settings.raw_retention_days)
     purged = []
@@ -24,7 +25,7 @@ def purge(store: Store, settings: Settings, fingerprint: str, now: datetime) -> 
             commit = dataset.read_commit(store, day, fingerprint) if held else None
             if commit and _is_over(store, day, commit, names, oldest):
                 _mark_purged(store, day, commit, fingerprint)
-                for name in names:
+                for name in [*names, *store.names(f"{QUARANTINE}/sent_date={day}")]:
                     store.delete(name)
                 purged.append(day)
     return purged
