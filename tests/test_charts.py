@@ -288,7 +288,7 @@ def test_the_curves_headline_says_how_fast() -> None:
         {"seconds": [1.0, 20.0, 3600.0, 7200.0], "delivered_share": [0.1, 0.6, 0.95, None]}
     )
     chart = charts.delivery_curve(table)
-    said = "Half of the messages arrive within 20 s, 90% within 1 h"
+    said = "Half of all messages arrive within 20 s, 90% within 1 h"
     assert charts.caption(chart)[0] == said
     slow = charts.delivery_curve(table.slice(0, 1))
     assert charts.caption(slow)[0] == "10.0% are delivered so far"

@@ -134,7 +134,7 @@ def test_plan_counts_what_is_due_and_asks_nothing(account: Account) -> None:
 def test_run_collects_everything_and_again_asks_nothing(account: Account) -> None:
     first = account("run")
     assert first.exit_code == 0, first.output
-    assert "300 rows read, 300 new" in first.stdout
+    assert "300 rows read, 300 of them new" in first.stdout
     assert "usms.duckdb: 300 rows" in " ".join(first.stdout.split())
     asked = account.simulator.counters.requests
     again = account("run")

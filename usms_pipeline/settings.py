@@ -41,7 +41,6 @@ _NEEDED: Final[dict[Need, tuple[str, ...]]] = {
     "source": ("source_url", "source_table"),
     "api": ("access_key_id", "access_key_secret"),
 }
-_TABLELESS: Final = (".parquet", ".csv")
 _MOST_POLLS: Final = 1000
 _NOT_SETTINGS: Final = ("USMS_DEBUG",)
 
@@ -244,7 +243,7 @@ def missing(settings: Settings, needs: Iterable[Need]) -> list[str]:
     """Name the settings that are needed and absent."""
     absent = [name for need in needs for name in _NEEDED[need] if getattr(settings, name) is None]
     url = settings.source_url
-    if url is not None and url.get_secret_value().casefold().endswith(_TABLELESS):
+    if url is not None and "://" not in url.get_secret_value():  # a file is a table already
         absent = [name for name in absent if name != "source_table"]
     return absent
 

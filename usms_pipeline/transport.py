@@ -5,6 +5,8 @@ Bytes and connections only: no addresses, no credentials, no retries, no meaning
 
 from __future__ import annotations
 
+import errno
+import os
 import ssl
 import zlib
 from collections.abc import AsyncIterator
@@ -185,5 +187,8 @@ def _translated(error: Exception) -> httpx.TransportError:
 def _reason(error: Exception) -> str:
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
         error = error.certificate_error
+    code = getattr(error, "errno", None)
+    if isinstance(code, int) and code in errno.errorcode:
+        return os.strerror(code)  # asyncio's own text shows a Python tuple
     verify = getattr(error, "verify_message", None)
     return str(verify or getattr(error, "strerror", None) or type(error).__name__)

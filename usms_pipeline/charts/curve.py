@@ -66,7 +66,7 @@ def _curve_row(row: Row) -> Row:
 def _curve_headline(rows: Sequence[Row]) -> str:
     final = rows[-1]["share"]
     parts = []
-    for share, words in ((0.5, "Half of the messages arrive"), (0.9, "90%")):
+    for share, words in ((0.5, "Half of all messages arrive"), (0.9, "90%")):
         reached = next((row["seconds"] for row in rows if row["share"] >= share), None)
         if reached is not None:
             parts.append(f"{words} within {wording.duration(reached)}")

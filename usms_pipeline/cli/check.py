@@ -156,7 +156,8 @@ def _service(settings: Settings) -> Iterator[tuple[str, str]]:
     if answers:
         yield "ok", f"answers within {stats.seconds * 1000:,.0f} ms and takes the access key"
     else:
-        reasons = "; ".join(stats.problems) or "it gave no answer that can be read"
+        said = [problem.rstrip(".") for problem in stats.problems]
+        reasons = "; ".join(said) or "it gave no answer that can be read"
         raise ServiceDown(f"{settings.base_url}: {reasons}. Check USMS_BASE_URL.")
 
 

@@ -182,12 +182,22 @@ def _show_places(settings: Settings, folder: Path, started_in: Path) -> None:
 
 
 def _show_next(folder: Path, started_in: Path) -> None:
+    """Say what to type now: as it is found from the folder that the user is in."""
     shown = escape(os.path.relpath(folder, started_in))
+    there, here = escape(_usms(folder)), escape(_usms(started_in))
     steps = facts_grid()
-    steps.add_row("next", f"[bold]cd {shown} && usms rates --by country[/]")
-    steps.add_row("", "[bold]usms demo --serve[/] keeps the service up: `usms plan`, `usms run`")
-    steps.add_row("", "[bold]usms demo --dev[/] opens Dagster's page on the same data")
+    steps.add_row("next", f"[bold]cd {shown} && {there} rates --by country[/]")
+    steps.add_row("or", f"[bold]{here} demo --serve[/]: again, and the service stays up for runs")
+    steps.add_row("", f"[bold]{here} demo --dev[/]: again, with Dagster's page on it")
     out().print(steps)
+
+
+def _usms(folder: Path) -> str:
+    """Give how this command is called from a folder: by its path, where none is on PATH."""
+    ours = Path(sys.executable).with_name("usms")
+    if shutil.which("usms") or not ours.exists():
+        return "usms"
+    return os.path.relpath(ours, folder)
 
 
 def _dagster_dev(folder: Path, port: int) -> None:

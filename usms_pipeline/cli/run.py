@@ -103,7 +103,7 @@ def _show_run(report: RunReport) -> None:
     sessions, stats = report.sessions, report.responses.stats
     new = sum(partition.new_rows for partition in sessions.partitions.values())
     facts.add_row(
-        "source", f"{wording.count(sessions.rows_read)} rows read, {wording.count(new)} new"
+        "source", f"{wording.count(sessions.rows_read)} rows read, {wording.count(new)} of them new"
     )
     facts.add_row("asked", _asked(stats, report.responses.seconds))
     for line in _shortfalls(stats):
@@ -113,7 +113,7 @@ def _show_run(report: RunReport) -> None:
     awaited = sum(counts.awaited for counts in folded.values())
     facts.add_row("awaited", _awaited(awaited))
     facts.add_row("warehouse", _published(report))
-    facts.add_row("next", "usms rates")
+    facts.add_row("next", "usms rates --by sent_date")
     out().print(facts)
 
 
@@ -149,7 +149,7 @@ def _buckets(folded: dict[date, PartitionCounts]) -> str:
 def _awaited(awaited: int) -> str:
     if not awaited:
         return "none: every message has an outcome or is closed"
-    return f"{wording.count(awaited)} still open; run again later, they are asked as they fall due"
+    return f"{wording.count(awaited)} still open; later runs ask about each as it falls due"
 
 
 def _published(report: RunReport) -> str:
@@ -171,7 +171,7 @@ def _show_plan(found: Plan) -> None:
     """Print what a run would ask, and whether the polling keeps up."""
     facts = facts_grid()
     due = sum(found.due_sessions.values())
-    facts.add_row("due", f"{wording.count(due)} sessions")
+    facts.add_row("due", f"{wording.count(due)} {'session' if due == 1 else 'sessions'}")
     facts.add_row("requests", wording.count(found.requests))
     facts.add_row("time", _time(found))
     facts.add_row("behind", _behind(found))
@@ -192,7 +192,7 @@ def _due_table(found: Plan) -> Table:
 
 def _time(found: Plan) -> str:
     """Say how long the requests take, and whether the pace behind it is known or assumed."""
-    source = "as the last run settled on" if found.is_pace_known else "assumed until a first run"
+    source = "as the last run settled on" if found.is_pace_known else "assumed: no limit met yet"
     return (
         f"{wording.duration(found.seconds_at_pace)} at {found.pace:.1f} requests a second, {source}"
     )

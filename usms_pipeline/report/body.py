@@ -66,7 +66,7 @@ def _summary(total: Row) -> Html:
                     ("Still awaited", count(total["awaited"]),
                      f"{percent(total['awaited_rate'])} of all"),
                     ("Typical delay", duration(total["latency_p50_seconds"]),
-                     f"90% within {duration(total['latency_p90_seconds'])}"),
+                     f"of those delivered; 90% within {duration(total['latency_p90_seconds'])}"),
                 ]
             ),
             paragraph(_awaited_sentence(total, bounds)),
