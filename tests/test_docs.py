@@ -6,13 +6,18 @@ import re
 import shlex
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer.main
 import yaml
+from typer.testing import CliRunner
 
-from tests import readme_tables
-from usms_pipeline import metrics, schema, settings, status
+from tests import readme_picture, readme_tables
+from usms_pipeline import errors, metrics, schema, settings, status
+from usms_pipeline.cli import app
+from usms_pipeline.cli import messages as made_up
+from usms_pipeline.simulator import ACCESS_KEY_ID, ACCESS_KEY_SECRET
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
@@ -24,10 +29,21 @@ def blocks(kind: str) -> list[str]:
     return [body for language, body in CODE.findall(README) if language == kind]
 
 
-def commands() -> list[list[str]]:
-    """Every command line shown in the README, without its remark."""
-    lines = [line for block in blocks("console") for line in block.splitlines()]
+def commands(block: str | None = None) -> list[list[str]]:
+    """Every command line shown in the README, or in one block of it, without its remark."""
+    shown = blocks("console") if block is None else [block]
+    lines = [line for block in shown for line in block.splitlines()]
     return [shlex.split(line[2:], comments=True) for line in lines if line.startswith("$ ")]
+
+
+def error_names() -> list[str]:
+    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type)]
+    return [k.__name__ for k in kinds if issubclass(k, errors.UsmsError)]
+
+
+def after(heading: str) -> str:
+    """The README from a line on, to the next blank one after its table."""
+    return README.split(f"{heading}\n", 1)[1].split("\n\n", 1)[0]
 
 
 def test_the_readmes_tables_are_those_of_the_code() -> None:
@@ -41,11 +57,13 @@ def test_the_readmes_tables_are_those_of_the_code() -> None:
         ("columns", [field.name for field in [*schema.receipts_fields(), schema.SENT_DATE]]),
         ("statuses", list(status.BUCKETS)),
         ("metrics", [metric.name for metric in metrics.METRICS]),
+        ("errors", error_names()[1:]),
+        ("commands", list(typer.main.get_command(app).commands)),  # type: ignore[attr-defined]
     ],
 )
 def test_a_table_has_exactly_what_exists(table: str, names: list[str]) -> None:
     shown = README.split(f"<!-- {table} -->")[1].split(f"<!-- /{table} -->")[0]
-    assert re.findall(r"^\| `([^`]+)`", shown, re.MULTILINE) == names
+    assert re.findall(r"^\| `(?:usms )?(\w+)[^`]*`", shown, re.MULTILINE) == names
 
 
 def test_every_variable_named_anywhere_is_a_setting() -> None:
@@ -56,8 +74,6 @@ def test_every_variable_named_anywhere_is_a_setting() -> None:
 
 
 def test_every_usms_command_shown_exists_with_its_options() -> None:
-    from usms_pipeline.cli import app
-
     group = typer.main.get_command(app)
     inline = re.findall(r"`(usms [^`]+)`", README + (ROOT / "CONTRIBUTING.md").read_text("utf-8"))
     lines = [line for line in commands() if line[0] == "usms"]
@@ -71,7 +87,7 @@ def test_every_usms_command_shown_exists_with_its_options() -> None:
 def test_every_make_target_shown_exists() -> None:
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))
     shown = {line[1] for line in commands() if line[0] == "make"}
-    assert shown == {"demo", "test"}, "the README has two commands"
+    assert shown == {"demo", "test"}, "two commands to begin with"
     assert shown | set(re.findall(r"`make (\w+)`", README)) <= targets
 
 
@@ -94,21 +110,92 @@ def test_the_readmes_component_has_only_attributes_that_exist() -> None:
     assert set(shown["attributes"]) <= set(model.model_fields)
 
 
-def test_every_view_and_macro_of_the_warehouse_is_in_the_readme(
+def test_the_warehouse_has_exactly_the_views_and_macros_of_the_readme(
     published: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Those whose names begin with usms_ are the warehouse's own."""
     import usms_pipeline
 
     monkeypatch.chdir(published)
-    con = usms_pipeline.connect()
-    views = con.sql("SELECT view_name FROM duckdb_views() WHERE NOT internal").fetchall()
-    macros = con.sql(
-        "SELECT DISTINCT function_name FROM duckdb_functions() "
-        "WHERE function_type = 'table_macro' AND NOT internal"
-    ).fetchall()
-    con.close()
-    for (name,) in [*views, *macros]:
-        assert name in README, f"{name} is in the warehouse and not in the README"
+    with usms_pipeline.connect() as con:
+        found = con.sql("""
+            SELECT view_name FROM duckdb_views() WHERE NOT internal
+            UNION SELECT table_name FROM duckdb_tables() WHERE NOT internal
+            UNION SELECT function_name FROM duckdb_functions()
+            WHERE function_type LIKE '%macro' AND NOT internal
+        """).fetchall()
+    named = [
+        line.split("|")[1] for line in after("| in the warehouse | what it gives |").splitlines()
+    ]
+    shown = {name for cell in named for name in re.findall(r"`(\w+)", cell)}
+    assert shown == {name for (name,) in found if not name.startswith("usms_")}
+
+
+def test_every_module_has_its_place_in_the_readmes_layout() -> None:
+    named = [line.split("|")[1] for line in after("| where | what |").splitlines()]
+    shown = {name.rstrip("/") for cell in named for name in re.findall(r"`([^`]+)`", cell)}
+    package = ROOT / "usms_pipeline"
+    assert [name for name in sorted(shown) if not (package / name).exists()] == []
+    modules = {path.name for path in package.iterdir() if path.is_dir() or path.suffix == ".py"}
+    assert {name for name in modules if not name.startswith("__")} == {
+        name for name in shown if "/" not in name
+    }
+
+
+def test_five_variables_and_the_commands_shown_lead_to_a_delivery_rate(
+    simulator: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rehearsal = simulator(200)
+    made_up.write(rehearsal.messages, tmp_path / "shop.sqlite")
+    [block] = blocks("bash")
+    given = dict(re.findall(r"^export (\w+)=(\S+)", block, re.MULTILINE))
+    assert len(given) == 5
+    given |= {
+        "USMS_BASE_URL": rehearsal.url,
+        "USMS_ACCESS_KEY_ID": ACCESS_KEY_ID,
+        "USMS_ACCESS_KEY_SECRET": ACCESS_KEY_SECRET,
+        "USMS_SOURCE_URL": f"sqlite:///{tmp_path}/shop.sqlite",
+        "USMS_SOURCE_TABLE": made_up.TABLE,
+    }
+    monkeypatch.chdir(tmp_path)
+    setup = next(block for block in blocks("console") if "usms check" in block)
+    rest = [line for line in commands() if line[0] == "usms" and line not in commands(setup)]
+    for _, *arguments in [*commands(setup), *rest]:
+        done = CliRunner().invoke(app, arguments, env=given)
+        assert done.exit_code == 0, (arguments, done.output)
+    assert "delivered" in done.output
+
+
+def test_the_launch_command_shown_is_the_one_that_test_dagster_runs() -> None:
+    [launch] = [line for line in commands() if line[0] == "dg"]
+    assert launch[1:-1] == ["launch", "--job", "refresh", "--partition-range"]
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d\.\.\.\d{4}-\d\d-\d\d", launch[-1])
+
+
+def test_the_schedule_and_the_job_named_exist() -> None:
+    from usms_pipeline.definitions import defs
+
+    named = re.findall(r"`(refresh\w*)`", README)
+    found = defs() if callable(defs) else defs
+    schedules = {schedule.name for schedule in found.schedules or ()}
+    assert set(named) - {"refresh"} == schedules
+
+
+def test_code_blocks_fit_80_columns() -> None:
+    lines = [line for _, body in CODE.findall(README) for line in body.splitlines()]
+    assert [line for line in lines if len(line) > 80] == []
+
+
+def test_the_picture_is_small_enough_for_a_page() -> None:
+    drawn = readme_picture.PICTURE.read_bytes()
+    assert drawn.startswith(b"\x89PNG")
+    assert len(drawn) <= 200_000
+
+
+@pytest.mark.long
+def test_the_table_of_rates_is_what_the_command_prints(tmp_path: Path) -> None:
+    rates = readme_picture.block(readme_picture.rehearsed(tmp_path))
+    assert readme_picture.filled_in(README, rates) == README, "run: python -m tests.readme_picture"
 
 
 def test_the_readmes_python_runs(published: Path, monkeypatch: pytest.MonkeyPatch) -> None:

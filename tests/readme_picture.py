@@ -1,0 +1,75 @@
+"""The README's picture and its table of rates: `python -m tests.readme_picture` makes both anew.
+
+The demo's messages with the demo's seed, ending at a time that stands: the same every time.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import tempfile
+from contextlib import redirect_stdout
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from tests.account import START, Account
+from usms_pipeline import charts, warehouse
+from usms_pipeline.cli.rates import show_rates
+from usms_pipeline.settings import Settings
+from usms_pipeline.simulator import Population, Simulator, serve
+
+ROOT = Path(__file__).parent.parent
+README, PICTURE = ROOT / "README.md", ROOT / "docs" / "delivery-rate.png"
+_MESSAGES, _DAYS, _SEED, _WIDTH = 50_000, 5, 0, 760
+_MARKED = re.compile(r"(?<=<!-- rates -->\n).*?(?=<!-- /rates -->)", re.DOTALL)
+
+
+def rehearsed(folder: Path) -> Settings:
+    """Run the pipeline in ``folder``, as the demo does; gives the settings to read it with."""
+    sent = Population(_MESSAGES, days=_DAYS, seed=_SEED, until=START).table()
+    service = Simulator(sent, seed=_SEED)
+    with serve(service) as url:
+
+        def simulator(messages: object, clock: Any, **options: object) -> SimpleNamespace:
+            service.clock = clock
+            return SimpleNamespace(url=url, service=service)
+
+        account = Account(folder, simulator, sent)
+        account.run()
+    return account.settings
+
+
+def picture(settings: Settings) -> bytes:
+    """Draw the delivery rate by day, as a PNG."""
+    with warehouse.connect(settings.warehouse_path) as con:
+        daily = con.sql("FROM delivery_rate_daily").to_arrow_table()
+    return charts.png(charts.rate_over_time(daily, width=_WIDTH), scale=1.5)
+
+
+def block(settings: Settings) -> str:
+    """Give what `usms rates --by sent_date` prints, as a text block."""
+    printed = io.StringIO()
+    with redirect_stdout(printed):
+        show_rates(settings, "sent_date")
+    lines = [line.rstrip() for line in printed.getvalue().strip("\n").splitlines()]
+    return "```text\n$ usms rates --by sent_date\n" + "\n".join(lines).strip("\n") + "\n```\n"
+
+
+def filled_in(text: str, rates: str) -> str:
+    """Give the README's text with its table of rates between the markers."""
+    assert _MARKED.search(text), "README.md has no markers for rates"
+    return _MARKED.sub(lambda _: rates, text)
+
+
+def main() -> None:
+    """Write the picture and the table where they belong."""
+    PICTURE.parent.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder:
+        settings = rehearsed(Path(folder))
+        PICTURE.write_bytes(picture(settings))
+        README.write_text(filled_in(README.read_text("utf-8"), block(settings)), "utf-8")
+
+
+if __name__ == "__main__":
+    main()
