@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import uuid
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
 from zoneinfo import ZoneInfo
@@ -142,3 +143,23 @@ def read_commit(store: Store, day: date, fingerprint: str | None = None) -> Comm
         is_purged=json.loads(found["is_purged"]),
         token=found["token"],
     )
+
+
+def unfinished(store: Store, wanted: Iterable[date], fingerprint: str) -> list[date]:
+    """List those partitions that await answers, or hold rows or answers not folded yet.
+
+    The latter are of a run that was killed. Raises as above.
+    """
+    landed: dict[date, set[str]] = {}
+    for name in store.names(RESPONSES):
+        landed.setdefault(partition_of(name), set()).add(name.rsplit("/", 1)[1])
+    return [
+        day for day in wanted if not _is_settled(store, day, landed.get(day, set()), fingerprint)
+    ]
+
+
+def _is_settled(store: Store, day: date, landed: set[str], fingerprint: str) -> bool:
+    commit = read_commit(store, day, fingerprint)
+    if commit is None or commit.awaited or not landed <= commit.folded:
+        return False
+    return commit.sessions == store.metadata(file_name(SESSIONS, day)).get("token")

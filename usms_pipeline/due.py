@@ -55,14 +55,22 @@ class Due:
 
 
 def find(
-    store: Store, settings: Settings, days: Iterable[date], now: datetime, stack: ExitStack
+    store: Store,
+    settings: Settings,
+    days: Iterable[date],
+    now: datetime,
+    stack: ExitStack,
+    fingerprint: str,
 ) -> Due:
-    """Find what is due at ``now`` in the partitions; ``stack`` owns the scratch space."""
+    """Find what is due at ``now`` in the partitions; ``stack`` owns the scratch space.
+
+    Raises ``KeyMismatch`` and ``NewerDataset``.
+    """
     due = Due()
     con = stack.enter_context(scratch.database())
     offsets = [offset // _MICROSECOND for offset in settings.poll_offsets]
     for day in days:
-        commit = dataset.read_commit(store, day)
+        commit = dataset.read_commit(store, day, fingerprint)
         if commit is None or not commit.awaited:
             continue
         con.register("receipts", store.dataset([file_name(RECEIPTS, day)], _NEEDED))

@@ -19,7 +19,15 @@ import duckdb
 import pyarrow as pa
 
 from usms_pipeline import dataset, forget, quarantine, schema, scratch, wire
-from usms_pipeline.dataset import RECEIPTS, REGISTERS, RESPONSES, SESSIONS, Commit, file_name
+from usms_pipeline.dataset import (
+    QUARANTINE,
+    RECEIPTS,
+    REGISTERS,
+    RESPONSES,
+    SESSIONS,
+    Commit,
+    file_name,
+)
 from usms_pipeline.phones import PhoneBook
 from usms_pipeline.settings import Settings
 from usms_pipeline.status import BUCKETS, FINAL, canonical, rank
@@ -48,9 +56,10 @@ class PartitionCounts:
 
 @dataclass
 class ReceiptsReport:
-    """What folding gave."""
+    """What folding gave. ``rejected`` has the quarantine ids of all that could not be used."""
 
     partitions: dict[date, PartitionCounts] = field(default_factory=dict)
+    rejected: set[str] = field(default_factory=set)
     locked: list[date] = field(default_factory=list)
     seconds: float = 0.0
 
@@ -97,7 +106,7 @@ def fold(
             if not held:
                 report.locked.append(day)
                 continue
-            counts = _fold_partition(store, settings, book, day, is_anew)
+            counts = _fold_partition(store, settings, book, day, is_anew, report.rejected)
             if counts is not None:
                 report.partitions[day] = counts
     report.seconds = time.monotonic() - begun
@@ -135,7 +144,12 @@ def conservation(store: Store, days: Iterable[date]) -> list[str]:
 
 
 def _fold_partition(
-    store: Store, settings: Settings, book: PhoneBook, day: date, is_anew: bool
+    store: Store,
+    settings: Settings,
+    book: PhoneBook,
+    day: date,
+    is_anew: bool,
+    rejected: set[str],
 ) -> PartitionCounts | None:
     sessions = dataset.checked_metadata(store, file_name(SESSIONS, day), book.fingerprint)
     if not sessions:
@@ -149,7 +163,7 @@ def _fold_partition(
     with scratch.database() as con:
         known = commit.registers if commit and is_from_registers else None
         _known_registers(con, store, day, known, is_anew)
-        rejected = _observe(con, store, settings, book, day, sorted(landed - folded))
+        quarantined = _observe(con, store, settings, book, day, sorted(landed - folded), rejected)
         con.execute("CREATE TABLE registers AS " + scratch.sql("registers"))
         _match(con, store, settings, day)
         new = Commit(
@@ -164,8 +178,8 @@ def _fold_partition(
             awaited=scratch.value(con, _AWAITED),
         )
         _write(con, store, settings, day, new, book.fingerprint)
-    _drop_old_registers(store, day, new.registers)
-    return dataclasses.replace(_counts(new, is_changed=True), quarantined_new=rejected)
+    _tidy(store, day, new.registers)
+    return dataclasses.replace(_counts(new, is_changed=True), quarantined_new=quarantined)
 
 
 def _is_current(commit: Commit, sessions: str, landed: set[str], settings: Settings) -> bool:
@@ -224,16 +238,18 @@ def _observe(
     book: PhoneBook,
     day: date,
     names: list[str],
+    rejected: set[str],
 ) -> int:
     """Decode response files into ``observations``; what can't be used goes to quarantine first."""
-    rejected, forgotten = 0, forget.read(store)
+    quarantined, forgotten = 0, forget.read(store)
     for name in names:
         for batch in store.batches(file_name(RESPONSES, day, name), _ROWS_AT_ONCE):
             decoded = wire.decode(batch, book, settings.receipt_timezone)
-            rejected += quarantine.add(store, day, decoded.rejects, book.fingerprint)
+            rejected.update(decoded.rejects["id"].to_pylist())
+            quarantined += quarantine.add(store, day, decoded.rejects, book.fingerprint)
             kept = forget.without(decoded.observations, forgotten, "number")
             scratch.insert(con, "observations", kept)
-    return rejected
+    return quarantined
 
 
 def _match(con: duckdb.DuckDBPyConnection, store: Store, settings: Settings, day: date) -> None:
@@ -282,10 +298,13 @@ def _write(
     )
 
 
-def _drop_old_registers(store: Store, day: date, current: str) -> None:
+def _tidy(store: Store, day: date, current: str) -> None:
+    """Delete older registers, and what killed processes left in the partition."""
     for name in store.names(f"{REGISTERS}/sent_date={day}"):
         if not name.endswith(f"/{current}"):
             store.delete(name)
+    for zone in (SESSIONS, RESPONSES, REGISTERS, RECEIPTS, QUARANTINE):
+        store.sweep(f"{zone}/sent_date={day}")
 
 
 def _counts(commit: Commit, is_changed: bool) -> PartitionCounts:

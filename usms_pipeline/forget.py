@@ -16,13 +16,26 @@ from typing import Any, Final
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from usms_pipeline import dataset
-from usms_pipeline.dataset import QUARANTINE, REGISTERS, RESPONSES, SESSIONS, file_name
+from usms_pipeline import dataset, schema, scratch
+from usms_pipeline.dataset import QUARANTINE, RECEIPTS, REGISTERS, RESPONSES, SESSIONS, file_name
 from usms_pipeline.phones import PhoneBook
 from usms_pipeline.storage import Store
 
 TOMBSTONES: Final = "forgotten.json"
 _FEWEST_DIGITS: Final = 6
+_HEARD: Final = pa.schema([("session_no", schema.TEXT), ("number", schema.TEXT)])
+_ANNOUNCED: Final = pa.schema([("session_no", schema.TEXT), ("recipients", pa.int32())])
+_NAMED: Final = pa.schema([("session_no", schema.TEXT), ("recipient", schema.TEXT)])
+_LONE: Final = """
+    SELECT h.session_no
+    FROM (
+        SELECT session_no FROM heard WHERE number <> ''
+        GROUP BY session_no HAVING bool_and(list_contains($wanted::VARCHAR[], number))
+    ) AS h
+    ANTI JOIN (
+        SELECT session_no FROM announced GROUP BY session_no HAVING sum(recipients) > 1
+    ) AS a ON a.session_no = h.session_no
+"""
 
 
 @dataclass(frozen=True)
@@ -54,19 +67,28 @@ def bury(store: Store, forgotten: Forgotten) -> None:
 
 
 def lone_sessions(store: Store, recipients: Iterable[str]) -> set[str]:
-    """Find the sessions of which one of the recipients is the only one heard of or announced."""
-    wanted, found = set(recipients), set()
+    """Find the sessions that announce one recipient at most, of which only these were heard of."""
+    wanted, found = list(recipients), set()
     for day in dataset.days(store, REGISTERS):
         commit = dataset.read_commit(store, day)
         if commit is None:
             continue
-        numbers: dict[str, set[str]] = {}
-        for batch in store.batches(file_name(REGISTERS, day, commit.registers)):
-            heard = batch.filter(pc.not_equal(batch["number"], "")).select(["session_no", "number"])
-            for session, number in zip(*(c.to_pylist() for c in heard.columns), strict=True):
-                numbers.setdefault(session, set()).add(number)
-        found |= {session for session, heard in numbers.items() if heard <= wanted}
+        heard = store.dataset([file_name(REGISTERS, day, commit.registers)], _HEARD)
+        announced = store.dataset([file_name(SESSIONS, day)], _ANNOUNCED)
+        with scratch.database() as con:
+            con.register("heard", heard)
+            con.register("announced", announced)
+            found |= {row[0] for row in con.execute(_LONE, {"wanted": wanted}).fetchall()}
     return found
+
+
+def is_named(store: Store, day: date, forgotten: Forgotten) -> bool:
+    """Tell whether a partition's receipts still have a row of what is forgotten."""
+    name = file_name(RECEIPTS, day)
+    if not store.exists(name):
+        return False
+    rows = store.dataset([name], _NAMED).to_table()
+    return bool(without(rows, forgotten, "recipient").num_rows < rows.num_rows)
 
 
 def without(rows: pa.Table, forgotten: Forgotten, column: str) -> pa.Table:
@@ -83,9 +105,12 @@ def erase(
 ) -> bool:
     """Erase from one partition's sessions, registers, answers and quarantine; tells if it had any.
 
-    ``phones`` are the numbers themselves, to find them in answers that can't be decoded.
+    ``phones`` are the numbers themselves, to find them in answers that can't be decoded. The caller
+    holds the partition.
     """
     has_changed = False
+    for zone in (SESSIONS, REGISTERS, RESPONSES, RECEIPTS, QUARANTINE):
+        store.sweep(f"{zone}/sent_date={day}")
     digits = [d for phone in phones if len(d := re.sub(r"\D", "", phone)[-8:]) >= _FEWEST_DIGITS]
     keep = {SESSIONS: "recipient", REGISTERS: "number"}
     for zone, column in keep.items():
@@ -107,19 +132,55 @@ def erase(
 def scrub(body: bytes, forgotten: Forgotten, book: PhoneBook, digits: Iterable[str] = ()) -> bytes:
     """Cut forgotten sessions and phones out of a body; emptied if it can't be read and names one.
 
-    A body without any of them is given back as it is, to the byte.
+    ``digits`` are the last ones of the phones. A body without any of them is given back as it is,
+    to the byte; of a readable one, what names somebody else stays.
     """
+    digits = list(digits)
     try:
         answer = json.loads(body)
+        edited = _scrub_answer(answer, forgotten, book) if isinstance(answer, dict) else answer
+        edited = _blank(edited, "", forgotten, book, digits)
+        text = json.dumps(edited, ensure_ascii=False)
     except (ValueError, RecursionError):
-        answer = None
-    if isinstance(answer, dict):
-        edited = _scrub_answer(answer, forgotten, book)
-        if edited != json.loads(body):
-            body = json.dumps(edited, ensure_ascii=False).encode("utf-8", "surrogatepass")
-    compact = re.sub(rb"[\s()+\-]", b"", body)
-    named = [*digits, *forgotten.sessions]
-    return b"" if any(word.encode() in compact or word.encode() in body for word in named) else body
+        compact = re.sub(rb"[\s()+\-]", b"", body)
+        is_named = any(word.encode() in compact for word in digits)
+        return (
+            b"" if is_named or _names_session(body.decode("utf-8", "replace"), forgotten) else body
+        )
+    return body if edited == answer else text.encode("utf-8", "surrogatepass")
+
+
+def _blank(value: Any, key: str, forgotten: Forgotten, book: PhoneBook, digits: list[str]) -> Any:
+    """Put null for every text or number that names a forgotten phone or session."""
+    if isinstance(value, dict):
+        return {k: _blank(v, k, forgotten, book, digits) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_blank(one, key, forgotten, book, digits) for one in value]
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        return value
+    text = str(value)
+    if key == "Phone":
+        return None if book.recipient_id(text) in forgotten.recipients else value
+    is_phone = key != "SessionNo" and _names_phone(text, digits)
+    return None if is_phone or _names_session(text, forgotten) else value
+
+
+def _names_phone(text: str, digits: list[str]) -> bool:
+    """Find a number that ends with the digits; longer runs of digits are something else."""
+    forms = (text, re.sub(r"[\s()+.\-]", "", text))
+    return any(
+        last in form and re.search(rf"(?<!\d)\d{{0,7}}{last}(?!\d)", form)
+        for last in digits
+        for form in forms
+    )
+
+
+def _names_session(text: str, forgotten: Forgotten) -> bool:
+    """Find a session number as a word of its own: `1001` is not in `10010`, nor in `a-1001`."""
+    return any(
+        session in text and re.search(rf"(?<![\w-]){re.escape(session)}(?![\w-])", text)
+        for session in forgotten.sessions
+    )
 
 
 def _scrub_answer(answer: dict[str, Any], forgotten: Forgotten, book: PhoneBook) -> dict[str, Any]:
@@ -129,7 +190,7 @@ def _scrub_answer(answer: dict[str, Any], forgotten: Forgotten, book: PhoneBook)
     kept = [
         _scrub_item(item, forgotten, book) if isinstance(item, dict) else item
         for item in answer["Data"]
-        if not (isinstance(item, dict) and str(item.get("SessionNo")) in forgotten.sessions)
+        if not (isinstance(item, dict) and str(item.get("SessionNo")).strip() in forgotten.sessions)
     ]
     return answer | {"Data": kept}
 

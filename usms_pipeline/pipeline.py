@@ -167,7 +167,7 @@ class Pipeline:
         return Window(min(self.settings.start_date, today), today)
 
     def dates(self, window: Window) -> list[date]:
-        """List the partitions to work on: those in the window, and older ones still awaited.
+        """List the partitions to work on: those in the window, and older ones not finished.
 
         The older ones are added only where the window reaches to today.
         """
@@ -175,12 +175,8 @@ class Pipeline:
         within = [day for day in stored if day in window]
         if window.last < self.open_window().last:
             return within
-        older = [day for day in stored if day < window.first and self._is_awaited(day)]
-        return [*older, *within]
-
-    def _is_awaited(self, day: date) -> bool:
-        commit = dataset.read_commit(self.store, day)
-        return commit is None or commit.awaited > 0
+        older = [day for day in stored if day < window.first]
+        return [*dataset.unfinished(self.store, older, self.book.fingerprint), *within]
 
     # -- the steps ----------------------------------------------------------------------------
 
@@ -206,7 +202,9 @@ class Pipeline:
         """
         with ExitStack() as stack:
             held, locked = self._hold(days, stack)
-            found = due.find(self.store, self.settings, held, self.clock(), stack)
+            found = due.find(
+                self.store, self.settings, held, self.clock(), stack, self.book.fingerprint
+            )
             report = self._collect(
                 found.batches(self.settings.batch_size), sum(found.sessions.values())
             )
@@ -221,7 +219,12 @@ class Pipeline:
             (held if got else locked).append(day)
         return held, locked
 
-    def _collect(self, batches: Iterator[Batch], total: int) -> ResponsesReport:
+    def _collect(
+        self,
+        batches: Iterator[Batch],
+        total: int,
+        note: Callable[[date, Answer], None] = lambda day, answer: None,
+    ) -> ResponsesReport:
         begun = time.monotonic()
 
         def tell(stats: CollectStats) -> None:
@@ -236,6 +239,7 @@ class Pipeline:
                     body = forget.scrub(answer.body, forgotten, self.book)
                     answer = replace(answer, body=body)
                 writer.add(day, answer)
+                note(day, answer)
 
             stats = collect(
                 batches,
@@ -263,6 +267,7 @@ class Pipeline:
             self._tell(Progress("receipts", done, len(wanted)))
             part = fold.fold(self.store, self.settings, self.book, [day], is_anew=is_anew)
             whole.partitions |= part.partitions
+            whole.rejected |= part.rejected
             whole.locked += part.locked
             whole.seconds += part.seconds
         return whole
@@ -284,7 +289,7 @@ class Pipeline:
         """
         window = window or self.open_window()
         loaded = self.load_sessions(window)
-        days = self.dates(window)
+        days = sorted({*self.dates(window), *loaded.partitions})
         self.fold(days)
         try:
             asked = self.ask(days)
@@ -307,7 +312,7 @@ class Pipeline:
         self.fold(days)
         now, pace = self.clock(), self._settled_pace()
         with ExitStack() as stack:
-            found = due.find(self.store, self.settings, days, now, stack)
+            found = due.find(self.store, self.settings, days, now, stack, self.book.fingerprint)
         ceiling = self.settings.max_requests_per_second
         likely = pace or _ASSUMED_REQUESTS_PER_SECOND
         oldest = found.oldest_unmet_at
@@ -329,26 +334,42 @@ class Pipeline:
 
         A refused session number is asked about again; anything else is decoded again.
         """
-        chosen = [
-            entry for entry in quarantine.entries(self.store) if ids is None or entry.id in set(ids)
-        ]
+        wanted = None if ids is None else set(ids)
+        chosen = [e for e in quarantine.entries(self.store) if wanted is None or e.id in wanted]
         refused = [entry for entry in chosen if entry.kind == quarantine.REFUSED]
+        undecoded = [entry for entry in chosen if entry.kind != quarantine.REFUSED]
+        tried, done = self._ask_again(refused)
+        # The entries are closed last: what is killed in between is found open, and tried again.
+        self.fold(sorted({entry.sent_date for entry in tried}))
+        anew = self.rebuild(sorted({entry.sent_date for entry in undecoded}))
+        decoded = [entry for entry in undecoded if entry.sent_date in anew.partitions]
+        done += [entry.id for entry in decoded if entry.id not in anew.rejected]
+        quarantine.mark(self.store, done, quarantine.REPLAYED, self.book.fingerprint)
+        self.publish()
+        return len(tried) + len(decoded)
+
+    def _ask_again(
+        self, refused: list[quarantine.Entry]
+    ) -> tuple[list[quarantine.Entry], list[str]]:
+        """Ask about refused session numbers; gives the entries tried, and the ids answered."""
+        answered: set[tuple[date, str]] = set()
+
+        def note(day: date, answer: Answer) -> None:
+            if answer.verdict != "unreadable":
+                answered.update((day, session) for session in answer.ids)
+
         with ExitStack() as stack:
             held, _ = self._hold(sorted({entry.sent_date for entry in refused}), stack)
-            again = [entry for entry in refused if entry.sent_date in held]
-            self._collect(_batches(again, self.settings.batch_size), len(again))
-        quarantine.mark(
-            self.store, [e.id for e in again], quarantine.REPLAYED, self.book.fingerprint
-        )
-        undecoded = [entry for entry in chosen if entry.kind != quarantine.REFUSED]
-        quarantine.drop(self.store, [e.id for e in undecoded], self.book.fingerprint)
-        self.fold(sorted({entry.sent_date for entry in again}))
-        self.rebuild(sorted({entry.sent_date for entry in undecoded}))
-        self.publish()
-        return len(again) + len(undecoded)
+            tried = [entry for entry in refused if entry.sent_date in held]
+            if tried:
+                self._collect(_batches(tried, self.settings.batch_size), len(tried), note)
+        return tried, [e.id for e in tried if (e.sent_date, e.session_no) in answered]
 
     def dismiss(self, ids: Iterable[str] | None = None) -> int:
-        """Set quarantined entries aside for good (all open ones without ``ids``)."""
+        """Set quarantined entries aside for good (all open ones without ``ids``).
+
+        Raises ``Busy`` when another process holds a partition with some of them.
+        """
         chosen = [entry.id for entry in quarantine.entries(self.store)] if ids is None else ids
         return quarantine.mark(self.store, chosen, quarantine.DISMISSED, self.book.fingerprint)
 
@@ -367,18 +388,22 @@ class Pipeline:
         lone = forget.lone_sessions(self.store, recipients)
         forgotten = forget.Forgotten(frozenset(recipients), frozenset({*numbers, *lone}))
         forget.bury(self.store, forgotten)
-        changed = []
+        changed, busy = [], []
         for day in days:
             with self.store.lock(f"sent_date={day}") as held:
                 if not held:
-                    raise Busy(
-                        f"Another run works on {day}. What was erased so far stays erased; run "
-                        "the same `usms forget` again when it has ended."
-                    )
-                if forget.erase(self.store, day, forgotten, phones, self.book):
+                    busy.append(day)
+                elif forget.erase(self.store, day, forgotten, phones, self.book):
                     changed.append(day)
-        self.rebuild(changed)
+                elif forget.is_named(self.store, day, forgotten):
+                    changed.append(day)  # erased by a command that was interrupted
+        busy += self.rebuild(changed).locked
         warehouse.reconcile(self.store, self.settings, is_anew=True)
+        if busy:
+            raise Busy(
+                f"Another run works on {', '.join(map(str, sorted(busy)))}. What was erased so "
+                "far stays erased; run the same `usms forget` again when it has ended."
+            )
         return changed
 
     # -- the pace, kept between runs ------------------------------------------------------------

@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 
 from usms_pipeline import dataset, schema
 from usms_pipeline.dataset import QUARANTINE, file_name
+from usms_pipeline.errors import Busy
 from usms_pipeline.storage import Store
 
 OPEN, REPLAYED, DISMISSED = "open", "replayed", "dismissed"
@@ -43,7 +44,10 @@ class Entry:
 
 
 def add(store: Store, day: date, rejects: pa.Table, fingerprint: str) -> int:
-    """Add rejects (``schema.QUARANTINE``) to a partition's file; gives how many were new."""
+    """Add rejects (``schema.QUARANTINE``) to a partition's file; gives how many were new.
+
+    The caller holds the partition.
+    """
     known = _read(store, day)
     new = rejects.filter(pc.invert(pc.is_in(rejects["id"], known["id"].combine_chunks())))
     new = _first_of_each_id(new)
@@ -77,31 +81,40 @@ def rows(store: Store, day: date, ids: Iterable[str]) -> pa.Table:
 
 
 def mark(store: Store, ids: Iterable[str], state: str, fingerprint: str) -> int:
-    """Set the state of entries, wherever they are; gives how many were changed."""
-    wanted, changed = set(ids), 0
+    """Set the state of entries, wherever they are; gives how many were changed.
+
+    Raises ``Busy`` at the end when another process holds a partition with some of them.
+    """
+    wanted, changed, busy = set(ids), 0, []
     for day in dataset.days(store, QUARANTINE):
-        table = _read(store, day)
-        states = [
-            state if entry in wanted else was
-            for entry, was in zip(table["id"].to_pylist(), table["state"].to_pylist(), strict=True)
-        ]
-        here = sum(a != b for a, b in zip(states, table["state"].to_pylist(), strict=True))
-        if here:
-            index = table.schema.get_field_index("state")
-            column = pa.array(states, pa.string())
-            _write(store, day, table.set_column(index, "state", column), fingerprint)
-            changed += here
+        if wanted.isdisjoint(_read(store, day)["id"].to_pylist()):
+            continue
+        with store.lock(f"sent_date={day}") as held:
+            if held:
+                changed += _mark_in(store, day, wanted, state, fingerprint)
+            else:
+                busy.append(day)
+    if busy:
+        raise Busy(
+            f"Another run works on {', '.join(map(str, busy))}: its entries stay as they were. "
+            "Run the same command again when it has ended."
+        )
     return changed
 
 
-def drop(store: Store, ids: Iterable[str], fingerprint: str) -> None:
-    """Remove entries: what they were made of is about to be decoded again."""
-    wanted = pa.array(list(ids), pa.string())
-    for day in dataset.days(store, QUARANTINE):
-        table = _read(store, day)
-        kept = table.filter(pc.invert(pc.is_in(table["id"], wanted)))
-        if kept.num_rows < table.num_rows:
-            _write(store, day, kept, fingerprint)
+def _mark_in(store: Store, day: date, wanted: set[str], state: str, fingerprint: str) -> int:
+    table = _read(store, day)
+    before = table["state"].to_pylist()
+    after = [
+        state if entry in wanted else was
+        for entry, was in zip(table["id"].to_pylist(), before, strict=True)
+    ]
+    changed = sum(a != b for a, b in zip(after, before, strict=True))
+    if changed:
+        index = table.schema.get_field_index("state")
+        table = table.set_column(index, "state", pa.array(after, pa.string()))
+        _write(store, day, table, fingerprint)
+    return changed
 
 
 def _first_of_each_id(table: pa.Table) -> pa.Table:

@@ -202,6 +202,13 @@ class Store:
             if self.exists(name):
                 self.fs.delete_file(self.path(name))
 
+    def sweep(self, folder: str) -> None:
+        """Delete the temporary files that killed processes left; for who alone writes there."""
+        if self.is_local and (place := Path(self.path(folder))).is_dir():
+            with self._told(folder, "delete in"):
+                for left in place.glob(".*.parquet.*"):
+                    left.unlink(missing_ok=True)
+
     @contextmanager
     def lock(self, name: str) -> Iterator[bool]:
         """Hold a named lock; yields False at once when another process holds it.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
@@ -53,13 +53,21 @@ def decode(responses: pa.RecordBatch | pa.Table, book: PhoneBook, receipt_zone: 
     return Decoded(observations, _quarantined(rejects, rows))
 
 
-def entry_id(kind: str, session_no: str | None, asked_at: datetime, body: bytes) -> str:
-    """Name a quarantined entry by what it holds: 16 hex digits, the same each time."""
+def entry_id(
+    kind: str, session_no: str | None, ids: Sequence[str], asked_at: datetime, body: bytes
+) -> str:
+    """Name a quarantined entry by what it holds: 16 hex digits, the same each time.
+
+    The same trouble in a later answer is the same entry, but for a refusal: that is the answer to
+    a question of its own. ``ids`` tell apart answers whose sessions are not known.
+    """
     digest = hashlib.sha256()
-    for part in (kind, session_no or "", asked_at.isoformat()):
+    about = ids if session_no is None else [session_no]
+    moment = asked_at.isoformat() if kind == REFUSED_ID else ""
+    for part in (kind, moment, *about):
         text = part.encode("utf-8", "surrogatepass")
         digest.update(b"%d:%b" % (len(text), text))
-    digest.update(body)
+    digest.update(b"%d:" % len(body) + body)
     return digest.hexdigest()[:16]
 
 
@@ -156,7 +164,13 @@ def _entry(reject: Reject, rows: pa.Table) -> dict[str, Any]:
     }
     return {
         **response,
-        "id": entry_id(reject.kind, reject.session_no, response["asked_at"], reject.body),
+        "id": entry_id(
+            reject.kind,
+            reject.session_no,
+            response["ids"] or (),
+            response["asked_at"],
+            reject.body,
+        ),
         "kind": reject.kind,
         "reason": reject.reason,
         "session_no": reject.session_no,

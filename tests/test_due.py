@@ -1,0 +1,120 @@
+"""Which sessions are due, in which partitions, and with whose dataset."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from tests.account import START, Account
+from tests.test_fold import BOOK, DAY, NOON, Place, answer
+from usms_pipeline import due, fold
+from usms_pipeline.dataset import Window
+from usms_pipeline.errors import KeyMismatch, NewerDataset
+from usms_pipeline.phones import PhoneBook
+
+OTHER_BOOK = PhoneBook(b"fedcba9876543210", "CN", "masked")
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    return Place(tmp_path, poll_minutes="60", poll_every_hours=24)
+
+
+def found(place: Place, hours: float, book: PhoneBook = BOOK) -> list[tuple[str, ...]]:
+    with ExitStack() as stack:
+        now = NOON + timedelta(hours=hours)
+        here = due.find(place.store, place.settings, [DAY], now, stack, book.fingerprint)
+        return [batch.ids for batch in here.batches(2)]
+
+
+def test_the_longest_overdue_is_asked_first_in_batches_of_distinct_sessions(place: Place) -> None:
+    place.announce(
+        [
+            {"session_no": name, "sent_at": NOON - timedelta(hours=late), "recipients": 2}
+            for name, late in (("s1", 0), ("s2", 2), ("s3", 1), (None, 9))
+        ]
+    )
+    place.fold()
+    assert found(place, 5) == [("s2", "s3"), ("s1",)]
+
+
+def test_asked_is_not_due_until_the_next_polling_time(place: Place) -> None:
+    place.announce([{"session_no": "s1", "sent_at": NOON}])
+    place.land([answer(NOON + timedelta(hours=1), [], ["s1"])])
+    place.fold()
+    second = place.settings.poll_offsets[1] / timedelta(hours=1)
+    assert found(place, second - 0.1) == []
+    assert found(place, second) == [("s1",)]
+
+
+def test_another_key_is_refused_before_anything_is_asked(place: Place) -> None:
+    place.announce([{"session_no": "s1", "sent_at": NOON}])
+    place.fold()
+    with pytest.raises(KeyMismatch):
+        found(place, 5, OTHER_BOOK)
+    with pytest.raises(KeyMismatch):
+        fold.fold(place.store, place.settings, OTHER_BOOK, [DAY])
+
+
+@pytest.mark.parametrize("zone", ["sessions", "receipts"])
+def test_a_newer_dataset_is_refused_at_every_door(place: Place, zone: str) -> None:
+    place.announce([{"session_no": "s1", "sent_at": NOON}])
+    place.fold()
+    name = f"{zone}/sent_date={DAY}/{zone}.parquet"
+    place.store.write(name, place.store.read(name), place.store.metadata(name) | {"version": "99"})
+    with pytest.raises(NewerDataset, match="Upgrade usms-pipeline"):
+        place.fold()
+    if zone == "receipts":
+        with pytest.raises(NewerDataset):
+            found(place, 5)
+
+
+def test_a_late_row_of_an_old_settled_day_is_worked_on_though_its_run_was_killed(
+    tmp_path: Path, simulator: Any
+) -> None:
+    """`usms run --from … --to …` was killed after the sessions were written."""
+    account = Account(tmp_path, simulator, 60)
+    account.run_to_the_end()
+    account.clock.turn(days=30)
+    rows = account.service.truth(account.clock.now)
+    source = pa.parquet.read_table(account.source)
+    late = source.slice(0, 1).set_column(0, "session_no", pa.array(["late"]))
+    account.announce(pa.concat_tables([source, late]))
+    day = START.date()
+    account.pipeline.load_sessions(Window(day - timedelta(days=3), day))
+    account.pipeline.run()
+    assert account.sql("SELECT count(*) FROM receipts WHERE is_announced") == [(rows.num_rows + 1,)]
+    assert account.pipeline.conservation(account.window.days()) == []
+
+
+def test_windows_in_the_past_ask_about_their_own_days_alone(tmp_path: Path, simulator: Any) -> None:
+    account = Account(tmp_path, simulator, 60)
+    days = sorted(
+        {value.date() for value in pa.parquet.read_table(account.source)["sent_at"].to_pylist()}
+    )
+    account.clock.turn(days=4)
+    account.pipeline.run(Window(days[0], days[0]))
+    assert account.sql("SELECT DISTINCT sent_date FROM receipts") == [(days[0],)]
+    report = account.pipeline.run(Window(days[0] - timedelta(days=9), days[0] - timedelta(days=9)))
+    assert report.responses.stats.requests == 0
+
+
+def test_a_cutoff_changed_between_runs_closes_and_opens_again(place: Place) -> None:
+    place.announce([{"session_no": "s1", "sent_at": NOON}])
+    place.land([answer(NOON + timedelta(hours=50), [], ["s1"])])
+    place.fold()
+    [row] = place.receipts()
+    assert (row["status"], row["is_closed"]) == ("pending", False)
+    place.settings = place.settings.model_copy(update={"cutoff_hours": 48.0})
+    place.fold()
+    [row] = place.receipts()
+    assert (row["status"], row["is_closed"]) == ("unknown", True)
+    place.settings = place.settings.model_copy(update={"cutoff_hours": 72.0})
+    place.fold()
+    [row] = place.receipts()
+    assert (row["status"], row["is_closed"]) == ("pending", False)

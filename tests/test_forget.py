@@ -1,0 +1,221 @@
+"""Erasing phones and sessions: gone everywhere, for good, and nobody else's data with them."""
+
+from __future__ import annotations
+
+import json
+import os
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+
+from tests.account import START, Account
+from usms_pipeline import dataset, forget
+from usms_pipeline.dataset import RECEIPTS, REGISTERS, RESPONSES, SESSIONS
+from usms_pipeline.errors import Busy, KeyMismatch
+from usms_pipeline.forget import Forgotten, scrub
+from usms_pipeline.phones import PhoneBook
+
+BOOK = PhoneBook(b"0123456789abcdef", "CN", "masked")
+PHONE, OTHER = "+8613800138000", "+8618612345678"
+AT = START - timedelta(hours=1)
+
+
+def table(rows: list[tuple[str, str | None]]) -> pa.Table:
+    sessions, phones = zip(*rows, strict=True)
+    return pa.table(
+        {
+            "session_no": list(sessions),
+            "phone": pa.array(phones, pa.string()),
+            "country": ["CN"] * len(rows),
+            "template": ["otp"] * len(rows),
+            "purpose": ["code"] * len(rows),
+            "sender": ["x"] * len(rows),
+            "sent_at": pa.array([AT] * len(rows), pa.timestamp("us", "UTC")),
+        }
+    )
+
+
+def bytes_on_disk(folder: Path) -> bytes:
+    """All files, Parquet read into text, for a number to be looked for."""
+    found = []
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            found.append(path.read_bytes())
+            if path.suffix == ".parquet":
+                found.append(str(pa.parquet.read_table(path).to_pylist()).encode())
+    return b"\n".join(found)
+
+
+@pytest.fixture
+def account(tmp_path: Path, simulator: Any) -> Account:
+    """A group of two, and a message of one's own for each of two phones."""
+    rows = [("group", PHONE), ("group", OTHER), ("mine", PHONE), ("yours", OTHER)]
+    return Account(tmp_path, simulator, table(rows))
+
+
+def test_a_forgotten_phone_is_nowhere_and_stays_away(account: Account) -> None:
+    account.run_to_the_end()
+    account.pipeline.forget(phones=[PHONE])
+    account.run()
+    account.pipeline.rebuild()
+    everything = bytes_on_disk(account.folder / "data")
+    assert account.pipeline.book.recipient_id(PHONE).encode() not in everything.replace(
+        (account.folder / "data" / forget.TOMBSTONES).read_bytes(), b""
+    )
+    assert b"13800138000" not in everything
+    assert account.sql("SELECT session_no FROM receipts ORDER BY 1") == [("group",), ("yours",)]
+    assert account.pipeline.conservation(account.window.days()) == []
+
+
+def test_others_of_a_session_stay_though_only_the_forgotten_was_heard_of(
+    tmp_path: Path, simulator: Any
+) -> None:
+    account = Account(tmp_path, simulator, table([("group", PHONE), ("group", OTHER)]))
+    account.run()
+    day, store = AT.date(), account.pipeline.store
+    [name] = store.names(f"{REGISTERS}/sent_date={day}")
+    heard = store.read(name)
+    other = account.pipeline.book.recipient_id(OTHER)
+    store.write(name, heard.filter(pc.not_equal(heard["number"], other)), store.metadata(name))
+    account.pipeline.forget(phones=[PHONE])
+    assert account.sql("SELECT recipient FROM receipts") == [(other,)]
+
+
+def test_one_row_for_several_recipients_is_not_the_forgotten_phones_alone(
+    tmp_path: Path, simulator: Any
+) -> None:
+    rows = table([("group", PHONE), ("group", OTHER)])
+    account = Account(tmp_path, simulator, rows, phone_column=None, recipients_column="several")
+    account.announce(rows.slice(0, 1).append_column("several", pa.array([3])))
+    account.run_to_the_end()
+    account.pipeline.forget(phones=[PHONE])
+    assert account.sql("SELECT count(*) FROM receipts WHERE session_no = 'group'") == [(3,)]
+    assert account.pipeline.book.recipient_id(PHONE) not in str(account.rows())
+
+
+def test_without_phones_in_the_source_a_session_of_the_phone_alone_goes_with_it(
+    tmp_path: Path, simulator: Any
+) -> None:
+    rows = [("mine", PHONE), ("yours", OTHER)]
+    account = Account(tmp_path, simulator, table(rows), phone_column=None)
+    account.run_to_the_end()
+    account.pipeline.forget(phones=[PHONE])
+    account.run()
+    assert account.sql("SELECT session_no FROM receipts") == [("yours",)]
+
+
+def test_what_was_interrupted_is_finished_by_the_same_command(account: Account) -> None:
+    """The first partition was erased but not made anew when another run held the second."""
+    rows = table([("mine", PHONE), ("yours", OTHER)])
+    late = pc.add(rows["sent_at"], pa.scalar(timedelta(days=-1)))
+    older = rows.set_column(6, "sent_at", late).set_column(
+        0, "session_no", pa.array(["mine-old", "yours-old"])
+    )
+    account.announce(pa.concat_tables([rows, older]))
+    account.run()
+    with (
+        account.pipeline.store.lock(f"sent_date={AT.date()}"),
+        pytest.raises(Busy, match="run the same `usms forget` again"),
+    ):
+        account.pipeline.forget(phones=[PHONE])
+    account.pipeline.forget(phones=[PHONE])
+    assert account.sql("SELECT DISTINCT session_no FROM receipts ORDER BY 1") == [
+        ("yours",),
+        ("yours-old",),
+    ]
+
+
+def test_another_key_forgets_nothing_and_says_so(account: Account) -> None:
+    """With another key the hash is another one: it would find nothing and report success."""
+    account.run()
+    account.given["phone_key"] = "00112233445566778899aabbccddeeff" * 2
+    with pytest.raises(KeyMismatch):
+        account.pipeline.forget(phones=[PHONE])
+    assert not account.pipeline.store.exists(forget.TOMBSTONES)
+
+
+def test_a_dead_process_leaves_no_numbers_behind(account: Account) -> None:
+    """A killed process leaves temporary files, with bodies in them."""
+    account.run()
+    left = account.folder / f"data/{RESPONSES}/sent_date={AT.date()}/.x.parquet.abc"
+    left.write_bytes(PHONE.encode())
+    fresh = left.with_name(".y.parquet.abc")
+    fresh.write_bytes(PHONE.encode())
+    os.utime(left, (0, 0))
+    account.pipeline.forget(phones=[PHONE])
+    assert not left.exists()
+    assert not fresh.exists(), "nobody else writes in a partition that is held"
+
+
+# -- bodies ---------------------------------------------------------------------------------------
+
+
+def body(*items: dict[str, Any], **more: Any) -> bytes:
+    return json.dumps({"RetCode": 0, "Message": "success", "Data": list(items)} | more).encode()
+
+
+def item(session: str, phone: str) -> dict[str, Any]:
+    return {"SessionNo": session, "Receipt": [{"Phone": phone, "Status": "delivered"}]}
+
+
+def test_a_session_whose_number_is_part_of_anothers_takes_nobody_along() -> None:
+    whole = body(item("1001", PHONE), item("10010", OTHER), item("a-1001", OTHER))
+    left = json.loads(scrub(whole, Forgotten(sessions=frozenset({"1001"})), BOOK))
+    assert [item["SessionNo"] for item in left["Data"]] == ["10010", "a-1001"]
+
+
+def test_a_session_number_that_holds_the_digits_of_a_phone_takes_nobody_along() -> None:
+    whole = body(item("200138000-13800138000-77", OTHER), item("mine", PHONE))
+    forgotten = Forgotten(frozenset({BOOK.recipient_id(PHONE)}), frozenset({"mine"}))
+    left = json.loads(scrub(whole, forgotten, BOOK, ["00138000"]))
+    assert [item["SessionNo"] for item in left["Data"]] == ["200138000-13800138000-77"]
+
+
+@pytest.mark.parametrize(
+    "shown", ["13800138000", "+86 138-0013-8000", 13800138000, "tel:8613800138000"]
+)
+def test_a_phone_in_an_odd_place_of_a_readable_body_is_blanked_alone(shown: object) -> None:
+    odd = {"SessionNo": "odd", "Receipt": "none", "Extra": {"To": [shown]}}
+    whole = body(odd, item("yours", OTHER))
+    forgotten = Forgotten(frozenset({BOOK.recipient_id(PHONE)}))
+    left = json.loads(scrub(whole, forgotten, BOOK, ["00138000"]))
+    assert left["Data"][0]["Extra"] == {"To": [None]}
+    assert left["Data"][1] == item("yours", OTHER)
+
+
+@pytest.mark.parametrize("text", ['{"Phone": "138 0013 8000", "Sta', "tel 13800138000."])
+def test_a_body_that_cannot_be_read_is_emptied_when_it_names_the_phone(text: str) -> None:
+    assert scrub(text.encode(), Forgotten(frozenset({"x"})), BOOK, ["00138000"]) == b""
+
+
+@pytest.mark.parametrize("text", ["<html>busy</html>", '{"Data": [{"SessionNo": "10010"'])
+def test_a_body_that_names_nobody_is_kept_to_the_byte(text: str) -> None:
+    forgotten = Forgotten(frozenset({"x"}), frozenset({"1001"}))
+    assert scrub(text.encode(), forgotten, BOOK, ["00138000"]) == text.encode()
+
+
+def test_answers_about_others_are_kept_whole_after_a_session_was_forgotten(
+    tmp_path: Path, simulator: Any
+) -> None:
+    rows = [("1001", PHONE), ("10010", OTHER), ("21001", OTHER)]
+    account = Account(tmp_path, simulator, table(rows))
+    account.pipeline.load_sessions(account.window)
+    account.pipeline.forget(numbers=["1001"])
+    account.run_to_the_end()
+    bodies = [
+        body
+        for name in account.pipeline.store.names(RESPONSES)
+        for body in account.pipeline.store.read(name)["body"].to_pylist()
+    ]
+    assert bodies
+    assert all(bodies)
+    zones = [account.pipeline.store.names(zone) for zone in (SESSIONS, RECEIPTS)]
+    assert all(dataset.partition_of(name) == AT.date() for names in zones for name in names)
+    assert account.sql("SELECT DISTINCT session_no FROM receipts ORDER BY 1") == [
+        ("10010",),
+        ("21001",),
+    ]
