@@ -19,7 +19,14 @@ from typing import TYPE_CHECKING, Final
 
 from usms_pipeline.client import Client
 from usms_pipeline.errors import CredentialsRefused, ServiceDown
-from usms_pipeline.fetch import Answer, CollectStats, Fetcher, Patience
+from usms_pipeline.fetch import (
+    MOST_REFUSALS_ALONE,
+    Answer,
+    CollectStats,
+    Fetcher,
+    Patience,
+    nothing_but_refusals,
+)
 from usms_pipeline.pace import Governor
 from usms_pipeline.settings import Settings
 
@@ -81,7 +88,7 @@ def collect(
         transport = AiohttpTransport()
     client = Client(settings, transport, clock)
     fetcher = Fetcher(client, governor, stats, patience)
-    workers = _Workers(fetcher, transport, settings.max_concurrency)
+    workers = _Workers(fetcher, transport, settings.max_concurrency, stats)
     caller = _Caller(workers, iter(batches), sink, stats, on_progress)
     try:
         caller.serve()
@@ -94,7 +101,13 @@ def collect(
 class _Workers:
     """The event loop's side: a thread, in it a loop, on it the workers."""
 
-    def __init__(self, fetcher: Fetcher, transport: httpx.AsyncBaseTransport, count: int) -> None:
+    def __init__(
+        self,
+        fetcher: Fetcher,
+        transport: httpx.AsyncBaseTransport,
+        count: int,
+        stats: CollectStats,
+    ) -> None:
         self.landed: deque[tuple[date, Answer]] = deque()
         self.news = threading.Event()  # a batch was taken, an answer landed, or all has ended
         self.taken = 0
@@ -102,6 +115,8 @@ class _Workers:
         self.failure: BaseException | None = None
         self.is_done = False
         self._fetcher, self._transport, self._count = fetcher, transport, count
+        self._stats = stats
+        self._refused: list[tuple[date, Answer]] = []  # held until there is a first good answer
         self._queue: asyncio.Queue[Batch | None] = asyncio.Queue()
         self._room = asyncio.Event()
         self._waiting_bytes = 0
@@ -155,6 +170,10 @@ class _Workers:
             async with asyncio.TaskGroup() as group:
                 for _ in range(self._count):
                     group.create_task(self._worker())
+            await self._fetcher.finish()
+            if len(self._refused) >= MOST_REFUSALS_ALONE:
+                raise nothing_but_refusals(self._stats, self._refused[-1][1])
+            self._release()
         finally:
             await self._transport.aclose()
 
@@ -167,6 +186,20 @@ class _Workers:
         self._queue.put_nowait(None)  # for the next worker
 
     def _land(self, sent_date: date, answer: Answer) -> None:
+        """Hand an answer over; refusals wait for proof that the service does answer."""
+        if answer.verdict == "refused" and not self._stats.ids_answered:
+            self._refused.append((sent_date, answer))
+            return
+        if answer.verdict == "ok":
+            self._release()
+        self._hand_over(sent_date, answer)
+
+    def _release(self) -> None:
+        held, self._refused = self._refused, []
+        for sent_date, answer in held:
+            self._hand_over(sent_date, answer)
+
+    def _hand_over(self, sent_date: date, answer: Answer) -> None:
         self.landed.append((sent_date, answer))
         self._waiting_bytes += _weight(answer)
         if self._waiting_bytes >= _WAITING_BYTES:

@@ -21,6 +21,9 @@ from usms_pipeline.pace import Breaker, BreakerLimits, Governor
 _MAX_PROBLEMS: Final = 50  # distinct sentences; a service may put anything into its messages
 _OTHER: Final = "further problems of other kinds"
 _CLOCK_CODE: Final = 215395
+_MOST_PUT_OFF: Final = 1000  # batches
+MOST_REFUSALS_ALONE: Final = 50
+"""So many refused ids and not one answered: it is the service or a setting, not the ids."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +113,7 @@ class Fetcher:
         self._breaker = Breaker(self._patience.breaker, monotonic)
         self._sleep, self._uniform, self._monotonic = sleep, uniform, monotonic
         self._in_flight = 0
+        self._put_off: list[tuple[tuple[str, ...], Reply, Callable[[Answer], None]]] = []
 
     async def fetch(self, ids: tuple[str, ...], land: Callable[[Answer], None]) -> None:
         """Ask for a batch, in halves of halves where need be; ``land`` gets each answer at once.
@@ -122,7 +126,10 @@ class Fetcher:
             part, attempts = parts.pop()
             reply = await self._insist(part, attempts)
             is_divisible = reply.verdict is Verdict.SPLIT or reply.is_unreadable
-            if not is_divisible or len(part) == 1:
+            if self._only_refuses(reply) and len(part) > 1 and len(self._put_off) < _MOST_PUT_OFF:
+                self._put_off.append((part, reply, land))
+                continue
+            if not is_divisible or len(part) == 1 or self._only_refuses(reply):
                 self._settle(part, reply, land)
                 continue
             self._stats.splits += 1
@@ -130,6 +137,24 @@ class Fetcher:
             fewer = min(attempts, 2) if reply.is_unreadable else attempts
             half = len(part) // 2
             parts += [(part[half:], fewer), (part[:half], fewer)]
+
+    async def finish(self) -> None:
+        """Take up what was put off, if the service has answered since; else it is given up."""
+        put_off, self._put_off = self._put_off, []
+        for part, reply, land in put_off:
+            if self._stats.ids_answered:
+                self._stats.ids_asked -= len(part)
+                await self.fetch(part, land)
+            else:
+                self._settle(part, reply, land)
+
+    def _only_refuses(self, reply: Reply) -> bool:
+        """Tell when to look no longer for the bad ids of a batch, but only for a good batch."""
+        return (
+            reply.verdict is Verdict.SPLIT
+            and not self._stats.ids_answered
+            and self._stats.ids_refused >= MOST_REFUSALS_ALONE
+        )
 
     async def _insist(self, ids: tuple[str, ...], attempts: int) -> Reply:
         """Ask until there is an answer that repeating can't change, or patience is at its end."""
@@ -187,7 +212,7 @@ class Fetcher:
         if reply.verdict is Verdict.OK:
             self._stats.ids_answered += len(ids)
             land(Answer(*facts, "ok", None, reply.body))
-        elif reply.verdict is Verdict.SPLIT:
+        elif reply.verdict is Verdict.SPLIT and len(ids) == 1:
             self._stats.ids_refused += len(ids)
             land(Answer(*facts, "refused", reason, reply.body))
         else:
@@ -210,6 +235,17 @@ class Fetcher:
             f"with {last.label}{f' ({last.message})' if last.message else ''}. What had landed is "
             "kept; run again later, and if it stays so check USMS_BASE_URL and the network."
         )
+
+
+def nothing_but_refusals(stats: CollectStats, answer: Answer) -> ServiceDown:
+    """Make the error for a service that refuses everything; its ids count as given up."""
+    stats.ids_given_up, stats.ids_refused = stats.ids_given_up + stats.ids_refused, 0
+    return ServiceDown(
+        f"The service refused all {stats.ids_given_up:,} session numbers asked about, the last "
+        f"with {answer.reason}. None of them counts as invalid, for more likely a setting is "
+        "wrong: check that USMS_SESSION_COLUMN names the session numbers of this account, and "
+        "USMS_BASE_URL; else run again later."
+    )
 
 
 def _refused(reply: Reply) -> CredentialsRefused:
