@@ -170,7 +170,7 @@ def test_a_few_messages_make_no_headline() -> None:
 def test_a_young_day_makes_no_headline_and_looks_young() -> None:
     young = cohort(100, delivered=5, failed=5, awaited=90)
     chart = charts.rate_over_time(days(cohort(), cohort(), cohort(), young))
-    assert charts.caption(chart)[0] == "94.7% are delivered"
+    assert charts.caption(chart)[0] == "94.7% are delivered in settled days"
     points = [row for row in drawn_rows(chart) if "is_young" in row]
     assert [row["is_young"] for row in points] == [False, False, False, True]
     assert points[-1]["settled"] is None, "the solid line must end before it"

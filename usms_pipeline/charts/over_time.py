@@ -171,11 +171,12 @@ def _time_headline(rows: Sequence[Row]) -> str:
             f"Usually {wording.percent(usual)} are delivered; at worst "
             f"{wording.percent(worst['rate'])} ({worst['name']})"
         )
+    where = "" if settled == rated else f" in settled {unit}s"
     if wording.percent(worst["rate"]) == wording.percent(best["rate"]):
-        return f"{wording.percent(usual)} are delivered"
+        return f"{wording.percent(usual)} are delivered{where}"
     return (
         f"Between {wording.percent(worst['rate'])} and {wording.percent(best['rate'])} are "
-        f"delivered, by {unit}"
+        f"delivered{where or f', by {unit}'}"
     )
 
 
