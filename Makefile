@@ -17,8 +17,8 @@ demo: $(VENV)/installed  ## rehearse with a simulated service: a table of delive
 dev: $(VENV)/installed  ## the same data, with Dagster's page open on port 3000
 	@$(BIN)/usms demo --dev
 
-test: $(VENV)/installed-dev  ## every test
-	@$(BIN)/python -m pytest
+test: $(VENV)/installed-dev  ## every test; `make test PYTEST=--cov` measures coverage too
+	@$(BIN)/python -m pytest $(PYTEST)
 
 lint: $(VENV)/installed-dev  ## style and types
 	$(BIN)/ruff check .

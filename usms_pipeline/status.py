@@ -25,7 +25,7 @@ STATUSES: Final = (
     Meaning("failed", True, 1, "the carrier reports that the message did not reach the phone"),
     Meaning("rejected", True, 2, "refused before it reached a carrier"),
     Meaning("expired", True, 3, "the carrier gave up within the message's validity"),
-    Meaning("unknown", False, 4, "no outcome is known, and past the cutoff none is asked for"),
+    Meaning("unknown", False, 4, "the carrier has not reported: by now, or by the cutoff for good"),
     Meaning("pending", False, 5, "no outcome yet; it is still asked for"),
     Meaning("unrecognized", False, 6, "the service used a word that this version doesn't know"),
     Meaning("invalid", False, 7, "no usable session number, or the service refuses it"),
