@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 import usms_pipeline
@@ -254,3 +256,18 @@ def test_the_published_file_has_what_the_dataset_has(tmp_path: Path, simulator: 
         listed = ", ".join(columns)
         published = con.execute(f"SELECT {listed} FROM receipts ORDER BY ALL").fetchall()
     assert account.sql(f"SELECT {listed} FROM receipts ORDER BY ALL") == published
+
+
+def test_rows_without_a_time_are_counted_once_a_day(tmp_path: Path, simulator: Any) -> None:
+    """They have no partition, so no figure has them; the report of every run tells how many."""
+    account = Account(tmp_path, simulator, 50)
+    assert account.pipeline.rows_without_sent_at() == 0
+    table = pq.read_table(account.source)
+    place = table.schema.get_field_index("sent_at")
+    account.announce(table.set_column(place, "sent_at", pa.nulls(50, pa.timestamp("us", "UTC"))))
+    assert account.pipeline.rows_without_sent_at() == 0, "asked today already"
+    account.clock.turn(days=1)
+    assert account.pipeline.rows_without_sent_at() == 50
+    account.source.unlink()
+    account.clock.turn(days=1)
+    assert account.pipeline.rows_without_sent_at() is None

@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 
 from usms_pipeline import dataset, schema, scratch
 from usms_pipeline.dataset import QUARANTINE, RECEIPTS, REGISTERS, RESPONSES, SESSIONS, file_name
+from usms_pipeline.errors import Busy
 from usms_pipeline.phones import PhoneBook
 from usms_pipeline.storage import Store
 
@@ -59,11 +60,17 @@ def read(store: Store) -> Forgotten:
 
 
 def bury(store: Store, forgotten: Forgotten) -> None:
-    """Add tombstones; they come first, so that an interrupted erasure can be repeated."""
-    whole = read(store) | forgotten
-    text = json.dumps({"recipients": sorted(whole.recipients), "sessions": sorted(whole.sessions)})
-    with store.replacing(TOMBSTONES, private=False) as path:
-        path.write_text(text)
+    """Add tombstones; they come first, so that an interrupted erasure can be repeated.
+
+    Raises ``Busy`` when another process adds some at this moment.
+    """
+    with store.lock("forgotten") as held:
+        if not held:
+            raise Busy("Another `usms forget` is at work. Run this one again when it has ended.")
+        whole = read(store) | forgotten
+        lists = {"recipients": sorted(whole.recipients), "sessions": sorted(whole.sessions)}
+        with store.replacing(TOMBSTONES) as path:
+            path.write_text(json.dumps(lists))
 
 
 def lone_sessions(store: Store, recipients: Iterable[str]) -> set[str]:

@@ -27,7 +27,7 @@ from usms_pipeline import (
 )
 from usms_pipeline.collect import Answer, Batch, CollectStats, collect
 from usms_pipeline.dataset import SESSIONS, Window
-from usms_pipeline.errors import Busy, CredentialsRefused, ServiceDown
+from usms_pipeline.errors import Busy, CredentialsRefused, ServiceDown, SourceError
 from usms_pipeline.fold import ReceiptsReport
 from usms_pipeline.phones import PhoneBook, load_key
 from usms_pipeline.responses import ResponsesWriter
@@ -39,6 +39,7 @@ from usms_pipeline.warehouse import WarehouseReport
 REFRESH_EVERY: Final = timedelta(minutes=15)
 """How often a refresh is meant to run; a plan that takes longer can't keep up."""
 _PACE_FILE: Final = "pace.json"
+_SURVEY_FILE: Final = "survey.json"
 _ASSUMED_REQUESTS_PER_SECOND: Final = 5.0
 
 
@@ -405,6 +406,22 @@ class Pipeline:
                 "far stays erased; run the same `usms forget` again when it has ended."
             )
         return changed
+
+    def rows_without_sent_at(self) -> int | None:
+        """Count the source rows that have no partition; asks the source once a day at most.
+
+        None where the source can't be asked. Such rows are in no figure, so a report tells of them.
+        """
+        kept, today = self.store.read_json(_SURVEY_FILE), self.clock().date().isoformat()
+        if kept.get("asked_on") != today:
+            try:
+                rows = source.survey(self.settings).rows_without_sent_at
+            except SourceError:
+                return None
+            kept = {"asked_on": today, "rows_without_sent_at": rows}
+            with self.store.replacing(_SURVEY_FILE) as path:
+                path.write_text(json.dumps(kept))
+        return int(kept["rows_without_sent_at"])
 
     # -- the pace, kept between runs ------------------------------------------------------------
 

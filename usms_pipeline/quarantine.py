@@ -109,7 +109,7 @@ def _mark_in(store: Store, day: date, wanted: set[str], state: str, fingerprint:
         state if entry in wanted else was
         for entry, was in zip(table["id"].to_pylist(), before, strict=True)
     ]
-    changed = sum(a != b for a, b in zip(after, before, strict=True))
+    changed: int = sum(a != b for a, b in zip(after, before, strict=True))
     if changed:
         index = table.schema.get_field_index("state")
         table = table.set_column(index, "state", pa.array(after, pa.string()))

@@ -175,6 +175,7 @@ def delivery_rates(pipeline: Pipeline, con: Any) -> Figures:
         generated_at=pipeline.clock(),
         settings_summary=report.summary(pipeline.settings),
         quarantined=len(quarantine.entries(pipeline.store)),
+        rows_without_sent_at=pipeline.rows_without_sent_at(),
     )
     total = rates(con).to_pylist()[0]
     return {
