@@ -18,7 +18,7 @@ dev: $(VENV)/installed  ## the same data, with Dagster's page open on port 3000
 	@$(BIN)/usms demo --dev
 
 test: $(VENV)/installed-dev  ## every test; `make test PYTEST=--cov` measures coverage too
-	@$(BIN)/python -m pytest $(PYTEST)
+	@$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile $(PYTEST)
 
 lint: $(VENV)/installed-dev  ## style and types
 	$(BIN)/ruff check .

@@ -66,7 +66,8 @@ def test_a_sqlite_column_may_begin_with_any_number_of_nulls_and_numbers(tmp_path
 
 @pytest.mark.parametrize(
     ("given", "count"),
-    [(1, 1), ("3", 3), (" 12 ", 12), ("4.00", 4), (2.0, 2), ("0007", 7), (99_999, 99_999), (100_000, 1),
+    [(1, 1), ("3", 3), (" 12 ", 12), ("4.00", 4), (2.0, 2), ("0007", 7),
+     (99_999, 99_999), (100_000, 1),
      (None, 1), ("", 1), (0, 1), (-5, 1), ("many", 1), (10**12, 1), (2.5, 1)],
 )  # fmt: skip
 def test_recipients_is_a_count_and_one_where_it_can_not_be(
