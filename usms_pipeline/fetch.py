@@ -251,11 +251,11 @@ def nothing_but_refusals(stats: CollectStats, answer: Answer) -> ServiceDown:
 def _refused(reply: Reply) -> CredentialsRefused:
     words = f" ({reply.message})" if reply.message else ""
     if reply.ret_code == _CLOCK_CODE:
-        todo = "Set this machine's clock right, then check"
+        remedy = "Set this machine's clock right, then check"
     else:
-        todo = "Check, and that the key may be used for USMS from this address:"
+        remedy = "Check, and that the key may be used for USMS from this address:"
     return CredentialsRefused(
-        f"The service refused the access key with {reply.label}{words}. {todo} "
+        f"The service refused the access key with {reply.label}{words}. {remedy} "
         "USMS_ACCESS_KEY_ID and USMS_ACCESS_KEY_SECRET."
     )
 
