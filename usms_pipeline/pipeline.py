@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, timedelta
 from functools import cached_property
 from typing import Any, Final
 
@@ -25,7 +25,7 @@ from usms_pipeline import (
     source,
     warehouse,
 )
-from usms_pipeline.collect import Answer, Batch, CollectStats, collect
+from usms_pipeline.collect import Answer, Batch, CollectStats, collect, utc_now
 from usms_pipeline.dataset import SESSIONS, Window
 from usms_pipeline.errors import Busy, CredentialsRefused, ServiceDown, SourceError
 from usms_pipeline.fold import ReceiptsReport
@@ -124,11 +124,6 @@ class Plan:
     def can_keep_up(self) -> bool:
         """Tell whether what is due now is asked before the next refresh."""
         return self.seconds_at_pace <= REFRESH_EVERY.total_seconds()
-
-
-def utc_now() -> datetime:
-    """Give the time, aware, in UTC."""
-    return datetime.now(UTC)
 
 
 class Pipeline:

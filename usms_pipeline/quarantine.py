@@ -48,6 +48,8 @@ def add(store: Store, day: date, rejects: pa.Table, fingerprint: str) -> int:
 
     The caller holds the partition.
     """
+    if not rejects.num_rows:
+        return 0
     known = _read(store, day)
     new = rejects.filter(pc.invert(pc.is_in(rejects["id"], known["id"].combine_chunks())))
     new = _first_of_each_id(new)
