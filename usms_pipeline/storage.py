@@ -223,13 +223,10 @@ class Store:
             path = Path(self.path(f".locks/{name}.lock"))
             make_folder(path.parent, private=False)
             lock = FileLock(path)
+            with suppress(Timeout):
+                lock.acquire(blocking=False)
         try:
-            lock.acquire(blocking=False)
-        except Timeout:
-            yield False
-            return
-        try:
-            yield True
+            yield lock.is_locked
         finally:
             lock.release()
 
