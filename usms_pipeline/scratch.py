@@ -11,6 +11,8 @@ from typing import Final
 import duckdb
 import pyarrow as pa
 
+from usms_pipeline.errors import StorageError
+
 MEMORY_LIMIT: Final = "1GB"
 """What a step may hold in memory before it spills to disk."""
 BATCH_ROWS: Final = 65_536
@@ -18,8 +20,11 @@ BATCH_ROWS: Final = 65_536
 
 @contextmanager
 def database(memory_limit: str = MEMORY_LIMIT) -> Iterator[duckdb.DuckDBPyConnection]:
-    """Open an in-memory database that spills to a temporary folder, removed at the end."""
-    with tempfile.TemporaryDirectory(prefix="usms-") as folder:
+    """Open an in-memory database that spills to a temporary folder, removed at the end.
+
+    Raises ``StorageError`` where that folder can't be made, or has not the room that is needed.
+    """
+    with _folder() as folder, _told(folder, memory_limit):
         con = duckdb.connect(config={"memory_limit": memory_limit, "temp_directory": folder})
         try:
             con.execute("SET TimeZone = 'UTC'")
@@ -27,6 +32,32 @@ def database(memory_limit: str = MEMORY_LIMIT) -> Iterator[duckdb.DuckDBPyConnec
             yield con
         finally:
             con.close()
+
+
+def _folder() -> tempfile.TemporaryDirectory[str]:
+    try:
+        return tempfile.TemporaryDirectory(prefix="usms-", ignore_cleanup_errors=True)
+    except OSError as error:
+        raise StorageError(
+            f"Can't make a folder for temporary files: {error.strerror}"
+            f"{f' ({error.filename})' if error.filename else ''}. Make room there, or set TMPDIR "
+            "to a folder that is writable and has room."
+        ) from error
+
+
+@contextmanager
+def _told(folder: str, memory_limit: str) -> Iterator[None]:
+    try:
+        yield
+    except (duckdb.OutOfMemoryException, duckdb.IOException) as error:
+        is_ours = isinstance(error, duckdb.OutOfMemoryException) or folder in str(error)
+        if not is_ours:
+            raise
+        raise StorageError(
+            f"A step needs more than {memory_limit} of memory, and there is too little room for "
+            f"the rest in {folder!r}: {str(error).splitlines()[0]} Make room there, or set TMPDIR "
+            "to a folder on a larger disk. Nothing is lost: run again."
+        ) from error
 
 
 def value(con: duckdb.DuckDBPyConnection, query: str) -> int:
