@@ -177,6 +177,8 @@ def _fold_partition(
             unannounced=scratch.value(con, _UNANNOUNCED),
             awaited=scratch.value(con, _AWAITED),
         )
+        # first, or a disk that is full now would have one more left with every run
+        _tidy(store, day, commit.registers if commit else None)
         _write(con, store, settings, day, new, book.fingerprint)
     _tidy(store, day, new.registers)
     return dataclasses.replace(_counts(new, is_changed=True), quarantined_new=quarantined)
@@ -298,8 +300,8 @@ def _write(
     )
 
 
-def _tidy(store: Store, day: date, current: str) -> None:
-    """Delete older registers, and what killed processes left in the partition."""
+def _tidy(store: Store, day: date, current: str | None) -> None:
+    """Delete registers that no commit names, and what killed processes left in the partition."""
     for name in store.names(f"{REGISTERS}/sent_date={day}"):
         if not name.endswith(f"/{current}"):
             store.delete(name)
