@@ -27,7 +27,13 @@ from usms_pipeline import (
 )
 from usms_pipeline.collect import Answer, Batch, CollectStats, collect, utc_now
 from usms_pipeline.dataset import SESSIONS, Window
-from usms_pipeline.errors import Busy, CredentialsRefused, ServiceDown, SourceError
+from usms_pipeline.errors import (
+    Busy,
+    CredentialsRefused,
+    ServiceDown,
+    SourceError,
+    StorageError,
+)
 from usms_pipeline.fold import ReceiptsReport
 from usms_pipeline.phones import PhoneBook, load_key
 from usms_pipeline.responses import ResponsesWriter
@@ -294,9 +300,19 @@ class Pipeline:
             self.publish()
             raise
         folded = self.fold(days)
+        self._check_none_vanished(set(days).difference(folded.partitions, folded.locked))
         published = self.publish()
         self.purge()
         return RunReport(loaded, asked, folded, published)
+
+    def _check_none_vanished(self, gone: set[date]) -> None:
+        """Publish nothing of a dataset that is no longer there. Raises ``StorageError``."""
+        if gone:
+            raise StorageError(
+                f"What this run had read of {', '.join(map(str, sorted(gone)))} is gone from the "
+                f"data directory {self.store.data_dir!r}: was it removed, or its disk unmounted? "
+                "Put it back and run again. Nothing was published."
+            )
 
     # -- looking and mending ------------------------------------------------------------------
 
