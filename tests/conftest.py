@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 import pytest
 
+from tests.mounts import disk
 from tests.published import published
 from tests.services import mariadb, mariadb_server, postgresql, postgresql_server
 from usms_pipeline.simulator import Population, Simulator, serve
@@ -18,7 +19,7 @@ from usms_pipeline.simulator import Population, Simulator, serve
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-__all__ = ["mariadb", "mariadb_server", "postgresql", "postgresql_server", "published"]
+__all__ = ["disk", "mariadb", "mariadb_server", "postgresql", "postgresql_server", "published"]
 
 
 @dataclass(frozen=True)

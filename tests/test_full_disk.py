@@ -1,0 +1,163 @@
+"""A full disk costs a sentence: nothing is lost or left over, and with room the next run goes on.
+
+The disk grows a page (or a file) at a time, so that every write of a run has its turn to fail.
+"""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+import usms_pipeline
+from tests.account import Account
+from tests.mounts import Disk
+from tests.processes import account_now, old_messages, outcome, sentence, undisturbed, usms
+from usms_pipeline import dataset, quarantine, scratch
+from usms_pipeline.errors import StorageError
+from usms_pipeline.simulator import Faults
+from usms_pipeline.storage import Store
+
+NO_ROOM = "No space left on device"
+_NAMED = re.compile(r"Can't .*? '(?P<name>[^']+)'")
+
+
+def refused(account: Account) -> Account:
+    """Let the service refuse some of the account's sessions, for the quarantine to have some."""
+    poison = frozenset(account.service.sessions[7:40:8])
+    account.service.faults = replace(Faults.none(), poison_ids=poison)
+    return account
+
+
+def told_while_it_grows(
+    disk: Disk, account: Account, sizes: Iterable[int], hold: Callable[[int], None]
+) -> list[str]:
+    """Run on a disk that grows until a run ends well; gives what each failure said."""
+    said, readable = [], 0
+    for size in sizes:
+        hold(size)
+        landed = account.pipeline.store.names("responses")
+        try:
+            account.run()
+        except StorageError as error:
+            said.append(str(error))
+        else:
+            return said
+        assert [name for name in disk.files if "/." in name] == [], f"left over at {size}"
+        registers = account.pipeline.store.names("registers")
+        assert len(registers) <= 1 + len(dataset.days(account.pipeline.store, "registers"))
+        assert set(landed) <= set(account.pipeline.store.names("responses"))
+        before, readable = readable, rows(account)
+        assert before <= readable, "what could be read still can"
+        committed = [day for day in account.window.days() if is_committed(account, day)]
+        assert account.pipeline.conservation(committed) == []
+    raise AssertionError(f"never enough room: {said[-1]}")
+
+
+def rows(account: Account) -> int:
+    files = (Path(account.given["data_dir"]) / "receipts").glob("*/*.parquet")
+    return sum(pq.read_table(file, partitioning=None).num_rows for file in files)
+
+
+def is_committed(account: Account, day: Any) -> bool:
+    return account.pipeline.store.exists(f"receipts/sent_date={day}/receipts.parquet")
+
+
+def phase(said: str) -> str:
+    """Name what could not be written."""
+    match = _NAMED.match(said)
+    assert match, said
+    return match["name"].split("/")[-1 if match["name"].startswith("/") else 0]
+
+
+@pytest.mark.long
+def test_wherever_the_disk_gets_full_a_sentence_says_so_and_with_room_the_run_goes_on(
+    tmp_path: Path, simulator: Any, disk: Disk
+) -> None:
+    messages = old_messages(60)
+    whole = refused(account_now(tmp_path / "whole", simulator, messages))
+    whole.run()
+    small = refused(account_now(disk.path, simulator, messages))
+    said = told_while_it_grows(disk, small, [*range(1, 60), *range(60, 900, 40)], disk.hold_pages)
+    assert outcome(small) == outcome(whole)
+    assert len(quarantine.entries(small.pipeline.store)) == len(
+        quarantine.entries(whole.pipeline.store)
+    )
+    assert all(NO_ROOM in one and "has room (USMS_" in one for one in said)
+    everything = {"sessions", "registers", "receipts", "responses", "usms.duckdb"}
+    assert everything <= set(map(phase, said))
+
+
+@pytest.mark.long
+def test_wherever_the_disk_can_hold_no_more_files_a_sentence_says_so_and_the_run_goes_on(
+    tmp_path: Path, simulator: Any, disk: Disk
+) -> None:
+    """The key, the locks and the folders take no page, but a file each."""
+    messages = old_messages(20)
+    small = account_now(disk.path, simulator, messages)
+    del small.given["phone_key"]
+    said = told_while_it_grows(disk, small, range(1, 99), disk.hold_files)
+    key = (disk.path / "data/phone.key").read_text().strip()
+    assert outcome(small) == undisturbed(tmp_path, simulator, messages, phone_key=key)
+    assert all(NO_ROOM in one for one in said)
+    assert {"phone.key", "sent_date=", "sessions", "responses"} <= {
+        re.sub(r"\d.*", "", phase(one)) for one in said
+    }
+
+
+@pytest.mark.long
+def test_on_a_full_disk_every_command_says_so_and_what_is_published_can_be_read(
+    tmp_path: Path, simulator: Any, disk: Disk
+) -> None:
+    account = refused(account_now(disk.path, simulator, old_messages(40)))
+    account.run()
+    session = account.service.sessions[0]
+    before, rates = disk.files, usms(account, "rates")
+    disk.hold_pages(0)
+    for command, name in {
+        ("report",): "report.html",
+        ("rebuild",): "registers/",
+        ("quarantine", "dismiss", "--all"): "quarantine/",
+        ("forget", "--yes", "--session", session): "forgotten.json",
+    }.items():
+        told = sentence(usms(account, *command))
+        assert f"Can't write '{name}" in told
+        assert NO_ROOM in told
+        assert "USMS_DATA_DIR" in told
+        assert disk.files == before
+    assert usms(account, "rates") == rates
+    assert usms(account, "run", "--all").code == 0, "nothing to write, nothing to complain about"
+    with usms_pipeline.connect(data_dir=account.given["data_dir"]) as con:
+        assert con.execute("SELECT count(*) FROM receipts").fetchall() == [(40,)]
+
+
+@pytest.mark.parametrize("how", ["no file", "no room"])
+def test_a_full_folder_for_temporary_files_is_named_with_the_variable_that_moves_it(
+    how: str, disk: Disk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(disk.path))
+    if how == "no file":
+        disk.hold_files(0)
+        with (
+            pytest.raises(StorageError, match=r"folder for temporary files.*TMPDIR"),
+            scratch.database(),
+        ):
+            pass
+        return
+    disk.hold_pages(1000)
+    query = "SELECT uuid()::VARCHAR AS a FROM range(2_000_000) ORDER BY a"
+    layout = pa.schema([("a", pa.string())])
+    with pytest.raises(StorageError, match=re.escape(str(disk.path)) + ".*TMPDIR"):
+        with scratch.database("40MB") as con:
+            Store(str(tmp_path / "data")).write("a.parquet", scratch.stream(con, query, layout))
+    assert disk.files == []
+    with pytest.raises(StorageError, match="TMPDIR"), scratch.database("40MB") as con:
+        con.execute(f"CREATE TABLE b AS {query}")
+    assert disk.files == []

@@ -1,0 +1,101 @@
+"""A data directory that can't be written, or goes away: a sentence, nothing lost, and on it goes."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests import processes
+from tests.mounts import Disk, without_the_rights_of_root
+from tests.processes import (
+    account_now,
+    ended,
+    old_messages,
+    outcome,
+    sentence,
+    started,
+    undisturbed,
+    usms,
+    wait_until,
+)
+from usms_pipeline.simulator import Faults
+
+
+@pytest.mark.long
+def test_a_folder_that_can_not_be_written_is_named_and_once_it_can_the_run_goes_on(
+    tmp_path: Path, simulator: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    messages = old_messages(40)
+    account = account_now(tmp_path / "account", simulator, messages)
+    monkeypatch.setattr(processes, "USMS", without_the_rights_of_root(processes.USMS))
+    day = messages["sent_at"][-1].as_py().date()
+    data = tmp_path / "account/data"
+    for folder in (
+        ".",
+        ".locks",
+        f"sessions/sent_date={day}",
+        f"registers/sent_date={day}",
+        f"receipts/sent_date={day}",
+        f"responses/sent_date={day}",
+    ):
+        place = data / folder
+        place.mkdir(parents=True, exist_ok=True)
+        mode = place.stat().st_mode
+        place.chmod(0o500)
+        told = sentence(usms(account, "run", "--all"))
+        assert "Permission denied" in told
+        assert "USMS_DATA_DIR" in told
+        assert ("'sent_date=" if folder == ".locks" else folder.removeprefix(".")) in told
+        place.chmod(mode)
+    assert usms(account, "run", "--all").code == 0
+    assert outcome(account) == undisturbed(tmp_path / "whole", simulator, messages)
+
+
+@pytest.mark.long
+def test_a_disk_that_became_read_only_is_told_and_read_on(
+    tmp_path: Path, simulator: Any, disk: Disk
+) -> None:
+    messages = old_messages(40)
+    account = account_now(disk.path, simulator, messages.slice(0, 30))
+    assert usms(account, "run", "--all").code == 0
+    rates = usms(account, "rates")
+    account.announce(messages)
+    disk.remount("ro")
+    assert "Read-only file system" in sentence(usms(account, "run", "--all"))
+    assert usms(account, "rates") == rates
+    disk.remount("rw")
+    account.service.add(messages.slice(30))
+    assert usms(account, "run", "--all").code == 0
+    assert account.pipeline.conservation(account.window.days()) == []
+    assert account.sql("SELECT count(*) FROM receipts") == [(40,)]
+
+
+@pytest.mark.long
+def test_a_data_directory_that_goes_away_in_a_run_is_told_and_nothing_is_published(
+    tmp_path: Path, simulator: Any
+) -> None:
+    messages = old_messages(60)
+    account = account_now(tmp_path / "account", simulator, messages, batch_size=5)
+    account.given["warehouse"] = str(tmp_path / "elsewhere.duckdb")
+    account.announce(messages.slice(0, 50))
+    account.run()
+    published = (tmp_path / "elsewhere.duckdb").read_bytes()
+    account.announce(messages)
+    account.service.faults = Faults.parse("latency_seconds=0.5")
+    data, aside = tmp_path / "account/data", tmp_path / "aside"
+    asked = account.service.counters.requests
+    with started(account, "run", "--all", max_concurrency="1") as run:
+        wait_until(lambda: account.service.counters.requests > asked)
+        data.rename(aside)
+        told = sentence(ended(run))
+    assert "is gone from the data directory" in told
+    assert str(data) in told
+    assert (tmp_path / "elsewhere.duckdb").read_bytes() == published
+    shutil.rmtree(data)
+    aside.rename(data)
+    account.service.faults = Faults.none()
+    assert usms(account, "run", "--all").code == 0
+    assert outcome(account) == undisturbed(tmp_path / "whole", simulator, messages)
