@@ -1,4 +1,4 @@
-"""A data directory that can't be written, or goes away: a sentence, nothing lost, and on it goes."""
+"""A data directory that can't be written, or goes away: a sentence, and nothing is lost."""
 
 from __future__ import annotations
 

@@ -45,12 +45,16 @@ _STORED_ONE: Final = (
 
 @dataclass(frozen=True)
 class SessionsPartition:
-    """What one partition holds now: source rows, recipients announced, rows new in this run."""
+    """What one partition holds now: source rows, recipients announced, rows new in this run.
+
+    ``gone_rows`` were read before and are not in the source any more.
+    """
 
     rows: int
     recipients: int
     new_rows: int
     is_changed: bool
+    gone_rows: int = 0
 
 
 @dataclass
@@ -60,6 +64,7 @@ class SessionsReport:
     partitions: dict[date, SessionsPartition] = field(default_factory=dict)
     rows_read: int = 0
     rows_without_session: int = 0
+    rows_gone: int = 0
     torn_sessions: list[str] = field(default_factory=list)
     locked: list[date] = field(default_factory=list)
     seconds: float = 0.0
@@ -72,6 +77,13 @@ class SessionsReport:
             found.append(
                 f"{self.rows_without_session:,} source rows have no usable session number: they "
                 "count as invalid. Check USMS_SESSION_COLUMN."
+            )
+        if self.rows_gone:
+            found.append(
+                f"{self.rows_gone:,} rows that were read before are no longer in the source. They "
+                "are kept and counted, as is right where old rows are archived. Not so where a "
+                "row's time of sending, session number or phone was changed (it counts twice now), "
+                "or where USMS_SOURCE_URL or USMS_SOURCE_TABLE names another table."
             )
         if self.torn_sessions:
             found.append(
@@ -105,9 +117,11 @@ def load(
             with store.lock(f"sent_date={day}") as held:
                 if held:
                     _leave_out(con, forget.read(store))
-                    report.partitions[day] = _merge(con, store, settings, day, book.fingerprint)
+                    merged = _merge(con, store, settings, window, day, book.fingerprint)
+                    report.partitions[day] = merged
                 else:
                     report.locked.append(day)
+        report.rows_gone = _gone(store, window, report)
         report.rows_without_session = scratch.value(
             con, "SELECT count(*) FROM placed WHERE session_no IS NULL"
         )
@@ -225,7 +239,12 @@ def _register_sessions(con: duckdb.DuckDBPyConnection, store: Store, day: date, 
 
 
 def _merge(
-    con: duckdb.DuckDBPyConnection, store: Store, settings: Settings, day: date, fingerprint: str
+    con: duckdb.DuckDBPyConnection,
+    store: Store,
+    settings: Settings,
+    window: Window,
+    day: date,
+    fingerprint: str,
 ) -> SessionsPartition:
     """Merge the rows placed in one day with its file, and write that when something changed."""
     name, layout = file_name(SESSIONS, day), schema.sessions_schema(settings.dimensions)
@@ -257,7 +276,36 @@ def _merge(
         ordered = f"SELECT {', '.join(columns)} FROM merged ORDER BY sent_at, session_no, recipient"
         store.write(name, scratch.stream(con, ordered, layout), _metadata(settings, fingerprint))
     con.unregister("stored_file")
-    return SessionsPartition(rows, recipients, max(rows - had, 0), is_changed)
+    gone = _unread(con, settings, window, day)
+    return SessionsPartition(rows, recipients, max(rows - had, 0), is_changed, gone)
+
+
+def _unread(con: duckdb.DuckDBPyConnection, settings: Settings, window: Window, day: date) -> int:
+    """Count the rows of ``merged`` that the source should have given for the window, and did not.
+
+    Every row read is one of them, at its time; those outside the window are not always read.
+    """
+    span = [
+        dataset.day_start(edge, settings.zone)
+        for edge in (window.first, window.last + timedelta(days=1))
+    ]
+    counted = con.execute(
+        "SELECT (SELECT count(*) FROM merged WHERE sent_at >= $start AND sent_at < $end) - "
+        "(SELECT count(*) FROM placed WHERE sent_date = $day AND sent_at >= $start "
+        "AND sent_at < $end)",
+        {"start": span[0], "end": span[1], "day": day},
+    ).fetchall()
+    return int(counted[0][0])
+
+
+def _gone(store: Store, window: Window, report: SessionsReport) -> int:
+    """Count the rows read before and not now; of a day without any, all that are stored."""
+    gone = sum(part.gone_rows for part in report.partitions.values())
+    read = {*report.partitions, *report.locked}
+    for day in dataset.days(store, SESSIONS):
+        if day in window and day not in read:
+            gone += store.dataset([file_name(SESSIONS, day)], pa.schema([])).count_rows()
+    return gone
 
 
 def _metadata(settings: Settings, fingerprint: str) -> dict[str, str]:
