@@ -11,6 +11,7 @@ import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from itertools import takewhile
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -262,20 +263,36 @@ class Store:
 
 
 def make_folder(folder: Path, private: bool) -> None:
-    """Make a folder and its parents; a private one is readable by its owner alone."""
-    if private:
-        # the folder of the partition, and of the zone that it stands in
-        folder.parent.mkdir(parents=True, exist_ok=True, mode=_PRIVATE_DIR)
-    folder.mkdir(parents=True, exist_ok=True, mode=_PRIVATE_DIR if private else 0o777)
+    """Make a folder and its parents, durably.
+
+    A private one, and the zone that it stands in, are readable by their owner alone.
+    """
+    missing = takewhile(lambda one: not one.is_dir(), (folder, *folder.parents))
+    for one in reversed(list(missing)):
+        is_private = private and one in (folder, folder.parent)
+        one.mkdir(exist_ok=True, mode=_PRIVATE_DIR if is_private else 0o777)
+        _sync_folder(one.parent)
 
 
-def publish_file(temporary: Path, final: Path) -> None:
-    """Give a finished file its name, durably: the one place where anything begins to count."""
+def publish_file(temporary: Path, final: Path, *, replaces: bool = True) -> None:
+    """Give a finished file its name, durably: the one place where anything begins to count.
+
+    Without ``replaces``, raises ``FileExistsError`` where the name is taken, and ``temporary``
+    stays in any case.
+    """
     with temporary.open("rb") as file:
         os.fsync(file.fileno())
-    temporary.replace(final)
-    folder = os.open(final.parent, os.O_RDONLY)
+    if replaces:
+        temporary.replace(final)
+    else:
+        os.link(temporary, final)
+    _sync_folder(final.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable: a file that is on disk without its name is lost."""
+    descriptor = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(folder)
+        os.fsync(descriptor)
     finally:
-        os.close(folder)
+        os.close(descriptor)

@@ -26,7 +26,7 @@ import pyarrow as pa
 from usms_pipeline import schema
 from usms_pipeline.errors import NewerDataset, StorageError
 from usms_pipeline.settings import Settings
-from usms_pipeline.storage import Store, publish_file
+from usms_pipeline.storage import Store, make_folder, publish_file
 from usms_pipeline.warehouse import ddl
 
 MEMORY_LIMIT: Final = "1GB"
@@ -127,7 +127,7 @@ def reconcile(
     with store.lock("warehouse") as is_ours, _told(path):
         if not is_ours:
             return WarehouseReport(path, is_locked=True)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent, private=False)
         _remove([_log(path)])
         if store.is_local:  # else the lock is not ours alone: another may be building just now
             _remove(path.parent.glob(f".{glob.escape(path.name)}.{'[0-9a-f]' * 32}*"))
