@@ -9,6 +9,7 @@ import hashlib
 import os
 import secrets
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Final, Literal
 
@@ -19,6 +20,7 @@ import pyarrow.compute as pc
 from usms_pipeline.errors import StorageError
 from usms_pipeline.numbering import Line, Number, NumberingPlan
 from usms_pipeline.settings import Settings
+from usms_pipeline.storage import make_folder, publish_file
 
 DESCRIPTION: Final = pa.struct(
     [
@@ -145,6 +147,7 @@ def load_key(settings: Settings, data_dir: str | Path | None = None) -> bytes:
         if not path.exists():
             _make_key(path)
         text = path.read_text("ascii", "replace").strip()
+        _sweep(path)
     except OSError as error:
         raise StorageError(
             f"Can't read or make the phone key {str(path)!r}: {error.strerror}. Check that the "
@@ -168,20 +171,21 @@ def _key_of(text: str, path: Path) -> bytes:
 
 def _make_key(path: Path) -> None:
     """Give the key file its name only when it is whole; the first of several makers wins."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(prefix=f".{KEY_FILE}.", dir=path.parent)
+    make_folder(path.parent, private=False)
+    descriptor, name = tempfile.mkstemp(prefix=f".{KEY_FILE}.", dir=path.parent)
+    temporary = Path(name)
     try:
         with os.fdopen(descriptor, "w") as file:
             file.write(secrets.token_hex(_KEY_BYTES) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        os.link(temporary, path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-    except FileExistsError:
-        pass
+        # gone already: a faster maker's key is there, and this one was swept away
+        with suppress(FileExistsError, FileNotFoundError):
+            publish_file(temporary, path, replaces=False)
     finally:
-        Path(temporary).unlink()
+        temporary.unlink(missing_ok=True)
+
+
+def _sweep(path: Path) -> None:
+    """Delete what killed makers of the key left: it can be a second name of the key itself."""
+    with suppress(OSError):  # who may only read the key may still read it
+        for left in path.parent.glob(f".{KEY_FILE}.*"):
+            left.unlink(missing_ok=True)
