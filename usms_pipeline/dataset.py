@@ -88,6 +88,12 @@ def days(store: Store, zone: str) -> list[date]:
     return sorted({partition_of(name) for name in store.names(zone) if _is_placed(name)})
 
 
+def sweep(store: Store, day: date) -> None:
+    """Delete what killed processes left in a partition; the caller holds it."""
+    for zone in (SESSIONS, RESPONSES, REGISTERS, RECEIPTS, QUARANTINE):
+        store.sweep(f"{zone}/sent_date={day}")
+
+
 def _is_placed(name: str) -> bool:
     """Tell whether a file stands in a partition, and nowhere else in its zone."""
     try:

@@ -20,7 +20,6 @@ import pyarrow as pa
 
 from usms_pipeline import dataset, forget, quarantine, schema, scratch, wire
 from usms_pipeline.dataset import (
-    QUARANTINE,
     RECEIPTS,
     REGISTERS,
     RESPONSES,
@@ -305,8 +304,7 @@ def _tidy(store: Store, day: date, current: str | None) -> None:
     for name in store.names(f"{REGISTERS}/sent_date={day}"):
         if not name.endswith(f"/{current}"):
             store.delete(name)
-    for zone in (SESSIONS, RESPONSES, REGISTERS, RECEIPTS, QUARANTINE):
-        store.sweep(f"{zone}/sent_date={day}")
+    dataset.sweep(store, day)
 
 
 def _counts(commit: Commit, is_changed: bool) -> PartitionCounts:

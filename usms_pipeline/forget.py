@@ -69,6 +69,7 @@ def bury(store: Store, forgotten: Forgotten) -> None:
             raise Busy("Another `usms forget` is at work. Run this one again when it has ended.")
         whole = read(store) | forgotten
         lists = {"recipients": sorted(whole.recipients), "sessions": sorted(whole.sessions)}
+        store.sweep("", TOMBSTONES)
         with store.replacing(TOMBSTONES) as path:
             path.write_text(json.dumps(lists))
 
@@ -116,8 +117,7 @@ def erase(
     holds the partition.
     """
     has_changed = False
-    for zone in (SESSIONS, REGISTERS, RESPONSES, RECEIPTS, QUARANTINE):
-        store.sweep(f"{zone}/sent_date={day}")
+    dataset.sweep(store, day)
     digits = [d for phone in phones if len(d := re.sub(r"\D", "", phone)[-8:]) >= _FEWEST_DIGITS]
     keep = {SESSIONS: "recipient", REGISTERS: "number"}
     for zone, column in keep.items():

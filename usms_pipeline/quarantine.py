@@ -93,6 +93,7 @@ def mark(store: Store, ids: Iterable[str], state: str, fingerprint: str) -> int:
             continue
         with store.lock(f"sent_date={day}") as held:
             if held:
+                dataset.sweep(store, day)
                 changed += _mark_in(store, day, wanted, state, fingerprint)
             else:
                 busy.append(day)

@@ -27,6 +27,7 @@ def purge(store: Store, settings: Settings, fingerprint: str, now: datetime) -> 
                 _mark_purged(store, day, commit, fingerprint)
                 for name in [*names, *store.names(f"{QUARANTINE}/sent_date={day}")]:
                     store.delete(name)
+                dataset.sweep(store, day)
                 purged.append(day)
     return purged
 

@@ -203,11 +203,14 @@ class Store:
             if self.exists(name):
                 self.fs.delete_file(self.path(name))
 
-    def sweep(self, folder: str) -> None:
-        """Delete the temporary files that killed processes left; for who alone writes there."""
+    def sweep(self, folder: str, of: str = "*.parquet") -> None:
+        """Delete the temporary files that killed processes left; for who alone writes there.
+
+        ``of`` are the files that they were to become.
+        """
         if self.is_local and (place := Path(self.path(folder))).is_dir():
             with self._told(folder, "delete in"):
-                for left in place.glob(".*.parquet.*"):
+                for left in place.glob(f".{of}.*"):
                     left.unlink(missing_ok=True)
 
     @contextmanager
