@@ -6,7 +6,7 @@ import signal
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
 
@@ -14,6 +14,9 @@ from tests.mounts import disk
 from tests.published import published
 from tests.services import mariadb, mariadb_server, postgresql, postgresql_server
 from usms_pipeline.simulator import Population, Simulator, serve
+
+if TYPE_CHECKING:
+    from tests.plug.world import World
 
 # Started in the background, a shell has Ctrl-C ignored, and so would every process of a test.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -50,3 +53,12 @@ def simulator() -> Iterator[MakeRehearsal]:
             return Rehearsal(running.enter_context(serve(service)), service, messages)
 
         yield make
+
+
+@pytest.fixture(scope="module")
+def plug(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """Give commands to pull the plug on."""
+    from tests.plug.world import world  # only now: its messages are of three hours ago
+
+    with world(tmp_path_factory.mktemp("plug")) as made:
+        yield made

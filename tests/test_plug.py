@@ -1,0 +1,92 @@
+"""Whatever is killed, whenever: at-least-once collection, exactly-once rows, no session lost.
+
+Real processes of the real command line, killed by SIGKILL after every step that changed something
+on disk, and at random moments. Then the command is run again, and all must be as if undisturbed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from random import Random
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.plug.world import World
+
+SCENARIOS = (
+    "first_run",
+    "first_run_without_a_key",
+    "later_run",
+    "run_that_purges",
+    "rebuild",
+    "replay",
+    "dismiss",
+    "forget",
+)
+RANDOM_KILLS = 3
+"""At random moments, in each scenario."""
+
+
+def test_the_later_run_has_all_that_can_happen_to_a_message(plug: World) -> None:
+    seen = plug.undisturbed("later_run").seen
+    conflicts = [row for row in seen.rows if ["failed"] in row or ["delivered"] in row]
+    assert conflicts, "an outcome that was taken back"
+    kinds = {(kind, session) for kind, session, _ in seen.quarantine}
+    assert kinds == {
+        ("refused_id", "young-0"), ("refused_id", "middle-0"), ("bad_item", "middle-1"),
+    }  # fmt: skip
+    assert "middle-0" in plug.scenario("later_run").service.asked, "a late row"
+    steps = plug.undisturbed("later_run").steps
+    is_copied = any(
+        step["what"] == "open" and "/.usms.duckdb." in step["paths"][0] for step in steps
+    )
+    assert is_copied, "the warehouse is mended in a copy"
+
+
+def test_killed_after_a_few_steps_and_run_again_all_is_as_if_undisturbed(plug: World) -> None:
+    moments = plug.undisturbed("later_run").moments("tree")
+    amiss = [plug.killed("later_run", at=at) for at in moments[2 :: len(moments) // 9]]
+    assert len(amiss) >= 9
+    assert [one for found in amiss for one in found] == []
+
+
+@pytest.mark.long
+def test_killed_after_any_step_and_run_again_all_is_as_if_undisturbed(
+    plug: World, record_property: Callable[[str, object], None]
+) -> None:
+    amiss: list[str] = []
+    before, points = plug.kills, 0
+    for name in SCENARIOS:
+        undisturbed = plug.undisturbed(name)
+        points += len(undisturbed.steps)
+        for at in undisturbed.moments("tree"):
+            amiss += plug.killed(name, at=at)
+        draw = Random(name)
+        for _ in range(RANDOM_KILLS):
+            amiss += plug.killed(name, after_seconds=draw.uniform(0.01, undisturbed.seconds))
+    figures = {
+        "steps found": points,
+        "kills survived": plug.kills - before,
+        "processes": plug.commands.processes,
+        "CPU seconds of processes": round(plug.commands.cpu_seconds),
+    }
+    for what, count in figures.items():
+        record_property(what, count)
+    print("\n" + ", ".join(f"{count} {what}" for what, count in figures.items()))
+    assert amiss == []
+    assert plug.kills - before >= 200
+
+
+def test_a_file_written_under_its_own_name_is_found_out(plug: World) -> None:
+    """The proof can fail: with an ordinary write in place of the rename, a kill does harm."""
+    steps = plug.steps("first_run", flaws=["plain_write"])
+    written = [
+        n
+        for n, step in enumerate(steps, 1)
+        if (step["when"], step["what"]) == ("after", "open")
+        and step["paths"][0].endswith("/receipts.parquet")
+    ]
+    assert written
+    assert plug.killed("first_run", at=written[-1], flaws=["plain_write"]) != []

@@ -1,0 +1,68 @@
+"""SIGTERM and Ctrl-C in every phase: one sentence, the exit code, what landed is kept."""
+
+from __future__ import annotations
+
+import signal
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.plug.world import World
+
+CODES = {signal.SIGTERM: 143, signal.SIGINT: 130}
+PHASES = {
+    "reading the source": ("/sessions/",),
+    "asking": ("/responses/",),
+    "folding": ("/registers/", "/receipts/", "/quarantine/"),
+    "publishing": ("/.usms.duckdb.",),
+}
+MOMENTS = 3
+"""In each phase."""
+
+
+def steps_of(steps: list[dict[str, Any]], phase: str) -> list[int]:
+    """Give the steps of a phase, by the files it works on."""
+    return [
+        n
+        for n, step in enumerate(steps, 1)
+        if any(place in path for place in PHASES[phase] for path in step["paths"])
+    ]
+
+
+def check(plug: World, number: int, **how: Any) -> list[str]:
+    """Stop a run, run it again; gives what is amiss."""
+    ended, amiss = plug.stopped("later_run", number, **how)
+    is_told = ended.stderr.startswith("✗ Stopped. What had landed is kept")
+    if ended.code != CODES[signal.Signals(number)] or not is_told or ended.stderr.count("\n") != 1:
+        amiss.append(f"{how}: exit code {ended.code}, said {ended.stderr!r}")
+    return amiss
+
+
+def test_stopped_while_it_asks_it_says_so_in_a_sentence_and_goes_on_from_there(plug: World) -> None:
+    steps = steps_of(plug.undisturbed("later_run").steps, "asking")
+    for number in CODES:
+        assert check(plug, number, at=steps[len(steps) // 2]) == []
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("number", CODES)
+@pytest.mark.parametrize("phase", PHASES)
+def test_stopped_in_any_phase_it_says_so_in_a_sentence_and_goes_on_from_there(
+    plug: World, phase: str, number: int
+) -> None:
+    steps = steps_of(plug.undisturbed("later_run").steps, phase)
+    for at in Random(phase).sample(steps, MOMENTS):
+        assert check(plug, number, at=at) == []
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("number", CODES)
+def test_stopped_at_any_moment_it_says_so_in_a_sentence_and_goes_on_from_there(
+    plug: World, number: int
+) -> None:
+    seconds = plug.undisturbed("later_run").seconds
+    draw = Random(number)
+    for _ in range(8):
+        assert check(plug, number, after_seconds=draw.uniform(0.05, 0.5 * seconds)) == []
