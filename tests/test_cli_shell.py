@@ -150,6 +150,27 @@ def test_sigterm_ends_a_command_with_143_and_a_sentence(tmp_path: Path) -> None:
         assert told.startswith("✗ Stopped.")
 
 
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize("instead", [RuntimeError("Query interrupted"), UsmsError("It broke.")])
+def test_an_interruption_that_a_library_tells_as_an_error_of_its_own_is_one(
+    number: int, code: int, instead: Exception
+) -> None:
+    """DuckDB swallows the KeyboardInterrupt, and raises RuntimeError or one of its errors."""
+
+    def command() -> None:
+        try:
+            signal.raise_signal(number)
+        except KeyboardInterrupt:
+            raise instead from None
+
+    single = typer.Typer(pretty_exceptions_enable=False)
+    single.command()(shell.told(command))
+    result = CliRunner().invoke(single, [])
+    assert (result.exit_code, result.stderr.count("\n")) == (code, 1)
+    assert result.stderr.startswith("✗ Stopped.")
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
 def test_help_and_version_need_no_settings(tmp_path: Path) -> None:
     for argument in ("--help", "--version"):
         ran = subprocess.run(

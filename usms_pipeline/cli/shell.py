@@ -65,7 +65,7 @@ def told(command: Callable[P, int | None]) -> Callable[P, None]:
 
     @wraps(command)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> None:
-        with _terminable() as received:
+        with _stoppable() as received:
             code = _outcome(lambda: command(*args, **kwargs), received)
         raise typer.Exit(code)
 
@@ -76,14 +76,15 @@ def _outcome(command: Callable[[], int | None], received: list[int]) -> int:
     try:
         return command() or OK
     except UsmsError as error:
-        _say_error(str(error))
-        return error.exit_code
+        return _stopped(received) if received else _say_failure(error)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _BROKEN_PIPE
     except (typer.Exit, typer.Abort, typer.BadParameter):
         raise
     except Exception as error:
+        if received:  # a library's own way to say that it was interrupted
+            return _stopped(received)
         _say_error(
             f"Unexpected {type(error).__name__}. What had landed is kept. Please report it with "
             "what `usms --debug …` prints."
@@ -92,8 +93,17 @@ def _outcome(command: Callable[[], int | None], received: list[int]) -> int:
     except BaseException as error:
         if not _is_interrupt(error):
             raise
-        _say_error("Stopped. What had landed is kept; the same command goes on from there.")
-        return _TERMINATED if received else _INTERRUPTED
+        return _stopped(received)
+
+
+def _say_failure(error: UsmsError) -> int:
+    _say_error(str(error))
+    return error.exit_code
+
+
+def _stopped(received: list[int]) -> int:
+    _say_error("Stopped. What had landed is kept; the same command goes on from there.")
+    return _TERMINATED if signal.SIGTERM in received else _INTERRUPTED
 
 
 def _is_interrupt(error: BaseException) -> bool:
@@ -102,23 +112,29 @@ def _is_interrupt(error: BaseException) -> bool:
 
 
 @contextmanager
-def _terminable() -> Iterator[list[int]]:
-    """Make SIGTERM stop a command as Ctrl-C does; yields the list of signals received."""
+def _stoppable() -> Iterator[list[int]]:
+    """Make SIGTERM stop a command as Ctrl-C does; yields the list of both as they are received.
+
+    Some libraries turn the KeyboardInterrupt into an error of their own: the list still tells.
+    """
     received: list[int] = []
 
     def stop(number: int, _: FrameType | None) -> None:
         received.append(number)
         raise KeyboardInterrupt
 
+    before: dict[int, Any] = {}
     try:
-        before = signal.signal(signal.SIGTERM, stop)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            if number == signal.SIGTERM or signal.getsignal(number) is not signal.SIG_IGN:
+                before[number] = signal.signal(number, stop)
     except ValueError:  # not in the main thread: whoever runs us minds the signals
-        yield received
-        return
+        pass
     try:
         yield received
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for one, handler in before.items():
+            signal.signal(one, handler)
 
 
 def fell_short(sentence: str) -> int:
