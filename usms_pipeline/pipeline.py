@@ -25,7 +25,7 @@ from usms_pipeline import (
     source,
     warehouse,
 )
-from usms_pipeline.collect import Answer, Batch, CollectStats, collect, utc_now
+from usms_pipeline.collect import Answer, Batch, CollectStats, Patience, collect, utc_now
 from usms_pipeline.dataset import SESSIONS, Window
 from usms_pipeline.errors import (
     Busy,
@@ -133,7 +133,7 @@ class Plan:
 
 
 class Pipeline:
-    """One account's pipeline: its settings, its data directory, a clock and a transport."""
+    """One account's pipeline: its settings, its data directory, a clock, a transport, patience."""
 
     def __init__(
         self,
@@ -141,12 +141,14 @@ class Pipeline:
         *,
         clock: Callable[[], datetime] = utc_now,
         transport: Any = None,
+        patience: Patience | None = None,
         on_progress: OnProgress | None = None,
     ) -> None:
         self.settings = settings
         self.store = Store(settings.data_dir)
         self.clock = clock
         self.transport = transport
+        self.patience = patience
         self._tell = on_progress or (lambda progress: None)
 
     @cached_property
@@ -251,6 +253,7 @@ class Pipeline:
                 transport=self.transport,
                 start_pace=self._settled_pace(),
                 on_progress=tell,
+                patience=self.patience,
             )
         self._keep_pace(stats.pace)
         return ResponsesReport(stats, seconds=time.monotonic() - begun)
