@@ -27,13 +27,13 @@ class SourceRow:
 
 @dataclass(frozen=True)
 class Told:
-    """One receipt in one answer. ``number`` is the hash of the phone the service named."""
+    """One receipt in one answer. ``number`` is the hash of the phone named, '' where none is."""
 
     session_no: str
     number: str
     asked_at: datetime
     status: str
-    word: str
+    word: str | None
     received_at: datetime | None = None
 
 
@@ -67,22 +67,25 @@ class World:
     def _session(self, session: str, cutoff: timedelta) -> list[dict[str, Any]]:
         slots = self._slots(session)
         told = [t for t in self.told if t.session_no == session]
-        numbers = sorted({t.number for t in told})
-        taken = _match(slots, numbers)
+        numbers = sorted({t.number for t in told if t.number})
+        phoneless = [t for t in told if not t.number and t.status in FINALS]
+        taken = _match(slots, numbers, is_one_dealt=bool(phoneless) and len(slots) > 1)
         rows = []
         unheard = 0
         for slot, (recipient, sent_at) in enumerate(slots):
             number = taken.get(slot)
             name = number if recipient in (None, "twin") else recipient
-            if name is None:
+            if not name:
                 unheard += 1
                 name = f"unheard-{unheard}"
-            rows.append(self._judge(session, name, number, sent_at, True, cutoff))
-        rows += [
-            self._judge(session, number, number, slots[0][1], False, cutoff)
-            for number in numbers
-            if number not in taken.values()
-        ]
+            heard = [t for t in told if number and t.number == number]
+            if number == "" or len(slots) == 1:
+                heard += phoneless
+            rows.append(self._judge(session, name, heard, sent_at, True, cutoff))
+        for number in numbers:
+            if number not in taken.values():
+                heard = [t for t in told if t.number == number]
+                rows.append(self._judge(session, number, heard, slots[0][1], False, cutoff))
         return rows
 
     def _slots(self, session: str) -> list[tuple[str | None, datetime]]:
@@ -98,21 +101,17 @@ class World:
         self,
         session: str,
         recipient: str,
-        number: str | None,
+        heard: list[Told],
         sent_at: datetime,
         is_announced: bool,
         cutoff: timedelta,
     ) -> dict[str, Any]:
-        asked = [a for a in self.asked if a.session_no == session]
-        told = [t for t in self.told if t.session_no == session and t.number == number]
-        last = max((a.asked_at for a in asked), default=None)
+        asked = [a.asked_at for a in self.asked if a.session_no == session]
+        last = max(asked, default=None)
         closed = last is not None and last >= sent_at + cutoff
-        finals = sorted((t for t in told if t.status in FINALS), key=_first)
+        finals = sorted((t for t in heard if t.status in FINALS), key=_first)
         row = _row(session, recipient, sent_at, is_announced, "pending")
-        row |= {
-            "first_asked_at": min((a.asked_at for a in asked), default=None),
-            "last_asked_at": last,
-        }
+        row |= {"first_asked_at": min(asked, default=None), "last_asked_at": last}
         if finals:
             first = finals[0]
             return row | {
@@ -123,34 +122,58 @@ class World:
                 "final_at": first.asked_at,
                 "conflicts": sorted({t.status for t in finals} - {first.status}),
             }
-        latest = max(told, key=_latest, default=None)
-        refused = [a for a in asked if a.is_refused and a.asked_at == last]
-        if refused and (latest is None or refused[0].asked_at > latest.asked_at):
-            return row | {"status": "invalid", "is_closed": True}
-        status = latest.status if latest else "pending"
-        if closed and status == "pending":
-            status = "unknown"
+        latest = max((t for t in heard if t.status not in FINALS), key=_latest, default=None)
+        of_all = self._of_the_session(session)
+        is_refused = of_all is not None and of_all.status == "invalid"
+        if latest is None or (is_refused and of_all.asked_at > latest.asked_at):
+            latest = of_all
+        if latest is None:
+            return row
+        is_closed = closed or latest.status == "invalid"
+        is_silent = is_closed and latest.status == "pending"
         return row | {
-            "status": status,
-            "is_closed": closed,
-            "provider_status": latest.word if latest else None,
-            "received_at": latest.received_at if latest else None,
+            "status": "unknown" if is_silent else latest.status,
+            "is_closed": is_closed,
+            "provider_status": latest.word,
+            "received_at": latest.received_at,
         }
 
+    def _of_the_session(self, session: str) -> Told | None:
+        """Give the latest that is known of a session as a whole, where it is no outcome.
 
-def _match(slots: list[tuple[str | None, datetime]], numbers: list[str]) -> dict[int, str]:
-    """Equal numbers; one row with one number; the rest of the phoneless rows by order."""
+        That it was asked, or refused, or what a receipt without a phone says of it.
+        """
+        said = [
+            t
+            for t in self.told
+            if t.session_no == session and not t.number and t.status not in FINALS
+        ]
+        spoken = {t.asked_at for t in said}
+        for asked in (a for a in self.asked if a.session_no == session):
+            if asked.is_refused or asked.asked_at not in spoken:
+                status = "invalid" if asked.is_refused else "pending"
+                said.append(Told(session, "", asked.asked_at, status, None))
+        return max(said, key=_latest, default=None)
+
+
+def _match(
+    slots: list[tuple[str | None, datetime]], numbers: list[str], is_one_dealt: bool
+) -> dict[int, str]:
+    """Equal numbers; one row with one number; the rest of the phoneless rows by order.
+
+    ``is_one_dealt``: a receipt without a phone is dealt too, after the numbers, as ``''``.
+    """
     taken = {n: recipient for n, (recipient, _) in enumerate(slots) if recipient in numbers}
     if len(slots) == 1 and len(numbers) == 1:
         return {0: numbers[0]}
     left = [number for number in numbers if number not in taken.values()]
     free = [n for n, (recipient, _) in enumerate(slots) if recipient is None]
-    return taken | dict(zip(free, left, strict=False))
+    return taken | dict(zip(free, left + [""] * is_one_dealt, strict=False))
 
 
 def _first(told: Told) -> tuple[Any, ...]:
     received = told.received_at.replace(tzinfo=None) if told.received_at else LATEST
-    return (told.asked_at, received, ORDER.index(told.status), told.word)
+    return (told.asked_at, received, ORDER.index(told.status), told.word or "")
 
 
 def _latest(told: Told) -> tuple[Any, ...]:

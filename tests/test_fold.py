@@ -258,6 +258,24 @@ def test_a_receipt_without_a_phone_speaks_for_the_only_recipient(place: Place) -
     assert place.fold().buckets["delivered"] == 1
 
 
+@pytest.mark.parametrize("received_at", [None, NOON])
+@pytest.mark.parametrize(("word", "status"), [("unknow", "unknown"), ("HUH", "unrecognized")])
+def test_a_word_without_a_phone_that_is_no_outcome_is_shown(
+    place: Place, received_at: datetime | None, word: str, status: str
+) -> None:
+    """The same answer says that the session was asked; that must not hide what it says of it."""
+    one_session(place)
+    shown = {**receipt("", word, received_at), "Phone": None}
+    place.land([answer(NOON, [item("s1", shown)], ["s1"])])
+    place.fold()
+    [row] = place.receipts()
+    assert (row["status"], row["provider_status"]) == (status, word)
+    place.land([answer(NOON + timedelta(hours=1), [], ["s1"])])
+    place.fold()
+    [row] = place.receipts()
+    assert (row["status"], row["provider_status"]) == ("pending", None), "the latest answer counts"
+
+
 def test_the_first_outcome_stays_and_a_later_one_is_a_conflict(place: Place) -> None:
     one_session(place)
     place.land([answer(NOON, [item("s1", receipt(PHONES[0], "delivered"))], ["s1"])])

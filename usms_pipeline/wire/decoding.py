@@ -9,6 +9,7 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from usms_pipeline.phones import PhoneBook
 from usms_pipeline.schema import QUARANTINE, REGISTERS, RESPONSES
@@ -98,11 +99,36 @@ def _observed(
     sessions = pa.array([session for answer in answers for session in answer.ids], pa.string())
     submit_status = _submit_status(parts.items, responses, sessions)
     when = _at(asked_at, responses)
-    tables = [session_rows(sessions, when, submit_status, "pending")]
-    if parts.receipts.num_rows:
-        when = _at(asked_at, parts.receipts["response"])
-        tables.append(receipt_rows(parts.receipts, when, book, zone))
-    return tables
+    asked = session_rows(sessions, when, submit_status, "pending")
+    if not parts.receipts.num_rows:
+        return [asked]
+    when = _at(asked_at, parts.receipts["response"])
+    told = receipt_rows(parts.receipts, when, book, zone)
+    return [_unless_told(asked, responses, told, parts.receipts["response"]), told]
+
+
+def _unless_told(
+    asked: pa.Table, responses: pa.Array, told: pa.Table, told_in: pa.ChunkedArray
+) -> pa.Table:
+    """Blank that a session is pending where its answer has a receipt without phone that is open.
+
+    Both have number '', and of two that come in one answer the tie-break would choose by chance.
+    """
+    speaks = pc.and_(pc.equal(told["number"], ""), pc.is_valid(told["open"]))
+    if not pc.any(speaks).as_py():
+        return asked
+    spoken = {
+        *zip(
+            told_in.filter(speaks).to_pylist(),
+            told["session_no"].filter(speaks).to_pylist(),
+            strict=True,
+        )
+    }
+    pairs = zip(responses.to_pylist(), asked["session_no"].to_pylist(), strict=True)
+    silent = pa.array([pair not in spoken for pair in pairs])
+    place = asked.schema.get_field_index("open")
+    kept = pc.if_else(silent, asked["open"].combine_chunks(), pa.scalar(None, asked["open"].type))
+    return asked.set_column(place, asked.schema.field(place), kept)
 
 
 def _submit_status(items: pa.Table, responses: pa.Array, sessions: pa.Array) -> pa.Array:
