@@ -115,8 +115,8 @@ def fold(
 def conservation(store: Store, days: Iterable[date]) -> list[str]:
     """Check that every recipient announced is in exactly one bucket; gives what is amiss."""
     amiss = []
-    for day in days:
-        with scratch.database() as con:
+    with scratch.database() as con:
+        for day in days:
             if not store.exists(file_name(SESSIONS, day)):
                 continue
             if not store.exists(file_name(RECEIPTS, day)):
@@ -134,11 +134,11 @@ def conservation(store: Store, days: Iterable[date]) -> list[str]:
                 "SELECT count(*) FROM (SELECT 1 FROM receipts WHERE session_no IS NOT NULL "
                 "GROUP BY session_no, recipient HAVING count(*) > 1)",
             )
-        if expected != counted or stray or double:
-            amiss.append(
-                f"{day}: {expected:,} recipients announced, {counted:,} counted, {stray:,} in no "
-                f"bucket, {double:,} twice. Run `usms rebuild --from {day} --to {day}`."
-            )
+            if expected != counted or stray or double:
+                amiss.append(
+                    f"{day}: {expected:,} recipients announced, {counted:,} counted, {stray:,} in "
+                    f"no bucket, {double:,} twice. Run `usms rebuild --from {day} --to {day}`."
+                )
     return amiss
 
 
