@@ -5,8 +5,10 @@ A file appears whole or not at all. Nothing here knows what the files mean.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import stat
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -184,9 +186,9 @@ class Store:
         make_folder(final.parent, private)
         temporary = final.parent / f".{final.name}.{uuid.uuid4().hex}"
         try:
+            if private:  # from the first byte on, not only once it is whole
+                os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, _PRIVATE_FILE))
             yield temporary
-            if private:
-                temporary.chmod(_PRIVATE_FILE)
             publish_file(temporary, final)
         finally:
             temporary.unlink(missing_ok=True)
@@ -268,13 +270,28 @@ class Store:
 def make_folder(folder: Path, private: bool) -> None:
     """Make a folder and its parents, durably.
 
-    A private one, and the zone that it stands in, are readable by their owner alone.
+    A private one, and the zone it is in, are the owner's alone. Raises ``PermissionError`` where
+    somebody else made it beforehand.
     """
+    private_ones = (folder.parent, folder) if private else ()
     missing = takewhile(lambda one: not one.is_dir(), (folder, *folder.parents))
     for one in reversed(list(missing)):
-        is_private = private and one in (folder, folder.parent)
-        one.mkdir(exist_ok=True, mode=_PRIVATE_DIR if is_private else 0o777)
+        one.mkdir(exist_ok=True, mode=_PRIVATE_DIR if one in private_ones else 0o777)
         _sync_folder(one.parent)
+    for one in private_ones:
+        _keep_private(one)
+
+
+def _keep_private(place: Path) -> None:
+    """Close a folder that stood open; one of another account can't be closed, and is refused."""
+    if place.is_symlink() and place.lstat().st_uid != os.geteuid():
+        raise PermissionError(errno.EPERM, f"{place} is a link that another account made")
+    if stat.S_IMODE(place.stat().st_mode) & 0o077:
+        try:
+            place.chmod(_PRIVATE_DIR)
+        except PermissionError:
+            reason = f"{place} stands open and belongs to another account"
+            raise PermissionError(errno.EPERM, reason) from None
 
 
 def publish_file(temporary: Path, final: Path, *, replaces: bool = True) -> None:

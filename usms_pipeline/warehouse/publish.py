@@ -274,7 +274,8 @@ def _building(path: Path, memory_limit: str, is_copy: bool) -> Iterator[duckdb.D
             con.execute("USE usms; BEGIN")
             yield con
             con.execute("COMMIT; CHECKPOINT usms; USE memory; DETACH usms")
-        temporary.chmod(_READ_ONLY)
+        # read-only, and for those alone whom the umask lets read
+        temporary.chmod(temporary.stat().st_mode & _READ_ONLY)
         _remove([_log(path)])
         publish_file(temporary, path)
         _remove([_log(path)])  # a client that still holds the old file writes its log by name

@@ -1,0 +1,166 @@
+"""What holds whole numbers is its owner's alone, from the first byte on and whatever was there."""
+
+from __future__ import annotations
+
+import os
+import stat
+import tempfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from tests.account import Account
+from tests.cohorts import receipt
+from tests.cohorts import write as write_receipts
+from usms_pipeline import scratch
+from usms_pipeline.dataset import PRIVATE
+from usms_pipeline.errors import StorageError
+from usms_pipeline.pipeline import Pipeline
+from usms_pipeline.settings import Settings
+from usms_pipeline.simulator import Faults
+from usms_pipeline.storage import Store
+from usms_pipeline.warehouse import reconcile
+
+NOBODY = 65534
+ROWS = pa.table({"session_no": ["s"], "body": [b"13800138000"]})
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs the right to give files away")
+
+
+@pytest.fixture
+def umask_of_none() -> Iterator[None]:
+    before = os.umask(0)
+    yield
+    os.umask(before)
+
+
+def mode(path: Path | str) -> int:
+    return stat.S_IMODE(Path(path).stat().st_mode)
+
+
+def private(data: Path) -> list[Path]:
+    return [path for zone in PRIVATE for path in [data / zone, *(data / zone).rglob("*")]]
+
+
+def open_to_others(paths: list[Path]) -> list[str]:
+    return [f"{path} {mode(path):o}" for path in paths if mode(path) & 0o077]
+
+
+@pytest.mark.usefixtures("umask_of_none")
+def test_private_zones_and_the_key_are_the_owners_alone_whatever_the_umask(
+    tmp_path: Path, simulator: Any
+) -> None:
+    """Seen at every moment of a run: files under way, locks, spill and all."""
+    account = Account(tmp_path, simulator, 200, options={"faults": Faults(bad_items=0.5)})
+    data, seen, is_over = tmp_path / "data", set(), threading.Event()
+
+    def watch() -> None:
+        while not is_over.wait(0.001):
+            for path in [*private(data), data / "phone.key"]:
+                try:
+                    seen.add((path.name.startswith("."), mode(path) & 0o077))
+                except FileNotFoundError:
+                    continue
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        account.run()
+    finally:
+        is_over.set()
+        watcher.join()
+    assert {open_bits for _, open_bits in seen} == {0}
+    files = [path for path in private(data) if path.is_file()]
+    assert {path.relative_to(data).parts[0] for path in files} == set(PRIVATE)
+    assert open_to_others([*private(data), data / "phone.key"]) == []
+
+
+@pytest.mark.usefixtures("umask_of_none")
+def test_a_private_file_is_private_while_it_is_written(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    with store.replacing("responses/sent_date=2026-01-01/x.parquet", private=True) as temporary:
+        temporary.write_bytes(b"13800138000")
+        assert mode(temporary) == 0o600
+        assert mode(temporary.parent) == mode(temporary.parent.parent) == 0o700
+
+
+def test_a_private_zone_that_stood_open_is_closed(tmp_path: Path) -> None:
+    for folder in ("responses", "responses/sent_date=2026-01-01"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder).chmod(0o777)
+    Store(str(tmp_path)).write("responses/sent_date=2026-01-01/x.parquet", ROWS, private=True)
+    assert open_to_others(list((tmp_path / "responses").rglob("*"))) == []
+    assert mode(tmp_path / "responses") == 0o700
+
+
+def test_a_private_zone_may_be_a_link_of_ones_own(tmp_path: Path) -> None:
+    elsewhere = tmp_path / "large disk"
+    elsewhere.mkdir(mode=0o755)
+    (tmp_path / "responses").symlink_to(elsewhere)
+    Store(str(tmp_path)).write("responses/sent_date=2026-01-01/x.parquet", ROWS, private=True)
+    assert mode(elsewhere) == 0o700
+
+
+@as_root
+def test_a_private_zone_that_is_a_link_of_another_account_is_refused(tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (tmp_path / "responses").symlink_to(elsewhere)
+    os.lchown(tmp_path / "responses", NOBODY, NOBODY)
+    with pytest.raises(StorageError, match="a link that another account made"):
+        Store(str(tmp_path)).write("responses/sent_date=2026-01-01/x.parquet", ROWS, private=True)
+    assert list(elsewhere.rglob("*.parquet")) == []
+
+
+@as_root
+def test_a_private_zone_that_belongs_to_another_account_is_refused() -> None:
+    """Root may close any folder, so its rights are laid down for a moment."""
+    with tempfile.TemporaryDirectory() as place:
+        zone = Path(place, "responses")
+        zone.mkdir()
+        for folder in (zone, zone.parent):
+            folder.chmod(0o777)
+        os.seteuid(NOBODY)
+        try:
+            with pytest.raises(StorageError, match="belongs to another account"):
+                Store(place).write("responses/sent_date=2026-01-01/x.parquet", ROWS, private=True)
+        finally:
+            os.seteuid(0)
+        assert list(zone.rglob("*.parquet")) == []
+
+
+@pytest.mark.usefixtures("umask_of_none")
+def test_what_a_step_spills_is_in_a_folder_of_the_owners_alone() -> None:
+    with scratch.database() as con:
+        [(folder,)] = con.execute("SELECT current_setting('temp_directory')").fetchall()
+        assert mode(folder) == 0o700
+
+
+@pytest.mark.usefixtures("umask_of_none")
+def test_what_waits_for_its_upload_is_in_a_folder_of_the_owners_alone(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    store.is_local = False  # as on object storage, but for the upload
+    with store.replacing("x", private=True) as path:
+        path.write_bytes(b"13800138000")
+        assert mode(path.parent) == 0o700
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o027, 0o077])
+def test_the_umask_says_who_may_read_what_is_published(
+    umask: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = Settings(_env_file=None, data_dir=str(tmp_path))
+    before = os.umask(umask)
+    try:
+        write_receipts(Store(str(tmp_path)), [receipt()])
+        reconcile(Store(str(tmp_path)), settings)
+        reconcile(Store(str(tmp_path)), settings, is_anew=True)
+        Pipeline(settings)._keep_pace(1.0)
+    finally:
+        os.umask(before)
+    assert mode(settings.warehouse_path) == 0o444 & ~umask
+    assert mode(tmp_path / "pace.json") == 0o666 & ~umask
