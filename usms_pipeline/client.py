@@ -9,7 +9,7 @@ import asyncio
 import base64
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from importlib.metadata import version
@@ -21,6 +21,7 @@ import msgspec
 
 from usms_pipeline.classify import Verdict, classify
 from usms_pipeline.settings import Settings
+from usms_pipeline.wording import without_numbers
 
 PATH: Final = "/api/v1/usms/USMSSendReceipt"
 MAX_IDS: Final = 100
@@ -34,7 +35,6 @@ KEPT_BYTES: Final = 64_000
 
 _MESSAGE_CHARACTERS: Final = 200
 _UNRESERVED: Final = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~"
-_LIKE_A_PHONE: Final = re.compile(r"\+?\d[\d ()-]{5,}\d")
 _INT64: Final = range(-(2**63), 2**63)
 
 
@@ -51,7 +51,7 @@ class Reply:
     http_status: int | None
     ret_code: int | None
     message: str
-    body: bytes = b""
+    body: bytes = field(default=b"", repr=False)
     retry_after_seconds: float | None = None
     is_oversized: bool = False
 
@@ -100,9 +100,9 @@ class Client:
         key_id, secret = _credentials(settings)
         url = httpx.URL(settings.base_url)
         self._path = urlsplit(settings.base_url).path.rstrip("/") + PATH
-        self._secrets = tuple(text for text in (secret, key_id) if text)
         self._url = url.copy_with(raw_path=self._path.encode("ascii"))
         self._headers = _headers(key_id, secret, self._url)
+        self._secrets = _forms(secret, key_id, self._headers["Authorization"].split()[1])
         self._seconds = settings.timeout_seconds
         self._timeout = httpx.Timeout(settings.timeout_seconds).as_dict()
         self._transport, self._clock = transport, clock
@@ -159,7 +159,7 @@ class Client:
         # Whole words only: an id may be as short as a letter.
         anyone = "|".join(re.escape(one) for one in sorted(ids, key=len, reverse=True))
         message = re.sub(rf"(?<!\w)(?:{anyone})(?!\w)", "…", message)
-        message = _LIKE_A_PHONE.sub("…", message)
+        message = without_numbers(message)
         message = "".join(c if c.isprintable() else " " for c in message)
         return " ".join(message.split())[:_MESSAGE_CHARACTERS]
 
@@ -219,6 +219,12 @@ def _credentials(settings: Settings) -> tuple[str, str]:
         key_id.get_secret_value() if key_id else "",
         secret.get_secret_value() if secret else "",
     )
+
+
+def _forms(*secrets: str) -> tuple[str, ...]:
+    """Give the forms in which a server may repeat what it was sent, the longest first."""
+    forms = {form for text in secrets if text for form in (text, quote(text, safe=""))}
+    return tuple(sorted(forms, key=len, reverse=True))
 
 
 def _headers(key_id: str, secret: str, url: httpx.URL) -> httpx.Headers:

@@ -41,6 +41,7 @@ _NEEDED: Final[dict[Need, tuple[str, ...]]] = {
     "source": ("source_url", "source_table"),
     "api": ("access_key_id", "access_key_secret"),
 }
+_SECRETS: Final = ("access_key_id", "access_key_secret", "source_url", "phone_key")
 _MOST_POLLS: Final = 1000
 _NOT_SETTINGS: Final = ("USMS_DEBUG",)
 
@@ -258,6 +259,13 @@ def unknown_variables() -> list[tuple[str, str | None]]:
         for name in strange
         if name not in _NOT_SETTINGS
     ]
+
+
+def secrets() -> list[str]:
+    """Give the secrets in the environment and in .env, to be kept out of what is shown."""
+    found = {**dotenv_values(".env", interpolate=False), **os.environ}
+    values = [found.get(variable(name)) for name in _SECRETS]
+    return sorted({value.strip() for value in values if value} - {""}, key=len, reverse=True)
 
 
 def variable(name: str) -> str:

@@ -1,16 +1,55 @@
-"""How figures are written for people, the same in charts, report and terminal.
+"""How figures are written for people, and what of somebody else's text may be shown to them.
 
-Pure: numbers and times in, short English text out. No HTML here, no data access.
+The same in charts, report and terminal. Pure: no HTML here, no data access.
 """
 
 from __future__ import annotations
 
+import ipaddress
+import re
 from datetime import date, datetime
 from typing import Final
 from zoneinfo import ZoneInfo
 
 ABSENT: Final = "–"
 """What stands for a figure that does not exist (a division by zero)."""
+
+
+COMMANDING: Final = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufffe\uffff]"
+)
+"""What a terminal obeys and XML refuses: control characters but tab and line feed, and marks that
+turn the direction of writing."""
+
+
+def visible(text: str) -> str:
+    r"""Spell out the characters that would act instead of being seen, in a text of somebody else's.
+
+    >>> print(visible("\x1b[2J\u202egnp"))
+    \x1b[2J\u202egnp
+    """
+    return COMMANDING.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+_SEPARATORS: Final = r"[ \t\u00a0\u2000-\u200b\u2010-\u2015\u202f\u3000().\-/_]{0,3}"
+_MANY_DIGITS: Final = re.compile(rf"\+?\(?\d(?:{_SEPARATORS}\d){{6,}}")
+
+
+def without_numbers(text: str) -> str:
+    """Take out what may be a phone number, however it is spelled; network addresses stay.
+
+    >>> without_numbers("no such user: (86) 138.0013-8000 at 192.168.100.200")
+    'no such user: … at 192.168.100.200'
+    """
+    return _MANY_DIGITS.sub(lambda found: found[0] if _is_address(found[0]) else "…", text)
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def count(number: float | None) -> str:

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from pathlib import Path
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from usms_pipeline.errors import SourceError
+from usms_pipeline.wording import without_numbers
 
 _SECRET_OPTIONS = re.compile(r"(?i)(pass(word|wd)?|secret|token|key)$")
-_NUMBERS = re.compile(r"\+?\d[\d -]{5,}\d")
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Address:
         for secret in self.secrets:
             text = text.replace(secret, "***")
         lines = [line.strip() for line in text.splitlines() if line.strip()]
-        return _NUMBERS.sub("…", lines[0]) if lines else "no reason given"
+        return without_numbers(lines[0]) if lines else "no reason given"
 
 
 def parse(url: str) -> Address:
@@ -42,12 +43,24 @@ def parse(url: str) -> Address:
     """
     scheme, separator, rest = url.partition("://")
     if not separator:
-        return Address(url, "", url, url, ())
+        # what stands before an @ is most likely a password, and the scheme was forgotten
+        _, at, place = url.rpartition("@")
+        shown = f"***@{place}" if at and not Path(url).exists() else url
+        return Address(url, "", url, shown, ())
     scheme = scheme.lower()
     if scheme.split("+")[0] in ("sqlite", "duckdb"):
         path = unquote(rest.partition("?")[0]).removeprefix("/")
         return Address(url, scheme, path, f"{scheme}:///{path}", ())
     return _server(url, scheme, rest)
+
+
+def secrets(url: str) -> tuple[str, ...]:
+    """Give the parts of ``USMS_SOURCE_URL`` that must not be shown, the longest first."""
+    try:
+        return parse(url).secrets
+    except SourceError:
+        _, _, password = url.partition("://")[2].rpartition("@")[0].partition(":")
+        return (url, password) if password else (url,)
 
 
 def _server(url: str, scheme: str, rest: str) -> Address:

@@ -115,16 +115,17 @@ def kind_of(address: Address) -> Kind:
 
     Raises ``SourceError`` for a path whose ending says nothing.
     """
-    key = address.scheme.partition("+")[0] if address.scheme else _suffix(address.path)
+    key = address.scheme.partition("+")[0] if address.scheme else _suffix(address)
     driver = address.scheme.partition("+")[2]
     is_other = key not in KINDS or (key == "sqlite" and driver)
     name = OTHER_DATABASES if is_other else KINDS[key]
     return cast("Kind", import_module(f"usms_pipeline.source.{name}"))
 
 
-def _suffix(path: str) -> str:
+def _suffix(address: Address) -> str:
+    path = address.shown
     for suffix in SUFFIXES:
-        if path.lower().endswith(suffix):
+        if address.path.lower().endswith(suffix):
             return suffix
     raise SourceError(
         f"USMS_SOURCE_URL is {path!r}: neither a database URL nor a path that ends in "

@@ -67,6 +67,9 @@ class Answer(NamedTuple):
     body: bytes
     ids: list[str]
 
+    def __repr__(self) -> str:  # not the body, which holds phone numbers
+        return f"Answer(response={self.response}, {len(self.body)} bytes)"
+
 
 def read_block(answers: list[Answer]) -> Parts:
     """Read answers together where they are plain, one by one where they are not."""

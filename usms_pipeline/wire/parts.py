@@ -53,7 +53,7 @@ class Reject:
     kind: str
     reason: str
     session_no: str | None
-    body: bytes
+    body: bytes = field(repr=False)
 
 
 @dataclass(frozen=True)

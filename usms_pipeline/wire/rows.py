@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from usms_pipeline import status
+from usms_pipeline import status, wording
 from usms_pipeline.phones import PhoneBook
-from usms_pipeline.schema import REGISTERS
+from usms_pipeline.schema import REGISTERS, TEXT
 from usms_pipeline.wire.times import received_at
+
+_TEXT_WITH_A_NUMBER: Final = r"\p{Nd}([^\pL\p{Nd}\n]{0,3}\p{Nd}){6}"
+_CODE_WITH_DIGITS: Final = r"\d{7}"
+_LONGEST_CODE: Final = 10
+"""Digits in a row that may be a carrier's code; more are a phone number."""
 
 _OBSERVED: Final = REGISTERS.field("final").type
 _RANKS: Final = pa.array([meaning.rank for meaning in status.STATUSES], pa.int8())
@@ -30,7 +36,7 @@ def session_rows(
     observed = _observed(
         asked_at=asked_at,
         status=pa.repeat(pa.scalar(bucket), count),
-        submit_status=submit_status,
+        submit_status=_without_numbers(submit_status),
         code=code,
         description=description,
     )
@@ -57,11 +63,11 @@ def receipt_rows(receipts: pa.Table, asked_at: pa.Array, book: PhoneBook, zone: 
     observed = {
         "asked_at": asked_at,
         "received_at": received_at(column["time"], column["epoch"], zone),
-        "code": column["code"],
-        "word": column["word"],
+        "code": _codes(column["code"], column["phone"]),
+        "word": _without_numbers(column["word"]),
         "status": canonical,
-        "description": column["description"],
-        "submit_status": column["submit_status"],
+        "description": _without_numbers(column["description"]),
+        "submit_status": _without_numbers(column["submit_status"]),
         "segments": _segments(column["segments"]),
     }
     described = {name: pc.struct_field(said, name) for name in said.type.names}
@@ -96,6 +102,32 @@ def _registers(count: int, **columns: pa.Array) -> pa.Table:
         ],
         schema=REGISTERS,
     )
+
+
+def _codes(codes: pa.Array, phones: pa.Array) -> pa.Array:
+    """Take out of codes what is too long for one, and the receipt's own number."""
+    found = pc.fill_null(pc.match_substring_regex(codes, _CODE_WITH_DIGITS), False)
+    if not pc.any(found).as_py():
+        return codes
+    pairs = zip(codes.filter(found).to_pylist(), phones.filter(found).to_pylist(), strict=True)
+    return pc.replace_with_mask(codes, found, pa.array([_code(*pair) for pair in pairs], TEXT))
+
+
+def _code(code: str, phone: str | None) -> str:
+    own = re.sub(r"\D", "", phone or "")[-7:]
+    is_own = len(own) == 7 and own in re.sub(r"\D", "", code)
+    is_long = re.search(rf"\d{{{_LONGEST_CODE + 1}}}", code)
+    return wording.without_numbers(code) if is_own or is_long else code
+
+
+def _without_numbers(texts: pa.Array) -> pa.Array:
+    """Take phone numbers out of the service's words: these are published as they are."""
+    found = pc.fill_null(pc.match_substring_regex(texts, _TEXT_WITH_A_NUMBER), False)
+    if not pc.any(found).as_py():
+        return texts
+    coded = texts.dictionary_encode()
+    plain = [wording.without_numbers(text) for text in coded.dictionary.to_pylist()]
+    return pc.if_else(found, pa.array(plain, pa.string()).take(coded.indices), texts)
 
 
 def _lists(values: pa.Array, is_kept: pa.Array) -> pa.ListArray:
