@@ -307,6 +307,24 @@ def test_simulate_serves_until_stopped_and_then_counts(tmp_path: Path) -> None:
     assert "requests" in told
 
 
+@pytest.mark.parametrize("host", [None, "0.0.0.0", "::1"])
+def test_simulate_is_for_this_machine_alone_and_warns_when_told_otherwise(
+    host: str | None, tmp_path: Path
+) -> None:
+    """It knows phone numbers, with `--own` real ones, and speaks plain http."""
+    command = [*USMS, "simulate", "--port", "0", "--messages", "5"]
+    command += ["--host", host] if host else []
+    with subprocess.Popen(
+        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as child:
+        assert child.stdout is not None
+        greeting = child.stdout.readline()
+        child.send_signal(signal.SIGINT)
+        _, errors = child.communicate(timeout=30)
+    assert f"http://{f'[{host}]' if host == '::1' else host or '127.0.0.1'}:" in greeting
+    assert ("Whoever reaches this machine on 0.0.0.0" in errors) == (host == "0.0.0.0")
+
+
 def test_simulate_knows_the_users_own_table_with_own(account: Account) -> None:
     with account.process("simulate", "--port", "0", "--own") as child:
         assert child.stdout is not None

@@ -17,11 +17,14 @@ import phonenumbers
 from pydantic import AfterValidator, BeforeValidator, SecretStr
 from pydantic_settings import NoDecode
 
+_WEB_ADDRESS = re.compile(r"[!-\[\]-~]*")
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
 
 
 def web_address(value: str) -> str:
     """Check an https address (http on loopback), without credentials; gives it without ``/``."""
+    if not _WEB_ADDRESS.fullmatch(value):  # what other readers of URLs may understand otherwise
+        raise ValueError("is not a web address: it holds blanks, \\ or characters beyond ASCII")
     try:
         parts = urlsplit(value)
         host, _ = parts.hostname, parts.port
@@ -33,7 +36,7 @@ def web_address(value: str) -> str:
         raise ValueError("must not hold credentials; they have settings of their own")
     if parts.query or parts.fragment:
         raise ValueError("must end before any ? or #")
-    if parts.scheme == "http" and not _is_loopback(host):
+    if parts.scheme == "http" and not is_loopback(host):
         raise ValueError(
             "must be https: plain http would show the access key to the network "
             "(http is allowed on loopback only)"
@@ -41,7 +44,8 @@ def web_address(value: str) -> str:
     return value.rstrip("/")
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Tell whether a host is this machine itself, seen from no other."""
     if host == "localhost":
         return True
     try:

@@ -12,8 +12,9 @@ from rich.table import Table
 from usms_pipeline import settings as config
 from usms_pipeline import wording
 from usms_pipeline.cli import messages as made_up
-from usms_pipeline.cli.shell import out
+from usms_pipeline.cli.shell import out, warn
 from usms_pipeline.cli.tables import facts_grid
+from usms_pipeline.setting_types import is_loopback
 
 if TYPE_CHECKING:
     from usms_pipeline.simulator import Counters, Faults
@@ -61,6 +62,13 @@ def simulate(
     faults = _faults(fault)
     sent = _own_messages() if own else _made_up_messages(messages, days, seed, table)
     simulator = Simulator(sent, seed=seed, faults=faults)
+    if not is_loopback(host):
+        warn(
+            [
+                f"Whoever reaches this machine on {host} can ask it about these messages and their "
+                "phone numbers, over plain http: without --host only this machine can."
+            ]
+        )
     run_server(simulator, port, host, lambda url: _greet(url, len(simulator.sessions), table))
     _show_counters(simulator.counters)
 
