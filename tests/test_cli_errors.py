@@ -236,12 +236,26 @@ def test_rates_by_a_column_that_is_not_there(shop: Shop) -> None:
     assert "'country'" in said
 
 
-@pytest.mark.parametrize("command", ["run", "plan", "rebuild", "forget --session x --yes"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        "run",
+        "plan",
+        "rebuild",
+        "forget --session x --yes",
+        "quarantine replay --all",
+        "quarantine dismiss --all",
+    ],
+)
 def test_another_phone_key(command: str, shop: Shop) -> None:
+    """It is refused by every command that writes, before the service is asked anything."""
+    shop.service.faults = Faults(poison_ids=frozenset(shop.service.sessions[:1]))
     assert shop("run", phone_key=KEY).exit_code == 0
+    asked = shop.service.counters.requests
     said = sentence(shop.told(2, *command.split(), phone_key=OTHER_KEY))
     assert "another phone key" in said
     assert "USMS_PHONE_KEY" in said
+    assert shop.service.counters.requests == asked
     checked = shop("check", phone_key=OTHER_KEY)
     assert checked.exit_code == 2
     assert_decent(checked.output, shop.phones())

@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
 from usms_pipeline import schema
-from usms_pipeline.errors import KeyMismatch, NewerDataset
+from usms_pipeline.errors import KeyMismatch, NewerDataset, StorageError
 from usms_pipeline.storage import Store
 
 SESSIONS, RESPONSES, REGISTERS = "sessions", "responses", "registers"
 RECEIPTS, QUARANTINE = "receipts", "quarantine"
 PRIVATE = (RESPONSES, QUARANTINE)
+LAYOUT = "layout.json"
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,7 @@ class Commit:
     ``token`` is new with every content; ``awaited`` counts rows neither final nor closed, whether
     announced or not.
     ``is_purged``: raw answers were deleted, so ``registers`` is where a rebuild starts.
+    ``phones``: how numbers are shown, in the registers too.
     """
 
     sessions: str
@@ -55,6 +57,7 @@ class Commit:
     dimensions: tuple[str, ...] = ()
     cutoff_hours: float = 0.0
     is_purged: bool = False
+    phones: str = "masked"
     token: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     def metadata(self, fingerprint: str) -> dict[str, str]:
@@ -70,6 +73,7 @@ class Commit:
             "dimensions": json.dumps(self.dimensions),
             "cutoff_hours": repr(self.cutoff_hours),
             "is_purged": json.dumps(self.is_purged),
+            "phones": self.phones,
         }
 
 
@@ -113,12 +117,16 @@ def stamp(fingerprint: str) -> dict[str, str]:
 
 
 def checked_metadata(store: Store, name: str, fingerprint: str | None) -> dict[str, str]:
-    """Read a file's metadata, empty when there is none; ``fingerprint`` None checks no key.
+    """Read a file's metadata, empty when there is no file; ``fingerprint`` None checks no key.
 
-    Raises ``NewerDataset`` or ``KeyMismatch`` for a file that this run must not touch.
+    Raises ``NewerDataset``, ``KeyMismatch`` or ``StorageError`` for a file that this run must not
+    touch: one that says no version was written by something else, and would be overwritten.
     """
     found = store.metadata(name)
-    if int(found.get("version", 0)) > schema.VERSION:
+    # the first answers that landed had no stamp; their bodies are whole all the same
+    if not found and (name.startswith(f"{RESPONSES}/") or not store.exists(name)):
+        return {}
+    if version_of(store, name, found) > schema.VERSION:
         raise NewerDataset(
             f"{name} in {store.data_dir!r} has layout {found['version']}, this version reads up "
             f"to {schema.VERSION}. Upgrade usms-pipeline, or point USMS_DATA_DIR elsewhere."
@@ -130,6 +138,42 @@ def checked_metadata(store: Store, name: str, fingerprint: str | None) -> dict[s
             "Set USMS_PHONE_KEY to the key it was made with, or use another USMS_DATA_DIR."
         )
     return found
+
+
+def version_of(store: Store, name: str, said: Mapping[str, str]) -> int:
+    """Read the layout's version in a file's metadata; raises ``StorageError`` where it has none."""
+    if not (text := said.get("version", "")).isdecimal():
+        raise StorageError(
+            f"{name} in {store.data_dir!r} says {'no version' if not text else 'an odd version'}: "
+            "something else wrote or changed it. Restore it from a backup, or move it away."
+        )
+    return int(text)
+
+
+def check_layout(store: Store) -> None:
+    """Refuse a data directory that a newer version has worked in, before anything is touched.
+
+    Raises ``NewerDataset``, and ``StorageError`` where the file that says it is damaged.
+    """
+    said = store.read_json(LAYOUT)
+    version = said.get("version") if said else schema.VERSION
+    if not isinstance(version, int):
+        raise StorageError(
+            f"{LAYOUT} in {store.data_dir!r} says no version. Restore it from a backup, or write "
+            f'{{"version": {schema.VERSION}}} there.'
+        )
+    if version > schema.VERSION:
+        raise NewerDataset(
+            f"{LAYOUT} in {store.data_dir!r} says layout {version}, this version reads up to "
+            f"{schema.VERSION}. Upgrade usms-pipeline, or point USMS_DATA_DIR elsewhere."
+        )
+
+
+def mark_layout(store: Store) -> None:
+    """Say once which version's layout the data directory has; older ones then leave it alone."""
+    if not store.exists(LAYOUT):
+        with store.replacing(LAYOUT) as path:
+            path.write_text(json.dumps({"version": schema.VERSION}))
 
 
 def read_commit(store: Store, day: date, fingerprint: str | None = None) -> Commit | None:
@@ -147,8 +191,14 @@ def read_commit(store: Store, day: date, fingerprint: str | None = None) -> Comm
         dimensions=tuple(json.loads(found["dimensions"])),
         cutoff_hours=float(found["cutoff_hours"]),
         is_purged=json.loads(found["is_purged"]),
+        phones=found.get("phones", "masked"),
         token=found["token"],
     )
+
+
+def is_clear(store: Store, day: date) -> bool:
+    """Tell whether a partition's receipts show phone numbers whole."""
+    return store.metadata(file_name(RECEIPTS, day)).get("phones") == "clear"
 
 
 def unfinished(store: Store, wanted: Iterable[date], fingerprint: str) -> list[date]:

@@ -19,6 +19,7 @@ import duckdb
 import pyarrow as pa
 
 from usms_pipeline import dataset, forget, quarantine, schema, scratch, wire
+from usms_pipeline import sessions as placed
 from usms_pipeline.dataset import (
     RECEIPTS,
     REGISTERS,
@@ -150,6 +151,7 @@ def _fold_partition(
     is_anew: bool,
     rejected: set[str],
 ) -> PartitionCounts | None:
+    placed.mask(store, settings, day, book)
     sessions = dataset.checked_metadata(store, file_name(SESSIONS, day), book.fingerprint)
     if not sessions:
         return None
@@ -160,8 +162,8 @@ def _fold_partition(
     if commit and not is_anew and _is_current(commit, sessions["token"], landed, settings):
         return _counts(commit, is_changed=False)
     with scratch.database() as con:
-        known = commit.registers if commit and is_from_registers else None
-        _known_registers(con, store, day, known, is_anew)
+        known = commit if commit and is_from_registers else None
+        _known_registers(con, store, settings, book, day, known, is_anew)
         quarantined = _observe(con, store, settings, book, day, sorted(landed - folded), rejected)
         con.execute("CREATE TABLE registers AS " + scratch.sql("registers"))
         _match(con, store, settings, day)
@@ -172,6 +174,7 @@ def _fold_partition(
             dimensions=tuple(map(schema.dimension_name, settings.dimensions)),
             cutoff_hours=settings.cutoff_hours,
             is_purged=commit.is_purged if commit else False,
+            phones=settings.phones,
             buckets=_buckets(con),
             unannounced=scratch.value(con, _UNANNOUNCED),
             awaited=scratch.value(con, _AWAITED),
@@ -188,19 +191,36 @@ def _is_current(commit: Commit, sessions: str, landed: set[str], settings: Setti
         commit.sessions == sessions
         and landed <= commit.folded
         and commit.cutoff_hours == settings.cutoff_hours
+        and not _must_mask(commit, settings)
     )
 
 
+def _must_mask(commit: Commit, settings: Settings) -> bool:
+    """Tell whether numbers are shown whole that no longer are to be."""
+    return commit.phones == "clear" and settings.phones == "masked"
+
+
 def _known_registers(
-    con: duckdb.DuckDBPyConnection, store: Store, day: date, name: str | None, is_anew: bool
+    con: duckdb.DuckDBPyConnection,
+    store: Store,
+    settings: Settings,
+    book: PhoneBook,
+    day: date,
+    commit: Commit | None,
+    is_anew: bool,
 ) -> None:
     """Fill ``known_registers``; when made anew, each status is read anew from its word."""
     scratch.create(con, "observations", schema.REGISTERS)
     scratch.create(con, "known_registers", schema.REGISTERS)
-    if name is None:
+    if commit is None:
         return
-    for batch in store.batches(file_name(REGISTERS, day, name)):
+    place = schema.REGISTERS.get_field_index("phone")
+    name = file_name(REGISTERS, day, commit.registers)
+    dataset.checked_metadata(store, name, book.fingerprint)
+    for batch in store.batches(name):
         table = pa.table(batch).cast(schema.REGISTERS)
+        if _must_mask(commit, settings):
+            table = table.set_column(place, "phone", book.remasked(table["phone"]))
         scratch.insert(con, "known_registers", reread(table) if is_anew else table)
 
 
@@ -244,6 +264,7 @@ def _observe(
     """Decode response files into ``observations``; what can't be used goes to quarantine first."""
     quarantined, forgotten = 0, forget.read(store)
     for name in names:
+        dataset.checked_metadata(store, file_name(RESPONSES, day, name), None)
         for batch in store.batches(file_name(RESPONSES, day, name), _ROWS_AT_ONCE):
             decoded = wire.decode(batch, book, settings.receipt_timezone)
             rejected.update(decoded.rejects["id"].to_pylist())

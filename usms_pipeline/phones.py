@@ -35,6 +35,7 @@ DESCRIPTION: Final = pa.struct(
 
 KEY_FILE: Final = "phone.key"
 MASK: Final = "****"
+_MASKED: Final = r"^(\+\d{1,6})?\*{4}\d{0,2}$"
 _KEY_BYTES: Final = 32
 _HASH_BLOCK_BYTES: Final = 64
 _RECIPIENT_DIGITS: Final = 32
@@ -82,6 +83,14 @@ class PhoneBook:
         columns = [column.take(encoded.indices) for column in described]
         is_null = pc.is_null(columns[0])
         return pa.StructArray.from_arrays(columns, fields=list(DESCRIPTION), mask=is_null)
+
+    def remasked(self, shown: pa.Array | pa.ChunkedArray) -> pa.Array:
+        """Mask what ``describe`` gave when it showed numbers whole; what is masked stays."""
+        if isinstance(shown, pa.ChunkedArray):
+            shown = shown.combine_chunks()
+        is_masked = pc.match_substring_regex(shown, _MASKED)
+        whole = pc.if_else(pc.fill_null(is_masked, True), None, shown)
+        return pc.coalesce(self.describe(whole).field("phone"), shown)
 
     def _describe_distinct(self, texts: list[str]) -> list[pa.Array]:
         recipients: list[str | None] = []

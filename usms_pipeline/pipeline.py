@@ -44,6 +44,7 @@ from usms_pipeline.warehouse import WarehouseReport
 
 REFRESH_EVERY: Final = timedelta(minutes=15)
 """How often a refresh is meant to run; a plan that takes longer can't keep up."""
+REPORT: Final = "report.html"
 _PACE_FILE: Final = "pace.json"
 _SURVEY_FILE: Final = "survey.json"
 _ASSUMED_REQUESTS_PER_SECOND: Final = 5.0
@@ -102,6 +103,7 @@ class RunReport:
             *self.sessions.warnings,
             *self.responses.warnings,
             *self.receipts.warnings,
+            *self.warehouse.warnings,
         ]
 
     @property
@@ -145,11 +147,17 @@ class Pipeline:
         on_progress: OnProgress | None = None,
     ) -> None:
         self.settings = settings
-        self.store = Store(settings.data_dir)
         self.clock = clock
         self.transport = transport
         self.patience = patience
         self._tell = on_progress or (lambda progress: None)
+
+    @cached_property
+    def store(self) -> Store:
+        """Give the data directory; raises ``NewerDataset`` where a newer version worked in it."""
+        store = Store(self.settings.data_dir)
+        dataset.check_layout(store)
+        return store
 
     @cached_property
     def book(self) -> PhoneBook:
@@ -349,6 +357,7 @@ class Pipeline:
 
         A refused session number is asked about again; anything else is decoded again.
         """
+        self._days_of_this_key()
         wanted = None if ids is None else set(ids)
         chosen = [e for e in quarantine.entries(self.store) if wanted is None or e.id in wanted]
         refused = [entry for entry in chosen if entry.kind == quarantine.REFUSED]
@@ -385,20 +394,19 @@ class Pipeline:
 
         Raises ``Busy`` when another process holds a partition with some of them.
         """
+        self._days_of_this_key()
         chosen = [entry.id for entry in quarantine.entries(self.store)] if ids is None else ids
         return quarantine.mark(self.store, chosen, quarantine.DISMISSED, self.book.fingerprint)
 
     def forget(self, phones: Iterable[str] = (), numbers: Iterable[str] = ()) -> list[date]:
         """Erase phones and session numbers everywhere, for good; names the partitions changed.
 
-        A session of which a forgotten phone is the only recipient is forgotten with it. Raises
-        ``Busy`` when another process works on a partition, and ``KeyMismatch`` before anything is
-        done: under another key no phone would be found.
+        A session of which a forgotten phone is the only recipient is forgotten with it, and the
+        report is deleted, for it was made of all. Raises ``Busy`` when another process works on a
+        partition, and ``KeyMismatch`` before anything is done: under another key no phone would be
+        found.
         """
-        phones, days = list(phones), dataset.days(self.store, SESSIONS)
-        for day in days:
-            name = dataset.file_name(SESSIONS, day)
-            dataset.checked_metadata(self.store, name, self.book.fingerprint)
+        phones, days = list(phones), self._days_of_this_key()
         recipients = {self.book.recipient_id(phone) for phone in phones}
         lone = forget.lone_sessions(self.store, recipients)
         forgotten = forget.Forgotten(frozenset(recipients), frozenset({*numbers, *lone}))
@@ -414,12 +422,21 @@ class Pipeline:
                     changed.append(day)  # erased by a command that was interrupted
         busy += self.rebuild(changed).locked
         warehouse.reconcile(self.store, self.settings, is_anew=True)
+        self.store.delete(REPORT)  # a small group may be one person
         if busy:
             raise Busy(
                 f"Another run works on {', '.join(map(str, sorted(busy)))}. What was erased so "
                 "far stays erased; run the same `usms forget` again when it has ended."
             )
         return changed
+
+    def _days_of_this_key(self) -> list[date]:
+        """List the partitions; raises ``KeyMismatch`` where one was made with another key."""
+        days = dataset.days(self.store, SESSIONS)
+        for day in days:
+            name = dataset.file_name(SESSIONS, day)
+            dataset.checked_metadata(self.store, name, self.book.fingerprint)
+        return days
 
     def rows_without_sent_at(self) -> int | None:
         """Count the source rows that have no partition; asks the source once a day at most.

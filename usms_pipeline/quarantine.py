@@ -128,7 +128,7 @@ def _first_of_each_id(table: pa.Table) -> pa.Table:
 
 def _read(store: Store, day: date) -> pa.Table:
     name = file_name(QUARANTINE, day)
-    if not store.exists(name):
+    if not dataset.checked_metadata(store, name, None):
         return schema.QUARANTINE.empty_table()
     return store.read(name).select(schema.QUARANTINE.names).cast(schema.QUARANTINE)
 

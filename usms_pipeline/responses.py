@@ -84,7 +84,8 @@ class ResponsesWriter:
             for sent_date in sorted(self._waiting):
                 answers = self._waiting[sent_date]
                 name = file_name(sent_date, self._clock())
-                self._store.write(name, _table(answers), private=True)
+                version = {"version": str(schema.VERSION)}
+                self._store.write(name, _table(answers), version, private=True)
                 del self._waiting[sent_date]
                 self._count -= len(answers)
                 self._bytes -= sum(len(answer.body) for answer in answers)

@@ -96,3 +96,8 @@ def sql(name: str, **filled_in: object) -> str:
 def identifier(name: str) -> str:
     """Quote a name for DuckDB, whatever it holds."""
     return '"' + name.replace('"', '""') + '"'
+
+
+def literal(text: str) -> str:
+    """Quote a text value for DuckDB, where it can't be a parameter."""
+    return "'" + text.replace("'", "''") + "'"

@@ -108,6 +108,7 @@ def load(
     Raises ``KeyMismatch``, ``NewerDataset``, ``SettingsError``, ``StorageError``.
     """
     begun, report = time.monotonic(), SessionsReport()
+    dataset.mark_layout(store)
     with scratch.database() as con:
         forgotten = forget.read(store)
         report.rows_read = _take_in(con, batches, book, settings.dimensions, forgotten)
@@ -117,6 +118,7 @@ def load(
             with store.lock(f"sent_date={day}") as held:
                 if held:
                     _leave_out(con, forget.read(store))
+                    mask(store, settings, day, book)
                     merged = _merge(con, store, settings, window, day, book.fingerprint)
                     report.partitions[day] = merged
                 else:
@@ -311,8 +313,28 @@ def _gone(store: Store, window: Window, report: SessionsReport) -> int:
 def _metadata(settings: Settings, fingerprint: str) -> dict[str, str]:
     return dataset.stamp(fingerprint) | {
         "token": uuid.uuid4().hex,
+        "phones": settings.phones,
         "identity": json.dumps({name: getattr(settings, name) for name in _IDENTITY}),
     }
+
+
+def mask(store: Store, settings: Settings, day: date, book: PhoneBook) -> None:
+    """Mask the numbers of a partition that was read when ``phones`` was clear, if it no longer is.
+
+    The caller holds the partition. Raises ``KeyMismatch`` and ``NewerDataset``.
+    """
+    name = file_name(SESSIONS, day)
+    metadata = dataset.checked_metadata(store, name, book.fingerprint)
+    if settings.phones == "clear" or metadata.get("phones", "masked") == "masked":
+        return
+    layout = store.schema(name)
+    place = layout.get_field_index("phone")
+    parts = (
+        batch.set_column(place, layout.field(place), book.remasked(batch.column(place)))
+        for batch in store.batches(name)
+    )
+    said = metadata | {"phones": "masked", "token": uuid.uuid4().hex}
+    store.write(name, pa.RecordBatchReader.from_batches(layout, parts), said)
 
 
 def _check_identity(settings: Settings, metadata: Mapping[str, str], name: str) -> None:

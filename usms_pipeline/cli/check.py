@@ -6,7 +6,8 @@ import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
@@ -19,6 +20,9 @@ from usms_pipeline.cli.run import Json
 from usms_pipeline.cli.shell import echo_json, out
 from usms_pipeline.errors import ServiceDown, SettingsError, UsmsError
 from usms_pipeline.settings import Settings
+
+if TYPE_CHECKING:
+    from usms_pipeline.storage import Store
 
 _HARMLESS_ID = "usms-check"
 _KEY_FILE = "phone.key"
@@ -103,9 +107,11 @@ def _source(settings: Settings) -> Iterator[tuple[str, str]]:
 
 def _data_dir(settings: Settings) -> Iterator[tuple[str, str]]:
     """Prove that a file can be written, and that there is room for more."""
+    from usms_pipeline.dataset import check_layout
     from usms_pipeline.storage import Store
 
     store = Store(settings.data_dir)
+    check_layout(store)
     with store.replacing(".check") as temporary:
         temporary.write_bytes(b"usms check")
     store.delete(".check")
@@ -138,8 +144,25 @@ def _key(settings: Settings) -> Iterator[tuple[str, str]]:
     for day in dataset.days(store, dataset.SESSIONS)[-1:]:
         name = dataset.file_name(dataset.SESSIONS, day)
         dataset.checked_metadata(store, name, book.fingerprint)
+    yield from _clear_numbers(store, settings)
+    if settings.phone_key is None and Path(settings.data_dir, _KEY_FILE).stat().st_mode & 0o077:
+        yield "warning", f"others may read it: chmod 600 {settings.data_dir}/{_KEY_FILE}"
     place = "from USMS_PHONE_KEY" if settings.phone_key else f"in {settings.data_dir}/{_KEY_FILE}"
     yield "ok", f"{place}, fingerprint {book.fingerprint}; keep a copy of it"
+
+
+def _clear_numbers(store: Store, settings: Settings) -> Iterator[tuple[str, str]]:
+    """Tell of days that show numbers whole though they are to be masked."""
+    from usms_pipeline import dataset
+
+    days = dataset.days(store, dataset.RECEIPTS)
+    clear = [day for day in days if dataset.is_clear(store, day)]
+    if clear and settings.phones == "masked":
+        yield (
+            "warning",
+            f"{wording.count(len(clear))} days still hold whole phone numbers, from when "
+            "USMS_PHONES was clear: `usms rebuild` masks them",
+        )
 
 
 def _service(settings: Settings) -> Iterator[tuple[str, str]]:

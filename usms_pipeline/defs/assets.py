@@ -112,6 +112,8 @@ def _publish(context: dg.AssetExecutionContext, account: Account) -> "dg.Materia
     with core(context, account) as (pipeline, _):
         report = pipeline.publish()
         pipeline.purge()
+    for sentence in report.warnings:
+        context.log.warning(sentence)
     return dg.MaterializeResult(metadata=figures.warehouse(report))
 
 

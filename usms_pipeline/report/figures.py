@@ -9,8 +9,8 @@ from typing import Any, Final
 import pyarrow as pa
 
 from usms_pipeline.schema import SENT_DATE, receipts_fields
+from usms_pipeline.scratch import identifier, literal
 from usms_pipeline.warehouse import timezone_hint
-from usms_pipeline.warehouse.ddl import literal, quoted
 
 Row = dict[str, Any]
 Warehouse = Any
@@ -88,7 +88,7 @@ def _hint(con: Warehouse) -> str | None:
     """Ask on a cursor: an answer read in part would leave DuckDB 2.0's connection busy."""
     database = _row(con, "SELECT current_database() AS name")["name"]
     with con.cursor() as own:
-        own.execute(f"USE {quoted(database)}")
+        own.execute(f"USE {identifier(database)}")
         return timezone_hint(own)
 
 
@@ -99,7 +99,7 @@ def _latest_days(con: Warehouse, view: str, column: str) -> pa.Table:
 
 def _group(con: Warehouse, column: str, relation: str) -> Group:
     counted = _row(con, f"SELECT count(*) AS groups FROM {relation}")["groups"]
-    order = f"messages DESC, {quoted(column)}"
+    order = f"messages DESC, {identifier(column)}"
     largest = _table(con, f"FROM {relation} ORDER BY {order} LIMIT {GROUPS}")
     return Group(column, largest, counted)
 

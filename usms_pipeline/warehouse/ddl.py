@@ -15,13 +15,15 @@ import pyarrow as pa
 from usms_pipeline import metrics, schema
 from usms_pipeline.metrics import Metric
 from usms_pipeline.schema import SENT_DATE, TEXT, TIME, Field
+from usms_pipeline.scratch import identifier, literal
 
 STORAGE_VERSION: Final = "v1.5.0"
 """Format of the published file: the oldest DuckDB that opens it is 1.5."""
 
 BOOKKEEPING: Final = """
 CREATE TABLE usms_partitions (
-    sent_date DATE, token VARCHAR, row_count BIGINT, column_names VARCHAR[]
+    sent_date DATE, token VARCHAR, row_count BIGINT, column_names VARCHAR[],
+    is_clear BOOLEAN
 );
 CREATE TABLE usms_definitions (digest VARCHAR);
 COMMENT ON TABLE usms_partitions IS 'which file of the dataset each partition was read from';
@@ -66,7 +68,7 @@ def columns(in_files: Iterable[str], dimensions: Sequence[str] = ()) -> list[Fie
 
 def create_receipts(fields: Sequence[Field]) -> str:
     """Give the statement that makes the empty table."""
-    typed = ", ".join(f"{quoted(field.name)} {_TYPES[field.type]}" for field in fields)
+    typed = ", ".join(f"{identifier(field.name)} {_TYPES[field.type]}" for field in fields)
     return f"CREATE TABLE receipts ({typed})"
 
 
@@ -76,7 +78,7 @@ def select_incoming(fields: Sequence[Field], in_file: Iterable[str], sent_date: 
     values = [
         f"DATE {literal(sent_date.isoformat())}"
         if field is SENT_DATE
-        else f"{quoted(present[field.name.casefold()])}"
+        else f"{identifier(present[field.name.casefold()])}"
         if field.name.casefold() in present
         else "NULL"
         for field in fields
@@ -103,16 +105,6 @@ def attach(path: Path, options: str) -> str:
     return f"ATTACH {literal(str(path))} AS usms ({options})"
 
 
-def quoted(name: str) -> str:
-    """Quote an identifier."""
-    return '"' + name.replace('"', '""') + '"'
-
-
-def literal(text: str) -> str:
-    """Quote a text value."""
-    return "'" + text.replace("'", "''") + "'"
-
-
 def _explained(view: str, figures: Iterable[Metric]) -> list[str]:
     return _comments(view, [(one.name, f"{one.description} ({one.unit})") for one in figures])
 
@@ -123,7 +115,7 @@ def _meaning(field: Field) -> str:
 
 def _comments(table: str, meanings: Iterable[tuple[str, str]]) -> list[str]:
     return [
-        f"COMMENT ON COLUMN {table}.{quoted(name)} IS {literal(meaning)};"
+        f"COMMENT ON COLUMN {table}.{identifier(name)} IS {literal(meaning)};"
         for name, meaning in meanings
     ]
 

@@ -23,7 +23,7 @@ from typing import Final
 import duckdb
 import pyarrow as pa
 
-from usms_pipeline import schema
+from usms_pipeline import dataset, schema, scratch
 from usms_pipeline.errors import NewerDataset, StorageError
 from usms_pipeline.settings import Settings
 from usms_pipeline.storage import Store, make_folder, publish_file
@@ -40,7 +40,10 @@ _MAX_BLOAT, _SMALL_ROWS, _SMALL_BLOCKS = 1.5, 100_000, 64
 
 @dataclass(frozen=True)
 class WarehouseReport:
-    """What publishing did. ``is_locked``: another process is publishing, so this one left it."""
+    """What publishing did. ``is_locked``: another process is publishing, so this one left it.
+
+    ``clear_days`` show numbers whole, though ``phones`` is masked now.
+    """
 
     path: Path
     partitions_changed: int = 0
@@ -49,6 +52,18 @@ class WarehouseReport:
     seconds: float = 0.0
     is_skipped: bool = True
     is_locked: bool = False
+    clear_days: tuple[date, ...] = ()
+
+    @property
+    def warnings(self) -> list[str]:
+        """Give what a person should look at, in sentences."""
+        if not self.clear_days:
+            return []
+        return [
+            f"{len(self.clear_days)} days still hold whole phone numbers, from when USMS_PHONES "
+            f"was clear: {', '.join(map(str, self.clear_days[:5]))}"
+            f"{' …' if len(self.clear_days) > 5 else ''}. `usms rebuild` masks them."
+        ]
 
 
 @dataclass(frozen=True)
@@ -57,6 +72,7 @@ class _Part:
 
     token: str
     columns: tuple[str, ...]
+    is_clear: bool = False
 
 
 @dataclass(frozen=True)
@@ -75,6 +91,7 @@ class _Plan:
     """What the next file is to hold, and what of it is published already."""
 
     tokens: Mapping[date, str]
+    clear: tuple[date, ...]
     stale: list[date]
     gone: list[date]
     fields: list[schema.Field]
@@ -105,7 +122,13 @@ class _Plan:
             and self.present.is_fit_to_copy
             and self.present.columns == tuple(field.name for field in self.fields)
             and 2 * len(self.stale) <= len(self.tokens)
+            and not self._masks_some(self.present.parts)
         )
+
+    def _masks_some(self, published: Mapping[date, _Part]) -> bool:
+        """Tell whether numbers are to go that would be left in the free blocks of a copy."""
+        replaced = {*self.stale, *self.gone} - set(self.clear)
+        return any(published[day].is_clear for day in replaced if day in published)
 
 
 def reconcile(
@@ -135,13 +158,20 @@ def reconcile(
         rows = plan.rows if plan.is_idle else _publish(store, path, plan, memory_limit)
     seconds = time.monotonic() - started
     return WarehouseReport(
-        path, len(plan.stale), len(plan.gone), rows, seconds, is_skipped=plan.is_idle
+        path,
+        len(plan.stale),
+        len(plan.gone),
+        rows,
+        seconds,
+        is_skipped=plan.is_idle,
+        clear_days=plan.clear if settings.phones == "masked" else (),
     )
 
 
 def _plan(store: Store, settings: Settings, present: _Published | None) -> _Plan:
     """Compare the dataset with what is published."""
-    tokens = _tokens(store)
+    committed = _committed(store)
+    tokens = {day: said["token"] for day, said in committed.items()}
     parts = present.parts if present else {}
     stale = {day for day, token in tokens.items() if day not in parts or parts[day].token != token}
     kept = [parts[day] for day in tokens if day not in stale]
@@ -150,6 +180,7 @@ def _plan(store: Store, settings: Settings, present: _Published | None) -> _Plan
     fields = ddl.columns(in_files, settings.dimensions)
     return _Plan(
         tokens=tokens,
+        clear=tuple(sorted(d for d, said in committed.items() if said.get("phones") == "clear")),
         stale=sorted(stale),
         gone=sorted(set(parts) - set(tokens)),
         fields=fields,
@@ -158,20 +189,20 @@ def _plan(store: Store, settings: Settings, present: _Published | None) -> _Plan
     )
 
 
-def _tokens(store: Store) -> dict[date, str]:
-    """Give each partition's token; it changes whenever the partition's rows do."""
+def _committed(store: Store) -> dict[date, dict[str, str]]:
+    """Give what each partition says of itself; its token changes whenever its rows do."""
     matches = [_PARTITION.fullmatch(name) for name in store.names("receipts")]
     days = [date.fromisoformat(match[1]) for match in matches if match]
     with ThreadPoolExecutor(_METADATA_READERS) as pool:  # round trips, on object storage
         found = list(pool.map(store.metadata, map(_file, days)))
-    newer = [day for day, one in zip(days, found, strict=True) if _version(one) > schema.VERSION]
-    if newer:
-        raise NewerDataset(
-            f"A newer version of usms-pipeline wrote {_file(newer[0])!r}. Install that version, or "
-            "set USMS_DATA_DIR to another folder."
-        )
+    for day, one in zip(days, found, strict=True):
+        if dataset.version_of(store, _file(day), one) > schema.VERSION:
+            raise NewerDataset(
+                f"A newer version of usms-pipeline wrote {_file(day)!r}. Install that version, or "
+                "set USMS_DATA_DIR to another folder."
+            )
     # A file without a token can't be told from its successor: it always counts as changed.
-    return {day: one.get("token") or uuid.uuid4().hex for day, one in zip(days, found, strict=True)}
+    return {day: {"token": uuid.uuid4().hex} | one for day, one in zip(days, found, strict=True)}
 
 
 def _published(path: Path) -> _Published | None:
@@ -188,11 +219,13 @@ def _published(path: Path) -> _Published | None:
 def _self_description(con: duckdb.DuckDBPyConnection) -> _Published:
     counted = con.execute("SELECT sent_date, count(*) FROM receipts GROUP BY sent_date").fetchall()
     counts: dict[date, int] = dict(counted)
-    said = con.execute("SELECT sent_date, token, row_count, column_names FROM usms_partitions")
+    said = con.execute(
+        "SELECT sent_date, token, row_count, column_names, is_clear FROM usms_partitions"
+    )
     parts = {
         # Where somebody wrote to the file behind our back, no token fits: it is read again.
-        day: _Part(token if counts.get(day, 0) == rows else "", tuple(names))
-        for day, token, rows, names in said.fetchall()
+        day: _Part(token if counts.get(day, 0) == rows else "", tuple(names), is_clear)
+        for day, token, rows, names, is_clear in said.fetchall()
     }
     digest = con.execute("SELECT digest FROM usms_definitions").fetchone()
     rows = sum(counts.values())
@@ -249,8 +282,14 @@ def _fill(con: duckdb.DuckDBPyConnection, store: Store, plan: _Plan, days: list[
         written = con.execute(f"INSERT INTO receipts {select}").fetchone()
         con.unregister("incoming")
         con.execute(
-            "INSERT INTO usms_partitions VALUES (?, ?, ?, ?)",
-            [day, plan.tokens[day], written[0] if written else 0, in_file.names],
+            "INSERT INTO usms_partitions VALUES (?, ?, ?, ?, ?)",
+            [
+                day,
+                plan.tokens[day],
+                written[0] if written else 0,
+                in_file.names,
+                day in plan.clear,
+            ],
         )
     if con.execute("SELECT digest FROM usms_definitions").fetchone() != (plan.digest,):
         con.execute(plan.definitions)
@@ -268,8 +307,8 @@ def _building(path: Path, memory_limit: str, is_copy: bool) -> Iterator[duckdb.D
         if is_copy:
             shutil.copyfile(path, temporary)
         with duckdb.connect(":memory:") as con:
-            con.execute(f"SET memory_limit = {ddl.literal(memory_limit)}")
-            con.execute(f"SET temp_directory = {ddl.literal(f'{temporary}.spill')}")
+            con.execute(f"SET memory_limit = {scratch.literal(memory_limit)}")
+            con.execute(f"SET temp_directory = {scratch.literal(f'{temporary}.spill')}")
             con.execute(ddl.attach(temporary, f"STORAGE_VERSION '{ddl.STORAGE_VERSION}'"))
             con.execute("USE usms; BEGIN")
             yield con
@@ -301,10 +340,6 @@ def _remove(paths: Iterable[Path]) -> None:
 
 def _file(day: date) -> str:
     return f"receipts/sent_date={day.isoformat()}/receipts.parquet"
-
-
-def _version(metadata: Mapping[str, str]) -> int:
-    return int(metadata.get("version", schema.VERSION))
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from typing import Any, Final
 import duckdb
 import pyarrow as pa
 
+from usms_pipeline import scratch
 from usms_pipeline import settings as config
 from usms_pipeline.errors import UnknownColumn, WarehouseMissing
 from usms_pipeline.warehouse import ddl
@@ -66,10 +67,10 @@ def rates(
     key, order = "", ""
     if by is not None:
         is_time = _known(types, by).startswith(("DATE", "TIMESTAMP"))
-        key = f"r.{ddl.quoted(by)}"
+        key = f"r.{scratch.identifier(by)}"
         order = f"GROUP BY {key} ORDER BY {'' if is_time else 'count(*) DESC, '}{key}"
     days = [
-        f"AND r.sent_date {sign} DATE {ddl.literal(day.isoformat())}"
+        f"AND r.sent_date {sign} DATE {scratch.literal(day.isoformat())}"
         for sign, day in ((">=", first), ("<=", last))
         if day is not None
     ]
