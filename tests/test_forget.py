@@ -13,11 +13,13 @@ import pyarrow.compute as pc
 import pytest
 
 from tests.account import START, Account
-from usms_pipeline import dataset, forget
+from usms_pipeline import dataset, forget, report
 from usms_pipeline.dataset import RECEIPTS, REGISTERS, RESPONSES, SESSIONS
 from usms_pipeline.errors import Busy, KeyMismatch
 from usms_pipeline.forget import Forgotten, scrub
 from usms_pipeline.phones import PhoneBook
+from usms_pipeline.simulator import Faults
+from usms_pipeline.warehouse import connect
 
 BOOK = PhoneBook(b"0123456789abcdef", "CN", "masked")
 PHONE, OTHER = "+8613800138000", "+8618612345678"
@@ -149,6 +151,73 @@ def test_a_dead_process_leaves_no_numbers_behind(account: Account) -> None:
     account.pipeline.forget(phones=[PHONE])
     assert not left.exists()
     assert not fresh.exists(), "nobody else writes in a partition that is held"
+
+
+@pytest.mark.parametrize("phones", ["masked", "clear"])
+def test_a_forgotten_phone_leaves_a_tombstone_and_nothing_else_in_any_zone(
+    tmp_path: Path, simulator: Any, phones: str
+) -> None:
+    """Not its number, hash or lone session: in no file, free block or report, and none comes back.
+
+    Neither by a rebuild, a replay, another run, nor the row appearing again in the source.
+    """
+    rows = table([("group", PHONE), ("group", OTHER), ("mine-alone", PHONE), ("yours", OTHER)])
+    refused = table([("mine-refused", PHONE)])
+    account = Account(
+        tmp_path, simulator, pa.concat_tables([rows, refused]), phones=phones,
+        dimensions="template",
+        options={"faults": Faults(poison_ids=frozenset({"mine-refused"}), spellings=0.5)},
+    )  # fmt: skip
+    account.run()
+    pipeline = account.pipeline
+    with connect(account.settings.warehouse_path) as con:
+        report.build(con, pipeline.store, generated_at=START, settings_summary={})
+    recipient = pipeline.book.recipient_id(PHONE)
+    for again in (None, pipeline.rebuild, pipeline.replay, account.run, account.run_to_the_end):
+        if again is None:
+            pipeline.forget(phones=[PHONE])
+        else:
+            again()
+            pipeline.publish()
+        for path in sorted((tmp_path / "data").rglob("*")):
+            if path.is_file() and path.name != forget.TOMBSTONES:
+                found = bytes_of(path)
+                for trace in (recipient, PHONE[3:], "mine-alone", "mine-refused"):
+                    assert trace.encode() not in found, (path.name, trace, again)
+    assert not (tmp_path / "data/report.html").exists()
+    assert account.sql("SELECT DISTINCT session_no FROM receipts ORDER BY 1") == [
+        ("group",),
+        ("yours",),
+    ]
+
+
+def bytes_of(path: Path) -> bytes:
+    """A file as it is, and what it means where it is packed."""
+    if path.suffix != ".parquet":
+        return path.read_bytes()
+    file = pa.parquet.ParquetFile(path)
+    return path.read_bytes() + f"{file.read().to_pylist()}{file.schema_arrow.metadata}".encode()
+
+
+def test_a_session_that_nobody_was_heard_of_in_is_forgotten_with_its_only_phone(
+    account: Account,
+) -> None:
+    """Asked or not: its number is in the questions, and stands for the person."""
+    account.run()
+    account.pipeline.forget(phones=[PHONE])
+    assert forget.read(account.pipeline.store).sessions == {"mine"}
+
+
+def test_a_late_answer_with_a_forgotten_number_in_an_odd_place_is_blanked() -> None:
+    """Only its hash is known by then."""
+    forgotten = Forgotten(frozenset({BOOK.recipient_id(PHONE)}))
+    for shown in ("no such user: 13800138000.", "(86) 138-0013-8000", 13800138000, f"to {PHONE}"):
+        odd = {"SessionNo": "group", "Receipt": {"Phone": OTHER, "ReceiptDesc": shown}}
+        left = json.loads(scrub(body(odd), forgotten, BOOK))
+        assert left["Data"][0]["Receipt"] == {"Phone": OTHER, "ReceiptDesc": None}
+    assert scrub(b'{"broken: 138 0013 8000', forgotten, BOOK) == b""
+    kept = b'{"broken: 186 1234 5678'
+    assert scrub(kept, forgotten, BOOK) == kept
 
 
 # -- bodies ---------------------------------------------------------------------------------------

@@ -24,19 +24,29 @@ from usms_pipeline.storage import Store
 
 TOMBSTONES: Final = "forgotten.json"
 _FEWEST_DIGITS: Final = 6
+_RUNS: Final = re.compile(r"\+?\(?\+?\d[\d ()+.\-]{4,24}\d")
+_DIGITS: Final = re.compile(r"\+?\d{6,15}")
 _HEARD: Final = pa.schema([("session_no", schema.TEXT), ("number", schema.TEXT)])
-_ANNOUNCED: Final = pa.schema([("session_no", schema.TEXT), ("recipients", pa.int32())])
+_ANNOUNCED: Final = pa.schema(
+    [("session_no", schema.TEXT), ("recipient", schema.TEXT), ("recipients", pa.int32())]
+)
 _NAMED: Final = pa.schema([("session_no", schema.TEXT), ("recipient", schema.TEXT)])
 _LONE: Final = """
-    SELECT h.session_no
-    FROM (
-        SELECT session_no FROM heard WHERE number <> ''
-        GROUP BY session_no HAVING bool_and(list_contains($wanted::VARCHAR[], number))
-    ) AS h
-    ANTI JOIN (
-        SELECT session_no FROM announced GROUP BY session_no HAVING sum(recipients) > 1
-    ) AS a ON a.session_no = h.session_no
+    WITH known AS (
+        SELECT session_no, number AS recipient, 0 AS places FROM heard WHERE number <> ''
+        UNION ALL
+        SELECT session_no, recipient, recipients AS places FROM announced
+    ),
+    judged AS (
+        SELECT *, coalesce(list_contains($wanted::VARCHAR[], recipient), false) AS is_wanted
+        FROM known WHERE session_no IS NOT NULL
+    )
+    SELECT session_no FROM judged GROUP BY session_no
+    HAVING bool_or(is_wanted)
+        AND bool_and(is_wanted OR recipient IS NULL)  -- nobody else was heard of or announced
+        AND sum(places) <= greatest(count(*) FILTER (is_wanted AND places > 0), 1)
 """
+"""Sessions with no place for anybody else. ``places``: how many recipients a row stands for."""
 
 
 @dataclass(frozen=True)
@@ -75,13 +85,13 @@ def bury(store: Store, forgotten: Forgotten) -> None:
 
 
 def lone_sessions(store: Store, recipients: Iterable[str]) -> set[str]:
-    """Find the sessions that announce one recipient at most, of which only these were heard of."""
+    """Find the sessions that these are the only recipients of, announced or heard of."""
     wanted, found = list(recipients), set()
-    for day in dataset.days(store, REGISTERS):
+    for day in dataset.days(store, SESSIONS):
         commit = dataset.read_commit(store, day)
-        if commit is None:
-            continue
-        heard = store.dataset([file_name(REGISTERS, day, commit.registers)], _HEARD)
+        heard = _HEARD.empty_table()
+        if commit is not None:
+            heard = store.dataset([file_name(REGISTERS, day, commit.registers)], _HEARD)
         announced = store.dataset([file_name(SESSIONS, day)], _ANNOUNCED)
         with scratch.database() as con:
             con.register("heard", heard)
@@ -151,9 +161,9 @@ def scrub(body: bytes, forgotten: Forgotten, book: PhoneBook, digits: Iterable[s
     except (ValueError, RecursionError):
         compact = re.sub(rb"[\s()+\-]", b"", body)
         is_named = any(word.encode() in compact for word in digits)
-        return (
-            b"" if is_named or _names_session(body.decode("utf-8", "replace"), forgotten) else body
-        )
+        shown = body.decode("utf-8", "replace")
+        is_named = is_named or _names_recipient(shown, forgotten, book)
+        return b"" if is_named or _names_session(shown, forgotten) else body
     return body if edited == answer else text.encode("utf-8", "surrogatepass")
 
 
@@ -168,7 +178,9 @@ def _blank(value: Any, key: str, forgotten: Forgotten, book: PhoneBook, digits: 
     text = str(value)
     if key == "Phone":
         return None if book.recipient_id(text) in forgotten.recipients else value
-    is_phone = key != "SessionNo" and _names_phone(text, digits)
+    is_phone = key != "SessionNo" and (
+        _names_phone(text, digits) or _names_recipient(text, forgotten, book)
+    )
     return None if is_phone or _names_session(text, forgotten) else value
 
 
@@ -180,6 +192,14 @@ def _names_phone(text: str, digits: list[str]) -> bool:
         for last in digits
         for form in forms
     )
+
+
+def _names_recipient(text: str, forgotten: Forgotten, book: PhoneBook) -> bool:
+    """Find a number whose hash is forgotten; in answers that come later its digits aren't known."""
+    if not forgotten.recipients:
+        return False
+    tried = {one for run in _RUNS.findall(text) for one in (run, *_DIGITS.findall(run))}
+    return any(book.recipient_id(one) in forgotten.recipients for one in tried)
 
 
 def _names_session(text: str, forgotten: Forgotten) -> bool:
