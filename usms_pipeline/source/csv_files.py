@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from usms_pipeline.errors import SourceError
+from usms_pipeline.source import query
 
 _DELIMITERS: Final = (",", ";", "\t", "|")
 _OPTIONS: Final = (
@@ -73,11 +74,11 @@ def _distinct(names: Sequence[str]) -> list[str]:
 
 
 def _read(delimiter: str, names: Sequence[str], paths: Sequence[str]) -> str:
-    files = ", ".join(_literal(path) for path in paths)
-    columns = ", ".join(f"{_literal(name)}: 'VARCHAR'" for name in names)
+    files = ", ".join(query.text(path) for path in paths)
+    columns = ", ".join(f"{query.text(name)}: 'VARCHAR'" for name in names)
     return (
         f"SELECT * FROM read_csv([{files}], columns = {{{columns}}}, "
-        f"delim = {_literal(delimiter)}, {_OPTIONS})"
+        f"delim = {query.text(delimiter)}, {_OPTIONS})"
     )
 
 
@@ -90,7 +91,3 @@ def _bad(path: str, reason: str) -> SourceError:
     return SourceError(
         f"{path!r} (USMS_SOURCE_URL): {reason}. Mend the file, or save it anew as CSV in UTF-8."
     )
-
-
-def _literal(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"

@@ -11,16 +11,15 @@ import duckdb
 import pyarrow as pa
 
 from usms_pipeline.errors import SourceError, SourceUnavailable
-from usms_pipeline.source import csv_files, sentences
+from usms_pipeline.source import csv_files, query, sentences
 from usms_pipeline.source.address import Address
 from usms_pipeline.source.kinds import Column, Dialect, Source, TimeType
-from usms_pipeline.source.query import quoter, table_name
 
 ERRORS: Final[tuple[type[Exception], ...]] = (duckdb.Error, pa.ArrowException, OSError)
 ROWS: Final = 65_536
 """Rows in a batch."""
 
-_QUOTE = quoter('"')
+_QUOTE = query.quoter('"')
 _ONLY_TABLE = "source_file"
 _TIMES = (
     ("TIMESTAMP WITH TIME ZONE", TimeType.AWARE),
@@ -51,7 +50,7 @@ class DuckDBSource:
 
     def columns(self, table: tuple[str, ...]) -> list[Column]:
         """Describe a table, a view or the files."""
-        name = table_name(self.dialect, table)
+        name = query.table_name(self.dialect, table)
         try:
             found = self._connection.execute(f"DESCRIBE SELECT * FROM {name}").fetchall()
         except (duckdb.CatalogException, duckdb.BinderException):
@@ -89,7 +88,7 @@ def open_source(address: Address) -> Iterator[Source]:
             path = Path(address.path).expanduser()
             if not path.is_file():
                 raise sentences.no_file(address)
-            connection.execute(f"ATTACH {_literal(str(path))} AS source (READ_ONLY)")
+            connection.execute(f"ATTACH {query.text(str(path))} AS source (READ_ONLY)")
             connection.execute("USE source")
             yield DuckDBSource(connection, None)
         else:
@@ -127,17 +126,13 @@ def _relation(connection: duckdb.DuckDBPyConnection, address: Address) -> str:
     pattern = str(Path(address.path).expanduser())
     if Path(pattern).is_file():
         pattern = csv_files.as_pattern(pattern)
-    found = connection.execute(f"SELECT file FROM glob({_literal(pattern)}) ORDER BY file")
+    found = connection.execute(f"SELECT file FROM glob({query.text(pattern)}) ORDER BY file")
     paths = [path for (path,) in found.fetchall()]
     if not paths:
         raise sentences.no_file(address)
     if pattern.lower().endswith(".csv"):
         return csv_files.relation(paths)
-    return f"SELECT * FROM read_parquet({_literal(pattern)}, union_by_name = true)"
-
-
-def _literal(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
+    return f"SELECT * FROM read_parquet({query.text(pattern)}, union_by_name = true)"
 
 
 def _time(kind: str) -> TimeType | None:

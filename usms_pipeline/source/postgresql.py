@@ -10,16 +10,15 @@ import adbc_driver_postgresql.dbapi
 import pyarrow as pa
 
 from usms_pipeline.errors import SourceError
-from usms_pipeline.source import adbc, sentences
+from usms_pipeline.source import adbc, query, sentences
 from usms_pipeline.source.address import Address
 from usms_pipeline.source.kinds import Column, Dialect, Source, TimeType
-from usms_pipeline.source.query import quoter
 
 ERRORS: Final = adbc.ERRORS
 CONNECT_SECONDS: Final = 10
 _BATCH: Final = {"adbc.postgresql.batch_size_hint_bytes": str(4 * 1024 * 1024)}
 
-_QUOTE = quoter('"')
+_QUOTE = query.quoter('"')
 _TIMES = {
     "timestamptz": TimeType.AWARE,
     "timestamp": TimeType.NAIVE,
@@ -31,6 +30,7 @@ _SETTINGS = (
     "SET TRANSACTION READ ONLY",
     "SET LOCAL TimeZone = 'UTC'",
     "SET LOCAL DateStyle = 'ISO, YMD'",
+    "SET LOCAL standard_conforming_strings = on",  # else a backslash would end our literals
 )
 """For this transaction only, so that a connection pool's other users see none of it."""
 _TABLES = """
@@ -63,8 +63,8 @@ class PostgreSQL:
         """Read the catalog: this needs no right to the table, and sees every kind of one."""
         if len(table) > 2:  # another database: PostgreSQL has no way there
             return []
-        name = ".".join(_QUOTE(part) for part in table).replace("'", "''")
-        found = adbc.rows(self._connection, _COLUMNS.format(table=f"'{name}'"))
+        name = query.text(query.table_name(self.dialect, table))
+        found = adbc.rows(self._connection, _COLUMNS.format(table=name))
         return [
             Column(name, shown, _TIMES.get(base), is_float=base in ("float4", "float8"))
             for name, shown, base in found

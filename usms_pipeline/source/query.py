@@ -33,6 +33,11 @@ def quoter(opening: str = '"', closing: str | None = None) -> Callable[[str], st
     return quote
 
 
+def text(value: str) -> str:
+    """Write a text as a literal of standard SQL; a backslash is one."""
+    return "'" + value.replace("'", "''") + "'"
+
+
 def table_name(dialect: Dialect, parts: Sequence[str]) -> str:
     """Give a table's name, quoted."""
     return ".".join(dialect.quote(part) for part in parts)

@@ -16,14 +16,13 @@ import adbc_driver_sqlite.dbapi
 import pyarrow as pa
 
 from usms_pipeline.errors import SourceError, SourceUnavailable
-from usms_pipeline.source import adbc, sentences
+from usms_pipeline.source import adbc, query, sentences
 from usms_pipeline.source.address import Address
 from usms_pipeline.source.kinds import Column, Dialect, Source, TimeType
-from usms_pipeline.source.query import quoter
 
 ERRORS: Final = adbc.ERRORS
 
-_QUOTE = quoter('"')
+_QUOTE = query.quoter('"')
 _TABLES = """
     SELECT name FROM sqlite_master WHERE type IN ('table', 'view') AND name NOT LIKE 'sqlite_%'
     ORDER BY name
@@ -60,7 +59,7 @@ class SQLite:
         *schema, name = table
         if schema and tuple(schema) not in adbc.rows(self._connection, _SCHEMAS):
             return []
-        arguments = ", ".join(_literal(part) for part in (name, *schema))
+        arguments = ", ".join(query.text(part) for part in (name, *schema))
         found = adbc.rows(
             self._connection,
             "SELECT name, coalesce(type, '') || '' FROM pragma_table_xinfo"
@@ -133,7 +132,3 @@ def _time(declared: str) -> TimeType:
     if _is_text(declared):
         return TimeType.TEXT
     return TimeType.DYNAMIC if _is_number(declared) else TimeType.UNTYPED
-
-
-def _literal(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"

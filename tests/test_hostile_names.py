@@ -1,0 +1,238 @@
+"""Names and values that try to be SQL stay names and values: of tables, files, columns, folders."""
+
+from __future__ import annotations
+
+import csv
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from tests.account import START, Account
+from tests.services import Database
+from usms_pipeline import dataset, source
+from usms_pipeline.errors import StorageError, UnknownColumn
+from usms_pipeline.settings import Settings
+from usms_pipeline.warehouse import connect, rates
+
+AT = datetime(2026, 3, 2, 9, tzinfo=UTC)
+NAMES = (
+    'x"; DROP TABLE victim; --', "x'; DROP TABLE victim; --", "x`; DROP TABLE victim; --",
+    'a"b.c', "%s %(x)s :x ? $1", "back\\", "{0} {x}", "$$; DROP TABLE victim; $$", "发送\u202e/*",
+)  # fmt: skip
+VALUES = (
+    "'; DROP TABLE victim; --", '"; DROP TABLE receipts; --', "\\'; DROP TABLE victim; --",
+    "%s", "?", "$1", "{{env.HOME}}", "a&id=b", "a b#c", "../../etc/passwd",
+    "' OR 1=1 --", "`id`", "发送",
+)  # fmt: skip
+ROLES = ("session", "sent_at", "phone", "template")
+
+
+def settings(url: str, table: str | None, columns: dict[str, str]) -> Settings:
+    return Settings(
+        _env_file=None, source_url=url, source_table=table, session_column=columns["session"],
+        sent_at_column=columns["sent_at"], phone_column=columns["phone"],
+        dimensions=[columns["template"]],
+    )  # fmt: skip
+
+
+def columns_of(name: str) -> dict[str, str]:
+    """Every column that is read has a hostile name."""
+    return {role: f"{name} {role}" for role in ROLES}
+
+
+def found(given: Settings) -> list[tuple[Any, ...]]:
+    batches = source.read(given, AT - timedelta(days=1), AT + timedelta(days=1))
+    rows = [tuple(row.values()) for batch in batches for row in batch.to_pylist()]
+    assert source.survey(given).rows == len(rows)
+    return sorted((row[0], row[1], row[4]) for row in rows)
+
+
+EXPECTED = sorted((value, value, value) for value in VALUES)
+ROWS = [(value, AT.replace(tzinfo=None).isoformat(" "), value, value) for value in VALUES]
+
+
+def quoted(name: str, mark: str = '"') -> str:
+    return mark + name.replace(mark, mark * 2) + mark
+
+
+def definition(columns: dict[str, str], mark: str = '"', time: str = "timestamp") -> str:
+    return ", ".join(
+        f"{quoted(name, mark)} {time if role == 'sent_at' else 'varchar(200)'}"
+        for role, name in columns.items()
+    )
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_table_of_postgresql(name: str, postgresql: Database) -> None:
+    columns = columns_of(name)
+    rows = ", ".join(
+        "(" + ", ".join("E'" + v.replace("\\", "\\\\").replace("'", "\\'") + "'" for v in row) + ")"
+        for row in ROWS
+    )
+    postgresql.execute(
+        "CREATE TABLE victim AS SELECT 1",
+        f"CREATE TABLE {quoted(name)} ({definition(columns)})",
+        f"INSERT INTO {quoted(name)} VALUES {rows}",
+    )
+    assert found(settings(postgresql.url, name, columns)) == EXPECTED
+    assert postgresql.execute("SELECT * FROM victim") == [(1,)]
+
+
+def test_postgresql_where_a_backslash_ends_no_literal(postgresql: Database) -> None:
+    """Some databases still read texts as they did before 2010."""
+    name = "back\\'; DROP TABLE victim; --"
+    columns = columns_of("x")
+    [(database,)] = postgresql.execute("SELECT current_database()")
+    postgresql.execute(
+        f"ALTER DATABASE {database} SET standard_conforming_strings = off",
+        "CREATE TABLE victim AS SELECT 1",
+        f"CREATE TABLE {quoted(name)} ({definition(columns)})",
+    )
+    assert found(settings(postgresql.url, name, columns)) == []
+    assert postgresql.execute("SELECT * FROM victim") == [(1,)]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_table_of_mariadb(name: str, mariadb: Database) -> None:
+    columns = columns_of(name)
+    table = quoted(name, "`").replace("%", "%%")
+    mariadb.execute("CREATE TABLE victim AS SELECT 1")
+    mariadb.execute(
+        f"CREATE TABLE {quoted(name, '`')} ({definition(columns, '`', 'datetime(6)')})",
+        many=(f"INSERT INTO {table} VALUES (%s, %s, %s, %s)", ROWS),
+    )
+    assert found(settings(mariadb.url, name, columns)) == EXPECTED
+    assert mariadb.execute("SELECT * FROM victim") == ((1,),)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_table_of_sqlite(name: str, tmp_path: Path) -> None:
+    columns, path = columns_of(name), tmp_path / "shop.sqlite"
+    with closing(sqlite3.connect(path)) as con, con:
+        con.execute("CREATE TABLE victim (a)")
+        con.execute(f"CREATE TABLE {quoted(name)} ({definition(columns, time='text')})")
+        con.executemany(f"INSERT INTO {quoted(name)} VALUES (?, ?, ?, ?)", ROWS)
+    assert found(settings(f"sqlite:///{path}", name, columns)) == EXPECTED
+    with closing(sqlite3.connect(path)) as con:
+        assert con.execute("SELECT count(*) FROM victim").fetchall() == [(0,)]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_table_of_duckdb(name: str, tmp_path: Path) -> None:
+    columns, path = columns_of(name), tmp_path / "shop'; DROP.duckdb"
+    with duckdb.connect(str(path)) as con:
+        con.execute("CREATE TABLE victim (a INT)")
+        con.execute(f"CREATE TABLE {quoted(name)} ({definition(columns)})")
+        con.executemany(f"INSERT INTO {quoted(name)} VALUES (?, ?, ?, ?)", ROWS)
+    assert found(settings(f"duckdb:///{path}", name, columns)) == EXPECTED
+    with duckdb.connect(str(path), read_only=True) as con:
+        assert con.execute("SELECT count(*) FROM victim").fetchall() == [(0,)]
+
+
+FILES = ("it's [1]", "a*b?c", "{a,b}", "x'); DROP", "50%% off", "new\nline", "**", "发送")
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_parquet_file_of_any_name_is_itself_alone(name: str, tmp_path: Path) -> None:
+    """Not what its name would fit, taken for a pattern."""
+    columns = columns_of(NAMES[0])
+    rows = list(zip(*ROWS, strict=True))
+    times = pa.array([AT] * len(VALUES), pa.timestamp("us", "UTC"))
+    table = pa.table([rows[0], times, rows[2], rows[3]], names=list(columns.values()))
+    pq.write_table(table, tmp_path / f"{name}.parquet")
+    pq.write_table(table, tmp_path / "it'sX1.parquet")
+    pq.write_table(table, tmp_path / "aXXbXc.parquet")
+    assert found(settings(str(tmp_path / f"{name}.parquet"), None, columns)) == EXPECTED
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_csv_file_of_any_name_is_itself_alone(name: str, tmp_path: Path) -> None:
+    columns = columns_of(NAMES[1])
+    for path in (tmp_path / f"{name}.csv", tmp_path / "aXXbXc.csv"):
+        with path.open("w", encoding="utf-8", newline="") as file:
+            csv.writer(file, quoting=csv.QUOTE_ALL).writerows([columns.values(), *ROWS])
+    assert found(settings(str(tmp_path / f"{name}.csv"), None, columns)) == EXPECTED
+
+
+# --- our own files --------------------------------------------------------------------------------
+
+PLACES = ('it\'s "mine"; DROP TABLE x; --', "50% [a-z]*", "{{day}} $HOME", "new\nline", "-rf")
+DIMENSION = NAMES[0]
+
+
+@pytest.fixture
+def hostile(tmp_path: Path, simulator: Any) -> Callable[[str], Account]:
+    """Make an account in which every name and value is hostile."""
+
+    def make(place: str) -> Account:
+        folder = tmp_path / place
+        folder.mkdir()
+        phones = [f"+86138001380{n:02}" for n in range(len(VALUES))]
+        names = ["session_no", "phone", "sent_at", "country", "template", "purpose", "sender"]
+        times = pa.array([START - timedelta(hours=2)] * len(VALUES), pa.timestamp("us", "UTC"))
+        plain = pa.array(["CN"] * len(VALUES))
+        messages = pa.table([list(VALUES), phones, times, plain, plain, plain, plain], names=names)
+        account = Account(folder, simulator, messages, dimensions=[DIMENSION])
+        account.announce(
+            messages.append_column(DIMENSION, pa.array(list(VALUES))).set_column(
+                1, "phone", pa.array([*VALUES[:3], *phones[3:]])
+            )
+        )
+        return account
+
+    return make
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_folders_sessions_phones_and_dimensions_of_any_name_go_the_whole_way(
+    place: str, hostile: Callable[[str], Account]
+) -> None:
+    account = hostile(place)
+    account.run()
+    pipeline = account.pipeline
+    pipeline.rebuild()
+    pipeline.forget(numbers=[VALUES[0]])
+    published = pipeline.publish()
+    days = dataset.days(pipeline.store, dataset.RECEIPTS)
+    assert pipeline.conservation(days) == []
+    with connect(published.path) as con:
+        sessions = con.sql("SELECT DISTINCT session_no FROM receipts").fetchall()
+        assert {row[0] for row in sessions} == set(VALUES[1:])
+        by = rates(con, DIMENSION)
+        assert set(by[DIMENSION].to_pylist()) == set(VALUES[1:])
+        again = con.sql(f"FROM delivery_rate_by('{DIMENSION}')").to_arrow_table()
+        assert sorted(again[DIMENSION].to_pylist()) == sorted(by[DIMENSION].to_pylist())
+    made = {path.name for path in account.folder.parent.iterdir()}
+    assert made == {place}, "nothing is written beside it"
+
+
+def test_a_folder_that_duckdb_cannot_write_to_is_told(hostile: Callable[[str], Account]) -> None:
+    """Whatever stands after a `?` is no part of a path to it."""
+    with pytest.raises(StorageError, match="Can't publish the warehouse"):
+        hostile("what?").run()
+
+
+@pytest.mark.parametrize(
+    "argument",
+    ["x') OR (1=1", "*", "x'); DROP TABLE receipts; --", 'status"', "status, phone", "", "phone'"],
+)
+def test_a_hostile_column_is_no_column(argument: str, hostile: Callable[[str], Account]) -> None:
+    account = hostile("plain")
+    account.run()
+    with connect(account.settings.warehouse_path) as con:
+        with pytest.raises(UnknownColumn):
+            rates(con, argument)
+        with pytest.raises(duckdb.Error):
+            con.execute("FROM delivery_rate_by(?)", [argument]).fetchall()
+        quoted_argument = argument.replace("'", "''")
+        with pytest.raises(duckdb.Error, match="column"):
+            con.execute(f"FROM delivery_rate_by('{quoted_argument}')").fetchall()
+        assert con.execute("SELECT count(*) FROM receipts").fetchall() == [(len(VALUES),)]
