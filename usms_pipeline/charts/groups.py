@@ -31,7 +31,7 @@ def rate_by(rates: pa.Table, column: str, noun: str | None = None, width: int = 
     group's name in words. The end of the blue is the rate's lower bound, the start of the orange
     its upper one, the tick between them the rate.
     """
-    noun = noun or column.replace("_", " ")
+    noun = noun or wording.visible(column.replace("_", " "))
     found = [row for row in rates.to_pylist() if row["messages"]]
     found.sort(key=lambda row: -row["messages"])
     if not found:
@@ -89,15 +89,15 @@ def group_name(row: Mapping[str, Any], column: str) -> str:
     >>> group_name({"template_id": None}, "template_id")
     'not known'
     """
-    name = str(row[column] or "not known")
+    name = wording.visible(str(row[column] or "not known"))
     country = row.get("country") if column == "operator" else None
-    return f"{name} ({country})" if country else name
+    return f"{name} ({wording.visible(country)})" if country else name
 
 
 def reason(row: Mapping[str, Any]) -> str:
     """Write the reason of a failure from its ``provider_desc`` and ``provider_code``."""
     said = (row.get("provider_desc"), row.get("provider_code"))
-    return " · ".join(part for part in said if part) or "no reason given"
+    return " · ".join(wording.visible(part) for part in said if part) or "no reason given"
 
 
 def _share_bars(rows: Sequence[Row], width: int) -> Any:

@@ -146,7 +146,7 @@ def steps(console: Console | None = None) -> Iterator[Say]:
 
 
 def _say(progress: Progress, title: str, detail: str) -> None:
-    title, detail = title.ljust(18), escape(detail)
+    title, detail = title.ljust(18), escape(wording.visible(detail))
     if not progress.tasks or progress.tasks[-1].description != title:
         _finish(progress)
         progress.add_task(title, total=None, detail=detail)

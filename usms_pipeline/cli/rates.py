@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from usms_pipeline.settings import Settings
 
 
+_FORMULA = ("=", "+", "-", "@", "\t", "\n", "＝", "＋", "－", "＠")
+
+
 class Format(StrEnum):
     """How figures are printed."""
 
@@ -105,8 +108,18 @@ def _write_csv(rows: list[dict[str, Any]]) -> None:
     if not rows:
         return
     writer = csv.DictWriter(sys.stdout, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(plain(rows))
+    writer.writerow({name: _cell(name) for name in rows[0]})
+    writer.writerows({name: _cell(value) for name, value in row.items()} for row in plain(rows))
+
+
+def _cell(value: Any) -> Any:
+    """Keep a spreadsheet from taking a name for a formula, as OWASP has it; JSON has it as it is.
+
+    >>> _cell("=1+1"), _cell("otp"), _cell(-0.5)
+    ("'=1+1", 'otp', -0.5)
+    """
+    text = wording.visible(value) if isinstance(value, str) else value
+    return f"'{text}" if isinstance(text, str) and text.startswith(_FORMULA) else text
 
 
 def report(to: ReportFile = None) -> None:

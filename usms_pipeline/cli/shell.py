@@ -23,7 +23,9 @@ from typing import Any, ParamSpec
 import typer
 from rich.console import Console
 from rich.markup import escape
+from rich.text import Text
 
+from usms_pipeline import wording
 from usms_pipeline.errors import UsmsError
 
 P = ParamSpec("P")
@@ -37,9 +39,20 @@ _PIPED = 80
 show_tracebacks: ContextVar[bool] = ContextVar("show_tracebacks", default=False)
 
 
+class _Console(Console):
+    """Shows what would command a terminal instead of passing it on; emoji codes stay text."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(highlight=False, emoji=False, **options)
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """Every text that is printed, also a table's cell, comes through here."""
+        return super().render_str(wording.visible(text), **options)
+
+
 def out() -> Console:
     """Give the console of results: stdout. Where that is no terminal, nothing is cut or wrapped."""
-    return Console(highlight=False, width=None if sys.stdout.isatty() else _UNCUT)
+    return _Console(width=None if sys.stdout.isatty() else _UNCUT)
 
 
 def width() -> int:
@@ -50,7 +63,7 @@ def width() -> int:
 
 def err() -> Console:
     """Give the console of progress, warnings and errors: stderr."""
-    return Console(stderr=True, highlight=False)
+    return _Console(stderr=True)
 
 
 def prepare_streams() -> None:
@@ -145,9 +158,19 @@ def fell_short(sentence: str) -> int:
 
 def _say_error(sentence: str) -> None:
     if show_tracebacks.get() and sys.exc_info()[0]:
-        traceback.print_exc()
+        sys.stderr.write(wording.visible(_without_secrets(traceback.format_exc())))
     console = err()
     console.print(f"[bold red]✗[/] {escape(sentence)}", soft_wrap=not console.is_terminal)
+
+
+def _without_secrets(shown: str) -> str:
+    """Make a traceback fit to be sent to somebody: the errors of others quote what they met."""
+    from usms_pipeline import settings, source
+
+    for secret in settings.secrets():
+        for part in (secret, *source.secrets(secret)):
+            shown = shown.replace(part, "***")
+    return wording.without_numbers(shown)
 
 
 def warn(sentences: Iterable[str]) -> None:
@@ -159,7 +182,8 @@ def warn(sentences: Iterable[str]) -> None:
 
 def echo_json(value: Any) -> None:
     """Print a value as JSON: dataclasses as objects, dates as ISO, durations in seconds."""
-    typer.echo(json.dumps(plain(value), ensure_ascii=False, indent=2))
+    text = json.dumps(plain(value), ensure_ascii=False, indent=2)
+    typer.echo(wording.COMMANDING.sub(lambda found: f"\\u{ord(found[0]):04x}", text))
 
 
 def plain(value: Any) -> Any:

@@ -23,7 +23,9 @@ def rates_table(
     ``width`` is the terminal's, in columns: the wider, the longer the bars.
     """
     table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
-    table.add_column((by or "").replace("_", " "), overflow="fold", min_width=10, max_width=28)
+    table.add_column(
+        escape((by or "").replace("_", " ")), overflow="fold", min_width=10, max_width=28
+    )
     table.add_column("messages", justify="right", no_wrap=True)
     table.add_column("delivered", justify="right", no_wrap=True)
     table.add_column("bounds", no_wrap=True, style="dim")

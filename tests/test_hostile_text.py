@@ -1,0 +1,273 @@
+"""Text that somebody else chose (names, words, descriptions) is shown everywhere and acts nowhere.
+
+In a terminal, a spreadsheet, a web page, a picture and on Dagster's page.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from collections.abc import Iterator
+from contextlib import redirect_stderr, redirect_stdout
+from html.parser import HTMLParser
+from pathlib import Path
+from types import SimpleNamespace
+from xml.etree import ElementTree
+
+import pytest
+from rich.console import Console
+from rich.table import Table
+from typer.testing import CliRunner, Result
+
+from tests import cohorts
+from tests.cohorts import receipt
+from usms_pipeline import charts, errors, wording
+from usms_pipeline.cli import app, rates, shell
+from usms_pipeline.defs import figures
+from usms_pipeline.storage import Store
+from usms_pipeline.warehouse import connect, reconcile
+
+HOSTILE = (
+    "<script>alert(1)</script>",
+    "</script><img src=x onerror=alert(1)>",
+    "</style></title></svg><svg onload=alert(1)>",
+    '" onmouseover="alert(1)',
+    "javascript:alert(1)",
+    "[x](javascript:alert(1)) | `y` |",
+    "![x](https://evil.example/?)",
+    "[bold red]x[/] [link=https://evil.example]y[/link] :skull:",
+    "[/]",
+    "\x1b]0;owned\x07\x1b[2J\x1b[31m",
+    "\x9b31m\x90q\x9c",
+    "gpj.\u202efdp\u2066",
+    "=cmd|' /C calc'!A0",
+    "+1+1",
+    "-2+3",
+    "@SUM(A1)",
+    "\t=1+1",
+    "＝1+1",
+    "datum['x']; ${alert(1)} {{alert(1)}} $title",
+    "&lt;b&gt;",
+    "back\\",
+    "quote'\"; DROP TABLE receipts; --",
+)
+COMMANDS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+NAME = "'\"</script>[bold]\x1b[31m=x|`;--"
+"""Of a dimension."""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A published dataset in which every text from outside is hostile."""
+    folder = tmp_path_factory.mktemp("hostile")
+    rows = [
+        receipt(
+            outcome,
+            session_no=text,
+            operator=text,
+            country=text,
+            provider_status=text,
+            provider_code=text,
+            provider_desc=text,
+            submit_status=text,
+            **{NAME: text, "template": text},
+        )
+        for text in HOSTILE
+        for outcome in ("delivered", "failed", "unrecognized")
+    ]
+    data = folder / "data"
+    cohorts.write(Store(str(data)), rows, dimensions=(NAME, "template"))
+    reconcile(Store(str(data)), cohorts.settings(data, dimensions=(NAME, "template")))
+    return folder
+
+
+def usms(folder: Path, *arguments: str) -> Result:
+    given = {"USMS_DATA_DIR": str(folder / "data"), "USMS_SOURCE_URL": str(folder / "no.parquet")}
+    return CliRunner().invoke(app, arguments, env={**given, "NO_COLOR": "1"})
+
+
+# --- the terminal ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("column", [NAME, "template", "provider_desc", "operator"])
+@pytest.mark.parametrize("form", ["table", "csv", "json"])
+def test_no_name_commands_the_terminal(folder: Path, column: str, form: str) -> None:
+    result = usms(folder, "rates", "--by", column, "--format", form)
+    assert result.exit_code == 0, result.output
+    assert not COMMANDS.findall(result.output)
+    for text in ("[bold red]x[/]", ":skull:", "javascript:alert(1)"):
+        assert text in result.output, "it is shown as it is"
+
+
+def test_no_name_is_markup_in_a_table() -> None:
+    """The name of the column too."""
+    row = {"x": "[bold]a[/bold]"} | dict.fromkeys(
+        ("messages", "awaited", "delivery_rate", "delivery_rate_low", "delivery_rate_high",
+         "latency_p50_seconds"), 1,
+    )  # fmt: skip
+    shown = io.StringIO()
+    table = shell_table([row], "[red]column[/red]")
+    shell._Console(file=shown, width=120, force_terminal=False).print(table)
+    assert "[red]column[/red]" in shown.getvalue()
+    assert "[bold]a[/bold]" in shown.getvalue()
+
+
+def shell_table(rows: list[dict[str, object]], by: str) -> Table:
+    from usms_pipeline.cli.tables import rates_table
+
+    return rates_table(rows, rows[0], by, 120)
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_no_sentence_commands_the_terminal(text: str) -> None:
+    """Errors and warnings, which quote what a source or the service said."""
+    said = io.StringIO()
+
+    def command() -> None:
+        shell.warn([f"The source said {text}"])
+        raise errors.SourceError(f"The service said {text}")
+
+    with redirect_stderr(said), redirect_stdout(said):
+        assert shell._outcome(command, []) == 2
+    assert not COMMANDS.findall(said.getvalue())
+    assert said.getvalue().expandtabs().count(wording.visible(text).strip()) == 2
+
+
+def test_what_a_terminal_is_kept_from_is_real() -> None:
+    """Rich alone would pass an escape sequence on."""
+    shown = io.StringIO()
+    Console(file=shown).print("\x1b[2J")
+    assert COMMANDS.findall(shown.getvalue())
+
+
+def test_json_has_every_name_as_it_is(folder: Path) -> None:
+    result = usms(folder, "rates", "--by", NAME, "--format", "json")
+    assert {row[NAME] for row in json.loads(result.output)} == set(HOSTILE)
+
+
+# --- the spreadsheet ------------------------------------------------------------------------------
+
+
+def test_no_name_is_a_formula_in_a_spreadsheet(folder: Path) -> None:
+    result = usms(folder, "rates", "--by", "template", "--format", "csv")
+    cells = [cell for row in csv.reader(io.StringIO(result.output)) for cell in row]
+    assert len({cell for cell in cells if "alert" in cell}) > 5
+    for cell in cells:
+        assert cell[:1] not in ("=", "+", "-", "@", "\t", "\r", "\n", "＝"), cell
+    assert "'=cmd|' /C calc'!A0" in cells
+
+
+def test_a_figure_stays_a_figure_and_a_plain_name_as_it_is() -> None:
+    assert [rates._cell(value) for value in (-0.5, 3, None, "otp", "a=b", "验证码")] == [
+        -0.5, 3, None, "otp", "a=b", "验证码",
+    ]  # fmt: skip
+
+
+# --- the page -------------------------------------------------------------------------------------
+
+TAGS = {
+    "a", "bdi", "body", "br", "caption", "clippath", "code", "dd", "defs", "div", "dl", "dt",
+    "figcaption", "figure", "footer", "g", "h1", "h2", "h3", "head", "header", "html", "li", "line",
+    "link", "main", "meta", "nav", "p", "path", "rect", "section", "span", "strong", "style", "svg",
+    "table", "tbody", "td", "text", "th", "thead", "title", "tr", "ul",
+}  # fmt: skip
+
+
+class Page(HTMLParser):
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: set[str] = set()
+        self.attributes: list[tuple[str, str | None]] = []
+        self.words: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.attributes += attrs
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+
+
+@pytest.fixture(scope="module")
+def page(folder: Path) -> Page:
+    result = usms(folder, "report")
+    assert result.exit_code == 0, result.output
+    return Page((folder / "data/report.html").read_text("utf-8"))
+
+
+def test_no_name_is_markup_in_the_report(page: Page) -> None:
+    assert page.tags <= TAGS
+    names = {name for name, _ in page.attributes}
+    assert not {name for name in names if name.startswith("on") or name in ("src", "srcdoc")}
+    links = [value or "" for name, value in page.attributes if "href" in name]
+    assert links
+    assert all(link.startswith("#") or link == "data:," for link in links)
+    text = "".join(page.words)
+    assert [h for h in HOSTILE if h.isprintable() and h not in text] == []
+
+
+def test_the_report_forbids_scripts_whatever_gets_into_it(page: Page) -> None:
+    [policy] = [v for n, v in page.attributes if n == "content" and v and "default-src" in v]
+    assert policy is not None
+    assert "default-src 'none'" in policy
+    assert "script" not in policy
+
+
+@pytest.fixture(scope="module")
+def drawn(folder: Path) -> Iterator[list[str]]:
+    with connect(folder / "data/usms.duckdb") as con:
+        groups = con.sql("FROM delivery_rate_by('template')").to_arrow_table()
+        failures = con.sql("FROM failures").to_arrow_table()
+        made = [charts.rate_by(groups, "template"), charts.failures_by_reason(failures)]
+        yield [charts.svg(one) for one in made]
+
+
+def test_no_name_is_markup_or_an_expression_in_a_chart(drawn: list[str]) -> None:
+    """Vega shows a name as text: it neither looks one up nor evaluates it."""
+    for svg in drawn:
+        root = ElementTree.fromstring(svg)
+        tags = {element.tag.rpartition("}")[2] for element in root.iter()}
+        assert tags <= {"svg", "g", "path", "line", "text", "rect", "title", "defs", "clipPath"}
+        assert not {n for e in root.iter() for n in e.attrib if n.startswith("on") or "href" in n}
+
+
+def test_an_expression_in_a_name_is_shown_as_it_is() -> None:
+    name = "datum['x']; ${alert(1)} {{alert(1)}}"
+    row = receipt_figures(name)
+    svg = charts.svg(charts.rate_by(row, "template"))
+    assert "datum['x']; ${alert(1)} {{alert(1)}}" in svg.replace("&#39;", "'")
+
+
+def receipt_figures(name: str):  # type: ignore[no-untyped-def]
+    import pyarrow as pa
+
+    figures_of_one = dict.fromkeys(
+        ("messages", "delivered", "failed", "rejected", "expired", "unknown", "pending",
+         "unrecognized", "invalid", "awaited"), 0,
+    ) | {"messages": 1, "delivered": 1, "delivery_rate": 1.0}  # fmt: skip
+    return pa.Table.from_pylist([{"template": name, **figures_of_one}])
+
+
+# --- Dagster's page -------------------------------------------------------------------------------
+
+
+def test_the_markdown_on_dagsters_page_holds_no_text_from_outside(folder: Path) -> None:
+    """A picture, and a table of days and figures."""
+    with connect(folder / "data/usms.duckdb") as con:
+        settings = cohorts.settings(folder / "data")
+        store = Store(str(folder / "data"))
+        pipeline = SimpleNamespace(
+            settings=settings, store=store, clock=lambda: cohorts.NOON,
+            rows_without_sent_at=lambda: None,
+        )  # fmt: skip
+        shown = figures.delivery_rates(pipeline, con)  # type: ignore[arg-type]
+    table = shown["daily"].md_str
+    assert re.fullmatch(r"[|\-:\w\s.,%–]*", table)
+    assert len({row.count("|") for row in table.splitlines()}) == 1
+    image = r"!\[delivery rate by day\]\(data:image/png;base64,[\w+/=]+\)"
+    assert re.fullmatch(image, shown["chart"].md_str)
+    marked = {name for name, value in shown.items() if hasattr(value, "md_str")}
+    assert marked == {"chart", "daily"}
