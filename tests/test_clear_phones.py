@@ -15,6 +15,8 @@ from usms_pipeline.dataset import PRIVATE, RECEIPTS, REGISTERS, SESSIONS
 from usms_pipeline.phones import PhoneBook
 from usms_pipeline.simulator import Population
 
+pytestmark = pytest.mark.long
+
 SELDOM = {"poll_minutes": "5", "poll_every_hours": 80}
 WHOLE = re.compile(rb"\+\d{10,}")
 TOLD = "still hold whole phone numbers"

@@ -153,6 +153,7 @@ def test_a_dead_process_leaves_no_numbers_behind(account: Account) -> None:
     assert not fresh.exists(), "nobody else writes in a partition that is held"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("phones", ["masked", "clear"])
 def test_a_forgotten_phone_leaves_a_tombstone_and_nothing_else_in_any_zone(
     tmp_path: Path, simulator: Any, phones: str

@@ -22,6 +22,8 @@ from usms_pipeline.errors import StorageError, UnknownColumn
 from usms_pipeline.settings import Settings
 from usms_pipeline.warehouse import connect, rates
 
+pytestmark = pytest.mark.long
+
 AT = datetime(2026, 3, 2, 9, tzinfo=UTC)
 NAMES = (
     'x"; DROP TABLE victim; --', "x'; DROP TABLE victim; --", "x`; DROP TABLE victim; --",

@@ -17,8 +17,10 @@ from tests.account import Account
 from tests.cohorts import receipt
 from tests.cohorts import write as write_receipts
 from usms_pipeline import scratch
+from usms_pipeline.cli import check
 from usms_pipeline.dataset import PRIVATE
 from usms_pipeline.errors import StorageError
+from usms_pipeline.phones import load_key
 from usms_pipeline.pipeline import Pipeline
 from usms_pipeline.settings import Settings
 from usms_pipeline.simulator import Faults
@@ -164,3 +166,14 @@ def test_the_umask_says_who_may_read_what_is_published(
         os.umask(before)
     assert mode(settings.warehouse_path) == 0o444 & ~umask
     assert mode(tmp_path / "pace.json") == 0o666 & ~umask
+
+
+def test_check_tells_of_a_key_that_others_may_read(tmp_path: Path) -> None:
+    """As after a copy was put back from a backup."""
+    settings = Settings(_env_file=None, data_dir=str(tmp_path))
+    assert len(load_key(settings)) == 32
+    assert {state for state, _ in check._key(settings)} == {"ok"}
+    (tmp_path / "phone.key").chmod(0o644)
+    [(state, said), *_] = check._key(settings)
+    assert state == "warning"
+    assert "chmod 600" in said
