@@ -21,6 +21,8 @@ _USUAL: Final = (
 _COUNT: Final = re.compile(r"([0-9]{9,19})(\.[0-9]*)?")
 _COMPACT: Final = re.compile(r"(19|20)[0-9]{12}")
 _SLASHES: Final = re.compile(r"([0-9]{4})/([0-9]{1,2})/([0-9]{1,2})(?=$|[ T])")
+_YEAR_9999: Final = 253_370_764_800_000_000
+"""In microseconds. Later ones are no times, and readers written in Python can't show them."""
 _MOST_SECONDS: Final = 10**11
 """A count since 1970 from here on is in milliseconds; a thousand times that, microseconds…"""
 
@@ -30,7 +32,8 @@ def received_at(texts: pa.Array, counts: pa.Array, zone: str) -> pa.Array:
 
     A text is ``YYYY-MM-DD HH:MM:SS`` in ``zone``; ISO 8601 forms with an offset, fractions or
     ``T`` and counts since 1970 are understood too. Of a local hour that the clock shows twice, the
-    first is meant; one that it skips is taken as the moment of the skip. Not after 1970: null.
+    first is meant; one that it skips is taken as the moment of the skip. Not after 1970, or not
+    before 9999: null.
     """
     is_usual = pc.fill_null(pc.match_substring_regex(texts, _USUAL), False)
     if pc.all(is_usual).as_py():
@@ -43,8 +46,9 @@ def received_at(texts: pa.Array, counts: pa.Array, zone: str) -> pa.Array:
     moments = moments.cast(TIME)
     counted = _scaled(counts)
     every = pc.coalesce(moments, counted) if known is None else pc.coalesce(moments, known, counted)
-    after_1970 = pc.greater(every, pa.scalar(0, pa.int64()).cast(TIME))
-    return pc.if_else(after_1970, every, pa.scalar(None, TIME))
+    first, last = (pa.scalar(moment, TIME) for moment in (0, _YEAR_9999))
+    is_usable = pc.and_(pc.greater(every, first), pc.less(every, last))
+    return pc.if_else(is_usable, every, pa.scalar(None, TIME))
 
 
 def _cast(texts: pa.Array) -> pa.Array:
