@@ -18,6 +18,9 @@ from usms_pipeline.status import BUCKETS
 VERSION: Final = 1
 """Version of the dataset's layout; in every file's metadata. A newer one is refused."""
 
+MOST_CHARACTERS: Final = 1_000
+"""Of a text that the service sends, so many characters are kept; the raw answer has all of it."""
+
 TIME: Final = pa.timestamp("us", tz="UTC")
 TEXT: Final = pa.string()
 
@@ -127,7 +130,7 @@ QUARANTINE: Final = pa.schema(
         ("ids", pa.list_(TEXT)),  # what was asked
         ("asked_at", TIME),
         ("http_status", pa.int32()),
-        ("body", pa.binary()),  # the bad item's JSON, or the unreadable answer
+        ("body", pa.binary()),  # the bad item's JSON, or the unreadable answer: its first 64 KiB
         ("state", TEXT),  # 'open', 'replayed' or 'dismissed'
     ]
 )

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.json as pj
 
 from usms_pipeline.wire.bodies import is_well_formed, read_bodies
+from usms_pipeline.wire.bounds import cut_array
 from usms_pipeline.wire.parts import ITEMS, PLACES_AN_ITEM, RECEIPTS, SAID, Parts, joined
 
 _RECEIPT: Final = pa.struct(
@@ -128,7 +129,7 @@ def _read_parsed(answers: list[Answer], data: pa.ListArray) -> list[Parts]:
         responses.take(parents),
         pc.multiply(pc.subtract(counted, first.take(parents)), PLACES_AN_ITEM),
         pc.struct_field(items, "SessionNo"),
-        pc.struct_field(items, "Status"),
+        cut_array(pc.struct_field(items, "Status")),
     ]
     return [Parts(pa.Table.from_arrays(head, schema=ITEMS), _receipts(items, head))]
 

@@ -13,6 +13,7 @@ from typing import Any, Final, TypeVar
 import msgspec
 import pyarrow as pa
 
+from usms_pipeline.wire.bounds import MOST_BYTES_KEPT, MOST_REJECTS, cut, has_too_many_values
 from usms_pipeline.wire.parts import (
     BAD_ITEM,
     ITEMS,
@@ -23,9 +24,6 @@ from usms_pipeline.wire.parts import (
     Parts,
     Reject,
 )
-
-MOST_BYTES_KEPT: Final = 64 * 1024
-"""Of an answer that can't be read, so much is kept in quarantine."""
 
 _T = TypeVar("_T")
 _INT64: Final = 2**63
@@ -78,22 +76,43 @@ def read_bodies(bodies: Iterable[tuple[int, bytes, list[str]]]) -> Parts:
             kept = body[:MOST_BYTES_KEPT]
             rejects.append(Reject(response, UNREADABLE_ANSWER, str(error), None, kept))
             continue
+        found: list[Reject] = []
+        further = 0
         for number, entry in enumerate(entries):
             head = (response, number * PLACES_AN_ITEM)
             problem = _read_item(head, bytes(entry), asked, items, receipts)
-            if problem is not None:
-                rejects.append(Reject(response, *problem, bytes(entry)))
+            if problem is not None and len(found) < MOST_REJECTS:
+                found.append(Reject(response, *problem, bytes(entry)))
+            elif problem is not None:
+                further += 1
+        rejects += found
+        if further:
+            words = f"{further:,} further items of the answer could not be used"
+            kept = body[:MOST_BYTES_KEPT]
+            rejects.append(Reject(response, found[-1].kind, words, None, kept))
     return Parts(_table(items, ITEMS), _table(receipts, RECEIPTS), tuple(rejects))
 
 
 def is_well_formed(body: bytes) -> bool:
     """Tell whether a body is one JSON object in UTF-8; what is inside may be anything."""
+    if has_too_many_values(body):
+        return False
     try:
         str(body, "utf-8")
         _ENVELOPE.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return False
     return True
+
+
+def mended(body: bytes) -> bytes | None:
+    """Give a body as the JSON object in UTF-8 that it is or was meant to be; None if it is none."""
+    try:
+        text = _text_of(body)
+        _decoded(_ENVELOPE.decode, text, "the answer is not a JSON object")
+    except _Unreadable:
+        return None
+    return text
 
 
 def _read_item(
@@ -111,7 +130,7 @@ def _read_item(
         if session not in asked and session.strip() not in asked:
             return UNASKED_SESSION, "the answer is about a session that nobody asked about", session
         session = asked[session if session in asked else session.strip()]
-        status = _scalar(item.Status, "Status")
+        status = cut(_scalar(item.Status, "Status"))
         items.append((*head, session, status))
         for number, said in enumerate(_said(item)):
             receipts.append((head[0], head[1] + number, session, status, *said))
@@ -222,6 +241,8 @@ def _text_of(body: bytes) -> bytes:
     """Mend what can be: a byte-order mark, bytes that are no UTF-8, lone surrogates, NaN."""
     if is_well_formed(body):
         return body
+    if has_too_many_values(body):
+        raise _Unreadable("the answer holds more values than any answer needs")
     text = body.decode("utf-8-sig", "replace")
     try:
         mended = json.loads(

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from usms_pipeline.phones import PhoneBook
 from usms_pipeline.schema import QUARANTINE, REGISTERS, RESPONSES
 from usms_pipeline.wire.blocks import Answer, read_block
-from usms_pipeline.wire.bodies import MOST_BYTES_KEPT
+from usms_pipeline.wire.bounds import MOST_BYTES_KEPT, cut
 from usms_pipeline.wire.parts import REFUSED_ID, UNREADABLE_ANSWER, Parts, Reject
 from usms_pipeline.wire.rows import receipt_rows, session_rows
 
@@ -199,8 +199,8 @@ def _entry(reject: Reject, rows: pa.Table) -> dict[str, Any]:
         ),
         "kind": reject.kind,
         "reason": reject.reason,
-        "session_no": reject.session_no,
-        "body": reject.body,
+        "session_no": cut(reject.session_no),
+        "body": reject.body[:MOST_BYTES_KEPT],
         "state": "open",
     }
 

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from usms_pipeline import status, wording
 from usms_pipeline.phones import PhoneBook
 from usms_pipeline.schema import REGISTERS, TEXT
+from usms_pipeline.wire.bounds import cut_array
 from usms_pipeline.wire.times import received_at
 
 _TEXT_WITH_A_NUMBER: Final = r"\p{Nd}([^\pL\p{Nd}\n]{0,3}\p{Nd}){6}"
@@ -58,19 +59,21 @@ def receipt_rows(receipts: pa.Table, asked_at: pa.Array, book: PhoneBook, zone: 
     """
     column = {name: _whole(receipts[name]) for name in receipts.column_names}
     said = book.describe(column["phone"])
-    canonical = status.canonical_array(column["word"])
+    word = cut_array(column["word"])  # what is kept decides, so that it can be read anew
+    canonical = status.canonical_array(word)
     is_final = pc.is_in(canonical, value_set=pa.array(status.FINAL, pa.string()))
     observed = {
         "asked_at": asked_at,
         "received_at": received_at(column["time"], column["epoch"], zone),
-        "code": _codes(column["code"], column["phone"]),
-        "word": _without_numbers(column["word"]),
+        "code": _codes(cut_array(column["code"]), column["phone"]),
+        "word": _without_numbers(word),
         "status": canonical,
-        "description": _without_numbers(column["description"]),
+        "description": _without_numbers(cut_array(column["description"])),
         "submit_status": _without_numbers(column["submit_status"]),
         "segments": _segments(column["segments"]),
     }
     described = {name: pc.struct_field(said, name) for name in said.type.names}
+    described["phone"] = cut_array(described["phone"])
     number = pc.fill_null(described.pop("recipient"), "")
     return _registers(
         receipts.num_rows,
