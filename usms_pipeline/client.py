@@ -21,6 +21,8 @@ import msgspec
 
 from usms_pipeline.classify import Verdict, classify
 from usms_pipeline.settings import Settings
+from usms_pipeline.wire.bodies import mended
+from usms_pipeline.wire.bounds import MOST_VALUES, has_too_many_values
 from usms_pipeline.wording import without_numbers
 
 PATH: Final = "/api/v1/usms/USMSSendReceipt"
@@ -34,6 +36,10 @@ KEPT_BYTES: Final = 64_000
 """What is kept of an answer over that."""
 
 _MESSAGE_CHARACTERS: Final = 200
+_MESSAGE_READ: Final = 10_000
+"""Of a message, so many characters are looked through; one of 60 MB would hold up everybody."""
+
+_CODE_BYTES: Final = 40
 _UNRESERVED: Final = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~"
 _INT64: Final = range(-(2**63), 2**63)
 
@@ -44,7 +50,8 @@ class Reply:
 
     ``http_status`` is None when no whole answer came; ``ret_code`` None when the body has none.
     ``message`` is the service's own, or what went wrong: at most 200 printable characters, without
-    ids, phones or credentials. ``is_oversized`` bodies are cut to their first 64 kB.
+    ids, phones or credentials. ``is_oversized`` bodies (in bytes, or in the number of their values)
+    are cut to their first 64 kB.
     """
 
     asked_at: datetime
@@ -77,8 +84,8 @@ class Reply:
 
 
 class _Envelope(msgspec.Struct):
-    ret_code: Any = msgspec.field(name="RetCode", default=None)
-    message: Any = msgspec.field(name="Message", default=None)
+    ret_code: msgspec.Raw = msgspec.field(name="RetCode", default=msgspec.Raw())
+    message: msgspec.Raw = msgspec.field(name="Message", default=msgspec.Raw())
 
 
 _ENVELOPE: Final = msgspec.json.Decoder(_Envelope)
@@ -145,15 +152,24 @@ class Client:
     ) -> Reply:
         status = response.status_code
         wait = retry_after_seconds(response.headers.get("Retry-After"), self._clock())
-        if len(body) > self._max_body_bytes:
-            message = f"the answer is larger than {self._max_body_bytes / 1e6:g} MB"
+        message = self._excess(body)
+        if message:
             return Reply(asked_at, status, None, message, body[:KEPT_BYTES], wait, True)
         ret_code, message = _read_envelope(body)
         message = self._safe(message, ids) if ret_code else message
         return Reply(asked_at, status, ret_code, message, body, wait)
 
+    def _excess(self, body: bytes) -> str:
+        """Say what an answer has too much of, if anything."""
+        if len(body) > self._max_body_bytes:
+            return f"the answer is larger than {self._max_body_bytes / 1e6:g} MB"
+        if has_too_many_values(body):
+            return f"the answer holds more than {MOST_VALUES:,} values"
+        return ""
+
     def _safe(self, message: str, ids: Sequence[str]) -> str:
         """Take ids, credentials and what may be a phone out of a message, and cut it."""
+        message = message[:_MESSAGE_READ]
         for secret in self._secrets:
             message = message.replace(secret, "…")
         # Whole words only: an id may be as short as a letter.
@@ -186,10 +202,10 @@ def retry_after_seconds(header: str | None, now: datetime) -> float | None:
         return float(header)
     try:
         at = parsedate_to_datetime(header)
-    except ValueError:
+        at = at if at.tzinfo else at.replace(tzinfo=UTC)
+        return max(0.0, (at - now).total_seconds())
+    except (ValueError, OverflowError):
         return None
-    at = at if at.tzinfo else at.replace(tzinfo=UTC)
-    return max(0.0, (at - now).total_seconds())
 
 
 def _read_envelope(body: bytes) -> tuple[int | None, str]:
@@ -197,11 +213,26 @@ def _read_envelope(body: bytes) -> tuple[int | None, str]:
     try:
         envelope = _ENVELOPE.decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return None, "the answer is not the JSON object it should be"
-    ret_code = _whole_number(envelope.ret_code)
+        readable = mended(body)  # what is kept is read the same way
+        if readable is None:
+            return None, "the answer is not the JSON object it should be"
+        envelope = _ENVELOPE.decode(readable)
+    code = bytes(envelope.ret_code)
+    ret_code = _whole_number(_scalar(code)) if len(code) <= _CODE_BYTES else None
     if ret_code is None:
         return None, "the answer has no RetCode"
-    return ret_code, envelope.message if isinstance(envelope.message, str) and ret_code else ""
+    message = _scalar(bytes(envelope.message)) if ret_code else ""
+    return ret_code, message if isinstance(message, str) else ""
+
+
+def _scalar(text: bytes) -> Any:
+    """Read one JSON text or number; None for anything else."""
+    if text[:1] in (b"{", b"["):
+        return None
+    try:
+        return msgspec.json.decode(text)
+    except (msgspec.MsgspecError, ValueError):
+        return None
 
 
 def _whole_number(value: Any) -> int | None:
