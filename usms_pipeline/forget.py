@@ -6,6 +6,7 @@ The one exception to "a row once seen is never dropped". Bodies are edited here 
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -21,9 +22,11 @@ from usms_pipeline.dataset import QUARANTINE, RECEIPTS, REGISTERS, RESPONSES, SE
 from usms_pipeline.errors import Busy
 from usms_pipeline.phones import PhoneBook
 from usms_pipeline.storage import Store
+from usms_pipeline.wire.bodies import mended
 
 TOMBSTONES: Final = "forgotten.json"
 _FEWEST_DIGITS: Final = 6
+_MOST_DIGITS: Final = 4000
 _RUNS: Final = re.compile(r"\+?\(?\+?\d[\d ()+.\-]{4,24}\d")
 _DIGITS: Final = re.compile(r"\+?\d{6,15}")
 _HEARD: Final = pa.schema([("session_no", schema.TEXT), ("number", schema.TEXT)])
@@ -150,11 +153,12 @@ def scrub(body: bytes, forgotten: Forgotten, book: PhoneBook, digits: Iterable[s
     """Cut forgotten sessions and phones out of a body; emptied if it can't be read and names one.
 
     ``digits`` are the last ones of the phones. A body without any of them is given back as it is,
-    to the byte; of a readable one, what names somebody else stays.
+    to the byte; of a readable one, what names somebody else stays. What ``wire`` can mend and read
+    is readable here too.
     """
     digits = list(digits)
     try:
-        answer = json.loads(body)
+        answer = json.loads(mended(body) or body, parse_int=_whole, parse_float=_fraction)
         edited = _scrub_answer(answer, forgotten, book) if isinstance(answer, dict) else answer
         edited = _blank(edited, "", forgotten, book, digits)
         text = json.dumps(edited, ensure_ascii=False)
@@ -165,6 +169,17 @@ def scrub(body: bytes, forgotten: Forgotten, book: PhoneBook, digits: Iterable[s
         is_named = is_named or _names_recipient(shown, forgotten, book)
         return b"" if is_named or _names_session(shown, forgotten) else body
     return body if edited == answer else text.encode("utf-8", "surrogatepass")
+
+
+def _whole(text: str) -> int | str:
+    """Read a number; one of more digits than Python reads stays text."""
+    return int(text) if len(text) <= _MOST_DIGITS else text
+
+
+def _fraction(text: str) -> float | str:
+    """Read a number; one that is infinite to Python stays text."""
+    number = float(text)
+    return number if math.isfinite(number) else text
 
 
 def _blank(value: Any, key: str, forgotten: Forgotten, book: PhoneBook, digits: list[str]) -> Any:
