@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import time
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import date
 from typing import Any
@@ -33,8 +33,12 @@ from usms_pipeline.settings import Settings
 from usms_pipeline.status import BUCKETS, FINAL, canonical, rank
 from usms_pipeline.storage import Store
 
-_ROWS_AT_ONCE = 200
-"""Answers decoded at a time: about 3 MB of bodies, 65 MB at worst."""
+_ANSWERS_AT_ONCE = 200
+_BYTES_AT_ONCE = 32_000_000
+"""What is decoded at a time, whichever is met first: 200 usual answers are 3 MB."""
+
+_ANSWERS_READ = 8
+"""So many are read before their bytes are looked at. A file has 128 MB of them at most."""
 
 
 @dataclass(frozen=True)
@@ -265,13 +269,26 @@ def _observe(
     quarantined, forgotten = 0, forget.read(store)
     for name in names:
         dataset.checked_metadata(store, file_name(RESPONSES, day, name), None)
-        for batch in store.batches(file_name(RESPONSES, day, name), _ROWS_AT_ONCE):
-            decoded = wire.decode(batch, book, settings.receipt_timezone)
+        for answers in portions(store.batches(file_name(RESPONSES, day, name), _ANSWERS_READ)):
+            decoded = wire.decode(answers, book, settings.receipt_timezone)
             rejected.update(decoded.rejects["id"].to_pylist())
             quarantined += quarantine.add(store, day, decoded.rejects, book.fingerprint)
             kept = forget.without(decoded.observations, forgotten, "number")
             scratch.insert(con, "observations", kept)
     return quarantined
+
+
+def portions(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
+    """Put answers together until they are many, or large."""
+    part: list[pa.RecordBatch] = []
+    for batch in batches:
+        part.append(batch)
+        is_large = sum(one.nbytes for one in part) >= _BYTES_AT_ONCE
+        if is_large or sum(one.num_rows for one in part) >= _ANSWERS_AT_ONCE:
+            yield pa.Table.from_batches(part)
+            part = []
+    if part:
+        yield pa.Table.from_batches(part)
 
 
 def _match(con: duckdb.DuckDBPyConnection, store: Store, settings: Settings, day: date) -> None:

@@ -157,8 +157,14 @@ class Store:
             and field.name not in ("session_no", "recipient", "number", "phone", "id")
         ]  # fmt: skip
         with self.replacing(name, private) as temporary:
+            has_bodies = any(pa.types.is_binary(field.type) for field in schema)
             writer = pq.ParquetWriter(
-                temporary, schema, use_dictionary=low_cardinality, **COMPRESSION
+                temporary,
+                schema,
+                use_dictionary=low_cardinality,
+                # a page is closed after so many values at the earliest, and read as one piece
+                write_batch_size=4 if has_bodies else None,
+                **COMPRESSION,
             )
             with writer:
                 batches = rows.to_batches() if isinstance(rows, pa.Table) else rows
