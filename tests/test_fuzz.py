@@ -1,0 +1,98 @@
+"""Whatever comes as an answer: no crash, nothing lost, and nobody else's rows the worse for it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from itertools import islice
+from random import Random
+from typing import Any
+
+import pyarrow.compute as pc
+import pytest
+
+from tests.hostile_bodies import IDS, bodies
+from tests.plain_reader import held_by
+from tests.test_wire import as_set, decode, response
+from usms_pipeline.client import _read_envelope
+from usms_pipeline.forget import Forgotten, scrub
+from usms_pipeline.phones import PhoneBook
+from usms_pipeline.wire.blocks import Answer, read_block
+from usms_pipeline.wire.bodies import read_bodies
+from usms_pipeline.wire.parts import Parts, joined
+
+AT_ONCE = 50
+BOOK = PhoneBook(bytes(32), "CN", "masked")
+GONE = Forgotten(frozenset({BOOK.recipient_id("13800138000")}), frozenset({"b"}))
+
+
+def check_ways(numbered: list[Answer], apart: Parts) -> None:
+    """Both ways of reading give the same; of places only their order counts."""
+    together = read_block(numbered)
+    names = [name for name in together.receipts.column_names if name != "place"]
+    assert together.rejects == apart.rejects, numbered
+    assert together.items.equals(apart.items), numbered
+    assert together.receipts.select(names).equals(apart.receipts.select(names)), numbered
+
+
+def check_counts(made: list[bytes], parts: Parts) -> int:
+    """What was read of a body is what the plain reader finds in it; gives how many it could read"""
+    of = parts.receipts
+    found: dict[int, Counter[Any]] = {}
+    told = zip(*(of[c].to_pylist() for c in ("response", "session_no", "word")), strict=True)
+    for number, session, word in told:
+        found.setdefault(number, Counter())[session, word] += 1
+    rejected = Counter(reject.response for reject in parts.rejects)
+    compared = 0
+    for number, body in enumerate(made):
+        held = held_by(body, IDS)
+        if held is not None:
+            compared += 1
+            assert found.get(number, Counter()) == held.receipts, body
+            assert rejected[number] == held.useless, body
+    return compared
+
+
+def check_rows(made: list[bytes], parts: Parts, is_thorough: bool) -> None:
+    """Every id asked is one row, every receipt another, whoever else is in the block."""
+    rows = [response(body, IDS) for body in made]
+    decoded = decode(*rows)
+    is_own = pc.is_valid(decoded.observations["first_asked_at"])
+    assert pc.sum(is_own).as_py() == len(IDS) * len(made)
+    told = decoded.observations.filter(pc.invert(is_own))
+    assert sorted(told["session_no"].to_pylist()) == sorted(
+        parts.receipts["session_no"].to_pylist()
+    )
+    assert decoded.rejects.num_rows == len(parts.rejects)
+    assert max(map(len, decoded.rejects["body"].to_pylist()), default=0) <= 64 * 1024
+    if is_thorough:
+        shuffled = Random(len(made)).sample(rows, len(rows))
+        assert as_set(decode(*shuffled)) == as_set(decoded)
+        alone = [line for row in rows for line in as_set(decode(row))]
+        assert sorted(alone) == as_set(decoded)
+
+
+def fuzz(seed: Any, count: int) -> int:
+    """Read so many bodies; gives how many of them the plain reader could read too."""
+    source, compared = bodies(seed), 0
+    for turn in range(count // AT_ONCE):
+        made = list(islice(source, AT_ONCE))
+        numbered = [Answer(number, body, list(IDS)) for number, body in enumerate(made)]
+        parts = joined([read_bodies(numbered)])
+        compared += check_counts(made, parts)
+        check_rows(made, parts, is_thorough=turn % 40 == 0)
+        if turn % 4 == 0:
+            check_ways(numbered, parts)
+        for body in made:
+            _read_envelope(body)
+            scrub(body, GONE, BOOK)
+    return compared
+
+
+def test_nothing_is_lost_of_what_a_hostile_service_may_send():
+    assert fuzz("few", 2_000) > 500
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("seed", range(10))
+def test_nothing_is_lost_of_very_much_of_it(seed):
+    assert fuzz(seed, 10_000) > 2_500
