@@ -11,7 +11,7 @@ from usms_pipeline import settings as config
 from usms_pipeline import wording
 from usms_pipeline.cli import progress
 from usms_pipeline.cli.run import From, To
-from usms_pipeline.cli.shell import FELL_SHORT, OK, out, span, warn
+from usms_pipeline.cli.shell import OK, fell_short, out, span, warn
 
 if TYPE_CHECKING:
     from datetime import date
@@ -45,7 +45,12 @@ def rebuild(first: From = None, last: To = None) -> int:
         f"[green]✓[/] {wording.count(len(report.partitions))} days rebuilt, "
         f"{wording.count(rows)} rows, in {published.path}"
     )
-    return FELL_SHORT if report.locked else OK
+    if not report.locked:
+        return OK
+    return fell_short(
+        f"Another run holds {', '.join(map(str, report.locked))}: not rebuilt. Run the same "
+        "`usms rebuild` again when it has ended."
+    )
 
 
 def _stored(pipeline: Pipeline, first: date | None, last: date | None) -> list[date] | None:
