@@ -24,6 +24,7 @@ from usms_pipeline import (
     sessions,
     source,
     warehouse,
+    wording,
 )
 from usms_pipeline.collect import Answer, Batch, CollectStats, Patience, collect, utc_now
 from usms_pipeline.dataset import SESSIONS, Window
@@ -48,6 +49,7 @@ REPORT: Final = "report.html"
 _PACE_FILE: Final = "pace.json"
 _SURVEY_FILE: Final = "survey.json"
 _ASSUMED_REQUESTS_PER_SECOND: Final = 5.0
+_CLOCK_MAY_STEP: Final = timedelta(minutes=5)
 
 
 @dataclass(frozen=True)
@@ -71,11 +73,13 @@ class ResponsesReport:
     due_sessions: dict[date, int] = field(default_factory=dict)
     locked: list[date] = field(default_factory=list)
     seconds: float = 0.0
+    notes: list[str] = field(default_factory=list)
 
     @property
     def warnings(self) -> list[str]:
         """Give what a person should look at, in sentences."""
         found = [f"{count:,} × {problem}" for problem, count in self.stats.problems.items()]
+        found += self.notes
         if self.stats.ids_refused:
             found.append(
                 f"{self.stats.ids_refused:,} session numbers were refused by the service and count "
@@ -212,6 +216,7 @@ class Pipeline:
 
         Raises ``CredentialsRefused`` or ``ServiceDown`` once what landed is on disk.
         """
+        notes = self._doubts_about_the_clock()
         with ExitStack() as stack:
             held, locked = self._hold(days, stack)
             found = due.find(
@@ -220,8 +225,21 @@ class Pipeline:
             report = self._collect(
                 found.batches(self.settings.batch_size), sum(found.sessions.values())
             )
-        report.due_sessions, report.locked = found.sessions, locked
+        report.due_sessions, report.locked, report.notes = found.sessions, locked, notes
         return report
+
+    def _doubts_about_the_clock(self) -> list[str]:
+        """Tell of answers from the future: what was asked then is not due before that is past."""
+        now, newest = self.clock(), retention.newest_answer_at(self.store)
+        if newest is None or newest <= now + _CLOCK_MAY_STEP:
+            return []
+        said, then = (wording.moment(at, self.settings.zone) for at in (now, newest))
+        return [
+            f"This machine's clock says {said}, but answers of {then} are here already, and what "
+            "was asked about then is not due before. If the clock is slow, set it right. If it was "
+            "fast, messages may have been closed too early: move the files in responses/ whose "
+            "names begin with that time out of the data directory, then run `usms rebuild`."
+        ]
 
     def _hold(self, days: Iterable[date], stack: ExitStack) -> tuple[list[date], list[date]]:
         held: list[date] = []

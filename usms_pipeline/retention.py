@@ -47,6 +47,12 @@ def landed_at(file: str) -> datetime:
     return datetime.strptime(file.split("-", 1)[0], "%Y%m%dT%H%M%S.%f").replace(tzinfo=UTC)
 
 
+def newest_answer_at(store: Store) -> datetime | None:
+    """Tell when the newest raw answers that are kept were written, by the clock of then."""
+    files = [name.rsplit("/", 1)[1] for name in store.names(RESPONSES)]
+    return max(map(landed_at, files), default=None)
+
+
 def _mark_purged(store: Store, day: date, commit: Commit, fingerprint: str) -> None:
     """Commit anew, with the same rows: a rebuild starts from the registers from now on."""
     name = file_name(RECEIPTS, day)
