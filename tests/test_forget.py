@@ -203,10 +203,15 @@ def bytes_of(path: Path) -> bytes:
 def test_a_session_that_nobody_was_heard_of_in_is_forgotten_with_its_only_phone(
     account: Account,
 ) -> None:
-    """Asked or not: its number is in the questions, and stands for the person."""
+    """Its number is in the questions all the same, and stands for the person."""
+    account.service.faults = Faults(missing=1.0)
     account.run()
+    assert account.sql("SELECT DISTINCT status FROM receipts") == [("pending",)]
     account.pipeline.forget(phones=[PHONE])
     assert forget.read(account.pipeline.store).sessions == {"mine"}
+    assert b'"mine"' not in bytes_on_disk(account.folder / "data").replace(b"'", b'"').replace(
+        (account.folder / "data" / forget.TOMBSTONES).read_bytes(), b""
+    )
 
 
 def test_a_late_answer_with_a_forgotten_number_in_an_odd_place_is_blanked() -> None:
