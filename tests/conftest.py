@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -58,6 +59,8 @@ def simulator() -> Iterator[MakeRehearsal]:
 @pytest.fixture(scope="module")
 def plug(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     """Give commands to pull the plug on."""
+    if sys.platform != "linux":
+        pytest.skip("needs fork and /proc")
     from tests.plug.world import world  # only now: its messages are of three hours ago
 
     with world(tmp_path_factory.mktemp("plug")) as made:

@@ -244,6 +244,13 @@ def test_many_that_make_the_key_at_once_get_the_same_one(tmp_path):
     assert len(keys) == 1
 
 
+def test_what_a_killed_maker_of_the_key_left_is_swept_away(tmp_path):
+    key = load_key(settings_for(tmp_path))
+    (tmp_path / ".phone.key.abc").write_text(key.hex())
+    assert load_key(settings_for(tmp_path)) == key
+    assert [path.name for path in tmp_path.iterdir()] == ["phone.key"]
+
+
 def test_a_given_key_is_used_and_nothing_is_written(tmp_path):
     assert load_key(settings_for(tmp_path / "data", phone_key="ab" * 32)) == b"\xab" * 32
     assert not (tmp_path / "data").exists()

@@ -53,30 +53,31 @@ def test_killed_after_a_few_steps_and_run_again_all_is_as_if_undisturbed(plug: W
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("name", SCENARIOS)
 def test_killed_after_any_step_and_run_again_all_is_as_if_undisturbed(
-    plug: World, record_property: Callable[[str, object], None]
+    plug: World, name: str, record_property: Callable[[str, object], None]
 ) -> None:
-    amiss: list[str] = []
-    before, points = plug.kills, 0
-    for name in SCENARIOS:
-        undisturbed = plug.undisturbed(name)
-        points += len(undisturbed.steps)
-        for at in undisturbed.moments("tree"):
-            amiss += plug.killed(name, at=at)
-        draw = Random(name)
-        for _ in range(RANDOM_KILLS):
-            amiss += plug.killed(name, after_seconds=draw.uniform(0.01, undisturbed.seconds))
-    figures = {
-        "steps found": points,
-        "kills survived": plug.kills - before,
-        "processes": plug.commands.processes,
-        "CPU seconds of processes": round(plug.commands.cpu_seconds),
-    }
-    for what, count in figures.items():
-        record_property(what, count)
-    print("\n" + ", ".join(f"{count} {what}" for what, count in figures.items()))
+    before, undisturbed = plug.kills, plug.undisturbed(name)
+    moments = undisturbed.moments("tree")
+    amiss = [one for at in moments for one in plug.killed(name, at=at)]
+    draw = Random(name)
+    for _ in range(RANDOM_KILLS):
+        amiss += plug.killed(name, after_seconds=draw.uniform(0.0, 0.7 * undisturbed.seconds))
+    plug.survived[name] = plug.kills - before
+    record_property("steps found", len(undisturbed.steps))
+    record_property("kills survived", plug.survived[name])
+    print(f"\n{name}: {len(undisturbed.steps)} steps found, {plug.survived[name]} kills survived")
     assert amiss == []
-    assert plug.kills - before >= 200
+    assert plug.survived[name] >= len(moments)
+
+
+@pytest.mark.long
+def test_two_hundred_kills_were_survived(plug: World) -> None:
+    if set(plug.survived) != set(SCENARIOS):
+        pytest.skip("counts those of the test above, which was left out")
+    spent = round(plug.commands.cpu_seconds)
+    print(f"\n{sum(plug.survived.values())} kills survived, {spent} s of CPU time in processes")
+    assert sum(plug.survived.values()) >= 200
 
 
 def test_a_file_written_under_its_own_name_is_found_out(plug: World) -> None:

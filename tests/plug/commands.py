@@ -49,7 +49,7 @@ class Commands:
         assert self.zygote.stdout is not None
         self.zygote.stdin.write(json.dumps(asdict(job)) + "\n")
         self.zygote.stdin.flush()
-        self.zygote.stdout.readline()
+        assert self.zygote.stdout.readline(), "the zygote has died: see stderr"
         code, used = json.loads(self.zygote.stdout.readline())
         self.processes += 1
         self.cpu_seconds += used

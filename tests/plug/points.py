@@ -31,7 +31,8 @@ class Job:
     """A command to run and what is to become of it. Steps count from 1; 0 is none.
 
     ``root`` is the folder whose files count; the folder ``beside`` takes the log and what the
-    power cut needs. ``at`` is the step, ``after_seconds`` the moment, at which ``number`` is sent.
+    power cut needs. ``at`` is the step, ``after_seconds`` the time since the first step, at which
+    the signal ``number`` is sent.
     """
 
     argv: list[str]
@@ -59,6 +60,8 @@ class Plug:
         """Take note of a moment just before or after something was done to files."""
         with self.lock:
             self.count += 1
+            if self.count == 1 and self.job.after_seconds:
+                self._pull_later()
             said: dict[str, Any] = {"when": when, "what": what, "paths": paths}
             if self.job.is_learning:
                 said |= {"tree": _digest(tree(self.job.root)), "left": _digest(self.durable.left())}
@@ -67,8 +70,14 @@ class Plug:
                 self.durable.write(f"{self.job.beside}/durable")
                 _kill(os.getpid(), self.job.number)
 
-    def pull(self) -> None:
-        """Pull the plug whatever is being done."""
+    def _pull_later(self) -> None:
+        """Pull the plug after some time, whatever is being done then."""
+        timer = threading.Timer(self.job.after_seconds, self._pull)
+        timer.daemon = True
+        timer.start()
+
+    def _pull(self) -> None:
+        _write(self.log, b'{"when": "at", "what": "a moment", "paths": []}\n')
         _kill(os.getpid(), self.job.number)
 
     def counts(self, *paths: str) -> bool:
@@ -88,10 +97,6 @@ def arm(job: Job) -> None:
         _ordinary_replace()
     if "no_fsync" in job.flaws:
         _fsync_folders_alone()
-    if job.after_seconds:
-        timer = threading.Timer(job.after_seconds, _plug.pull)
-        timer.daemon = True
-        timer.start()
 
 
 def ended() -> None:
