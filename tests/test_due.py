@@ -52,6 +52,41 @@ def test_asked_is_not_due_until_the_next_polling_time(place: Place) -> None:
     assert found(place, second) == [("s1",)]
 
 
+def unreadable(hours: float, body: bytes = b"<html>") -> dict[str, Any]:
+    odd = {"verdict": "unreadable", "reason": "not JSON", "body": body, "ret_code": None}
+    return answer(NOON + timedelta(hours=hours), [], ["s1"]) | odd
+
+
+def test_an_answer_that_can_not_be_read_is_asked_for_again_at_the_next_polling_time(
+    place: Place,
+) -> None:
+    """Not at every run: each costs five attempts. It is no answer, so the message stays pending."""
+    place.announce([{"session_no": name, "sent_at": NOON} for name in ("s1", "s2")])
+    second = place.settings.poll_offsets[1] / timedelta(hours=1)
+    for hours in (1, 2):  # the same page twice is one entry in quarantine
+        place.land([unreadable(hours)])
+        place.fold()
+    assert found(place, second - 0.1) == [("s2",)]
+    assert found(place, second) == [("s2", "s1")]
+    [row, _] = place.receipts()
+    assert (row["status"], row["is_closed"], row["last_asked_at"]) == ("pending", False, None)
+
+
+def test_an_answer_that_could_not_be_read_past_the_cutoff_is_asked_for_no_more(
+    place: Place,
+) -> None:
+    """The message stays open, for nobody knows; the entry in quarantine says why."""
+    place.announce([{"session_no": "s1", "sent_at": NOON}])
+    place.land([unreadable(72.1)])
+    place.fold()
+    assert found(place, 1_000) == []
+    [row] = place.receipts()
+    assert (row["status"], row["is_closed"]) == ("pending", False)
+    place.land([answer(NOON + timedelta(hours=73), [], ["s1"])])
+    place.fold()
+    assert [row["status"] for row in place.receipts()] == ["unknown"]
+
+
 def test_another_key_is_refused_before_anything_is_asked(place: Place) -> None:
     place.announce([{"session_no": "s1", "sent_at": NOON}])
     place.fold()

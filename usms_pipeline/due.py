@@ -11,10 +11,11 @@ from itertools import islice
 
 import duckdb
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from usms_pipeline import dataset, schema, scratch
+from usms_pipeline import dataset, quarantine, schema, scratch
 from usms_pipeline.collect import Batch
-from usms_pipeline.dataset import RECEIPTS, file_name
+from usms_pipeline.dataset import RECEIPTS, RESPONSES, file_name
 from usms_pipeline.settings import Settings
 from usms_pipeline.storage import Store
 
@@ -28,6 +29,9 @@ _NEEDED = pa.schema(
         ("is_closed", pa.bool_()),
     ]
 )
+
+_ANSWERED = pa.schema([schema.RESPONSES.field(name) for name in ("verdict", "ids", "asked_at")])
+_TRIED = pa.schema([("session_no", schema.TEXT), ("asked_at", schema.TIME)])
 
 
 @dataclass
@@ -74,6 +78,7 @@ def find(
         if commit is None or not commit.awaited:
             continue
         con.register("receipts", store.dataset([file_name(RECEIPTS, day)], _NEEDED))
+        con.register("tried", _tried_in_vain(store, day))
         table = f"due_{day:%Y%m%d}"
         query = f"CREATE TABLE {table} AS {scratch.sql('due')}"
         con.execute(query, {"offsets": offsets, "now": now})
@@ -84,6 +89,19 @@ def find(
             due.oldest_unmet_at = min(oldest, due.oldest_unmet_at or oldest)
             due._tables[day] = (con, table)
     return due
+
+
+def _tried_in_vain(store: Store, day: date) -> pa.Table:
+    """Give when sessions were last asked about whose answer could not be read.
+
+    That is no answer, so nothing else counts it; but to ask at every run would bring no other.
+    """
+    if not quarantine.has_kind(store, day, quarantine.UNREADABLE):
+        return _TRIED.empty_table()
+    answers = store.dataset(store.names(f"{RESPONSES}/sent_date={day}"), _ANSWERED)
+    rows = answers.to_table(filter=pc.field("verdict") == "unreadable").combine_chunks()
+    asked_at = rows["asked_at"].take(pc.list_parent_indices(rows["ids"]))
+    return pa.table([pc.list_flatten(rows["ids"]), asked_at], schema=_TRIED)
 
 
 def _batches(

@@ -48,9 +48,9 @@ class CollectStats:
     """What a collection did. At its end ``ids_asked`` = answered + refused + given up.
 
     ``unreadable`` counts answers; their ids are given up, like those of failed batches: nothing
-    is known of them, and the next run asks again. ``pace``: requests a second to begin the next
-    run with, None when no limit was met. ``concurrency``: most requests in flight at once.
-    ``problems``: a sentence for each kind of failure, with how often it happened.
+    is known of them, and they are asked again by the next run, or at their next polling time.
+    ``pace``: requests a second to begin the next run with, None when no limit was met.
+    ``concurrency``: most requests in flight at once. ``problems``: a sentence for each kind of failure, with how often it happened.
     """
 
     requests: int = 0

@@ -373,13 +373,14 @@ class Pipeline:
     def replay(self, ids: Iterable[str] | None = None) -> int:
         """Try quarantined entries again (all open ones without ``ids``); gives how many.
 
-        A refused session number is asked about again; anything else is decoded again.
+        A session number that was refused, or whose answer could not be read, is asked about again;
+        anything else is decoded again.
         """
         self._days_of_this_key()
         wanted = None if ids is None else set(ids)
         chosen = [e for e in quarantine.entries(self.store) if wanted is None or e.id in wanted]
-        refused = [entry for entry in chosen if entry.kind == quarantine.REFUSED]
-        undecoded = [entry for entry in chosen if entry.kind != quarantine.REFUSED]
+        refused = [replace(e, session_no=e.lone_id) for e in chosen if e.lone_id]
+        undecoded = [entry for entry in chosen if not entry.lone_id]
         tried, done = self._ask_again(refused)
         # The entries are closed last: what is killed in between is found open, and tried again.
         self.fold(sorted({entry.sent_date for entry in tried}))

@@ -19,11 +19,11 @@ from usms_pipeline.errors import Busy
 from usms_pipeline.storage import Store
 
 OPEN, REPLAYED, DISMISSED = "open", "replayed", "dismissed"
-REFUSED = "refused_id"
+REFUSED, UNREADABLE = "refused_id", "unreadable_answer"
 
 KINDS: Final = {
     REFUSED: "the service refuses this session number",
-    "unreadable_answer": "a whole answer could not be read",
+    UNREADABLE: "a whole answer could not be read",
     "bad_item": "one item of an answer could not be read",
     "unasked_session": "an answer told of a session that was not asked about",
 }
@@ -41,6 +41,13 @@ class Entry:
     ids: tuple[str, ...]
     asked_at: Any
     state: str
+
+    @property
+    def lone_id(self) -> str | None:
+        """The one session number that the service can be asked about again, if it is about one."""
+        if self.kind == REFUSED:
+            return self.session_no
+        return self.ids[0] if self.kind == UNREADABLE and len(self.ids) == 1 else None
 
 
 def add(store: Store, day: date, rejects: pa.Table, fingerprint: str) -> int:
@@ -74,6 +81,15 @@ def open_count(store: Store, day: date) -> int:
     """Count the open entries of one partition."""
     states = _read(store, day)["state"].to_pylist()
     return sum(state == OPEN for state in states)
+
+
+def has_kind(store: Store, day: date, kind: str) -> bool:
+    """Tell whether one partition has entries of a kind, in any state."""
+    name = file_name(QUARANTINE, day)
+    if not store.exists(name):
+        return False
+    kinds = store.dataset([name], pa.schema([("kind", schema.TEXT)])).to_table()["kind"]
+    return kind in pc.unique(kinds).to_pylist()
 
 
 def rows(store: Store, day: date, ids: Iterable[str]) -> pa.Table:
