@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 
 from usms_pipeline import dataset, schema, scratch
 from usms_pipeline.dataset import QUARANTINE, RECEIPTS, REGISTERS, RESPONSES, SESSIONS, file_name
-from usms_pipeline.errors import Busy
+from usms_pipeline.errors import Busy, StorageError
 from usms_pipeline.phones import PhoneBook
 from usms_pipeline.storage import Store
 from usms_pipeline.wire.bodies import mended
@@ -91,16 +91,28 @@ def lone_sessions(store: Store, recipients: Iterable[str]) -> set[str]:
     """Find the sessions that these are the only recipients of, announced or heard of."""
     wanted, found = list(recipients), set()
     for day in dataset.days(store, SESSIONS):
-        commit = dataset.read_commit(store, day)
-        heard = _HEARD.empty_table()
-        if commit is not None:
-            heard = store.dataset([file_name(REGISTERS, day, commit.registers)], _HEARD)
+        heard = _heard(store, day)
         announced = store.dataset([file_name(SESSIONS, day)], _ANNOUNCED)
         with scratch.database() as con:
             con.register("heard", heard)
             con.register("announced", announced)
             found |= {row[0] for row in con.execute(_LONE, {"wanted": wanted}).fetchall()}
     return found
+
+
+def _heard(store: Store, day: date) -> pa.Table:
+    """Read who was heard of in a partition, also while a run puts newer registers there."""
+    commit = dataset.read_commit(store, day)
+    while commit is not None:
+        try:
+            name = file_name(REGISTERS, day, commit.registers)
+            return store.dataset([name], _HEARD).to_table()
+        except (FileNotFoundError, StorageError):
+            newer = dataset.read_commit(store, day)
+            if newer is None or newer.registers == commit.registers:
+                raise
+            commit = newer
+    return _HEARD.empty_table()
 
 
 def is_named(store: Store, day: date, forgotten: Forgotten) -> bool:
