@@ -67,6 +67,7 @@ class Simulator:
     The same seed and messages give the same receipts, in any process and in any order of
     questions. ``outage`` is an ``Outage``, None for none, or "auto": two days before the last
     message. ``receipt_timezone`` is that of ``ReceiveTime``. ``faults`` may be set at any time.
+    ``monotonic`` gives the seconds by which the rate limit counts.
     """
 
     def __init__(
@@ -80,6 +81,7 @@ class Simulator:
         access_key_id: str = ACCESS_KEY_ID,
         access_key_secret: str = ACCESS_KEY_SECRET,
         receipt_timezone: str = "Asia/Shanghai",
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.seed, self.clock = seed, clock
         self.counters = Counters()
@@ -87,7 +89,7 @@ class Simulator:
         self._outage = outage
         self._credentials = b64encode(f"{access_key_id}:{access_key_secret}".encode())
         self._roster = Roster(seed, receipt_timezone)
-        self._limit = RateLimit(time.monotonic)
+        self._limit = RateLimit(monotonic)
         self._attempts: Counter[int] = Counter()
         self._useless_in_a_row: Counter[int] = Counter()
         self._shown: set[int] = set()
