@@ -1,0 +1,131 @@
+"""The whole of asking against the simulated service: its hidden limit is found and kept.
+
+In simulated time (see ``pace_table``, which prints the figures), and for seconds over real HTTP.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.pace_table import settle
+from tests.test_collect import batches
+from tests.test_collect import settings as address
+from tests.test_pace import SimulatedLoop, simulate
+from usms_pipeline.client import Client
+from usms_pipeline.collect import collect, utc_now
+from usms_pipeline.errors import ServiceDown
+from usms_pipeline.fetch import CollectStats, Fetcher
+from usms_pipeline.pace import Governor
+from usms_pipeline.settings import load
+from usms_pipeline.simulator import ACCESS_KEY_ID, ACCESS_KEY_SECRET, Faults, Simulator, serve
+
+CASES = [(limit, latency) for limit in (5, 50) for latency in (0.01, 0.1, 0.4)]
+
+
+@pytest.mark.parametrize(
+    ("limit", "latency"), [*CASES, pytest.param(500, 0.1, marks=pytest.mark.long)]
+)
+def test_the_pace_settles_within_a_fifth_of_the_limit_and_is_hardly_throttled(
+    limit: int, latency: float
+) -> None:
+    for seed in range(2):
+        found = settle(limit, latency, seed)
+        assert 0.8 * limit <= found.pace <= 1.2 * limit
+        assert found.good_per_second >= 0.9 * limit
+        assert found.throttled_share < 0.03
+
+
+def test_a_retry_after_is_waited_for_and_costs_hardly_any_of_the_limit() -> None:
+    found = settle(50, 0.1, retry_after="seconds")
+    assert 0.8 * 50 <= found.pace <= 1.2 * 50
+    assert found.good_per_second >= 0.9 * 50
+    assert found.throttled_share < 0.03
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("noise", [0.01, 0.02])
+def test_what_is_throttled_at_random_does_not_drag_the_pace_down(noise: float) -> None:
+    for seed in range(3):
+        found = settle(50, 0.1, seed, noise)
+        assert 0.8 * 50 <= found.pace <= 1.2 * 50
+        assert found.throttled_share < 0.03
+
+
+@pytest.mark.long
+def test_over_real_http_the_service_lets_its_limit_pass_and_throttles_little() -> None:
+    """Counted in seconds of the service's own clock, from the fifth on."""
+    passed: dict[int, int] = {}
+    throttled: dict[int, int] = {}
+    service = Simulator(faults=Faults(rate_limit=50, retry_after="none", latency_seconds=0.02))
+    answer = service.answer
+
+    def counting(*question: Any) -> Any:
+        before, second = service.counters.throttled, int(time.monotonic() - begun)
+        reply = answer(*question)
+        of = passed if service.counters.throttled == before else throttled
+        of[second] = of.get(second, 0) + 1
+        return reply
+
+    service.answer = counting  # type: ignore[method-assign]
+    with serve(service) as url:
+        given = load(base_url=url, access_key_id=ACCESS_KEY_ID, access_key_secret=ACCESS_KEY_SECRET)
+        begun = time.monotonic()
+        collect(batches(600, 1), lambda day, one: None, given)
+    full = range(5, max(passed))  # whole seconds, after the burst that the service lets pass
+    rate = sum(passed[second] for second in full) / len(full)
+    lost = sum(throttled.get(second, 0) for second in full)
+    assert 0.75 * 50 <= rate <= 1.25 * 50
+    assert lost < 0.1 * rate * len(full)
+
+
+class Hanging(httpx.AsyncBaseTransport):
+    """Takes every request after the first few and never answers it."""
+
+    def __init__(self, good: int) -> None:
+        self.good = good
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        self.good -= 1
+        if self.good < 0:
+            await asyncio.sleep(1e9)
+        return httpx.Response(200, json={"RetCode": 0, "Data": []})
+
+
+@pytest.mark.parametrize("workers", [1, 8])
+def test_a_service_that_hangs_ends_the_run_within_the_breakers_minute_and_a_time_out(
+    workers: int,
+) -> None:
+    """Bound: 60 s of silence, told by the time-out (30 s) and pause that are under way then."""
+
+    async def main(loop: SimulatedLoop) -> tuple[float, str, int]:
+        landed: list[Any] = []
+        governor = Governor(clock=loop.time, sleep=asyncio.sleep)
+        client = Client(address("http://127.0.0.1"), Hanging(5), utc_now)
+        fetcher = Fetcher(client, governor, CollectStats(), monotonic=loop.time)
+        work = iter(batches(1_000, 1))
+
+        async def worker() -> None:
+            for batch in work:
+                await fetcher.fetch(batch.ids, landed.append)
+
+        async def all_of_them() -> None:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(workers):
+                    group.create_task(worker())
+
+        with pytest.raises(ExceptionGroup) as caught:
+            await all_of_them()
+        [error] = caught.value.exceptions
+        assert isinstance(error, ServiceDown)
+        return loop.time(), str(error), len(landed)
+
+    seconds, sentence, landed = simulate(main)
+    assert 60 <= seconds <= 60 + 30 + 20
+    assert "no whole answer within 30 s" in sentence
+    assert "What had landed is kept; run again later" in sentence
+    assert landed == 5
