@@ -166,8 +166,11 @@ class PostgreSQL:
     def kill(self) -> None:
         """End it at once, in the middle of whatever it does."""
         os.kill(self._server.get_pid(), signal.SIGQUIT)
-        while self._server.get_pid() is not None:
+        for _ in range(600):
+            if not (self._server.pgdata / "postmaster.pid").exists():
+                return
             time.sleep(0.05)
+        pytest.fail("PostgreSQL did not die")
 
     def start(self) -> None:
         """Start it again."""
