@@ -13,11 +13,13 @@ import pyarrow.compute as pc
 import pytest
 
 from tests.account import START, Account
-from usms_pipeline import dataset, forget, report
+from tests.test_fold import NOON, Place, answer
+from usms_pipeline import dataset, forget, quarantine, report
 from usms_pipeline.dataset import RECEIPTS, REGISTERS, RESPONSES, SESSIONS
 from usms_pipeline.errors import Busy, KeyMismatch
 from usms_pipeline.forget import Forgotten, scrub
 from usms_pipeline.phones import PhoneBook
+from usms_pipeline.pipeline import Pipeline
 from usms_pipeline.simulator import Faults
 from usms_pipeline.warehouse import connect
 
@@ -221,6 +223,26 @@ def test_a_late_answer_with_a_forgotten_number_in_an_odd_place_is_blanked() -> N
     assert scrub(b'{"broken: 138 0013 8000', forgotten, BOOK) == b""
     kept = b'{"broken: 186 1234 5678'
     assert scrub(kept, forgotten, BOOK) == kept
+
+
+def test_what_was_dismissed_stays_so_when_others_are_cut_out_of_its_answer(tmp_path: Path) -> None:
+    """Erasing writes an answer anew: the same bad item in it must not be taken for another."""
+    place = Place(tmp_path, phone_key=b"0123456789abcdef".hex())
+    place.book = Pipeline(place.settings).book
+    several = {"sent_at": NOON, "recipients": 2}
+    place.announce([{"session_no": name} | several for name in ("s1", "s2", "s3")])
+    odd = {"SessionNo": "s1", "Receipt": [{"Phone": OTHER, "Status": "sent"}, "nonsense"]}
+    strange = {"Receipt": "nothing", "说": "无"}
+    told = answer(NOON, [odd, strange, item("s2", PHONE)], ["s1", "s2", "s3"])
+    told["body"] = json.dumps(json.loads(told["body"]), separators=(",", ":")).encode()
+    place.land([told])
+    place.fold()
+    pipeline = Pipeline(place.settings)
+    assert pipeline.dismiss() == 2
+    pipeline.forget(phones=[OTHER], numbers=["s2"])
+    assert [entry.state for entry in quarantine.entries(place.store, None)] == ["dismissed"] * 2
+    pipeline.replay()
+    assert quarantine.entries(place.store) == []
 
 
 # -- bodies ---------------------------------------------------------------------------------------

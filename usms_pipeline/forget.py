@@ -17,7 +17,7 @@ from typing import Any, Final
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from usms_pipeline import dataset, schema, scratch
+from usms_pipeline import dataset, quarantine, schema, scratch
 from usms_pipeline.dataset import QUARANTINE, RECEIPTS, REGISTERS, RESPONSES, SESSIONS, file_name
 from usms_pipeline.errors import Busy, StorageError
 from usms_pipeline.phones import PhoneBook
@@ -155,9 +155,10 @@ def erase(
         index = table.schema.get_field_index("body")
         return table.set_column(index, "body", pa.array(bodies, pa.binary()))
 
-    for zone in (RESPONSES, QUARANTINE):
-        for name in store.names(f"{zone}/sent_date={day}"):
-            has_changed |= _edit(store, name, scrubbed)
+    for name in store.names(f"{RESPONSES}/sent_date={day}"):
+        has_changed |= _edit(store, name, scrubbed)
+    for name in store.names(f"{QUARANTINE}/sent_date={day}"):
+        has_changed |= _edit(store, name, lambda table: quarantine.renamed(scrubbed(table)))
     return has_changed
 
 

@@ -17,6 +17,7 @@ from usms_pipeline import dataset, schema
 from usms_pipeline.dataset import QUARANTINE, file_name
 from usms_pipeline.errors import Busy
 from usms_pipeline.storage import Store
+from usms_pipeline.wire import entry_id
 
 OPEN, REPLAYED, DISMISSED = "open", "replayed", "dismissed"
 REFUSED, UNREADABLE = "refused_id", "unreadable_answer"
@@ -134,6 +135,19 @@ def _mark_in(store: Store, day: date, wanted: set[str], state: str, fingerprint:
         table = table.set_column(index, "state", pa.array(after, pa.string()))
         _write(store, day, table, fingerprint)
     return changed
+
+
+def renamed(table: pa.Table) -> pa.Table:
+    """Name entries by what they hold now, after something was cut out of them.
+
+    A rebuild, which meets the same trouble in answers that were cut likewise, finds it known.
+    """
+    names = [
+        entry_id(row["kind"], row["session_no"], row["ids"] or (), row["asked_at"], row["body"])
+        for row in table.to_pylist()
+    ]
+    place = table.schema.get_field_index("id")
+    return _first_of_each_id(table.set_column(place, "id", pa.array(names, pa.string())))
 
 
 def _first_of_each_id(table: pa.Table) -> pa.Table:

@@ -5,6 +5,6 @@ Pure: bytes in, Arrow out. No disk, no network, no clock.
 
 from __future__ import annotations
 
-from usms_pipeline.wire.decoding import Decoded, decode
+from usms_pipeline.wire.decoding import Decoded, decode, entry_id
 
-__all__ = ["Decoded", "decode"]
+__all__ = ["Decoded", "decode", "entry_id"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any, Final, NamedTuple
@@ -60,7 +61,8 @@ def entry_id(
     """Name a quarantined entry by what it holds: 16 hex digits, the same each time.
 
     The same trouble in a later answer is the same entry, but for a refusal: that is the answer to
-    a question of its own. ``ids`` tell apart answers whose sessions are not known.
+    a question of its own. ``ids`` tell apart answers whose sessions are not known. How JSON is
+    laid out does not matter: an answer that something was cut out of is written anew.
     """
     digest = hashlib.sha256()
     about = ids if session_no is None else [session_no]
@@ -68,8 +70,16 @@ def entry_id(
     for part in (kind, moment, *about):
         text = part.encode("utf-8", "surrogatepass")
         digest.update(b"%d:%b" % (len(text), text))
-    digest.update(b"%d:" % len(body) + body)
+    said = _said(body)
+    digest.update(b"%d:" % len(said) + said)
     return digest.hexdigest()[:16]
+
+
+def _said(body: bytes) -> bytes:
+    try:
+        return json.dumps(json.loads(body), sort_keys=True).encode()
+    except (ValueError, RecursionError):
+        return body
 
 
 def _blocks(
