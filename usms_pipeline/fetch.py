@@ -50,7 +50,8 @@ class CollectStats:
     ``unreadable`` counts answers; their ids are given up, like those of failed batches: nothing
     is known of them, and they are asked again by the next run, or at their next polling time.
     ``pace``: requests a second to begin the next run with, None when no limit was met.
-    ``concurrency``: most requests in flight at once. ``problems``: a sentence for each kind of failure, with how often it happened.
+    ``concurrency``: most requests in flight at once. ``problems``: a sentence for each kind of
+    failure, with how often it happened.
     """
 
     requests: int = 0
