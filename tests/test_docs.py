@@ -227,3 +227,14 @@ def test_the_change_log_has_the_version_of_the_package_or_says_unreleased() -> N
 
     log = (ROOT / "CHANGELOG.md").read_text("utf-8")
     assert "[Unreleased]" in log or version("usms-pipeline") in log
+
+
+@pytest.mark.parametrize("document", [*DOCUMENTS, "docs/reliability.md"])
+def test_every_test_that_a_document_names_exists(document: str) -> None:
+    text = (ROOT / document).read_text("utf-8")
+    tests = sorted((ROOT / "tests").rglob("test_*.py"))
+    defined = {path.name for path in tests}
+    for path in tests:
+        defined |= set(re.findall(r"^def (test_\w+)", path.read_text("utf-8"), re.MULTILINE))
+    named = set(re.findall(r"\btest_\w+(?:\.py)?", text))
+    assert named <= defined, f"{document} names tests that there are not"

@@ -1,4 +1,4 @@
-"""A hostile world turned at random, every law looked at after every step: tables that know no phones."""
+"""A hostile world turned at random, with tables that know no phones."""
 
 from __future__ import annotations
 
@@ -14,5 +14,5 @@ class OneRowASession(Life):
 @pytest.mark.long
 def test_the_laws_hold_in_any_world_where_no_phone_is_announced() -> None:
     tally = turn(OneRowASession)
-    assert tally.examples >= EXAMPLES, tally
+    assert tally["lives"] >= EXAMPLES, tally
     print(tally)

@@ -1,4 +1,4 @@
-"""A hostile world turned at random, every law looked at after every step: phones and counts in one table."""
+"""A hostile world turned at random, with phones and counts in one table."""
 
 from __future__ import annotations
 
@@ -14,5 +14,5 @@ class PhonesAndCounts(Life):
 @pytest.mark.long
 def test_the_laws_hold_in_any_world_where_rows_have_phones_and_counts() -> None:
     tally = turn(PhonesAndCounts)
-    assert tally.examples >= EXAMPLES, tally
+    assert tally["lives"] >= EXAMPLES, tally
     print(tally)

@@ -1,4 +1,4 @@
-"""A hostile world turned at random, every law looked at after every step: a table with one row a phone."""
+"""A hostile world turned at random, with a table with one row a phone."""
 
 from __future__ import annotations
 
@@ -14,5 +14,5 @@ class OneRowAPhone(Life):
 @pytest.mark.long
 def test_the_laws_hold_in_any_world_where_phones_are_announced() -> None:
     tally = turn(OneRowAPhone)
-    assert tally.examples >= EXAMPLES, tally
+    assert tally["lives"] >= EXAMPLES, tally
     print(tally)

@@ -1,4 +1,4 @@
-"""One account of the turned world: its data directory, table, service, clock, and the runs on it."""
+"""One account in the hostile world: its data directory, table, service and clock."""
 
 from __future__ import annotations
 

@@ -52,15 +52,15 @@ def _read_item(item: Any, ids: list[str], at: datetime, book: PhoneBook, into: R
         return
     session = item["SessionNo"]
     if session not in ids:
-        into.troubles.append(("unasked_session", session, text))
+        into.troubles.append(("unasked_session", session, (text,)))
         return
     shown = [one for key in ("Receipt", "ReceiptSet") for one in _listed(item.get(key))]
     if not all(isinstance(one, dict) for one in shown):
-        into.troubles.append(("bad_item", session, text))
+        into.troubles.append(("bad_item", session, (text,)))
     into.told += [
         _told(session, one, at, book)
         for one in shown
-        if isinstance(one, dict) and any(one.values())
+        if isinstance(one, dict) and any(v not in (None, "") for v in one.values())
     ]
 
 

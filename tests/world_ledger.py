@@ -5,6 +5,7 @@ Kept here is what the pipeline may have deleted by now: rows that left the sourc
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
 from collections.abc import Iterable
@@ -39,7 +40,7 @@ class Message:
     sent_at: datetime
     is_gone: bool = False
     is_mended: bool = False
-    """Its phone or its number was filled in; both at once would make it another row."""
+    """Nothing more is filled in: two changes at once would make it another row."""
 
 
 @dataclass
@@ -118,8 +119,32 @@ class Ledger:
 
     def troubles(self, day: date, found: Day) -> dict[Trouble, str]:
         """Give the entries that a partition's present answers call for, each with its state."""
-        keys = self.reading(day, found.answers).troubles
-        return {key: self.marks.get((day, key), "open") for key in keys}
+        entries: dict[Trouble, str] = {}
+        for key in self.reading(day, found.answers).troubles:
+            entries.setdefault(self._cut(key), self.marks.get((day, self._cut(key)), "open"))
+        return entries
+
+    def _cut(self, trouble: Trouble) -> Trouble:
+        """Give a trouble as it is once what was forgotten is cut out of it."""
+        kind, session, rest = trouble
+        if kind == "refused_id":
+            return trouble
+        *ids, body = rest
+        kept = (i for i in ids if i not in self.sessions_forgotten)
+        return kind, session, (*kept, body if kind == "unreadable_answer" else self._item(body))
+
+    def _item(self, text: str) -> str:
+        item = json.loads(text)
+        shown = item.get("Receipt") if isinstance(item, dict) else None
+        if isinstance(shown, list):
+            item["Receipt"] = [one for one in shown if not self._names_forgotten(one)]
+        elif self._names_forgotten(shown):
+            item["Receipt"] = None
+        return json.dumps(item, sort_keys=True)
+
+    def _names_forgotten(self, receipt: Any) -> bool:
+        phone = receipt.get("Phone") if isinstance(receipt, dict) else None
+        return bool(phone) and self.book.recipient_id(phone) in self.phones_forgotten
 
     def mark(self, day: date, keys: Iterable[Trouble], state: str) -> None:
         self.marks |= {(day, key): state for key in keys}
@@ -137,6 +162,7 @@ class Ledger:
         lone = {session for day in self.stored for session in self._lone(day, recipients)}
         self.phones_forgotten |= recipients
         self.sessions_forgotten |= sessions | lone
+        self.marks = {(day, self._cut(key)): state for (day, key), state in self.marks.items()}
         for day, rows in self.stored.items():
             kept = {uid: row for uid, row in rows.items() if not self._is_forgotten(row)}
             self.stored[day] = kept
