@@ -147,15 +147,25 @@ def test_rows_deleted_from_the_source_are_kept_counted_and_told(
 def test_only_rows_of_the_days_that_are_read_are_missed(tmp_path: Path, simulator: Any) -> None:
     """A backfill of one day reads an hour of its neighbours, and misses nothing of theirs."""
     account = Account(tmp_path, simulator, 200)
+    messages = pq.read_table(account.source)
+    midnight = START.replace(hour=0, minute=0)
+    torn = [  # one session over midnight: its day is merged when only the next one is read
+        messages.slice(n, 1).to_pylist()[0]
+        | {"session_no": "torn", "sent_at": midnight + timedelta(minutes=minutes)}
+        for n, minutes in enumerate((-10, 10))
+    ]
+    account.announce(pa.concat_tables([messages, pa.Table.from_pylist(torn, messages.schema)]))
     account.run()
-    for day in account.pipeline.dates(account.window):
-        assert gone(account.pipeline.run(Window(day, day))) == []
-    account.announce(pq.read_table(account.source).slice(0, 0))
-    (first, *_) = account.pipeline.dates(account.window)
+    days = account.pipeline.dates(account.window)
+    for day in days:
+        report = account.pipeline.run(Window(day, day))
+        assert gone(report) == []
+    assert set(report.sessions.partitions) == set(days[-2:]), "the day before was merged as well"
+    account.announce(messages.slice(0, 0))
     [(rows,)] = account.sql(
-        f"SELECT count(*) FROM receipts WHERE is_announced AND sent_date = '{first}'"
+        f"SELECT count(*) FROM receipts WHERE is_announced AND sent_date = '{days[0]}'"
     )
-    (told,) = gone(account.pipeline.run(Window(first, first)))
+    (told,) = gone(account.pipeline.run(Window(days[0], days[0])))
     assert told.startswith(f"{rows} rows")
 
 
