@@ -69,7 +69,7 @@ PLAINLY = """
 BY_GLOB = """
     import json, sys, time
     from pathlib import Path
-    import duckdb, pandas as pd, pyarrow.dataset as ds
+    import pandas as pd, pyarrow.dataset as ds
 
     receipts, stop = Path(sys.argv[1]), Path(sys.argv[2])
     print("ready", flush=True)
@@ -77,12 +77,12 @@ BY_GLOB = """
         files = sorted(map(str, receipts.glob("*/*.parquet")))
         table = ds.dataset(files).to_table()
         frame = pd.concat(pd.read_parquet(file, partitioning=None) for file in files)
-        query = f"SELECT count(*) FILTER (is_announced) FROM '{receipts}/*/*.parquet'"
-        rows = duckdb.execute(query).fetchone()[0]
         print(json.dumps([table["is_announced"].to_pylist().count(True),
-                          int(frame["is_announced"].sum()), rows]))
+                          int(frame["is_announced"].sum())]))
         time.sleep(0.25)
 """
+"""Not DuckDB's own glob: it opens a file of several by its name more than once in a query, and one
+replaced in that instant is an error there (no wrong figure was ever seen); ask again."""
 
 
 @contextmanager
