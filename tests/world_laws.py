@@ -10,6 +10,7 @@ import duckdb
 
 from tests.model import FINALS
 from tests.world_account import WorldAccount
+from tests.world_answers import Trouble
 from tests.world_disk import Day, mark
 from tests.world_ledger import COMPARED, Rows, as_found, as_stored, compared
 from tests.world_service import Transport
@@ -113,6 +114,20 @@ class Laws:
         if needles:
             for name, text in self.disk.texts().items():
                 assert not [needle for needle in needles if needle in text], name
+
+    def half_replayed(self, before: dict[date, Day], done: dict[date, list[Trouble]]) -> None:
+        """After a replay that died: what counts as replayed was answered, and is in the rows."""
+        for day, found in self.disk.days().items():
+            if day in before and found.quarantine != before[day].quarantine:
+                states = Counter(entry["state"] for entry in found.quarantine)
+                if (
+                    states["replayed"]
+                    > Counter(e["state"] for e in before[day].quarantine)["replayed"]
+                ):
+                    self.ledger.mark(day, done[day], "replayed")
+                    assert found.answers.keys() > before[day].answers.keys()
+                    assert found.is_current
+        self.look()
 
     # -- after a completed run --------------------------------------------------------------------
 

@@ -37,7 +37,8 @@ IN_A_SET = ("(86)13800138001", "8613800138002", "(0086)13800138003", "(852)55311
 WORDS = ("sending", "delivered", "UNDELIV", "unknow", "过期", "NO_SUCH_WORD", "rejectd", "")
 MINUTES = (400, 200, 1500, 1500, 4400, 70, 0)
 MOST_DAYS = 3
-STEPS = 4
+STEPS = int(os.environ.get("WORLD_STEPS", "4"))
+"""The beginning counts as one; each of the others is a run or more, and what happens before it."""
 EXAMPLES = int(os.environ.get("WORLD_EXAMPLES", "170"))
 """Lives in each of the three modules: more than 500 in all."""
 
@@ -74,7 +75,11 @@ events = st.lists(
     max_size=5,
 )
 """What the customer and the service do before the pipeline's next step: costs next to nothing."""
-breaks = st.tuples(st.sampled_from(("write", "killed", "credentials", "down")), st.integers(0, 7))
+breaks = st.one_of(
+    st.tuples(st.just("write"), st.integers(1, 9)),
+    st.tuples(st.sampled_from(("killed", "credentials", "down")), st.sampled_from((0, 0, 1, 3))),
+)
+"""What breaks a run, and at which write or after how many requests."""
 
 
 class Life(RuleBasedStateMachine):
@@ -92,14 +97,16 @@ class Life(RuleBasedStateMachine):
         data=st.data(),
         first=st.lists(sends, min_size=2, max_size=4),
         told=st.lists(news, max_size=4),
+        wrong=st.lists(faults, max_size=2),
     )
-    def begin(self, data: Any, first: list[Any], told: list[Any]) -> None:
+    def begin(self, data: Any, first: list[Any], told: list[Any], wrong: list[Any]) -> None:
         self.account = WorldAccount(data.draw(st.sampled_from(self.columns), label="columns"))
         self.ledger, self.service = self.account.ledger, self.account.service
         self.laws = Laws(self.account)
         for send in first:
             self.announce(send)
         self._go_on(0, [("learn", one) for one in told])
+        self._go_on(0, [("turn_bad_or_good", one) for one in wrong])
 
     @invariant()
     def laws_hold(self) -> None:
@@ -192,7 +199,7 @@ class Life(RuleBasedStateMachine):
     ) -> None:
         self.account.clock.turn(minutes=minutes)
         if how[0] == "write":
-            self._run(Script(), dies_at=how[1] + 1)
+            self._run(Script(), dies_at=how[1])
         else:
             self._run(Script(*how))
         if is_repeated:
@@ -230,15 +237,17 @@ class Life(RuleBasedStateMachine):
         pipeline, _ = self.account.connect()
         pipeline.rebuild() if is_rebuilt else pipeline.fold(self.laws.days)
 
-    @rule(is_replayed=st.booleans())
-    def decide_on_the_quarantine(self, is_replayed: bool) -> None:
-        if is_replayed:
-            self._replay()
-            return
-        pipeline, _ = self.account.connect()
+    @rule(happened=events, dies_at=st.one_of(st.none(), st.none(), st.integers(1, 9)))
+    def replay(self, happened: list[Any], dies_at: int | None) -> None:
+        self._decide(happened)
+        self._replay(dies_at)
+
+    @rule(happened=events)
+    def dismiss(self, happened: list[Any]) -> None:
+        self._decide(happened)
         for day, keys in self._open_entries().items():
             self.ledger.mark(day, keys, "dismissed")
-        pipeline.dismiss()
+        self.account.connect()[0].dismiss()
 
     @rule(phone=st.one_of(st.none(), phones), session=sessions)
     def forget(self, phone: int | None, session: str) -> None:
@@ -319,24 +328,37 @@ class Life(RuleBasedStateMachine):
             for day, found in self.laws.days.items()
         }
 
-    def _replay(self) -> None:
-        self.account.clock.turn(minutes=1)
+    def _decide(self, happened: list[Any]) -> None:
+        """Have something to decide about, if there can be, and then wait a little."""
+        if not any(self._open_entries().values()):
+            self._go_on(1500, [])
+            self._run(Script())
+        self._go_on(1, happened)
+        self.account.connect()[0].fold(self.laws.days)
         self.laws.look()
+
+    def _replay(self, dies_at: int | None) -> None:
         pipeline, _ = self.account.connect()
         before, entries = self.laws.days, self._open_entries()
         refused = {
-            day: {key[1] for key in keys if key[0] == "refused_id"} for day, keys in entries.items()
+            day: {key for key in keys if key[0] == "refused_id"} for day, keys in entries.items()
         }
-        for day, keys in entries.items():
-            done = [
-                key
-                for key in keys
-                if key[0] == "refused_id" and self.service.verdict(key[1]) != "unreadable"
-            ]
-            self.ledger.mark(day, done, "replayed")
-        pipeline.replay()
+        done = {
+            day: [key for key in keys if self.service.verdict(key[1]) != "unreadable"]
+            for day, keys in refused.items()
+        }
+        self.tally["replays"] += any(entries.values())
+        try:
+            with killed_at_write(dies_at):
+                pipeline.replay()
+        except Killed:
+            self.laws.half_replayed(before, done)
+            return
+        for day, keys in done.items():
+            self.ledger.mark(day, keys, "replayed")
         self.laws.look()
-        self.laws.answered(before, refused, self.service.verdict)
+        asked = {day: {key[1] for key in keys} for day, keys in refused.items()}
+        self.laws.answered(before, asked, self.service.verdict)
         self.laws.published()
 
     def teardown(self) -> None:
