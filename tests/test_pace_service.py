@@ -48,15 +48,6 @@ def test_a_retry_after_is_waited_for_and_costs_hardly_any_of_the_limit() -> None
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("noise", [0.01, 0.02])
-def test_what_is_throttled_at_random_does_not_drag_the_pace_down(noise: float) -> None:
-    for seed in range(3):
-        found = settle(50, 0.1, seed, noise)
-        assert 0.8 * 50 <= found.pace <= 1.2 * 50
-        assert found.throttled_share < 0.03
-
-
-@pytest.mark.long
 def test_over_real_http_the_service_lets_its_limit_pass_and_throttles_little() -> None:
     """Counted in seconds of the service's own clock, from the fifth on."""
     passed: dict[int, int] = {}

@@ -23,11 +23,6 @@ _RAMP: Final = 2.0
 _RAMP_SECONDS: Final = 0.25
 _FLOOR: Final = 0.1
 _SLACK_SECONDS: Final = 0.01  # timers are late by so much; what was missed is caught up
-_FORGIVEN: Final = 0.04  # of answers throttled at random, as shared services do
-_MOST_FORGIVEN: Final = 4.0  # in a row
-_UNCLEAN: Final = 0.03
-_TELLING: Final = 10.0  # requests a second; at a slower pace there are too few to tell chance
-_BACK: Final = 0.95
 _IS_USED: Final = 0.5  # a pace that is not used to this share says nothing about a higher one
 
 
@@ -39,9 +34,6 @@ class Governor:
     20 s. After several clean probes in a row the limit is evidently elsewhere: the steps double.
     Throttling takes 15 % off, at most once a round trip (only requests sent since the last cut
     count), and not below the rate of good answers, which shows what the service does let pass.
-    Among many good answers one that is throttled is chance, and forgiven: one in 25, four at most
-    without as many good ones between them. A hold with more than 3 % of them is not clean, and
-    takes the last probe back. Below 10 a second, or with a Retry-After, nothing is chance.
     After an outage it returns to half of the limit it knew in quick steps. ``ceiling`` is never
     exceeded.
     """
@@ -61,7 +53,6 @@ class Governor:
         self._next_at = self._cut_at = clock()
         self._good_answers = RecentRate(clock())
         self._limit_met = 0.0
-        self._to_forgive = 0.0
         self._clean_probes = self._patient_probes = 0
         self._hold()
 
@@ -84,13 +75,9 @@ class Governor:
         """Take note that a request sent at this time was answered without throttling."""
         now = self._clock()
         self._good_answers.count(now)
-        self._to_forgive = min(_MOST_FORGIVEN, self._to_forgive + _FORGIVEN)
         if sent_at < self._since or now < self._hold_until:
             return
-        if self._forgiven > _UNCLEAN * self._sent:
-            self._clean_probes = 0
-            self.pace = max(_FLOOR, self.pace * _BACK)
-        elif self._sent >= _IS_USED * self.pace * (now - self._since):
+        if self._sent >= _IS_USED * self.pace * (now - self._since):
             self._clean_probes += 1
             self.pace = min(self._ceiling, self.pace * self._growth())
         self._hold()
@@ -100,10 +87,6 @@ class Governor:
         if retry_after_seconds:
             self.pause(retry_after_seconds)
         if sent_at < self._cut_at:
-            return
-        if self._to_forgive >= 1 and self.pace >= _TELLING and not retry_after_seconds:
-            self._to_forgive -= 1
-            self._forgiven += 1
             return
         if self._clean_probes:  # it was growth that met the limit, not a limit that came down
             self._limit_met = self.pace
@@ -130,7 +113,7 @@ class Governor:
         return 1 + min(_MAX_PROBE, _PROBE * 2.0**doublings)
 
     def _hold(self) -> None:
-        self._since, self._sent, self._forgiven = self._clock(), 0, 0
+        self._since, self._sent = self._clock(), 0
         if self._is_ramp:
             seconds = _RAMP_SECONDS
         elif self._is_recovering:
