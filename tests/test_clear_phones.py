@@ -60,7 +60,7 @@ def test_a_rebuild_masks_whole_numbers_in_every_zone(tmp_path: Path, simulator: 
     assert zones_with_whole_numbers(account) == set()
     assert account.sql("SELECT * EXCLUDE (phone) FROM receipts ORDER BY ALL") == before
     assert account.pipeline.conservation(account.window.days()) == []
-    assert account.run().warnings == []
+    assert not any(TOLD in warning for warning in account.run().warnings)
 
 
 def test_masked_later_is_masked_from_the_start(tmp_path: Path, simulator: Any) -> None:

@@ -171,9 +171,13 @@ def check_layout(store: Store) -> None:
 
 def mark_layout(store: Store) -> None:
     """Say once which version's layout the data directory has; older ones then leave it alone."""
-    if not store.exists(LAYOUT):
-        with store.replacing(LAYOUT) as path:
-            path.write_text(json.dumps({"version": schema.VERSION}))
+    if store.exists(LAYOUT):
+        return
+    with store.lock("layout") as held:
+        if held and not store.exists(LAYOUT):
+            store.sweep("", LAYOUT)
+            with store.replacing(LAYOUT) as path:
+                path.write_text(json.dumps({"version": schema.VERSION}))
 
 
 def read_commit(store: Store, day: date, fingerprint: str | None = None) -> Commit | None:

@@ -62,13 +62,24 @@ class Store:
     def names(self, folder: str, suffix: str = ".parquet") -> list[str]:
         """List the finished files below a folder, sorted; temporary ones are not listed."""
         with self._told(folder, "list"):
-            selector = pafs.FileSelector(self.path(folder), allow_not_found=True, recursive=True)
-            found = [
-                info.path.removeprefix(f"{self._root}/")
-                for info in self.fs.get_file_info(selector)
-                if info.type == pafs.FileType.File and info.path.endswith(suffix)
-            ]
-        return sorted(name for name in found if not PurePosixPath(name).name.startswith("."))
+            found = self._local_names(folder) if self.is_local else self._remote_names(folder)
+            return sorted(
+                name
+                for name in found
+                if name.endswith(suffix) and not PurePosixPath(name).name.startswith(".")
+            )
+
+    def _local_names(self, folder: str) -> Iterator[str]:
+        """List what is there while others make and remove files and folders beside it."""
+        for place, _, files in os.walk(self.path(folder), onerror=_unless_gone, followlinks=True):
+            for file in files:
+                yield f"{place}/{file}".removeprefix(f"{self._root}/")
+
+    def _remote_names(self, folder: str) -> Iterator[str]:
+        selector = pafs.FileSelector(self.path(folder), allow_not_found=True, recursive=True)
+        for info in self.fs.get_file_info(selector):
+            if info.type == pafs.FileType.File:
+                yield info.path.removeprefix(f"{self._root}/")
 
     def exists(self, name: str) -> bool:
         """Tell whether a finished file has this name."""
@@ -271,6 +282,11 @@ class Store:
             "Check the bucket (USMS_DATA_DIR), the credentials (AWS_ACCESS_KEY_ID, "
             "AWS_SECRET_ACCESS_KEY, AWS_PROFILE), AWS_REGION and, outside AWS, AWS_ENDPOINT_URL."
         )
+
+
+def _unless_gone(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError):
+        raise error
 
 
 def make_folder(folder: Path, private: bool) -> None:
