@@ -197,6 +197,71 @@ def test_the_fast_way_gives_the_librarys_answer(region):
     check_fast_is_slow(region, rng, 30)
 
 
+def one_by_one(text, region, mode):
+    """Ask the library about one text, and put the answer into words without a column."""
+    plan = NumberingPlan(region)
+    number = plan.read(text.strip()) if text and text.strip() else None
+    if number is None:
+        shown = (text or "").strip()
+        return shown and {
+            "recipient": hmac.new(KEY, shown.casefold().encode(), hashlib.sha256).hexdigest()[:32],
+            "phone": shown if mode == "clear" else "****",
+            **dict.fromkeys(("country", "operator", "number_type")),
+        }
+    line = number.line
+    return {
+        "recipient": hmac.new(KEY, number.e164.encode(), hashlib.sha256).hexdigest()[:32],
+        "phone": number.e164 if mode == "clear" else masked(number.e164, line.country_code),
+        "country": line.country,
+        "operator": line.operator,
+        "number_type": line.number_type,
+    }
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("region", [*REGIONS, "CL", "EG"])
+def test_a_column_says_what_each_text_says_alone(region):
+    """Numbers of 30 countries in every way of writing, and what is no number, in one column."""
+    rng = random.Random(f"column {region}")
+    texts = [
+        None,
+        "",
+        " ",
+        "Alice",
+        "00",
+        "+",
+        "+0",
+        "0" * 11,
+        "1" * 20,
+        "１３８００１３８０００",
+        "12345",
+    ]
+    for e164 in numbers_like(region, rng, 100) + numbers_like(rng.choice(REGIONS), rng, 20):
+        national = e164[rng.choice([1, 2, 3, 4]) :]
+        texts += [
+            e164,
+            e164[1:],
+            national,
+            f"0{national}",
+            f"00{e164[1:]}",
+            f" {e164[:4]}-{e164[4:]}",
+        ]
+    rng.shuffle(texts)
+    mode = rng.choice(["masked", "clear"])
+    same_book = book(region, mode)
+    expected = [one_by_one(text, region, mode) or None for text in texts]
+    assert same_book.describe(pa.array(texts, pa.string())).to_pylist() == expected
+    again = pa.array([*texts[::-1], "x"], pa.string()).slice(0, len(texts))
+    assert same_book.describe(again).to_pylist() == expected[::-1]
+
+
+def test_many_texts_are_hashed_as_few_are():
+    texts = [f"138{n:08d}" for n in range(3_000)] + ["Äpfel", None]
+    many = book().describe(pa.array(texts)).to_pylist()
+    assert many[:5] + many[-2:] == described(texts[:5] + texts[-2:])
+    assert [row["recipient"] for row in many[:50]] == [book().recipient_id(t) for t in texts[:50]]
+
+
 def test_a_national_prefix_of_many_forms_is_never_taken_for_settled():
     for text in ("0800345045", "0802350455", "08003450455"):
         assert settling_length(text, "BR") is None

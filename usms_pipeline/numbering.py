@@ -44,7 +44,7 @@ class Number(NamedTuple):
     line: Line
 
 
-class _Answer(NamedTuple):
+class Answer(NamedTuple):
     """What holds for all texts of one length and beginning: ``lead + text[dropped:]``."""
 
     lead: str
@@ -57,7 +57,7 @@ _SEPARATORS: Final = re.compile(r"[\s\-.\u2010-\u2015\u200b\ufeff/]")
 _IN_BRACKETS: Final = re.compile(r"\(\+?(?:00)?([1-9]\d{0,2})\)(\d+)")
 _CHINESE_MOBILE: Final = re.compile(r"1\d{10}")
 _MOST_ANSWERS: Final = 200_000
-_NO_ANSWERS: Final[dict[int, dict[str, _Answer]]] = {}
+_NO_ANSWERS: Final[dict[int, dict[str, Answer]]] = {}
 _KINDS: Final = (
     "fixed_line", "mobile", "toll_free", "premium_rate", "shared_cost", "personal_number",
     "voip", "pager", "uan", "voicemail",
@@ -69,7 +69,7 @@ class NumberingPlan:
 
     def __init__(self, region: str) -> None:
         self._region = region.upper()
-        self._answers: dict[int, dict[int, dict[str, _Answer]]] = {}
+        self._answers: dict[int, dict[int, dict[str, Answer]]] = {}
         self._size = 0
 
     def read(self, text: str) -> Number | None:
@@ -87,6 +87,20 @@ class NumberingPlan:
                 return number
         return self._plain(text.replace("(", "").replace(")", ""))
 
+    def answer(self, text: str, number: Number) -> tuple[int, Answer] | None:
+        """Give the answer that holds for all plain texts like this one, which says ``number``.
+
+        Alike are those of the same length and the same first characters, so many as the integer
+        says. None where nothing shorter than the text settles it.
+        """
+        lead = f"+{number.line.country_code}"
+        dropped = len(text) - (len(number.e164) - len(lead))
+        settled = settling_length(text, self._region)
+        if settled is None or dropped < 0 or lead + text[dropped:] != number.e164:
+            return None
+        length = max(settled, dropped + _operator_length(number))
+        return (length, Answer(lead, dropped, number.line)) if length < len(text) else None
+
     def _plain(self, text: str) -> Number | None:
         for length, answers in self._answers.get(len(text), _NO_ANSWERS).items():
             answer = answers.get(text[:length])
@@ -99,19 +113,14 @@ class NumberingPlan:
         return number
 
     def _remember(self, text: str, number: Number) -> None:
-        lead = f"+{number.line.country_code}"
-        dropped = len(text) - (len(number.e164) - len(lead))
-        settled = settling_length(text, self._region)
-        if settled is None or dropped < 0 or lead + text[dropped:] != number.e164:
-            return
-        length = max(settled, dropped + _operator_length(number))
-        if length >= len(text):
+        found = self.answer(text, number)
+        if found is None:
             return
         if self._size >= _MOST_ANSWERS:
             self._answers, self._size = {}, 0
         self._size += 1
         by_length = self._answers.setdefault(len(text), {})
-        by_length.setdefault(length, {})[text[:length]] = _Answer(lead, dropped, number.line)
+        by_length.setdefault(found[0], {})[text[: found[0]]] = found[1]
 
 
 def read_slowly(text: str, region: str) -> Number | None:

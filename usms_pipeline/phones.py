@@ -10,15 +10,18 @@ import os
 import secrets
 import tempfile
 from contextlib import suppress
+from functools import cached_property
 from pathlib import Path
 from typing import Final, Literal
 
+import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from usms_pipeline.errors import StorageError
-from usms_pipeline.numbering import Line, Number, NumberingPlan
+from usms_pipeline.number_columns import POWERS, Ints, NumberColumns, Numbers
+from usms_pipeline.numbering import NumberingPlan
 from usms_pipeline.settings import Settings
 from usms_pipeline.storage import make_folder, publish_file
 
@@ -39,6 +42,14 @@ _MASKED: Final = r"^(\+\d{1,6})?\*{4}\d{0,2}$"
 _KEY_BYTES: Final = 32
 _HASH_BLOCK_BYTES: Final = 64
 _RECIPIENT_DIGITS: Final = 32
+_FEW: Final = 2_000
+"""Fewer texts than this are hashed one by one: DuckDB takes longer to start than that."""
+
+_HMAC: Final = f"""
+    SELECT left(sha256($outer::BLOB || unhex(sha256($inner::BLOB || encode(text)))),
+        {_RECIPIENT_DIGITS})
+    FROM texts
+"""
 
 
 class PhoneBook:
@@ -49,12 +60,17 @@ class PhoneBook:
 
     def __init__(self, key: bytes, region: str, mode: Literal["masked", "clear"]) -> None:
         self._plan = NumberingPlan(region)
+        self._columns = NumberColumns(self._plan)
         self._is_clear = mode == "clear"
         padded = (key if len(key) <= _HASH_BLOCK_BYTES else hashlib.sha256(key).digest()).ljust(
             _HASH_BLOCK_BYTES, b"\0"
         )
-        self._inner = hashlib.sha256(bytes(byte ^ 0x36 for byte in padded))
-        self._outer = hashlib.sha256(bytes(byte ^ 0x5C for byte in padded))
+        self._pads = {
+            "inner": bytes(byte ^ 0x36 for byte in padded),
+            "outer": bytes(byte ^ 0x5C for byte in padded),
+        }
+        self._inner = hashlib.sha256(self._pads["inner"])
+        self._outer = hashlib.sha256(self._pads["outer"])
         self._fingerprint = hashlib.sha256(b"usms-key:" + key).hexdigest()[:16]
 
     @property
@@ -74,15 +90,28 @@ class PhoneBook:
     def describe(self, texts: pa.Array | pa.ChunkedArray) -> pa.StructArray:
         """Give ``DESCRIPTION`` of every text (string); all null where it is null or blank.
 
-        Works once a distinct text, about 5 µs each.
+        No step of Python for a number written in digits alone: about 1.5 µs each.
         """
         if isinstance(texts, pa.ChunkedArray):
             texts = texts.combine_chunks()
-        encoded = pc.dictionary_encode(texts.cast(pa.string()))
-        described = self._describe_distinct(encoded.dictionary.to_pylist())
-        columns = [column.take(encoded.indices) for column in described]
-        is_null = pc.is_null(columns[0])
-        return pa.StructArray.from_arrays(columns, fields=list(DESCRIPTION), mask=is_null)
+        texts = texts.cast(pa.string())
+        read = self._columns.read(texts)
+        is_number = pa.array(read.digits > 0)
+        e164 = pc.binary_join_element_wise("+", pa.array(read.digits).cast(pa.string()), "")
+        others = _others(texts, is_number)  # what says something, but no number
+        shown = e164 if self._is_clear else _masked(read)
+        hidden = others if self._is_clear else pc.if_else(pc.is_valid(others), MASK, others)
+        facts = [
+            pa.array([getattr(line, name, None) for line in read.lines], pa.string())
+            for name in ("country", "operator", "number_type")
+        ]
+        columns = [
+            self._hashed(pc.if_else(is_number, e164, _casefolded(others))),
+            pc.if_else(is_number, shown, hidden),
+            *(fact.take(pa.array(read.line)) for fact in facts),
+        ]
+        is_blank = pc.is_null(columns[0])
+        return pa.StructArray.from_arrays(columns, fields=list(DESCRIPTION), mask=is_blank)
 
     def remasked(self, shown: pa.Array | pa.ChunkedArray) -> pa.Array:
         """Mask what ``describe`` gave when it showed numbers whole; what is masked stays."""
@@ -92,36 +121,19 @@ class PhoneBook:
         whole = pc.if_else(pc.fill_null(is_masked, True), None, shown)
         return pc.coalesce(self.describe(whole).field("phone"), shown)
 
-    def _describe_distinct(self, texts: list[str]) -> list[pa.Array]:
-        recipients: list[str | None] = []
-        phones: list[str | None] = []
-        places: dict[Line | None, int] = {None: 0}
-        place_of: list[int] = []
-        for text in map(str.strip, texts):
-            number = self._plan.read(text) if text else None
-            line = None if number is None else number.line
-            recipients.append(self._recipient(text, number))
-            phones.append(self._shown(text, number))
-            place_of.append(places.setdefault(line, len(places)))
-        indices = pa.array(np.array(place_of, dtype=np.int32))
-        facts = [
-            pa.array([getattr(line, name, None) for line in places], pa.string()).take(indices)
-            for name in ("country", "operator", "number_type")
-        ]
-        return [pa.array(recipients, pa.string()), pa.array(phones, pa.string()), *facts]
+    def _hashed(self, texts: pa.StringArray) -> pa.Array:
+        """Hash every text as ``_hash`` does."""
+        if len(texts) < _FEW:
+            hashed = [None if text is None else self._hash(text) for text in texts.to_pylist()]
+            return pa.array(hashed, pa.string())
+        with self._hasher.cursor() as cursor:
+            cursor.register("texts", pa.table({"text": texts}))
+            hashed = cursor.sql(_HMAC, params=self._pads).to_arrow_table()
+            return hashed.column(0).combine_chunks()
 
-    def _recipient(self, text: str, number: Number | None) -> str | None:
-        if number is not None:
-            return self._hash(number.e164)
-        return self._hash(text.casefold()) if text else None
-
-    def _shown(self, text: str, number: Number | None) -> str | None:
-        if number is not None:
-            e164, line = number
-            return e164 if self._is_clear else masked(e164, line.country_code)
-        if not text:
-            return None
-        return text if self._is_clear else MASK
+    @cached_property
+    def _hasher(self) -> duckdb.DuckDBPyConnection:
+        return duckdb.connect(config={"python_enable_replacements": "false"})
 
     def _hash(self, text: str) -> str:
         # Copied contexts: half the time of hmac.digest, which sets the key up again each time.
@@ -137,10 +149,46 @@ def masked(e164: str, country_code: int) -> str:
     >>> masked("+8613800138000", 86), masked("+6591234567", 65)
     ('+86138****00', '+6591****67')
     """
-    start = 2 if country_code < 10 else 3 if country_code < 100 else 4
-    shown = (len(e164) - start) // 2
-    tail = min(2, shown // 2)
-    return f"{e164[: start + min(3, shown - tail)]}{MASK}{e164[len(e164) - tail :]}"
+    head, tail = _kept(np.array([country_code]), np.array([len(e164)]))
+    return f"{e164[: int(head[0])]}{MASK}{e164[len(e164) - int(tail[0]) :]}"
+
+
+def _kept(country_code: Ints, length: Ints) -> tuple[Ints, Ints]:
+    """Give how many characters stay at both ends of E.164 forms of so many characters."""
+    start = 2 + (country_code >= 10) + (country_code >= 100)
+    shown = (length - start) // 2
+    tail = np.minimum(2, shown // 2)
+    return start + np.minimum(3, shown - tail), tail
+
+
+def _masked(read: Numbers) -> pa.Array:
+    """Mask every number: each distinct beginning and end is put into words once."""
+    code = np.array([getattr(line, "country_code", 1) for line in read.lines])[read.line]
+    length = np.searchsorted(POWERS, read.digits, side="right")  # of the digits
+    head_size, tail_size = _kept(code, length + 1)
+    head = read.digits // POWERS[np.maximum(length + 1 - head_size, 0)]
+    key = (head * 100 + read.digits % POWERS[tail_size]) * 3 + tail_size
+    coded = pc.dictionary_encode(pa.array(key))
+    words = [
+        f"+{one // 300}{MASK}{f'{one // 3 % 100:0{one % 3}d}' if one % 3 else ''}"
+        for one in coded.dictionary.to_pylist()
+    ]
+    return pa.array(words, pa.string()).take(coded.indices)
+
+
+def _others(texts: pa.Array, is_number: pa.Array) -> pa.Array:
+    """Give the texts that say something but no number, trimmed; null for the others."""
+    left = pc.if_else(is_number, None, texts)
+    if left.null_count == len(left):
+        return left
+    stripped = [text.strip() or None if text else None for text in left.to_pylist()]
+    return pa.array(stripped, pa.string())
+
+
+def _casefolded(texts: pa.Array) -> pa.Array:
+    if texts.null_count == len(texts):
+        return texts
+    return pa.array([text and text.casefold() for text in texts.to_pylist()], pa.string())
 
 
 def load_key(settings: Settings, data_dir: str | Path | None = None) -> bytes:
