@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
-from itertools import islice
 
 import duckdb
 import pyarrow as pa
@@ -32,6 +31,7 @@ _NEEDED = pa.schema(
 
 _ANSWERED = pa.schema([schema.RESPONSES.field(name) for name in ("verdict", "ids", "asked_at")])
 _TRIED = pa.schema([("session_no", schema.TEXT), ("asked_at", schema.TIME)])
+_DUE = pa.schema([("session_no", schema.TEXT), ("unmet_at", schema.TIME)])
 
 
 @dataclass
@@ -109,10 +109,16 @@ def _batches(
 ) -> Iterator[tuple[datetime, date, Batch]]:
     """Cut one partition's due sessions, in order, into batches."""
     reader = con.sql(f"SELECT * FROM {table} ORDER BY unmet_at, session_no")
-    rows = (
-        row
-        for chunk in reader.to_arrow_reader(10_000)
-        for row in zip(*(column.to_pylist() for column in chunk.columns), strict=True)
-    )
-    while part := list(islice(rows, batch_size)):
-        yield part[0][1], day, Batch(day, tuple(session for session, _ in part))
+    left = _DUE.empty_table()
+    for chunk in reader.to_arrow_reader(100 * batch_size):
+        rows = pa.concat_tables([left, pa.table(chunk).cast(_DUE)]).combine_chunks()
+        whole = rows.num_rows - rows.num_rows % batch_size
+        yield from _cut(rows.slice(0, whole), day, batch_size)
+        left = rows.slice(whole)
+    yield from _cut(left, day, batch_size)
+
+
+def _cut(rows: pa.Table, day: date, size: int) -> Iterator[tuple[datetime, date, Batch]]:
+    for begin in range(0, rows.num_rows, size):
+        ids = tuple(rows["session_no"].slice(begin, size).to_pylist())
+        yield rows["unmet_at"][begin].as_py(), day, Batch(day, ids)

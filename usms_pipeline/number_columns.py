@@ -54,7 +54,7 @@ class NumberColumns:
     def __init__(self, plan: NumberingPlan) -> None:
         self._plan = plan
         self._lines: list[Line | None] = [None]
-        self._line_places: dict[Line | None, int] = {None: NO_LINE}
+        self._line_places: dict[tuple[object, ...], int] = {}
         # Of each answer: its lead (digits before the text's own), the digits dropped, its line.
         self._leads, self._dropped, self._line_of = [0], [0], [NO_LINE]
         self._forms: dict[tuple[int, bool], _Answers] = {}
@@ -123,10 +123,11 @@ class NumberColumns:
         return len(self._leads) - 1
 
     def _placed(self, line: Line) -> int:
-        if line not in self._line_places:
-            self._line_places[line] = len(self._lines)
+        content = tuple(vars(line).values())
+        if content not in self._line_places:
+            self._line_places[content] = len(self._lines)
             self._lines.append(line)
-        return self._line_places[line]
+        return self._line_places[content]
 
     def _e164(self, answers: Ints, values: Ints, count: int) -> Ints:
         tail = POWERS[count - np.array(self._dropped, np.int64)[answers]]

@@ -2,25 +2,29 @@
 -- Grain: session. A session is due when any of its recipients is.
 -- tried: when it was asked about in vain, because the answer could not be read.
 -- Parameters: $offsets (polling times after sent_at, microseconds, ascending), $now.
-SELECT session_no, min(poll_at) AS unmet_at
-FROM (
+WITH last_tries AS (SELECT session_no, max(asked_at) AS asked_at FROM tried GROUP BY session_no),
+
+waiting AS (
     SELECT
-        session_no,
-        sent_at + to_microseconds(
-            list_filter(
-                $offsets::BIGINT [],
-                lambda o: tried_at IS NULL OR sent_at + to_microseconds(o) > tried_at
-            )[1]
-        ) AS poll_at
-    FROM (
-        SELECT r.session_no, r.sent_at, greatest(r.last_asked_at, t.asked_at) AS tried_at
-        FROM receipts AS r
-        LEFT JOIN (
-            SELECT session_no, max(asked_at) AS asked_at FROM tried GROUP BY session_no
-        ) AS t ON t.session_no = r.session_no
-        WHERE NOT r.is_final AND NOT r.is_closed
-    )
+        r.session_no,
+        r.sent_at,
+        epoch_us(greatest(r.last_asked_at, t.asked_at)) - epoch_us(r.sent_at) AS asked_after
+    FROM receipts AS r
+    LEFT JOIN last_tries AS t ON t.session_no = r.session_no
+    WHERE NOT r.is_final AND NOT r.is_closed
+),
+
+polls AS (SELECT unnest($offsets::BIGINT []) AS poll_after)
+
+SELECT session_no, min(sent_at + to_microseconds(poll_after)) AS unmet_at
+FROM (
+    SELECT session_no, sent_at, $offsets[1] AS poll_after
+    FROM waiting
+    WHERE asked_after IS NULL
+    UNION ALL
+    SELECT w.session_no, w.sent_at, p.poll_after
+    FROM waiting AS w ASOF JOIN polls AS p ON w.asked_after < p.poll_after
 )
-WHERE poll_at <= $now
+WHERE sent_at + to_microseconds(poll_after) <= $now
 GROUP BY session_no
 ORDER BY unmet_at, session_no
