@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from typing import Any, Final, NamedTuple
@@ -132,7 +132,7 @@ def read_slowly(text: str, region: str) -> Number | None:
     if text.startswith("+"):
         number = _parsed(text, None)
         return _described(number) if number is not None and _is_possible(number) else None
-    if region == "CN" and _CHINESE_MOBILE.fullmatch(text):
+    if _is_chinese_mobile(text, region):
         return _described(_parsed(f"+86{text}", None))
     readings = [_parsed(text, region)]
     if text.isdecimal():
@@ -143,6 +143,11 @@ def read_slowly(text: str, region: str) -> Number | None:
             if is_good(number):
                 return _described(number)
     return None
+
+
+def _is_chinese_mobile(text: str, region: str) -> bool:
+    """Tell what has one reading by default, though its digits could be another country's."""
+    return region == "CN" and _CHINESE_MOBILE.fullmatch(text) is not None
 
 
 def settling_length(text: str, region: str) -> int | None:
@@ -159,7 +164,9 @@ def settling_length(text: str, region: str) -> int | None:
         offsets = {0, len(str(own))} if digits.startswith(str(own)) else {0}
         lengths.append(_settled(digits, offsets, region, own))
     code = _country_code(digits)
-    if code is None:
+    if _is_chinese_mobile(text, region):
+        pass  # read in this one way only
+    elif code is None:
         lengths.append(3)
     else:
         main = COUNTRY_CODE_TO_REGION_CODE[code][0]
@@ -243,17 +250,42 @@ def _country_code(digits: str) -> int | None:
 
 def _operator_length(number: Number) -> int:
     """Give how many digits of the national number settle the operator."""
-    digits, shorter = number.e164[1:], _shorter_than_operators()
-    known = next((end for end in range(len(digits)) if digits[:end] not in shorter), len(digits))
-    return max(known - len(str(number.line.country_code)), 0)
+    digits, code = number.e164[1:], str(number.line.country_code)
+    open_ones = _open_to_operators(code)
+    known = next((end for end in range(len(digits)) if digits[:end] not in open_ones), len(digits))
+    return max(known - len(code), 0)
 
 
 @cache
-def _shorter_than_operators() -> frozenset[str]:
-    """Give every beginning of a prefix that is known to belong to an operator."""
+def _open_to_operators(code: str) -> frozenset[str]:
+    """Give every beginning of a number of one country that leaves its operator open."""
     from phonenumbers.carrierdata import CARRIER_DATA
 
-    return frozenset(prefix[:end] for prefix in CARRIER_DATA for end in range(len(prefix)))
+    names = {prefix: said.get("en") for prefix, said in CARRIER_DATA.items()}
+    own = {prefix: name for prefix, name in names.items() if prefix.startswith(code)}
+    beginnings = {prefix[:end] for prefix in own for end in range(len(code), len(prefix) + 1)}
+    found = {code[:end] for end in range(len(code))}  # the country is not known yet
+    _names_below(code, None, own, beginnings, found)
+    return frozenset(found)
+
+
+def _names_below(
+    beginning: str,
+    inherited: str | None,
+    own: Mapping[str, str | None],
+    beginnings: set[str],
+    open_ones: set[str],
+) -> set[str | None]:
+    """Give the operators of all numbers that begin so; with more than one it is open."""
+    name = own.get(beginning, inherited)
+    longer = [beginning + digit for digit in "0123456789"]
+    known = [one for one in longer if one in beginnings]
+    found = {name} if len(known) < len(longer) else set()
+    for one in known:
+        found |= _names_below(one, name, own, beginnings, open_ones)
+    if len(found) > 1:
+        open_ones.add(beginning)
+    return found
 
 
 def _tidied(text: str) -> str:

@@ -3,9 +3,26 @@
 -- A pure function of the sessions, the registers and the cutoff; nothing of the matching is kept.
 -- Filled in: {{cutoff_seconds}}; {{carried}}, the dimensions, each with a comma. In here they are
 -- called dimension_0, dimension_1, … so that no name of the customer's meets one of ours.
-WITH copies AS (
-    SELECT *, unnest(range(recipients)) AS copy
-    FROM sessions
+-- Nearly every session is plain: one row for one recipient, one number heard of at most. Only the
+-- others need to be matched. They are told apart by a hash of the session number, whose collisions
+-- only send a plain session the long way.
+WITH keyed AS (SELECT *, hash(session_no) AS key FROM sessions),
+
+session_state AS (SELECT *, hash(session_no) AS key FROM registers WHERE number = ''),
+
+heard AS (SELECT *, hash(session_no) AS key FROM registers WHERE number <> ''),
+
+involved AS (
+    SELECT key FROM keyed WHERE session_no IS NULL
+    UNION
+    SELECT key FROM keyed GROUP BY key HAVING count(*) > 1 OR max(recipients) > 1
+    UNION
+    SELECT key FROM heard GROUP BY key HAVING count(*) > 1
+),
+
+copies AS (
+    SELECT * EXCLUDE (key), unnest(range(recipients)) AS copy
+    FROM keyed SEMI JOIN involved USING (key)
 ),
 
 owned AS (  -- a source row stands for one recipient or several; its phone is the first's
@@ -37,12 +54,9 @@ announced AS (  -- a phone announced twice in one session is two recipients, one
     FROM slots
 ),
 
-session_state AS (SELECT * FROM registers WHERE number = ''),
-
 numbers AS (
-    SELECT *, count(*) OVER (PARTITION BY session_no) AS numbers_in_session
-    FROM registers
-    WHERE number <> ''
+    SELECT * EXCLUDE (key), count(*) OVER (PARTITION BY session_no) AS numbers_in_session
+    FROM heard SEMI JOIN involved USING (key)
 ),
 
 -- 1. Equal numbers; and one row with one number, whatever its form.
@@ -94,7 +108,7 @@ dealt AS (
 ),
 
 -- 3. What is left over: rows nobody was heard of for, and numbers nobody announced.
-matched AS (
+involved_matched AS (
     SELECT a.*, d.number, true AS is_announced
     FROM announced AS a
     LEFT JOIN dealt AS d ON d.session_no = a.session_no AND d.slot = a.slot
@@ -109,6 +123,32 @@ matched AS (
     FROM numbers AS n
     JOIN announced AS a ON a.session_no = n.session_no AND a.slot = 1
     ANTI JOIN dealt AS d ON d.session_no = n.session_no AND d.number = n.number
+),
+
+-- 4. Names for those not heard of; and the plain sessions, where there is nothing to match.
+matched AS (
+    SELECT
+        * REPLACE (
+            coalesce(
+                recipient,
+                nullif(number, ''),
+                'unheard-' || row_number() OVER (
+                    PARTITION BY session_no, recipient IS NULL AND nullif(number, '') IS NULL
+                    ORDER BY slot
+                )
+            ) AS recipient
+        )
+    FROM involved_matched
+    UNION ALL BY NAME
+    SELECT
+        k.* EXCLUDE (recipients, ordinal, key)
+            REPLACE (coalesce(k.recipient, n.number, 'unheard-1') AS recipient),
+        1 AS slots_in_session,
+        n.number,
+        true AS is_announced
+    FROM keyed AS k
+    ANTI JOIN involved AS i ON i.key = k.key
+    LEFT JOIN heard AS n ON n.session_no = k.session_no
 ),
 
 evidence AS (
@@ -161,13 +201,7 @@ judged AS (
 
 SELECT
     session_no,
-    coalesce(
-        recipient,
-        nullif(number, ''),
-        'unheard-' || row_number() OVER (
-            PARTITION BY session_no, recipient IS NULL AND nullif(number, '') IS NULL ORDER BY slot
-        )
-    ) AS recipient,
+    recipient,
     phone,
     country,
     "operator",

@@ -3,6 +3,21 @@
 -- Every aggregate is associative, commutative and idempotent, so the order and the number of
 -- repetitions of the answers do not matter. min() and max() of a struct compare field by field,
 -- NULL last: that order is the tie-break (asked_at, received_at, rank, code, word, …).
+-- What was heard of once is what it is: only keys that are there twice are aggregated. Keys are
+-- told apart by a hash; two that share one go the long way, which is right for every key.
+WITH everything AS (
+    SELECT *, hash(session_no, number) AS key
+    FROM (
+        SELECT * FROM known_registers
+        UNION ALL BY NAME
+        SELECT * FROM observations
+    )
+),
+
+repeated AS (SELECT key FROM everything GROUP BY key HAVING count(*) > 1)
+
+SELECT * EXCLUDE (key) FROM everything ANTI JOIN repeated USING (key)
+UNION ALL BY NAME
 SELECT
     session_no,
     number,
@@ -15,9 +30,5 @@ SELECT
     list_sort(list_distinct(flatten(list(finals_seen)))) AS finals_seen,
     min(first_asked_at) AS first_asked_at,
     max(last_asked_at) AS last_asked_at
-FROM (
-    SELECT * FROM known_registers
-    UNION ALL BY NAME
-    SELECT * FROM observations
-)
+FROM everything SEMI JOIN repeated USING (key)
 GROUP BY session_no, number

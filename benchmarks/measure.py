@@ -1,0 +1,83 @@
+"""Run whole programs in turn and compare them pair by pair, for the machine's speed drifts."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+PAIRS = 5
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one run of a program took: seconds, seconds of both cores together, megabytes."""
+
+    wall_seconds: float
+    cpu_seconds: float
+    peak_mb: float
+
+
+@dataclass(frozen=True)
+class Program:
+    """A program to run: its words, given a folder to work in, and what to add to its settings."""
+
+    name: str
+    command: Callable[[Path], Sequence[str]]
+    settings: Callable[[Path], Mapping[str, str]] = lambda folder: {}
+
+
+def run(program: Program) -> Cost:
+    """Run a program once in an empty folder; raises where it fails."""
+    with tempfile.TemporaryDirectory(prefix="bench-") as name:
+        folder = Path(name)
+        started = time.monotonic()
+        process = subprocess.Popen(
+            program.command(folder),
+            env=os.environ | program.settings(folder),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL if "-v" not in sys.argv else None,
+        )
+        _, status, used = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        wall = time.monotonic() - started
+    if process.returncode:
+        raise RuntimeError(f"{program.name} ended with {process.returncode}; -v shows why")
+    return Cost(wall, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024)
+
+
+def in_turn(programs: Sequence[Program], rounds: int = PAIRS) -> dict[str, list[Cost]]:
+    """Run all programs, again and again in turn; each has one warm-up that does not count."""
+    costs: dict[str, list[Cost]] = {program.name: [] for program in programs}
+    for turn in range(rounds + 1):
+        for program in programs:
+            cost = run(program)
+            if turn:
+                costs[program.name].append(cost)
+            print(f"{program.name:24} {cost.wall_seconds:7.2f} s", file=sys.stderr, flush=True)
+    return costs
+
+
+def median(costs: Sequence[Cost]) -> Cost:
+    """Give the median of each figure."""
+    return Cost(
+        statistics.median(cost.wall_seconds for cost in costs),
+        statistics.median(cost.cpu_seconds for cost in costs),
+        statistics.median(cost.peak_mb for cost in costs),
+    )
+
+
+def ratio(
+    ours: Sequence[Cost], theirs: Sequence[Cost], figure: str = "wall_seconds"
+) -> tuple[float, float, float]:
+    """Give how many times ours goes into theirs, pair by pair: least, median, most."""
+    each = sorted(
+        getattr(b, figure) / getattr(a, figure) for a, b in zip(ours, theirs, strict=True)
+    )
+    return each[0], statistics.median(each), each[-1]
