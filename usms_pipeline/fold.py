@@ -17,6 +17,7 @@ from typing import Any
 
 import duckdb
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from usms_pipeline import dataset, forget, quarantine, schema, scratch, wire
 from usms_pipeline import sessions as placed
@@ -170,8 +171,7 @@ def _fold_partition(
         _known_registers(con, store, settings, book, day, known, is_anew)
         quarantined = _observe(con, store, settings, book, day, sorted(landed - folded), rejected)
         con.execute("CREATE TABLE registers AS " + scratch.sql("registers"))
-        _match(con, store, settings, day)
-        new = Commit(
+        to_be = Commit(
             sessions=sessions["token"],
             registers=f"{uuid.uuid4().hex}.parquet",
             folded=frozenset(landed),
@@ -179,13 +179,10 @@ def _fold_partition(
             cutoff_hours=settings.cutoff_hours,
             is_purged=commit.is_purged if commit else False,
             phones=settings.phones,
-            buckets=_buckets(con),
-            unannounced=scratch.value(con, _UNANNOUNCED),
-            awaited=scratch.value(con, _AWAITED),
         )
         # first, or a disk that is full now would have one more left with every run
         _tidy(store, day, commit.registers if commit else None)
-        _write(con, store, settings, day, new, book.fingerprint)
+        new = _write(con, store, settings, day, to_be, book.fingerprint)
     _tidy(store, day, new.registers)
     return dataclasses.replace(_counts(new, is_changed=True), quarantined_new=quarantined)
 
@@ -214,7 +211,6 @@ def _known_registers(
     is_anew: bool,
 ) -> None:
     """Fill ``known_registers``; when made anew, each status is read anew from its word."""
-    scratch.create(con, "observations", schema.REGISTERS)
     scratch.create(con, "known_registers", schema.REGISTERS)
     if commit is None:
         return
@@ -267,6 +263,7 @@ def _observe(
 ) -> int:
     """Decode response files into ``observations``; what can't be used goes to quarantine first."""
     quarantined, forgotten = 0, forget.read(store)
+    observations = scratch.Pile(con, "observations", schema.REGISTERS)
     for name in names:
         dataset.checked_metadata(store, file_name(RESPONSES, day, name), None)
         for answers in portions(store.batches(file_name(RESPONSES, day, name), _ANSWERS_READ)):
@@ -274,7 +271,8 @@ def _observe(
             rejected.update(decoded.rejects["id"].to_pylist())
             quarantined += quarantine.add(store, day, decoded.rejects, book.fingerprint)
             kept = forget.without(decoded.observations, forgotten, "number")
-            scratch.insert(con, "observations", kept)
+            observations.add(kept)
+    observations.close()
     return quarantined
 
 
@@ -291,27 +289,38 @@ def portions(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
         yield pa.Table.from_batches(part)
 
 
-def _match(con: duckdb.DuckDBPyConnection, store: Store, settings: Settings, day: date) -> None:
-    """Make table ``receipts`` of the sessions and the registers."""
+def _matched(
+    con: duckdb.DuckDBPyConnection, store: Store, settings: Settings, day: date
+) -> pa.RecordBatchReader:
+    """Stream the receipts that the sessions and the registers make, in the order of sending."""
     layout = schema.sessions_schema(settings.dimensions)
     _register(con, store, "sessions_file", file_name(SESSIONS, day), layout)
     names = [schema.dimension_name(dimension) for dimension in settings.dimensions]
     quoted = [scratch.identifier(name) for name in names]
     renamed = "".join(f", {name} AS dimension_{n}" for n, name in enumerate(quoted))
     plain = ", ".join(name for name in layout.names if name not in names)
-    con.execute(f"CREATE VIEW sessions AS SELECT {plain}{renamed} FROM sessions_file")
+    con.execute(f"CREATE TABLE sessions AS SELECT {plain}{renamed} FROM sessions_file")
     carried = "".join(f"dimension_{n} AS {name}, " for n, name in enumerate(quoted))
-    con.execute(
-        "CREATE TABLE receipts AS "
-        + scratch.sql("receipts", carried=carried, cutoff_seconds=settings.cutoff.total_seconds())
-    )
+    query = scratch.sql("receipts", carried=carried, cutoff_seconds=settings.cutoff.total_seconds())
+    return scratch.stream(con, query, schema.receipts_schema(settings.dimensions))
 
 
-def _buckets(con: duckdb.DuckDBPyConnection) -> dict[str, int]:
-    counted = con.execute(
-        "SELECT status, count(*) FROM receipts WHERE is_announced GROUP BY status"
-    ).fetchall()
-    return dict.fromkeys(BUCKETS, 0) | dict(counted)
+class _Counted:
+    """Receipts that are counted as they stream by."""
+
+    def __init__(self, rows: pa.RecordBatchReader) -> None:
+        self.buckets = dict.fromkeys(BUCKETS, 0)
+        self.unannounced = self.awaited = 0
+        self.reader = pa.RecordBatchReader.from_batches(rows.schema, map(self._count, rows))
+
+    def _count(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        is_announced = batch["is_announced"]
+        for counted in pc.value_counts(batch["status"].filter(is_announced)).to_pylist():
+            self.buckets[counted["values"]] += counted["counts"]
+        self.unannounced += batch.num_rows - is_announced.true_count
+        is_over = pc.or_(batch["is_final"], batch["is_closed"])
+        self.awaited += batch.num_rows - is_over.true_count
+        return batch
 
 
 def _write(
@@ -321,20 +330,28 @@ def _write(
     day: date,
     commit: Commit,
     fingerprint: str,
-) -> None:
-    """Write the registers, then the receipts that name them: the second write is the commit."""
-    registers = "SELECT * FROM registers ORDER BY session_no, number"
+) -> Commit:
+    """Write the registers, then the receipts that name them: the second write is the commit.
+
+    Gives the commit with what was counted.
+    """
     store.write(
         file_name(REGISTERS, day, commit.registers),
-        scratch.stream(con, registers, schema.REGISTERS),
+        scratch.stream(con, "SELECT * FROM registers", schema.REGISTERS),
         dataset.stamp(fingerprint),
     )
-    layout = schema.receipts_schema(settings.dimensions)
-    columns = ", ".join(scratch.identifier(name) for name in layout.names)
-    rows = f"SELECT {columns} FROM receipts ORDER BY sent_at, session_no, recipient"
-    store.write(
-        file_name(RECEIPTS, day), scratch.stream(con, rows, layout), commit.metadata(fingerprint)
-    )
+    counted = _Counted(_matched(con, store, settings, day))
+
+    def whole() -> Commit:
+        return dataclasses.replace(
+            commit,
+            buckets=counted.buckets,
+            unannounced=counted.unannounced,
+            awaited=counted.awaited,
+        )
+
+    store.write(file_name(RECEIPTS, day), counted.reader, lambda: whole().metadata(fingerprint))
+    return whole()
 
 
 def _tidy(store: Store, day: date, current: str | None) -> None:
@@ -365,5 +382,3 @@ _BUCKETED = pa.schema(
         ("is_announced", pa.bool_()),
     ]
 )
-_UNANNOUNCED = "SELECT count(*) FROM receipts WHERE NOT is_announced"
-_AWAITED = "SELECT count(*) FROM receipts WHERE NOT is_final AND NOT is_closed"

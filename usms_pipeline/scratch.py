@@ -16,6 +16,8 @@ from usms_pipeline.errors import StorageError
 MEMORY_LIMIT: Final = "1GB"
 """What a step may hold in memory before it spills to disk."""
 BATCH_ROWS: Final = 65_536
+PILE_BYTES: Final = 128_000_000
+"""What is held as Arrow before it goes into a table, which can spill."""
 
 
 @contextmanager
@@ -76,6 +78,44 @@ def insert(con: duckdb.DuckDBPyConnection, table: str, rows: pa.Table) -> None:
     con.register("chunk", rows)
     con.execute(f"INSERT INTO {table} SELECT * FROM chunk")
     con.unregister("chunk")
+
+
+class Pile:
+    """Rows on their way into a table: in memory while they are few, in a table when they are many.
+
+    ``name`` is a view of all of them. Nested rows cost a table several times what they cost Arrow.
+    """
+
+    def __init__(
+        self,
+        con: duckdb.DuckDBPyConnection,
+        name: str,
+        layout: pa.Schema,
+        most_bytes: int = PILE_BYTES,
+    ) -> None:
+        self._con, self._name, self._layout, self._most_bytes = con, name, layout, most_bytes
+        self._rows: list[pa.Table] = []
+        create(con, f"{name}_spilled", layout)
+        self._show()
+
+    def add(self, rows: pa.Table) -> None:
+        """Take rows with the columns of the layout."""
+        self._rows.append(rows.cast(self._layout))
+        if sum(part.nbytes for part in self._rows) > self._most_bytes:
+            insert(self._con, f"{self._name}_spilled", pa.concat_tables(self._rows))
+            self._rows = []
+
+    def close(self) -> None:
+        """Show what was taken; nothing can be added after."""
+        self._show()
+
+    def _show(self) -> None:
+        rows = pa.concat_tables([self._layout.empty_table(), *self._rows])
+        self._con.register(f"{self._name}_recent", rows)
+        self._con.execute(
+            f"CREATE OR REPLACE VIEW {self._name} AS "
+            f"FROM {self._name}_spilled UNION ALL FROM {self._name}_recent"
+        )
 
 
 def create(con: duckdb.DuckDBPyConnection, table: str, layout: pa.Schema) -> None:

@@ -11,7 +11,7 @@ import os
 import stat
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from itertools import takewhile
 from pathlib import Path, PurePosixPath
@@ -95,7 +95,7 @@ class Store:
             suppress(FileNotFoundError),
             self.fs.open_input_file(self.path(name)) as source,
         ):
-            raw = pq.ParquetFile(source).schema_arrow.metadata or {}
+            raw = pq.read_metadata(source).metadata or {}
         return {
             key.decode().removeprefix("usms."): value.decode()
             for key, value in raw.items()
@@ -151,18 +151,18 @@ class Store:
         self,
         name: str,
         rows: pa.Table | pa.RecordBatchReader,
-        metadata: dict[str, str] | None = None,
+        metadata: Mapping[str, str] | Callable[[], Mapping[str, str]] | None = None,
         private: bool = False,
     ) -> None:
         """Write a Parquet file (zstd), whole and durable before it has its name.
 
-        ``metadata`` goes into the file beside what the schema has, each key after ``usms.``.
-        ``private`` files are 0600 in folders of 0700.
+        ``metadata`` goes into the file beside what the schema has, each key after ``usms.``; a
+        function is called once all rows are written, for what only they tell. ``private`` files
+        are 0600 in folders of 0700.
         """
-        ours = {f"usms.{key}".encode(): value for key, value in (metadata or {}).items()}
         theirs = rows.schema.metadata or {}
         kept = {key: value for key, value in theirs.items() if not key.startswith(b"usms.")}
-        schema = rows.schema.with_metadata(kept | ours)
+        schema = rows.schema.with_metadata(kept)
         low_cardinality = [
             field.name for field in schema if pa.types.is_string(field.type)
             and field.name not in ("session_no", "recipient", "number", "phone", "id")
@@ -181,6 +181,8 @@ class Store:
                 batches = rows.to_batches() if isinstance(rows, pa.Table) else rows
                 for batch in batches:
                     writer.write_batch(batch.cast(schema))
+                ours = metadata() if callable(metadata) else metadata or {}
+                writer.add_key_value_metadata({f"usms.{key}": ours[key] for key in ours})
 
     @contextmanager
     def replacing(self, name: str, private: bool = False) -> Iterator[Path]:
