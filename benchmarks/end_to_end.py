@@ -52,7 +52,8 @@ def compared(sessions: int, peers: list[str], rounds: int = PAIRS) -> Iterator[s
     with _world(sessions) as (source, url):
         programs = [ours(source, url), *(peer(name, source, url) for name in peers)]
         costs = in_turn(programs, rounds)
-    yield f"| {sessions:,} new ids, 0 ms | wall s | CPU s | peak MB | ids/s | wall ours × | CPU ours × |"
+    figures = "wall s | CPU s | peak MB | ids/s | wall ours × | CPU ours ×"
+    yield f"| {sessions:,} new ids, 0 ms | {figures} |"
     yield "|---|---|---|---|---|---|---|"
     for program in programs:
         cost = median(costs[program.name])

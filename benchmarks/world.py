@@ -75,8 +75,7 @@ def _tail(outcome: int) -> bytes:
     words = {95: "UNDELIV", 96: "failed", 97: "rejectd", 98: "expired", 99: "unknown"}
     at = UNTIL + timedelta(hours=8, seconds=3 + 7 * outcome)
     return (
-        f'","Status":"{words.get(outcome, "delivered")}",'
-        f'"ReceiveTime":"{at:%Y-%m-%d %H:%M:%S}"}}}}'
+        f'","Status":"{words.get(outcome, "delivered")}","ReceiveTime":"{at:%Y-%m-%d %H:%M:%S}"}}}}'
     ).encode()
 
 

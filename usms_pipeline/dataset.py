@@ -205,6 +205,13 @@ def is_clear(store: Store, day: date) -> bool:
     return store.metadata(file_name(RECEIPTS, day)).get("phones") == "clear"
 
 
+def has_answers(store: Store, day: date) -> bool:
+    """Tell whether a partition was ever folded, or has answers that are yet to be."""
+    return store.exists(file_name(RECEIPTS, day)) or bool(
+        store.names(f"{RESPONSES}/sent_date={day}")
+    )
+
+
 def unfinished(store: Store, wanted: Iterable[date], fingerprint: str) -> list[date]:
     """List those partitions that await answers, or hold rows or answers not folded yet.
 

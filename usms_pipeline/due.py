@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from usms_pipeline import dataset, quarantine, schema, scratch
 from usms_pipeline.collect import Batch
-from usms_pipeline.dataset import RECEIPTS, RESPONSES, file_name
+from usms_pipeline.dataset import RECEIPTS, RESPONSES, SESSIONS, file_name
 from usms_pipeline.settings import Settings
 from usms_pipeline.storage import Store
 
@@ -31,6 +31,7 @@ _NEEDED = pa.schema(
 
 _ANSWERED = pa.schema([schema.RESPONSES.field(name) for name in ("verdict", "ids", "asked_at")])
 _TRIED = pa.schema([("session_no", schema.TEXT), ("asked_at", schema.TIME)])
+_ANNOUNCED = pa.schema([("session_no", schema.TEXT), ("sent_at", schema.TIME)])
 _DUE = pa.schema([("session_no", schema.TEXT), ("unmet_at", schema.TIME)])
 
 
@@ -68,6 +69,8 @@ def find(
 ) -> Due:
     """Find what is due at ``now`` in the partitions; ``stack`` owns the scratch space.
 
+    What has landed in a partition must be folded: one without receipts counts as never asked.
+
     Raises ``KeyMismatch`` and ``NewerDataset``.
     """
     due = Due()
@@ -75,9 +78,12 @@ def find(
     offsets = [offset // _MICROSECOND for offset in settings.poll_offsets]
     for day in days:
         commit = dataset.read_commit(store, day, fingerprint)
-        if commit is None or not commit.awaited:
+        if commit is None:  # nothing was answered yet: the sessions say all there is
+            _show_unasked(con, store, day)
+        elif commit.awaited:
+            con.register("receipts", store.dataset([file_name(RECEIPTS, day)], _NEEDED))
+        else:
             continue
-        con.register("receipts", store.dataset([file_name(RECEIPTS, day)], _NEEDED))
         con.register("tried", _tried_in_vain(store, day))
         table = f"due_{day:%Y%m%d}"
         query = f"CREATE TABLE {table} AS {scratch.sql('due')}"
@@ -102,6 +108,18 @@ def _tried_in_vain(store: Store, day: date) -> pa.Table:
     rows = answers.to_table(filter=pc.field("verdict") == "unreadable").combine_chunks()
     asked_at = rows["asked_at"].take(pc.list_parent_indices(rows["ids"]))
     return pa.table([pc.list_flatten(rows["ids"]), asked_at], schema=_TRIED)
+
+
+def _show_unasked(con: duckdb.DuckDBPyConnection, store: Store, day: date) -> None:
+    """Show a partition's sessions as receipts that nobody asked about."""
+    con.register("unasked", store.dataset([file_name(SESSIONS, day)], _ANNOUNCED))
+    con.execute("""
+        CREATE OR REPLACE TEMP VIEW receipts AS
+        SELECT
+            session_no, sent_at, NULL::TIMESTAMPTZ AS last_asked_at,
+            false AS is_final, false AS is_closed
+        FROM unasked WHERE session_no IS NOT NULL
+    """)
 
 
 def _batches(

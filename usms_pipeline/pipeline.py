@@ -214,6 +214,8 @@ class Pipeline:
     def ask(self, days: Iterable[date]) -> ResponsesReport:
         """Ask the service about every due session of the partitions; answers land on disk.
 
+        What is on disk must be folded (``catch_up``), or it is asked again.
+
         Raises ``CredentialsRefused`` or ``ServiceDown`` once what landed is on disk.
         """
         notes = self._doubts_about_the_clock()
@@ -288,6 +290,13 @@ class Pipeline:
         """Bring the partitions' receipts up to date with their sessions and answers."""
         return self._fold(days, is_anew=False)
 
+    def catch_up(self, days: Iterable[date]) -> ReceiptsReport:
+        """Fold what is on disk, so that nothing is asked twice; before anything is asked.
+
+        A partition that nobody has asked about has nothing to fold yet, and is folded once it has.
+        """
+        return self.fold(day for day in days if dataset.has_answers(self.store, day))
+
     def rebuild(self, days: Iterable[date] | None = None) -> ReceiptsReport:
         """Make receipts anew from the raw answers; of all partitions when none are named."""
         return self._fold(dataset.days(self.store, SESSIONS) if days is None else days, True)
@@ -321,7 +330,7 @@ class Pipeline:
         window = window or self.open_window()
         loaded = self.load_sessions(window)
         days = sorted({*self.dates(window), *loaded.partitions})
-        self.fold(days)
+        self.catch_up(days)
         try:
             asked = self.ask(days)
         except (CredentialsRefused, ServiceDown):
@@ -350,7 +359,7 @@ class Pipeline:
         window = window or self.open_window()
         self.load_sessions(window)
         days = self.dates(window)
-        self.fold(days)
+        self.catch_up(days)
         now, pace = self.clock(), self._settled_pace()
         with ExitStack() as stack:
             found = due.find(self.store, self.settings, days, now, stack, self.book.fingerprint)

@@ -84,7 +84,7 @@ def _load_sessions(
 def _ask(context: dg.AssetExecutionContext, account: Account) -> "dg.MaterializeResult[Any]":
     with core(context, account, "api") as (pipeline, window):
         days = pipeline.dates(window)
-        pipeline.fold(days)
+        pipeline.catch_up(days)
         try:
             report = pipeline.ask(days)
         except (CredentialsRefused, ServiceDown):
