@@ -16,6 +16,7 @@ from datetime import date, timedelta
 from typing import Final
 
 import duckdb
+import numpy as np
 import pyarrow as pa
 
 from usms_pipeline import dataset, forget, schema, scratch
@@ -41,6 +42,10 @@ _STORED_ONE: Final = (
     "n.ordinal IS NULL",
     "n.ordinal IS NULL OR (n.recipient IS NULL AND s.recipient IS NOT NULL)",
 )
+_SAME: Final = """
+    SELECT (SELECT count(*) FROM merged) = (SELECT count(*) FROM stored)
+        AND NOT EXISTS (FROM merged EXCEPT ALL SELECT * FROM stored)
+"""
 
 
 @dataclass(frozen=True)
@@ -111,8 +116,9 @@ def load(
     dataset.mark_layout(store)
     with scratch.database() as con:
         forgotten = forget.read(store)
-        report.rows_read = _take_in(con, batches, book, settings.dimensions, forgotten)
-        _place(con, store, window, settings)
+        days = Days(window, settings)
+        report.rows_read = _take_in(con, batches, book, settings, days, forgotten)
+        _place(con, store, window)
         rows = con.execute("SELECT DISTINCT sent_date FROM placed ORDER BY 1").fetchall()
         for (day,) in rows:
             with store.lock(f"sent_date={day}") as held:
@@ -136,24 +142,49 @@ def _take_in(
     con: duckdb.DuckDBPyConnection,
     batches: Iterable[pa.RecordBatch],
     book: PhoneBook,
-    dimensions: tuple[str, ...],
+    settings: Settings,
+    days: Days,
     forgotten: forget.Forgotten,
 ) -> int:
-    """Fill table ``incoming``; phone numbers become hashes here and are not kept."""
-    layout = pa.schema([f for f in schema.sessions_schema(dimensions) if f.name != "ordinal"])
-    scratch.create(con, "incoming", layout)
-    rows = 0
+    """Fill ``incoming``, each row with its own day; phone numbers become hashes here.
+
+    ``is_late``: in the last hour of its day, so that its session may go on after midnight.
+    """
+    layout = schema.sessions_schema(settings.dimensions)
+    named = pa.schema([f for f in layout if f.name not in ("ordinal", "revision")])
+    full = pa.schema([("own_date", pa.date32()), ("is_late", pa.bool_()), *named])
+    incoming, rows = scratch.Pile(con, "incoming", full), 0
     for batch in batches:
-        columns = {name: batch.column(name) for name in batch.schema.names if name != "phone"}
         described = book.describe(batch.column("phone"))
-        columns |= {
-            described.type.field(i).name: described.field(i)
-            for i in range(described.type.num_fields)
-        }
-        chunk = pa.table({name: columns[name] for name in layout.names})
-        scratch.insert(con, "incoming", forget.without(chunk, forgotten, "recipient"))
+        fields = range(described.type.num_fields)
+        columns = dict(zip(batch.schema.names, batch.columns, strict=True))
+        columns |= {described.type.field(n).name: described.field(n) for n in fields}
+        columns |= days.of(batch.column("sent_at"))
+        chunk = pa.table({name: columns[name] for name in full.names})
+        incoming.add(forget.without(chunk, forgotten, "recipient"))
         rows += batch.num_rows
+    incoming.close()
     return rows
+
+
+class Days:
+    """The local days around a window, and which of them a moment is in."""
+
+    def __init__(self, window: Window, settings: Settings) -> None:
+        around = Window(window.first - timedelta(days=1), window.last + timedelta(days=2)).days()
+        self._days = pa.array(around, pa.date32())
+        starts = [dataset.day_start(day, settings.zone) for day in around]
+        self._starts = np.array([pa.scalar(one, schema.TIME).value for one in starts], np.int64)
+
+    def of(self, moments: pa.Array) -> dict[str, pa.Array]:
+        """Give each moment's day, and whether it is in that day's last hour."""
+        micros = np.asarray(moments.cast(pa.int64()))
+        place = np.searchsorted(self._starts, micros, side="right") - 1
+        ends = self._starts[np.minimum(place + 1, len(self._starts) - 1)]
+        return {
+            "own_date": self._days.take(pa.array(place)),
+            "is_late": pa.array(micros >= ends - MARGIN // timedelta(microseconds=1)),
+        }
 
 
 def _leave_out(con: duckdb.DuckDBPyConnection, forgotten: forget.Forgotten) -> None:
@@ -167,30 +198,19 @@ def _leave_out(con: duckdb.DuckDBPyConnection, forgotten: forget.Forgotten) -> N
     )
 
 
-def _place(
-    con: duckdb.DuckDBPyConnection, store: Store, window: Window, settings: Settings
-) -> None:
+def _place(con: duckdb.DuckDBPyConnection, store: Store, window: Window) -> None:
     """Fill table ``placed``: the incoming rows of the window, each with its session's partition.
 
     That is the row's own day, or the day before where the session has a row in the last hour of
     that day: the margin is read with every window, so the place does not hang on the window.
     """
-    around = Window(window.first - timedelta(days=1), window.last + timedelta(days=2)).days()
-    starts = [dataset.day_start(day, settings.zone) for day in around]
-    ends = [*starts[1:], starts[-1]]
-    layout = pa.schema(
-        [("sent_date", pa.date32()), ("starts_at", schema.TIME), ("ends_at", schema.TIME)]
-    )
-    con.register("day_starts", pa.table([around, starts, ends], schema=layout))
-    con.execute("CREATE TABLE days AS FROM day_starts")
     con.execute(
         """
         CREATE TABLE crossing AS
-        SELECT DISTINCT i.session_no, d.sent_date AS first_day, d.sent_date + 1 AS last_day
-        FROM incoming AS i ASOF JOIN days AS d ON i.sent_at >= d.starts_at
-        WHERE i.session_no IS NOT NULL AND i.sent_at >= d.ends_at - to_microseconds($margin)
-        """,
-        {"margin": MARGIN // timedelta(microseconds=1)},
+        SELECT DISTINCT session_no, own_date AS first_day, own_date + 1 AS last_day
+        FROM incoming
+        WHERE session_no IS NOT NULL AND is_late
+        """
     )
     con.execute("CREATE TABLE stays (session_no VARCHAR, last_day DATE, sent_date DATE)")
     _find_stays(con, store)
@@ -198,14 +218,15 @@ def _place(
     con.execute(
         """
         CREATE TABLE placed AS
-        SELECT coalesce(k.sent_date, c.first_day, j.sent_date, d.sent_date) AS sent_date, i.*
+        SELECT
+            coalesce(k.sent_date, c.first_day, j.sent_date, i.own_date) AS sent_date,
+            i.* EXCLUDE (own_date, is_late)
         FROM incoming AS i
-        ASOF JOIN days AS d ON i.sent_at >= d.starts_at
-        LEFT JOIN crossing AS c ON c.session_no = i.session_no AND c.last_day = d.sent_date
-        LEFT JOIN stays AS k ON k.session_no = i.session_no AND k.last_day = d.sent_date
-        LEFT JOIN stays AS j ON j.session_no = i.session_no AND j.last_day = d.sent_date + 1
-        WHERE d.sent_date BETWEEN $first AND $last
-            OR coalesce(k.sent_date, c.first_day, j.sent_date, d.sent_date)
+        LEFT JOIN crossing AS c ON c.session_no = i.session_no AND c.last_day = i.own_date
+        LEFT JOIN stays AS k ON k.session_no = i.session_no AND k.last_day = i.own_date
+        LEFT JOIN stays AS j ON j.session_no = i.session_no AND j.last_day = i.own_date + 1
+        WHERE i.own_date BETWEEN $first AND $last
+            OR coalesce(k.sent_date, c.first_day, j.sent_date, i.own_date)
                 BETWEEN $first AND $last
         """,
         {"first": window.first, "last": window.last},
@@ -248,42 +269,75 @@ def _merge(
     day: date,
     fingerprint: str,
 ) -> SessionsPartition:
-    """Merge the rows placed in one day with its file, and write that when something changed."""
+    """Merge the rows placed in one day with its file, and write that when something changed.
+
+    Where the very same rows were read as when the file was made, there is nothing to merge.
+    """
     name, layout = file_name(SESSIONS, day), schema.sessions_schema(settings.dimensions)
     metadata = dataset.checked_metadata(store, name, fingerprint)
     _check_identity(settings, metadata, name)
     stored = store.dataset([name], layout) if metadata else layout.empty_table()
-    con.register("stored_file", stored)
-    con.execute("CREATE OR REPLACE TABLE stored AS SELECT * FROM stored_file")
+    con.register("stored", stored)
     had = scratch.value(con, "SELECT count(*) FROM stored")
-    columns = [scratch.identifier(column) for column in layout.names]
-    carried = [scratch.identifier(schema.dimension_name(d)) for d in settings.dimensions]
-    con.execute(
-        "CREATE OR REPLACE TABLE merged AS "
-        + scratch.sql(
-            "sessions",
-            dimensions="".join(f"{column}, " for column in carried),
-            chosen=", ".join(
-                f"CASE WHEN {_STORED_ONE[name in _KEPT]} THEN s.{c} ELSE n.{c} END AS {c}"
-                for name, c in zip(layout.names, columns, strict=True)
-            ),
-        ),
-        {"day": day},
+    read = _digest(con, day, layout, fingerprint)
+    is_changed = read != metadata.get("read") and _write_merged(
+        con, store, settings, day, metadata, _metadata(settings, fingerprint) | {"read": read}
     )
-    rows = scratch.value(con, "SELECT count(*) FROM merged")
-    recipients = scratch.value(con, "SELECT sum(recipients) FROM merged")
-    other = "SELECT count(*) FROM (FROM merged EXCEPT ALL SELECT * FROM stored_file)"
-    is_changed = not metadata or rows != had or bool(scratch.value(con, other))
-    if is_changed:
-        ordered = f"SELECT {', '.join(columns)} FROM merged ORDER BY sent_at, session_no, recipient"
-        store.write(name, scratch.stream(con, ordered, layout), _metadata(settings, fingerprint))
-    con.unregister("stored_file")
+    con.register("stored", store.dataset([name], layout))
+    rows = scratch.value(con, "SELECT count(*) FROM stored")
+    recipients = scratch.value(con, "SELECT sum(recipients) FROM stored")
     gone = _unread(con, settings, window, day)
+    con.unregister("stored")
     return SessionsPartition(rows, recipients, max(rows - had, 0), is_changed, gone)
 
 
+def _digest(con: duckdb.DuckDBPyConnection, day: date, layout: pa.Schema, fingerprint: str) -> str:
+    """Give what tells one set of rows read for a day from another, whatever their order.
+
+    The key's fingerprint is in it, so that it says nothing about the rows to anyone else.
+    """
+    columns = [scratch.identifier(name) for name in layout.names if name != "ordinal"]
+    query = (
+        "SELECT count(*) || '-' || coalesce(sum(hash($salt, " + ", ".join(columns) + ")), 0) "
+        "FROM placed WHERE sent_date = $day"
+    )
+    salt = f"{fingerprint} {layout.names}"
+    return str(con.execute(query, {"salt": salt, "day": day}).fetchall()[0][0])
+
+
+def _write_merged(
+    con: duckdb.DuckDBPyConnection,
+    store: Store,
+    settings: Settings,
+    day: date,
+    before: Mapping[str, str],
+    after: dict[str, str],
+) -> bool:
+    """Merge ``stored`` with the rows placed in a day, and write them if that made a difference."""
+    name, layout = file_name(SESSIONS, day), schema.sessions_schema(settings.dimensions)
+    columns = [scratch.identifier(column) for column in layout.names]
+    dimensions = [scratch.identifier(schema.dimension_name(d)) for d in settings.dimensions]
+    listed = ", ".join(columns)
+    read = scratch.sql("sessions_read", dimensions="".join(f"{d}, " for d in dimensions))
+    con.execute(f"CREATE OR REPLACE TABLE read_now AS {read}", {"day": day})
+    merged = "read_now"
+    if before:
+        chosen = ", ".join(
+            f"CASE WHEN {_STORED_ONE[name in _KEPT]} THEN s.{c} ELSE n.{c} END AS {c}"
+            for name, c in zip(layout.names, columns, strict=True)
+        )
+        query = scratch.sql("sessions", columns=listed, chosen=chosen)
+        con.execute(f"CREATE OR REPLACE TABLE merged AS {query}")
+        merged = "merged"
+        if scratch.value(con, _SAME):
+            return False
+    ordered = f"SELECT {listed} FROM {merged} ORDER BY sent_at, session_no, recipient"
+    store.write(name, scratch.stream(con, ordered, layout), after)
+    return True
+
+
 def _unread(con: duckdb.DuckDBPyConnection, settings: Settings, window: Window, day: date) -> int:
-    """Count the rows of ``merged`` that the source should have given for the window, and did not.
+    """Count the rows of ``stored`` that the source should have given for the window, and did not.
 
     Every row read is one of them, at its time; those outside the window are not always read.
     """
@@ -292,7 +346,7 @@ def _unread(con: duckdb.DuckDBPyConnection, settings: Settings, window: Window, 
         for edge in (window.first, window.last + timedelta(days=1))
     ]
     counted = con.execute(
-        "SELECT (SELECT count(*) FROM merged WHERE sent_at >= $start AND sent_at < $end) - "
+        "SELECT (SELECT count(*) FROM stored WHERE sent_at >= $start AND sent_at < $end) - "
         "(SELECT count(*) FROM placed WHERE sent_date = $day AND sent_at >= $start "
         "AND sent_at < $end)",
         {"start": span[0], "end": span[1], "day": day},

@@ -2,21 +2,27 @@
 -- A row once seen is never dropped. Grain: source row, told apart by (session_no, recipient,
 -- sent_at) and, among rows alike in these, by ordinal. A row whose session number was filled in
 -- since, or whose phone was filled in or blanked since, is the same row.
--- Filled in: {{dimensions}} (comma list), {{chosen}} (each column from the read row, else the
--- stored one), $day.
-WITH read_now AS (
-    SELECT
-        * EXCLUDE (sent_date),
-        row_number() OVER (
-            PARTITION BY session_no, recipient, sent_at ORDER BY {{dimensions}} recipients
-        ) - 1 AS ordinal
-    FROM placed
-    WHERE sent_date = $day
+-- Only sessions with a row that is not stored as it was read need any of this, and the rows
+-- without a session number; they are told apart by a hash, whose collisions do no harm.
+-- Filled in: {{columns}} (comma list), {{chosen}} (each column from the read row, else the stored
+-- one). Tables: read_now, stored.
+WITH news AS (
+    SELECT {{columns}} FROM read_now EXCEPT ALL SELECT {{columns}} FROM stored
 ),
 
-read_keys AS (SELECT session_no, recipient, sent_at, ordinal FROM read_now),
+involved AS (
+    SELECT DISTINCT hash(session_no) AS key FROM news
+    UNION
+    SELECT hash(NULL::VARCHAR) AS key
+),
 
-stored_keys AS (SELECT session_no, recipient, sent_at, ordinal FROM stored),
+read_rows AS (SELECT * FROM read_now WHERE hash(session_no) IN (FROM involved)),
+
+stored_rows AS (SELECT * FROM stored WHERE hash(session_no) IN (FROM involved)),
+
+read_keys AS (SELECT session_no, recipient, sent_at, ordinal FROM read_rows),
+
+stored_keys AS (SELECT session_no, recipient, sent_at, ordinal FROM stored_rows),
 
 new_keys AS (FROM read_keys EXCEPT FROM stored_keys),
 
@@ -77,16 +83,18 @@ replaced AS (
 )
 
 SELECT {{chosen}}
-FROM read_now AS n
+FROM read_rows AS n
 LEFT JOIN replaced AS r
     ON n.session_no IS NOT DISTINCT FROM r.session_no
     AND n.recipient IS NOT DISTINCT FROM r.recipient
     AND n.sent_at = r.sent_at
     AND n.ordinal = r.ordinal
-FULL JOIN stored AS s
+FULL JOIN stored_rows AS s
     ON CASE WHEN r.ordinal IS NULL THEN n.session_no ELSE r.old_session END
         IS NOT DISTINCT FROM s.session_no
     AND CASE WHEN r.ordinal IS NULL THEN n.recipient ELSE r.old_recipient END
         IS NOT DISTINCT FROM s.recipient
     AND n.sent_at = s.sent_at
     AND coalesce(r.old_ordinal, n.ordinal) = s.ordinal
+UNION ALL
+SELECT {{columns}} FROM stored WHERE hash(session_no) NOT IN (FROM involved)
