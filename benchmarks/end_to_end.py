@@ -47,8 +47,8 @@ def peer(name: str, source: Path, url: str) -> Program:
     return Program(name, lambda folder: [*start, str(folder), *more])
 
 
-def compared(sessions: int, peers: list[str], rounds: int = PAIRS) -> Iterator[str]:
-    """Run all in turn and give the table's lines (Markdown)."""
+def table(sessions: int, peers: list[str], rounds: int = PAIRS) -> Iterator[str]:
+    """Run all in turn and give the lines of the table."""
     with _world(sessions) as (source, url):
         programs = [ours(source, url), *(peer(name, source, url) for name in peers)]
         costs = in_turn(programs, rounds)

@@ -38,6 +38,12 @@ def write_source(
             writer.write_batch(batch)
 
 
+def ids(sessions: int, seed: int = 0) -> list[str]:
+    """Give so many session numbers."""
+    batches = _batches(sessions, seed, DAYS, UNTIL)
+    return [one for batch in batches for one in batch.column(0).to_pylist()]
+
+
 def _batches(sessions: int, seed: int, days: int, until: datetime) -> Iterator[pa.RecordBatch]:
     random = np.random.default_rng(seed)
     first = until - timedelta(days=days)

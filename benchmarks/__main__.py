@@ -1,0 +1,71 @@
+"""``python -m benchmarks``: run everything and write ``RESULTS.md``. An hour on two cores.
+
+``python -m benchmarks quick`` takes a few minutes and prints only.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+from benchmarks import end_to_end, latency, quiet, stages, start_up
+
+_RESULTS = Path(__file__).parent / "RESULTS.md"
+_PACKAGES = ("usms-pipeline", "duckdb", "pyarrow", "aiohttp", "httpx", "uvloop", "dlt", "pandas")
+
+
+def main() -> None:
+    """Run all, or what is quick."""
+    is_quick = "quick" in sys.argv
+    lines = []
+    for line in _all(is_quick):
+        print(line, flush=True)
+        lines.append(line)
+    if not is_quick:
+        _RESULTS.write_text("\n".join(lines) + "\n", "utf-8")
+
+
+def _all(is_quick: bool) -> Iterator[str]:
+    yield "# Results"
+    yield ""
+    yield (
+        f"{datetime.now(UTC):%Y-%m-%d}, `make bench`. {os.cpu_count()} cores, "
+        f"{platform.machine()}, {platform.system()}, Python {platform.python_version()}; "
+        + ", ".join(f"{name} {version(name)}" for name in _PACKAGES)
+        + "."
+    )
+    yield "Medians of runs in turn; read the ratios, for the machine's speed drifts."
+    for title, tables in _parts(is_quick).items():
+        yield f"\n## {title}\n"
+        for number, table in enumerate(tables):
+            if number:
+                yield ""
+            yield from table
+
+
+def _parts(is_quick: bool) -> dict[str, list[Iterator[str]]]:
+    few, rounds = 50_000, 1
+    if is_quick:
+        return {
+            "Stages": [stages.table(few)],
+            "End to end": [end_to_end.table(few, ["script", "sockets"], rounds)],
+            "Nothing due": [quiet.table(few)],
+            "Start-up": [start_up.table()],
+        }
+    peers = ["dlt", "dlt-page", "script", "sockets"]
+    return {
+        "End to end": [end_to_end.table(200_000, peers), end_to_end.table(1_000_000, peers)],
+        "A slow service": [latency.table(200_000)],
+        "Stages": [stages.table(200_000), stages.table(1_000_000)],
+        "Nothing due": [quiet.table(1_000_000)],
+        "Start-up": [start_up.table()],
+    }
+
+
+if __name__ == "__main__":
+    main()
