@@ -36,6 +36,7 @@ MADE_HERE = {
         "sorted({round(10 ** (step / 12)) for step in range(65)} | {259200})",
     ): "numbers",
     ("scratch", "table"): "a name in the caller's code",
+    ("scratch", "self._name"): "a name in the caller's code",
     ("sessions", "_STORED_ONE[name in _KEPT]"): "one of two texts in this module",
     ("sessions", "c"): "an element of columns, each quoted",
     ("source/duckdb_files", "sql"): "made by query.select, of quoted names",

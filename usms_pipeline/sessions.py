@@ -292,10 +292,7 @@ def _merge(
 
 
 def _digest(con: duckdb.DuckDBPyConnection, day: date, layout: pa.Schema, fingerprint: str) -> str:
-    """Give what tells one set of rows read for a day from another, whatever their order.
-
-    The key's fingerprint is in it, so that it says nothing about the rows to anyone else.
-    """
+    """Give what tells one set of rows read for a day from another, whatever their order."""
     columns = [scratch.identifier(name) for name in layout.names if name != "ordinal"]
     query = (
         "SELECT count(*) || '-' || coalesce(sum(hash($salt, " + ", ".join(columns) + ")), 0) "
