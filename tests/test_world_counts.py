@@ -12,6 +12,7 @@ class OneRowASession(Life):
 
 
 @pytest.mark.long
+@pytest.mark.no_cover  # it takes half as long again
 def test_the_laws_hold_in_any_world_where_no_phone_is_announced() -> None:
     tally = turn(OneRowASession)
     assert tally["lives"] >= EXAMPLES, tally

@@ -12,6 +12,7 @@ class PhonesAndCounts(Life):
 
 
 @pytest.mark.long
+@pytest.mark.no_cover  # it takes half as long again
 def test_the_laws_hold_in_any_world_where_rows_have_phones_and_counts() -> None:
     tally = turn(PhonesAndCounts)
     assert tally["lives"] >= EXAMPLES, tally

@@ -12,6 +12,7 @@ class OneRowAPhone(Life):
 
 
 @pytest.mark.long
+@pytest.mark.no_cover  # it takes half as long again
 def test_the_laws_hold_in_any_world_where_phones_are_announced() -> None:
     tally = turn(OneRowAPhone)
     assert tally["lives"] >= EXAMPLES, tally

@@ -61,7 +61,7 @@ class Commands:
 @contextmanager
 def commands(folder: Path) -> Iterator[Commands]:
     """Start what runs commands; ``folder`` takes what they leave beside their work."""
-    env = {name: text for name, text in os.environ.items() if not name.startswith("USMS_")}
+    env = {name: text for name, text in os.environ.items() if not name.startswith(("USMS_", "COV"))}
     with subprocess.Popen(
         [sys.executable, "-m", "tests.plug.zygote"],
         cwd=_ROOT,
