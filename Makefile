@@ -6,7 +6,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c r
 export DAGSTER_HOME ?= $(CURDIR)/dagster_home
 
 .DEFAULT_GOAL := help
-.PHONY: help demo dev test lint wheel lock clean
+.PHONY: help demo dev test lint bench wheel lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -24,6 +24,9 @@ lint: $(VENV)/installed-dev  ## style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+bench: $(VENV)/installed-bench  ## measure beside others; writes benchmarks/RESULTS.md, in an hour
+	@$(BIN)/python -m benchmarks $(BENCH)
 
 wheel: $(VENV)/installed-dev  ## build the wheel and try it in an environment of its own
 	@rm -rf dist build/smoke
@@ -55,3 +58,7 @@ $(VENV)/installed-dev: pyproject.toml requirements.lock | $(VENV)/bin/python
 	@echo "Installing into $(VENV) (once) …"
 	@$(INSTALL) -e '.[dev,mysql,notebooks]'
 	@touch $@ $(VENV)/installed
+
+$(VENV)/installed-bench: pyproject.toml requirements.lock | $(VENV)/installed-dev
+	@$(INSTALL) -e '.[bench]'
+	@touch $@

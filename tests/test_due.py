@@ -16,6 +16,7 @@ from usms_pipeline import due, fold
 from usms_pipeline.dataset import Window
 from usms_pipeline.errors import KeyMismatch, NewerDataset
 from usms_pipeline.phones import PhoneBook
+from usms_pipeline.simulator import Faults
 
 OTHER_BOOK = PhoneBook(b"fedcba9876543210", "CN", "masked")
 
@@ -153,3 +154,16 @@ def test_a_cutoff_changed_between_runs_closes_and_opens_again(place: Place) -> N
     place.fold()
     [row] = place.receipts()
     assert (row["status"], row["is_closed"]) == ("pending", False)
+
+
+def test_days_asked_about_before_and_new_ones_are_found_together(
+    tmp_path: Path, simulator: Any
+) -> None:
+    account = Account(tmp_path, simulator, options={"faults": Faults.parse("missing=1")})
+    first = account.service.truth(START)["sent_at"][0].as_py().date()
+    account.pipeline.run(Window(first, first))
+    assert account.sql("SELECT DISTINCT sent_date FROM receipts") == [(first,)]
+    account.clock.turn(hours=1)
+    report = account.run()
+    assert first in report.responses.due_sessions
+    assert len(report.responses.due_sessions) > 1

@@ -15,9 +15,7 @@ import pytest
 if TYPE_CHECKING:
     from tests.plug.world import World
 
-SCENARIOS = (
-    "first_run", "first_run_without_a_key", "later_run", "run_that_purges", "replay", "forget",
-)  # fmt: skip
+SCENARIOS = ("first_run_without_a_key", "later_run", "run_that_purges", "replay", "forget")
 NAMING, WRITING = ("replace", "rename", "link"), ("open", "__init__", "write_batch", "close")
 
 

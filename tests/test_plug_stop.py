@@ -66,5 +66,5 @@ def test_stopped_at_any_moment_it_says_so_in_a_sentence_and_goes_on_from_there(
 ) -> None:
     seconds = plug.undisturbed("later_run").seconds
     draw = Random(number)
-    for _ in range(8):
+    for _ in range(4):
         assert check(plug, number, after_seconds=draw.uniform(0.0, 0.4 * seconds)) == []

@@ -205,11 +205,9 @@ def is_clear(store: Store, day: date) -> bool:
     return store.metadata(file_name(RECEIPTS, day)).get("phones") == "clear"
 
 
-def has_answers(store: Store, day: date) -> bool:
-    """Tell whether a partition was ever folded, or has answers that are yet to be."""
-    return store.exists(file_name(RECEIPTS, day)) or bool(
-        store.names(f"{RESPONSES}/sent_date={day}")
-    )
+def answered(store: Store) -> set[date]:
+    """List the partitions that were folded at some time, or have answers that are yet to be."""
+    return {*days(store, RECEIPTS), *days(store, RESPONSES)}
 
 
 def unfinished(store: Store, wanted: Iterable[date], fingerprint: str) -> list[date]:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
+from typing import Any, Final, Literal
 
 import duckdb
 import pyarrow as pa
@@ -32,6 +33,11 @@ _NEEDED = pa.schema(
 _ANSWERED = pa.schema([schema.RESPONSES.field(name) for name in ("verdict", "ids", "asked_at")])
 _TRIED = pa.schema([("session_no", schema.TEXT), ("asked_at", schema.TIME)])
 _ANNOUNCED = pa.schema([("session_no", schema.TEXT), ("sent_at", schema.TIME)])
+_VIEWS: Final = {
+    "kept": "SELECT session_no, sent_at, last_asked_at, is_final, is_closed FROM kept",
+    "unasked": "SELECT session_no, sent_at, NULL::TIMESTAMPTZ AS last_asked_at, "
+    "false AS is_final, false AS is_closed FROM unasked WHERE session_no IS NOT NULL",
+}
 _DUE = pa.schema([("session_no", schema.TEXT), ("unmet_at", schema.TIME)])
 
 
@@ -81,7 +87,7 @@ def find(
         if commit is None:  # nothing was answered yet: the sessions say all there is
             _show_unasked(con, store, day)
         elif commit.awaited:
-            con.register("receipts", store.dataset([file_name(RECEIPTS, day)], _NEEDED))
+            _show(con, "kept", store.dataset([file_name(RECEIPTS, day)], _NEEDED))
         else:
             continue
         con.register("tried", _tried_in_vain(store, day))
@@ -112,14 +118,13 @@ def _tried_in_vain(store: Store, day: date) -> pa.Table:
 
 def _show_unasked(con: duckdb.DuckDBPyConnection, store: Store, day: date) -> None:
     """Show a partition's sessions as receipts that nobody asked about."""
-    con.register("unasked", store.dataset([file_name(SESSIONS, day)], _ANNOUNCED))
-    con.execute("""
-        CREATE OR REPLACE TEMP VIEW receipts AS
-        SELECT
-            session_no, sent_at, NULL::TIMESTAMPTZ AS last_asked_at,
-            false AS is_final, false AS is_closed
-        FROM unasked WHERE session_no IS NOT NULL
-    """)
+    _show(con, "unasked", store.dataset([file_name(SESSIONS, day)], _ANNOUNCED))
+
+
+def _show(con: duckdb.DuckDBPyConnection, name: Literal["kept", "unasked"], rows: Any) -> None:
+    """Make rows of a partition the view ``receipts``."""
+    con.register(name, rows)
+    con.execute(f"CREATE OR REPLACE TEMP VIEW receipts AS {_VIEWS[name]}")
 
 
 def _batches(

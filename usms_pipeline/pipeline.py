@@ -295,7 +295,8 @@ class Pipeline:
 
         A partition that nobody has asked about has nothing to fold yet, and is folded once it has.
         """
-        return self.fold(day for day in days if dataset.has_answers(self.store, day))
+        answered = dataset.answered(self.store)
+        return self.fold(day for day in days if day in answered)
 
     def rebuild(self, days: Iterable[date] | None = None) -> ReceiptsReport:
         """Make receipts anew from the raw answers; of all partitions when none are named."""

@@ -13,7 +13,7 @@ import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import date, timedelta
-from typing import Final
+from typing import Final, NamedTuple
 
 import duckdb
 import numpy as np
@@ -278,17 +278,19 @@ def _merge(
     _check_identity(settings, metadata, name)
     stored = store.dataset([name], layout) if metadata else layout.empty_table()
     con.register("stored", stored)
-    had = scratch.value(con, "SELECT count(*) FROM stored")
+    had = _figures(con, settings, window, day)
     read = _digest(con, day, layout, fingerprint)
     is_changed = read != metadata.get("read") and _write_merged(
         con, store, settings, day, metadata, _metadata(settings, fingerprint) | {"read": read}
     )
-    con.register("stored", store.dataset([name], layout))
-    rows = scratch.value(con, "SELECT count(*) FROM stored")
-    recipients = scratch.value(con, "SELECT sum(recipients) FROM stored")
-    gone = _unread(con, settings, window, day)
+    has = had
+    if is_changed:
+        con.register("stored", store.dataset([name], layout))
+        has = _figures(con, settings, window, day)
     con.unregister("stored")
-    return SessionsPartition(rows, recipients, max(rows - had, 0), is_changed, gone)
+    return SessionsPartition(
+        has.rows, has.recipients, max(has.rows - had.rows, 0), is_changed, has.unread
+    )
 
 
 def _digest(con: duckdb.DuckDBPyConnection, day: date, layout: pa.Schema, fingerprint: str) -> str:
@@ -333,22 +335,30 @@ def _write_merged(
     return True
 
 
-def _unread(con: duckdb.DuckDBPyConnection, settings: Settings, window: Window, day: date) -> int:
-    """Count the rows of ``stored`` that the source should have given for the window, and did not.
+class _Figures(NamedTuple):
+    rows: int
+    recipients: int
+    unread: int
 
-    Every row read is one of them, at its time; those outside the window are not always read.
+
+def _figures(
+    con: duckdb.DuckDBPyConnection, settings: Settings, window: Window, day: date
+) -> _Figures:
+    """Count what is ``stored``, and what of it the source should have given now and did not.
+
+    Every row read is stored at its time; those outside the window are not always read.
     """
     span = [
         dataset.day_start(edge, settings.zone)
         for edge in (window.first, window.last + timedelta(days=1))
     ]
     counted = con.execute(
-        "SELECT (SELECT count(*) FROM stored WHERE sent_at >= $start AND sent_at < $end) - "
-        "(SELECT count(*) FROM placed WHERE sent_date = $day AND sent_at >= $start "
-        "AND sent_at < $end)",
+        "SELECT count(*), coalesce(sum(recipients), 0)::BIGINT, "
+        "count(*) FILTER (sent_at >= $start AND sent_at < $end) - (SELECT count(*) FROM placed "
+        "WHERE sent_date = $day AND sent_at >= $start AND sent_at < $end) FROM stored",
         {"start": span[0], "end": span[1], "day": day},
     ).fetchall()
-    return int(counted[0][0])
+    return _Figures(*counted[0])
 
 
 def _gone(store: Store, window: Window, report: SessionsReport) -> int:

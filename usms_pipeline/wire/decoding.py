@@ -120,25 +120,23 @@ def _observed(
 def _unless_told(
     asked: pa.Table, responses: pa.Array, told: pa.Table, told_in: pa.ChunkedArray
 ) -> pa.Table:
-    """Blank that a session is pending where its answer has a receipt without phone that is open.
+    """Say that a session is pending only where its answer has no open receipt without a phone.
 
-    Both have number '', and of two that come in one answer the tie-break would choose by chance.
+    Both have number '', and of two that come in one answer the tie-break would choose by chance:
+    so the session says what such a receipt of its says.
     """
     speaks = pc.and_(pc.equal(told["number"], ""), pc.is_valid(told["open"]))
     if not pc.any(speaks).as_py():
         return asked
     spoken = {
-        *zip(
-            told_in.filter(speaks).to_pylist(),
-            told["session_no"].filter(speaks).to_pylist(),
-            strict=True,
-        )
+        (told_in[row].as_py(), told["session_no"][row].as_py()): asked.num_rows + row
+        for row in pc.indices_nonzero(speaks).to_pylist()
     }
     pairs = zip(responses.to_pylist(), asked["session_no"].to_pylist(), strict=True)
-    silent = pa.array([pair not in spoken for pair in pairs])
+    rows = [spoken.get(pair, row) for row, pair in enumerate(pairs)]
+    opens = pa.chunked_array([*asked["open"].chunks, *told["open"].chunks]).take(rows)
     place = asked.schema.get_field_index("open")
-    kept = pc.if_else(silent, asked["open"].combine_chunks(), pa.scalar(None, asked["open"].type))
-    return asked.set_column(place, asked.schema.field(place), kept)
+    return asked.set_column(place, asked.schema.field(place), opens)
 
 
 def _submit_status(items: pa.Table, responses: pa.Array, sessions: pa.Array) -> pa.Array:
