@@ -163,7 +163,7 @@ def test_days_asked_about_before_and_new_ones_are_found_together(
     first = account.service.truth(START)["sent_at"][0].as_py().date()
     account.pipeline.run(Window(first, first))
     assert account.sql("SELECT DISTINCT sent_date FROM receipts") == [(first,)]
-    account.clock.turn(hours=1)
+    account.clock.turn(hours=25)
     report = account.run()
     assert first in report.responses.due_sessions
     assert len(report.responses.due_sessions) > 1

@@ -37,9 +37,9 @@ def test_a_folder_that_can_not_be_written_is_named_and_once_it_can_the_run_goes_
         ".",
         ".locks",
         f"sessions/sent_date={day}",
+        f"responses/sent_date={day}",
         f"registers/sent_date={day}",
         f"receipts/sent_date={day}",
-        f"responses/sent_date={day}",
     ):
         place = data / folder
         place.mkdir(parents=True, exist_ok=True)
