@@ -107,13 +107,33 @@ class Ledger:
 
     def due(self, day: date, rows: Rows, now: datetime, offsets: list[timedelta]) -> set[str]:
         """Give the sessions to ask about now, by the rows and all that ever landed."""
+        tried = self._tried_in_vain(day)
         return {
             row["session_no"]
             for row in self.receipts(day, rows.values(), self.answers.get(day, {}))
             if not row["is_final"]
             and not row["is_closed"]
-            and polling.is_due(now, row["sent_at"], row["last_asked_at"], offsets)
+            and polling.is_due(
+                now,
+                row["sent_at"],
+                max(
+                    filter(None, (row["last_asked_at"], tried.get(row["session_no"]))), default=None
+                ),
+                offsets,
+            )
         }
+
+    def _tried_in_vain(self, day: date) -> dict[str, datetime]:
+        """Give when sessions were last asked about whose answer could not be read."""
+        tried: dict[str, datetime] = {}
+        for name, answers in self.answers.get(day, {}).items():
+            for answer in answers if name not in self.purged.get(day, ()) else ():
+                if answer["verdict"] == "unreadable":
+                    for session in answer["ids"]:
+                        tried[session] = max(
+                            answer["asked_at"], tried.get(session, answer["asked_at"])
+                        )
+        return tried
 
     # -- quarantine -------------------------------------------------------------------------------
 

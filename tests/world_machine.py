@@ -24,6 +24,7 @@ from hypothesis.stateful import (
 )
 
 from tests.world_account import START, WorldAccount, killed_at_write
+from tests.world_answers import Trouble
 from tests.world_laws import Laws
 from tests.world_ledger import Message
 from tests.world_service import Killed, Script, unheard
@@ -340,12 +341,13 @@ class Life(RuleBasedStateMachine):
     def _replay(self, dies_at: int | None) -> None:
         pipeline, _ = self.account.connect()
         before, entries = self.laws.days, self._open_entries()
-        refused = {
-            day: {key for key in keys if key[0] == "refused_id"} for day, keys in entries.items()
+        alone = {
+            day: {key: lone for key in keys if (lone := _lone_session(key)) is not None}
+            for day, keys in entries.items()
         }
         done = {
-            day: [key for key in keys if self.service.verdict(key[1]) != "unreadable"]
-            for day, keys in refused.items()
+            day: [key for key, lone in keys.items() if self.service.verdict(lone) != "unreadable"]
+            for day, keys in alone.items()
         }
         self.tally["replays"] += any(entries.values())
         try:
@@ -357,7 +359,7 @@ class Life(RuleBasedStateMachine):
         for day, keys in done.items():
             self.ledger.mark(day, keys, "replayed")
         self.laws.look()
-        asked = {day: {key[1] for key in keys} for day, keys in refused.items()}
+        asked = {day: set(keys.values()) for day, keys in alone.items()}
         self.laws.answered(before, asked, self.service.verdict)
         self.laws.published()
 
@@ -405,6 +407,14 @@ def in_a_set(phone: int | None, word: str, after: int | None) -> dict[str, Any]:
     number = {} if phone is None else {"Phone": IN_A_SET[phone]}
     time = {"ReceiptTime": int(START.timestamp()) + after if after else 0}
     return number | {"ReceiptResult": word} | time
+
+
+def _lone_session(trouble: Trouble) -> str | None:
+    """Give the session that a replay asks about again: refused alone, or unreadable alone."""
+    kind, session, rest = trouble
+    if kind == "refused_id":
+        return session
+    return rest[0] if kind == "unreadable_answer" and len(rest) == 2 else None
 
 
 def turn(life: type[Life]) -> Counter[str]:
