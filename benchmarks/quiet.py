@@ -13,6 +13,7 @@ import duckdb
 
 from benchmarks.measure import PAIRS
 from benchmarks.server import serving
+from benchmarks.stages import settings_for
 from benchmarks.world import write_source
 from usms_pipeline.pipeline import Pipeline
 from usms_pipeline.settings import Settings
@@ -24,16 +25,7 @@ def table(sessions: int) -> Iterator[str]:
         source = Path(folder) / "messages.parquet"
         until = datetime.now(UTC) - timedelta(hours=4, minutes=20)  # between two polling times
         write_source(source, sessions, days=4, until=until)
-        settings = Settings(
-            _env_file=None,
-            base_url=url,
-            access_key_id="key",
-            access_key_secret="secret",
-            source_url=str(source),
-            data_dir=f"{folder}/data",
-            max_concurrency=16,
-            dimensions="template",
-        )
+        settings = settings_for(source, url, f"{folder}/data")
         Pipeline(settings).run()
         files = _files(folder)
         pairs = [

@@ -28,12 +28,14 @@ def table(sessions: int) -> Iterator[str]:
     with tempfile.TemporaryDirectory(prefix="bench-") as folder, serving() as url:
         source = Path(folder) / "messages.parquet"
         write_source(source, sessions)
-        for name, cpu, wall in _costs(_pipeline(source, url, f"{folder}/data")):
+        pipeline = Pipeline(settings_for(source, url, f"{folder}/data"))
+        for name, cpu, wall in _costs(pipeline):
             yield f"| {name} | {cpu * 1e6 / sessions:.2f} | {wall * 1e6 / sessions:.2f} |"
 
 
-def _pipeline(source: Path, url: str, data_dir: str) -> Pipeline:
-    settings = Settings(
+def settings_for(source: Path, url: str, data_dir: str) -> Settings:
+    """Give the settings of an account whose messages are in a Parquet file."""
+    return Settings(
         _env_file=None,
         base_url=url,
         access_key_id="key",
@@ -44,7 +46,6 @@ def _pipeline(source: Path, url: str, data_dir: str) -> Pipeline:
         max_concurrency=16,
         dimensions="template",
     )
-    return Pipeline(settings)
 
 
 def _costs(pipeline: Pipeline) -> Iterator[tuple[str, float, float]]:

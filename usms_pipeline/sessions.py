@@ -151,7 +151,7 @@ def _take_in(
     ``is_late``: in the last hour of its day, so that its session may go on after midnight.
     """
     layout = schema.sessions_schema(settings.dimensions)
-    named = pa.schema([f for f in layout if f.name not in ("ordinal", "revision")])
+    named = pa.schema([f for f in layout if f.name != "ordinal"])
     full = pa.schema([("own_date", pa.date32()), ("is_late", pa.bool_()), *named])
     incoming, rows = scratch.Pile(con, "incoming", full), 0
     for batch in batches:
