@@ -83,7 +83,8 @@ def insert(con: duckdb.DuckDBPyConnection, table: str, rows: pa.Table) -> None:
 class Pile:
     """Rows on their way into a table: in memory while they are few, in a table when they are many.
 
-    ``name`` is a view of all of them. Nested rows cost a table several times what they cost Arrow.
+    ``name`` is a view of all of them once the pile is closed. Nested rows cost a table several
+    times what they cost Arrow.
     """
 
     def __init__(
@@ -96,7 +97,6 @@ class Pile:
         self._con, self._name, self._layout, self._most_bytes = con, name, layout, most_bytes
         self._rows: list[pa.Table] = []
         create(con, f"{name}_spilled", layout)
-        self._show()
 
     def add(self, rows: pa.Table) -> None:
         """Take rows with the columns of the layout."""
@@ -106,14 +106,11 @@ class Pile:
             self._rows = []
 
     def close(self) -> None:
-        """Show what was taken; nothing can be added after."""
-        self._show()
-
-    def _show(self) -> None:
+        """Make the view of what was taken; nothing can be added after."""
         rows = pa.concat_tables([self._layout.empty_table(), *self._rows])
         self._con.register(f"{self._name}_recent", rows)
         self._con.execute(
-            f"CREATE OR REPLACE VIEW {self._name} AS "
+            f"CREATE VIEW {self._name} AS "
             f"FROM {self._name}_spilled UNION ALL FROM {self._name}_recent"
         )
 
