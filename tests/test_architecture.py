@@ -21,6 +21,8 @@ ALLOWED = {
         "sessions",
         "due",
         "fold",
+        "affected",
+        "registers",
         "publish",
         "warehouse",
         "simulator",

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.model import Asked, SourceRow, Told, World
-from usms_pipeline import dataset, fold, schema
+from usms_pipeline import dataset, fold, registers, schema
 from usms_pipeline.phones import PhoneBook
 from usms_pipeline.settings import Settings
 from usms_pipeline.status import canonical
@@ -71,12 +71,14 @@ class Place:
             _env_file=None, data_dir=str(folder), cutoff_hours=CUTOFF_HOURS, **given
         )
         self.store = Store(str(folder))
-        self.files = 0
+        self.files = self.versions = 0
 
     def announce(self, rows: list[dict[str, Any]]) -> None:
         layout = schema.sessions_schema(self.settings.dimensions)
-        full = [dict.fromkeys(layout.names) | {"recipients": 1, "ordinal": 0} | row for row in rows]
-        stamp = dataset.stamp(BOOK.fingerprint) | {"token": str(len(rows))}
+        self.versions += 1
+        usual = {"recipients": 1, "ordinal": 0, "changed_in": self.versions}
+        full = [dict.fromkeys(layout.names) | usual | row for row in rows]
+        stamp = dataset.stamp(BOOK.fingerprint) | {"token": f"{0:032}-{self.versions}"}
         name = dataset.file_name(dataset.SESSIONS, DAY)
         self.store.write(name, pa.Table.from_pylist(full, layout), stamp)
 
@@ -303,12 +305,15 @@ def test_a_partition_where_nothing_is_new_is_not_written(place: Place) -> None:
     assert place.store.metadata(dataset.file_name(dataset.RECEIPTS, DAY))["token"] == written
 
 
-def test_a_partition_keeps_one_file_of_registers(place: Place) -> None:
+def test_a_partition_keeps_only_the_registers_it_names(place: Place) -> None:
     one_session(place)
     for hour in range(3):
         place.land([answer(NOON + timedelta(hours=hour), [], ["s1"])])
         place.fold()
-    assert len(place.store.names("registers")) == 1
+        commit = dataset.read_commit(place.store, DAY)
+        assert commit is not None
+        names = [dataset.file_name("registers", DAY, name) for name in commit.registers]
+        assert place.store.names("registers") == sorted(names)
 
 
 def test_a_rebuild_without_raw_answers_reads_the_words_anew(place: Place) -> None:
@@ -321,6 +326,86 @@ def test_a_rebuild_without_raw_answers_reads_the_words_anew(place: Place) -> Non
         "finals_seen": [],
     }
     table = pa.Table.from_pylist([row], schema.REGISTERS)
-    [again] = fold.reread(table).to_pylist()
+    [again] = registers.reread(table).to_pylist()
     assert again["open"] is None
     assert (again["final"]["status"], again["finals_seen"]) == ("delivered", ["delivered"])
+
+
+@pytest.mark.parametrize("joined_at_once", [500_000, 1_000])
+def test_what_is_folded_in_later_gives_what_a_rebuild_gives(
+    place: Place, monkeypatch: pytest.MonkeyPatch, joined_at_once: int
+) -> None:
+    """Few sessions are looked at again, the others' rows stay; in the order of sending."""
+    monkeypatch.setattr(fold, "_ROWS_JOINED", joined_at_once)
+    names = [f"s{n:04}" for n in range(3_000)]
+    place.announce(
+        [
+            {"session_no": name, "sent_at": NOON + n * timedelta(seconds=1)}
+            for n, name in enumerate(names)
+        ]
+    )
+    parts = [names[n : n + 100] for n in range(0, 3_000, 100)]
+    place.land([heard(NOON, part, "sending") for part in parts])
+    place.fold()
+    registers_files = []
+    for hour, some in enumerate((names[::50], names[:40], names[-1:], names[::50]), start=1):
+        word = "sending" if hour == 1 else "delivered"
+        place.land([heard(NOON + timedelta(hours=hour), some, word)])
+        place.fold()
+        registers_files.append(len(place.store.names("registers")))
+    assert registers_files == [1, 2, 3, 4], "the settled ones are added to"
+    stepwise = place.receipts()
+    assert stepwise == sorted(stepwise, key=lambda row: row["sent_at"])
+    assert sum(row["status"] == "delivered" for row in stepwise) == 100
+    place.fold(is_anew=True)
+    assert place.receipts() == stepwise
+
+
+def heard(asked_at: datetime, sessions: list[str], word: str) -> dict[str, Any]:
+    items = [item(one, receipt(PHONES[0], word)) for one in sessions]
+    return answer(asked_at, items, sessions)
+
+
+def test_settled_registers_are_put_together_when_they_are_many(place: Place) -> None:
+    names = [f"s{n:02}" for n in range(60)]
+    place.announce([{"session_no": name, "sent_at": NOON} for name in names])
+    counts = []
+    for hour, name in enumerate(names):
+        place.land([heard(NOON + timedelta(hours=hour), [name], "delivered")])
+        place.fold()
+        counts.append(len(place.store.names("registers")))
+    assert max(counts) <= 17
+    stepwise = place.receipts()
+    place.fold(is_anew=True)
+    assert place.receipts() == stepwise
+
+
+def test_a_settled_session_that_is_heard_of_again_is_joined_with_what_was_known(
+    place: Place,
+) -> None:
+    place.announce([{"session_no": name, "sent_at": NOON} for name in ("s1", "s2")])
+    place.land([heard(NOON + timedelta(hours=1), ["s1"], "delivered")])
+    place.fold()
+    place.land([heard(NOON + timedelta(hours=2), ["s1"], "UNDELIV")])
+    place.fold()
+    [row] = [row for row in place.receipts() if row["session_no"] == "s1"]
+    assert (row["status"], row["conflicts"]) == ("delivered", ["failed"])
+
+
+def test_rows_that_tie_in_time_are_dealt_the_same_way_at_every_fold(place: Place) -> None:
+    """Two rows for two recipients each, and a number that neither announces."""
+    hashes = [BOOK.recipient_id(phone) for phone in PHONES[:2]]
+    rows = [
+        {"session_no": f"s{n:03}", "sent_at": NOON, "recipient": one, "recipients": 2}
+        for n in range(500)
+        for one in hashes
+    ]
+    place.announce(rows)
+    names = [f"s{n:03}" for n in range(500)]
+    items = [item(one, receipt(PHONES[2], "delivered")) for one in names]
+    place.land([answer(NOON, items, names)])
+    place.fold()
+    first = place.receipts()
+    for _ in range(3):
+        place.fold(is_anew=True)
+        assert place.receipts() == first

@@ -44,12 +44,15 @@ class Commit:
 
     ``token`` is new with every content; ``awaited`` counts rows neither final nor closed, whether
     announced or not.
-    ``is_purged``: raw answers were deleted, so ``registers`` is where a rebuild starts.
+    The registers are in several files: ``open_registers`` has the sessions that are still asked
+    about, ``settled_registers`` the others. Version 1 had all in one file, which counts as settled.
+    ``is_purged``: raw answers were deleted, so the registers are where a rebuild starts.
     ``phones``: how numbers are shown, in the registers too.
     """
 
     sessions: str
-    registers: str
+    settled_registers: tuple[str, ...]
+    open_registers: str | None = None
     folded: frozenset[str] = frozenset()
     buckets: dict[str, int] = field(default_factory=dict)
     unannounced: int = 0
@@ -60,12 +63,24 @@ class Commit:
     phones: str = "masked"
     token: str = field(default_factory=lambda: uuid.uuid4().hex)
 
+    @property
+    def registers(self) -> list[str]:
+        """Name all files of registers."""
+        last = [] if self.open_registers is None else [self.open_registers]
+        return [*self.settled_registers, *last]
+
+    @property
+    def rows(self) -> int:
+        """Count the receipts."""
+        return sum(self.buckets.values()) + self.unannounced
+
     def metadata(self, fingerprint: str) -> dict[str, str]:
         """Give the metadata that ``read_commit`` reads back."""
         return stamp(fingerprint) | {
             "token": self.token,
             "sessions": self.sessions,
-            "registers": self.registers,
+            "settled_registers": json.dumps(self.settled_registers),
+            "open_registers": json.dumps(self.open_registers),
             "folded": json.dumps(sorted(self.folded)),
             "buckets": json.dumps(self.buckets),
             "unannounced": str(self.unannounced),
@@ -171,10 +186,10 @@ def check_layout(store: Store) -> None:
 
 def mark_layout(store: Store) -> None:
     """Say once which version's layout the data directory has; older ones then leave it alone."""
-    if store.exists(LAYOUT):
+    if store.read_json(LAYOUT).get("version") == schema.VERSION:
         return
     with store.lock("layout") as held:
-        if held and not store.exists(LAYOUT):
+        if held:
             store.sweep("", LAYOUT)
             with store.replacing(LAYOUT) as path:
                 path.write_text(json.dumps({"version": schema.VERSION}))
@@ -185,9 +200,12 @@ def read_commit(store: Store, day: date, fingerprint: str | None = None) -> Comm
     found = checked_metadata(store, file_name(RECEIPTS, day), fingerprint)
     if not found:
         return None
+    if "registers" in found:  # version 1
+        found["settled_registers"] = json.dumps([found["registers"]])
     return Commit(
         sessions=found["sessions"],
-        registers=found["registers"],
+        settled_registers=tuple(json.loads(found.get("settled_registers", "[]"))),
+        open_registers=json.loads(found.get("open_registers", "null")),
         folded=frozenset(json.loads(found["folded"])),
         buckets=json.loads(found["buckets"]),
         unannounced=int(found["unannounced"]),

@@ -9,34 +9,29 @@ from __future__ import annotations
 
 import dataclasses
 import time
-import uuid
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import date
-from typing import Any
 
 import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from usms_pipeline import dataset, forget, quarantine, schema, scratch, wire
+from usms_pipeline import affected, dataset, forget, quarantine, registers, schema, scratch, wire
 from usms_pipeline import sessions as placed
-from usms_pipeline.dataset import (
-    RECEIPTS,
-    REGISTERS,
-    RESPONSES,
-    SESSIONS,
-    Commit,
-    file_name,
-)
+from usms_pipeline.dataset import RECEIPTS, RESPONSES, SESSIONS, Commit, file_name
 from usms_pipeline.phones import PhoneBook
+from usms_pipeline.registers import Registers
 from usms_pipeline.settings import Settings
-from usms_pipeline.status import BUCKETS, FINAL, canonical, rank
+from usms_pipeline.status import BUCKETS
 from usms_pipeline.storage import Store
 
 _ANSWERS_AT_ONCE = 200
 _BYTES_AT_ONCE = 32_000_000
 """What is decoded at a time, whichever is met first: 200 usual answers are 3 MB."""
+
+_ROWS_JOINED = 500_000
+"""Sessions and what is known of them, joined at a time: some 200 MB."""
 
 _ANSWERS_READ = 8
 """So many are read before their bytes are looked at. A file has 128 MB of them at most."""
@@ -162,28 +157,40 @@ def _fold_partition(
         return None
     commit = dataset.read_commit(store, day, book.fingerprint)
     landed = {name.rsplit("/", 1)[1] for name in store.names(f"{RESPONSES}/sent_date={day}")}
-    is_from_registers = commit is not None and (not is_anew or commit.is_purged)
-    folded = commit.folded if commit and not is_anew else frozenset()
     if commit and not is_anew and _is_current(commit, sessions["token"], landed, settings):
         return _counts(commit, is_changed=False)
+    folded = commit.folded if commit and not is_anew else frozenset()
     with scratch.database() as con:
-        known = commit if commit and is_from_registers else None
-        _known_registers(con, store, settings, book, day, known, is_anew)
+        layout = schema.sessions_schema(settings.dimensions)
+        con.register("sessions_file", store.dataset([file_name(SESSIONS, day)], layout))
         quarantined = _observe(con, store, settings, book, day, sorted(landed - folded), rejected)
-        con.execute("CREATE TABLE registers AS " + scratch.sql("registers"))
+        masks = commit is not None and _must_mask(commit, settings)
+        known = Registers(con, store, book, day, reads_anew=is_anew, masks=masks)
+        part = None
+        if commit and not is_anew:
+            part = affected.find(con, store, settings, day, commit, sessions["token"])
+        if commit and part:
+            known.load_some(commit, part)
+        elif commit and (not is_anew or commit.is_purged):
+            known.load(commit.registers)
+        _match(con, settings, is_part=part is not None)
         to_be = Commit(
             sessions=sessions["token"],
-            registers=f"{uuid.uuid4().hex}.parquet",
+            settled_registers=commit.settled_registers if commit and part else (),
             folded=frozenset(landed),
             dimensions=tuple(map(schema.dimension_name, settings.dimensions)),
             cutoff_hours=settings.cutoff_hours,
             is_purged=commit.is_purged if commit else False,
             phones=settings.phones,
         )
-        # first, or a disk that is full now would have one more left with every run
-        _tidy(store, day, commit.registers if commit else None)
-        new = _write(con, store, settings, day, to_be, book.fingerprint)
-    _tidy(store, day, new.registers)
+        # first, or a disk that is full now would have more left with every run
+        registers.tidy(store, day, commit.registers if commit else ())
+        in_order = "FROM receipts ORDER BY sent_at, session_no, recipient"
+        receipts = scratch.stream(con, in_order, schema.receipts_schema(settings.dimensions))
+        if part:
+            receipts = part.among(store.batches(file_name(RECEIPTS, day)), receipts)
+        new = _write(con, store, known, day, receipts, to_be, book.fingerprint)
+    registers.tidy(store, day, new.registers)
     return dataclasses.replace(_counts(new, is_changed=True), quarantined_new=quarantined)
 
 
@@ -199,57 +206,6 @@ def _is_current(commit: Commit, sessions: str, landed: set[str], settings: Setti
 def _must_mask(commit: Commit, settings: Settings) -> bool:
     """Tell whether numbers are shown whole that no longer are to be."""
     return commit.phones == "clear" and settings.phones == "masked"
-
-
-def _known_registers(
-    con: duckdb.DuckDBPyConnection,
-    store: Store,
-    settings: Settings,
-    book: PhoneBook,
-    day: date,
-    commit: Commit | None,
-    is_anew: bool,
-) -> None:
-    """Fill ``known_registers``; when made anew, each status is read anew from its word."""
-    scratch.create(con, "known_registers", schema.REGISTERS)
-    if commit is None:
-        return
-    place = schema.REGISTERS.get_field_index("phone")
-    name = file_name(REGISTERS, day, commit.registers)
-    dataset.checked_metadata(store, name, book.fingerprint)
-    for batch in store.batches(name):
-        table = pa.table(batch).cast(schema.REGISTERS)
-        if _must_mask(commit, settings):
-            table = table.set_column(place, "phone", book.remasked(table["phone"]))
-        scratch.insert(con, "known_registers", reread(table) if is_anew else table)
-
-
-def reread(registers: pa.Table) -> pa.Table:
-    """Read every status anew from the raw word, in registers; for words learned since.
-
-    A word that became final moves from ``open`` to ``final``. ``finals_seen`` follows the word of
-    the first outcome; of later ones only the status is known, and stays.
-    """
-    return pa.Table.from_pylist(
-        [_reread_row(row) for row in registers.to_pylist()], schema.REGISTERS
-    )
-
-
-def _reread_row(row: dict[str, Any]) -> dict[str, Any]:
-    seen = set(row["finals_seen"] or ())
-    answers = [answer for answer in (row["final"], row["open"]) if answer is not None]
-    for answer in answers:
-        if answer["word"] is not None:
-            seen.discard(answer["status"])
-            answer["status"] = canonical(answer["word"])
-            answer["rank"] = rank(answer["status"])
-    finals = [answer for answer in answers if answer["status"] in FINAL]
-    opens = [answer for answer in answers if answer["status"] not in FINAL]
-    return row | {
-        "final": min(finals, key=lambda a: a["asked_at"], default=None),
-        "open": max(opens, key=lambda a: a["asked_at"], default=None),
-        "finals_seen": sorted(seen | {answer["status"] for answer in finals}),
-    }
 
 
 def _observe(
@@ -289,29 +245,52 @@ def portions(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
         yield pa.Table.from_batches(part)
 
 
-def _matched(
-    con: duckdb.DuckDBPyConnection, store: Store, settings: Settings, day: date
-) -> pa.RecordBatchReader:
-    """Stream the receipts that the sessions and the registers make, in the order of sending."""
+def _match(con: duckdb.DuckDBPyConnection, settings: Settings, is_part: bool) -> None:
+    """Fill ``registers`` and ``receipts``: of all sessions, or only of those that are affected.
+
+    The sessions are dealt into parts that can be joined in memory.
+    """
     layout = schema.sessions_schema(settings.dimensions)
-    _register(con, store, "sessions_file", file_name(SESSIONS, day), layout)
     names = [schema.dimension_name(dimension) for dimension in settings.dimensions]
     quoted = [scratch.identifier(name) for name in names]
     renamed = "".join(f", {name} AS dimension_{n}" for n, name in enumerate(quoted))
-    plain = ", ".join(name for name in layout.names if name not in names)
-    con.execute(f"CREATE TABLE sessions AS SELECT {plain}{renamed} FROM sessions_file")
-    carried = "".join(f"dimension_{n} AS {name}, " for n, name in enumerate(quoted))
-    query = scratch.sql("receipts", carried=carried, cutoff_seconds=settings.cutoff.total_seconds())
-    return scratch.stream(con, query, schema.receipts_schema(settings.dimensions))
+    plain = ", ".join(name for name in layout.names if name not in (*names, "changed_in"))
+    con.execute(
+        f"CREATE TABLE sessions AS SELECT {plain}{renamed} FROM sessions_file AS s "
+        f"{_AFFECTED if is_part else ''}"
+    )
+    tables = ("sessions", "known_registers", "observations")
+    rows = sum(scratch.value(con, f"SELECT count(*) FROM {table}") for table in tables)
+    parts = 1 + rows // _ROWS_JOINED
+    filled_in = {
+        "parts": parts,
+        "carried": "".join(f"dimension_{n} AS {name}, " for n, name in enumerate(quoted)),
+        "cutoff_seconds": settings.cutoff.total_seconds(),
+    }
+    kind = "TABLE" if parts > 1 else "VIEW"
+    for n in range(parts):
+        joined = scratch.sql("registers", part=n, **filled_in)
+        con.execute(f"CREATE TABLE registers_{n} AS {joined}")
+        matched = scratch.sql("receipts", part=n, **filled_in)
+        con.execute(f"CREATE {kind} receipts_{n} AS {matched}")
+    for name in ("registers", "receipts"):
+        together = " UNION ALL ".join(f"FROM {name}_{n}" for n in range(parts))
+        con.execute(f"CREATE VIEW {name} AS {together}")
 
 
 class _Counted:
-    """Receipts that are counted as they stream by."""
+    """Receipts that are counted as they stream by; who is still asked about is kept."""
 
     def __init__(self, rows: pa.RecordBatchReader) -> None:
         self.buckets = dict.fromkeys(BUCKETS, 0)
-        self.unannounced = self.awaited = 0
+        self.unannounced = 0
+        self._awaited: list[pa.Array] = []
         self.reader = pa.RecordBatchReader.from_batches(rows.schema, map(self._count, rows))
+
+    @property
+    def awaited(self) -> pa.Table:
+        """Give the session number of every row that is neither final nor closed."""
+        return pa.table({"session_no": pa.chunked_array(self._awaited, schema.TEXT)})
 
     def _count(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         is_announced = batch["is_announced"]
@@ -319,52 +298,49 @@ class _Counted:
             self.buckets[counted["values"]] += counted["counts"]
         self.unannounced += batch.num_rows - is_announced.true_count
         is_over = pc.or_(batch["is_final"], batch["is_closed"])
-        self.awaited += batch.num_rows - is_over.true_count
+        self._awaited.append(batch["session_no"].filter(pc.invert(is_over)))
         return batch
 
 
 def _write(
     con: duckdb.DuckDBPyConnection,
     store: Store,
-    settings: Settings,
+    known: Registers,
     day: date,
+    receipts: pa.RecordBatchReader,
     commit: Commit,
     fingerprint: str,
 ) -> Commit:
-    """Write the registers, then the receipts that name them: the second write is the commit.
+    """Write the receipts and, before they get their name, the registers that they name.
 
-    Gives the commit with what was counted.
+    The file of receipts is the commit. Gives the commit with what was counted.
     """
-    store.write(
-        file_name(REGISTERS, day, commit.registers),
-        scratch.stream(con, "SELECT * FROM registers", schema.REGISTERS),
-        dataset.stamp(fingerprint),
-    )
-    counted = _Counted(_matched(con, store, settings, day))
+    counted, done = _Counted(receipts), commit
 
-    def whole() -> Commit:
-        return dataclasses.replace(
+    def metadata() -> dict[str, str]:
+        nonlocal done
+        awaited = counted.awaited
+        scratch.create(con, "awaited", awaited.schema)
+        scratch.insert(con, "awaited", awaited)
+        settled, still_open = known.write(commit.settled_registers)
+        done = dataclasses.replace(
             commit,
+            settled_registers=settled,
+            open_registers=still_open,
             buckets=counted.buckets,
             unannounced=counted.unannounced,
-            awaited=counted.awaited,
+            awaited=awaited.num_rows,
         )
+        return done.metadata(fingerprint)
 
-    store.write(file_name(RECEIPTS, day), counted.reader, lambda: whole().metadata(fingerprint))
-    return whole()
-
-
-def _tidy(store: Store, day: date, current: str | None) -> None:
-    """Delete registers that no commit names, and what killed processes left in the partition."""
-    for name in store.names(f"{REGISTERS}/sent_date={day}"):
-        if not name.endswith(f"/{current}"):
-            store.delete(name)
-    dataset.sweep(store, day)
+    store.write(file_name(RECEIPTS, day), counted.reader, metadata)
+    return done
 
 
 def _counts(commit: Commit, is_changed: bool) -> PartitionCounts:
-    rows = sum(commit.buckets.values()) + commit.unannounced
-    return PartitionCounts(rows, commit.buckets, commit.unannounced, commit.awaited, 0, is_changed)
+    return PartitionCounts(
+        commit.rows, commit.buckets, commit.unannounced, commit.awaited, 0, is_changed
+    )
 
 
 def _register(
@@ -373,6 +349,7 @@ def _register(
     con.register(view, store.dataset([name], layout))
 
 
+_AFFECTED = "SEMI JOIN affected AS a ON a.session_no IS NOT DISTINCT FROM s.session_no"
 _ANNOUNCED = pa.schema([("recipients", pa.int32())])
 _BUCKETED = pa.schema(
     [

@@ -105,8 +105,8 @@ def _heard(store: Store, day: date) -> pa.Table:
     commit = dataset.read_commit(store, day)
     while commit is not None:
         try:
-            name = file_name(REGISTERS, day, commit.registers)
-            return store.dataset([name], _HEARD).to_table()
+            names = [file_name(REGISTERS, day, name) for name in commit.registers]
+            return store.dataset(names, _HEARD).to_table()
         except (FileNotFoundError, StorageError):
             newer = dataset.read_commit(store, day)
             if newer is None or newer.registers == commit.registers:

@@ -15,8 +15,10 @@ import pyarrow as pa
 from usms_pipeline.metrics import METRICS
 from usms_pipeline.status import BUCKETS
 
-VERSION: Final = 1
-"""Version of the dataset's layout; in every file's metadata. A newer one is refused."""
+VERSION: Final = 2
+"""Version of the dataset's layout; in every file's metadata. A newer one is refused.
+
+2: sessions say in which version they changed, registers are in several files. 1: neither."""
 
 MOST_CHARACTERS: Final = 1_000
 """Of a text that the service sends, so many characters are kept; the raw answer has all of it."""
@@ -155,7 +157,8 @@ def sessions_schema(dimensions: Iterable[str] = ()) -> pa.Schema:
 
     ``session_no`` is null where the source's is unusable; ``recipient`` and the other phone
     columns are null where the source has none. ``ordinal`` counts rows alike in session,
-    recipient and time, from 0.
+    recipient and time, from 0. ``changed_in`` is the version of the file, counted from 1, in which
+    a row of the session changed last.
     """
     fields = [
         Field("session_no", TEXT, "session number; null where the source's is unusable"),
@@ -163,6 +166,7 @@ def sessions_schema(dimensions: Iterable[str] = ()) -> pa.Schema:
         Field("sent_at", TIME, "when the message was sent", "UTC"),
         Field("recipients", pa.int32(), "how many recipients the row stands for"),
         Field("ordinal", pa.int32(), "counts rows alike in session, recipient and time"),
+        Field("changed_in", pa.int32(), "version of the file in which the session changed last"),
         *(Field(dimension_name(name), TEXT, f"`{name}` of your table") for name in dimensions),
     ]
     return _arrow(fields)
@@ -185,5 +189,5 @@ def _arrow(fields: Sequence[Field]) -> pa.Schema:
 _TAKEN = frozenset(
     [field.name for field in (*_PHONE, *_BEFORE_DIMENSIONS, *_AFTER_DIMENSIONS, SENT_DATE)]
     + [metric.name for metric in METRICS]
-    + ["recipients", "ordinal"]
+    + ["recipients", "ordinal", "changed_in"]
 )

@@ -8,6 +8,7 @@ HTTP here.
 from __future__ import annotations
 
 import json
+import re
 import time
 import uuid
 from collections.abc import Iterable, Mapping
@@ -38,13 +39,19 @@ _IDENTITY: Final = (
 )
 _KEPT: Final = ("recipient", "phone", "country", "operator", "number_type", "ordinal")
 """What stays as it is stored when the phone was blanked in the source."""
+_NOT_READ: Final = ("ordinal", "changed_in")
+"""Columns that are ours, not the source's."""
+_TOKEN: Final = re.compile(r"([0-9a-f]{32})-([0-9]+)")
 _STORED_ONE: Final = (
     "n.ordinal IS NULL",
     "n.ordinal IS NULL OR (n.recipient IS NULL AND s.recipient IS NOT NULL)",
 )
 _SAME: Final = """
     SELECT (SELECT count(*) FROM merged) = (SELECT count(*) FROM stored)
-        AND NOT EXISTS (FROM merged EXCEPT ALL SELECT * FROM stored)
+        AND NOT EXISTS (
+            SELECT * EXCLUDE (changed_in) FROM merged
+            EXCEPT ALL SELECT * EXCLUDE (changed_in) FROM stored
+        )
 """
 
 
@@ -151,7 +158,7 @@ def _take_in(
     ``is_late``: in the last hour of its day, so that its session may go on after midnight.
     """
     layout = schema.sessions_schema(settings.dimensions)
-    named = pa.schema([f for f in layout if f.name != "ordinal"])
+    named = pa.schema([f for f in layout if f.name not in _NOT_READ])
     full = pa.schema([("own_date", pa.date32()), ("is_late", pa.bool_()), *named])
     incoming, rows = scratch.Pile(con, "incoming", full), 0
     for batch in batches:
@@ -281,7 +288,7 @@ def _merge(
     had = _figures(con, settings, window, day)
     read = _digest(con, day, layout, fingerprint)
     is_changed = read != metadata.get("read") and _write_merged(
-        con, store, settings, day, metadata, _metadata(settings, fingerprint) | {"read": read}
+        con, store, settings, day, metadata, _metadata(settings, fingerprint, read)
     )
     has = had
     if is_changed:
@@ -295,7 +302,7 @@ def _merge(
 
 def _digest(con: duckdb.DuckDBPyConnection, day: date, layout: pa.Schema, fingerprint: str) -> str:
     """Give what tells one set of rows read for a day from another, whatever their order."""
-    columns = [scratch.identifier(name) for name in layout.names if name != "ordinal"]
+    columns = [scratch.identifier(name) for name in layout.names if name not in _NOT_READ]
     query = (
         "SELECT count(*) || '-' || coalesce(sum(hash($salt, " + ", ".join(columns) + ")), 0) "
         "FROM placed WHERE sent_date = $day"
@@ -314,25 +321,44 @@ def _write_merged(
 ) -> bool:
     """Merge ``stored`` with the rows placed in a day, and write them if that made a difference."""
     name, layout = file_name(SESSIONS, day), schema.sessions_schema(settings.dimensions)
-    columns = [scratch.identifier(column) for column in layout.names]
+    names = [column for column in layout.names if column != "changed_in"]
+    columns = [scratch.identifier(column) for column in names]
     dimensions = [scratch.identifier(schema.dimension_name(d)) for d in settings.dimensions]
     listed = ", ".join(columns)
     read = scratch.sql("sessions_read", dimensions="".join(f"{d}, " for d in dimensions))
-    con.execute(f"CREATE OR REPLACE TABLE read_now AS {read}", {"day": day})
+    token, version = _next(before.get("token", ""))
+    con.execute(f"CREATE OR REPLACE TABLE read_now AS {read}", {"day": day, "version": version})
     merged = "read_now"
     if before:
         chosen = ", ".join(
             f"CASE WHEN {_STORED_ONE[name in _KEPT]} THEN s.{c} ELSE n.{c} END AS {c}"
-            for name, c in zip(layout.names, columns, strict=True)
+            for name, c in zip(names, columns, strict=True)
         )
         query = scratch.sql("sessions", columns=listed, chosen=chosen)
-        con.execute(f"CREATE OR REPLACE TABLE merged AS {query}")
+        con.execute(f"CREATE OR REPLACE TABLE merged AS {query}", {"version": version})
         merged = "merged"
         if scratch.value(con, _SAME):
             return False
-    ordered = f"SELECT {listed} FROM {merged} ORDER BY sent_at, session_no, recipient"
-    store.write(name, scratch.stream(con, ordered, layout), after)
+    all_columns = ", ".join(scratch.identifier(name) for name in layout.names)
+    ordered = f"SELECT {all_columns} FROM {merged} ORDER BY sent_at, session_no, recipient"
+    store.write(name, scratch.stream(con, ordered, layout), after | {"token": token})
     return True
+
+
+def _next(token: str) -> tuple[str, int]:
+    """Give a new version's token and number; where the present one was edited, a new count."""
+    counted = _TOKEN.fullmatch(token)
+    lineage, version = (counted[1], int(counted[2]) + 1) if counted else (uuid.uuid4().hex, 1)
+    return f"{lineage}-{version}", version
+
+
+def changed_since(before: str, now: str) -> int | None:
+    """Tell from two tokens which sessions changed: those ``changed_in`` a later version than this.
+
+    None where any may have.
+    """
+    then, this = _TOKEN.fullmatch(before), _TOKEN.fullmatch(now)
+    return int(then[2]) if then and this and then[1] == this[1] else None
 
 
 class _Figures(NamedTuple):
@@ -371,9 +397,9 @@ def _gone(store: Store, window: Window, report: SessionsReport) -> int:
     return gone
 
 
-def _metadata(settings: Settings, fingerprint: str) -> dict[str, str]:
+def _metadata(settings: Settings, fingerprint: str, read: str) -> dict[str, str]:
     return dataset.stamp(fingerprint) | {
-        "token": uuid.uuid4().hex,
+        "read": read,
         "phones": settings.phones,
         "identity": json.dumps({name: getattr(settings, name) for name in _IDENTITY}),
     }

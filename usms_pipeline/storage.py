@@ -137,10 +137,12 @@ class Store:
             )
         return found
 
-    def batches(self, name: str, rows: int = 65_536) -> Iterator[pa.RecordBatch]:
-        """Stream one file, at most ``rows`` at a time."""
+    def batches(
+        self, name: str, rows: int = 65_536, columns: list[str] | None = None
+    ) -> Iterator[pa.RecordBatch]:
+        """Stream one file, at most ``rows`` at a time; all its columns, or some."""
         with self._told(name, "read"), self.fs.open_input_file(self.path(name)) as source:
-            yield from self._open(source).iter_batches(batch_size=rows)
+            yield from self._open(source).iter_batches(batch_size=rows, columns=columns)
 
     def schema(self, name: str) -> pa.Schema:
         """Give one file's Arrow schema."""

@@ -1,16 +1,19 @@
 -- The rows of one partition: every recipient that the source announces, and every extra number
 -- that a receipt came for. Grain: (session_no, recipient).
 -- A pure function of the sessions, the registers and the cutoff; nothing of the matching is kept.
--- Filled in: {{cutoff_seconds}}; {{carried}}, the dimensions, each with a comma. In here they are
--- called dimension_0, dimension_1, … so that no name of the customer's meets one of ours.
+-- Filled in: {{part}} of {{parts}} of the sessions; {{cutoff_seconds}}; {{carried}}, the dimensions,
+-- each with a comma. In here they are called dimension_0, dimension_1, … so that no name of the
+-- customer's meets one of ours.
 -- Nearly every session is plain: one row for one recipient, one number heard of at most. Only the
 -- others need to be matched. They are told apart by a hash of the session number, whose collisions
 -- only send a plain session the long way.
-WITH keyed AS (SELECT *, hash(session_no) AS key FROM sessions),
+WITH keyed AS (
+    SELECT *, hash(session_no) AS key FROM sessions WHERE hash(session_no) % {{parts}} = {{part}}
+),
 
-session_state AS (SELECT *, hash(session_no) AS key FROM registers WHERE number = ''),
+session_state AS (SELECT *, hash(session_no) AS key FROM registers_{{part}} WHERE number = ''),
 
-heard AS (SELECT *, hash(session_no) AS key FROM registers WHERE number <> ''),
+heard AS (SELECT *, hash(session_no) AS key FROM registers_{{part}} WHERE number <> ''),
 
 involved AS (
     SELECT key FROM keyed WHERE session_no IS NULL
@@ -21,7 +24,7 @@ involved AS (
 ),
 
 copies AS (
-    SELECT * EXCLUDE (key), unnest(range(recipients)) AS copy
+    SELECT * EXCLUDE (key), recipient AS owner, unnest(range(recipients)) AS copy
     FROM keyed SEMI JOIN involved USING (key)
 ),
 
@@ -39,9 +42,9 @@ owned AS (  -- a source row stands for one recipient or several; its phone is th
 
 slots AS (
     SELECT
-        * EXCLUDE (recipients, ordinal, copy),
+        * EXCLUDE (recipients, ordinal, owner, copy),
         recipient IS NOT NULL AS has_phone,
-        row_number() OVER (PARTITION BY session_no ORDER BY sent_at, ordinal, recipient, copy)
+        row_number() OVER (PARTITION BY session_no ORDER BY sent_at, ordinal, owner, copy)
             AS slot,
         count(*) OVER (PARTITION BY session_no) AS slots_in_session,
         row_number() OVER (PARTITION BY session_no, recipient ORDER BY copy, sent_at, ordinal)
@@ -179,7 +182,7 @@ evidence AS (
         z.first_asked_at,
         z.last_asked_at
     FROM matched AS m
-    LEFT JOIN registers AS n ON n.session_no = m.session_no AND n.number = m.number
+    LEFT JOIN registers_{{part}} AS n ON n.session_no = m.session_no AND n.number = m.number
     LEFT JOIN session_state AS z ON z.session_no = m.session_no
 ),
 
@@ -231,4 +234,3 @@ SELECT
     END AS conflicts,
     is_announced
 FROM judged
-ORDER BY sent_at, session_no, recipient

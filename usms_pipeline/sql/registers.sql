@@ -5,6 +5,7 @@
 -- NULL last: that order is the tie-break (asked_at, received_at, rank, code, word, …).
 -- What was heard of once is what it is: only keys that are there twice are aggregated. Keys are
 -- told apart by a hash; two that share one go the long way, which is right for every key.
+-- Filled in: {{part}} of {{parts}} of the sessions.
 WITH everything AS (
     SELECT *, hash(session_no, number) AS key
     FROM (
@@ -12,6 +13,7 @@ WITH everything AS (
         UNION ALL BY NAME
         SELECT * FROM observations
     )
+    WHERE hash(session_no) % {{parts}} = {{part}}
 ),
 
 repeated AS (SELECT key FROM everything GROUP BY key HAVING count(*) > 1)

@@ -4,8 +4,10 @@
 -- since, or whose phone was filled in or blanked since, is the same row.
 -- Only sessions with a row that is not stored as it was read need any of this, and the rows
 -- without a session number; they are told apart by a hash, whose collisions do no harm.
+-- changed_in: the version of the file in which a session changed. Those involved change now; where
+-- versions are counted anew, all are of the first.
 -- Filled in: {{columns}} (comma list), {{chosen}} (each column from the read row, else the stored
--- one). Tables: read_now, stored.
+-- one), $version. Tables: read_now, stored.
 WITH news AS (
     SELECT {{columns}} FROM read_now EXCEPT ALL SELECT {{columns}} FROM stored
 ),
@@ -82,7 +84,7 @@ replaced AS (
     WHERE n.is_new AND NOT s.is_new
 )
 
-SELECT {{chosen}}
+SELECT {{chosen}}, $version AS changed_in
 FROM read_rows AS n
 LEFT JOIN replaced AS r
     ON n.session_no IS NOT DISTINCT FROM r.session_no
@@ -97,4 +99,5 @@ FULL JOIN stored_rows AS s
     AND n.sent_at = s.sent_at
     AND coalesce(r.old_ordinal, n.ordinal) = s.ordinal
 UNION ALL
-SELECT {{columns}} FROM stored WHERE hash(session_no) NOT IN (FROM involved)
+SELECT {{columns}}, CASE WHEN $version > 1 THEN changed_in ELSE 1 END AS changed_in
+FROM stored WHERE hash(session_no) NOT IN (FROM involved)

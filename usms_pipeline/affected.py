@@ -1,0 +1,109 @@
+"""Which sessions a fold has to look at again, where that is few of a partition.
+
+Those that answers came for, and those whose source rows changed. Every other session's receipts
+stay as they are: its sessions and registers are the same, and receipts hang on nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import date
+from typing import Final
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from usms_pipeline import forget, schema, scratch, sessions
+from usms_pipeline.dataset import RECEIPTS, Commit, file_name
+from usms_pipeline.settings import Settings
+from usms_pipeline.splice import Places, spliced
+from usms_pipeline.storage import Store
+
+_FEW: Final = 1_000
+_MOST_SHARE: Final = 0.25
+_MOST: Final = 250_000
+"""Of more than this share, unless they are few, all is made anew; what is affected is in memory."""
+
+
+@dataclass(frozen=True)
+class Affected:
+    """Sessions to look at again, and where their receipts are in the file as it is.
+
+    ``settled`` are those that nobody would have asked about again.
+    """
+
+    sessions: pa.Array
+    settled: pa.Array
+    places: Places
+
+    def among(
+        self, old: Iterable[pa.RecordBatch], new: pa.RecordBatchReader
+    ) -> pa.RecordBatchReader:
+        """Put their receipts as they are now in the place of those that are in the file."""
+        rows = spliced(old, self.places, new.read_all())
+        return pa.RecordBatchReader.from_batches(new.schema, rows)
+
+
+def find(
+    con: duckdb.DuckDBPyConnection,
+    store: Store,
+    settings: Settings,
+    day: date,
+    commit: Commit,
+    token: str,
+) -> Affected | None:
+    """Find what ``observations`` and the changed rows of ``sessions_file`` affect.
+
+    It is table ``affected`` as well. None where that is too much, or the rows as they are can't
+    stay: made under other settings, or by an older version, or holding somebody forgotten.
+    """
+    after = sessions.changed_since(commit.sessions, token)
+    if after is None or not _may_stay(store, settings, day, commit):
+        return None
+    con.execute("CREATE TABLE affected AS SELECT DISTINCT session_no FROM observations")
+    if token != commit.sessions:
+        con.execute(
+            "INSERT INTO affected SELECT session_no FROM sessions_file WHERE changed_in > $after "
+            "EXCEPT FROM affected",
+            {"after": after},
+        )
+    count = scratch.value(con, "SELECT count(*) FROM affected")
+    if count > min(_MOST, max(_FEW, _MOST_SHARE * commit.rows)):
+        return None
+    chosen = con.sql("FROM affected").to_arrow_table().column(0).combine_chunks()
+    return _located(store, day, chosen.cast(schema.TEXT))
+
+
+def _may_stay(store: Store, settings: Settings, day: date, commit: Commit) -> bool:
+    name, layout = file_name(RECEIPTS, day), schema.receipts_schema(settings.dimensions)
+    return (
+        commit.open_registers is not None
+        and commit.cutoff_hours == settings.cutoff_hours
+        and commit.phones == settings.phones
+        and store.schema(name).equals(layout)
+        and not forget.is_named(store, day, forget.read(store))
+    )
+
+
+def _located(store: Store, day: date, chosen: pa.Array) -> Affected:
+    """Look through a partition's receipts for those of the chosen sessions."""
+    places, waiting, settled = [np.empty(0, np.int64)], [chosen[:0]], [chosen[:0]]
+    begin = 0
+    for batch in store.batches(file_name(RECEIPTS, day), columns=_LOOKED_AT):
+        is_chosen = pc.is_in(batch["session_no"], chosen)
+        if is_chosen.true_count:
+            found = batch.filter(is_chosen)
+            is_over = pc.or_(found["is_final"], found["is_closed"])
+            settled.append(found["session_no"].filter(is_over))
+            waiting.append(found["session_no"].filter(pc.invert(is_over)))
+            places.append(begin + np.flatnonzero(is_chosen))
+        begin += batch.num_rows
+    over = pa.concat_arrays(settled).unique()
+    over = over.filter(pc.invert(pc.is_in(over, pa.concat_arrays(waiting))))
+    return Affected(chosen, over, np.concatenate(places))
+
+
+_LOOKED_AT: Final = ["session_no", "is_final", "is_closed"]
