@@ -30,6 +30,7 @@ from usms_pipeline.simulator import (
     Simulator,
     serve,
 )
+from usms_pipeline.storage import Store
 
 MESSAGES = 300
 USMS = [sys.executable, "-m", "usms_pipeline"]
@@ -245,6 +246,15 @@ def test_rebuild_gives_the_same_figures(account: Account) -> None:
     assert result.exit_code == 0, result.output
     assert "300 rows" in result.stdout
     assert account("rates", "--by", "template", "--format", "json").stdout == before
+
+
+def test_rebuild_says_so_where_what_it_made_is_not_published(account: Account) -> None:
+    account("run")
+    store = Store(str(account.folder / "data"))
+    with store.lock("warehouse"):
+        result = account("rebuild")
+    assert result.exit_code == 1
+    assert "what was rebuilt is not in it" in " ".join(result.stderr.split())
 
 
 def test_forget_erases_a_phone_only_when_told_twice(account: Account) -> None:

@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
+from typing import Any
 from zoneinfo import ZoneInfo
 
 from usms_pipeline import schema
@@ -107,6 +108,13 @@ def days(store: Store, zone: str) -> list[date]:
     return sorted({partition_of(name) for name in store.names(zone) if _is_placed(name)})
 
 
+def touched(store: Store) -> list[date]:
+    """List the partitions that have sessions, and those that some process holds or once held."""
+    locks = [name.removesuffix(".lock") for name in store.names(".locks", ".lock")]
+    held = [partition_of(name) for name in locks if "sent_date=" in name]
+    return sorted({*days(store, SESSIONS), *held})
+
+
 def sweep(store: Store, day: date) -> None:
     """Delete what killed processes left in a partition; the caller holds it."""
     for zone in (SESSIONS, RESPONSES, REGISTERS, RECEIPTS, QUARANTINE):
@@ -146,13 +154,19 @@ def checked_metadata(store: Store, name: str, fingerprint: str | None) -> dict[s
             f"{name} in {store.data_dir!r} has layout {found['version']}, this version reads up "
             f"to {schema.VERSION}. Upgrade usms-pipeline, or point USMS_DATA_DIR elsewhere."
         )
-    if found and fingerprint not in (None, found.get("key")):
+    if found and fingerprint is not None:
+        check_key(store, name, found.get("key"), fingerprint)
+    return found
+
+
+def check_key(store: Store, name: str, key: str | None, fingerprint: str) -> None:
+    """Refuse what was made with another phone key; raises ``KeyMismatch``."""
+    if key != fingerprint:
         raise KeyMismatch(
             f"{name} in {store.data_dir!r} was made with another phone key (fingerprint "
-            f"{found.get('key')}, yours is {fingerprint}): going on would count recipients twice. "
+            f"{key}, yours is {fingerprint}): going on would count recipients twice. "
             "Set USMS_PHONE_KEY to the key it was made with, or use another USMS_DATA_DIR."
         )
-    return found
 
 
 def version_of(store: Store, name: str, said: Mapping[str, str]) -> int:
@@ -184,15 +198,19 @@ def check_layout(store: Store) -> None:
         )
 
 
-def mark_layout(store: Store) -> None:
-    """Say once which version's layout the data directory has; older ones then leave it alone."""
-    if store.read_json(LAYOUT).get("version") == schema.VERSION:
+def mark_layout(store: Store, fingerprint: str, identity: Mapping[str, Any]) -> None:
+    """Say once which layout the data directory has, and which key and settings it was made with.
+
+    Older versions, other keys and other settings then leave it alone, the whole of it.
+    """
+    said = {"version": schema.VERSION, "key": fingerprint, "identity": dict(identity)}
+    if store.read_json(LAYOUT) == said:
         return
     with store.lock("layout") as held:
         if held:
             store.sweep("", LAYOUT)
             with store.replacing(LAYOUT) as path:
-                path.write_text(json.dumps({"version": schema.VERSION}))
+                path.write_text(json.dumps(said))
 
 
 def read_commit(store: Store, day: date, fingerprint: str | None = None) -> Commit | None:

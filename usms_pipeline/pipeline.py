@@ -360,7 +360,7 @@ class Pipeline:
         window = window or self.open_window()
         self.load_sessions(window)
         days = self.dates(window)
-        self.catch_up(days)
+        self.fold(days)  # of new days too: they count as pending from now on
         now, pace = self.clock(), self._settled_pace()
         with ExitStack() as stack:
             found = due.find(self.store, self.settings, days, now, stack, self.book.fingerprint)
@@ -435,13 +435,17 @@ class Pipeline:
         partition, and ``KeyMismatch`` before anything is done: under another key no phone would be
         found.
         """
-        phones, days = list(phones), self._days_of_this_key()
-        recipients = {self.book.recipient_id(phone) for phone in phones}
+        self._days_of_this_key()
+        phones = list(phones)
+        recipients = frozenset(self.book.recipient_id(phone) for phone in phones)
+        forgotten = forget.Forgotten(recipients, frozenset(numbers))
+        # buried before anything is looked through: what comes from now on is left out
+        forget.bury(self.store, forgotten)
         lone = forget.lone_sessions(self.store, recipients)
-        forgotten = forget.Forgotten(frozenset(recipients), frozenset({*numbers, *lone}))
+        forgotten |= forget.Forgotten(sessions=frozenset(lone))
         forget.bury(self.store, forgotten)
         changed, busy = [], []
-        for day in days:
+        for day in dataset.touched(self.store):
             with self.store.lock(f"sent_date={day}") as held:
                 if not held:
                     busy.append(day)
@@ -450,12 +454,13 @@ class Pipeline:
                 elif forget.is_named(self.store, day, forgotten):
                     changed.append(day)  # erased by a command that was interrupted
         busy += self.rebuild(changed).locked
-        warehouse.reconcile(self.store, self.settings, is_anew=True)
+        published = warehouse.reconcile(self.store, self.settings, is_anew=True)
         self.store.delete(REPORT)  # a small group may be one person
-        if busy:
+        left = [*map(str, sorted(set(busy))), *(["the warehouse"] if published.is_locked else [])]
+        if left:
             raise Busy(
-                f"Another run works on {', '.join(map(str, sorted(busy)))}. What was erased so "
-                "far stays erased; run the same `usms forget` again when it has ended."
+                f"Another run works on {', '.join(left)}. What was erased so far stays erased; "
+                "run the same `usms forget` again when it has ended."
             )
         return changed
 

@@ -45,12 +45,17 @@ def rebuild(first: From = None, last: To = None) -> int:
         f"[green]✓[/] {wording.count(len(report.partitions))} days rebuilt, "
         f"{wording.count(rows)} rows, in {published.path}"
     )
-    if not report.locked:
-        return OK
-    return fell_short(
-        f"Another run holds {', '.join(map(str, report.locked))}: not rebuilt. Run the same "
-        "`usms rebuild` again when it has ended."
-    )
+    if report.locked:
+        return fell_short(
+            f"Another run holds {', '.join(map(str, report.locked))}: not rebuilt. Run the same "
+            "`usms rebuild` again when it has ended."
+        )
+    if published.is_locked:
+        return fell_short(
+            "Another run is publishing the warehouse: what was rebuilt is not in it. Run the same "
+            "`usms rebuild` again when that has ended."
+        )
+    return OK
 
 
 def _stored(pipeline: Pipeline, first: date | None, last: date | None) -> list[date] | None:
