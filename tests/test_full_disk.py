@@ -97,7 +97,8 @@ def test_wherever_the_disk_gets_full_a_sentence_says_so_and_with_room_the_run_go
         quarantine.entries(whole.pipeline.store)
     )
     assert all(NO_ROOM in one and "has room (USMS_" in one for one in said)
-    everything = {"sessions", "registers", "receipts", "responses", "usms.duckdb"}
+    # registers are written in the midst of the receipts, which then have no room for their end
+    everything = {"sessions", "receipts", "responses", "usms.duckdb"}
     assert everything <= set(map(phase, said))
 
 
