@@ -61,6 +61,15 @@ def count(number: float | None) -> str:
     return ABSENT if number is None else f"{number:,.0f}"
 
 
+def counted(number: int, noun: str) -> str:
+    """Write how many there are of something, in the singular or the plural.
+
+    >>> counted(1, "day"), counted(48211, "session")
+    ('1 day', '48,211 sessions')
+    """
+    return f"{count(number)} {noun}{'' if number == 1 else 's'}"
+
+
 def percent(rate: float | None) -> str:
     """Write a rate (0–1) in percent; 0 and 100 only where they are exact.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -28,6 +28,7 @@ _HARMLESS_ID = "usms-check"
 _KEY_FILE = "phone.key"
 _CLOCKS_DIFFER = timedelta(minutes=10)
 _LITTLE_ROOM_BYTES = 2 * 1024**3
+_NAMED = 5
 _MARKS = {"ok": "[green]✓[/]", "warning": "[yellow]![/]", "problem": "[red]✗[/]"}
 
 Example = Annotated[
@@ -165,6 +166,55 @@ def _clear_numbers(store: Store, settings: Settings) -> Iterator[tuple[str, str]
         )
 
 
+def _dataset(settings: Settings) -> Iterator[tuple[str, str]]:
+    """Count the recipients announced: each must be in exactly one bucket."""
+    from usms_pipeline.dataset import SESSIONS, days
+    from usms_pipeline.pipeline import Pipeline
+
+    pipeline = Pipeline(settings)
+    stored = days(pipeline.store, SESSIONS)
+    folded = _folded(pipeline.store, stored)
+    amiss = pipeline.conservation(folded)
+    if amiss:
+        others = len(amiss) - _NAMED
+        more = f" {wording.counted(others, 'more day')}: `usms rebuild` makes every day anew."
+        raise UsmsError(" ".join(amiss[:_NAMED]) + (more if others > 0 else ""))
+    recipients = wording.count(sum(folded.values()))
+    yield "ok", f"{recipients} recipients announced, each in one bucket"
+    if len(folded) < len(stored):
+        late = wording.counted(len(stored) - len(folded), "day")
+        said = "rows that are not counted yet: `usms run` brings them up to date"
+        yield "warning", f"{late} with {said}, if none is under way"
+
+
+def _quarantine(settings: Settings) -> Iterator[tuple[str, str]]:
+    """Count what waits for a decision: raw answers of such a day are not deleted."""
+    from usms_pipeline import quarantine
+    from usms_pipeline.dataset import QUARANTINE, days
+    from usms_pipeline.storage import Store
+
+    store = Store(settings.data_dir)
+    waiting = sum(quarantine.open_count(store, day) for day in days(store, QUARANTINE))
+    if not waiting:
+        yield "ok", "nothing waits for a decision"
+        return
+    said = "the raw answers of their days are kept until they are replayed or dismissed"
+    entries = "entry is" if waiting == 1 else "entries are"
+    yield "warning", f"{wording.count(waiting)} {entries} open: `usms quarantine list`; {said}"
+
+
+def _folded(store: Store, stored: list[date]) -> dict[date, int]:
+    """Give the days whose receipts are made from the rows of now, with their recipients."""
+    from usms_pipeline.dataset import SESSIONS, file_name, read_commit
+
+    commits = {day: read_commit(store, day) for day in stored}
+    return {
+        day: sum(commit.buckets.values())
+        for day, commit in commits.items()
+        if commit and commit.sessions == store.metadata(file_name(SESSIONS, day)).get("token")
+    }
+
+
 def _service(settings: Settings) -> Iterator[tuple[str, str]]:
     """Ask the service about one session that does not exist: do the credentials work?"""
     from usms_pipeline.collect import Answer, Batch, Patience, collect
@@ -188,6 +238,8 @@ Look = Callable[[Settings], Iterator[tuple[str, str]]]
 _LOOKS: dict[str, Look] = {
     "data dir": _data_dir,
     "key": _key,
+    "dataset": _dataset,
+    "quarantine": _quarantine,
     "source": _source,
     "service": _service,
 }
@@ -203,7 +255,7 @@ def _show(finding: Finding) -> None:
         return
     line = Table.grid(padding=(0, 1))
     line.add_column(width=1)
-    line.add_column(width=9, style="dim")
+    line.add_column(width=10, style="dim")
     line.add_column(overflow="fold")
     line.add_row(_MARKS[finding.state], finding.topic, escape(finding.text))
     console.print(line)

@@ -1,0 +1,55 @@
+"""What ``usms check`` says of what is stored: buckets, quarantine, who may read it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.account import Account
+from usms_pipeline import dataset, quarantine
+from usms_pipeline.cli import check
+from usms_pipeline.errors import UsmsError
+from usms_pipeline.simulator import Faults
+
+
+def test_check_counts_every_recipient_in_its_bucket(tmp_path: Path, simulator: Any) -> None:
+    account = Account(tmp_path, simulator, 60)
+    account.run()
+    [(state, said)] = check._dataset(account.settings)
+    announced = sum(account.sql("SELECT count(*) FROM receipts WHERE is_announced")[0])
+    assert (state, said) == ("ok", f"{announced} recipients announced, each in one bucket")
+
+
+def test_check_names_the_day_of_a_lost_row_and_the_remedy(tmp_path: Path, simulator: Any) -> None:
+    account = Account(tmp_path, simulator, 60)
+    account.run()
+    store = account.pipeline.store
+    name = store.names("receipts")[0]
+    store.write(name, store.read(name).slice(1), store.metadata(name))
+    with pytest.raises(UsmsError, match=f"{dataset.partition_of(name)}: .*`usms rebuild --from"):
+        list(check._dataset(account.settings))
+
+
+def test_check_does_not_take_rows_not_asked_about_yet_for_lost_ones(
+    tmp_path: Path, simulator: Any
+) -> None:
+    account = Account(tmp_path, simulator, 60)
+    account.pipeline.load_sessions(account.window)
+    _, (state, said) = check._dataset(account.settings)
+    assert state == "warning"
+    assert "not counted yet: `usms run`" in said
+
+
+def test_check_tells_how_many_entries_wait_in_quarantine(tmp_path: Path, simulator: Any) -> None:
+    account = Account(tmp_path, simulator, 100, options={"faults": Faults(bad_items=0.5)})
+    assert [state for state, _ in check._quarantine(account.settings)] == ["ok"]
+    account.run()
+    [(state, said)] = check._quarantine(account.settings)
+    waiting = len(quarantine.entries(account.pipeline.store))
+    assert state == "warning"
+    assert said.startswith(f"{waiting} entr")
+    assert "`usms quarantine list`" in said
+    account.pipeline.dismiss()
+    assert [state for state, _ in check._quarantine(account.settings)] == ["ok"]
