@@ -191,17 +191,22 @@ def _casefolded(texts: pa.Array) -> pa.Array:
     return pa.array([text and text.casefold() for text in texts.to_pylist()], pa.string())
 
 
-def load_key(settings: Settings, data_dir: str | Path | None = None) -> bytes:
+def load_key(
+    settings: Settings, data_dir: str | Path | None = None, *, may_make: bool = True
+) -> bytes:
     """Give the key of the ``recipient`` hash: the setting's, else the data directory's own.
 
     The latter is made once, readable by its owner alone; of several processes that make it at the
-    same time, all get the same one. Raises ``StorageError``.
+    same time, all get the same one. Who only reads says ``may_make=False``: a new key would match
+    nothing. Raises ``StorageError``.
     """
     if settings.phone_key is not None:
         return bytes.fromhex(settings.phone_key.get_secret_value())
     path = Path(data_dir if data_dir is not None else settings.data_dir) / KEY_FILE
     try:
         if not path.exists():
+            if not may_make:
+                raise _no_key(path)
             _make_key(path)
         text = path.read_text("ascii", "replace").strip()
         _sweep(path)
@@ -211,6 +216,13 @@ def load_key(settings: Settings, data_dir: str | Path | None = None) -> bytes:
             "data directory is writable (USMS_DATA_DIR), or give the key (USMS_PHONE_KEY)."
         ) from error
     return _key_of(text, path)
+
+
+def _no_key(path: Path) -> StorageError:
+    return StorageError(
+        f"There is no phone key at {str(path)!r}: the first `usms run` makes it. Point "
+        "USMS_DATA_DIR at the data directory of the receipts, or give their key (USMS_PHONE_KEY)."
+    )
 
 
 def _key_of(text: str, path: Path) -> bytes:

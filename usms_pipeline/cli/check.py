@@ -141,7 +141,7 @@ def _key(settings: Settings) -> Iterator[tuple[str, str]]:
     if settings.phone_key is None and not store.exists(_KEY_FILE):
         yield "ok", f"none yet: the first run makes {settings.data_dir}/{_KEY_FILE}"
         return
-    book = PhoneBook(load_key(settings), settings.default_region, settings.phones)
+    book = PhoneBook(load_key(settings, may_make=False), settings.default_region, settings.phones)
     for day in dataset.days(store, dataset.SESSIONS)[-1:]:
         name = dataset.file_name(dataset.SESSIONS, day)
         dataset.checked_metadata(store, name, book.fingerprint)
