@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from usms_pipeline.cli import demo
+
 USMS = [sys.executable, "-m", "usms_pipeline"]
 
 
@@ -59,6 +61,16 @@ def test_a_folder_with_something_else_in_it_is_left_alone(tmp_path: Path) -> Non
     assert ran.returncode == 2
     assert "holds something else" in " ".join(ran.stderr.replace("│", " ").split())
     assert (tmp_path / "demo/data/precious").exists()
+
+
+def test_the_settings_of_a_demo_are_the_owners_alone(tmp_path: Path) -> None:
+    """As the README says of a .env; also where an earlier demo left it open."""
+    folder = tmp_path / "demo"
+    demo._clear(folder)
+    assert (folder / ".env").stat().st_mode & 0o777 == 0o600
+    (folder / ".env").chmod(0o644)
+    demo._clear(folder)
+    assert (folder / ".env").stat().st_mode & 0o777 == 0o600
 
 
 @pytest.mark.long

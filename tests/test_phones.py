@@ -332,8 +332,9 @@ def test_a_damaged_key_file_stops_with_a_sentence_that_does_not_show_it(tmp_path
 
 def test_a_data_directory_that_can_not_be_made_is_named(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(StorageError, match="USMS_DATA_DIR"):
+    with pytest.raises(StorageError, match="USMS_DATA_DIR") as caught:
         load_key(settings_for(tmp_path / "file" / "data"))
+    assert "USMS_PHONE_KEY" not in str(caught.value), "the next file could not be written either"
 
 
 def test_who_only_reads_makes_no_key(tmp_path, monkeypatch):

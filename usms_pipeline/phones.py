@@ -211,11 +211,21 @@ def load_key(
         text = path.read_text("ascii", "replace").strip()
         _sweep(path)
     except OSError as error:
-        raise StorageError(
-            f"Can't read or make the phone key {str(path)!r}: {error.strerror}. Check that the "
-            "data directory is writable (USMS_DATA_DIR), or give the key (USMS_PHONE_KEY)."
-        ) from error
+        raise _unusable(path, error) from error
     return _key_of(text, path)
+
+
+def _unusable(path: Path, error: OSError) -> StorageError:
+    """Say why the key can't be had; giving it helps only who can write the folder besides."""
+    if isinstance(error, PermissionError) and os.access(path.parent, os.W_OK):
+        return StorageError(
+            f"Can't read the phone key {str(path)!r}: {error.strerror}. Run as the account that "
+            "made it, or give the key (USMS_PHONE_KEY)."
+        )
+    return StorageError(
+        f"Can't read or make the phone key {str(path)!r}: {error.strerror}. Check that the data "
+        "directory exists, is writable and has room (USMS_DATA_DIR)."
+    )
 
 
 def _no_key(path: Path) -> StorageError:

@@ -268,6 +268,12 @@ def secrets() -> list[str]:
     return sorted({value.strip() for value in values if value} - {""}, key=len, reverse=True)
 
 
+def is_secret_in_env_file() -> bool:
+    """Tell whether the .env here holds a secret."""
+    found = dotenv_values(".env", interpolate=False)
+    return any(found.get(variable(name)) for name in _SECRETS)
+
+
 def variable(name: str) -> str:
     """Give the environment variable of a setting."""
     return PREFIX + name.upper()

@@ -65,6 +65,7 @@ def _findings() -> Iterator[Finding]:
     for name, near in config.unknown_variables():
         hint = f"; did you mean {near}?" if near else ""
         yield Finding("settings", "warning", f"{name} is not a setting{hint}")
+    yield from _env_file()
     try:
         settings = config.load(["source", "api"])
     except SettingsError as error:
@@ -74,6 +75,18 @@ def _findings() -> Iterator[Finding]:
     yield Finding("settings", "ok", f"complete, for {settings.base_url}")
     for topic, look in _LOOKS.items():
         yield from _guarded(topic, look, settings)
+
+
+def _env_file() -> Iterator[Finding]:
+    """Tell of a .env with a secret in it that other accounts may read."""
+    if config.is_secret_in_env_file() and _is_open(Path(".env")):
+        yield Finding(
+            "settings", "warning", "others may read .env, and a secret is in it: chmod 600 .env"
+        )
+
+
+def _is_open(place: Path) -> bool:
+    return place.exists() and bool(place.stat().st_mode & 0o077)
 
 
 def _guarded(topic: str, look: Look, settings: Settings) -> Iterator[Finding]:
@@ -108,7 +121,7 @@ def _source(settings: Settings) -> Iterator[tuple[str, str]]:
 
 def _data_dir(settings: Settings) -> Iterator[tuple[str, str]]:
     """Prove that a file can be written, and that there is room for more."""
-    from usms_pipeline.dataset import check_layout
+    from usms_pipeline.dataset import PRIVATE, check_layout
     from usms_pipeline.storage import Store
 
     store = Store(settings.data_dir)
@@ -117,6 +130,9 @@ def _data_dir(settings: Settings) -> Iterator[tuple[str, str]]:
         temporary.write_bytes(b"usms check")
     store.delete(".check")
     yield "ok", f"{settings.data_dir} is writable"
+    for zone in (Path(settings.data_dir, zone) for zone in PRIVATE if store.is_local):
+        if _is_open(zone):
+            yield "warning", f"others may read the raw answers: chmod 700 {zone}"
     yield from _room(settings)
 
 
@@ -146,7 +162,7 @@ def _key(settings: Settings) -> Iterator[tuple[str, str]]:
         name = dataset.file_name(dataset.SESSIONS, day)
         dataset.checked_metadata(store, name, book.fingerprint)
     yield from _clear_numbers(store, settings)
-    if settings.phone_key is None and Path(settings.data_dir, _KEY_FILE).stat().st_mode & 0o077:
+    if settings.phone_key is None and _is_open(Path(settings.data_dir, _KEY_FILE)):
         yield "warning", f"others may read it: chmod 600 {settings.data_dir}/{_KEY_FILE}"
     place = "from USMS_PHONE_KEY" if settings.phone_key else f"in {settings.data_dir}/{_KEY_FILE}"
     yield "ok", f"{place}, fingerprint {book.fingerprint}; keep a copy of it"

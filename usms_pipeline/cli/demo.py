@@ -86,6 +86,8 @@ def _clear(folder: Path) -> None:
         for name in ("data", _HOME):
             shutil.rmtree(folder / name, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
+    mark.touch(mode=0o600)
+    mark.chmod(0o600)
     mark.write_text(_MARK)
 
 
@@ -115,7 +117,7 @@ def _settle_in(folder: Path, url: str) -> Settings:
         "data_dir": "data",
     }
     text = "".join(f"{config.variable(name)}={value}\n" for name, value in given.items())
-    (folder / ".env").write_text(f"{_MARK}{text}")
+    (folder / ".env").write_text(f"{_MARK}{text}")  # 0600 since `_clear`
     _make_dagster_home(folder / _HOME)
     for name in [name for name in os.environ if name.startswith(config.PREFIX)]:
         del os.environ[name]
