@@ -74,6 +74,29 @@ def test_the_settings_of_a_demo_are_the_owners_alone(tmp_path: Path) -> None:
 
 
 @pytest.mark.long
+def test_a_demo_that_serves_in_the_background_of_a_script_is_stopped_by_sigterm(
+    tmp_path: Path,
+) -> None:
+    """A shell that is no terminal starts it with Ctrl-C ignored, and Dagster sets handlers."""
+    command = [*USMS, "demo", "--serve", "--messages", "200"]
+    with subprocess.Popen(
+        command,
+        cwd=tmp_path,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
+    ) as child:
+        assert child.stdout is not None
+        assert any("Ctrl-C stops it" in line for line in child.stdout)
+        child.terminate()
+        try:
+            assert child.wait(20) == 0
+        finally:
+            child.kill()
+
+
+@pytest.mark.long
 def test_dev_serves_dagsters_page_and_stops_all_of_it(tmp_path: Path) -> None:
     port = free_port()
     with subprocess.Popen(

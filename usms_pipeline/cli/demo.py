@@ -149,8 +149,20 @@ def _refresh(say: progress.Say, settings: Settings) -> list[str]:
             say(f"usms/{asset}", _first_line(facts))
 
     today = datetime.now(settings.zone).date()
-    is_well = run_refresh(today - timedelta(days=DAYS), today, on_step)
+    with _signals_as_they_are():
+        is_well = run_refresh(today - timedelta(days=DAYS), today, on_step)
     return troubles or ([] if is_well else ["The job `refresh` failed."])
+
+
+@contextmanager
+def _signals_as_they_are() -> Iterator[None]:
+    """Put the signal handlers back: a run of Dagster in this process leaves its own behind."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _counts(sums: Counter[str]) -> str:
