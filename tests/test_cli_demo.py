@@ -14,7 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from usms_pipeline.cli import demo
+from usms_pipeline.cli import check, demo, rehearsal
+from usms_pipeline.errors import ServiceDown
+from usms_pipeline.settings import Settings
 
 USMS = [sys.executable, "-m", "usms_pipeline"]
 
@@ -140,3 +142,23 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def test_in_a_demos_folder_a_missing_service_is_named_with_what_starts_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    env = tmp_path / ".env"
+    url = f"http://127.0.0.1:{free_port()}"
+    monkeypatch.chdir(tmp_path)
+    settings = Settings(_env_file=None, base_url=url, access_key_id="a", access_key_secret="b")
+    for first_line, is_told in ((rehearsal.MARK, True), ("", False)):
+        env.write_text(f"{first_line}USMS_BASE_URL={url}\n")
+        with pytest.raises(ServiceDown) as caught:
+            list(check._service(settings))
+        assert ("`usms demo --serve`" in str(caught.value)) == is_told
+        assert bool(rehearsal.missing_service(settings)) == is_told
+    env.write_text(rehearsal.MARK)
+    elsewhere = settings.model_copy(update={"base_url": "https://api.example.com"})
+    assert rehearsal.missing_service(elsewhere) == ""
+    with socket.create_server(("127.0.0.1", int(url.rpartition(":")[2]))):
+        assert rehearsal.missing_service(settings) == ""

@@ -15,6 +15,7 @@ from rich.table import Table
 
 from usms_pipeline import settings as config
 from usms_pipeline import wording
+from usms_pipeline.cli import rehearsal
 from usms_pipeline.cli.example import env_example
 from usms_pipeline.cli.run import Json
 from usms_pipeline.cli.shell import echo_json, out
@@ -236,18 +237,18 @@ def _service(settings: Settings) -> Iterator[tuple[str, str]]:
     from usms_pipeline.collect import Answer, Batch, Patience, collect
 
     answers: list[Answer] = []
-    stats = collect(
-        [Batch(datetime.now(UTC).date(), (_HARMLESS_ID,))],
-        lambda _, answer: answers.append(answer),
-        settings,
-        patience=Patience(attempts=2, batch_seconds=settings.timeout_seconds),
-    )
-    if answers:
-        yield "ok", f"answers within {stats.seconds * 1000:,.0f} ms and takes the access key"
-    else:
-        said = [problem.rstrip(".") for problem in stats.problems]
-        reasons = "; ".join(said) or "it gave no answer that can be read"
-        raise ServiceDown(f"{settings.base_url}: {reasons}. Check USMS_BASE_URL.")
+    with rehearsal.explained(settings):
+        stats = collect(
+            [Batch(datetime.now(UTC).date(), (_HARMLESS_ID,))],
+            lambda _, answer: answers.append(answer),
+            settings,
+            patience=Patience(attempts=2, batch_seconds=settings.timeout_seconds),
+        )
+        if not answers:
+            said = [problem.rstrip(".") for problem in stats.problems]
+            reasons = "; ".join(said) or "it gave no answer that can be read"
+            raise ServiceDown(f"{settings.base_url}: {reasons}. Check USMS_BASE_URL.")
+    yield "ok", f"answers within {stats.seconds * 1000:,.0f} ms and takes the access key"
 
 
 Look = Callable[[Settings], Iterator[tuple[str, str]]]
