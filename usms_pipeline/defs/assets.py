@@ -22,6 +22,7 @@ from usms_pipeline.defs.checks import (
     round_check_specs,
 )
 from usms_pipeline.errors import CredentialsRefused, ServiceDown
+from usms_pipeline.fetch import nothing_answered
 
 Step = Callable[[dg.AssetExecutionContext, Account], "dg.MaterializeResult[Any]"]
 
@@ -87,6 +88,8 @@ def _ask(context: dg.AssetExecutionContext, account: Account) -> "dg.Materialize
         pipeline.catch_up(days)
         try:
             report = pipeline.ask(days)
+            if nothing := nothing_answered(report.stats):
+                raise nothing
         except (CredentialsRefused, ServiceDown):
             pipeline.fold(days)  # what landed is not lost for the readers until the next run
             pipeline.publish()
