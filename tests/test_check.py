@@ -53,3 +53,13 @@ def test_check_tells_how_many_entries_wait_in_quarantine(tmp_path: Path, simulat
     assert "`usms quarantine list`" in said
     account.pipeline.dismiss()
     assert [state for state, _ in check._quarantine(account.settings)] == ["ok"]
+
+
+def test_a_dotenv_that_is_no_text_is_a_problem_of_the_settings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".env").write_bytes(b"USMS_DATA_DIR=\xff\xfe\n")
+    [finding] = check._findings()
+    assert (finding.topic, finding.exit_code) == ("settings", 2)
+    assert ".env: is not a text file" in finding.text

@@ -63,11 +63,11 @@ def check(as_json: Json = False, example: Example = False) -> int:
 
 
 def _findings() -> Iterator[Finding]:
-    for name, near in config.unknown_variables():
-        hint = f"; did you mean {near}?" if near else ""
-        yield Finding("settings", "warning", f"{name} is not a setting{hint}")
-    yield from _env_file()
     try:
+        for name, near in config.unknown_variables():
+            hint = f"; did you mean {near}?" if near else ""
+            yield Finding("settings", "warning", f"{name} is not a setting{hint}")
+        yield from _env_file()
         settings = config.load(["source", "api"])
     except SettingsError as error:
         for problem in error.problems:
