@@ -272,6 +272,33 @@ def test_forget_erases_a_phone_only_when_told_twice(account: Account) -> None:
     assert messages(account) == MESSAGES - 1
 
 
+def test_forget_refuses_what_is_no_number_unless_the_table_has_such_a_text(
+    account: Account,
+) -> None:
+    with closing(sqlite3.connect("shop.sqlite")) as con, con:
+        con.execute(f"UPDATE {made_up.TABLE} SET phone = 'unknown' WHERE rowid = 1")
+    account("run")
+    for odd in ("abc", "12345"):
+        refused = account("forget", "--phone", odd, "--yes")
+        assert refused.exit_code == 2
+        assert f"'{odd}' is no phone number" in refused.stderr.replace("│", " ")
+    assert not (account.folder / "data/forgotten.json").exists()
+    erased = account("forget", "--phone", "unknown", "--yes")
+    assert erased.stdout.startswith("✓ erased from 1 day; later answers about it are dropped")
+    assert messages(account) == MESSAGES - 1
+
+
+@pytest.mark.parametrize("named", [("--phone", "+8613012345678"), ("--session", "nosuch")])
+def test_forget_says_that_it_found_nothing_and_drops_what_comes_later(
+    account: Account, named: tuple[str, str]
+) -> None:
+    account("run")
+    result = account("forget", *named, "--yes")
+    assert result.exit_code == 0
+    assert result.stdout == "✓ nothing found; later answers about it are dropped\n"
+    assert (account.folder / "data/forgotten.json").exists()
+
+
 def messages(account: Account) -> int:
     (figures,) = json.loads(account("rates", "--format", "json").stdout)
     return int(figures["messages"])

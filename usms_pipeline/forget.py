@@ -100,6 +100,17 @@ def lone_sessions(store: Store, recipients: Iterable[str]) -> set[str]:
     return found
 
 
+def strangers(store: Store, book: PhoneBook, phones: Iterable[str]) -> list[str]:
+    """List the texts that say no phone number, and that no row announced or received has either."""
+    odd = {book.recipient_id(phone): phone for phone in phones if not book.is_number(phone)}
+    for day in dataset.days(store, SESSIONS) if odd else ():
+        for name in (file_name(SESSIONS, day), file_name(RECEIPTS, day)):
+            if store.exists(name):
+                held = store.dataset([name], _NAMED).to_table()["recipient"]
+                odd = {one: odd[one] for one in odd.keys() - set(pc.unique(held).to_pylist())}
+    return sorted(odd.values())
+
+
 def _heard(store: Store, day: date) -> pa.Table:
     """Read who was heard of in a partition, also while a run puts newer registers there."""
     commit = dataset.read_commit(store, day)

@@ -87,6 +87,10 @@ class PhoneBook:
         number = self._plan.read(text)
         return self._hash(text.casefold() if number is None else number.e164)
 
+    def is_number(self, phone: str) -> bool:
+        """Tell whether a text says a phone number, however it is written."""
+        return self._plan.read(phone.strip()) is not None
+
     def describe(self, texts: pa.Array | pa.ChunkedArray) -> pa.StructArray:
         """Give ``DESCRIPTION`` of every text (string); all null where it is null or blank.
 
