@@ -107,7 +107,20 @@ class RunReport:
             *self.sessions.warnings,
             *self.responses.warnings,
             *self.receipts.warnings,
+            *self._set_aside(),
             *self.warehouse.warnings,
+        ]
+
+    def _set_aside(self) -> list[str]:
+        """Tell of what went into quarantine, but for the refused sessions, which are told above."""
+        new = sum(part.quarantined_new for part in self.receipts.partitions.values())
+        others = new - self.responses.stats.ids_refused
+        if others <= 0:
+            return []
+        what = "part of an answer" if others == 1 else "answers or parts of answers"
+        return [
+            f"{others:,} {what} could not be used and went into quarantine: `usms quarantine list` "
+            "says why."
         ]
 
     @property
