@@ -18,7 +18,7 @@ from usms_pipeline import settings as config
 from usms_pipeline import wording
 from usms_pipeline.cli.run import From, To
 from usms_pipeline.cli.shell import echo_json, out, plain, span, warn, width
-from usms_pipeline.cli.tables import rates_table
+from usms_pipeline.cli.tables import is_shaded, rates_table
 from usms_pipeline.errors import SourceError
 
 if TYPE_CHECKING:
@@ -72,17 +72,18 @@ def show_rates(
     if not whole["messages"]:
         console.print("No messages in these days. `usms run` collects, `usms check` finds faults.")
         return
-    console.print(rates_table(rows if by else [], whole, by, width()))
-    console.print(f"[dim]{_how_to_read(whole)}[/]")
+    table = rates_table(rows if by else [], whole, by, width())
+    console.print(table)
+    console.print(f"[dim]{_how_to_read(whole, is_shaded(table))}[/]")
     warn(_timezone_hint(settings))
 
 
-def _how_to_read(whole: dict[str, Any]) -> str:
+def _how_to_read(whole: dict[str, Any], is_shaded: bool) -> str:
     """Say how many are still awaited, and what that makes of the rates."""
+    bounds = "the bounds (░)" if is_shaded else "the bounds"
     if not whole["awaited"]:
-        return "Nothing is awaited any more; what no carrier reported is within the bounds (░)."
-    awaited = wording.count(whole["awaited"])
-    return f"{awaited} still awaited; the true rate lies within the bounds (░)."
+        return f"Nothing is awaited any more; what no carrier reported is within {bounds}."
+    return f"{wording.count(whole['awaited'])} still awaited; the true rate lies within {bounds}."
 
 
 def _read(
