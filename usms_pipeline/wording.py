@@ -110,6 +110,18 @@ def duration(seconds: float | None) -> str:
     return " ".join(part for part in parts[:2] if not part.startswith("0 "))
 
 
+_BEFORE_UNIT: Final = re.compile(r"(?<=\d) (?=(?:s|min|h|d)\b)")
+
+
+def unbroken(text: str) -> str:
+    """Keep every duration's number and unit on one line, where lines are broken at blanks.
+
+    >>> unbroken("90% within 2 min 1 s").replace("\u00a0", "~")
+    '90% within 2~min 1~s'
+    """
+    return _BEFORE_UNIT.sub("\u00a0", text)
+
+
 def day(value: date) -> str:
     """Write a day without its year.
 
