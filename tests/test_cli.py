@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
+from tests.mounts import without_the_rights_of_root
 from usms_pipeline import metrics
 from usms_pipeline.cli import app
 from usms_pipeline.cli import messages as made_up
@@ -199,6 +200,32 @@ def test_rates_before_any_run_say_what_to_run(account: Account) -> None:
     result = account("rates")
     assert result.exit_code == 1
     assert "usms run" in result.stderr
+
+
+@pytest.mark.parametrize("place", ["folder", "missing/r.html", "data/usms.duckdb/r.html"])
+def test_a_report_that_can_not_be_written_is_told_by_its_option(
+    account: Account, place: str
+) -> None:
+    (account.folder / "folder").mkdir()
+    account("run")
+    result = account("report", "--to", place)
+    assert result.exit_code == 2
+    assert "--to" in result.stderr
+    assert "USMS_DATA_DIR" not in result.stderr
+    assert not (account.folder / "missing").exists()
+
+
+@pytest.mark.long
+def test_a_report_for_a_folder_that_can_not_be_written_is_told_by_its_option(
+    account: Account,
+) -> None:
+    account("run")
+    (account.folder / "folder").mkdir(mode=0o500)
+    command = without_the_rights_of_root([*USMS, "report", "--to", "folder/r.html"])
+    env = os.environ | account.settings
+    ran = subprocess.run(command, cwd=account.folder, env=env, capture_output=True, text=True)
+    assert ran.returncode == 1
+    assert "Can't write the report to 'folder/r.html': Permission denied. Name" in ran.stderr
 
 
 def test_rates_by_an_unknown_column_name_near_ones(account: Account) -> None:
