@@ -71,7 +71,7 @@ class PhoneBook:
         }
         self._inner = hashlib.sha256(self._pads["inner"])
         self._outer = hashlib.sha256(self._pads["outer"])
-        self._fingerprint = hashlib.sha256(b"usms-key:" + key).hexdigest()[:16]
+        self._fingerprint = _fingerprint(key)
 
     @property
     def fingerprint(self) -> str:
@@ -193,6 +193,19 @@ def _casefolded(texts: pa.Array) -> pa.Array:
     if texts.null_count == len(texts):
         return texts
     return pa.array([text and text.casefold() for text in texts.to_pylist()], pa.string())
+
+
+def _fingerprint(key: bytes) -> str:
+    return hashlib.sha256(b"usms-key:" + key).hexdigest()[:16]
+
+
+def kept_fingerprint(data_dir: str | Path) -> str | None:
+    """Name the key in a data directory's own file; None where there is none that can be read."""
+    path = Path(data_dir) / KEY_FILE
+    try:
+        return _fingerprint(_key_of(path.read_text("ascii", "replace").strip(), path))
+    except (OSError, StorageError):
+        return None
 
 
 def load_key(
