@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from tests.account import Account
-from usms_pipeline import dataset, quarantine
+from usms_pipeline import dataset, quarantine, settings
 from usms_pipeline.cli import check
-from usms_pipeline.errors import UsmsError
+from usms_pipeline.errors import SettingsError, UsmsError
 from usms_pipeline.simulator import Faults
 
 
@@ -63,3 +63,21 @@ def test_a_dotenv_that_is_no_text_is_a_problem_of_the_settings(
     [finding] = check._findings()
     assert (finding.topic, finding.exit_code) == ("settings", 2)
     assert ".env: is not a text file" in finding.text
+
+
+def test_session_numbers_that_are_phone_numbers_are_told_of(tmp_path: Path, simulator: Any) -> None:
+    """They go to the service, and stand in what is published."""
+    account = Account(tmp_path, simulator, 60)
+    assert not any("phone numbers" in said for said in account.run().warnings)
+    assert [state for state, _ in check._source(account.settings)] == ["ok"]
+    account.given |= {"session_column": "phone", "phone_column": None}
+    account.given["data_dir"] = str(tmp_path / "other")
+    told = account.pipeline.load_sessions(account.window).warnings
+    assert "USMS_SESSION_COLUMN" in told[0]
+    [warned] = [said for state, said in check._source(account.settings) if state == "warning"]
+    assert "phone look like phone numbers" in warned
+
+
+def test_one_column_is_not_both_session_and_phone() -> None:
+    with pytest.raises(SettingsError, match="USMS_SESSION_COLUMN: names the same column"):
+        settings.load(session_column="phone", phone_column="phone")

@@ -91,6 +91,12 @@ class PhoneBook:
         """Tell whether a text says a phone number, however it is written."""
         return self._plan.read(phone.strip()) is not None
 
+    def are_numbers(self, texts: pa.Array) -> bool:
+        """Tell whether most of the texts (string) are valid numbers of mobile phones."""
+        types = self.describe(texts).field("number_type").drop_null().to_pylist()
+        mobile = sum("mobile" in one for one in types)
+        return bool(2 * mobile > len(texts) - texts.null_count)
+
     def describe(self, texts: pa.Array | pa.ChunkedArray) -> pa.StructArray:
         """Give ``DESCRIPTION`` of every text (string); all null where it is null or blank.
 

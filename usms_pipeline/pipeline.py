@@ -47,6 +47,7 @@ REFRESH_EVERY: Final = timedelta(minutes=15)
 """How often a refresh is meant to run; a plan that takes longer can't keep up."""
 REPORT: Final = "report.html"
 _PACE_FILE: Final = "pace.json"
+_ROWS_TRIED: Final = 500
 _SURVEY_FILE: Final = "survey.json"
 _ASSUMED_REQUESTS_PER_SECOND: Final = 5.0
 _CLOCK_MAY_STEP: Final = timedelta(minutes=5)
@@ -214,12 +215,17 @@ class Pipeline:
         zone = self.settings.zone
         start = dataset.day_start(window.first, zone) - sessions.MARGIN
         end = dataset.day_start(window.last + timedelta(days=1), zone) + sessions.MARGIN
-        batches = self._counted(source.read(self.settings, start, end))
-        return sessions.load(self.store, self.settings, window, batches, self.book)
+        notes: list[str] = []
+        batches = self._counted(source.read(self.settings, start, end), notes)
+        report = sessions.load(self.store, self.settings, window, batches, self.book)
+        report.notes += notes
+        return report
 
-    def _counted(self, batches: Iterable[Any]) -> Iterator[Any]:
+    def _counted(self, batches: Iterable[Any], notes: list[str]) -> Iterator[Any]:
         rows = 0
         for batch in batches:
+            if not rows:
+                notes += doubts_about_sessions(batch, self.settings, self.book)
             rows += batch.num_rows
             self._tell(Progress("sessions", rows))
             yield batch
@@ -510,6 +516,17 @@ class Pipeline:
         if pace is not None:
             with self.store.replacing(_PACE_FILE) as path:
                 path.write_text(json.dumps({"requests_per_second": pace}))
+
+
+def doubts_about_sessions(batch: Any, settings: Settings, book: PhoneBook) -> list[str]:
+    """Tell when most session numbers of some rows of the source are phone numbers."""
+    if not batch.num_rows or not book.are_numbers(batch["session_no"].slice(0, _ROWS_TRIED)):
+        return []
+    return [
+        f"The session numbers in {settings.session_column} look like phone numbers: they are sent "
+        "as session numbers, and published whole. Check USMS_SESSION_COLUMN; to take back what is "
+        "stored, set it right, use another USMS_DATA_DIR and delete this one."
+    ]
 
 
 def _batches(entries: list[quarantine.Entry], size: int) -> Iterator[Batch]:

@@ -80,11 +80,12 @@ class SessionsReport:
     torn_sessions: list[str] = field(default_factory=list)
     locked: list[date] = field(default_factory=list)
     seconds: float = 0.0
+    notes: list[str] = field(default_factory=list)
 
     @property
     def warnings(self) -> list[str]:
         """Give what a person should look at, in sentences."""
-        found = []
+        found = list(self.notes)
         if self.rows_without_session:
             found.append(
                 f"{self.rows_without_session:,} source rows have no usable session number: they "

@@ -244,6 +244,8 @@ def _conflicts(settings: Settings) -> list[tuple[str, str]]:
         found.append(("warehouse", "must be a local path when USMS_DATA_DIR is s3://…"))
     if settings.is_remote and settings.phone_key is None:
         found.append(("phone_key", "must be given when USMS_DATA_DIR is s3://…"))
+    if settings.session_column == settings.phone_column:
+        found.append(("session_column", "names the same column as USMS_PHONE_COLUMN"))
     if settings.cutoff_hours / settings.poll_every_hours > _MOST_POLLS:
         found.append(
             ("poll_every_hours", f"asks more than {_MOST_POLLS:,} times before USMS_CUTOFF_HOURS")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 _HARMLESS_ID = "usms-check"
 _KEY_FILE = "phone.key"
 _CLOCKS_DIFFER = timedelta(minutes=10)
+_TICK = timedelta(seconds=1)
 _LITTLE_ROOM_BYTES = 2 * 1024**3
 _NAMED = 5
 _MARKS = {"ok": "[green]✓[/]", "warning": "[yellow]![/]", "problem": "[red]✗[/]"}
@@ -116,8 +118,22 @@ def _source(settings: Settings) -> Iterator[tuple[str, str]]:
         lost = wording.count(found.rows_without_sent_at)
         text = f"{lost} rows have no usable time in {settings.sent_at_column}: no run reads them"
         yield "warning", text
+    for doubt in _sessions_like_phones(settings, found.last_sent_at):
+        yield "warning", doubt
     if found.last_sent_at > datetime.now(UTC) + _CLOCKS_DIFFER:
         yield "warning", "the latest lies in the future: check USMS_SOURCE_TIMEZONE"
+
+
+def _sessions_like_phones(settings: Settings, last: datetime) -> list[str]:
+    """Look at some of the latest rows; under any key, for no hash is kept."""
+    from usms_pipeline import source
+    from usms_pipeline.phones import PhoneBook
+    from usms_pipeline.pipeline import doubts_about_sessions
+
+    book = PhoneBook(b"", settings.default_region, settings.phones)
+    with closing(source.read(settings, last - timedelta(hours=1), last + _TICK)) as batches:
+        batch = next(batches, None)
+        return doubts_about_sessions(batch, settings, book) if batch else []
 
 
 def _data_dir(settings: Settings) -> Iterator[tuple[str, str]]:
