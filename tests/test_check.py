@@ -32,6 +32,22 @@ def test_check_names_the_day_of_a_lost_row_and_the_remedy(tmp_path: Path, simula
         list(check._dataset(account.settings))
 
 
+def test_check_names_the_day_whose_receipts_are_damaged(tmp_path: Path, simulator: Any) -> None:
+    """As by a disk that gives back other bytes; the end, which is read first, is whole."""
+    account = Account(tmp_path, simulator, 60)
+    account.run()
+    name = account.pipeline.store.names("receipts")[0]
+    file = tmp_path / "data" / name
+    body = file.read_bytes()
+    footer = int.from_bytes(body[-8:-4], "little") + 8
+    file.write_bytes(body[:4] + bytes(len(body) - 4 - footer) + body[-footer:])
+    day = dataset.partition_of(name)
+    with pytest.raises(UsmsError, match=f"{name} is damaged: run `usms rebuild --from {day}"):
+        list(check._dataset(account.settings))
+    account.pipeline.rebuild([day])
+    assert [state for state, _ in check._dataset(account.settings)] == ["ok"]
+
+
 def test_check_does_not_take_rows_not_asked_about_yet_for_lost_ones(
     tmp_path: Path, simulator: Any
 ) -> None:

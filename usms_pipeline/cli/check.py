@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -20,7 +21,7 @@ from usms_pipeline.cli import rehearsal
 from usms_pipeline.cli.example import env_example
 from usms_pipeline.cli.run import Json
 from usms_pipeline.cli.shell import echo_json, out
-from usms_pipeline.errors import ServiceDown, SettingsError, UsmsError
+from usms_pipeline.errors import ServiceDown, SettingsError, StorageError, UsmsError
 from usms_pipeline.settings import Settings
 
 if TYPE_CHECKING:
@@ -207,7 +208,14 @@ def _dataset(settings: Settings) -> Iterator[tuple[str, str]]:
     pipeline = Pipeline(settings)
     stored = days(pipeline.store, SESSIONS)
     folded = _folded(pipeline.store, stored)
-    amiss = pipeline.conservation(folded)
+    try:
+        amiss = pipeline.conservation(folded)
+    except UsmsError:
+        raise
+    except Exception:  # as DuckDB's own, which does not name the file
+        amiss = _damaged(pipeline.store, list(folded))
+        if not amiss:
+            raise
     if amiss:
         others = len(amiss) - _NAMED
         more = f" {wording.counted(others, 'more day')}: `usms rebuild` makes every day anew."
@@ -234,6 +242,25 @@ def _quarantine(settings: Settings) -> Iterator[tuple[str, str]]:
     said = "the raw answers of their days are kept until they are replayed or dismissed"
     entries = "entry is" if waiting == 1 else "entries are"
     yield "warning", f"{wording.count(waiting)} {entries} open: `usms quarantine list`; {said}"
+
+
+def _damaged(store: Store, stored: list[date]) -> list[str]:
+    """Name the days with a file whose end, which is read first, is whole, and the rest is not."""
+    from usms_pipeline.dataset import RECEIPTS, SESSIONS, file_name
+
+    remedies = {
+        RECEIPTS: "run `usms rebuild --from {0} --to {0}`",
+        SESSIONS: "restore it from a backup",
+    }
+    found = []
+    for day, (zone, remedy) in product(stored, remedies.items()):
+        name = file_name(zone, day)
+        try:
+            for _ in store.batches(name):
+                pass
+        except StorageError:
+            found.append(f"{name} is damaged: {remedy.format(day)}.")
+    return found
 
 
 def _folded(store: Store, stored: list[date]) -> dict[date, int]:
