@@ -9,9 +9,9 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from usms_pipeline import dataset, forget, schema, sessions
+from usms_pipeline import dataset, forget, schema, scratch, sessions
 from usms_pipeline.dataset import Window
-from usms_pipeline.errors import KeyMismatch, SettingsError
+from usms_pipeline.errors import KeyMismatch, SettingsError, StorageError
 from usms_pipeline.phones import PhoneBook
 from usms_pipeline.sessions import SessionsReport
 from usms_pipeline.settings import Settings
@@ -422,3 +422,12 @@ def test_numbers_are_shown_whole_again_when_the_setting_says_so_again(source: So
         source.given["phones"] = phones
         source.load()
         assert [row["phone"] for row in source.stored()] == [shown]
+
+
+def test_a_damaged_neighbour_of_a_session_at_midnight_is_named(tmp_path: Path) -> None:
+    store, day = Store(str(tmp_path)), date(2026, 3, 1)
+    name = dataset.file_name(dataset.SESSIONS, day)
+    with store.replacing(name) as path:
+        path.write_bytes(b"PAR1" + bytes(96))
+    with scratch.database() as con, pytest.raises(StorageError, match=name):
+        sessions._register_sessions(con, store, day, "placed_before")

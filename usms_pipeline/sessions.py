@@ -277,7 +277,7 @@ def _find_stays(con: duckdb.DuckDBPyConnection, store: Store) -> None:
 def _register_sessions(con: duckdb.DuckDBPyConnection, store: Store, day: date, view: str) -> bool:
     """Make a partition's session numbers a view; False when it has none."""
     name = file_name(SESSIONS, day)
-    if not store.exists(name):
+    if not store.metadata(name):  # names a damaged file, which DuckDB would not
         return False
     con.register(view, store.dataset([name], pa.schema([("session_no", schema.TEXT)])))
     return True
