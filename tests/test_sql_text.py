@@ -28,7 +28,6 @@ MADE_HERE = {
     ("due", "_VIEWS[name]"): "one of two texts in this module",
     ("fold", "BUCKETS"): "the eight statuses, all ours",
     ("fold", "layout.names"): "our own columns, for the dimensions are left out",
-    ("fold", "range(parts)"): "numbers",
     ("fold", "schema.dimension_name(dimension)"): "quoted in the line before",
     ("report/figures", "view"): "one of two names, both in this module",
     ("report/figures", "column"): "one of two names, both in this module",
