@@ -19,6 +19,7 @@ ALLOWED = {
         "source",
         "scratch",
         "sessions",
+        "seen",
         "due",
         "fold",
         "affected",

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.account import START, Account
 from tests.test_fold import BOOK, DAY, NOON, Place, answer
-from usms_pipeline import due, fold
+from usms_pipeline import due, fold, scratch
 from usms_pipeline.dataset import Window
+from usms_pipeline.due import NextDue
 from usms_pipeline.errors import KeyMismatch, NewerDataset
 from usms_pipeline.phones import PhoneBook
+from usms_pipeline.settings import Settings
 from usms_pipeline.simulator import Faults
 
 OTHER_BOOK = PhoneBook(b"fedcba9876543210", "CN", "masked")
@@ -167,3 +173,46 @@ def test_days_asked_about_before_and_new_ones_are_found_together(
     report = account.run()
     assert first in report.responses.due_sessions
     assert len(report.responses.due_sessions) > 1
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 90), st.none() | st.integers(0, 5_000), st.booleans()), max_size=12
+    )
+)
+def test_what_a_commit_says_is_due_next_is_when_something_is(
+    drawn: list[tuple[int, int | None, bool]],
+) -> None:
+    """Nothing is due before that moment, and something is at it; by the rule in SQL."""
+    offsets = Settings(_env_file=None, poll_minutes="5,60", poll_every_hours=24).poll_offsets
+    rows = [
+        {
+            "session_no": f"s{n}",
+            "sent_at": NOON + timedelta(minutes=sent),
+            "last_asked_at": None if asked is None else NOON + timedelta(minutes=sent + asked),
+            "is_final": is_final,
+            "is_closed": False,
+        }
+        for n, (sent, asked, is_final) in enumerate(drawn)
+    ]
+    table = pa.Table.from_pylist(rows, due._NEEDED)
+    waiting = table.filter(pc.invert(table["is_final"])).combine_chunks()
+    next_due = NextDue(offsets)
+    for batch in waiting.to_batches(5):
+        next_due.add(batch)
+    at = next_due.at
+    if at is not None:
+        assert count_due(table, offsets, at) > 0
+        assert count_due(table, offsets, at - timedelta(microseconds=1)) == 0
+    else:
+        assert count_due(table, offsets, NOON + timedelta(days=365)) == 0
+
+
+def count_due(receipts: pa.Table, offsets: Any, now: datetime) -> int:
+    with duckdb.connect() as con:
+        con.execute("SET TimeZone = 'UTC'")
+        con.register("receipts", receipts)
+        con.register("tried", due._TRIED.empty_table())
+        micros = [offset // timedelta(microseconds=1) for offset in offsets]
+        query = f"SELECT count(*) FROM ({scratch.sql('due')})"
+        return int(con.execute(query, {"offsets": micros, "now": now}).fetchall()[0][0])

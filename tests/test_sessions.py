@@ -431,3 +431,53 @@ def test_a_damaged_neighbour_of_a_session_at_midnight_is_named(tmp_path: Path) -
         path.write_bytes(b"PAR1" + bytes(96))
     with scratch.database() as con, pytest.raises(StorageError, match=name):
         sessions._register_sessions(con, store, day, "placed_before")
+
+
+def test_a_day_of_which_the_same_was_read_is_left_alone_and_counted_all_the_same(
+    source: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source.row("s1", NOON, PHONE)
+    source.row("s2", MIDNIGHT + timedelta(hours=3), PHONE)
+    gone = source.row("s3", NOON, OTHER)
+    source.load()
+    source.rows.remove(gone)
+    first = source.load()
+    assert (first.rows_gone, first.partitions[DAY].gone_rows) == (1, 1)
+    merged: list[date] = []
+    merge = sessions._merge
+
+    def watched(con: Any, store: Any, given: Any, window: Any, day: date, key: str) -> Any:
+        merged.append(day)
+        return merge(con, store, given, window, day, key)
+
+    monkeypatch.setattr(sessions, "_merge", watched)
+    again = source.load()
+    assert merged == []
+    assert (again.rows_read, again.rows_gone, again.partitions) == (
+        first.rows_read,
+        first.rows_gone,
+        first.partitions,
+    )
+    source.row("s4", MIDNIGHT + timedelta(hours=5), PHONE)
+    assert source.load().partitions[NEXT].new_rows == 1
+    assert merged == [DAY, NEXT], "what began late on the first day might belong there"
+    merged.clear()
+    source.given["phones"] = "clear"
+    source.load()
+    assert merged == [DAY, NEXT]
+    name = dataset.file_name(dataset.SESSIONS, NEXT)
+    source.store.delete(name)
+    merged.clear()
+    source.load()
+    assert merged == [NEXT]
+
+
+def test_rows_that_are_too_many_to_be_held_are_taken_in_all_the_same(
+    source: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sessions, "_HELD_BYTES", 0)
+    source.row("s1", NOON, PHONE)
+    for _ in range(2):
+        report = source.load()
+        assert report.partitions[DAY].rows == 1
+    assert source.recipients() == 1

@@ -38,6 +38,7 @@ MADE_HERE = {
     ): "numbers",
     ("scratch", "table"): "a name in the caller's code",
     ("scratch", "self._name"): "a name in the caller's code",
+    ("seen", "columns"): "names of our own, or dimension_<n>",
     ("sessions", "_STORED_ONE[c in _KEPT]"): "one of two texts in this module",
     ("sessions", "ours"): "one of our own columns, or dimension_<n>",
     ("source/duckdb_files", "sql"): "made by query.select, of quoted names",

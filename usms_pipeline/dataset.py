@@ -47,6 +47,8 @@ class Commit:
     announced or not.
     The registers are in several files: ``open_registers`` has the sessions that are still asked
     about, ``settled_registers`` the others. Version 1 had all in one file, which counts as settled.
+    ``next_due_at``: before that none is due, at the polling times ``poll_seconds``; None where none
+    will be.
     ``is_purged``: raw answers were deleted, so the registers are where a rebuild starts.
     ``phones``: how numbers are shown, in the registers too.
     """
@@ -62,6 +64,8 @@ class Commit:
     cutoff_hours: float = 0.0
     is_purged: bool = False
     phones: str = "masked"
+    poll_seconds: tuple[float, ...] = ()
+    next_due_at: datetime | None = None
     token: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     @property
@@ -90,6 +94,8 @@ class Commit:
             "cutoff_hours": repr(self.cutoff_hours),
             "is_purged": json.dumps(self.is_purged),
             "phones": self.phones,
+            "poll_seconds": json.dumps(self.poll_seconds),
+            "next_due_at": self.next_due_at.isoformat() if self.next_due_at else "",
         }
 
 
@@ -240,6 +246,8 @@ def read_commit(store: Store, day: date, fingerprint: str | None = None) -> Comm
         cutoff_hours=float(found["cutoff_hours"]),
         is_purged=json.loads(found["is_purged"]),
         phones=found.get("phones", "masked"),
+        poll_seconds=tuple(json.loads(found.get("poll_seconds", "[]"))),
+        next_due_at=datetime.fromisoformat(at) if (at := found.get("next_due_at")) else None,
         token=found["token"],
     )
 

@@ -6,20 +6,22 @@ import heapq
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any, Final, Literal
 
 import duckdb
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from usms_pipeline import dataset, quarantine, schema, scratch
 from usms_pipeline.collect import Batch
-from usms_pipeline.dataset import RECEIPTS, RESPONSES, SESSIONS, file_name
+from usms_pipeline.dataset import RECEIPTS, RESPONSES, SESSIONS, Commit, file_name
 from usms_pipeline.settings import Settings
 from usms_pipeline.storage import Store
 
 _MICROSECOND = timedelta(microseconds=1)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _NEEDED = pa.schema(
     [
         ("session_no", schema.TEXT),
@@ -86,7 +88,7 @@ def find(
         commit = dataset.read_commit(store, day, fingerprint)
         if commit is None:  # nothing was answered yet: the sessions say all there is
             _show_unasked(con, store, day)
-        elif commit.awaited:
+        elif commit.awaited and not _is_early(commit, settings, now):
             _show(con, "kept", store.dataset([file_name(RECEIPTS, day)], _NEEDED))
         else:
             continue
@@ -101,6 +103,46 @@ def find(
             due.oldest_unmet_at = min(oldest, due.oldest_unmet_at or oldest)
             due._tables[day] = (con, table)
     return due
+
+
+def _is_early(commit: Commit, settings: Settings, now: datetime) -> bool:
+    """Tell whether a partition said, when it was folded, that nothing is due by now."""
+    if commit.poll_seconds != seconds(settings.poll_offsets):
+        return False
+    return commit.next_due_at is None or now < commit.next_due_at
+
+
+def seconds(offsets: Iterable[timedelta]) -> tuple[float, ...]:
+    """Give polling times as a commit notes them."""
+    return tuple(offset.total_seconds() for offset in offsets)
+
+
+class NextDue:
+    """The earliest polling time to come of receipts that stream by; the rule is ``sql/due.sql``."""
+
+    def __init__(self, offsets: Iterable[timedelta]) -> None:
+        self._offsets = np.array([offset // _MICROSECOND for offset in offsets], np.int64)
+        self._earliest: int | None = None
+
+    @property
+    def at(self) -> datetime | None:
+        """Give the moment; None where nothing will be due."""
+        return None if self._earliest is None else _EPOCH + self._earliest * _MICROSECOND
+
+    def add(self, waiting: pa.RecordBatch) -> None:
+        """Take receipts that are neither final nor closed."""
+        if not waiting.num_rows:
+            return
+        sent = np.asarray(waiting["sent_at"].cast(pa.int64()), np.int64)
+        asked = waiting["last_asked_at"].cast(pa.int64())
+        is_asked = np.asarray(asked.is_valid())
+        after = np.asarray(asked.fill_null(0), np.int64) - sent
+        turn = np.where(is_asked, np.searchsorted(self._offsets, after, side="right"), 0)
+        has_turn = turn < len(self._offsets)
+        if has_turn.any():
+            earliest = int((sent[has_turn] + self._offsets[turn[has_turn]]).min())
+            known = earliest if self._earliest is None else self._earliest
+            self._earliest = min(earliest, known)
 
 
 def _tried_in_vain(store: Store, day: date) -> pa.Table:

@@ -11,15 +11,26 @@ import dataclasses
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from datetime import date
+from datetime import date, timedelta
 
 import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from usms_pipeline import affected, dataset, forget, quarantine, registers, schema, scratch, wire
+from usms_pipeline import (
+    affected,
+    dataset,
+    due,
+    forget,
+    quarantine,
+    registers,
+    schema,
+    scratch,
+    wire,
+)
 from usms_pipeline import sessions as placed
 from usms_pipeline.dataset import RECEIPTS, RESPONSES, SESSIONS, Commit, file_name
+from usms_pipeline.due import NextDue
 from usms_pipeline.phones import PhoneBook
 from usms_pipeline.registers import Registers
 from usms_pipeline.settings import Settings
@@ -185,6 +196,7 @@ def _fold_partition(
             cutoff_hours=settings.cutoff_hours,
             is_purged=commit.is_purged if commit else False,
             phones=settings.phones,
+            poll_seconds=due.seconds(settings.poll_offsets),
         )
         # first, or a disk that is full now would have more left with every run
         registers.tidy(store, day, commit.registers if commit else ())
@@ -192,7 +204,8 @@ def _fold_partition(
         receipts = scratch.stream(con, in_order, schema.receipts_schema(settings.dimensions))
         if part:
             receipts = part.among(store.batches(file_name(RECEIPTS, day)), receipts)
-        new = _write(con, store, known, day, receipts, to_be, book.fingerprint)
+        counted = _Counted(receipts, settings.poll_offsets)
+        new = _write(con, store, known, day, counted, to_be, book.fingerprint)
     registers.tidy(store, day, new.registers)
     return dataclasses.replace(_counts(new, is_changed=True), quarantined_new=quarantined)
 
@@ -288,7 +301,8 @@ def _match(con: duckdb.DuckDBPyConnection, settings: Settings, is_part: bool) ->
 class _Counted:
     """Receipts that are counted as they stream by; who is still asked about is kept."""
 
-    def __init__(self, rows: pa.RecordBatchReader) -> None:
+    def __init__(self, rows: pa.RecordBatchReader, offsets: Iterable[timedelta]) -> None:
+        self.next_due = NextDue(offsets)
         self.buckets = dict.fromkeys(BUCKETS, 0)
         self.unannounced = 0
         self._awaited: list[pa.Array] = []
@@ -305,7 +319,9 @@ class _Counted:
             self.buckets[counted["values"]] += counted["counts"]
         self.unannounced += batch.num_rows - is_announced.true_count
         is_over = pc.or_(batch["is_final"], batch["is_closed"])
-        self._awaited.append(batch["session_no"].filter(pc.invert(is_over)))
+        waiting = batch.filter(pc.invert(is_over))
+        self.next_due.add(waiting)
+        self._awaited.append(waiting["session_no"])
         return batch
 
 
@@ -314,7 +330,7 @@ def _write(
     store: Store,
     known: Registers,
     day: date,
-    receipts: pa.RecordBatchReader,
+    counted: _Counted,
     commit: Commit,
     fingerprint: str,
 ) -> Commit:
@@ -322,7 +338,7 @@ def _write(
 
     The file of receipts is the commit. Gives the commit with what was counted.
     """
-    counted, done = _Counted(receipts), commit
+    done = commit
 
     def metadata() -> dict[str, str]:
         nonlocal done
@@ -337,6 +353,7 @@ def _write(
             buckets=counted.buckets,
             unannounced=counted.unannounced,
             awaited=awaited.num_rows,
+            next_due_at=counted.next_due.at,
         )
         return done.metadata(fingerprint)
 

@@ -105,6 +105,8 @@ class PhoneBook:
         if isinstance(texts, pa.ChunkedArray):
             texts = texts.combine_chunks()
         texts = texts.cast(pa.string())
+        if texts.null_count == len(texts):
+            return pa.nulls(len(texts), DESCRIPTION)
         read = self._columns.read(texts)
         is_number = pa.array(read.digits > 0)
         e164 = pc.binary_join_element_wise("+", pa.array(read.digits).cast(pa.string()), "")

@@ -11,7 +11,7 @@ import json
 import re
 import time
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from typing import Any, Final, NamedTuple
@@ -19,8 +19,9 @@ from typing import Any, Final, NamedTuple
 import duckdb
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from usms_pipeline import dataset, forget, schema, scratch
+from usms_pipeline import dataset, forget, schema, scratch, seen
 from usms_pipeline.dataset import SESSIONS, Window, file_name
 from usms_pipeline.errors import SettingProblem, SettingsError
 from usms_pipeline.phones import PhoneBook
@@ -39,6 +40,8 @@ _IDENTITY: Final = (
 )
 _KEPT: Final = ("recipient", "phone", "country", "operator", "number_type", "ordinal")
 """What stays as it is stored when the phone was blanked in the source."""
+_HELD_BYTES: Final = 128_000_000
+"""What is held of the source's rows until it is known which days changed."""
 _NOT_READ: Final = ("ordinal", "changed_in")
 """Columns that are ours, not the source's."""
 _TOKEN: Final = re.compile(r"([0-9a-f]{32})-([0-9]+)")
@@ -67,6 +70,17 @@ class SessionsPartition:
     new_rows: int
     is_changed: bool
     gone_rows: int = 0
+
+    @property
+    def figures(self) -> list[int]:
+        """Give what stays true while the source has the same rows."""
+        return [self.rows, self.recipients, self.gone_rows]
+
+    @classmethod
+    def recalled(cls, figures: list[int]) -> SessionsPartition:
+        """Make from ``figures`` what there is to say of a partition that did not change."""
+        rows, recipients, gone_rows = figures
+        return cls(rows, recipients, 0, False, gone_rows)
 
 
 @dataclass
@@ -125,57 +139,122 @@ def load(
     dataset.mark_layout(store, book.fingerprint, _identity(settings))
     with scratch.database() as con:
         forgotten = forget.read(store)
-        days = Days(window, settings)
-        report.rows_read = _take_in(con, batches, book, settings, days, forgotten)
+        memory = seen.Memory(store, _account(settings, book.fingerprint, forgotten))
+        rows = _Rows(con, settings, book, window, forgotten)
+        for batch in batches:
+            rows.add(batch)
+        reading = rows.reading
+        _recall(store, window, book.fingerprint, memory, reading, report)
+        rows.close(unless=report.partitions)
         _place(con, store, window)
-        rows = con.execute("SELECT DISTINCT sent_date FROM placed ORDER BY 1").fetchall()
-        for (day,) in rows:
+        placed = con.execute("SELECT DISTINCT sent_date FROM placed ORDER BY 1").fetchall()
+        for day in [day for (day,) in placed if day not in report.partitions]:
             with store.lock(f"sent_date={day}") as held:
                 if held:
                     _leave_out(con, forget.read(store))
                     mask(store, settings, day, book)
                     merged = _merge(con, store, settings, window, day, book.fingerprint)
                     report.partitions[day] = merged
+                    token = store.metadata(file_name(SESSIONS, day)).get("token", "")
+                    memory.note(day, reading.digest(day, window), token, merged.figures)
                 else:
                     report.locked.append(day)
+        memory.keep(report.partitions)
+        report.rows_read = reading.rows
         report.rows_gone = _gone(store, window, report)
-        report.rows_without_session = scratch.value(
-            con, "SELECT count(*) FROM placed WHERE session_no IS NULL"
+        report.rows_without_session = sum(
+            count for day, count in reading.without_session.items() if day in window
         )
         report.torn_sessions = _torn(con, store, report)
     report.seconds = time.monotonic() - begun
     return report
 
 
-def _take_in(
-    con: duckdb.DuckDBPyConnection,
-    batches: Iterable[pa.RecordBatch],
-    book: PhoneBook,
-    settings: Settings,
-    days: Days,
-    forgotten: forget.Forgotten,
-) -> int:
-    """Fill ``incoming``, each row with its own day; phone numbers become hashes here.
+def _account(settings: Settings, fingerprint: str, forgotten: forget.Forgotten) -> list[Any]:
+    """Give all that decides, beside the rows read, what is made of them."""
+    buried = sorted(forgotten.recipients), sorted(forgotten.sessions)
+    names = schema.sessions_schema(settings.dimensions).names
+    return [schema.VERSION, fingerprint, settings.phones, names, _identity(settings), *buried]
 
-    ``is_late``: in the last hour of its day, so that its session may go on after midnight.
+
+def _recall(
+    store: Store,
+    window: Window,
+    fingerprint: str,
+    memory: seen.Memory,
+    reading: seen.Reading,
+    report: SessionsReport,
+) -> None:
+    """Report on the days of which the same rows were read as before: nothing is to be done."""
+    for day in reading.whole:
+        metadata = dataset.checked_metadata(store, file_name(SESSIONS, day), fingerprint)
+        digest = reading.digest(day, window)
+        figures = memory.figures(day, digest, metadata.get("token", ""))
+        if figures is not None:
+            report.partitions[day] = SessionsPartition.recalled(figures)
+
+
+class _Rows:
+    """The rows read, on their way into ``incoming``; each with its own day.
+
+    While they are few they are held as they are, and of days that did not change they go no
+    further. Only in memory: what is written, be it to a temporary file, has hashes for numbers.
     """
-    names = {ours: theirs for ours, theirs in _columns(settings) if ours not in _NOT_READ}
-    layout = schema.sessions_schema(settings.dimensions)
-    named = [pa.field(ours, layout.field(theirs).type) for ours, theirs in names.items()]
-    full = pa.schema([("own_date", pa.date32()), ("is_late", pa.bool_()), *named])
-    incoming, rows = scratch.Pile(con, "incoming", full), 0
-    for batch in batches:
-        described = book.describe(batch.column("phone"))
-        fields = range(described.type.num_fields)
+
+    def __init__(
+        self,
+        con: duckdb.DuckDBPyConnection,
+        settings: Settings,
+        book: PhoneBook,
+        window: Window,
+        forgotten: forget.Forgotten,
+    ) -> None:
+        self.reading = seen.Reading()
+        self._con, self._book, self._forgotten = con, book, forgotten
+        self._days = Days(window, settings)
+        self._names = {o: theirs for o, theirs in _columns(settings) if o not in _NOT_READ}
+        layout = schema.sessions_schema(settings.dimensions)
+        named = [pa.field(ours, layout.field(name).type) for ours, name in self._names.items()]
+        self._layout = pa.schema([("own_date", pa.date32()), ("is_late", pa.bool_()), *named])
+        self._incoming = scratch.Pile(con, "incoming", self._layout)
+        self._held: list[pa.Table] | None = []
+
+    def add(self, batch: pa.RecordBatch) -> None:
+        """Take rows as the source gave them."""
         given = dict(zip(batch.schema.names, batch.columns, strict=True))
-        columns = {ours: given[theirs] for ours, theirs in names.items() if theirs in given}
+        columns = {ours: given[theirs] for ours, theirs in self._names.items() if theirs in given}
+        columns |= {"phone": given["phone"]} | self._days.of(given["sent_at"])
+        rows = pa.table(columns)
+        plain = [name for name in rows.column_names if name not in ("own_date", "is_late")]
+        self.reading.add(self._con, rows, plain)
+        if self._held is None:
+            self._describe(rows)
+            return
+        self._held.append(rows)
+        if sum(part.nbytes for part in self._held) > _HELD_BYTES:
+            held, self._held = self._held, None
+            for part in held:
+                self._describe(part)
+
+    def close(self, unless: Collection[date]) -> None:
+        """Let pass what is held, but for days that no partition needs but those named."""
+        wanted = {
+            day + timedelta(days=n)
+            for day in self.reading.whole
+            if day not in unless
+            for n in (-1, 0, 1)
+        }
+        for rows in self._held or ():
+            self._describe(rows.filter(pc.is_in(rows["own_date"], pa.array(wanted, pa.date32()))))
+        self._incoming.close()
+
+    def _describe(self, rows: pa.Table) -> None:
+        described = self._book.describe(rows["phone"])
+        fields = range(described.type.num_fields)
+        columns = dict(zip(rows.column_names, rows.columns, strict=True))
         columns |= {described.type.field(n).name: described.field(n) for n in fields}
-        columns |= days.of(batch.column("sent_at"))
-        chunk = pa.table({name: columns[name] for name in full.names})
-        incoming.add(forget.without(chunk, forgotten, "recipient"))
-        rows += batch.num_rows
-    incoming.close()
-    return rows
+        chunk = pa.table({name: columns[name] for name in self._layout.names})
+        self._incoming.add(forget.without(chunk, self._forgotten, "recipient"))
 
 
 def _columns(settings: Settings) -> list[tuple[str, str]]:
