@@ -11,7 +11,11 @@ import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
+from typing import Final
 from zoneinfo import ZoneInfo
+
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from usms_pipeline import schema
 from usms_pipeline.errors import KeyMismatch, NewerDataset, StorageError
@@ -21,6 +25,8 @@ SESSIONS, RESPONSES, REGISTERS = "sessions", "responses", "registers"
 RECEIPTS, QUARANTINE = "receipts", "quarantine"
 PRIVATE = (RESPONSES, QUARANTINE)
 LAYOUT = "layout.json"
+_DAY: Final = timedelta(days=1)
+_MOMENTS: Final = pa.schema([("sent_at", schema.TIME)])
 
 
 @dataclass(frozen=True)
@@ -105,6 +111,23 @@ def partition_of(name: str) -> date:
 def days(store: Store, zone: str) -> list[date]:
     """List the partitions that have a file in a zone, ascending; files of others don't count."""
     return sorted({partition_of(name) for name in store.names(zone) if _is_placed(name)})
+
+
+def overlapping(store: Store, window: Window, zone: ZoneInfo) -> list[date]:
+    """List the partitions that have rows of a window's days, ascending.
+
+    Those of the window, and the day before or after it where a session over midnight was placed.
+    """
+    start, end = (day_start(day, zone) for day in (window.first, window.last + _DAY))
+    is_within = (pc.field("sent_at") >= start) & (pc.field("sent_at") < end)
+    found = []
+    for day in days(store, SESSIONS):
+        if day in (window.first - _DAY, window.last + _DAY):
+            rows = store.dataset([file_name(SESSIONS, day)], _MOMENTS)
+            found += [day] if rows.count_rows(filter=is_within) else []
+        elif day in window:
+            found.append(day)
+    return found
 
 
 def sweep(store: Store, day: date) -> None:

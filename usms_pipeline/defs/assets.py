@@ -88,7 +88,7 @@ def _ask(context: dg.AssetExecutionContext, account: Account) -> "dg.Materialize
         try:
             report = pipeline.ask(days)
         except (CredentialsRefused, ServiceDown):
-            pipeline.fold(days)  # what landed is not lost for the readers until the next run
+            pipeline.fold_read(days)  # what landed is not lost for the readers until the next run
             pipeline.publish()
             raise
     figures.add_partitions(context, report.due_sessions, figures.of_due)
@@ -100,7 +100,7 @@ def _ask(context: dg.AssetExecutionContext, account: Account) -> "dg.Materialize
 
 def _fold(context: dg.AssetExecutionContext, account: Account) -> "dg.MaterializeResult[Any]":
     with core(context, account) as (pipeline, window):
-        report = pipeline.fold(pipeline.dates(window))
+        report = pipeline.fold_read(pipeline.dates(window))
     figures.add_partitions(context, report.partitions, figures.of_receipts)
     figures.warn(context, report)
     return dg.MaterializeResult(
