@@ -42,7 +42,7 @@ from tests.canaries import (
 )
 from tests.loopback import Response, Seen, Server, code, serving
 from tests.services import Database
-from usms_pipeline import numbering, wording
+from usms_pipeline import numbering, source, wording
 from usms_pipeline.cli import app
 from usms_pipeline.client import Client, Reply
 from usms_pipeline.components import ReceiptPipeline
@@ -331,11 +331,23 @@ def test_dagsters_storage_holds_no_secret_or_number(
         refresh(data_dir=str(tmp_path / "other"))
         shop.service.always = None
         refresh(phone_key="ab" * 32)
-    assert outcomes == [True, False, False, False, False]
+        monkeypatch.setattr(source, "read", quotes_a_row)
+        refresh()
+    assert outcomes == [True, False, False, False, False, False]
+    assert any("Unexpected ValueError: see line" in text for text in told)
     assert {text: c for text in told if (c := found(text))} == {}
     assert leaks(home) == {}
     assert leaks(tmp_path / "data", PRIVATE) == leaks(tmp_path / "other", PRIVATE) == {}
     assert any("KeyMismatch" in text or "another phone key" in text for text in told)
+
+
+def quotes_a_row(*_: object) -> None:
+    """Fail as a library does that nobody expected to."""
+    row = f"can't parse ('s', '{spelled(3)}') at postgresql://u:{PASSWORD}@h/x"
+    try:
+        raise ZeroDivisionError(row)
+    except ZeroDivisionError as error:
+        raise ValueError(row) from error
 
 
 # --- sources that quote a value in their errors ---------------------------------------------------

@@ -24,7 +24,14 @@ from usms_pipeline import schema, settings
 from usms_pipeline.components import ReceiptPipeline
 from usms_pipeline.dataset import Window
 from usms_pipeline.defs import checks
-from usms_pipeline.defs.account import RANGE_END, RANGE_START, progress_log, window
+from usms_pipeline.defs.account import (
+    RANGE_END,
+    RANGE_START,
+    Account,
+    progress_log,
+    told,
+    window,
+)
 from usms_pipeline.defs.account import failure as failure_of
 from usms_pipeline.errors import ServiceDown, SettingsError
 from usms_pipeline.pipeline import Progress
@@ -489,6 +496,22 @@ def test_an_error_of_the_core_is_never_retried_by_dagster() -> None:
     shown = failure_of(error, ReceiptPipeline().account())
     assert (shown.description, shown.allow_retries) == ("The service is down.", False)
     assert shown.metadata["requests"].value == 7
+
+
+@pytest.mark.parametrize(
+    "raised",
+    [
+        KeyboardInterrupt(),
+        dg.RetryRequested(),
+        dg.Failure("x"),
+        dg.DagsterInvariantViolationError("x"),
+    ],
+)
+def test_what_dagster_raises_itself_and_an_interrupt_pass(raised: BaseException) -> None:
+    account = Account(dg.DailyPartitionsDefinition("2026-01-01"))
+    with pytest.raises(type(raised)) as caught, told(account):
+        raise raised
+    assert caught.value is raised
 
 
 def test_progress_is_logged_every_few_seconds_and_not_every_batch() -> None:
