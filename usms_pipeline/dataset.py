@@ -7,6 +7,7 @@ key's fingerprint and the names of the files folded into it. No SQL, no HTTP her
 from __future__ import annotations
 
 import json
+import re
 import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -25,6 +26,7 @@ SESSIONS, RESPONSES, REGISTERS = "sessions", "responses", "registers"
 RECEIPTS, QUARANTINE = "receipts", "quarantine"
 PRIVATE = (RESPONSES, QUARANTINE)
 LAYOUT = "layout.json"
+_LANDED: Final = re.compile(r"([0-9]{8}T[0-9]{6}\.[0-9]{6})-[0-9a-f]{8}\.parquet")
 _DAY: Final = timedelta(days=1)
 _MOMENTS: Final = pa.schema([("sent_at", schema.TIME)])
 
@@ -128,6 +130,29 @@ def overlapping(store: Store, window: Window, zone: ZoneInfo) -> list[date]:
         elif day in window:
             found.append(day)
     return found
+
+
+def answers(store: Store, day: date | None = None) -> list[str]:
+    """List the files of raw answers, of one partition or of all; those of others are left alone."""
+    folder = RESPONSES if day is None else f"{RESPONSES}/sent_date={day}"
+    return [name for name in store.names(folder) if _is_placed(name) and _is_answers(name)]
+
+
+def landed_at(name: str) -> datetime:
+    """Read from its name when a file of raw answers was written; raises ``ValueError`` for others.
+
+    The name is that of ``responses.file_name``, with or without its folder.
+    """
+    if not (stamp := _LANDED.fullmatch(name.rsplit("/", 1)[-1])):
+        raise ValueError("no file of raw answers")
+    return datetime.fromisoformat(stamp[1]).replace(tzinfo=UTC)
+
+
+def _is_answers(name: str) -> bool:
+    try:
+        return bool(landed_at(name))
+    except ValueError:
+        return False
 
 
 def sweep(store: Store, day: date) -> None:
@@ -248,7 +273,7 @@ def is_clear(store: Store, day: date) -> bool:
 
 def answered(store: Store) -> set[date]:
     """List the partitions that were folded at some time, or have answers that are yet to be."""
-    return {*days(store, RECEIPTS), *days(store, RESPONSES)}
+    return {*days(store, RECEIPTS), *map(partition_of, answers(store))}
 
 
 def unfinished(store: Store, wanted: Iterable[date], fingerprint: str) -> list[date]:
@@ -257,7 +282,7 @@ def unfinished(store: Store, wanted: Iterable[date], fingerprint: str) -> list[d
     The latter are of a run that was killed. Raises as above.
     """
     landed: dict[date, set[str]] = {}
-    for name in store.names(RESPONSES):
+    for name in answers(store):
         landed.setdefault(partition_of(name), set()).add(name.rsplit("/", 1)[1])
     return [
         day for day in wanted if not _is_settled(store, day, landed.get(day, set()), fingerprint)

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from usms_pipeline import dataset, quarantine, schema, scratch
-from usms_pipeline.dataset import QUARANTINE, RECEIPTS, REGISTERS, RESPONSES, SESSIONS, file_name
+from usms_pipeline.dataset import QUARANTINE, RECEIPTS, REGISTERS, SESSIONS, file_name
 from usms_pipeline.errors import Busy, StorageError
 from usms_pipeline.phones import PhoneBook
 from usms_pipeline.storage import Store
@@ -155,7 +155,7 @@ def erase(
         index = table.schema.get_field_index("body")
         return table.set_column(index, "body", pa.array(bodies, pa.binary()))
 
-    for name in store.names(f"{RESPONSES}/sent_date={day}"):
+    for name in dataset.answers(store, day):
         has_changed |= _edit(store, name, scrubbed)
     for name in store.names(f"{QUARANTINE}/sent_date={day}"):
         has_changed |= _edit(store, name, lambda table: quarantine.renamed(scrubbed(table)))

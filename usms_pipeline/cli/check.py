@@ -116,7 +116,21 @@ def _data_dir(settings: Settings) -> Iterator[tuple[str, str]]:
         temporary.write_bytes(b"usms check")
     store.delete(".check")
     yield "ok", f"{settings.data_dir} is writable"
+    yield from _foreign_files(store)
     yield from _room(settings)
+
+
+def _foreign_files(store: Store) -> Iterator[tuple[str, str]]:
+    """Tell of files among the raw answers that nothing reads, erases or deletes."""
+    from usms_pipeline.dataset import RESPONSES, answers
+
+    if foreign := sorted({*store.names(RESPONSES)} - {*answers(store)}):
+        yield (
+            "warning",
+            f"{wording.count(len(foreign))} files among the raw answers have other names than "
+            f"these, the first is {foreign[0]}: nothing reads them, and neither the retention nor "
+            "`usms forget` reaches them. Move them away",
+        )
 
 
 def _room(settings: Settings) -> Iterator[tuple[str, str]]:
