@@ -87,6 +87,11 @@ class PhoneBook:
         number = self._plan.read(text)
         return self._hash(text.casefold() if number is None else number.e164)
 
+    def national_digits(self, phone: str) -> str | None:
+        """Give a number's digits without its country code; None of a text that says no number."""
+        number = self._plan.read(phone.strip())
+        return None if number is None else number.e164[1 + len(str(number.line.country_code)) :]
+
     def describe(self, texts: pa.Array | pa.ChunkedArray) -> pa.StructArray:
         """Give ``DESCRIPTION`` of every text (string); all null where it is null or blank.
 
