@@ -157,6 +157,20 @@ def test_a_dead_process_leaves_no_numbers_behind(account: Account) -> None:
     assert not fresh.exists(), "nobody else writes in a partition that is held"
 
 
+def test_what_dead_processes_left_goes_where_nothing_was_finished_too(account: Account) -> None:
+    """A day whose first file never got its name, and a report that did not."""
+    account.run()
+    data, day = account.folder / "data", "sent_date=2026-02-21"
+    left = [data / f"{SESSIONS}/{day}/.{SESSIONS}.parquet.abc", data / f".report.html.{'ab' * 16}"]
+    for file in left:
+        file.parent.mkdir(exist_ok=True)
+        file.write_bytes(PHONE.encode())
+    with account.pipeline.store.lock(day), pytest.raises(Busy, match="2026-02-21"):
+        account.pipeline.forget(phones=[PHONE])
+    account.pipeline.forget(phones=[PHONE])
+    assert [file for file in left if file.exists()] == []
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("phones", ["masked", "clear"])
 def test_a_forgotten_phone_leaves_a_tombstone_and_nothing_else_in_any_zone(

@@ -148,6 +148,7 @@ def test_what_waits_for_its_upload_is_in_a_folder_of_the_owners_alone(tmp_path: 
     with store.replacing("x", private=True) as path:
         path.write_bytes(b"13800138000")
         assert mode(path.parent) == 0o700
+        assert mode(path) == 0o600
     assert not path.exists()
 
 

@@ -103,6 +103,22 @@ def test_a_killed_writer_leaves_the_old_file_and_one_that_no_reader_sees(
     assert not left.endswith(".parquet")
 
 
+def test_what_killed_writers_left_beside_the_partitions_goes_when_it_is_a_day_old(
+    store: Store, tmp_path: Path
+) -> None:
+    """Another process may be writing the same file at this moment."""
+    names = [f".pace.json.{'0a' * 16}", f".pace.json.{'0b' * 16}", ".pace.json.mine"]
+    old, new, mine = (Path(store.path(name)) for name in names)
+    for file in (old, new, mine):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+    for file in (old, mine):
+        os.utime(file, (0, 0))
+    with store.replacing("pace.json") as path:
+        path.write_text("{}")
+    assert (old.exists(), new.exists(), mine.exists()) == (False, True, True)
+
+
 def test_private_files_are_their_owners_alone_whatever_the_umask(store: Store) -> None:
     name = "responses/sent_date=2024-03-01/1.parquet"
     before = os.umask(0)

@@ -24,6 +24,7 @@ from usms_pipeline.storage import Store
 
 SESSIONS, RESPONSES, REGISTERS = "sessions", "responses", "registers"
 RECEIPTS, QUARANTINE = "receipts", "quarantine"
+_ZONES = (SESSIONS, RESPONSES, REGISTERS, RECEIPTS, QUARANTINE)
 PRIVATE = (RESPONSES, QUARANTINE)
 LAYOUT = "layout.json"
 _LANDED: Final = re.compile(r"([0-9]{8}T[0-9]{6}\.[0-9]{6})-[0-9a-f]{8}\.parquet")
@@ -155,9 +156,18 @@ def _is_answers(name: str) -> bool:
         return False
 
 
+def begun(store: Store) -> list[date]:
+    """List the partitions that have a folder in any zone, ascending, whether or not it has files.
+
+    On object storage nothing is left of a file that was begun and not finished: there are none.
+    """
+    found = {name for zone in _ZONES for name in store.folders(zone)}
+    return sorted({partition_of(name) for name in found if _is_placed(f"{SESSIONS}/{name}/x")})
+
+
 def sweep(store: Store, day: date) -> None:
     """Delete what killed processes left in a partition; the caller holds it."""
-    for zone in (SESSIONS, RESPONSES, REGISTERS, RECEIPTS, QUARANTINE):
+    for zone in _ZONES:
         store.sweep(f"{zone}/sent_date={day}")
 
 

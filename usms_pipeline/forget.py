@@ -23,7 +23,8 @@ from usms_pipeline.scrub import Forgotten, Scrubber, scrub
 from usms_pipeline.storage import Store
 
 __all__ = [
-    "Forgotten", "bury", "erase", "is_named", "lone_sessions", "read", "scrub", "without",
+    "Forgotten", "bury", "erase", "is_named", "lone_sessions", "read", "scrub", "sweep",
+    "without",
 ]  # fmt: skip
 
 TOMBSTONES: Final = "forgotten.json"
@@ -144,6 +145,18 @@ def erase(
     for name in store.names(f"{QUARANTINE}/sent_date={day}"):
         has_changed |= _edit(store, name, lambda table: quarantine.renamed(scrubbed(table)))
     return has_changed
+
+
+def sweep(store: Store) -> list[date]:
+    """Delete what killed processes left, also of days that have no sessions; names those held."""
+    busy = []
+    for day in dataset.begun(store):
+        with store.lock(f"sent_date={day}") as held:
+            if held:
+                dataset.sweep(store, day)
+            else:
+                busy.append(day)
+    return busy
 
 
 def _without_ids(table: pa.Table, forgotten: Forgotten) -> pa.Table:

@@ -463,6 +463,8 @@ class Pipeline:
         busy += self.rebuild(changed).locked
         warehouse.reconcile(self.store, self.settings, is_anew=True)
         self.store.delete(REPORT)  # a small group may be one person
+        self.store.sweep("", REPORT)
+        busy = sorted({*busy, *forget.sweep(self.store)})
         if busy:
             raise Busy(
                 f"Another run works on {', '.join(map(str, sorted(busy)))}. What was erased so "
