@@ -6,14 +6,16 @@ import os
 import stat
 import subprocess
 import sys
-from datetime import date
+from datetime import UTC, date, datetime
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from usms_pipeline import dataset
+from usms_pipeline.dataset import Window
 from usms_pipeline.errors import StorageError
 from usms_pipeline.storage import Store
 
@@ -175,8 +177,28 @@ def test_days_are_of_files_in_their_place_only(store: Store) -> None:
     assert dataset.days(store, dataset.RECEIPTS) == [day]
 
 
+def test_days_beside_a_window_belong_to_it_where_a_session_crossed_midnight(store: Store) -> None:
+    days = [date(2024, 3, n) for n in (1, 2, 3, 4)]
+    noons = [datetime(2024, 3, n, 12, tzinfo=UTC) for n in (1, 2, 3, 4)]
+
+    def write(day: date, *moments: datetime) -> None:
+        rows = pa.table({"sent_at": pa.array(moments, pa.timestamp("us", "UTC"))})
+        store.write(dataset.file_name(dataset.SESSIONS, day), rows)
+
+    for day, noon in zip(days, noons, strict=True):
+        write(day, noon)
+    window, zone = Window(days[1], days[2]), ZoneInfo("UTC")
+    assert dataset.overlapping(store, window, zone) == days[1:3]
+    write(days[0], noons[0], datetime(2024, 3, 2, tzinfo=UTC))
+    write(days[3], datetime(2024, 3, 3, 23, 59, tzinfo=UTC))
+    assert dataset.overlapping(store, window, zone) == days
+    Path(store.path(dataset.file_name(dataset.SESSIONS, days[0]))).write_bytes(b"PAR1")
+    with pytest.raises(StorageError, match="sessions/sent_date=2024-03-01"):
+        dataset.overlapping(store, window, zone)
+
+
 def test_a_window_has_its_first_and_its_last_day() -> None:
-    window = dataset.Window(date(2024, 2, 28), date(2024, 3, 1))
+    window = Window(date(2024, 2, 28), date(2024, 3, 1))
     assert [str(day) for day in window.days()] == ["2024-02-28", "2024-02-29", "2024-03-01"]
     assert all(day in window for day in window.days())
     assert date(2024, 3, 2) not in window

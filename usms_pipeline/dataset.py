@@ -126,8 +126,8 @@ def overlapping(store: Store, window: Window, zone: ZoneInfo) -> list[date]:
     found = []
     for day in days(store, SESSIONS):
         if day in (window.first - _DAY, window.last + _DAY):
-            rows = store.dataset([file_name(SESSIONS, day)], _MOMENTS)
-            found += [day] if rows.count_rows(filter=is_within) else []
+            rows = store.count(file_name(SESSIONS, day), _MOMENTS, is_within)
+            found += [day] if rows else []
         elif day in window:
             found.append(day)
     return found

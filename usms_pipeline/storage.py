@@ -19,6 +19,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
@@ -122,6 +123,11 @@ class Store:
                 format=ds.ParquetFileFormat(default_fragment_scan_options=self._scan),
                 filesystem=self.fs,
             )
+
+    def count(self, name: str, schema: pa.Schema, condition: pc.Expression) -> int:
+        """Count the rows of one file, read as ``schema``, for which a condition holds."""
+        with self._told(name, "read"):
+            return int(self.dataset([name], schema).count_rows(filter=condition))
 
     def read(self, name: str) -> pa.Table:
         """Read one whole file; for small ones."""
