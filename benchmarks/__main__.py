@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
-from benchmarks import end_to_end, latency, quiet, stages, start_up
+from benchmarks import end_to_end, latency, quiet, refresh, stages, start_up
 
 _RESULTS = Path(__file__).parent / "RESULTS.md"
 _PACKAGES = ("usms-pipeline", "duckdb", "pyarrow", "aiohttp", "httpx", "uvloop", "dlt", "pandas")
@@ -55,6 +55,7 @@ def _parts(is_quick: bool) -> dict[str, list[Iterator[str]]]:
             "Stages": [stages.table(few)],
             "End to end": [end_to_end.table(few, ["script", "sockets"], rounds)],
             "Nothing due": [quiet.table(few)],
+            "A large open day": [refresh.table(few)],
             "Start-up": [start_up.table()],
         }
     peers = ["dlt", "dlt-page", "script", "sockets"]
@@ -63,6 +64,7 @@ def _parts(is_quick: bool) -> dict[str, list[Iterator[str]]]:
         "A slow service": [latency.table(200_000)],
         "Stages": [stages.table(200_000), stages.table(1_000_000)],
         "Nothing due": [quiet.table(1_000_000)],
+        "A large open day": [refresh.table(5_000_000)],
         "Start-up": [start_up.table()],
     }
 

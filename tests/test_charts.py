@@ -164,7 +164,10 @@ def test_the_headline_gives_the_range_when_nothing_dipped() -> None:
 def test_a_few_messages_make_no_headline() -> None:
     few = cohort(2, delivered=0, failed=2)
     chart = charts.rate_over_time(days(cohort(), few, cohort()))
-    assert charts.caption(chart)[0] == "94.7% are delivered"
+    headline, explanation = charts.caption(chart)
+    assert headline == "94.7% are delivered"
+    assert "Too few messages for the headline: 1 day with under 20% of the usual." in explanation
+    assert "headline" not in charts.caption(charts.rate_over_time(days(cohort(), cohort())))[1]
 
 
 def test_a_young_day_makes_no_headline_and_looks_young() -> None:

@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
+from tests.mounts import without_the_rights_of_root
 from usms_pipeline import metrics
 from usms_pipeline.cli import app
 from usms_pipeline.cli import messages as made_up
@@ -30,6 +31,7 @@ from usms_pipeline.simulator import (
     Simulator,
     serve,
 )
+from usms_pipeline.storage import Store
 
 MESSAGES = 300
 USMS = [sys.executable, "-m", "usms_pipeline"]
@@ -200,6 +202,32 @@ def test_rates_before_any_run_say_what_to_run(account: Account) -> None:
     assert "usms run" in result.stderr
 
 
+@pytest.mark.parametrize("place", ["folder", "missing/r.html", "data/usms.duckdb/r.html"])
+def test_a_report_that_can_not_be_written_is_told_by_its_option(
+    account: Account, place: str
+) -> None:
+    (account.folder / "folder").mkdir()
+    account("run")
+    result = account("report", "--to", place)
+    assert result.exit_code == 2
+    assert "--to" in result.stderr
+    assert "USMS_DATA_DIR" not in result.stderr
+    assert not (account.folder / "missing").exists()
+
+
+@pytest.mark.long
+def test_a_report_for_a_folder_that_can_not_be_written_is_told_by_its_option(
+    account: Account,
+) -> None:
+    account("run")
+    (account.folder / "folder").mkdir(mode=0o500)
+    command = without_the_rights_of_root([*USMS, "report", "--to", "folder/r.html"])
+    env = os.environ | account.settings
+    ran = subprocess.run(command, cwd=account.folder, env=env, capture_output=True, text=True)
+    assert ran.returncode == 1
+    assert "Can't write the report to 'folder/r.html': Permission denied. Name" in ran.stderr
+
+
 def test_rates_by_an_unknown_column_name_near_ones(account: Account) -> None:
     account("run")
     result = account("rates", "--by", "contry")
@@ -247,6 +275,15 @@ def test_rebuild_gives_the_same_figures(account: Account) -> None:
     assert account("rates", "--by", "template", "--format", "json").stdout == before
 
 
+def test_rebuild_says_so_where_what_it_made_is_not_published(account: Account) -> None:
+    account("run")
+    store = Store(str(account.folder / "data"))
+    with store.lock("warehouse"):
+        result = account("rebuild")
+    assert result.exit_code == 1
+    assert "what was rebuilt is not in it" in " ".join(result.stderr.split())
+
+
 def test_forget_erases_a_phone_only_when_told_twice(account: Account) -> None:
     account("run")
     with closing(sqlite3.connect("shop.sqlite")) as con:
@@ -260,6 +297,33 @@ def test_forget_erases_a_phone_only_when_told_twice(account: Account) -> None:
     assert result.exit_code == 0, result.output
     assert phone not in result.output
     assert messages(account) == MESSAGES - 1
+
+
+def test_forget_refuses_what_is_no_number_unless_the_table_has_such_a_text(
+    account: Account,
+) -> None:
+    with closing(sqlite3.connect("shop.sqlite")) as con, con:
+        con.execute(f"UPDATE {made_up.TABLE} SET phone = 'unknown' WHERE rowid = 1")
+    account("run")
+    for odd in ("abc", "12345"):
+        refused = account("forget", "--phone", odd, "--yes")
+        assert refused.exit_code == 2
+        assert f"'{odd}' is no phone number" in refused.stderr.replace("│", " ")
+    assert not (account.folder / "data/forgotten.json").exists()
+    erased = account("forget", "--phone", "unknown", "--yes")
+    assert erased.stdout.startswith("✓ erased from 1 day; later answers about it are dropped")
+    assert messages(account) == MESSAGES - 1
+
+
+@pytest.mark.parametrize("named", [("--phone", "+8613012345678"), ("--session", "nosuch")])
+def test_forget_says_that_it_found_nothing_and_drops_what_comes_later(
+    account: Account, named: tuple[str, str]
+) -> None:
+    account("run")
+    result = account("forget", *named, "--yes")
+    assert result.exit_code == 0
+    assert result.stdout == "✓ nothing found; later answers about it are dropped\n"
+    assert (account.folder / "data/forgotten.json").exists()
 
 
 def messages(account: Account) -> int:

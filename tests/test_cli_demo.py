@@ -14,6 +14,10 @@ from pathlib import Path
 
 import pytest
 
+from usms_pipeline.cli import check, demo, rehearsal
+from usms_pipeline.errors import ServiceDown
+from usms_pipeline.settings import Settings
+
 USMS = [sys.executable, "-m", "usms_pipeline"]
 
 
@@ -61,6 +65,39 @@ def test_a_folder_with_something_else_in_it_is_left_alone(tmp_path: Path) -> Non
     assert (tmp_path / "demo/data/precious").exists()
 
 
+def test_the_settings_of_a_demo_are_the_owners_alone(tmp_path: Path) -> None:
+    """As the README says of a .env; also where an earlier demo left it open."""
+    folder = tmp_path / "demo"
+    demo._clear(folder)
+    assert (folder / ".env").stat().st_mode & 0o777 == 0o600
+    (folder / ".env").chmod(0o644)
+    demo._clear(folder)
+    assert (folder / ".env").stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.long
+def test_a_demo_that_serves_in_the_background_of_a_script_is_stopped_by_sigterm(
+    tmp_path: Path,
+) -> None:
+    """A shell that is no terminal starts it with Ctrl-C ignored, and Dagster sets handlers."""
+    command = [*USMS, "demo", "--serve", "--messages", "200"]
+    with subprocess.Popen(
+        command,
+        cwd=tmp_path,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
+    ) as child:
+        assert child.stdout is not None
+        assert any("Ctrl-C stops it" in line for line in child.stdout)
+        child.terminate()
+        try:
+            assert child.wait(20) == 0
+        finally:
+            child.kill()
+
+
 @pytest.mark.long
 def test_dev_serves_dagsters_page_and_stops_all_of_it(tmp_path: Path) -> None:
     port = free_port()
@@ -105,3 +142,23 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def test_in_a_demos_folder_a_missing_service_is_named_with_what_starts_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    env = tmp_path / ".env"
+    url = f"http://127.0.0.1:{free_port()}"
+    monkeypatch.chdir(tmp_path)
+    settings = Settings(_env_file=None, base_url=url, access_key_id="a", access_key_secret="b")
+    for first_line, is_told in ((rehearsal.MARK, True), ("", False)):
+        env.write_text(f"{first_line}USMS_BASE_URL={url}\n")
+        with pytest.raises(ServiceDown) as caught:
+            list(check._service(settings))
+        assert ("`usms demo --serve`" in str(caught.value)) == is_told
+        assert bool(rehearsal.missing_service(settings)) == is_told
+    env.write_text(rehearsal.MARK)
+    elsewhere = settings.model_copy(update={"base_url": "https://api.example.com"})
+    assert rehearsal.missing_service(elsewhere) == ""
+    with socket.create_server(("127.0.0.1", int(url.rpartition(":")[2]))):
+        assert rehearsal.missing_service(settings) == ""

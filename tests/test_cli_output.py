@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from usms_pipeline.cli import progress, tables
+from usms_pipeline.cli import progress, rates, tables
 from usms_pipeline.fetch import CollectStats
 from usms_pipeline.pipeline import Progress as Step
 
@@ -83,6 +83,38 @@ def test_a_rate_of_nothing_is_a_dash() -> None:
     empty = dict.fromkeys(cohort(), None) | {"messages": 0, "awaited": 0}
     (line,) = [line for line in lines([{"country": "CN"} | empty], "country") if "CN" in line]
     assert line.split() == ["CN", "0", "–", "–", "–"]
+
+
+@pytest.mark.parametrize(
+    ("width", "left_out"),
+    [(80, ()), (60, ("100%", "bounds")), (68, ("100%",)), (45, ("100%", "bounds", "median"))],
+)
+def test_in_a_narrow_terminal_figures_are_left_out_and_never_a_name(
+    width: int, left_out: tuple[str, ...]
+) -> None:
+    shown = lines([cohort(sent_date=date(2026, 11, 3))], "sent_date", width)
+    assert max(map(len, shown)) <= width
+    text = "\n".join(shown)
+    for name in ("100%", "bounds", "median", "sent date", "messages", "delivered", "awaited"):
+        assert (name in text) == (name not in left_out), name
+    assert "2026-11-03" in text
+    assert "…" not in text
+
+
+def test_bars_begin_so_that_bounds_near_to_each_other_are_seen() -> None:
+    near = cohort(country="CN", delivery_rate_low=0.922, delivery_rate_high=0.941)
+    table = tables.rates_table([near], near, "country", 80)
+    assert tables.is_shaded(table)
+    assert "90% 100%" in [column.header for column in table.columns]
+    sure = near | {"delivery_rate_low": 0.941}
+    assert not tables.is_shaded(tables.rates_table([sure], sure, "country", 80))
+
+
+@pytest.mark.parametrize("awaited", [0, 5])
+def test_the_shade_is_explained_where_it_is_drawn(awaited: int) -> None:
+    whole = cohort(awaited=awaited)
+    assert "(░)" in rates._how_to_read(whole, is_shaded=True)
+    assert "░" not in rates._how_to_read(whole, is_shaded=False)
 
 
 def test_bounds_that_meet_are_not_written() -> None:

@@ -72,6 +72,10 @@ def test_an_unexpected_error_asks_for_a_report_and_shows_no_traceback_and_no_val
     assert "138" not in told
 
 
+def test_help_names_debug_which_errors_ask_for() -> None:
+    assert "--debug" in CliRunner().invoke(app, ["--help"]).stdout
+
+
 def test_debug_shows_the_traceback() -> None:
     token = shell.show_tracebacks.set(True)
     try:

@@ -19,7 +19,7 @@ from usms_pipeline.classify import Verdict
 from usms_pipeline.client import KEPT_BYTES, Client, retry_after_seconds, target
 from usms_pipeline.collect import Patience, utc_now
 from usms_pipeline.errors import CredentialsRefused, ServiceDown
-from usms_pipeline.fetch import Answer, CollectStats, Fetcher
+from usms_pipeline.fetch import Answer, CollectStats, Fetcher, nothing_answered
 from usms_pipeline.pace import BreakerLimits, Governor
 from usms_pipeline.settings import load
 from usms_pipeline.transport import AiohttpTransport
@@ -554,8 +554,16 @@ def test_refused_credentials_stop_at_once_and_name_the_settings(response):
         fetched = Fetched(server.url, IDS)
         assert len(server.seen) == 1
     assert isinstance(fetched.error, CredentialsRefused)
-    for words in ("USMS_ACCESS_KEY_ID", "USMS_ACCESS_KEY_SECRET"):
-        assert words in str(fetched.error)
+    settings = "Check USMS_ACCESS_KEY_ID and USMS_ACCESS_KEY_SECRET, and that the key may be used"
+    assert settings in str(fetched.error)
+
+
+def test_nothing_answered_is_a_service_that_is_down_and_anything_else_is_not():
+    down = CollectStats(ids_given_up=3, problems={"no answer: refused.": 2})
+    assert "2 × no answer: refused." in str(nothing_answered(down))
+    for answered in ({"ids_answered": 1}, {"ids_refused": 1}, {"unreadable": 1}):
+        assert nothing_answered(CollectStats(ids_given_up=3, **answered)) is None
+    assert nothing_answered(CollectStats()) is None
 
 
 def test_an_expired_timestamp_names_the_clock():

@@ -34,6 +34,7 @@ from usms_pipeline.defs.account import (
 )
 from usms_pipeline.defs.account import failure as failure_of
 from usms_pipeline.errors import ServiceDown, SettingsError
+from usms_pipeline.fetch import CollectStats
 from usms_pipeline.pipeline import Progress
 from usms_pipeline.simulator import (
     ACCESS_KEY_ID,
@@ -545,12 +546,29 @@ def test_more_than_one_percent_of_unannounced_receipts_is_a_warning(
 def test_polling_is_behind_when_questions_are_left_or_the_next_round_is_missed(
     left: int, seconds: float, passed: bool
 ) -> None:
-    report: Any = SimpleNamespace(
-        stats=SimpleNamespace(ids_given_up=left),
-        due_sessions={date(2026, 1, 31): 5},
-        seconds=seconds,
+    stats = CollectStats(ids_given_up=left, problems={"HTTP 503: busy.": 2} if left else {})
+    report: Any = SimpleNamespace(stats=stats, due_sessions={date(2026, 1, 31): 5}, seconds=seconds)
+    verdict = checks.check_round(report)
+    assert verdict.passed is passed
+    said = verdict.description or ""
+    assert (
+        ("2 × HTTP 503: busy. They are asked again" in said) == ("BASE_URL" in said) == (left > 0)
     )
-    assert checks.check_round(report).passed is passed
+    assert ("USMS_MAX_CONCURRENCY" in said) == (seconds > checks.ROUND_SECONDS)
+
+
+@pytest.mark.long
+def test_a_service_that_is_down_fails_the_step_with_what_it_answered(project: MakeProject) -> None:
+    """As `usms run` ends with 1; what is on disk is published all the same."""
+    account = project(40, Faults(down=1))
+    result = account.refresh()
+    assert not result.success
+    told = failure(result).user_failure_data.description
+    assert "answered for none of the" in told
+    assert "HTTP 503" in told
+    assert "USMS_BASE_URL" in told
+    assert sum(rows.num_rows for rows in account.receipts().values()) == 40
+    assert (account.data_dir / "usms.duckdb").exists()
 
 
 def test_a_hint_at_a_wrong_time_zone_is_the_checks_sentence() -> None:

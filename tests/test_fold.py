@@ -409,3 +409,13 @@ def test_rows_that_tie_in_time_are_dealt_the_same_way_at_every_fold(place: Place
     for _ in range(3):
         place.fold(is_anew=True)
         assert place.receipts() == first
+
+
+def test_a_row_that_got_its_session_number_is_no_longer_there_without_it(place: Place) -> None:
+    """It was the only one of those: none of the rows there now says that one is gone."""
+    other = {"session_no": "s2", "sent_at": NOON}
+    place.announce([{"session_no": None, "sent_at": NOON}, other])
+    place.fold()
+    place.announce([{"session_no": "s1", "sent_at": NOON}, other | {"changed_in": 1}])
+    place.fold()
+    assert [row["session_no"] for row in place.receipts()] == ["s1", "s2"]

@@ -12,6 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 
 from tests.account import START, Account
@@ -384,3 +385,40 @@ def test_answers_about_others_are_kept_whole_after_a_session_was_forgotten(
         ("10010",),
         ("21001",),
     ]
+
+
+def test_nothing_is_called_erased_while_the_warehouse_still_holds_it(account: Account) -> None:
+    account.run_to_the_end()
+    with account.pipeline.store.lock("warehouse"), pytest.raises(Busy, match="the warehouse"):
+        account.pipeline.forget(phones=[PHONE])
+    account.pipeline.forget(phones=[PHONE])
+    assert account.sql("SELECT session_no FROM receipts ORDER BY 1") == [("group",), ("yours",)]
+
+
+def test_a_day_that_a_run_takes_in_meanwhile_is_not_missed(
+    account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    account.run()
+    look = forget.lone_sessions
+
+    def slow(*given: Any) -> set[str]:
+        found = look(*given)
+        monkeypatch.undo()
+        account.clock.turn(hours=24)
+        late = [{"session_no": "late", "phone": PHONE, "sent_at": account.clock.now}]
+        messages = pq.read_table(account.source)
+        account.announce(pa.concat_tables([messages, pa.Table.from_pylist(late, messages.schema)]))
+        account.clock.turn(hours=1)
+        account.run()
+        return found
+
+    monkeypatch.setattr(forget, "lone_sessions", slow)
+    account.pipeline.forget(phones=[PHONE])
+    assert account.sql("SELECT count(*) FROM receipts WHERE session_no = 'late'") == [(0,)]
+
+
+def test_a_day_that_a_run_is_about_to_write_is_named_as_busy(account: Account) -> None:
+    """It read the tombstones before there was this one."""
+    account.run()
+    with account.pipeline.store.lock("sent_date=2026-03-09"), pytest.raises(Busy, match="03-09"):
+        account.pipeline.forget(phones=[PHONE])

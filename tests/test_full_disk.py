@@ -52,7 +52,8 @@ def told_while_it_grows(
             return said
         assert [name for name in disk.files if "/." in name] == [], f"left over at {size}"
         registers = account.pipeline.store.names("registers")
-        assert len(registers) <= 1 + len(dataset.days(account.pipeline.store, "registers"))
+        named = sum(len(registers_of(account, day)) for day in account.window.days())
+        assert len(registers) <= named + 2, "those of one fold that failed, not of each"
         assert set(landed) <= set(account.pipeline.store.names("responses"))
         before, readable = readable, rows(account)
         assert before <= readable, "what could be read still can"
@@ -64,6 +65,11 @@ def told_while_it_grows(
 def rows(account: Account) -> int:
     files = (Path(account.given["data_dir"]) / "receipts").glob("*/*.parquet")
     return sum(pq.read_table(file, partitioning=None).num_rows for file in files)
+
+
+def registers_of(account: Account, day: Any) -> list[str]:
+    commit = dataset.read_commit(account.pipeline.store, day)
+    return commit.registers if commit else []
 
 
 def is_committed(account: Account, day: Any) -> bool:
@@ -91,7 +97,8 @@ def test_wherever_the_disk_gets_full_a_sentence_says_so_and_with_room_the_run_go
         quarantine.entries(whole.pipeline.store)
     )
     assert all(NO_ROOM in one and "has room (USMS_" in one for one in said)
-    everything = {"sessions", "registers", "receipts", "responses", "usms.duckdb"}
+    # registers are written in the midst of the receipts, which then have no room for their end
+    everything = {"sessions", "receipts", "responses", "usms.duckdb"}
     assert everything <= set(map(phase, said))
 
 
@@ -123,7 +130,7 @@ def test_on_a_full_disk_every_command_says_so_and_what_is_published_can_be_read(
     disk.hold_pages(0)
     for command, name in {
         ("report",): "report.html",
-        ("rebuild",): "registers/",
+        ("rebuild",): "receipts/",
         ("quarantine", "dismiss", "--all"): "quarantine/",
         ("forget", "--yes", "--session", session): "forgotten.json",
     }.items():

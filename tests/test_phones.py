@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from phonenumbers import carrier
 
+import usms_pipeline
 from usms_pipeline.errors import StorageError
 from usms_pipeline.numbering import NumberingPlan, read_slowly, settling_length
 from usms_pipeline.phones import DESCRIPTION, PhoneBook, load_key, masked
@@ -331,5 +332,27 @@ def test_a_damaged_key_file_stops_with_a_sentence_that_does_not_show_it(tmp_path
 
 def test_a_data_directory_that_can_not_be_made_is_named(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(StorageError, match="USMS_DATA_DIR"):
+    with pytest.raises(StorageError, match="USMS_DATA_DIR") as caught:
         load_key(settings_for(tmp_path / "file" / "data"))
+    assert "USMS_PHONE_KEY" not in str(caught.value), "the next file could not be written either"
+
+
+def test_who_only_reads_makes_no_key(tmp_path, monkeypatch):
+    """A key made by the way would give hashes that match nothing."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("USMS_PHONE_KEY", "USMS_DATA_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(StorageError, match=r"no phone key at 'data/phone.key': .*USMS_DATA_DIR"):
+        usms_pipeline.recipient_id("13800138000")
+    assert list(tmp_path.iterdir()) == []
+    key = load_key(settings_for("data"))
+    assert usms_pipeline.recipient_id("+86 138 0013 8000") == PhoneBook(
+        key, "CN", "masked"
+    ).recipient_id("13800138000")
+
+
+def test_a_text_that_is_no_number_is_joined_by_the_text(tmp_path):
+    """So that a row of the source that has such a text is found too."""
+    given = {"data_dir": str(tmp_path), "phone_key": "ab" * 32}
+    [told] = PhoneBook(b"\xab" * 32, "CN", "masked").describe(pa.array([" Abc "])).to_pylist()
+    assert usms_pipeline.recipient_id("abc", **given) == told["recipient"]

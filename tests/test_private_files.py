@@ -7,6 +7,7 @@ import stat
 import tempfile
 import threading
 from collections.abc import Iterator
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from usms_pipeline.dataset import PRIVATE
 from usms_pipeline.errors import StorageError
 from usms_pipeline.phones import load_key
 from usms_pipeline.pipeline import Pipeline
+from usms_pipeline.responses import file_name
 from usms_pipeline.settings import Settings
 from usms_pipeline.simulator import Faults
 from usms_pipeline.storage import Store
@@ -119,7 +121,6 @@ def test_a_private_zone_that_is_a_link_of_another_account_is_refused(tmp_path: P
 
 @as_root
 def test_a_private_zone_that_belongs_to_another_account_is_refused() -> None:
-    """Root may close any folder, so its rights are laid down for a moment."""
     with tempfile.TemporaryDirectory() as place:
         zone = Path(place, "responses")
         zone.mkdir()
@@ -132,6 +133,18 @@ def test_a_private_zone_that_belongs_to_another_account_is_refused() -> None:
         finally:
             os.seteuid(0)
         assert list(zone.rglob("*.parquet")) == []
+
+
+@as_root
+@pytest.mark.parametrize("mode_of_zone", [0o700, 0o777])
+def test_root_refuses_it_too_though_it_could_close_it(tmp_path: Path, mode_of_zone: int) -> None:
+    zone = tmp_path / "responses"
+    zone.mkdir()
+    zone.chmod(mode_of_zone)
+    os.chown(zone, NOBODY, NOBODY)
+    with pytest.raises(StorageError, match="belongs to another account"):
+        Store(str(tmp_path)).write("responses/sent_date=2026-01-01/x.parquet", ROWS, private=True)
+    assert list(zone.rglob("*.parquet")) == []
 
 
 @pytest.mark.usefixtures("umask_of_none")
@@ -178,3 +191,29 @@ def test_check_tells_of_a_key_that_others_may_read(tmp_path: Path) -> None:
     [(state, said), *_] = check._key(settings)
     assert state == "warning"
     assert "chmod 600" in said
+
+
+def test_check_tells_of_raw_answers_that_others_may_read(tmp_path: Path) -> None:
+    settings = Settings(_env_file=None, data_dir=str(tmp_path))
+    name = file_name(date(2026, 1, 1), datetime(2026, 1, 1, tzinfo=UTC))
+    Store(str(tmp_path)).write(name, ROWS, private=True)
+    assert {state for state, _ in check._data_dir(settings)} == {"ok"}
+    (tmp_path / "responses").chmod(0o755)
+    said = [said for state, said in check._data_dir(settings) if state == "warning"]
+    assert said == [f"others may read the raw answers: chmod 700 {tmp_path}/responses"]
+
+
+def test_check_tells_of_an_env_file_with_a_secret_that_others_may_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    env = tmp_path / ".env"
+    env.write_text("USMS_TIMEZONE=UTC\n")
+    env.chmod(0o644)
+    assert list(check._env_file()) == []
+    env.write_text("USMS_ACCESS_KEY_SECRET=hush\n")
+    [finding] = check._env_file()
+    assert (finding.state, finding.exit_code) == ("warning", 0)
+    assert "chmod 600 .env" in finding.text
+    env.chmod(0o600)
+    assert list(check._env_file()) == []

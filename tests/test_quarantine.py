@@ -165,3 +165,15 @@ def test_an_answer_to_a_replay_that_was_killed_is_folded_by_the_next_run(
         killed.replay()
     account.pipeline.run()
     assert account.sql("SELECT count(*) FROM receipts WHERE status = 'invalid'") == [(0,)]
+
+
+def test_a_run_tells_of_what_it_set_aside_once(tmp_path: Path, simulator: Any) -> None:
+    """Refused sessions have a sentence of their own."""
+    account = Account(tmp_path, simulator, 100, options={"faults": Faults(bad_items=0.5)})
+    report = account.run()
+    entries = len(quarantine.entries(account.pipeline.store))
+    [told] = [said for said in report.warnings if "quarantine" in said]
+    assert told.startswith(f"{entries} ")
+    assert "could not be used" in told
+    account.service.faults = Faults(poison_ids=frozenset(account.service.sessions[:2]))
+    assert [said for said in account.run().warnings if "went into quarantine" in said] == []

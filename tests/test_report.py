@@ -193,6 +193,22 @@ def test_a_reader_of_the_screen_is_served(page: Page) -> None:
     assert page.attributes.count(("role", "img")) == page.tags.count("svg")
 
 
+def test_no_line_breaks_between_a_number_and_its_unit(source: str) -> None:
+    """Of the tiles, the headlines, the figures in tables and the sentences."""
+    shown = re.findall(r'<(strong|span|h3|p|td class="figure")>([^<]*)</', source)
+    texts = " ".join(text for _, text in shown)
+    assert re.search(r"90% within \d+\u00a0s", texts)
+    assert re.findall(r"\d (?:s|min|h)\b", texts) == []
+
+
+def test_a_table_that_scrolls_on_a_phone_shows_it(source: str) -> None:
+    """By a shade at its right edge, whose cover scrolls along; and lines reach the first column."""
+    [rule] = re.findall(r"\.scroll \{([^}]*)\}", source)[:1]
+    assert "no-repeat local" in rule
+    assert "no-repeat scroll" in rule
+    assert "border-collapse: separate" in source
+
+
 def test_every_svg_colour_has_its_dark_form(source: str) -> None:
     used = set(re.findall(r'<(?:path|line|text|rect)[^>]* (?:fill|stroke)="(#\w+)"', source))
     dark = set(re.findall(r'\.chart \[fill="(#\w+)"\]', source))

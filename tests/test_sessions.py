@@ -9,9 +9,9 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from usms_pipeline import dataset, forget, schema, sessions
+from usms_pipeline import dataset, forget, schema, scratch, sessions
 from usms_pipeline.dataset import Window
-from usms_pipeline.errors import KeyMismatch, SettingsError
+from usms_pipeline.errors import KeyMismatch, SettingsError, StorageError
 from usms_pipeline.phones import PhoneBook
 from usms_pipeline.sessions import SessionsReport
 from usms_pipeline.settings import Settings
@@ -198,7 +198,24 @@ def test_dimensions_may_change_between_runs(source: Source) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["day", "n", "s", "placed", "first_day", 'quo"te', "it's", "用途", "select", "a b"]
+    "name",
+    [
+        "day",
+        "n",
+        "s",
+        "placed",
+        "first_day",
+        "key",
+        "own_date",
+        "is_late",
+        "copy",
+        "dimension_1",
+        'quo"te',
+        "it's",
+        "用途",
+        "select",
+        "a b",
+    ],
 )
 def test_a_dimension_may_have_any_name(tmp_path: Path, name: str) -> None:
     source = Source(tmp_path, dimensions=(name,))
@@ -321,3 +338,96 @@ def test_a_phone_forgotten_while_the_source_was_read_does_not_come_back(source: 
 
     sessions.load(source.store, given, Window(DAY, NEXT), batches(), book)
     assert [row["session_no"] for row in source.stored()] == ["s2"]
+
+
+def test_of_rows_alike_the_one_that_is_archived_is_not_overwritten_by_the_other(
+    source: Source,
+) -> None:
+    """Alike in session, phone and time; each keeps its place whatever becomes of the others."""
+    source.given["dimensions"] = "template"
+    first = source.row("s1", NOON, template="a")
+    source.row("s1", NOON, template="b", recipients=3)
+    source.load()
+    source.rows.remove(first)
+    source.row("s1", NOON, template="c", recipients=2)
+    source.row("s1", NOON, template="c", recipients=2)
+    source.load()
+    before = source.stored()
+    assert source.recipients() == 1 + 3 + 2 + 2 - 1, "of the new rows one takes the place of `a`"
+    source.rows.append(source.rows.pop(0))
+    source.load()
+    assert source.stored() == before
+
+
+def test_a_session_says_in_which_version_of_the_file_it_changed(source: Source) -> None:
+    source.given["dimensions"] = "template"
+    source.row("s1", NOON, PHONE, template="a")
+    source.row("s2", NOON, PHONE, template="a")
+    changing = source.row("s3", NOON, PHONE, template="a")
+    source.load()
+    changing["template"] = "b"
+    source.row("s2", NOON, OTHER, template="a")
+    source.load()
+    assert {row["session_no"]: row["changed_in"] for row in source.stored(DAY)} == {
+        "s1": 1,
+        "s2": 2,
+        "s3": 2,
+    }
+
+
+@pytest.mark.parametrize(
+    ("setting", "other"), [("timezone", "Asia/Shanghai"), ("default_region", "US")]
+)
+def test_other_settings_are_refused_before_a_day_without_a_file_is_written(
+    source: Source, setting: str, other: str
+) -> None:
+    """What is read now may all lie in days that are not stored yet."""
+    source.row("s1", NOON, PHONE)
+    source.load()
+    usual = getattr(source.settings, setting)
+    source.rows.clear()
+    source.row("s0", NOON - timedelta(days=1), PHONE)
+    source.given[setting] = other
+    with pytest.raises(SettingsError, match="when this data directory was begun"):
+        source.load(date(2026, 2, 28), date(2026, 2, 28))
+    source.given[setting] = usual
+    source.load(date(2026, 2, 28), date(2026, 2, 28))
+    assert {row["session_no"] for row in source.stored()} == {"s0", "s1"}
+
+
+def test_another_key_is_refused_before_a_day_without_a_file_is_written(source: Source) -> None:
+    source.row("s1", NOON, PHONE)
+    source.load()
+    source.row("s0", NOON - timedelta(days=1), PHONE)
+    with pytest.raises(KeyMismatch):
+        source.load(date(2026, 2, 28), key=b"another key, quite another")
+    assert dataset.days(source.store, dataset.SESSIONS) == [DAY]
+    source.load(date(2026, 2, 28))
+
+
+def test_an_emptied_data_directory_may_be_begun_anew_with_other_settings(source: Source) -> None:
+    source.row("s1", NOON, PHONE)
+    source.load()
+    for name in source.store.names(dataset.SESSIONS):
+        source.store.delete(name)
+    source.given["timezone"] = "Asia/Shanghai"
+    source.load()
+    with pytest.raises(KeyMismatch):
+        source.load(key=b"another key, quite another")
+
+
+def test_numbers_are_shown_whole_again_when_the_setting_says_so_again(source: Source) -> None:
+    source.row("s1", NOON, PHONE)
+    for phones, shown in (("clear", PHONE), ("masked", "+86138****00"), ("clear", PHONE)):
+        source.given["phones"] = phones
+        source.load()
+        assert [row["phone"] for row in source.stored()] == [shown]
+
+
+def test_a_damaged_neighbour_of_a_session_at_midnight_is_named(tmp_path: Path) -> None:
+    store, day = Store(str(tmp_path)), date(2026, 3, 1)
+    name = dataset.file_name(dataset.SESSIONS, day)
+    with store.replacing(name) as path:
+        path.write_bytes(b"PAR1" + bytes(96))
+    with scratch.database() as con, pytest.raises(StorageError, match=name):
+        sessions._register_sessions(con, store, day, "placed_before")

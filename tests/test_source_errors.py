@@ -19,6 +19,7 @@ from tests.services import LOCKED_USER, Database, free_port
 from usms_pipeline import source
 from usms_pipeline.errors import SourceError, SourceUnavailable
 from usms_pipeline.settings import Settings
+from usms_pipeline.source import kinds
 
 START = datetime(2024, 8, 1, tzinfo=UTC)
 PASSWORD = "hunter2/x"
@@ -182,6 +183,9 @@ def test_an_unknown_kind_of_database_is_told() -> None:
     said = sentence(f"nosuchdb://me:{ENCODED}@127.0.0.1/shop")
     assert "nosuchdb://" in said
     assert "pip install" in sentence(f"mssql+pyodbc://me:{ENCODED}@127.0.0.1/shop")
+    for url in ("nosuchdb", "mssql+pyodbc", "oracle"):
+        told = sentence(f"{url}://me:{ENCODED}@127.0.0.1/shop").lower()
+        assert [kind for kind in kinds.KINDS if kind.strip(".") not in told] == []
 
 
 def test_a_path_without_a_known_ending_is_told() -> None:

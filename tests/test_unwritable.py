@@ -56,6 +56,34 @@ def test_a_folder_that_can_not_be_written_is_named_and_once_it_can_the_run_goes_
     assert outcome(account) == undisturbed(tmp_path / "whole", simulator, messages)
 
 
+@pytest.mark.parametrize("command", [["rates"], ["report"], ["check"], ["run"], ["plan"]])
+def test_a_folder_that_can_not_be_read_is_told_in_a_sentence(
+    command: list[str], tmp_path: Path, simulator: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    account = account_now(tmp_path / "account", simulator, old_messages(5))
+    monkeypatch.setattr(processes, "USMS", without_the_rights_of_root(processes.USMS))
+    data = tmp_path / "account/data"
+    data.mkdir(mode=0)
+    told = usms(account, *command)
+    data.chmod(0o700)
+    assert told.code == 1
+    assert "Unexpected" not in told.said + told.out
+    assert "USMS_DATA_DIR" in told.said + told.out
+    assert "Permission denied" in told.said + told.out
+
+
+@pytest.mark.parametrize("command", [["rates"], ["check"]])
+def test_settings_that_can_not_be_read_are_told_in_a_sentence(
+    command: list[str], tmp_path: Path, simulator: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    account = account_now(tmp_path / "account", simulator, old_messages(5))
+    monkeypatch.setattr(processes, "USMS", without_the_rights_of_root(processes.USMS))
+    (tmp_path / "account/.env").touch(mode=0)
+    told = usms(account, *command)
+    assert told.code == 2
+    assert ".env: can't be read: Permission denied" in told.said + told.out
+
+
 @pytest.mark.long
 def test_a_disk_that_became_read_only_is_told_and_read_on(
     tmp_path: Path, simulator: Any, disk: Disk

@@ -16,13 +16,15 @@ __all__ = ["connect", "recipient_id"]
 def recipient_id(phone: str, **given: Any) -> str:
     """Give the ``recipient`` of a phone number: join your own table to the receipts with it.
 
-    The key and the default region come from the settings (``given`` beats the environment).
-    Raises ``SettingsError``.
+    The key and the default region come from the settings (``given`` beats the environment). A text
+    that says no number has the hash of the text, as a row of the source with the same text has.
+
+    Raises ``SettingsError``, and ``StorageError`` where there is no key yet: none is made here.
     """
     from usms_pipeline import phones, settings
 
     ours = settings.load(**given)
-    key = phones.load_key(ours)
+    key = phones.load_key(ours, may_make=False)
     return phones.PhoneBook(key, ours.default_region, ours.phones).recipient_id(phone)
 
 

@@ -65,8 +65,10 @@ def find(
         return None
     con.execute("CREATE TABLE affected AS SELECT DISTINCT session_no FROM observations")
     if token != commit.sessions:
+        # rows without a session number too: of these one may have got its number, and be gone
         con.execute(
-            "INSERT INTO affected SELECT session_no FROM sessions_file WHERE changed_in > $after "
+            "INSERT INTO affected "
+            "(SELECT session_no FROM sessions_file WHERE changed_in > $after UNION SELECT NULL) "
             "EXCEPT FROM affected",
             {"after": after},
         )

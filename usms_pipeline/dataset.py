@@ -12,7 +12,8 @@ import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
-from typing import Final
+from pathlib import PurePosixPath
+from typing import Any, Final
 from zoneinfo import ZoneInfo
 
 import pyarrow as pa
@@ -156,13 +157,15 @@ def _is_answers(name: str) -> bool:
         return False
 
 
-def begun(store: Store) -> list[date]:
-    """List the partitions that have a folder in any zone, ascending, whether or not it has files.
+def touched(store: Store) -> list[date]:
+    """List the partitions that have a folder in any zone, or that some process holds or once held.
 
-    On object storage nothing is left of a file that was begun and not finished: there are none.
+    Unfinished files too are there: of a day whose first file never got its name.
     """
-    found = {name for zone in _ZONES for name in store.folders(zone)}
-    return sorted({partition_of(name) for name in found if _is_placed(f"{SESSIONS}/{name}/x")})
+    locks = [PurePosixPath(name).stem for name in store.names(".locks", ".lock")]
+    named = [*locks, *(name for zone in _ZONES for name in store.folders(zone))]
+    held = {partition_of(name) for name in named if _is_placed(f"{SESSIONS}/{name}/x")}
+    return sorted({*days(store, SESSIONS), *held})
 
 
 def sweep(store: Store, day: date) -> None:
@@ -204,13 +207,27 @@ def checked_metadata(store: Store, name: str, fingerprint: str | None) -> dict[s
             f"{name} in {store.data_dir!r} has layout {found['version']}, this version reads up "
             f"to {schema.VERSION}. Upgrade usms-pipeline, or point USMS_DATA_DIR elsewhere."
         )
-    if found and fingerprint not in (None, found.get("key")):
+    if found and fingerprint is not None:
+        check_key(store, name, found.get("key"), fingerprint)
+    return found
+
+
+def check_key(store: Store, name: str, key: str | None, fingerprint: str) -> None:
+    """Refuse what was made with another phone key; raises ``KeyMismatch``."""
+    if key != fingerprint:
         raise KeyMismatch(
             f"{name} in {store.data_dir!r} was made with another phone key (fingerprint "
-            f"{found.get('key')}, yours is {fingerprint}): going on would count recipients twice. "
-            "Set USMS_PHONE_KEY to the key it was made with, or use another USMS_DATA_DIR."
+            f"{key}, yours is {fingerprint}): going on would count recipients twice. "
+            f"{_right_key(store, key)}, or use another USMS_DATA_DIR."
         )
-    return found
+
+
+def _right_key(store: Store, fingerprint: str | None) -> str:
+    from usms_pipeline.phones import KEY_FILE, kept_fingerprint
+
+    if store.is_local and fingerprint and kept_fingerprint(store.data_dir) == fingerprint:
+        return f"Unset USMS_PHONE_KEY, for {store.data_dir}/{KEY_FILE} is the key it was made with"
+    return "Set USMS_PHONE_KEY to the key it was made with"
 
 
 def version_of(store: Store, name: str, said: Mapping[str, str]) -> int:
@@ -242,15 +259,19 @@ def check_layout(store: Store) -> None:
         )
 
 
-def mark_layout(store: Store) -> None:
-    """Say once which version's layout the data directory has; older ones then leave it alone."""
-    if store.read_json(LAYOUT).get("version") == schema.VERSION:
+def mark_layout(store: Store, fingerprint: str, identity: Mapping[str, Any]) -> None:
+    """Say once which layout the data directory has, and which key and settings it was made with.
+
+    Older versions, other keys and other settings then leave it alone, the whole of it.
+    """
+    said = {"version": schema.VERSION, "key": fingerprint, "identity": dict(identity)}
+    if store.read_json(LAYOUT) == said:
         return
     with store.lock("layout") as held:
         if held:
             store.sweep("", LAYOUT)
             with store.replacing(LAYOUT) as path:
-                path.write_text(json.dumps({"version": schema.VERSION}))
+                path.write_text(json.dumps(said))
 
 
 def read_commit(store: Store, day: date, fingerprint: str | None = None) -> Commit | None:

@@ -50,9 +50,8 @@ class SettingsError(UsmsError):
     def __init__(self, problems: Sequence[SettingProblem]) -> None:
         self.problems = tuple(problems)
         lines = "\n".join(f"  {problem}" for problem in self.problems)
-        super().__init__(
-            f"{len(self.problems)} setting(s) to mend, in the environment or in .env:\n{lines}"
-        )
+        settings = "1 setting" if len(self.problems) == 1 else f"{len(self.problems)} settings"
+        super().__init__(f"{settings} to mend, in the environment or in .env:\n{lines}")
 
 
 class SourceError(UsmsError):

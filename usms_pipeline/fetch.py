@@ -20,6 +20,7 @@ from usms_pipeline.pace import Breaker, BreakerLimits, Governor
 
 _MAX_PROBLEMS: Final = 50  # distinct sentences; a service may put anything into its messages
 _OTHER: Final = "further problems of other kinds"
+_MOST_TOLD: Final = 5
 _CLOCK_CODE: Final = 215395
 _MOST_PUT_OFF: Final = 1000  # batches
 MOST_REFUSALS_ALONE: Final = 50
@@ -74,6 +75,12 @@ class CollectStats:
         known = sentence in self.problems or len(self.problems) < _MAX_PROBLEMS
         key = sentence if known else _OTHER
         self.problems[key] = self.problems.get(key, 0) + 1
+
+    @property
+    def told(self) -> str:
+        """Give the most frequent problems in one line."""
+        most = sorted(self.problems.items(), key=lambda one: -one[1])[:_MOST_TOLD]
+        return " ".join(f"{count:,} × {problem}" for problem, count in most)
 
 
 @dataclass(frozen=True)
@@ -238,6 +245,22 @@ class Fetcher:
         )
 
 
+def nothing_answered(stats: CollectStats) -> ServiceDown | None:
+    """Make the error for a service that answered nothing at all, where it did not.
+
+    Few requests are given up one by one before it is plain that the service is down.
+    """
+    if not stats.ids_given_up or stats.ids_answered or stats.ids_refused or stats.unreadable:
+        return None
+    error = ServiceDown(
+        f"The service answered for none of the {stats.ids_given_up:,} session numbers asked about: "
+        f"{stats.told} They are asked again in the next run; if it stays so check USMS_BASE_URL "
+        "and the network."
+    )
+    error.stats = stats
+    return error
+
+
 def nothing_but_refusals(stats: CollectStats, answer: Answer) -> ServiceDown:
     """Make the error for a service that refuses everything; its ids count as given up."""
     stats.ids_given_up, stats.ids_refused = stats.ids_given_up + stats.ids_refused, 0
@@ -252,12 +275,12 @@ def nothing_but_refusals(stats: CollectStats, answer: Answer) -> ServiceDown:
 def _refused(reply: Reply) -> CredentialsRefused:
     words = f" ({reply.message})" if reply.message else ""
     if reply.ret_code == _CLOCK_CODE:
-        remedy = "Set this machine's clock right, then check"
+        remedy = "Set this machine's clock right, then check {}."
     else:
-        remedy = "Check, and that the key may be used for USMS from this address:"
+        remedy = "Check {}, and that the key may be used for USMS from this machine's address."
+    settings = "USMS_ACCESS_KEY_ID and USMS_ACCESS_KEY_SECRET"
     return CredentialsRefused(
-        f"The service refused the access key with {reply.label}{words}. {remedy} "
-        "USMS_ACCESS_KEY_ID and USMS_ACCESS_KEY_SECRET."
+        f"The service refused the access key with {reply.label}{words}. {remedy.format(settings)}"
     )
 
 

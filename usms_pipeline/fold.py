@@ -33,6 +33,8 @@ _BYTES_AT_ONCE = 32_000_000
 _ROWS_JOINED = 500_000
 """Sessions and what is known of them, joined at a time: some 200 MB."""
 
+_MANY_SESSIONS = 250_000
+
 _ANSWERS_READ = 8
 """So many are read before their bytes are looked at. A file has 128 MB of them at most."""
 
@@ -160,9 +162,10 @@ def _fold_partition(
     if commit and not is_anew and _is_current(commit, sessions["token"], landed, settings):
         return _counts(commit, is_changed=False)
     folded = commit.folded if commit and not is_anew else frozenset()
-    with scratch.database() as con:
-        layout = schema.sessions_schema(settings.dimensions)
-        con.register("sessions_file", store.dataset([file_name(SESSIONS, day)], layout))
+    layout = schema.sessions_schema(settings.dimensions)
+    announced = store.dataset([file_name(SESSIONS, day)], layout)
+    with scratch.database(is_large=announced.count_rows() > _MANY_SESSIONS) as con:
+        con.register("sessions_file", announced)
         quarantined = _observe(con, store, settings, book, day, sorted(landed - folded), rejected)
         masks = commit is not None and _must_mask(commit, settings)
         known = Registers(con, store, book, day, reads_anew=is_anew, masks=masks)
@@ -267,15 +270,19 @@ def _match(con: duckdb.DuckDBPyConnection, settings: Settings, is_part: bool) ->
         "carried": "".join(f"dimension_{n} AS {name}, " for n, name in enumerate(quoted)),
         "cutoff_seconds": settings.cutoff.total_seconds(),
     }
-    kind = "TABLE" if parts > 1 else "VIEW"
-    for n in range(parts):
-        joined = scratch.sql("registers", part=n, **filled_in)
-        con.execute(f"CREATE TABLE registers_{n} AS {joined}")
-        matched = scratch.sql("receipts", part=n, **filled_in)
-        con.execute(f"CREATE {kind} receipts_{n} AS {matched}")
-    for name in ("registers", "receipts"):
-        together = " UNION ALL ".join(f"FROM {name}_{n}" for n in range(parts))
-        con.execute(f"CREATE VIEW {name} AS {together}")
+    if parts == 1:
+        filled_in |= {"part": 0, "registers": "registers"}
+        con.execute(f"CREATE TABLE registers AS {scratch.sql('registers', **filled_in)}")
+        con.execute(f"CREATE VIEW receipts AS {scratch.sql('receipts', **filled_in)}")
+        return
+    scratch.create(con, "registers", schema.REGISTERS)
+    scratch.create(con, "receipts", schema.receipts_schema(settings.dimensions))
+    for part in range(parts):
+        filled_in |= {"part": part, "registers": "some_registers"}
+        joined = scratch.sql("registers", **filled_in)
+        con.execute(f"CREATE OR REPLACE TABLE some_registers AS {joined}")
+        con.execute(f"INSERT INTO receipts {scratch.sql('receipts', **filled_in)}")
+        con.execute("INSERT INTO registers BY NAME FROM some_registers")
 
 
 class _Counted:

@@ -23,8 +23,7 @@ from usms_pipeline.scrub import Forgotten, Scrubber, scrub
 from usms_pipeline.storage import Store
 
 __all__ = [
-    "Forgotten", "bury", "erase", "is_named", "lone_sessions", "read", "scrub", "sweep",
-    "without",
+    "Forgotten", "bury", "erase", "is_named", "lone_sessions", "read", "scrub", "without",
 ]  # fmt: skip
 
 TOMBSTONES: Final = "forgotten.json"
@@ -85,6 +84,17 @@ def lone_sessions(store: Store, recipients: Iterable[str]) -> set[str]:
     return found
 
 
+def strangers(store: Store, book: PhoneBook, phones: Iterable[str]) -> list[str]:
+    """List the texts that say no phone number, and that no row announced or received has either."""
+    odd = {book.recipient_id(phone): phone for phone in phones if not book.is_number(phone)}
+    for day in dataset.days(store, SESSIONS) if odd else ():
+        for name in (file_name(SESSIONS, day), file_name(RECEIPTS, day)):
+            if store.exists(name):
+                held = store.dataset([name], _NAMED).to_table()["recipient"]
+                odd = {one: odd[one] for one in odd.keys() - set(pc.unique(held).to_pylist())}
+    return sorted(odd.values())
+
+
 def _heard(store: Store, day: date) -> pa.Table:
     """Read who was heard of in a partition, also while a run puts newer registers there."""
     commit = dataset.read_commit(store, day)
@@ -142,21 +152,9 @@ def erase(
 
     for name in dataset.answers(store, day):
         has_changed |= _edit(store, name, scrubbed)
-    for name in store.names(f"{QUARANTINE}/sent_date={day}"):
+    if store.exists(name := file_name(QUARANTINE, day)):
         has_changed |= _edit(store, name, lambda table: quarantine.renamed(scrubbed(table)))
     return has_changed
-
-
-def sweep(store: Store) -> list[date]:
-    """Delete what killed processes left, also of days that have no sessions; names those held."""
-    busy = []
-    for day in dataset.begun(store):
-        with store.lock(f"sent_date={day}") as held:
-            if held:
-                dataset.sweep(store, day)
-            else:
-                busy.append(day)
-    return busy
 
 
 def _without_ids(table: pa.Table, forgotten: Forgotten) -> pa.Table:

@@ -71,7 +71,7 @@ class PhoneBook:
         }
         self._inner = hashlib.sha256(self._pads["inner"])
         self._outer = hashlib.sha256(self._pads["outer"])
-        self._fingerprint = hashlib.sha256(b"usms-key:" + key).hexdigest()[:16]
+        self._fingerprint = _fingerprint(key)
 
     @property
     def fingerprint(self) -> str:
@@ -91,6 +91,16 @@ class PhoneBook:
         """Give a number's digits without its country code; None of a text that says no number."""
         number = self._plan.read(phone.strip())
         return None if number is None else number.e164[1 + len(str(number.line.country_code)) :]
+
+    def is_number(self, phone: str) -> bool:
+        """Tell whether a text says a phone number, however it is written."""
+        return self._plan.read(phone.strip()) is not None
+
+    def are_numbers(self, texts: pa.Array) -> bool:
+        """Tell whether most of the texts (string) are valid numbers of mobile phones."""
+        types = self.describe(texts).field("number_type").drop_null().to_pylist()
+        mobile = sum("mobile" in one for one in types)
+        return bool(2 * mobile > len(texts) - texts.null_count)
 
     def describe(self, texts: pa.Array | pa.ChunkedArray) -> pa.StructArray:
         """Give ``DESCRIPTION`` of every text (string); all null where it is null or blank.
@@ -196,26 +206,61 @@ def _casefolded(texts: pa.Array) -> pa.Array:
     return pa.array([text and text.casefold() for text in texts.to_pylist()], pa.string())
 
 
-def load_key(settings: Settings, data_dir: str | Path | None = None) -> bytes:
+def _fingerprint(key: bytes) -> str:
+    return hashlib.sha256(b"usms-key:" + key).hexdigest()[:16]
+
+
+def kept_fingerprint(data_dir: str | Path) -> str | None:
+    """Name the key in a data directory's own file; None where there is none that can be read."""
+    path = Path(data_dir) / KEY_FILE
+    try:
+        return _fingerprint(_key_of(path.read_text("ascii", "replace").strip(), path))
+    except (OSError, StorageError):
+        return None
+
+
+def load_key(
+    settings: Settings, data_dir: str | Path | None = None, *, may_make: bool = True
+) -> bytes:
     """Give the key of the ``recipient`` hash: the setting's, else the data directory's own.
 
     The latter is made once, readable by its owner alone; of several processes that make it at the
-    same time, all get the same one. Raises ``StorageError``.
+    same time, all get the same one. Who only reads says ``may_make=False``: a new key would match
+    nothing. Raises ``StorageError``.
     """
     if settings.phone_key is not None:
         return bytes.fromhex(settings.phone_key.get_secret_value())
     path = Path(data_dir if data_dir is not None else settings.data_dir) / KEY_FILE
     try:
         if not path.exists():
+            if not may_make:
+                raise _no_key(path)
             _make_key(path)
         text = path.read_text("ascii", "replace").strip()
         _sweep(path)
     except OSError as error:
-        raise StorageError(
-            f"Can't read or make the phone key {str(path)!r}: {error.strerror}. Check that the "
-            "data directory is writable (USMS_DATA_DIR), or give the key (USMS_PHONE_KEY)."
-        ) from error
+        raise _unusable(path, error) from error
     return _key_of(text, path)
+
+
+def _unusable(path: Path, error: OSError) -> StorageError:
+    """Say why the key can't be had; giving it helps only who can write the folder besides."""
+    if isinstance(error, PermissionError) and os.access(path.parent, os.W_OK):
+        return StorageError(
+            f"Can't read the phone key {str(path)!r}: {error.strerror}. Run as the account that "
+            "made it, or give the key (USMS_PHONE_KEY)."
+        )
+    return StorageError(
+        f"Can't read or make the phone key {str(path)!r}: {error.strerror}. Check that the data "
+        "directory exists, is writable and has room (USMS_DATA_DIR)."
+    )
+
+
+def _no_key(path: Path) -> StorageError:
+    return StorageError(
+        f"There is no phone key at {str(path)!r}: the first `usms run` makes it. Point "
+        "USMS_DATA_DIR at the data directory of the receipts, or give their key (USMS_PHONE_KEY)."
+    )
 
 
 def _key_of(text: str, path: Path) -> bytes:

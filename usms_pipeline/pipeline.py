@@ -47,6 +47,7 @@ REFRESH_EVERY: Final = timedelta(minutes=15)
 """How often a refresh is meant to run; a plan that takes longer can't keep up."""
 REPORT: Final = "report.html"
 _PACE_FILE: Final = "pace.json"
+_ROWS_TRIED: Final = 500
 _SURVEY_FILE: Final = "survey.json"
 _ASSUMED_REQUESTS_PER_SECOND: Final = 5.0
 _CLOCK_MAY_STEP: Final = timedelta(minutes=5)
@@ -107,7 +108,20 @@ class RunReport:
             *self.sessions.warnings,
             *self.responses.warnings,
             *self.receipts.warnings,
+            *self._set_aside(),
             *self.warehouse.warnings,
+        ]
+
+    def _set_aside(self) -> list[str]:
+        """Tell of what went into quarantine, but for the refused sessions, which are told above."""
+        new = sum(part.quarantined_new for part in self.receipts.partitions.values())
+        others = new - self.responses.stats.ids_refused
+        if others <= 0:
+            return []
+        what = "part of an answer" if others == 1 else "answers or parts of answers"
+        return [
+            f"{others:,} {what} could not be used and went into quarantine: `usms quarantine list` "
+            "says why."
         ]
 
     @property
@@ -201,12 +215,17 @@ class Pipeline:
         zone = self.settings.zone
         start = dataset.day_start(window.first, zone) - sessions.MARGIN
         end = dataset.day_start(window.last + timedelta(days=1), zone) + sessions.MARGIN
-        batches = self._counted(source.read(self.settings, start, end))
-        return sessions.load(self.store, self.settings, window, batches, self.book)
+        notes: list[str] = []
+        batches = self._counted(source.read(self.settings, start, end), notes)
+        report = sessions.load(self.store, self.settings, window, batches, self.book)
+        report.notes += notes
+        return report
 
-    def _counted(self, batches: Iterable[Any]) -> Iterator[Any]:
+    def _counted(self, batches: Iterable[Any], notes: list[str]) -> Iterator[Any]:
         rows = 0
         for batch in batches:
+            if not rows:
+                notes += doubts_about_sessions(batch, self.settings, self.book)
             rows += batch.num_rows
             self._tell(Progress("sessions", rows))
             yield batch
@@ -371,7 +390,7 @@ class Pipeline:
         window = window or self.open_window()
         self.load_sessions(window)
         days = self.dates(window)
-        self.catch_up(days)
+        self.fold(days)  # of new days too: they count as pending from now on
         now, pace = self.clock(), self._settled_pace()
         with ExitStack() as stack:
             found = due.find(self.store, self.settings, days, now, stack, self.book.fingerprint)
@@ -446,13 +465,17 @@ class Pipeline:
         partition, and ``KeyMismatch`` before anything is done: under another key no phone would be
         found.
         """
-        phones, days = list(phones), self._days_of_this_key()
-        recipients = {self.book.recipient_id(phone) for phone in phones}
+        self._days_of_this_key()
+        phones = list(phones)
+        recipients = frozenset(self.book.recipient_id(phone) for phone in phones)
+        forgotten = forget.Forgotten(recipients, frozenset(numbers))
+        # buried before anything is looked through: what comes from now on is left out
+        forget.bury(self.store, forgotten)
         lone = forget.lone_sessions(self.store, recipients)
-        forgotten = forget.Forgotten(frozenset(recipients), frozenset({*numbers, *lone}))
+        forgotten |= forget.Forgotten(sessions=frozenset(lone))
         forget.bury(self.store, forgotten)
         changed, busy = [], []
-        for day in days:
+        for day in dataset.touched(self.store):
             with self.store.lock(f"sent_date={day}") as held:
                 if not held:
                     busy.append(day)
@@ -461,14 +484,14 @@ class Pipeline:
                 elif forget.is_named(self.store, day, forgotten):
                     changed.append(day)  # erased by a command that was interrupted
         busy += self.rebuild(changed).locked
-        warehouse.reconcile(self.store, self.settings, is_anew=True)
+        published = warehouse.reconcile(self.store, self.settings, is_anew=True)
         self.store.delete(REPORT)  # a small group may be one person
         self.store.sweep("", REPORT)
-        busy = sorted({*busy, *forget.sweep(self.store)})
-        if busy:
+        left = [*map(str, sorted(set(busy))), *(["the warehouse"] if published.is_locked else [])]
+        if left:
             raise Busy(
-                f"Another run works on {', '.join(map(str, sorted(busy)))}. What was erased so "
-                "far stays erased; run the same `usms forget` again when it has ended."
+                f"Another run works on {', '.join(left)}. What was erased so far stays erased; "
+                "run the same `usms forget` again when it has ended."
             )
         return changed
 
@@ -505,6 +528,17 @@ class Pipeline:
         if pace is not None:
             with self.store.replacing(_PACE_FILE) as path:
                 path.write_text(json.dumps({"requests_per_second": pace}))
+
+
+def doubts_about_sessions(batch: Any, settings: Settings, book: PhoneBook) -> list[str]:
+    """Tell when most session numbers of some rows of the source are phone numbers."""
+    if not batch.num_rows or not book.are_numbers(batch["session_no"].slice(0, _ROWS_TRIED)):
+        return []
+    return [
+        f"The session numbers in {settings.session_column} look like phone numbers: they are sent "
+        "as session numbers, and published whole. Check USMS_SESSION_COLUMN; to take back what is "
+        "stored, set it right, use another USMS_DATA_DIR and delete this one."
+    ]
 
 
 def _batches(entries: list[quarantine.Entry], size: int) -> Iterator[Batch]:

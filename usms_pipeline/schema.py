@@ -38,7 +38,9 @@ class Field:
 
 
 _PHONE = (
-    Field("recipient", TEXT, "keyed hash (HMAC-SHA-256) of the phone number in E.164 form"),
+    Field(
+        "recipient", TEXT, "keyed hash (HMAC-SHA-256, 32 hex digits) of the number in E.164 form"
+    ),
     Field("phone", TEXT, "phone number, the middle masked unless the setting `phones` is `clear`"),
     Field("country", TEXT, "country of the number (ISO 3166-1 alpha-2)"),
     Field("operator", TEXT, "operator that the number's prefix was given to"),
@@ -50,7 +52,8 @@ _BEFORE_DIMENSIONS = (
     Field(
         "recipient",
         TEXT,
-        "keyed hash (HMAC-SHA-256) of the phone number in E.164 form; `unheard-<n>` for a "
+        "keyed hash (HMAC-SHA-256, its first 32 hex digits: 128 bits) of the phone number in E.164 "
+        "form; `unheard-<n>` for a "
         "recipient whose number is not known yet",
     ),
     *_PHONE[1:],

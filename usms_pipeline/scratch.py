@@ -13,7 +13,7 @@ import pyarrow as pa
 from usms_pipeline.errors import StorageError
 from usms_pipeline.temp_folders import temp_folder
 
-MEMORY_LIMIT: Final = "1GB"
+MEMORY_LIMIT: Final = "512MB"
 """What a step may hold in memory before it spills to disk."""
 BATCH_ROWS: Final = 65_536
 PILE_BYTES: Final = 128_000_000
@@ -21,16 +21,25 @@ PILE_BYTES: Final = 128_000_000
 
 
 @contextmanager
-def database(memory_limit: str = MEMORY_LIMIT) -> Iterator[duckdb.DuckDBPyConnection]:
-    """Open an in-memory database that spills to a temporary folder, removed at the end.
+def database(
+    memory_limit: str = MEMORY_LIMIT, *, is_large: bool = False
+) -> Iterator[duckdb.DuckDBPyConnection]:
+    """Open a database in memory that spills to a temporary folder, removed at the end.
+
+    ``is_large``: its tables are in a file there from the start. That costs a fifth more, and holds
+    what nested rows in memory would not leave room for, spilled or not.
 
     Raises ``StorageError`` where that folder can't be made, or has not the room that is needed.
     """
     with _folder() as folder, _told(folder, memory_limit):
-        con = duckdb.connect(config={"memory_limit": memory_limit, "temp_directory": folder})
+        con = duckdb.connect(
+            f"{folder}/scratch.duckdb" if is_large else ":memory:",
+            config={"memory_limit": memory_limit, "temp_directory": folder},
+        )
         try:
             con.execute("SET TimeZone = 'UTC'")
             con.execute("SET python_enable_replacements = false")
+            con.execute("SET enable_progress_bar = false")
             yield con
         finally:
             con.close()

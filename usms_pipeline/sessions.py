@@ -14,7 +14,7 @@ import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import date, timedelta
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import duckdb
 import numpy as np
@@ -80,11 +80,12 @@ class SessionsReport:
     torn_sessions: list[str] = field(default_factory=list)
     locked: list[date] = field(default_factory=list)
     seconds: float = 0.0
+    notes: list[str] = field(default_factory=list)
 
     @property
     def warnings(self) -> list[str]:
         """Give what a person should look at, in sentences."""
-        found = []
+        found = list(self.notes)
         if self.rows_without_session:
             found.append(
                 f"{self.rows_without_session:,} source rows have no usable session number: they "
@@ -120,7 +121,8 @@ def load(
     Raises ``KeyMismatch``, ``NewerDataset``, ``SettingsError``, ``StorageError``.
     """
     begun, report = time.monotonic(), SessionsReport()
-    dataset.mark_layout(store)
+    _check_account(store, settings, book.fingerprint)
+    dataset.mark_layout(store, book.fingerprint, _identity(settings))
     with scratch.database() as con:
         forgotten = forget.read(store)
         days = Days(window, settings)
@@ -157,14 +159,16 @@ def _take_in(
 
     ``is_late``: in the last hour of its day, so that its session may go on after midnight.
     """
+    names = {ours: theirs for ours, theirs in _columns(settings) if ours not in _NOT_READ}
     layout = schema.sessions_schema(settings.dimensions)
-    named = pa.schema([f for f in layout if f.name not in _NOT_READ])
+    named = [pa.field(ours, layout.field(theirs).type) for ours, theirs in names.items()]
     full = pa.schema([("own_date", pa.date32()), ("is_late", pa.bool_()), *named])
     incoming, rows = scratch.Pile(con, "incoming", full), 0
     for batch in batches:
         described = book.describe(batch.column("phone"))
         fields = range(described.type.num_fields)
-        columns = dict(zip(batch.schema.names, batch.columns, strict=True))
+        given = dict(zip(batch.schema.names, batch.columns, strict=True))
+        columns = {ours: given[theirs] for ours, theirs in names.items() if theirs in given}
         columns |= {described.type.field(n).name: described.field(n) for n in fields}
         columns |= days.of(batch.column("sent_at"))
         chunk = pa.table({name: columns[name] for name in full.names})
@@ -172,6 +176,17 @@ def _take_in(
         rows += batch.num_rows
     incoming.close()
     return rows
+
+
+def _columns(settings: Settings) -> list[tuple[str, str]]:
+    """Give each column's name in here and in the file.
+
+    In here dimensions are ``dimension_0`` …, so that no name of the customer's meets one of ours.
+    """
+    names = [schema.dimension_name(name) for name in settings.dimensions]
+    ours = {name: f"dimension_{n}" for n, name in enumerate(names)}
+    layout = schema.sessions_schema(settings.dimensions)
+    return [(ours.get(name, name), name) for name in layout.names]
 
 
 class Days:
@@ -262,7 +277,7 @@ def _find_stays(con: duckdb.DuckDBPyConnection, store: Store) -> None:
 def _register_sessions(con: duckdb.DuckDBPyConnection, store: Store, day: date, view: str) -> bool:
     """Make a partition's session numbers a view; False when it has none."""
     name = file_name(SESSIONS, day)
-    if not store.exists(name):
+    if not store.metadata(name):  # names a damaged file, which DuckDB would not
         return False
     con.register(view, store.dataset([name], pa.schema([("session_no", schema.TEXT)])))
     return True
@@ -280,34 +295,42 @@ def _merge(
 
     Where the very same rows were read as when the file was made, there is nothing to merge.
     """
-    name, layout = file_name(SESSIONS, day), schema.sessions_schema(settings.dimensions)
+    name = file_name(SESSIONS, day)
     metadata = dataset.checked_metadata(store, name, fingerprint)
-    _check_identity(settings, metadata, name)
-    stored = store.dataset([name], layout) if metadata else layout.empty_table()
-    con.register("stored", stored)
-    had = _figures(con, settings, window, day)
-    read = _digest(con, day, layout, fingerprint)
+    _show_stored(con, store, settings, name if metadata else None)
+    had = has = _figures(con, settings, window, day)
+    read = _digest(con, settings, day, fingerprint)
     is_changed = read != metadata.get("read") and _write_merged(
         con, store, settings, day, metadata, _metadata(settings, fingerprint, read)
     )
-    has = had
     if is_changed:
-        con.register("stored", store.dataset([name], layout))
+        _show_stored(con, store, settings, name)
         has = _figures(con, settings, window, day)
-    con.unregister("stored")
     return SessionsPartition(
         has.rows, has.recipients, max(has.rows - had.rows, 0), is_changed, has.unread
     )
 
 
-def _digest(con: duckdb.DuckDBPyConnection, day: date, layout: pa.Schema, fingerprint: str) -> str:
+def _show_stored(
+    con: duckdb.DuckDBPyConnection, store: Store, settings: Settings, name: str | None
+) -> None:
+    """Make a partition's file the view ``stored``; an empty one where there is none."""
+    layout = schema.sessions_schema(settings.dimensions)
+    con.register("file", store.dataset([name], layout) if name else layout.empty_table())
+    shown = ", ".join(
+        f"{scratch.identifier(theirs)} AS {ours}" for ours, theirs in _columns(settings)
+    )
+    con.execute(f"CREATE OR REPLACE TEMP VIEW stored AS SELECT {shown} FROM file")
+
+
+def _digest(con: duckdb.DuckDBPyConnection, settings: Settings, day: date, fingerprint: str) -> str:
     """Give what tells one set of rows read for a day from another, whatever their order."""
-    columns = [scratch.identifier(name) for name in layout.names if name not in _NOT_READ]
+    columns = [ours for ours, _ in _columns(settings) if ours not in _NOT_READ]
     query = (
         "SELECT count(*) || '-' || coalesce(sum(hash($salt, " + ", ".join(columns) + ")), 0) "
         "FROM placed WHERE sent_date = $day"
     )
-    salt = f"{fingerprint} {layout.names}"
+    salt = f"{fingerprint} {schema.sessions_schema(settings.dimensions).names}"
     return str(con.execute(query, {"salt": salt, "day": day}).fetchall()[0][0])
 
 
@@ -320,28 +343,31 @@ def _write_merged(
     after: dict[str, str],
 ) -> bool:
     """Merge ``stored`` with the rows placed in a day, and write them if that made a difference."""
-    name, layout = file_name(SESSIONS, day), schema.sessions_schema(settings.dimensions)
-    names = [column for column in layout.names if column != "changed_in"]
-    columns = [scratch.identifier(column) for column in names]
-    dimensions = [scratch.identifier(schema.dimension_name(d)) for d in settings.dimensions]
-    listed = ", ".join(columns)
-    read = scratch.sql("sessions_read", dimensions="".join(f"{d}, " for d in dimensions))
+    columns = [ours for ours, _ in _columns(settings) if ours != "changed_in"]
+    filled_in = {
+        "columns": ", ".join(columns),
+        "alike": ", ".join(name for name in columns if name != "ordinal"),
+        "dimensions": "".join(f"dimension_{n}, " for n in range(len(settings.dimensions))),
+        "chosen": ", ".join(
+            f"CASE WHEN {_STORED_ONE[c in _KEPT]} THEN s.{c} ELSE n.{c} END AS {c}" for c in columns
+        ),
+    }
     token, version = _next(before.get("token", ""))
+    read = scratch.sql("sessions_read", **filled_in)
     con.execute(f"CREATE OR REPLACE TABLE read_now AS {read}", {"day": day, "version": version})
     merged = "read_now"
     if before:
-        chosen = ", ".join(
-            f"CASE WHEN {_STORED_ONE[name in _KEPT]} THEN s.{c} ELSE n.{c} END AS {c}"
-            for name, c in zip(names, columns, strict=True)
-        )
-        query = scratch.sql("sessions", columns=listed, chosen=chosen)
+        query = scratch.sql("sessions", **filled_in)
         con.execute(f"CREATE OR REPLACE TABLE merged AS {query}", {"version": version})
         merged = "merged"
         if scratch.value(con, _SAME):
             return False
-    all_columns = ", ".join(scratch.identifier(name) for name in layout.names)
-    ordered = f"SELECT {all_columns} FROM {merged} ORDER BY sent_at, session_no, recipient"
-    store.write(name, scratch.stream(con, ordered, layout), after | {"token": token})
+    named = ", ".join(
+        f"{ours} AS {scratch.identifier(theirs)}" for ours, theirs in _columns(settings)
+    )
+    ordered = f"SELECT {named} FROM {merged} ORDER BY sent_at, session_no, recipient"
+    rows = scratch.stream(con, ordered, schema.sessions_schema(settings.dimensions))
+    store.write(file_name(SESSIONS, day), rows, after | {"token": token})
     return True
 
 
@@ -401,8 +427,28 @@ def _metadata(settings: Settings, fingerprint: str, read: str) -> dict[str, str]
     return dataset.stamp(fingerprint) | {
         "read": read,
         "phones": settings.phones,
-        "identity": json.dumps({name: getattr(settings, name) for name in _IDENTITY}),
+        "identity": json.dumps(_identity(settings)),
     }
+
+
+def _identity(settings: Settings) -> dict[str, Any]:
+    return {name: getattr(settings, name) for name in _IDENTITY}
+
+
+def _check_account(store: Store, settings: Settings, fingerprint: str) -> None:
+    """Refuse another key, and settings that take stored rows for others, before anything is done.
+
+    Raises ``KeyMismatch`` and ``SettingsError``.
+    """
+    days, said = dataset.days(store, SESSIONS), store.read_json(dataset.LAYOUT)
+    if days and "identity" in said:
+        dataset.check_key(store, dataset.LAYOUT, said.get("key"), fingerprint)
+        _check_identity(settings, said["identity"], "this data directory was begun")
+        return
+    for day in days:  # older versions said it in every file alone
+        name = file_name(SESSIONS, day)
+        metadata = dataset.checked_metadata(store, name, fingerprint)
+        _check_identity(settings, json.loads(metadata.get("identity", "{}")), f"{name} was read")
 
 
 def mask(store: Store, settings: Settings, day: date, book: PhoneBook) -> None:
@@ -420,17 +466,17 @@ def mask(store: Store, settings: Settings, day: date, book: PhoneBook) -> None:
         batch.set_column(place, layout.field(place), book.remasked(batch.column(place)))
         for batch in store.batches(name)
     )
-    said = metadata | {"phones": "masked", "token": uuid.uuid4().hex}
+    # without a digest: what is read next is merged, and shown as the settings say then
+    said = metadata | {"phones": "masked", "token": uuid.uuid4().hex, "read": ""}
     store.write(name, pa.RecordBatchReader.from_batches(layout, parts), said)
 
 
-def _check_identity(settings: Settings, metadata: Mapping[str, str], name: str) -> None:
+def _check_identity(settings: Settings, before: Mapping[str, Any], when: str) -> None:
     """Refuse settings under which the stored rows would be taken for other rows."""
-    before = json.loads(metadata.get("identity", "{}"))
     problems = [
         SettingProblem(
             f"USMS_{setting.upper()}",
-            f"was {value!r} when {name} was read and is {getattr(settings, setting)!r} now: "
+            f"was {value!r} when {when} and is {getattr(settings, setting)!r} now: "
             "messages would count twice. Set it back, or start over in another USMS_DATA_DIR",
             str(value),
         )

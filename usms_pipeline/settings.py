@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable
+from contextlib import suppress
 from datetime import date, timedelta
 from difflib import get_close_matches
 from pathlib import Path
@@ -212,14 +213,28 @@ def _read(given: dict[str, Any]) -> tuple[Settings | None, dict[str, str]]:
     """Give the settings, or what is wrong with each field that can't be used."""
     try:
         return Settings(**given), {}
-    except UnicodeDecodeError:
-        problem = SettingProblem(".env", "is not a text file in UTF-8", "")
-        raise SettingsError([problem]) from None
+    except (UnicodeDecodeError, OSError) as error:
+        raise _unreadable(error) from None
     except ValidationError as error:
         problems: dict[str, str] = {}
         for detail in error.errors(include_input=False, include_url=False):
             problems.setdefault(str(detail["loc"][0]), _reason(detail["msg"]))
         return None, problems
+
+
+def _env_file() -> dict[str, str | None]:
+    """Read the .env here; raises ``SettingsError`` where that can't be done."""
+    try:
+        return dotenv_values(".env", interpolate=False)
+    except (UnicodeDecodeError, OSError) as error:
+        raise _unreadable(error) from None
+
+
+def _unreadable(error: UnicodeDecodeError | OSError) -> SettingsError:
+    reason = "is not a text file in UTF-8"
+    if isinstance(error, OSError):
+        reason = f"can't be read: {error.strerror}"
+    return SettingsError([SettingProblem(".env", reason, "")])
 
 
 def _conflicts(settings: Settings) -> list[tuple[str, str]]:
@@ -229,6 +244,8 @@ def _conflicts(settings: Settings) -> list[tuple[str, str]]:
         found.append(("warehouse", "must be a local path when USMS_DATA_DIR is s3://…"))
     if settings.is_remote and settings.phone_key is None:
         found.append(("phone_key", "must be given when USMS_DATA_DIR is s3://…"))
+    if settings.session_column == settings.phone_column:
+        found.append(("session_column", "names the same column as USMS_PHONE_COLUMN"))
     if settings.cutoff_hours / settings.poll_every_hours > _MOST_POLLS:
         found.append(
             ("poll_every_hours", f"asks more than {_MOST_POLLS:,} times before USMS_CUTOFF_HOURS")
@@ -250,9 +267,12 @@ def missing(settings: Settings, needs: Iterable[Need]) -> list[str]:
 
 
 def unknown_variables() -> list[tuple[str, str | None]]:
-    """Name the ``USMS_…`` variables that set nothing, each with the setting it may be meant for."""
+    """Name the ``USMS_…`` variables that set nothing, each with the setting it may be meant for.
+
+    Raises ``SettingsError`` where the .env can't be read.
+    """
     known = [variable(name) for name in Settings.model_fields]
-    found = {*os.environ, *dotenv_values(".env", interpolate=False)}
+    found = {*os.environ, *_env_file()}
     strange = sorted(name for name in found if name.startswith(PREFIX) and name not in known)
     return [
         (name, next(iter(get_close_matches(name, known, 1, 0.75)), None))
@@ -263,9 +283,18 @@ def unknown_variables() -> list[tuple[str, str | None]]:
 
 def secrets() -> list[str]:
     """Give the secrets in the environment and in .env, to be kept out of what is shown."""
-    found = {**dotenv_values(".env", interpolate=False), **os.environ}
+    written: dict[str, str | None] = {}
+    with suppress(SettingsError):
+        written = _env_file()
+    found = {**written, **os.environ}
     values = [found.get(variable(name)) for name in _SECRETS]
     return sorted({value.strip() for value in values if value} - {""}, key=len, reverse=True)
+
+
+def is_secret_in_env_file() -> bool:
+    """Tell whether the .env here holds a secret. Raises ``SettingsError`` as above."""
+    found = _env_file()
+    return any(found.get(variable(name)) for name in _SECRETS)
 
 
 def variable(name: str) -> str:

@@ -346,15 +346,15 @@ def make_folder(folder: Path, private: bool) -> None:
 
 
 def _keep_private(place: Path) -> None:
-    """Close a folder that stood open; one of another account can't be closed, and is refused."""
+    """Close a folder that stood open; one of another account is refused, whatever its mode."""
     if place.is_symlink() and place.lstat().st_uid != os.geteuid():
         raise PermissionError(errno.EPERM, f"{place} is a link that another account made")
-    if stat.S_IMODE(place.stat().st_mode) & 0o077:
-        try:
-            place.chmod(_PRIVATE_DIR)
-        except PermissionError:
-            reason = f"{place} stands open and belongs to another account"
-            raise PermissionError(errno.EPERM, reason) from None
+    found = place.stat()
+    if found.st_uid != os.geteuid():
+        reason = f"{place} belongs to another account: make it this one's (chown), or run as that"
+        raise PermissionError(errno.EPERM, reason)
+    if stat.S_IMODE(found.st_mode) & 0o077:
+        place.chmod(_PRIVATE_DIR)
 
 
 def publish_file(temporary: Path, final: Path, *, replaces: bool = True) -> None:

@@ -61,6 +61,15 @@ def count(number: float | None) -> str:
     return ABSENT if number is None else f"{number:,.0f}"
 
 
+def counted(number: int, noun: str) -> str:
+    """Write how many there are of something, in the singular or the plural.
+
+    >>> counted(1, "day"), counted(48211, "session")
+    ('1 day', '48,211 sessions')
+    """
+    return f"{count(number)} {noun}{'' if number == 1 else 's'}"
+
+
 def percent(rate: float | None) -> str:
     """Write a rate (0–1) in percent; 0 and 100 only where they are exact.
 
@@ -99,6 +108,18 @@ def duration(seconds: float | None) -> str:
         elif parts:
             break
     return " ".join(part for part in parts[:2] if not part.startswith("0 "))
+
+
+_BEFORE_UNIT: Final = re.compile(r"(?<=\d) (?=(?:s|min|h|d)\b)")
+
+
+def unbroken(text: str) -> str:
+    """Keep every duration's number and unit on one line, where lines are broken at blanks.
+
+    >>> unbroken("90% within 2 min 1 s").replace("\u00a0", "~")
+    '90% within 2~min 1~s'
+    """
+    return _BEFORE_UNIT.sub("\u00a0", text)
 
 
 def day(value: date) -> str:

@@ -57,7 +57,8 @@ def rate_over_time(
         panels,
         _time_headline(rows),
         "Delivered, of the messages with an outcome. Band: from “none of the others arrives” to "
-        f"“all of them do”. Hollow point, dashed line: more than {YOUNG_SHARE:.0%} still awaited.",
+        f"“all of them do”. Hollow point, dashed line: more than {YOUNG_SHARE:.0%} still awaited."
+        f"{_left_out(rows)}",
         width,
     )
 
@@ -157,12 +158,9 @@ def _time_axis(rows: Sequence[Row], width: int, zone: str | None) -> dict[str, A
 
 def _time_headline(rows: Sequence[Row]) -> str:
     unit = "day" if rows[0]["is_daily"] else "hour"
-    rated = [row for row in rows if row["rate"] is not None]
-    settled = [row for row in rated if not row["is_young"]] or rated
+    rated, settled, worth = _rated(rows)
     if not settled:
         return f"No outcome is known yet in any {unit}"
-    enough = ENOUGH * median(row["messages"] for row in settled)
-    worth = [row for row in settled if row["messages"] >= enough]
     usual = median(row["rate"] for row in worth)
     worst = min(worth, key=lambda row: row["rate"])
     best = max(worth, key=lambda row: row["rate"])
@@ -178,6 +176,27 @@ def _time_headline(rows: Sequence[Row]) -> str:
         f"Between {wording.percent(worst['rate'])} and {wording.percent(best['rate'])} are "
         f"delivered{where or f', by {unit}'}"
     )
+
+
+def _rated(rows: Sequence[Row]) -> tuple[list[Row], list[Row], list[Row]]:
+    """Give the periods with a rate; of them the settled ones, all if none is; of these the large.
+
+    The large ones alone make the headline.
+    """
+    rated = [row for row in rows if row["rate"] is not None]
+    settled = [row for row in rated if not row["is_young"]] or rated
+    enough = ENOUGH * median([row["messages"] for row in settled] or [0])
+    return rated, settled, [row for row in settled if row["messages"] >= enough]
+
+
+def _left_out(rows: Sequence[Row]) -> str:
+    """Say how many settled points the headline does not speak of."""
+    _, settled, worth = _rated(rows)
+    left = len(settled) - len(worth)
+    if not left:
+        return ""
+    periods = wording.counted(left, "day" if rows[0]["is_daily"] else "hour")
+    return f" Too few messages for the headline: {periods} with under {ENOUGH:.0%} of the usual."
 
 
 def _floor(rows: Sequence[Row]) -> float:

@@ -36,7 +36,12 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def usms(
     debug: Annotated[
-        bool, typer.Option("--debug", hidden=True, envvar="USMS_DEBUG", help="Show tracebacks.")
+        bool,
+        typer.Option(
+            "--debug",
+            envvar="USMS_DEBUG",
+            help="Show the traceback of an error, without secrets and numbers.",
+        ),
     ] = False,
     _: Annotated[
         bool,

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,10 +17,11 @@ from rich.table import Table
 
 from usms_pipeline import settings as config
 from usms_pipeline import wording
+from usms_pipeline.cli import rehearsal
 from usms_pipeline.cli.example import env_example
 from usms_pipeline.cli.run import Json
 from usms_pipeline.cli.shell import echo_json, out
-from usms_pipeline.errors import ServiceDown, SettingsError, UsmsError
+from usms_pipeline.errors import ServiceDown, SettingsError, StorageError, UsmsError
 from usms_pipeline.settings import Settings
 
 if TYPE_CHECKING:
@@ -27,7 +30,9 @@ if TYPE_CHECKING:
 _HARMLESS_ID = "usms-check"
 _KEY_FILE = "phone.key"
 _CLOCKS_DIFFER = timedelta(minutes=10)
+_TICK = timedelta(seconds=1)
 _LITTLE_ROOM_BYTES = 2 * 1024**3
+_NAMED = 5
 _MARKS = {"ok": "[green]✓[/]", "warning": "[yellow]![/]", "problem": "[red]✗[/]"}
 
 Example = Annotated[
@@ -61,10 +66,11 @@ def check(as_json: Json = False, example: Example = False) -> int:
 
 
 def _findings() -> Iterator[Finding]:
-    for name, near in config.unknown_variables():
-        hint = f"; did you mean {near}?" if near else ""
-        yield Finding("settings", "warning", f"{name} is not a setting{hint}")
     try:
+        for name, near in config.unknown_variables():
+            hint = f"; did you mean {near}?" if near else ""
+            yield Finding("settings", "warning", f"{name} is not a setting{hint}")
+        yield from _env_file()
         settings = config.load(["source", "api"])
     except SettingsError as error:
         for problem in error.problems:
@@ -73,6 +79,18 @@ def _findings() -> Iterator[Finding]:
     yield Finding("settings", "ok", f"complete, for {settings.base_url}")
     for topic, look in _LOOKS.items():
         yield from _guarded(topic, look, settings)
+
+
+def _env_file() -> Iterator[Finding]:
+    """Tell of a .env with a secret in it that other accounts may read."""
+    if config.is_secret_in_env_file() and _is_open(Path(".env")):
+        yield Finding(
+            "settings", "warning", "others may read .env, and a secret is in it: chmod 600 .env"
+        )
+
+
+def _is_open(place: Path) -> bool:
+    return place.exists() and bool(place.stat().st_mode & 0o077)
 
 
 def _guarded(topic: str, look: Look, settings: Settings) -> Iterator[Finding]:
@@ -101,13 +119,27 @@ def _source(settings: Settings) -> Iterator[tuple[str, str]]:
         lost = wording.count(found.rows_without_sent_at)
         text = f"{lost} rows have no usable time in {settings.sent_at_column}: no run reads them"
         yield "warning", text
+    for doubt in _sessions_like_phones(settings, found.last_sent_at):
+        yield "warning", doubt
     if found.last_sent_at > datetime.now(UTC) + _CLOCKS_DIFFER:
         yield "warning", "the latest lies in the future: check USMS_SOURCE_TIMEZONE"
 
 
+def _sessions_like_phones(settings: Settings, last: datetime) -> list[str]:
+    """Look at some of the latest rows; under any key, for no hash is kept."""
+    from usms_pipeline import source
+    from usms_pipeline.phones import PhoneBook
+    from usms_pipeline.pipeline import doubts_about_sessions
+
+    book = PhoneBook(b"", settings.default_region, settings.phones)
+    with closing(source.read(settings, last - timedelta(hours=1), last + _TICK)) as batches:
+        batch = next(batches, None)
+        return doubts_about_sessions(batch, settings, book) if batch else []
+
+
 def _data_dir(settings: Settings) -> Iterator[tuple[str, str]]:
     """Prove that a file can be written, and that there is room for more."""
-    from usms_pipeline.dataset import check_layout
+    from usms_pipeline.dataset import PRIVATE, check_layout
     from usms_pipeline.storage import Store
 
     store = Store(settings.data_dir)
@@ -116,6 +148,9 @@ def _data_dir(settings: Settings) -> Iterator[tuple[str, str]]:
         temporary.write_bytes(b"usms check")
     store.delete(".check")
     yield "ok", f"{settings.data_dir} is writable"
+    for zone in (Path(settings.data_dir, zone) for zone in PRIVATE if store.is_local):
+        if _is_open(zone):
+            yield "warning", f"others may read the raw answers: chmod 700 {zone}"
     yield from _foreign_files(store)
     yield from _room(settings)
 
@@ -154,12 +189,12 @@ def _key(settings: Settings) -> Iterator[tuple[str, str]]:
     if settings.phone_key is None and not store.exists(_KEY_FILE):
         yield "ok", f"none yet: the first run makes {settings.data_dir}/{_KEY_FILE}"
         return
-    book = PhoneBook(load_key(settings), settings.default_region, settings.phones)
+    book = PhoneBook(load_key(settings, may_make=False), settings.default_region, settings.phones)
     for day in dataset.days(store, dataset.SESSIONS)[-1:]:
         name = dataset.file_name(dataset.SESSIONS, day)
         dataset.checked_metadata(store, name, book.fingerprint)
     yield from _clear_numbers(store, settings)
-    if settings.phone_key is None and Path(settings.data_dir, _KEY_FILE).stat().st_mode & 0o077:
+    if settings.phone_key is None and _is_open(Path(settings.data_dir, _KEY_FILE)):
         yield "warning", f"others may read it: chmod 600 {settings.data_dir}/{_KEY_FILE}"
     place = "from USMS_PHONE_KEY" if settings.phone_key else f"in {settings.data_dir}/{_KEY_FILE}"
     yield "ok", f"{place}, fingerprint {book.fingerprint}; keep a copy of it"
@@ -179,29 +214,106 @@ def _clear_numbers(store: Store, settings: Settings) -> Iterator[tuple[str, str]
         )
 
 
+def _dataset(settings: Settings) -> Iterator[tuple[str, str]]:
+    """Count the recipients announced: each must be in exactly one bucket."""
+    from usms_pipeline.dataset import SESSIONS, days
+    from usms_pipeline.pipeline import Pipeline
+
+    pipeline = Pipeline(settings)
+    stored = days(pipeline.store, SESSIONS)
+    folded = _folded(pipeline.store, stored)
+    try:
+        amiss = pipeline.conservation(folded)
+    except UsmsError:
+        raise
+    except Exception:  # as DuckDB's own, which does not name the file
+        amiss = _damaged(pipeline.store, list(folded))
+        if not amiss:
+            raise
+    if amiss:
+        others = len(amiss) - _NAMED
+        more = f" {wording.counted(others, 'more day')}: `usms rebuild` makes every day anew."
+        raise UsmsError(" ".join(amiss[:_NAMED]) + (more if others > 0 else ""))
+    recipients = wording.count(sum(folded.values()))
+    yield "ok", f"{recipients} recipients announced, each in one bucket"
+    if len(folded) < len(stored):
+        late = wording.counted(len(stored) - len(folded), "day")
+        said = "rows that are not counted yet: `usms run` brings them up to date"
+        yield "warning", f"{late} with {said}, if none is under way"
+
+
+def _quarantine(settings: Settings) -> Iterator[tuple[str, str]]:
+    """Count what waits for a decision: raw answers of such a day are not deleted."""
+    from usms_pipeline import quarantine
+    from usms_pipeline.dataset import QUARANTINE, days
+    from usms_pipeline.storage import Store
+
+    store = Store(settings.data_dir)
+    waiting = sum(quarantine.open_count(store, day) for day in days(store, QUARANTINE))
+    if not waiting:
+        yield "ok", "nothing waits for a decision"
+        return
+    said = "the raw answers of their days are kept until they are replayed or dismissed"
+    entries = "entry is" if waiting == 1 else "entries are"
+    yield "warning", f"{wording.count(waiting)} {entries} open: `usms quarantine list`; {said}"
+
+
+def _damaged(store: Store, stored: list[date]) -> list[str]:
+    """Name the days with a file whose end, which is read first, is whole, and the rest is not."""
+    from usms_pipeline.dataset import RECEIPTS, SESSIONS, file_name
+
+    remedies = {
+        RECEIPTS: "run `usms rebuild --from {0} --to {0}`",
+        SESSIONS: "restore it from a backup",
+    }
+    found = []
+    for day, (zone, remedy) in product(stored, remedies.items()):
+        name = file_name(zone, day)
+        try:
+            for _ in store.batches(name):
+                pass
+        except StorageError:
+            found.append(f"{name} is damaged: {remedy.format(day)}.")
+    return found
+
+
+def _folded(store: Store, stored: list[date]) -> dict[date, int]:
+    """Give the days whose receipts are made from the rows of now, with their recipients."""
+    from usms_pipeline.dataset import SESSIONS, file_name, read_commit
+
+    commits = {day: read_commit(store, day) for day in stored}
+    return {
+        day: sum(commit.buckets.values())
+        for day, commit in commits.items()
+        if commit and commit.sessions == store.metadata(file_name(SESSIONS, day)).get("token")
+    }
+
+
 def _service(settings: Settings) -> Iterator[tuple[str, str]]:
     """Ask the service about one session that does not exist: do the credentials work?"""
     from usms_pipeline.collect import Answer, Batch, Patience, collect
 
     answers: list[Answer] = []
-    stats = collect(
-        [Batch(datetime.now(UTC).date(), (_HARMLESS_ID,))],
-        lambda _, answer: answers.append(answer),
-        settings,
-        patience=Patience(attempts=2, batch_seconds=settings.timeout_seconds),
-    )
-    if answers:
-        yield "ok", f"answers within {stats.seconds * 1000:,.0f} ms and takes the access key"
-    else:
-        said = [problem.rstrip(".") for problem in stats.problems]
-        reasons = "; ".join(said) or "it gave no answer that can be read"
-        raise ServiceDown(f"{settings.base_url}: {reasons}. Check USMS_BASE_URL.")
+    with rehearsal.explained(settings):
+        stats = collect(
+            [Batch(datetime.now(UTC).date(), (_HARMLESS_ID,))],
+            lambda _, answer: answers.append(answer),
+            settings,
+            patience=Patience(attempts=2, batch_seconds=settings.timeout_seconds),
+        )
+        if not answers:
+            said = [problem.rstrip(".") for problem in stats.problems]
+            reasons = "; ".join(said) or "it gave no answer that can be read"
+            raise ServiceDown(f"{settings.base_url}: {reasons}. Check USMS_BASE_URL.")
+    yield "ok", f"answers within {stats.seconds * 1000:,.0f} ms and takes the access key"
 
 
 Look = Callable[[Settings], Iterator[tuple[str, str]]]
 _LOOKS: dict[str, Look] = {
     "data dir": _data_dir,
     "key": _key,
+    "dataset": _dataset,
+    "quarantine": _quarantine,
     "source": _source,
     "service": _service,
 }
@@ -217,7 +329,7 @@ def _show(finding: Finding) -> None:
         return
     line = Table.grid(padding=(0, 1))
     line.add_column(width=1)
-    line.add_column(width=9, style="dim")
+    line.add_column(width=10, style="dim")
     line.add_column(overflow="fold")
     line.add_row(_MARKS[finding.state], finding.topic, escape(finding.text))
     console.print(line)

@@ -27,6 +27,7 @@ from usms_pipeline import wording
 from usms_pipeline.cli import messages as made_up
 from usms_pipeline.cli import progress
 from usms_pipeline.cli.rates import show_rates
+from usms_pipeline.cli.rehearsal import MARK, is_demo
 from usms_pipeline.cli.shell import FELL_SHORT, OK, out, warn
 from usms_pipeline.cli.tables import facts_grid
 
@@ -37,7 +38,6 @@ DAYS: Final = 5
 _SOURCE: Final = "messages.sqlite"
 _HOME: Final = "dagster"
 _DAGSTER_YAML: Final = "telemetry:\n  enabled: false\nnux:\n  enabled: false\n"
-_MARK: Final = "# Made by `usms demo`, which replaces all of this folder.\n"
 
 Messages = Annotated[int, typer.Option("--messages", min=1, help="How many messages were sent.")]
 Folder = Annotated[Path, typer.Option("--dir", help="Where to put it all.", file_okay=False)]
@@ -81,12 +81,14 @@ def _clear(folder: Path) -> None:
     """Remove an earlier demo, and nothing else: a folder of another kind is refused."""
     mark = folder / ".env"
     if folder.exists() and any(folder.iterdir()):
-        if not mark.exists() or not mark.read_text("utf-8", "replace").startswith(_MARK):
+        if not is_demo(folder):
             raise typer.BadParameter(f"{folder} holds something else; name another with --dir.")
         for name in ("data", _HOME):
             shutil.rmtree(folder / name, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
-    mark.write_text(_MARK)
+    mark.touch(mode=0o600)
+    mark.chmod(0o600)
+    mark.write_text(MARK)
 
 
 @contextmanager
@@ -115,7 +117,7 @@ def _settle_in(folder: Path, url: str) -> Settings:
         "data_dir": "data",
     }
     text = "".join(f"{config.variable(name)}={value}\n" for name, value in given.items())
-    (folder / ".env").write_text(f"{_MARK}{text}")
+    (folder / ".env").write_text(f"{MARK}{text}")  # 0600 since `_clear`
     _make_dagster_home(folder / _HOME)
     for name in [name for name in os.environ if name.startswith(config.PREFIX)]:
         del os.environ[name]
@@ -147,8 +149,20 @@ def _refresh(say: progress.Say, settings: Settings) -> list[str]:
             say(f"usms/{asset}", _first_line(facts))
 
     today = datetime.now(settings.zone).date()
-    is_well = run_refresh(today - timedelta(days=DAYS), today, on_step)
+    with _signals_as_they_are():
+        is_well = run_refresh(today - timedelta(days=DAYS), today, on_step)
     return troubles or ([] if is_well else ["The job `refresh` failed."])
+
+
+@contextmanager
+def _signals_as_they_are() -> Iterator[None]:
+    """Put the signal handlers back: a run of Dagster in this process leaves its own behind."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _counts(sums: Counter[str]) -> str:

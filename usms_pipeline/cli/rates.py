@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import csv
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,8 +20,8 @@ from usms_pipeline import settings as config
 from usms_pipeline import wording
 from usms_pipeline.cli.run import From, To
 from usms_pipeline.cli.shell import echo_json, out, plain, span, warn, width
-from usms_pipeline.cli.tables import rates_table
-from usms_pipeline.errors import SourceError
+from usms_pipeline.cli.tables import is_shaded, rates_table
+from usms_pipeline.errors import SourceError, StorageError
 
 if TYPE_CHECKING:
     from datetime import date
@@ -72,17 +74,18 @@ def show_rates(
     if not whole["messages"]:
         console.print("No messages in these days. `usms run` collects, `usms check` finds faults.")
         return
-    console.print(rates_table(rows if by else [], whole, by, width()))
-    console.print(f"[dim]{_how_to_read(whole)}[/]")
+    table = rates_table(rows if by else [], whole, by, width())
+    console.print(table)
+    console.print(f"[dim]{_how_to_read(whole, is_shaded(table))}[/]")
     warn(_timezone_hint(settings))
 
 
-def _how_to_read(whole: dict[str, Any]) -> str:
+def _how_to_read(whole: dict[str, Any], is_shaded: bool) -> str:
     """Say how many are still awaited, and what that makes of the rates."""
+    bounds = "the bounds (░)" if is_shaded else "the bounds"
     if not whole["awaited"]:
-        return "Nothing is awaited any more; what no carrier reported is within the bounds (░)."
-    awaited = wording.count(whole["awaited"])
-    return f"{awaited} still awaited; the true rate lies within the bounds (░)."
+        return f"Nothing is awaited any more; what no carrier reported is within {bounds}."
+    return f"{wording.count(whole['awaited'])} still awaited; the true rate lies within {bounds}."
 
 
 def _read(
@@ -132,7 +135,9 @@ def report(to: ReportFile = None) -> None:
 
     settings = config.load()
     store = Store(settings.data_dir)
-    with warehouse.connect(settings.warehouse_path) as con:
+    if to:
+        _check_file(to)
+    with warehouse.connect(settings.warehouse_path) as con, _named(to):
         path = page.build(
             con,
             to.absolute() if to else store,
@@ -142,6 +147,28 @@ def report(to: ReportFile = None) -> None:
             rows_without_sent_at=_rows_without_sent_at(settings),
         )
     out().print(f"[green]✓[/] {escape(path)}", soft_wrap=True)
+
+
+def _check_file(to: Path) -> None:
+    """Refuse a folder, and a file in a folder that is not there: none is made by the way."""
+    if to.is_dir():
+        raise typer.BadParameter(f"--to {to} is a folder; name a file: {to / 'report.html'}.")
+    if not to.absolute().parent.is_dir():
+        raise typer.BadParameter(f"--to {to}: there is no folder {to.parent}; make it first.")
+
+
+@contextmanager
+def _named(to: Path | None) -> Iterator[None]:
+    """Say ``--to`` of a file that can't be written, where it was given."""
+    try:
+        yield
+    except StorageError as error:
+        if to is None:
+            raise
+        reason = getattr(error.__cause__, "strerror", None) or error.__cause__
+        raise StorageError(
+            f"Can't write the report to {str(to)!r}: {reason}. Name another file with --to."
+        ) from error
 
 
 def _rows_without_sent_at(settings: Settings) -> int | None:

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from usms_pipeline import settings as config
 from usms_pipeline import wording
-from usms_pipeline.cli import progress
+from usms_pipeline.cli import progress, rehearsal
 from usms_pipeline.cli.shell import OK, echo_json, fell_short, out, plain, span, warn
 from usms_pipeline.cli.tables import facts_grid
 
@@ -39,7 +39,7 @@ def run(
     from usms_pipeline.pipeline import Pipeline
 
     settings = config.load(["source", "api"])
-    with progress.bar() as on_progress:
+    with rehearsal.explained(settings), progress.bar() as on_progress:
         pipeline = Pipeline(settings, on_progress=on_progress)
         report = pipeline.run(_window(pipeline, days, everything))
     warn(report.warnings)
@@ -50,9 +50,8 @@ def run(
     if not report.fell_short:
         return OK
     given_up = wording.count(report.responses.stats.ids_given_up)
-    return fell_short(
-        f"{given_up} sessions got no usable answer. They stay due: run again, or see `usms check`."
-    )
+    remedy = rehearsal.missing_service(settings) or "Run again, or see `usms check`."
+    return fell_short(f"{given_up} sessions got no usable answer. They stay due. {remedy}")
 
 
 def plan(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from rich.box import SIMPLE_HEAD
+from rich.cells import cell_len
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
@@ -13,6 +14,9 @@ from usms_pipeline import wording
 
 _EIGHTHS: Final = " ▏▎▍▌▋▊▉█"
 _YOUNG: Final = "░"
+_SHORTEST_BAR: Final = 8
+_NAME_WIDTH: Final = 10
+_STYLES: Final = {"delivered": "bold", "bounds": "dim"}
 
 
 def rates_table(
@@ -20,37 +24,74 @@ def rates_table(
 ) -> Table:
     """Lay out one cohort a row, the value of ``by`` first, and ``whole``, all of them, last.
 
-    ``width`` is the terminal's, in columns: the wider, the longer the bars.
+    ``width`` is the terminal's, in columns: the wider, the longer the bars. In a narrow one figures
+    are left out, never the names: the bar first, then the bounds, then the median.
     """
+    cohorts = [*rows, whole]
+    bar_width = min(max(width - 72, _SHORTEST_BAR), 30)
+    figures = {
+        "messages": [wording.count(row["messages"]) for row in cohorts],
+        "delivered": [percent(row["delivery_rate"]) for row in cohorts],
+        "bounds": [bounds(row["delivery_rate_low"], row["delivery_rate_high"]) for row in cohorts],
+        (axis := _axis(floor(cohorts), bar_width)): _bars(cohorts, bar_width),
+        "median": [wording.duration(row["latency_p50_seconds"]) for row in cohorts],
+        "awaited": [
+            wording.count(row["awaited"]) if row["awaited"] else wording.ABSENT for row in cohorts
+        ],
+    }
+    for dropped in (axis, "bounds", "median"):
+        if _needed(figures) > width:
+            del figures[dropped]
     table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
     table.add_column(
-        escape((by or "").replace("_", " ")), overflow="fold", min_width=10, max_width=28
+        escape((by or "").replace("_", " ")), overflow="fold", min_width=_NAME_WIDTH, max_width=28
     )
-    table.add_column("messages", justify="right", no_wrap=True)
-    table.add_column("delivered", justify="right", no_wrap=True)
-    table.add_column("bounds", no_wrap=True, style="dim")
-    table.add_column("", no_wrap=True)
-    table.add_column("median", justify="right", no_wrap=True)
-    table.add_column("awaited", justify="right", no_wrap=True)
-    bar_width = min(max(width - 72, 8), 30)
-    for row in rows:
-        table.add_row(_name(next(iter(row.values()))), *_figures(row, bar_width))
-    if rows:
-        table.add_section()
-    table.add_row("[bold]all[/]", *_figures(whole, bar_width))
+    for name in figures:
+        is_text = name in (axis, "bounds")
+        table.add_column(
+            name,
+            justify="left" if is_text else "right",
+            no_wrap=True,
+            style=_STYLES.get(name, ""),
+            header_style="dim" if name == axis else "",
+        )
+    names = [*(_name(next(iter(row.values()))) for row in rows), "[bold]all[/]"]
+    for n, cells in enumerate(zip(names, *figures.values(), strict=True)):
+        table.add_row(*cells, end_section=n == len(rows) - 1)
     return table
 
 
-def _figures(row: dict[str, Any], bar_width: int) -> list[Text | str]:
-    low, high = row["delivery_rate_low"], row["delivery_rate_high"]
+def _needed(figures: dict[str, Any]) -> int:
+    """Give the columns that names and figures take at least, with a blank at both ends."""
+    widest = [max(map(cell_len, (name, *map(str, cells)))) for name, cells in figures.items()]
+    return 1 + _NAME_WIDTH + sum(2 + one for one in widest) + 1
+
+
+def floor(cohorts: list[dict[str, Any]]) -> float:
+    """Give the rate at which the bars begin: a round one below every lower bound.
+
+    >>> floor([{"delivery_rate_low": 0.93}, {"delivery_rate_low": None}])
+    0.9
+    """
+    lows = [row["delivery_rate_low"] for row in cohorts if row["delivery_rate_low"] is not None]
+    return max(0.0, min([0.9, *(int((low - 0.02) * 10) / 10 for low in lows)]))
+
+
+def _axis(least: float, width: int) -> str:
+    return f"{least:.0%}{'100%':>{width - len(f'{least:.0%}')}}"
+
+
+def _bars(cohorts: list[dict[str, Any]], width: int) -> list[Text]:
+    least = floor(cohorts)
     return [
-        wording.count(row["messages"]),
-        f"[bold]{percent(row['delivery_rate'])}[/]",
-        bounds(low, high),
-        bar(low, high, bar_width),
-        wording.duration(row["latency_p50_seconds"]),
-        wording.count(row["awaited"]) if row["awaited"] else wording.ABSENT,
+        bar(row["delivery_rate_low"], row["delivery_rate_high"], width, least) for row in cohorts
     ]
+
+
+def is_shaded(table: Table) -> bool:
+    """Tell whether a bar of the table has a part that may still turn out delivered."""
+    cells = [cell for column in table.columns for cell in column.cells]
+    return any(isinstance(cell, Text) and _YOUNG in cell.plain for cell in cells)
 
 
 def _name(value: Any) -> str:
@@ -69,14 +110,15 @@ def bounds(low: float | None, high: float | None) -> str:
     return f"({low * 100:.1f} – {high * 100:.1f})"
 
 
-def bar(low: float | None, high: float | None, width: int) -> Text:
-    """Draw a rate: solid what is delivered, shaded what may still turn out so.
+def bar(low: float | None, high: float | None, width: int, least: float = 0.0) -> Text:
+    """Draw a rate from ``least`` to 1: solid what is delivered, shaded what may still turn out so.
 
-    >>> bar(0.5, 0.75, 8).plain
-    '████░░  '
+    >>> bar(0.5, 0.75, 8).plain, bar(0.9, 0.95, 8, least=0.8).plain
+    ('████░░  ', '████░░  ')
     """
     if low is None or high is None:
         return Text(" " * width)
+    low, high = ((rate - least) / (1 - least) for rate in (low, high))
     eighths = round(low * width * 8)
     solid = "█" * (eighths // 8)
     part = _EIGHTHS[eighths % 8] if eighths % 8 else ""

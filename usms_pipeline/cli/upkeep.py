@@ -20,7 +20,11 @@ if TYPE_CHECKING:
 
 Phones = Annotated[
     list[str] | None,
-    typer.Option("--phone", metavar="NUMBER", help="A number to erase; `-` reads stdin."),
+    typer.Option(
+        "--phone",
+        metavar="NUMBER",
+        help="A number to erase, with each session that it alone received; `-` reads stdin.",
+    ),
 ]
 Sessions = Annotated[
     list[str] | None,
@@ -42,15 +46,20 @@ def rebuild(first: From = None, last: To = None) -> int:
     warn(report.warnings)
     rows = sum(counts.rows for counts in report.partitions.values())
     out().print(
-        f"[green]✓[/] {wording.count(len(report.partitions))} days rebuilt, "
-        f"{wording.count(rows)} rows, in {published.path}"
+        f"[green]✓[/] {wording.counted(len(report.partitions), 'day')} rebuilt, "
+        f"{wording.counted(rows, 'row')}, in {published.path}"
     )
-    if not report.locked:
-        return OK
-    return fell_short(
-        f"Another run holds {', '.join(map(str, report.locked))}: not rebuilt. Run the same "
-        "`usms rebuild` again when it has ended."
-    )
+    if report.locked:
+        return fell_short(
+            f"Another run holds {', '.join(map(str, report.locked))}: not rebuilt. Run the same "
+            "`usms rebuild` again when it has ended."
+        )
+    if published.is_locked:
+        return fell_short(
+            "Another run is publishing the warehouse: what was rebuilt is not in it. Run the same "
+            "`usms rebuild` again when that has ended."
+        )
+    return OK
 
 
 def _stored(pipeline: Pipeline, first: date | None, last: date | None) -> list[date] | None:
@@ -68,15 +77,31 @@ def forget(phone: Phones = None, session: Sessions = None, yes: Yes = False) -> 
     phones, sessions = _named(phone), _named(session)
     if not phones and not sessions:
         raise typer.BadParameter("Say what to erase: --phone NUMBER or --session NO.")
+    from usms_pipeline.forget import strangers
     from usms_pipeline.pipeline import Pipeline
 
     pipeline = Pipeline(config.load())
+    if odd := strangers(pipeline.store, pipeline.book, phones):
+        raise typer.BadParameter(f"{_quoted(odd)} no phone number, and no row has such a text.")
     if not yes:
-        what = f"{len(phones)} phone(s) and {len(sessions)} session(s)"
-        typer.confirm(f"Erase {what} for good?", abort=True, err=True)
+        typer.confirm(f"Erase {_counted(phones, sessions)} for good?", abort=True, err=True)
     changed = pipeline.forget(phones, sessions)
-    where = f"{len(changed)} days held them and" if changed else "nothing held them;"
-    out().print(f"[green]✓[/] erased: {where} later answers about them are dropped")
+    where = f"erased from {wording.counted(len(changed), 'day')}" if changed else "nothing found"
+    them = "it" if len(phones) + len(sessions) == 1 else "them"
+    out().print(f"[green]✓[/] {where}; later answers about {them} are dropped")
+
+
+def _quoted(odd: list[str]) -> str:
+    """Quote texts, but for what may be a mistyped number in them."""
+    shown = ", ".join(repr(wording.without_numbers(text)) for text in odd)
+    return f"{shown} {'is' if len(odd) == 1 else 'are'}"
+
+
+def _counted(phones: list[str], sessions: list[str]) -> str:
+    named = {"phone": phones, "session": sessions}
+    return " and ".join(
+        wording.counted(len(values), noun) for noun, values in named.items() if values
+    )
 
 
 def _named(values: list[str] | None) -> list[str]:

@@ -82,11 +82,15 @@ def _load_sessions(
 
 
 def _ask(context: dg.AssetExecutionContext, account: Account) -> "dg.MaterializeResult[Any]":
+    from usms_pipeline.fetch import nothing_answered
+
     with core(context, account, "api") as (pipeline, window):
         days = pipeline.dates(window)
         pipeline.catch_up(days)
         try:
             report = pipeline.ask(days)
+            if nothing := nothing_answered(report.stats):
+                raise nothing
         except (CredentialsRefused, ServiceDown):
             pipeline.fold_read(days)  # what landed is not lost for the readers until the next run
             pipeline.publish()

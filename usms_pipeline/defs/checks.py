@@ -22,8 +22,11 @@ UNANNOUNCED_SHARE: Final = 0.01
 ROUND_SECONDS: Final = 900.0
 """How long a round of questions may take: the schedule starts the next one after as long."""
 _FASTER: Final = (
-    " They are asked again in the next run; raise USMS_MAX_CONCURRENCY or "
-    "USMS_MAX_REQUESTS_PER_SECOND, or poll less often (USMS_POLL_EVERY_HOURS)."
+    " That is too slow: raise USMS_MAX_CONCURRENCY or USMS_MAX_REQUESTS_PER_SECOND, or poll less "
+    "often (USMS_POLL_EVERY_HOURS)."
+)
+_AGAIN: Final = (
+    " They are asked again in the next run; if it stays so check USMS_BASE_URL and the network."
 )
 _NAMED: Final = 20
 
@@ -88,12 +91,13 @@ def check_conservation(amiss: list[str]) -> dg.AssetCheckResult:
 
 def check_round(report: "ResponsesReport") -> dg.AssetCheckResult:
     """Judge one round of questions: was everything that was due asked, in time for the next."""
-    left = report.stats.ids_given_up
-    passed = not left and report.seconds <= ROUND_SECONDS
+    left, is_slow = report.stats.ids_given_up, report.seconds > ROUND_SECONDS
     return _verdict(
-        passed,
-        f"{left:,} of {sum(report.due_sessions.values()):,} sessions due got no answer, in "
-        f"{report.seconds:,.0f} s." + ("" if passed else _FASTER),
+        not left and not is_slow,
+        f"{left:,} of {sum(report.due_sessions.values()):,} sessions due got no usable answer, in "
+        f"{report.seconds:,.0f} s."
+        + (f" {report.stats.told}{_AGAIN}" if left else "")
+        + (_FASTER if is_slow else ""),
         "polling_behind",
         sessions_left=left,
         seconds=round(report.seconds, 3),

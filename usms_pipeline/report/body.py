@@ -8,12 +8,12 @@ from zoneinfo import ZoneInfo
 
 import pyarrow as pa
 
-from usms_pipeline import charts, metrics
+from usms_pipeline import charts, metrics, wording
 from usms_pipeline.charts import NARROW, WIDTH, Chart
 from usms_pipeline.report.figures import DAYS, HOURS, Figures, Group, Row
 from usms_pipeline.report.page import Html, figure, html, join, name, paragraph, table, tiles
 from usms_pipeline.status import STATUSES
-from usms_pipeline.wording import count, day, duration, moment, percent
+from usms_pipeline.wording import count, day, moment, percent
 
 Section = tuple[str, str, list[object]]
 
@@ -65,8 +65,8 @@ def _summary(total: Row) -> Html:
                      f"{count(evidence)} with an outcome"),
                     ("Still awaited", count(total["awaited"]),
                      f"{percent(total['awaited_rate'])} of all"),
-                    ("Typical delay", duration(total["latency_p50_seconds"]),
-                     f"of those delivered; 90% within {duration(total['latency_p90_seconds'])}"),
+                    ("Typical delay", _span(total["latency_p50_seconds"]),
+                     f"of those delivered; 90% within {_span(total['latency_p90_seconds'])}"),
                 ]
             ),
             paragraph(_awaited_sentence(total, bounds)),
@@ -113,7 +113,7 @@ def _over_time(figures: Figures, zone: ZoneInfo) -> list[object]:
 def _speed(figures: Figures) -> Html:
     total = figures.total
     spread = ", ".join(
-        f"{share}% within {duration(total[f'latency_p{share}_seconds'])}" for share in (50, 90, 99)
+        f"{share}% within {_span(total[f'latency_p{share}_seconds'])}" for share in (50, 90, 99)
     )
     return join(
         [
@@ -175,9 +175,14 @@ def _metrics(row: Row) -> list[str]:
         f"{percent(low)} – {percent(high)}",
         percent(row["receipt_coverage"]),
         count(row["awaited"]),
-        duration(row["latency_p50_seconds"]),
-        duration(row["latency_p90_seconds"]),
+        _span(row["latency_p50_seconds"]),
+        _span(row["latency_p90_seconds"]),
     ]
+
+
+def _span(seconds: float | None) -> str:
+    """Write a span that no line is broken in."""
+    return wording.unbroken(wording.duration(seconds))
 
 
 def _title(metric: str) -> str:

@@ -11,6 +11,7 @@ from importlib.resources import files
 from string import Template
 
 from usms_pipeline import charts
+from usms_pipeline.wording import unbroken
 
 
 class Html(str):
@@ -87,7 +88,7 @@ def figure(wide: charts.Chart, narrow: charts.Chart) -> Html:
     """Show a chart, drawn for a page and for a phone, under its headline."""
     headline, explanation = charts.caption(wide)
     return Html(
-        f"<figure><figcaption><h3>{html(headline)}</h3><p>{html(explanation)}</p></figcaption>\n"
+        f"<figure><figcaption><h3>{html(unbroken(headline))}</h3><p>{html(explanation)}</p></figcaption>\n"
         f'<div class="chart wide">{charts.svg(wide)}</div>\n'
         f'<div class="chart narrow">{charts.svg(narrow)}</div></figure>'
     )

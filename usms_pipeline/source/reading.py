@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -49,7 +49,7 @@ class _Opened:
     layout: Layout
 
 
-def read(settings: Settings, start: datetime, end: datetime) -> Iterator[pa.RecordBatch]:
+def read(settings: Settings, start: datetime, end: datetime) -> Generator[pa.RecordBatch]:
     """Stream the rows with ``start <= sent_at < end``, in no particular order.
 
     Columns: ``session_no`` (trimmed; null if NULL, blank, longer than 256 characters or with

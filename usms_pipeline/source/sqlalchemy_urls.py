@@ -30,6 +30,10 @@ ERRORS: Final[tuple[type[Exception], ...]] = (
 ROWS: Final = 10_000
 """Rows in a batch, and the most that are buffered."""
 
+_SUPPORTED: Final = (
+    "Supported are postgresql://, mysql://, mariadb://, sqlite:///, duckdb:/// and paths to "
+    "Parquet and CSV files."
+)
 _WITHOUT_TIME_LITERALS = ("mssql", "sqlite")
 _WITHOUT_LIMIT = ("mssql", "oracle")
 _TIMES: tuple[tuple[type[Any], TimeType], ...] = (
@@ -147,11 +151,12 @@ def explain(error: Exception, address: Address) -> SourceError:
     """Say what SQLAlchemy and the driver said."""
     if isinstance(error, sa.exc.NoSuchModuleError):
         return SourceError(
-            f"USMS_SOURCE_URL begins with {address.scheme}://, which no installed package reads: "
-            "install the SQLAlchemy dialect of that database, or mend the URL."
+            f"USMS_SOURCE_URL begins with {address.scheme}://, which no installed package reads. "
+            f"{_SUPPORTED} For another database install its SQLAlchemy dialect."
         )
     if isinstance(error, ImportError):
-        return sentences.no_driver(address, f"pip install {error.name or 'it'}")
+        found = sentences.no_driver(address, f"pip install {error.name or 'it'}")
+        return SourceError(f"{found} {_SUPPORTED} Others are read as SQLAlchemy reads them.")
     if isinstance(error, sa.exc.ArgumentError):
         return SourceError("USMS_SOURCE_URL can't be understood as a database URL: mend it.")
     reason = str(getattr(error, "orig", None) or error)

@@ -1,8 +1,8 @@
 -- The rows of one partition: every recipient that the source announces, and every extra number
 -- that a receipt came for. Grain: (session_no, recipient).
 -- A pure function of the sessions, the registers and the cutoff; nothing of the matching is kept.
--- Filled in: {{part}} of {{parts}} of the sessions; {{cutoff_seconds}}; {{carried}}, the dimensions,
--- each with a comma. In here they are called dimension_0, dimension_1, … so that no name of the
+-- Filled in: {{part}} of {{parts}} of the sessions, whose registers are in {{registers}};
+-- {{cutoff_seconds}}; {{carried}}, the dimensions, each with a comma. In here they are called dimension_0, dimension_1, … so that no name of the
 -- customer's meets one of ours.
 -- Nearly every session is plain: one row for one recipient, one number heard of at most. Only the
 -- others need to be matched. They are told apart by a hash of the session number, whose collisions
@@ -11,9 +11,9 @@ WITH keyed AS (
     SELECT *, hash(session_no) AS key FROM sessions WHERE hash(session_no) % {{parts}} = {{part}}
 ),
 
-session_state AS (SELECT *, hash(session_no) AS key FROM registers_{{part}} WHERE number = ''),
+session_state AS (SELECT *, hash(session_no) AS key FROM {{registers}} WHERE number = ''),
 
-heard AS (SELECT *, hash(session_no) AS key FROM registers_{{part}} WHERE number <> ''),
+heard AS (SELECT *, hash(session_no) AS key FROM {{registers}} WHERE number <> ''),
 
 involved AS (
     SELECT key FROM keyed WHERE session_no IS NULL
@@ -182,7 +182,7 @@ evidence AS (
         z.first_asked_at,
         z.last_asked_at
     FROM matched AS m
-    LEFT JOIN registers_{{part}} AS n ON n.session_no = m.session_no AND n.number = m.number
+    LEFT JOIN {{registers}} AS n ON n.session_no = m.session_no AND n.number = m.number
     LEFT JOIN session_state AS z ON z.session_no = m.session_no
 ),
 

@@ -6,8 +6,8 @@
 -- without a session number; they are told apart by a hash, whose collisions do no harm.
 -- changed_in: the version of the file in which a session changed. Those involved change now; where
 -- versions are counted anew, all are of the first.
--- Filled in: {{columns}} (comma list), {{chosen}} (each column from the read row, else the stored
--- one), $version. Tables: read_now, stored.
+-- Filled in: {{columns}} (comma list), {{alike}} (but the ordinal), {{chosen}} (each column from the
+-- read row, else the stored one), $version. Tables: read_now, stored.
 WITH news AS (
     SELECT {{columns}} FROM read_now EXCEPT ALL SELECT {{columns}} FROM stored
 ),
@@ -18,9 +18,87 @@ involved AS (
     SELECT hash(NULL::VARCHAR) AS key
 ),
 
-read_rows AS (SELECT * FROM read_now WHERE hash(session_no) IN (FROM involved)),
+arrived AS (
+    SELECT *, hash(session_no, recipient, sent_at) AS key
+    FROM read_now WHERE hash(session_no) IN (FROM involved)
+),
 
 stored_rows AS (SELECT * FROM stored WHERE hash(session_no) IN (FROM involved)),
+
+-- 0. Of rows alike in session, recipient and time, one that is stored just as it was read keeps its
+-- ordinal, whatever became of the others; these take the free ones, in their order.
+repeated AS (
+    SELECT key FROM arrived GROUP BY key HAVING count(*) > 1
+    UNION
+    SELECT hash(session_no, recipient, sent_at) AS key FROM stored_rows
+    GROUP BY key HAVING count(*) > 1
+),
+
+compared AS (
+    SELECT *, row_number() OVER (PARTITION BY is_stored, {{alike}} ORDER BY ordinal) AS copy
+    FROM (
+        SELECT false AS is_stored, {{columns}} FROM arrived SEMI JOIN repeated USING (key)
+        UNION ALL
+        SELECT true AS is_stored, {{columns}} FROM stored_rows
+        WHERE hash(session_no, recipient, sent_at) IN (FROM repeated)
+    )
+),
+
+pairs AS (
+    SELECT
+        session_no,
+        recipient,
+        sent_at,
+        max(ordinal) FILTER (NOT is_stored) AS read_ordinal,
+        max(ordinal) FILTER (is_stored) AS stored_ordinal
+    FROM compared
+    GROUP BY {{alike}}, copy
+    HAVING count(*) FILTER (NOT is_stored) > 0
+),
+
+free_ordinals AS (
+    SELECT
+        *, row_number() OVER (PARTITION BY session_no, recipient, sent_at ORDER BY ordinal) AS turn
+    FROM (
+        SELECT session_no, recipient, sent_at, unnest(range(many)) AS ordinal
+        FROM (
+            SELECT
+                session_no, recipient, sent_at,
+                count(*) + coalesce(max(stored_ordinal), -1) + 1 AS many
+            FROM pairs GROUP BY session_no, recipient, sent_at
+        )
+        EXCEPT
+        SELECT session_no, recipient, sent_at, stored_ordinal FROM pairs
+    )
+),
+
+ordinals AS (
+    SELECT p.* EXCLUDE (stored_ordinal, turn), coalesce(p.stored_ordinal, f.ordinal) AS ordinal
+    FROM (
+        SELECT
+            *,
+            row_number() OVER (
+                PARTITION BY session_no, recipient, sent_at, stored_ordinal IS NULL
+                ORDER BY read_ordinal
+            ) AS turn
+        FROM pairs
+    ) AS p
+    LEFT JOIN free_ordinals AS f
+        ON p.session_no IS NOT DISTINCT FROM f.session_no
+        AND p.recipient IS NOT DISTINCT FROM f.recipient
+        AND p.sent_at = f.sent_at
+        AND p.turn = f.turn
+),
+
+read_rows AS (
+    SELECT a.* EXCLUDE (key) REPLACE (coalesce(o.ordinal, a.ordinal) AS ordinal)
+    FROM arrived AS a
+    LEFT JOIN ordinals AS o
+        ON a.session_no IS NOT DISTINCT FROM o.session_no
+        AND a.recipient IS NOT DISTINCT FROM o.recipient
+        AND a.sent_at = o.sent_at
+        AND a.ordinal = o.read_ordinal
+),
 
 read_keys AS (SELECT session_no, recipient, sent_at, ordinal FROM read_rows),
 

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from usms_pipeline import scratch
 from usms_pipeline import settings as config
-from usms_pipeline.errors import UnknownColumn, WarehouseMissing
+from usms_pipeline.errors import StorageError, UnknownColumn, WarehouseMissing
 from usms_pipeline.warehouse import ddl
 
 _NEAR_SECONDS: Final = 300
@@ -28,11 +28,11 @@ def connect(path: Path | str | None = None, **given: Any) -> duckdb.DuckDBPyConn
     environment). Times are shown in UTC. The connection keeps what it opened, however often the
     pipeline publishes; connect again to see news. Nothing is ever blocked by it.
 
-    Raises ``WarehouseMissing`` where there is no such file or it can't be opened, and
-    ``SettingsError``.
+    Raises ``WarehouseMissing`` where there is no such file or it can't be opened, ``StorageError``
+    where its folder can't be read, and ``SettingsError``.
     """
     file = Path(path) if path is not None else config.load(**given).warehouse_path
-    if not file.is_file():
+    if not _is_there(file):
         raise WarehouseMissing(
             f"No warehouse is published at {str(file)!r} yet. Run `usms run` to make it from your "
             "table, or `usms demo` to see one with made-up messages."
@@ -48,6 +48,16 @@ def connect(path: Path | str | None = None, **given: Any) -> duckdb.DuckDBPyConn
             "Close what writes to it, or run `usms run` to publish it again."
         ) from error
     return con
+
+
+def _is_there(file: Path) -> bool:
+    try:
+        return file.is_file()
+    except OSError as error:
+        raise StorageError(
+            f"Can't look for the warehouse {str(file)!r}: {error.strerror}. Check that this "
+            "account may read the folder (USMS_DATA_DIR, USMS_WAREHOUSE)."
+        ) from error
 
 
 def rates(

@@ -1,0 +1,56 @@
+"""What a folder of ``usms demo`` needs said: its simulated service does not run all the time."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
+
+from usms_pipeline.errors import ServiceDown
+from usms_pipeline.setting_types import is_loopback
+
+if TYPE_CHECKING:
+    from usms_pipeline.settings import Settings
+
+MARK: Final = "# Made by `usms demo`, which replaces all of this folder.\n"
+"""The first line of a demo's .env."""
+
+_MISSING: Final = (
+    "The simulated service of this demo is not running: `usms demo --serve`, in the folder above, "
+    "makes the demo anew and keeps it running."
+)
+
+
+def is_demo(folder: Path) -> bool:
+    """Tell whether ``usms demo`` made a folder."""
+    env = folder / ".env"
+    return env.exists() and env.read_text("utf-8", "replace").startswith(MARK)
+
+
+def missing_service(settings: Settings) -> str:
+    """Say that the demo's service is not running; nothing anywhere else, or where it is."""
+    parts = urlsplit(settings.base_url)
+    if not is_demo(Path()) or not is_loopback(parts.hostname or ""):
+        return ""
+    try:
+        with socket.create_connection((parts.hostname, parts.port or 80), timeout=5):
+            return ""
+    except ConnectionRefusedError:
+        return _MISSING
+    except OSError:
+        return ""
+
+
+@contextmanager
+def explained(settings: Settings) -> Iterator[None]:
+    """Say of a ``ServiceDown`` in a demo's folder what there is to do."""
+    try:
+        yield
+    except ServiceDown as error:
+        missing = missing_service(settings)
+        if not missing:
+            raise
+        raise ServiceDown(missing) from error
