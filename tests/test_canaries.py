@@ -23,6 +23,7 @@ from urllib.parse import quote
 
 import dagster as dg
 import duckdb
+import pyarrow as pa
 import pytest
 from typer.testing import CliRunner, Result
 
@@ -41,7 +42,7 @@ from tests.canaries import (
 )
 from tests.loopback import Response, Seen, Server, code, serving
 from tests.services import Database
-from usms_pipeline import wording
+from usms_pipeline import numbering, source, wording
 from usms_pipeline.cli import app
 from usms_pipeline.client import Client, Reply
 from usms_pipeline.components import ReceiptPipeline
@@ -49,11 +50,13 @@ from usms_pipeline.dataset import PRIVATE
 from usms_pipeline.defs.account import RANGE_END, RANGE_START
 from usms_pipeline.errors import UsmsError
 from usms_pipeline.fetch import Answer
+from usms_pipeline.number_columns import NumberColumns
+from usms_pipeline.numbering import NumberingPlan
 from usms_pipeline.phones import PhoneBook
 from usms_pipeline.pipeline import Pipeline
 from usms_pipeline.settings import Settings
 from usms_pipeline.transport import AiohttpTransport
-from usms_pipeline.wire import blocks, parts
+from usms_pipeline.wire import blocks, decoding, parts
 
 NOW = datetime.now(UTC)
 ROWS = 70
@@ -328,11 +331,23 @@ def test_dagsters_storage_holds_no_secret_or_number(
         refresh(data_dir=str(tmp_path / "other"))
         shop.service.always = None
         refresh(phone_key="ab" * 32)
-    assert outcomes == [True, False, False, False, False]
+        monkeypatch.setattr(source, "read", quotes_a_row)
+        refresh()
+    assert outcomes == [True, False, False, False, False, False]
+    assert any("Unexpected ValueError: see line" in text for text in told)
     assert {text: c for text in told if (c := found(text))} == {}
     assert leaks(home) == {}
     assert leaks(tmp_path / "data", PRIVATE) == leaks(tmp_path / "other", PRIVATE) == {}
     assert any("KeyMismatch" in text or "another phone key" in text for text in told)
+
+
+def quotes_a_row(*_: object) -> None:
+    """Fail as a library does that nobody expected to."""
+    row = f"can't parse ('s', '{spelled(3)}') at postgresql://u:{PASSWORD}@h/x"
+    try:
+        raise ZeroDivisionError(row)
+    except ZeroDivisionError as error:
+        raise ValueError(row) from error
 
 
 # --- sources that quote a value in their errors ---------------------------------------------------
@@ -403,16 +418,24 @@ def test_no_object_shows_a_secret_a_number_or_a_body(tmp_path: Path) -> None:
     )  # fmt: skip
     pipeline = Pipeline(settings)
     facts = (("s",), NOW, 200, 0)
+    alone = "+41445566778"  # nothing shorter settles what it is
+    texts = pa.array([*PHONES, *NATIONAL, alone])
+    table, columns = pa.table({"phone": texts}), NumberColumns(NumberingPlan("CN"))
+    read = columns.read(texts)
+    numbers = [number for phone in PHONES if (number := NumberingPlan("CN").read(phone))]
     shown = [
         settings, pipeline, pipeline.book, pipeline.store,
         PhoneBook(bytes.fromhex(PHONE_KEY), "CN", "masked"),
         Client(settings, AiohttpTransport(), lambda: NOW),
         Reply(NOW, 200, 0, "", body), Answer(*facts, "ok", None, body),  # type: ignore[arg-type]
         parts.Reject(0, parts.BAD_ITEM, "why", "s", body), blocks.Answer(0, body, ["s"]),
+        parts.Parts(table, table), decoding.Decoded(table, table), read, columns, columns._forms,
+        numbers, [numbering.Answer(number.e164, 0, number.line) for number in numbers],
     ]  # fmt: skip
     for one in shown:
         assert found(f"{one!r} {one!s}") == []
         assert b"+86" not in repr(one).encode()
+        assert alone[1:] not in repr(one)
 
 
 def test_a_report_of_an_unexpected_error_is_fit_to_be_sent(

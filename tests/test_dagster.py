@@ -24,7 +24,14 @@ from usms_pipeline import schema, settings
 from usms_pipeline.components import ReceiptPipeline
 from usms_pipeline.dataset import Window
 from usms_pipeline.defs import checks
-from usms_pipeline.defs.account import RANGE_END, RANGE_START, progress_log, window
+from usms_pipeline.defs.account import (
+    RANGE_END,
+    RANGE_START,
+    Account,
+    progress_log,
+    told,
+    window,
+)
 from usms_pipeline.defs.account import failure as failure_of
 from usms_pipeline.errors import ServiceDown, SettingsError
 from usms_pipeline.fetch import CollectStats
@@ -286,6 +293,53 @@ def test_an_older_day_that_still_awaits_receipts_is_told_beside_the_range(
     assert "run/seconds" not in told[old.isoformat()]
 
 
+@pytest.mark.long
+def test_a_day_alone_takes_along_the_day_before_where_a_session_crossed_midnight(
+    project: MakeProject,
+) -> None:
+    """Its rows are placed there: they are asked about, folded and checked like the others."""
+    midnight = (NOW - timedelta(days=10)).replace(hour=0, minute=0, second=0, microsecond=0)
+    parts = [one_message(midnight + timedelta(minutes=minutes)) for minutes in (-5, 5, 300)]
+    rows = pa.concat_tables(parts)
+    rows = rows.set_column(0, "session_no", [["over", "over", "within"]])
+    account = project(rows.set_column(1, "phone", [[f"+861380013800{n}" for n in range(3)]]))
+    before, day = (midnight - timedelta(days=1)).date(), midnight.date()
+    result = account.refresh(day, day)
+    assert result.success
+    assert account.receipts()[before.isoformat()]["is_final"].to_pylist() == [True, True]
+    assert materializations(result, "receipts").keys() == {before.isoformat(), day.isoformat()}
+    pq.write_table(
+        account.receipts()[before.isoformat()].slice(0, 0),
+        account.data_dir / f"receipts/sent_date={before}/receipts.parquet",
+    )
+    conservation = evaluations(account.refresh(day, day))["conservation"]
+    assert before.isoformat() in (conservation.description or "")
+
+
+@pytest.mark.long
+def test_a_data_directory_that_goes_away_while_asking_fails_the_run_and_publishes_nothing(
+    project: MakeProject, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    account = project(40)
+    warehouse = tmp_path / "elsewhere.duckdb"
+    monkeypatch.setenv("USMS_WAREHOUSE", str(warehouse))
+    assert account.refresh().success
+    published = warehouse.read_bytes()
+    pq.write_table(one_message(NOW - timedelta(days=2)), tmp_path / "sent.parquet")
+    answer = account.rehearsal.service.answer
+
+    def goes_away(*asked: Any, **more: Any) -> Any:
+        if not (tmp_path / "aside").exists():
+            account.data_dir.rename(tmp_path / "aside")
+        return answer(*asked, **more)
+
+    monkeypatch.setattr(account.rehearsal.service, "answer", goes_away)
+    result = account.refresh()
+    said = failure(result).user_failure_data.description
+    assert "is gone from the data directory" in said
+    assert warehouse.read_bytes() == published
+
+
 def one_message(sent_at: datetime) -> pa.Table:
     return pa.table(
         {
@@ -443,6 +497,22 @@ def test_an_error_of_the_core_is_never_retried_by_dagster() -> None:
     shown = failure_of(error, ReceiptPipeline().account())
     assert (shown.description, shown.allow_retries) == ("The service is down.", False)
     assert shown.metadata["requests"].value == 7
+
+
+@pytest.mark.parametrize(
+    "raised",
+    [
+        KeyboardInterrupt(),
+        dg.RetryRequested(),
+        dg.Failure("x"),
+        dg.DagsterInvariantViolationError("x"),
+    ],
+)
+def test_what_dagster_raises_itself_and_an_interrupt_pass(raised: BaseException) -> None:
+    account = Account(dg.DailyPartitionsDefinition("2026-01-01"))
+    with pytest.raises(type(raised)) as caught, told(account):
+        raise raised
+    assert caught.value is raised
 
 
 def test_progress_is_logged_every_few_seconds_and_not_every_batch() -> None:

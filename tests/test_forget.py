@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import unicodedata
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -156,6 +158,20 @@ def test_a_dead_process_leaves_no_numbers_behind(account: Account) -> None:
     assert not fresh.exists(), "nobody else writes in a partition that is held"
 
 
+def test_what_dead_processes_left_goes_where_nothing_was_finished_too(account: Account) -> None:
+    """A day whose first file never got its name, and a report that did not."""
+    account.run()
+    data, day = account.folder / "data", "sent_date=2026-02-21"
+    left = [data / f"{SESSIONS}/{day}/.{SESSIONS}.parquet.abc", data / f".report.html.{'ab' * 16}"]
+    for file in left:
+        file.parent.mkdir(exist_ok=True)
+        file.write_bytes(PHONE.encode())
+    with account.pipeline.store.lock(day), pytest.raises(Busy, match="2026-02-21"):
+        account.pipeline.forget(phones=[PHONE])
+    account.pipeline.forget(phones=[PHONE])
+    assert [file for file in left if file.exists()] == []
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("phones", ["masked", "clear"])
 def test_a_forgotten_phone_leaves_a_tombstone_and_nothing_else_in_any_zone(
@@ -282,7 +298,62 @@ def test_a_phone_in_an_odd_place_of_a_readable_body_is_blanked_alone(shown: obje
     assert left["Data"][1] == item("yours", OTHER)
 
 
-@pytest.mark.parametrize("text", ['{"Phone": "138 0013 8000", "Sta', "tel 13800138000."])
+@pytest.mark.parametrize("phones", [[PHONE], []], ids=["forgotten now", "before"])
+@pytest.mark.parametrize(
+    "odd",
+    [
+        '"By": {"13800138000": "queued"}',
+        '"By": {"+86 138-0013-8000": {"x": 1}}',
+        '"By": [{"mine": "queued"}]',
+        '"To": 13800138000.0',
+        '"To": 1.3800138e10',
+        '"To": "13800138000", "To": "x"',
+        '"To": {"x": {"Phone": "13800138000"}}, "To": {}',
+        '"To": "138/0013/8000"',
+        '"To": "138\\u00a00013\\u00a08000"',
+        '"To": "１３８００１３８０００"',
+        '"To": "2026-03-02 13800138000 17"',
+        '"To": "13800138000,18612345678"',
+        '"Receipt": {"Phone": 13800138000.0, "Status": "sent"}',
+        '"Receipt": {"Phone": "tel 13800138000;phone-context=x", "Status": "sent"}',
+    ],
+)
+def test_no_spelling_of_a_phone_or_session_is_left_and_nobody_elses_is_lost(
+    odd: str, phones: list[str]
+) -> None:
+    forgotten = Forgotten(frozenset({BOOK.recipient_id(PHONE)}), frozenset({"mine"}))
+    whole = body(item("yours", OTHER)).decode().replace('"Data": [', f'"Data": [{{{odd}}}, ')
+    left = scrub(whole.encode(), forgotten, BOOK, phones).decode()
+    shown = re.sub(r"[^0-9a-z]", "", unicodedata.normalize("NFKC", left))
+    assert "13800138000" not in shown
+    assert "1380013810" not in shown
+    assert "mine" not in shown
+    assert json.loads(left)["Data"][1] == item("yours", OTHER)
+
+
+@pytest.mark.parametrize("odd", ['"1380013800018612345678"', 'NaN, "To": "13800138000", "To": 1'])
+def test_a_number_within_more_digits_or_mended_away_is_not_left_when_it_is_forgotten(
+    odd: str,
+) -> None:
+    forgotten = Forgotten(frozenset({BOOK.recipient_id(PHONE)}))
+    whole = body(item("yours", OTHER)).decode().replace('"Data": [', f'"To": {odd}, "Data": [')
+    left = scrub(whole.encode(), forgotten, BOOK, [PHONE])
+    assert b"13800138000" not in left
+    assert json.loads(left)["Data"] == [item("yours", OTHER)]
+
+
+def test_names_of_the_services_own_and_other_numbers_that_end_alike_stay() -> None:
+    """A session may be called like a field; and eight digits are all that some countries have."""
+    forgotten = Forgotten(frozenset({BOOK.recipient_id("+6591234567")}), frozenset({"Status"}))
+    whole = body(item("yours", "+8613991234567"), item("x", "+6591234567"))
+    left = json.loads(scrub(whole, forgotten, BOOK, ["+6591234567"]))
+    assert left["Data"] == [item("yours", "+8613991234567"), {"SessionNo": "x", "Receipt": []}]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['{"Phone": "138 0013 8000", "Sta', "tel 13800138000.", "<p>138&nbsp;0013&nbsp;8000"],
+)
 def test_a_body_that_cannot_be_read_is_emptied_when_it_names_the_phone(text: str) -> None:
     assert scrub(text.encode(), Forgotten(frozenset({"x"})), BOOK, ["00138000"]) == b""
 

@@ -7,6 +7,7 @@ import stat
 import tempfile
 import threading
 from collections.abc import Iterator
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from usms_pipeline.dataset import PRIVATE
 from usms_pipeline.errors import StorageError
 from usms_pipeline.phones import load_key
 from usms_pipeline.pipeline import Pipeline
+from usms_pipeline.responses import file_name
 from usms_pipeline.settings import Settings
 from usms_pipeline.simulator import Faults
 from usms_pipeline.storage import Store
@@ -159,6 +161,7 @@ def test_what_waits_for_its_upload_is_in_a_folder_of_the_owners_alone(tmp_path: 
     with store.replacing("x", private=True) as path:
         path.write_bytes(b"13800138000")
         assert mode(path.parent) == 0o700
+        assert mode(path) == 0o600
     assert not path.exists()
 
 
@@ -192,7 +195,8 @@ def test_check_tells_of_a_key_that_others_may_read(tmp_path: Path) -> None:
 
 def test_check_tells_of_raw_answers_that_others_may_read(tmp_path: Path) -> None:
     settings = Settings(_env_file=None, data_dir=str(tmp_path))
-    Store(str(tmp_path)).write("responses/sent_date=2026-01-01/x.parquet", ROWS, private=True)
+    name = file_name(date(2026, 1, 1), datetime(2026, 1, 1, tzinfo=UTC))
+    Store(str(tmp_path)).write(name, ROWS, private=True)
     assert {state for state, _ in check._data_dir(settings)} == {"ok"}
     (tmp_path / "responses").chmod(0o755)
     said = [said for state, said in check._data_dir(settings) if state == "warning"]

@@ -6,14 +6,16 @@ import os
 import stat
 import subprocess
 import sys
-from datetime import date
+from datetime import UTC, date, datetime
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from usms_pipeline import dataset
+from usms_pipeline.dataset import Window
 from usms_pipeline.errors import StorageError
 from usms_pipeline.storage import Store
 
@@ -103,6 +105,22 @@ def test_a_killed_writer_leaves_the_old_file_and_one_that_no_reader_sees(
     assert not left.endswith(".parquet")
 
 
+def test_what_killed_writers_left_beside_the_partitions_goes_when_it_is_a_day_old(
+    store: Store, tmp_path: Path
+) -> None:
+    """Another process may be writing the same file at this moment."""
+    names = [f".pace.json.{'0a' * 16}", f".pace.json.{'0b' * 16}", ".pace.json.mine"]
+    old, new, mine = (Path(store.path(name)) for name in names)
+    for file in (old, new, mine):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+    for file in (old, mine):
+        os.utime(file, (0, 0))
+    with store.replacing("pace.json") as path:
+        path.write_text("{}")
+    assert (old.exists(), new.exists(), mine.exists()) == (False, True, True)
+
+
 def test_private_files_are_their_owners_alone_whatever_the_umask(store: Store) -> None:
     name = "responses/sent_date=2024-03-01/1.parquet"
     before = os.umask(0)
@@ -159,8 +177,28 @@ def test_days_are_of_files_in_their_place_only(store: Store) -> None:
     assert dataset.days(store, dataset.RECEIPTS) == [day]
 
 
+def test_days_beside_a_window_belong_to_it_where_a_session_crossed_midnight(store: Store) -> None:
+    days = [date(2024, 3, n) for n in (1, 2, 3, 4)]
+    noons = [datetime(2024, 3, n, 12, tzinfo=UTC) for n in (1, 2, 3, 4)]
+
+    def write(day: date, *moments: datetime) -> None:
+        rows = pa.table({"sent_at": pa.array(moments, pa.timestamp("us", "UTC"))})
+        store.write(dataset.file_name(dataset.SESSIONS, day), rows)
+
+    for day, noon in zip(days, noons, strict=True):
+        write(day, noon)
+    window, zone = Window(days[1], days[2]), ZoneInfo("UTC")
+    assert dataset.overlapping(store, window, zone) == days[1:3]
+    write(days[0], noons[0], datetime(2024, 3, 2, tzinfo=UTC))
+    write(days[3], datetime(2024, 3, 3, 23, 59, tzinfo=UTC))
+    assert dataset.overlapping(store, window, zone) == days
+    Path(store.path(dataset.file_name(dataset.SESSIONS, days[0]))).write_bytes(b"PAR1")
+    with pytest.raises(StorageError, match="sessions/sent_date=2024-03-01"):
+        dataset.overlapping(store, window, zone)
+
+
 def test_a_window_has_its_first_and_its_last_day() -> None:
-    window = dataset.Window(date(2024, 2, 28), date(2024, 3, 1))
+    window = Window(date(2024, 2, 28), date(2024, 3, 1))
     assert [str(day) for day in window.days()] == ["2024-02-28", "2024-02-29", "2024-03-01"]
     assert all(day in window for day in window.days())
     assert date(2024, 3, 2) not in window

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests import processes
+from tests.loopback import Response, Seen, code, serving
 from tests.mounts import Disk, without_the_rights_of_root
 from tests.processes import (
     account_now,
@@ -21,6 +22,7 @@ from tests.processes import (
     usms,
     wait_until,
 )
+from usms_pipeline.errors import StorageError
 from usms_pipeline.simulator import Faults
 
 
@@ -127,3 +129,25 @@ def test_a_data_directory_that_goes_away_in_a_run_is_told_and_nothing_is_publish
     account.service.faults = Faults.none()
     assert usms(account, "run", "--all").code == 0
     assert outcome(account) == undisturbed(tmp_path / "whole", simulator, messages)
+
+
+def test_a_data_directory_that_goes_away_before_a_refusal_publishes_nothing(
+    tmp_path: Path, simulator: Any
+) -> None:
+    messages = old_messages(20)
+    account = account_now(tmp_path / "account", simulator, messages)
+    account.given["warehouse"] = str(tmp_path / "elsewhere.duckdb")
+    account.announce(messages.slice(0, 10))
+    account.run()
+    published = (tmp_path / "elsewhere.duckdb").read_bytes()
+    account.announce(messages)
+
+    def goes_away(seen: Seen) -> Response:
+        (tmp_path / "account/data").rename(tmp_path / "aside")
+        return code(215393, "no")
+
+    with serving(goes_away) as server:
+        account.given["base_url"] = server.url
+        with pytest.raises(StorageError, match="is gone from the data directory"):
+            account.run()
+    assert (tmp_path / "elsewhere.duckdb").read_bytes() == published

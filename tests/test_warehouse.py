@@ -166,6 +166,25 @@ def test_a_partition_that_vanished_is_removed(store: Store, settings: Settings) 
     assert sessions(settings) == ["b"]
 
 
+def test_a_dataset_that_went_away_unpublishes_nothing(store: Store, tmp_path: Path) -> None:
+    """One that was emptied on purpose is published once the old file is deleted, or anew."""
+    settings = cohorts.settings(tmp_path / "data", warehouse=str(tmp_path / "elsewhere.duckdb"))
+    store = Store(settings.data_dir)
+    cohorts.write(store, [receipt(session_no="a")])
+    reconcile(store, settings)
+    store.delete(cohorts.name(DAY))
+    with pytest.raises(StorageError, match=r"1 days are published in .* Put it back"):
+        reconcile(store, settings)
+    assert sessions(settings) == ["a"]
+    assert reconcile(store, settings, is_anew=True).rows == 0
+    cohorts.write(store, [receipt(session_no="b")])
+    reconcile(store, settings)
+    store.delete(cohorts.name(DAY))
+    settings.warehouse_path.unlink()
+    assert reconcile(store, settings).rows == 0
+    assert sessions(settings) == []
+
+
 def test_refreshing_gives_what_building_anew_gives(store: Store, settings: Settings) -> None:
     for round_ in range(4):
         for n in range(4):

@@ -7,12 +7,17 @@ key's fingerprint and the names of the files folded into it. No SQL, no HTTP her
 from __future__ import annotations
 
 import json
+import re
 import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
-from typing import Any
+from pathlib import PurePosixPath
+from typing import Any, Final
 from zoneinfo import ZoneInfo
+
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from usms_pipeline import schema
 from usms_pipeline.errors import KeyMismatch, NewerDataset, StorageError
@@ -20,8 +25,12 @@ from usms_pipeline.storage import Store
 
 SESSIONS, RESPONSES, REGISTERS = "sessions", "responses", "registers"
 RECEIPTS, QUARANTINE = "receipts", "quarantine"
+_ZONES = (SESSIONS, RESPONSES, REGISTERS, RECEIPTS, QUARANTINE)
 PRIVATE = (RESPONSES, QUARANTINE)
 LAYOUT = "layout.json"
+_LANDED: Final = re.compile(r"([0-9]{8}T[0-9]{6}\.[0-9]{6})-[0-9a-f]{8}\.parquet")
+_DAY: Final = timedelta(days=1)
+_MOMENTS: Final = pa.schema([("sent_at", schema.TIME)])
 
 
 @dataclass(frozen=True)
@@ -114,16 +123,60 @@ def days(store: Store, zone: str) -> list[date]:
     return sorted({partition_of(name) for name in store.names(zone) if _is_placed(name)})
 
 
+def overlapping(store: Store, window: Window, zone: ZoneInfo) -> list[date]:
+    """List the partitions that have rows of a window's days, ascending.
+
+    Those of the window, and the day before or after it where a session over midnight was placed.
+    """
+    start, end = (day_start(day, zone) for day in (window.first, window.last + _DAY))
+    is_within = (pc.field("sent_at") >= start) & (pc.field("sent_at") < end)
+    found = []
+    for day in days(store, SESSIONS):
+        if day in (window.first - _DAY, window.last + _DAY):
+            rows = store.count(file_name(SESSIONS, day), _MOMENTS, is_within)
+            found += [day] if rows else []
+        elif day in window:
+            found.append(day)
+    return found
+
+
+def answers(store: Store, day: date | None = None) -> list[str]:
+    """List the files of raw answers, of one partition or of all; those of others are left alone."""
+    folder = RESPONSES if day is None else f"{RESPONSES}/sent_date={day}"
+    return [name for name in store.names(folder) if _is_placed(name) and _is_answers(name)]
+
+
+def landed_at(name: str) -> datetime:
+    """Read from its name when a file of raw answers was written; raises ``ValueError`` for others.
+
+    The name is that of ``responses.file_name``, with or without its folder.
+    """
+    if not (stamp := _LANDED.fullmatch(name.rsplit("/", 1)[-1])):
+        raise ValueError("no file of raw answers")
+    return datetime.fromisoformat(stamp[1]).replace(tzinfo=UTC)
+
+
+def _is_answers(name: str) -> bool:
+    try:
+        return bool(landed_at(name))
+    except ValueError:
+        return False
+
+
 def touched(store: Store) -> list[date]:
-    """List the partitions that have sessions, and those that some process holds or once held."""
-    locks = [name.removesuffix(".lock") for name in store.names(".locks", ".lock")]
-    held = [partition_of(name) for name in locks if "sent_date=" in name]
+    """List the partitions that have a folder in any zone, or that some process holds or once held.
+
+    Unfinished files too are there: of a day whose first file never got its name.
+    """
+    locks = [PurePosixPath(name).stem for name in store.names(".locks", ".lock")]
+    named = [*locks, *(name for zone in _ZONES for name in store.folders(zone))]
+    held = {partition_of(name) for name in named if _is_placed(f"{SESSIONS}/{name}/x")}
     return sorted({*days(store, SESSIONS), *held})
 
 
 def sweep(store: Store, day: date) -> None:
     """Delete what killed processes left in a partition; the caller holds it."""
-    for zone in (SESSIONS, RESPONSES, REGISTERS, RECEIPTS, QUARANTINE):
+    for zone in _ZONES:
         store.sweep(f"{zone}/sent_date={day}")
 
 
@@ -259,7 +312,7 @@ def is_clear(store: Store, day: date) -> bool:
 
 def answered(store: Store) -> set[date]:
     """List the partitions that were folded at some time, or have answers that are yet to be."""
-    return {*days(store, RECEIPTS), *days(store, RESPONSES)}
+    return {*days(store, RECEIPTS), *map(partition_of, answers(store))}
 
 
 def unfinished(store: Store, wanted: Iterable[date], fingerprint: str) -> list[date]:
@@ -268,7 +321,7 @@ def unfinished(store: Store, wanted: Iterable[date], fingerprint: str) -> list[d
     The latter are of a run that was killed. Raises as above.
     """
     landed: dict[date, set[str]] = {}
-    for name in store.names(RESPONSES):
+    for name in answers(store):
         landed.setdefault(partition_of(name), set()).add(name.rsplit("/", 1)[1])
     return [
         day for day in wanted if not _is_settled(store, day, landed.get(day, set()), fingerprint)

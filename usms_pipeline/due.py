@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from usms_pipeline import dataset, quarantine, schema, scratch
 from usms_pipeline.collect import Batch
-from usms_pipeline.dataset import RECEIPTS, RESPONSES, SESSIONS, Commit, file_name
+from usms_pipeline.dataset import RECEIPTS, SESSIONS, Commit, file_name
 from usms_pipeline.settings import Settings
 from usms_pipeline.storage import Store
 
@@ -152,7 +152,7 @@ def _tried_in_vain(store: Store, day: date) -> pa.Table:
     """
     if not quarantine.has_kind(store, day, quarantine.UNREADABLE):
         return _TRIED.empty_table()
-    answers = store.dataset(store.names(f"{RESPONSES}/sent_date={day}"), _ANSWERED)
+    answers = store.dataset(dataset.answers(store, day), _ANSWERED)
     rows = answers.to_table(filter=pc.field("verdict") == "unreadable").combine_chunks()
     asked_at = rows["asked_at"].take(pc.list_parent_indices(rows["ids"]))
     return pa.table([pc.list_flatten(rows["ids"]), asked_at], schema=_TRIED)

@@ -169,7 +169,7 @@ def _fold_partition(
     if not sessions:
         return None
     commit = dataset.read_commit(store, day, book.fingerprint)
-    landed = {name.rsplit("/", 1)[1] for name in store.names(f"{RESPONSES}/sent_date={day}")}
+    landed = {name.rsplit("/", 1)[1] for name in dataset.answers(store, day)}
     if commit and not is_anew and _is_current(commit, sessions["token"], landed, settings):
         return _counts(commit, is_changed=False)
     folded = commit.folded if commit and not is_anew else frozenset()

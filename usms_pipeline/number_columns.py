@@ -39,13 +39,18 @@ class Numbers(NamedTuple):
     line: Ints
     lines: list[Line | None]
 
+    def __repr__(self) -> str:
+        return f"Numbers({len(self.digits)} texts, {len(self.lines) - 1} lines)"
+
 
 @dataclass
 class _Answers:
     """What is known of texts of one form: so many digits, with a plus or without."""
 
-    prefixes: dict[int, dict[int, int]] = field(default_factory=dict)  # length → prefix → answer
-    exact: dict[int, int] = field(default_factory=dict)  # what no prefix settles
+    # length → prefix → answer
+    prefixes: dict[int, dict[int, int]] = field(default_factory=dict, repr=False)
+    # what no prefix settles
+    exact: dict[int, int] = field(default_factory=dict, repr=False)
 
 
 class NumberColumns:

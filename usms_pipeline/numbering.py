@@ -38,10 +38,13 @@ class Line:
 
 
 class Number(NamedTuple):
-    """One number."""
+    """One number, which its ``repr`` does not show."""
 
     e164: str
     line: Line
+
+    def __repr__(self) -> str:
+        return f"Number({self.line!r})"
 
 
 class Answer(NamedTuple):
@@ -50,6 +53,9 @@ class Answer(NamedTuple):
     lead: str
     dropped: int
     line: Line
+
+    def __repr__(self) -> str:  # the lead may be all of a number
+        return f"Answer(dropped={self.dropped}, {self.line!r})"
 
 
 _PLAIN: Final = re.compile(r"\+?[0-9]{5,15}")

@@ -87,6 +87,11 @@ class PhoneBook:
         number = self._plan.read(text)
         return self._hash(text.casefold() if number is None else number.e164)
 
+    def national_digits(self, phone: str) -> str | None:
+        """Give a number's digits without its country code; None of a text that says no number."""
+        number = self._plan.read(phone.strip())
+        return None if number is None else number.e164[1 + len(str(number.line.country_code)) :]
+
     def is_number(self, phone: str) -> bool:
         """Tell whether a text says a phone number, however it is written."""
         return self._plan.read(phone.strip()) is not None

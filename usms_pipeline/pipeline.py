@@ -197,16 +197,16 @@ class Pipeline:
         return Window(min(self.settings.start_date, today), today)
 
     def dates(self, window: Window) -> list[date]:
-        """List the partitions to work on: those in the window, and older ones not finished.
+        """List the partitions to work on: those with rows of the window, and unfinished older ones.
 
-        The older ones are added only where the window reaches to today.
+        The latter are added only where the window reaches to today.
         """
-        stored = dataset.days(self.store, SESSIONS)
-        within = [day for day in stored if day in window]
+        within = dataset.overlapping(self.store, window, self.settings.zone)
         if window.last < self.open_window().last:
             return within
-        older = [day for day in stored if day < window.first]
-        return [*dataset.unfinished(self.store, older, self.book.fingerprint), *within]
+        stored = dataset.days(self.store, SESSIONS)
+        older = [day for day in stored if day < window.first and day not in within]
+        return sorted([*dataset.unfinished(self.store, older, self.book.fingerprint), *within])
 
     # -- the steps ----------------------------------------------------------------------------
 
@@ -235,7 +235,8 @@ class Pipeline:
 
         What is on disk must be folded (``catch_up``), or it is asked again.
 
-        Raises ``CredentialsRefused`` or ``ServiceDown`` once what landed is on disk.
+        Raises ``CredentialsRefused`` or ``ServiceDown`` once what landed is on disk, and
+        ``StorageError`` where a partition is gone when all is asked.
         """
         notes = self._doubts_about_the_clock()
         with ExitStack() as stack:
@@ -246,6 +247,7 @@ class Pipeline:
             report = self._collect(
                 found.batches(self.settings.batch_size), sum(found.sessions.values())
             )
+        self._check_none_vanished(set(found.sessions).difference(stored_days(self.store)))
         report.due_sessions, report.locked, report.notes = found.sessions, locked, notes
         return report
 
@@ -309,6 +311,16 @@ class Pipeline:
         """Bring the partitions' receipts up to date with their sessions and answers."""
         return self._fold(days, is_anew=False)
 
+    def fold_read(self, days: Iterable[date]) -> ReceiptsReport:
+        """Fold the partitions that a run has read, before it publishes.
+
+        Raises ``StorageError`` where one of them is gone, so that nothing is published.
+        """
+        days = list(days)
+        report = self.fold(days)
+        self._check_none_vanished(set(days).difference(report.partitions, report.locked))
+        return report
+
     def catch_up(self, days: Iterable[date]) -> ReceiptsReport:
         """Fold what is on disk, so that nothing is asked twice; before anything is asked.
 
@@ -354,11 +366,10 @@ class Pipeline:
         try:
             asked = self.ask(days)
         except (CredentialsRefused, ServiceDown):
-            self.fold(days)
+            self.fold_read(days)
             self.publish()
             raise
-        folded = self.fold(days)
-        self._check_none_vanished(set(days).difference(folded.partitions, folded.locked))
+        folded = self.fold_read(days)
         published = self.publish()
         self.purge()
         return RunReport(loaded, asked, folded, published)
@@ -475,6 +486,7 @@ class Pipeline:
         busy += self.rebuild(changed).locked
         published = warehouse.reconcile(self.store, self.settings, is_anew=True)
         self.store.delete(REPORT)  # a small group may be one person
+        self.store.sweep("", REPORT)
         left = [*map(str, sorted(set(busy))), *(["the warehouse"] if published.is_locked else [])]
         if left:
             raise Busy(

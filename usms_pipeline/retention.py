@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, timedelta
 
 from usms_pipeline import dataset, quarantine
-from usms_pipeline.dataset import QUARANTINE, RECEIPTS, RESPONSES, Commit, file_name
+from usms_pipeline.dataset import QUARANTINE, RECEIPTS, Commit, file_name
 from usms_pipeline.settings import Settings
 from usms_pipeline.storage import Store
 
@@ -19,13 +19,13 @@ def purge(store: Store, settings: Settings, fingerprint: str, now: datetime) -> 
     """
     oldest = now - timedelta(days=settings.raw_retention_days)
     purged = []
-    for day in dataset.days(store, RESPONSES):
-        names = store.names(f"{RESPONSES}/sent_date={day}")
+    for day in sorted({dataset.partition_of(name) for name in dataset.answers(store)}):
+        names = dataset.answers(store, day)
         with store.lock(f"sent_date={day}") as held:
             commit = dataset.read_commit(store, day, fingerprint) if held else None
             if commit and _is_over(store, day, commit, names, oldest):
                 _mark_purged(store, day, commit, fingerprint)
-                for name in [*names, *store.names(f"{QUARANTINE}/sent_date={day}")]:
+                for name in [*names, file_name(QUARANTINE, day)]:
                     store.delete(name)
                 dataset.sweep(store, day)
                 purged.append(day)
@@ -37,20 +37,14 @@ def _is_over(store: Store, day: date, commit: Commit, names: list[str], oldest: 
     return (
         not commit.awaited
         and commit.folded.issuperset(files)
-        and max(map(landed_at, files)) < oldest
+        and max(map(dataset.landed_at, files)) < oldest
         and not quarantine.open_count(store, day)
     )
 
 
-def landed_at(file: str) -> datetime:
-    """Read from its name when a response file was written."""
-    return datetime.strptime(file.split("-", 1)[0], "%Y%m%dT%H%M%S.%f").replace(tzinfo=UTC)
-
-
 def newest_answer_at(store: Store) -> datetime | None:
     """Tell when the newest raw answers that are kept were written, by the clock of then."""
-    files = [name.rsplit("/", 1)[1] for name in store.names(RESPONSES)]
-    return max(map(landed_at, files), default=None)
+    return max(map(dataset.landed_at, dataset.answers(store)), default=None)
 
 
 def _mark_purged(store: Store, day: date, commit: Commit, fingerprint: str) -> None:

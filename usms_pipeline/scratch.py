@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from importlib.resources import files
 from typing import Final
 
@@ -12,6 +11,7 @@ import duckdb
 import pyarrow as pa
 
 from usms_pipeline.errors import StorageError
+from usms_pipeline.temp_folders import temp_folder
 
 MEMORY_LIMIT: Final = "512MB"
 """What a step may hold in memory before it spills to disk."""
@@ -45,15 +45,18 @@ def database(
             con.close()
 
 
-def _folder() -> tempfile.TemporaryDirectory[str]:
-    try:
-        return tempfile.TemporaryDirectory(prefix="usms-", ignore_cleanup_errors=True)
-    except OSError as error:
-        raise StorageError(
-            f"Can't make a folder for temporary files: {error.strerror}"
-            f"{f' ({error.filename})' if error.filename else ''}. Make room there, or set TMPDIR "
-            "to a folder that is writable and has room."
-        ) from error
+@contextmanager
+def _folder() -> Iterator[str]:
+    with ExitStack() as stack:
+        try:
+            folder = stack.enter_context(temp_folder())
+        except OSError as error:
+            raise StorageError(
+                f"Can't make a folder for temporary files: {error.strerror}"
+                f"{f' ({error.filename})' if error.filename else ''}. Make room there, or set "
+                "TMPDIR to a folder that is writable and has room."
+            ) from error
+        yield str(folder)
 
 
 @contextmanager

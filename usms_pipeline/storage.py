@@ -6,10 +6,11 @@ A file appears whole or not at all. Nothing here knows what the files mean.
 from __future__ import annotations
 
 import errno
+import glob
 import json
 import os
 import stat
-import tempfile
+import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -18,16 +19,19 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 
 from usms_pipeline.errors import StorageError
+from usms_pipeline.temp_folders import temp_folder
 
 COMPRESSION = {"compression": "zstd", "compression_level": 1}
 _PRIVATE_DIR, _PRIVATE_FILE = 0o700, 0o600
 _S3 = "s3://"
+_LEFT_SECONDS = 86_400
 
 
 class Store:
@@ -68,6 +72,14 @@ class Store:
                 for name in found
                 if name.endswith(suffix) and not PurePosixPath(name).name.startswith(".")
             )
+
+    def folders(self, folder: str) -> list[str]:
+        """List the folders right below one, by name, sorted; on object storage there are none."""
+        place = Path(self.path(folder))
+        with self._told(folder, "list"):
+            if not self.is_local or not place.is_dir():
+                return []
+            return sorted(one.name for one in place.iterdir() if one.is_dir())
 
     def _local_names(self, folder: str) -> Iterator[str]:
         """List what is there while others make and remove files and folders beside it."""
@@ -111,6 +123,11 @@ class Store:
                 format=ds.ParquetFileFormat(default_fragment_scan_options=self._scan),
                 filesystem=self.fs,
             )
+
+    def count(self, name: str, schema: pa.Schema, condition: pc.Expression) -> int:
+        """Count the rows of one file, read as ``schema``, for which a condition holds."""
+        with self._told(name, "read"):
+            return int(self.dataset([name], schema).count_rows(filter=condition))
 
     def read(self, name: str) -> pa.Table:
         """Read one whole file; for small ones."""
@@ -197,18 +214,21 @@ class Store:
                 with self._beside(Path(self.path(name)), private) as temporary:
                     yield temporary
             else:
-                with tempfile.TemporaryDirectory(prefix="usms-") as folder:
-                    yield (temporary := Path(folder) / "upload")
+                with temp_folder() as folder:
+                    temporary = _made_private(folder / "upload")
+                    yield temporary
                     self._upload(temporary, name)
 
     @contextmanager
     def _beside(self, final: Path, private: bool) -> Iterator[Path]:
         """Yield a hidden file beside ``final``, which gets its name at the end."""
         make_folder(final.parent, private)
+        if final.parent == Path(self._root):
+            _sweep_old(final)
         temporary = final.parent / f".{final.name}.{uuid.uuid4().hex}"
         try:
-            if private:  # from the first byte on, not only once it is whole
-                os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, _PRIVATE_FILE))
+            if private:
+                _made_private(temporary)
             yield temporary
             publish_file(temporary, final)
         finally:
@@ -286,6 +306,23 @@ class Store:
             "Check the bucket (USMS_DATA_DIR), the credentials (AWS_ACCESS_KEY_ID, "
             "AWS_SECRET_ACCESS_KEY, AWS_PROFILE), AWS_REGION and, outside AWS, AWS_ENDPOINT_URL."
         )
+
+
+def _made_private(path: Path) -> Path:
+    """Make an empty file that is its owner's alone from the first byte on."""
+    os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, _PRIVATE_FILE))
+    return path
+
+
+def _sweep_old(final: Path) -> None:
+    """Delete what killed processes left of a file that anybody may write at any time.
+
+    By age, for another process may be writing it just now: none takes a day.
+    """
+    for left in final.parent.glob(f".{glob.escape(final.name)}.{'[0-9a-f]' * 32}"):
+        with suppress(FileNotFoundError):
+            if time.time() - left.stat().st_mtime > _LEFT_SECONDS:
+                left.unlink()
 
 
 def _unless_gone(error: OSError) -> None:

@@ -151,7 +151,21 @@ def _data_dir(settings: Settings) -> Iterator[tuple[str, str]]:
     for zone in (Path(settings.data_dir, zone) for zone in PRIVATE if store.is_local):
         if _is_open(zone):
             yield "warning", f"others may read the raw answers: chmod 700 {zone}"
+    yield from _foreign_files(store)
     yield from _room(settings)
+
+
+def _foreign_files(store: Store) -> Iterator[tuple[str, str]]:
+    """Tell of files among the raw answers that nothing reads, erases or deletes."""
+    from usms_pipeline.dataset import RESPONSES, answers
+
+    if foreign := sorted({*store.names(RESPONSES)} - {*answers(store)}):
+        yield (
+            "warning",
+            f"{wording.count(len(foreign))} files among the raw answers have other names than "
+            f"these, the first is {foreign[0]}: nothing reads them, and neither the retention nor "
+            "`usms forget` reaches them. Move them away",
+        )
 
 
 def _room(settings: Settings) -> Iterator[tuple[str, str]]:

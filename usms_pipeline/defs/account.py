@@ -6,10 +6,12 @@ Settings stay text and templates until a run starts: no value of the environment
 from __future__ import annotations
 
 import time
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import dagster as dg
@@ -93,14 +95,29 @@ def resolve(text: str) -> Any:
 def core(context: RunContext, account: Account, *needs: Need) -> Iterator[tuple[Pipeline, Window]]:
     """Yield the account's pipeline and the run's window of days, inclusive at both ends.
 
-    Raises ``dagster.Failure`` with the core's sentence, never retried, for any of its errors.
+    Raises as ``told`` does.
     """
-    try:
+    with told(account):
         resource = getattr(context.resources, account.name)
         pipeline = resource.pipeline(*needs, on_progress=progress_log(context.log.info))
         yield pipeline, window(context.run.tags, pipeline)
+
+
+@contextmanager
+def told(account: Account) -> Iterator[None]:
+    """Make any error a ``dagster.Failure``, never retried, with a sentence that may be stored.
+
+    Errors that nobody expected quote what they met, and so may what they came of: of these only
+    the kind is told, and the place in the code. What Dagster raises itself passes.
+    """
+    try:
+        yield
+    except (dg.Failure, dg.RetryRequested, dg.DagsterError):
+        raise
     except UsmsError as error:
         raise failure(error, account) from None
+    except Exception as error:
+        raise dg.Failure(_unexpected(error), allow_retries=False) from None
 
 
 def window(tags: Mapping[str, str], pipeline: Pipeline) -> Window:
@@ -149,6 +166,15 @@ def failure(error: UsmsError, account: Account) -> dg.Failure:
         if isinstance(value := getattr(stats, name, None), int)
     }
     return dg.Failure(sentence, metadata=counts, allow_retries=False)
+
+
+def _unexpected(error: Exception) -> str:
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    where = f"line {place.lineno} of {Path(place.filename).name}"
+    return (
+        f"Unexpected {type(error).__name__}: see {where}. "
+        "What had landed is kept. Please report it with what `usms --debug run` prints."
+    )
 
 
 def _unset(name: str, template: str) -> SettingProblem:

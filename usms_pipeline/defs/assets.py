@@ -22,7 +22,6 @@ from usms_pipeline.defs.checks import (
     round_check_specs,
 )
 from usms_pipeline.errors import CredentialsRefused, ServiceDown
-from usms_pipeline.fetch import nothing_answered
 
 Step = Callable[[dg.AssetExecutionContext, Account], "dg.MaterializeResult[Any]"]
 
@@ -83,6 +82,8 @@ def _load_sessions(
 
 
 def _ask(context: dg.AssetExecutionContext, account: Account) -> "dg.MaterializeResult[Any]":
+    from usms_pipeline.fetch import nothing_answered
+
     with core(context, account, "api") as (pipeline, window):
         days = pipeline.dates(window)
         pipeline.catch_up(days)
@@ -91,7 +92,7 @@ def _ask(context: dg.AssetExecutionContext, account: Account) -> "dg.Materialize
             if nothing := nothing_answered(report.stats):
                 raise nothing
         except (CredentialsRefused, ServiceDown):
-            pipeline.fold(days)  # what landed is not lost for the readers until the next run
+            pipeline.fold_read(days)  # what landed is not lost for the readers until the next run
             pipeline.publish()
             raise
     figures.add_partitions(context, report.due_sessions, figures.of_due)
@@ -103,7 +104,7 @@ def _ask(context: dg.AssetExecutionContext, account: Account) -> "dg.Materialize
 
 def _fold(context: dg.AssetExecutionContext, account: Account) -> "dg.MaterializeResult[Any]":
     with core(context, account) as (pipeline, window):
-        report = pipeline.fold(pipeline.dates(window))
+        report = pipeline.fold_read(pipeline.dates(window))
     figures.add_partitions(context, report.partitions, figures.of_receipts)
     figures.warn(context, report)
     return dg.MaterializeResult(

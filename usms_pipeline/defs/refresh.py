@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import dagster as dg
 
-from usms_pipeline.defs.account import RANGE_END, RANGE_START, Account, AccountResource, failure
-from usms_pipeline.errors import UsmsError
+from usms_pipeline.defs.account import RANGE_END, RANGE_START, Account, AccountResource, told
 
 if TYPE_CHECKING:
     from dagster import UnresolvedAssetJobDefinition
@@ -61,9 +60,7 @@ def build_schedule(
 
 def _open_window(account: Account, settings: AccountResource) -> dict[str, str]:
     """Give the tags that ask for the open window, from the first partition at the earliest."""
-    try:
+    with told(account):
         window = settings.pipeline().open_window()
-    except UsmsError as error:
-        raise failure(error, account) from None
     first: date = max(window.first, account.days.start.date())
     return {RANGE_START: first.isoformat(), RANGE_END: window.last.isoformat()}

@@ -144,7 +144,8 @@ def reconcile(
     nothing changed nothing is published; ``is_anew`` builds from scratch, so that nothing erased
     is left in free blocks. Sorting spills beside the file over ``memory_limit``.
 
-    Raises ``StorageError``, and ``NewerDataset`` where a newer version wrote the dataset.
+    Raises ``StorageError``, also where a dataset without any day would empty the published file
+    (not so with ``is_anew``), and ``NewerDataset`` where a newer version wrote the dataset.
     """
     path, started = settings.warehouse_path.absolute(), time.monotonic()
     with store.lock("warehouse") as is_ours, _told(path):
@@ -155,6 +156,7 @@ def reconcile(
         if store.is_local:  # else the lock is not ours alone: another may be building just now
             _remove(path.parent.glob(f".{glob.escape(path.name)}.{'[0-9a-f]' * 32}*"))
         plan = _plan(store, settings, None if is_anew else _published(path))
+        _check_dataset_is_there(store, path, plan)
         rows = plan.rows if plan.is_idle else _publish(store, path, plan, memory_limit)
     seconds = time.monotonic() - started
     return WarehouseReport(
@@ -187,6 +189,17 @@ def _plan(store: Store, settings: Settings, present: _Published | None) -> _Plan
         definitions=ddl.definitions(fields, settings.cutoff),
         present=present,
     )
+
+
+def _check_dataset_is_there(store: Store, path: Path, plan: _Plan) -> None:
+    """Refuse to unpublish everything: a dataset without any day is likely one that went away."""
+    if plan.gone and not plan.tokens:
+        raise StorageError(
+            f"The data directory {store.data_dir!r} has no receipts, but {len(plan.gone)} days are "
+            f"published in {str(path)!r}: was it removed, or its disk unmounted? Put it back and "
+            "run again; if it was emptied on purpose, delete the published file first. Nothing was "
+            "published."
+        )
 
 
 def _committed(store: Store) -> dict[date, dict[str, str]]:

@@ -29,6 +29,9 @@ class Decoded(NamedTuple):
     observations: pa.Table
     rejects: pa.Table
 
+    def __repr__(self) -> str:
+        return f"Decoded({self.observations.num_rows} rows, {self.rejects.num_rows} rejects)"
+
 
 def decode(responses: pa.RecordBatch | pa.Table, book: PhoneBook, receipt_zone: str) -> Decoded:
     """Read answers (``schema.RESPONSES``) into observations. Never raises for what they hold.

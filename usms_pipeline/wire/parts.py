@@ -60,8 +60,8 @@ class Reject:
 class Parts:
     """What was read of some answers."""
 
-    items: pa.Table = field(default_factory=ITEMS.empty_table)
-    receipts: pa.Table = field(default_factory=RECEIPTS.empty_table)
+    items: pa.Table = field(default_factory=ITEMS.empty_table, repr=False)
+    receipts: pa.Table = field(default_factory=RECEIPTS.empty_table, repr=False)
     rejects: tuple[Reject, ...] = ()
 
 
