@@ -81,12 +81,13 @@ def find(
 
 def _may_stay(store: Store, settings: Settings, day: date, commit: Commit) -> bool:
     name, layout = file_name(RECEIPTS, day), schema.receipts_schema(settings.dimensions)
+    forgotten = forget.read(store)
     return (
         commit.open_registers is not None
         and commit.cutoff_hours == settings.cutoff_hours
         and commit.phones == settings.phones
         and store.schema(name).equals(layout)
-        and not forget.is_named(store, day, forget.read(store))
+        and not (forgotten and forget.is_named(store, day, forgotten))
     )
 
 

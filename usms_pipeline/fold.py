@@ -185,9 +185,11 @@ def _fold_partition(
             part = affected.find(con, store, settings, day, commit, sessions["token"])
         if commit and part:
             known.load_some(commit, part)
+            some = store.select(file_name(SESSIONS, day), "session_no", part.sessions)
+            con.register("sessions_file", some.select(layout.names))
         elif commit and (not is_anew or commit.is_purged):
             known.load(commit.registers)
-        _match(con, settings, is_part=part is not None)
+        _match(con, settings)
         to_be = Commit(
             sessions=sessions["token"],
             settled_registers=commit.settled_registers if commit and part else (),
@@ -261,8 +263,8 @@ def portions(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
         yield pa.Table.from_batches(part)
 
 
-def _match(con: duckdb.DuckDBPyConnection, settings: Settings, is_part: bool) -> None:
-    """Fill ``registers`` and ``receipts``: of all sessions, or only of those that are affected.
+def _match(con: duckdb.DuckDBPyConnection, settings: Settings) -> None:
+    """Fill ``registers`` and ``receipts``, of the sessions that ``sessions_file`` has.
 
     The sessions are dealt into parts that can be joined in memory.
     """
@@ -271,10 +273,7 @@ def _match(con: duckdb.DuckDBPyConnection, settings: Settings, is_part: bool) ->
     quoted = [scratch.identifier(name) for name in names]
     renamed = "".join(f", {name} AS dimension_{n}" for n, name in enumerate(quoted))
     plain = ", ".join(name for name in layout.names if name not in (*names, "changed_in"))
-    con.execute(
-        f"CREATE TABLE sessions AS SELECT {plain}{renamed} FROM sessions_file AS s "
-        f"{_AFFECTED if is_part else ''}"
-    )
+    con.execute(f"CREATE TABLE sessions AS SELECT {plain}{renamed} FROM sessions_file")
     tables = ("sessions", "known_registers", "observations")
     rows = sum(scratch.value(con, f"SELECT count(*) FROM {table}") for table in tables)
     parts = 1 + rows // _ROWS_JOINED
@@ -373,7 +372,6 @@ def _register(
     con.register(view, store.dataset([name], layout))
 
 
-_AFFECTED = "SEMI JOIN affected AS a ON a.session_no IS NOT DISTINCT FROM s.session_no"
 _ANNOUNCED = pa.schema([("recipients", pa.int32())])
 _BUCKETED = pa.schema(
     [

@@ -12,7 +12,8 @@ import os
 import stat
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from itertools import takewhile
 from pathlib import Path, PurePosixPath
@@ -29,6 +30,7 @@ from usms_pipeline.errors import StorageError
 from usms_pipeline.temp_folders import temp_folder
 
 COMPRESSION = {"compression": "zstd", "compression_level": 1}
+_ROW_GROUP = 65_536
 _PRIVATE_DIR, _PRIVATE_FILE = 0o700, 0o600
 _S3 = "s3://"
 _LEFT_SECONDS = 86_400
@@ -159,7 +161,22 @@ class Store:
     ) -> Iterator[pa.RecordBatch]:
         """Stream one file, at most ``rows`` at a time; all its columns, or some."""
         with self._told(name, "read"), self.fs.open_input_file(self.path(name)) as source:
-            yield from self._open(source).iter_batches(batch_size=rows, columns=columns)
+            yield from _read_ahead(self._open(source).iter_batches(rows, columns=columns))
+
+    def select(self, name: str, column: str, values: pa.Array) -> pa.Table:
+        """Read the rows where a column has one of the values; NULL may be one.
+
+        Only that column is read of a row group without any such row.
+        """
+        with self._told(name, "read"), self.fs.open_input_file(self.path(name)) as source:
+            file = self._open(source)
+            found = [file.schema_arrow.empty_table()]
+            for group in range(file.num_row_groups):
+                keys = file.read_row_group(group, columns=[column])[column]
+                is_wanted = pc.is_in(keys, values)
+                if pc.any(is_wanted).as_py():
+                    found.append(file.read_row_group(group).filter(is_wanted))
+            return pa.concat_tables(found)
 
     def schema(self, name: str) -> pa.Schema:
         """Give one file's Arrow schema."""
@@ -198,8 +215,9 @@ class Store:
             )
             with writer:
                 batches = rows.to_batches() if isinstance(rows, pa.Table) else rows
-                for batch in batches:
-                    writer.write_batch(batch.cast(schema))
+                same = (b if b.schema.equals(schema) else b.cast(schema) for b in batches)
+                for group in _row_groups(same):
+                    writer.write_table(group)
                 ours = metadata() if callable(metadata) else metadata or {}
                 writer.add_key_value_metadata({f"usms.{key}": ours[key] for key in ours})
 
@@ -323,6 +341,29 @@ def _sweep_old(final: Path) -> None:
         with suppress(FileNotFoundError):
             if time.time() - left.stat().st_mtime > _LEFT_SECONDS:
                 left.unlink()
+
+
+def _read_ahead(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """Read one batch while the one before it is worked on."""
+    with ThreadPoolExecutor(1) as pool:
+        coming = pool.submit(next, batches, None)
+        while (batch := coming.result()) is not None:
+            coming = pool.submit(next, batches, None)
+            yield batch
+
+
+def _row_groups(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
+    """Put batches together, whatever their size, into row groups that readers can skip or share."""
+    waiting: list[pa.RecordBatch] = []
+    rows = 0
+    for batch in batches:
+        waiting.append(batch)
+        rows += batch.num_rows
+        if rows >= _ROW_GROUP:
+            yield pa.Table.from_batches(waiting)
+            waiting, rows = [], 0
+    if waiting:
+        yield pa.Table.from_batches(waiting)
 
 
 def _unless_gone(error: OSError) -> None:
