@@ -15,16 +15,14 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from usms_pipeline import settings as config
 from usms_pipeline import wording
-from usms_pipeline.cli import rehearsal
-from usms_pipeline.cli.example import env_example
+from usms_pipeline.cli import config, rehearsal
 from usms_pipeline.cli.run import Json
 from usms_pipeline.cli.shell import echo_json, out
 from usms_pipeline.errors import ServiceDown, SettingsError, StorageError, UsmsError
-from usms_pipeline.settings import Settings
 
 if TYPE_CHECKING:
+    from usms_pipeline.settings import Settings
     from usms_pipeline.storage import Store
 
 _HARMLESS_ID = "usms-check"
@@ -53,6 +51,8 @@ class Finding:
 def check(as_json: Json = False, example: Example = False) -> int:
     """Check settings, source, service, key and disk: what is wrong, and the fix."""
     if example:
+        from usms_pipeline.cli.example import env_example
+
         typer.echo(env_example(), nl=False)
         return 0
     findings = []
@@ -308,7 +308,7 @@ def _service(settings: Settings) -> Iterator[tuple[str, str]]:
     yield "ok", f"answers within {stats.seconds * 1000:,.0f} ms and takes the access key"
 
 
-Look = Callable[[Settings], Iterator[tuple[str, str]]]
+Look = Callable[["Settings"], Iterator[tuple[str, str]]]
 _LOOKS: dict[str, Look] = {
     "data dir": _data_dir,
     "key": _key,

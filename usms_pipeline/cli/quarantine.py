@@ -13,9 +13,8 @@ from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
-from usms_pipeline import settings as config
 from usms_pipeline import wording
-from usms_pipeline.cli import progress
+from usms_pipeline.cli import config, progress
 from usms_pipeline.cli.run import Json
 from usms_pipeline.cli.shell import FELL_SHORT, OK, echo_json, out, told, warn
 

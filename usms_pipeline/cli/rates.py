@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.markup import escape
 
-from usms_pipeline import settings as config
 from usms_pipeline import wording
+from usms_pipeline.cli import config
 from usms_pipeline.cli.run import From, To
 from usms_pipeline.cli.shell import echo_json, out, plain, span, warn, width
 from usms_pipeline.cli.tables import is_shaded, rates_table

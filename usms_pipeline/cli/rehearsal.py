@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
+from usms_pipeline.cli import config
 from usms_pipeline.errors import ServiceDown
-from usms_pipeline.setting_types import is_loopback
 
 if TYPE_CHECKING:
     from usms_pipeline.settings import Settings
@@ -33,7 +33,7 @@ def is_demo(folder: Path) -> bool:
 def missing_service(settings: Settings) -> str:
     """Say that the demo's service is not running; nothing anywhere else, or where it is."""
     parts = urlsplit(settings.base_url)
-    if not is_demo(Path()) or not is_loopback(parts.hostname or ""):
+    if not is_demo(Path()) or not config.is_loopback(parts.hostname or ""):
         return ""
     try:
         with socket.create_connection((parts.hostname, parts.port or 80), timeout=5):

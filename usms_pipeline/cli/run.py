@@ -9,9 +9,8 @@ from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
-from usms_pipeline import settings as config
 from usms_pipeline import wording
-from usms_pipeline.cli import progress, rehearsal
+from usms_pipeline.cli import config, progress, rehearsal
 from usms_pipeline.cli.shell import OK, echo_json, fell_short, out, plain, span, warn
 from usms_pipeline.cli.tables import facts_grid
 

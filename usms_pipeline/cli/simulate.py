@@ -9,12 +9,11 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from usms_pipeline import settings as config
 from usms_pipeline import wording
+from usms_pipeline.cli import config
 from usms_pipeline.cli import messages as made_up
 from usms_pipeline.cli.shell import out, warn
 from usms_pipeline.cli.tables import facts_grid
-from usms_pipeline.setting_types import is_loopback
 
 if TYPE_CHECKING:
     from usms_pipeline.simulator import Counters, Faults
@@ -62,7 +61,7 @@ def simulate(
     faults = _faults(fault)
     sent = _own_messages() if own else _made_up_messages(messages, days, seed, table)
     simulator = Simulator(sent, seed=seed, faults=faults)
-    if not is_loopback(host):
+    if not config.is_loopback(host):
         warn(
             [
                 f"Whoever reaches this machine on {host} can ask it about these messages and their "

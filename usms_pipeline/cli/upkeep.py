@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from usms_pipeline import settings as config
 from usms_pipeline import wording
-from usms_pipeline.cli import progress
+from usms_pipeline.cli import config, progress
 from usms_pipeline.cli.run import From, To
 from usms_pipeline.cli.shell import OK, fell_short, out, span, warn
 
