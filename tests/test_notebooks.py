@@ -28,7 +28,8 @@ def run(notebook: Path, data_dir: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "pytest", "--nbmake", "-p", "no:cacheprovider", "-q",
                "-c", os.devnull, "--rootdir", str(notebook.parent), str(notebook)]  # fmt: skip
     env = {name: value for name, value in os.environ.items() if not name.startswith("USMS_")}
-    env |= {"USMS_DATA_DIR": str(data_dir), "IPYTHONDIR": str(data_dir / ".ipython")}
+    env |= {"USMS_DATA_DIR": str(data_dir), "USMS_PHONE_KEY": "ab" * 32}
+    env |= {"IPYTHONDIR": str(data_dir / ".ipython")}
     return subprocess.run(command, env=env, capture_output=True, text=True, check=False)
 
 

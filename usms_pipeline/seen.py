@@ -95,6 +95,10 @@ class Memory:
         """Write down what is noted of these days, if that is new."""
         kept = {str(day): self._days[str(day)] for day in sorted(days) if str(day) in self._days}
         said = {"account": self._account, "days": kept}
-        if said != self._before:
-            with self._store.replacing(FILE) as path:
-                path.write_text(json.dumps(said))
+        if said == self._before:
+            return
+        with self._store.lock("source") as held:
+            if held:  # else another run's notes do as well
+                self._store.sweep("", FILE)
+                with self._store.replacing(FILE) as path:
+                    path.write_text(json.dumps(said))
