@@ -208,7 +208,7 @@ def test_a_window_has_its_first_and_its_last_day() -> None:
 def test_a_commit_says_the_same_when_read_back(store: Store) -> None:
     commit = dataset.Commit(
         sessions="s", settled_registers=("r.parquet", "s.parquet"), open_registers="o.parquet",
-        folded=frozenset({"b", "a"}),
+        waiting="w.parquet", folded=frozenset({"b", "a"}),
         buckets={"delivered": 2}, unannounced=1, awaited=3, dimensions=("a,b", "短信"),
         cutoff_hours=1 / 3, is_purged=True,
     )  # fmt: skip

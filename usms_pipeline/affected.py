@@ -12,14 +12,13 @@ from datetime import date
 from typing import Final
 
 import duckdb
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from usms_pipeline import forget, schema, scratch, sessions
-from usms_pipeline.dataset import RECEIPTS, Commit, file_name
+from usms_pipeline.dataset import RECEIPTS, REGISTERS, Commit, file_name
 from usms_pipeline.settings import Settings
-from usms_pipeline.splice import Places, spliced
+from usms_pipeline.splice import spliced
 from usms_pipeline.storage import Store
 
 _FEW: Final = 1_000
@@ -30,20 +29,16 @@ _MOST: Final = 250_000
 
 @dataclass(frozen=True)
 class Affected:
-    """Sessions to look at again, and where their receipts are in the file as it is.
-
-    ``settled`` are those that nobody would have asked about again.
-    """
+    """Sessions to look at again; ``settled`` are those that nobody would have asked about."""
 
     sessions: pa.Array
     settled: pa.Array
-    places: Places
 
     def among(
         self, old: Iterable[pa.RecordBatch], new: pa.RecordBatchReader
     ) -> pa.RecordBatchReader:
         """Put their receipts as they are now in the place of those that are in the file."""
-        rows = spliced(old, self.places, new.read_all())
+        rows = spliced(old, self.sessions, new.read_all())
         return pa.RecordBatchReader.from_batches(new.schema, rows)
 
 
@@ -76,14 +71,15 @@ def find(
     if count > min(_MOST, max(_FEW, _MOST_SHARE * commit.rows)):
         return None
     chosen = con.sql("FROM affected").to_arrow_table().column(0).combine_chunks()
-    return _located(store, day, chosen.cast(schema.TEXT))
+    chosen = chosen.cast(schema.TEXT)
+    return Affected(chosen, _settled(store, day, commit, chosen))
 
 
 def _may_stay(store: Store, settings: Settings, day: date, commit: Commit) -> bool:
     name, layout = file_name(RECEIPTS, day), schema.receipts_schema(settings.dimensions)
     forgotten = forget.read(store)
     return (
-        commit.open_registers is not None
+        commit.waiting is not None
         and commit.cutoff_hours == settings.cutoff_hours
         and commit.phones == settings.phones
         and store.schema(name).equals(layout)
@@ -91,22 +87,14 @@ def _may_stay(store: Store, settings: Settings, day: date, commit: Commit) -> bo
     )
 
 
-def _located(store: Store, day: date, chosen: pa.Array) -> Affected:
-    """Look through a partition's receipts for those of the chosen sessions."""
-    places, waiting, settled = [np.empty(0, np.int64)], [chosen[:0]], [chosen[:0]]
-    begin = 0
-    for batch in store.batches(file_name(RECEIPTS, day), columns=_LOOKED_AT):
-        is_chosen = pc.is_in(batch["session_no"], chosen)
-        if is_chosen.true_count:
-            found = batch.filter(is_chosen)
-            is_over = pc.or_(found["is_final"], found["is_closed"])
-            settled.append(found["session_no"].filter(is_over))
-            waiting.append(found["session_no"].filter(pc.invert(is_over)))
-            places.append(begin + np.flatnonzero(is_chosen))
-        begin += batch.num_rows
-    over = pa.concat_arrays(settled).unique()
-    over = over.filter(pc.invert(pc.is_in(over, pa.concat_arrays(waiting))))
-    return Affected(chosen, over, np.concatenate(places))
-
-
-_LOOKED_AT: Final = ["session_no", "is_final", "is_closed"]
+def _settled(store: Store, day: date, commit: Commit, chosen: pa.Array) -> pa.Array:
+    """Give those of the chosen sessions that have receipts, none of which waits for more."""
+    assert commit.waiting is not None
+    waiting = store.read(file_name(REGISTERS, day, commit.waiting))["session_no"]
+    others = chosen.filter(pc.invert(pc.is_in(chosen, waiting.combine_chunks())))
+    found = [others[:0]]
+    if len(others):  # new ones, or settled ones: which, the receipts tell
+        for batch in store.batches(file_name(RECEIPTS, day), columns=["session_no"]):
+            keys = batch["session_no"]
+            found.append(keys.filter(pc.is_in(keys, others)))
+    return pa.concat_arrays(found).unique().drop_null()

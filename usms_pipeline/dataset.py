@@ -56,6 +56,7 @@ class Commit:
     announced or not.
     The registers are in several files: ``open_registers`` has the sessions that are still asked
     about, ``settled_registers`` the others. Version 1 had all in one file, which counts as settled.
+    ``waiting`` is the file beside them that says who is asked about when.
     ``next_due_at``: before that none is due, at the polling times ``poll_seconds``; None where none
     will be.
     ``is_purged``: raw answers were deleted, so the registers are where a rebuild starts.
@@ -65,6 +66,7 @@ class Commit:
     sessions: str
     settled_registers: tuple[str, ...]
     open_registers: str | None = None
+    waiting: str | None = None
     folded: frozenset[str] = frozenset()
     buckets: dict[str, int] = field(default_factory=dict)
     unannounced: int = 0
@@ -84,6 +86,11 @@ class Commit:
         return [*self.settled_registers, *last]
 
     @property
+    def files(self) -> list[str]:
+        """Name all that is beside the registers, and these."""
+        return [*self.registers, *([] if self.waiting is None else [self.waiting])]
+
+    @property
     def rows(self) -> int:
         """Count the receipts."""
         return sum(self.buckets.values()) + self.unannounced
@@ -95,6 +102,7 @@ class Commit:
             "sessions": self.sessions,
             "settled_registers": json.dumps(self.settled_registers),
             "open_registers": json.dumps(self.open_registers),
+            "waiting": json.dumps(self.waiting),
             "folded": json.dumps(sorted(self.folded)),
             "buckets": json.dumps(self.buckets),
             "unannounced": str(self.unannounced),
@@ -291,6 +299,7 @@ def read_commit(store: Store, day: date, fingerprint: str | None = None) -> Comm
         sessions=found["sessions"],
         settled_registers=tuple(json.loads(found.get("settled_registers", "[]"))),
         open_registers=json.loads(found.get("open_registers", "null")),
+        waiting=json.loads(found.get("waiting", "null")),
         folded=frozenset(json.loads(found["folded"])),
         buckets=json.loads(found["buckets"]),
         unannounced=int(found["unannounced"]),

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import duckdb
 import numpy as np
@@ -16,26 +16,20 @@ import pyarrow.compute as pc
 
 from usms_pipeline import dataset, quarantine, schema, scratch
 from usms_pipeline.collect import Batch
-from usms_pipeline.dataset import RECEIPTS, SESSIONS, Commit, file_name
+from usms_pipeline.dataset import RECEIPTS, REGISTERS, SESSIONS, Commit, file_name
 from usms_pipeline.settings import Settings
 from usms_pipeline.storage import Store
 
 _MICROSECOND = timedelta(microseconds=1)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_NEEDED = pa.schema(
-    [
-        ("session_no", schema.TEXT),
-        ("sent_at", schema.TIME),
-        ("last_asked_at", schema.TIME),
-        ("is_final", pa.bool_()),
-        ("is_closed", pa.bool_()),
-    ]
-)
+_NEEDED = pa.schema([*schema.WAITING, ("is_final", pa.bool_()), ("is_closed", pa.bool_())])
 
 _ANSWERED = pa.schema([schema.RESPONSES.field(name) for name in ("verdict", "ids", "asked_at")])
 _TRIED = pa.schema([("session_no", schema.TEXT), ("asked_at", schema.TIME)])
 _ANNOUNCED = pa.schema([("session_no", schema.TEXT), ("sent_at", schema.TIME)])
 _VIEWS: Final = {
+    "waiting": "SELECT session_no, sent_at, last_asked_at, false AS is_final, false AS is_closed "
+    "FROM waiting",
     "kept": "SELECT session_no, sent_at, last_asked_at, is_final, is_closed FROM kept",
     "unasked": "SELECT session_no, sent_at, NULL::TIMESTAMPTZ AS last_asked_at, "
     "false AS is_final, false AS is_closed FROM unasked WHERE session_no IS NOT NULL",
@@ -89,7 +83,7 @@ def find(
         if commit is None:  # nothing was answered yet: the sessions say all there is
             _show_unasked(con, store, day)
         elif commit.awaited and not _is_early(commit, settings, now):
-            _show(con, "kept", store.dataset([file_name(RECEIPTS, day)], _NEEDED))
+            _show_waiting(con, store, day, commit.waiting)
         else:
             continue
         con.register("tried", _tried_in_vain(store, day))
@@ -163,7 +157,21 @@ def _show_unasked(con: duckdb.DuckDBPyConnection, store: Store, day: date) -> No
     _show(con, "unasked", store.dataset([file_name(SESSIONS, day)], _ANNOUNCED))
 
 
-def _show(con: duckdb.DuckDBPyConnection, name: Literal["kept", "unasked"], rows: Any) -> None:
+def _show_waiting(
+    con: duckdb.DuckDBPyConnection, store: Store, day: date, waiting: str | None
+) -> None:
+    """Show the receipts of a partition that are neither final nor closed.
+
+    They have a file of their own, but not where version 1 wrote it.
+    """
+    if waiting is None:
+        _show(con, "kept", store.dataset([file_name(RECEIPTS, day)], _NEEDED))
+    else:
+        file = file_name(REGISTERS, day, waiting)
+        _show(con, "waiting", store.dataset([file], schema.WAITING))
+
+
+def _show(con: duckdb.DuckDBPyConnection, name: str, rows: Any) -> None:
     """Make rows of a partition the view ``receipts``."""
     con.register(name, rows)
     con.execute(f"CREATE OR REPLACE TEMP VIEW receipts AS {_VIEWS[name]}")

@@ -201,14 +201,14 @@ def _fold_partition(
             poll_seconds=due.seconds(settings.poll_offsets),
         )
         # first, or a disk that is full now would have more left with every run
-        registers.tidy(store, day, commit.registers if commit else ())
+        registers.tidy(store, day, commit.files if commit else ())
         in_order = "FROM receipts ORDER BY sent_at, session_no, recipient"
         receipts = scratch.stream(con, in_order, schema.receipts_schema(settings.dimensions))
         if part:
             receipts = part.among(store.batches(file_name(RECEIPTS, day)), receipts)
         counted = _Counted(receipts, settings.poll_offsets)
         new = _write(con, store, known, day, counted, to_be, book.fingerprint)
-    registers.tidy(store, day, new.registers)
+    registers.tidy(store, day, new.files)
     return dataclasses.replace(_counts(new, is_changed=True), quarantined_new=quarantined)
 
 
@@ -304,13 +304,13 @@ class _Counted:
         self.next_due = NextDue(offsets)
         self.buckets = dict.fromkeys(BUCKETS, 0)
         self.unannounced = 0
-        self._awaited: list[pa.Array] = []
+        self._waiting: list[pa.RecordBatch] = []
         self.reader = pa.RecordBatchReader.from_batches(rows.schema, map(self._count, rows))
 
     @property
-    def awaited(self) -> pa.Table:
-        """Give the session number of every row that is neither final nor closed."""
-        return pa.table({"session_no": pa.chunked_array(self._awaited, schema.TEXT)})
+    def waiting(self) -> pa.Table:
+        """Give the rows that are neither final nor closed, as ``schema.WAITING``."""
+        return pa.Table.from_batches(self._waiting, schema.WAITING)
 
     def _count(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         is_announced = batch["is_announced"]
@@ -320,7 +320,7 @@ class _Counted:
         is_over = pc.or_(batch["is_final"], batch["is_closed"])
         waiting = batch.filter(pc.invert(is_over))
         self.next_due.add(waiting)
-        self._awaited.append(waiting["session_no"])
+        self._waiting.append(waiting.select(schema.WAITING.names).cast(schema.WAITING))
         return batch
 
 
@@ -341,17 +341,16 @@ def _write(
 
     def metadata() -> dict[str, str]:
         nonlocal done
-        awaited = counted.awaited
-        scratch.create(con, "awaited", awaited.schema)
-        scratch.insert(con, "awaited", awaited)
-        settled, still_open = known.write(commit.settled_registers)
+        waiting = counted.waiting
+        settled, still_open, beside = known.write(commit.settled_registers, waiting)
         done = dataclasses.replace(
             commit,
             settled_registers=settled,
             open_registers=still_open,
+            waiting=beside,
             buckets=counted.buckets,
             unannounced=counted.unannounced,
-            awaited=awaited.num_rows,
+            awaited=waiting.num_rows,
             next_due_at=counted.next_due.at,
         )
         return done.metadata(fingerprint)

@@ -120,11 +120,11 @@ def is_named(store: Store, day: date, forgotten: Forgotten) -> bool:
 
 
 def without(rows: pa.Table, forgotten: Forgotten, column: str) -> pa.Table:
-    """Drop forgotten rows; ``column`` holds the recipient's hash."""
-    gone = pc.or_(
-        pc.is_in(rows[column], pa.array(forgotten.recipients, pa.string())),
-        pc.is_in(rows["session_no"], pa.array(forgotten.sessions, pa.string())),
-    )
+    """Drop forgotten rows; ``column`` holds the recipient's hash, where there is one."""
+    gone = pc.is_in(rows["session_no"], pa.array(forgotten.sessions, pa.string()))
+    if column in rows.column_names:
+        named = pc.is_in(rows[column], pa.array(forgotten.recipients, pa.string()))
+        gone = pc.or_(gone, named)
     return rows.filter(pc.invert(gone))
 
 

@@ -78,26 +78,30 @@ class Registers:
                     table = table.set_column(place, "phone", self._book.remasked(table["phone"]))
                 yield reread(table) if self._reads_anew else table
 
-    def write(self, settled_before: tuple[str, ...]) -> tuple[tuple[str, ...], str]:
-        """Write ``registers``, and name the files: those settled, and the open one.
+    def write(
+        self, settled_before: tuple[str, ...], waiting: pa.Table
+    ) -> tuple[tuple[str, ...], str, str]:
+        """Write ``registers``, and name the files: those settled, the open one, who is waiting.
 
-        ``awaited`` has the sessions that are still asked about. A session that is not announced,
-        so that it has no receipts, may be announced later: it counts as open.
+        ``waiting``, of ``schema.WAITING``, are the receipts that are still asked about. A session
+        that is not announced, so that it has no receipts, may be announced later: it counts as
+        open.
         """
+        scratch.create(self._con, "awaited", waiting.schema)
+        scratch.insert(self._con, "awaited", waiting)
         self._con.execute(
             "CREATE TABLE settled AS SELECT DISTINCT session_no FROM sessions "
             "ANTI JOIN awaited USING (session_no)"
         )
-        settled = self._settle(
-            settled_before, "FROM registers SEMI JOIN settled USING (session_no)"
-        )
+        newly_settled = self._rows("FROM registers SEMI JOIN settled USING (session_no)")
+        settled = self._settle(settled_before, newly_settled)
         still_open = self._rows(
             "FROM registers ANTI JOIN settled USING (session_no) UNION ALL FROM untouched_registers"
         )
-        return settled, self._write(still_open)
+        beside = self._write(waiting.to_batches(), schema.WAITING)
+        return settled, self._write(still_open), beside
 
-    def _settle(self, before: tuple[str, ...], query: str) -> tuple[str, ...]:
-        new = self._rows(query)
+    def _settle(self, before: tuple[str, ...], new: Iterator[pa.RecordBatch]) -> tuple[str, ...]:
         if len(before) < _MOST_FILES:
             first = next(new, None)
             return before if first is None else (*before, self._write(chain([first], new)))
@@ -117,11 +121,11 @@ class Registers:
     def _rows(self, query: str) -> Iterator[pa.RecordBatch]:
         return iter(scratch.stream(self._con, query, schema.REGISTERS))
 
-    def _write(self, rows: Iterator[pa.RecordBatch]) -> str:
+    def _write(self, rows: Iterable[pa.RecordBatch], layout: pa.Schema = schema.REGISTERS) -> str:
         name = f"{uuid.uuid4().hex}.parquet"
         self._store.write(
             file_name(REGISTERS, self._day, name),
-            pa.RecordBatchReader.from_batches(schema.REGISTERS, rows),
+            pa.RecordBatchReader.from_batches(layout, rows),
             dataset.stamp(self._book.fingerprint),
         )
         return name

@@ -18,7 +18,8 @@ from usms_pipeline.status import BUCKETS
 VERSION: Final = 2
 """Version of the dataset's layout; in every file's metadata. A newer one is refused.
 
-2: sessions say in which version they changed, registers are in several files. 1: neither."""
+2: sessions say in which version they changed, registers are in several files, and who is asked
+about when beside them. 1: none of it."""
 
 MOST_CHARACTERS: Final = 1_000
 """Of a text that the service sends, so many characters are kept; the raw answer has all of it."""
@@ -112,6 +113,9 @@ REGISTERS: Final = pa.schema(
 )
 """What is known of each (session, number): the fold's state. An observation has the same shape,
 with one of ``final`` and ``open`` null, so that folding twice is folding once."""
+
+WAITING: Final = pa.schema([("session_no", TEXT), ("sent_at", TIME), ("last_asked_at", TIME)])
+"""The receipts that are neither final nor closed: all that is needed to see what is due."""
 
 RESPONSES: Final = pa.schema(
     [

@@ -12,6 +12,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 ORDER: Final = ("sent_at", "session_no", "recipient")
 """What receipts are sorted by: ascending, NULL last, texts by their bytes."""
@@ -23,21 +24,23 @@ Places = npt.NDArray[np.int64]
 _Key = tuple[bool, str, str]
 
 
-def spliced(old: Iterable[pa.RecordBatch], gone: Places, new: pa.Table) -> Iterator[pa.RecordBatch]:
-    """Stream ``old`` without the rows at ``gone``, and with ``new`` where each row belongs.
+def spliced(
+    old: Iterable[pa.RecordBatch], sessions: pa.Array, new: pa.Table
+) -> Iterator[pa.RecordBatch]:
+    """Stream ``old`` without the rows of some sessions, and with ``new`` where each row belongs.
 
-    ``gone`` counts from the first row of all, ascending; ``new`` is sorted and has the columns of
-    ``old``. If ``old`` is not sorted no row is lost, but the order is.
+    ``new`` is sorted and has the columns of ``old``. If ``old`` is not sorted no row is lost, but
+    the order is.
     """
     new = new.combine_chunks()
-    moments, begin, taken = _moments(new), 0, 0
+    moments, taken = _moments(new), 0
     for batch in old:
         if not batch.num_rows:
             continue
         until = _count_up_to(new, moments, batch, taken)
-        here = gone[np.searchsorted(gone, begin) : np.searchsorted(gone, begin + batch.num_rows)]
-        yield from _woven(batch, here - begin, new.slice(taken, until - taken))
-        begin, taken = begin + batch.num_rows, until
+        gone = np.flatnonzero(pc.is_in(batch["session_no"], sessions))
+        yield from _woven(batch, gone, new.slice(taken, until - taken))
+        taken = until
     yield from new.slice(taken).to_batches()
 
 
