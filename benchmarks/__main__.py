@@ -13,7 +13,17 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
-from benchmarks import end_to_end, latency, quiet, refresh, stages, start_up
+from benchmarks import (
+    end_to_end,
+    growth,
+    http,
+    latency,
+    quiet,
+    refresh,
+    stages,
+    start_up,
+    warehouse,
+)
 
 _RESULTS = Path(__file__).parent / "RESULTS.md"
 _PACKAGES = ("usms-pipeline", "duckdb", "pyarrow", "aiohttp", "httpx", "uvloop", "dlt", "pandas")
@@ -56,6 +66,9 @@ def _parts(is_quick: bool) -> dict[str, list[Iterator[str]]]:
             "End to end": [end_to_end.table(few, ["script", "sockets"], rounds)],
             "Nothing due": [quiet.table(few)],
             "A large open day": [refresh.table(few)],
+            "Publishing": [warehouse.table((100_000, 1_000_000))],
+            "HTTP": [http.table()],
+            "Growth": [growth.memory(few, 4 * few), growth.days(few, 25)],
             "Start-up": [start_up.table()],
         }
     peers = ["dlt", "dlt-page", "script", "sockets"]
@@ -65,6 +78,9 @@ def _parts(is_quick: bool) -> dict[str, list[Iterator[str]]]:
         "Stages": [stages.table(200_000), stages.table(1_000_000)],
         "Nothing due": [quiet.table(1_000_000)],
         "A large open day": [refresh.table(5_000_000)],
+        "Publishing": [warehouse.table((1_000_000, 10_000_000))],
+        "HTTP": [http.table()],
+        "Growth": [growth.memory(500_000, 5_000_000), growth.days(500_000, 50)],
         "Start-up": [start_up.table()],
     }
 

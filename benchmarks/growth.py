@@ -1,0 +1,40 @@
+"""More sessions, and more days: what a whole run takes of memory, and of time a session."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from benchmarks.end_to_end import ours
+from benchmarks.measure import Cost, run
+from benchmarks.server import serving
+from benchmarks.world import write_source
+
+
+def memory(fewer: int, more: int) -> Iterator[str]:
+    """Give the lines of a table: a whole run over new sessions of five days, as a program."""
+    yield "| new sessions | peak MB | CPU µs a session |"
+    yield "|---|---|---|"
+    costs = {sessions: _cost(sessions, 5) for sessions in (fewer, more)}
+    yield from (_line(f"{sessions:,}", sessions, cost) for sessions, cost in costs.items())
+    yield f"| ratio | {costs[more].peak_mb / costs[fewer].peak_mb:.2f} | |"
+
+
+def days(sessions: int, many: int) -> Iterator[str]:
+    """Give the lines of a table: the same sessions in one day, and over many."""
+    yield f"| {sessions:,} new sessions in | peak MB | CPU µs a session |"
+    yield "|---|---|---|"
+    for count in (1, many):
+        yield _line(f"{count} days" if count > 1 else "one day", sessions, _cost(sessions, count))
+
+
+def _cost(sessions: int, spread_over: int) -> Cost:
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder, serving() as url:
+        source = Path(folder) / "messages.parquet"
+        write_source(source, sessions, days=spread_over)
+        return run(ours(source, url))
+
+
+def _line(name: str, sessions: int, cost: Cost) -> str:
+    return f"| {name} | {cost.peak_mb:.0f} | {cost.cpu_seconds * 1e6 / sessions:.1f} |"
