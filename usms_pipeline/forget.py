@@ -121,6 +121,8 @@ def is_named(store: Store, day: date, forgotten: Forgotten) -> bool:
 
 def without(rows: pa.Table, forgotten: Forgotten, column: str) -> pa.Table:
     """Drop forgotten rows; ``column`` holds the recipient's hash, where there is one."""
+    if not forgotten:
+        return rows
     gone = pc.is_in(rows["session_no"], pa.array(forgotten.sessions, pa.string()))
     if column in rows.column_names:
         named = pc.is_in(rows[column], pa.array(forgotten.recipients, pa.string()))

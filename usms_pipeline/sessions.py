@@ -244,8 +244,11 @@ class _Rows:
             if day not in unless
             for n in (-1, 0, 1)
         }
+        some = None if wanted >= self.reading.whole.keys() else pa.array(wanted, pa.date32())
         for rows in self._held or ():
-            self._describe(rows.filter(pc.is_in(rows["own_date"], pa.array(wanted, pa.date32()))))
+            self._describe(
+                rows.filter(pc.is_in(rows["own_date"], some)) if some is not None else rows
+            )
         self._incoming.close()
 
     def _describe(self, rows: pa.Table) -> None:
