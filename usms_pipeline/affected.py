@@ -52,8 +52,8 @@ def find(
 ) -> Affected | None:
     """Find what ``observations`` and the changed rows of ``sessions_file`` affect.
 
-    It is table ``affected`` as well. None where that is too much, or the rows as they are can't
-    stay: made under other settings, or by an older version, or holding somebody forgotten.
+    None where that is too much, or the rows as they are can't stay: made under other settings, or
+    by an older version, or holding somebody forgotten.
     """
     after = sessions.changed_since(commit.sessions, token)
     if after is None or not _may_stay(store, settings, day, commit):

@@ -45,6 +45,7 @@ _ROWS_JOINED = 500_000
 """Sessions and what is known of them, joined at a time: some 200 MB."""
 
 _MANY_SESSIONS = 250_000
+"""Of more, the tables are in a file from the start (``scratch.database``)."""
 
 _ANSWERS_READ = 8
 """So many are read before their bytes are looked at. A file has 128 MB of them at most."""
