@@ -239,6 +239,6 @@ def _heed_interrupts() -> None:
 
 def _wait(url: str) -> None:
     """Keep the simulated service running until it is stopped."""
-    out().print(f"\nThe simulated service is on [bold]{url}[/]. Ctrl-C stops it.")
-    with suppress(KeyboardInterrupt):
+    with suppress(KeyboardInterrupt):  # from before the sentence: it invites to stop it
+        out().print(f"\nThe simulated service is on [bold]{url}[/]. Ctrl-C stops it.")
         threading.Event().wait()
