@@ -20,7 +20,7 @@ _MAX_PROBE: Final = 0.5
 _PATIENT_PROBES: Final = 4
 _RECOVERY: Final = 1.5
 _RAMP: Final = 2.0
-_RAMP_SECONDS: Final = 0.25
+_RAMP_SECONDS: Final = 0.05
 _FLOOR: Final = 0.1
 _SLACK_SECONDS: Final = 0.01  # timers are late by so much; what was missed is caught up
 _IS_USED: Final = 0.5  # a pace that is not used to this share says nothing about a higher one
@@ -29,13 +29,13 @@ _IS_USED: Final = 0.5  # a pace that is not used to this share says nothing abou
 class Governor:
     """One pace for all workers, in requests a second.
 
-    Without ``start`` it doubles once a round trip (0.25 s at least) until the service throttles;
-    then, or from a given ``start``, it holds and probes: 5 % more after every clean hold of 5 to
-    20 s. After several clean probes in a row the limit is evidently elsewhere: the steps double.
-    Throttling takes 15 % off, at most once a round trip (only requests sent since the last cut
-    count), and not below the rate of good answers, which shows what the service does let pass.
-    After an outage it returns to half of the limit it knew in quick steps. ``ceiling`` is never
-    exceeded.
+    Without ``start`` it doubles once a round trip (50 ms at least) until the service throttles,
+    and takes the last doubling back; then, or from a given ``start``, it holds and probes: 5 % more
+    after every clean hold of 5 to 20 s. After several clean probes in a row the limit is evidently
+    elsewhere: the steps double. Throttling takes 15 % off, at most once a round trip (only requests
+    sent since the last cut count), and not below the rate of good answers, which shows what the
+    service does let pass. After an outage it returns to half of the limit it knew in quick steps.
+    ``ceiling`` is never exceeded.
     """
 
     def __init__(
@@ -91,9 +91,10 @@ class Governor:
         if self._clean_probes:  # it was growth that met the limit, not a limit that came down
             self._limit_met = self.pace
         self._cut_at = self._clock()
+        slower = 1 / _RAMP if self._is_ramp else _SLOWER
         self._is_ramp, self._clean_probes, self._patient_probes = False, 0, _PATIENT_PROBES
         passing = _SLOWER * self._good_answers.per_second(self._cut_at)
-        self.pace = max(_FLOOR, self.pace * _SLOWER, min(self.pace, passing))
+        self.pace = max(_FLOOR, self.pace * slower, min(self.pace, passing))
         self._hold()
 
     def pause(self, seconds: float) -> None:
