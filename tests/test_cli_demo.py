@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.services import free_port
 from usms_pipeline.cli import check, demo, rehearsal
 from usms_pipeline.errors import ServiceDown
 from usms_pipeline.settings import Settings
@@ -136,12 +137,6 @@ def job_names(port: int) -> set[str]:
             return {job["name"] for node in nodes for job in node["jobs"]}
         time.sleep(1)
     raise AssertionError("Dagster's page did not come up")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def test_in_a_demos_folder_a_missing_service_is_named_with_what_starts_it(

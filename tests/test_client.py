@@ -5,8 +5,6 @@ import base64
 import gzip
 import json
 import math
-import ssl
-import subprocess
 import zlib
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -176,42 +174,6 @@ def test_a_redirect_is_not_followed(status):
     [problem] = fetched.stats.problems
     assert f"HTTP {status}" in problem
     assert "USMS_BASE_URL" in problem
-
-
-def test_proxies_of_the_environment_are_not_used(monkeypatch):
-    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
-    monkeypatch.setenv("ALL_PROXY", "http://127.0.0.1:9")
-    with serving(lambda seen: ok(seen.ids)) as server:
-        assert ask(server.url, ["a"]).verdict is Verdict.OK
-
-
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory):
-    """A certificate for 127.0.0.1 that nobody vouches for."""
-    folder = tmp_path_factory.mktemp("tls")
-    command = [
-        "openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1",
-        "-keyout", str(folder / "key"), "-out", str(folder / "cert"),
-        "-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1",
-    ]  # fmt: skip
-    try:
-        subprocess.run(command, check=True, capture_output=True)
-    except FileNotFoundError:
-        pytest.skip("needs the openssl command")
-    return folder
-
-
-def test_a_certificate_nobody_vouches_for_is_refused(certificate):
-    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    tls.load_cert_chain(certificate / "cert", certificate / "key")
-    with serving(lambda seen: ok(seen.ids), tls) as server:
-        reply = ask(server.url, ["a"])
-        trusting = ssl.create_default_context(cafile=str(certificate / "cert"))
-        trusted = ask(server.url, ["b"], transport=AiohttpTransport(trusting))
-    assert reply.verdict is Verdict.RETRY
-    assert "certificate" in reply.message
-    assert trusted.verdict is Verdict.OK
-    assert [seen.ids for seen in server.seen] == [["b"]]
 
 
 # What comes back

@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import ssl
+import urllib.request
 import zlib
 from collections.abc import AsyncIterator
 from types import TracebackType
@@ -31,8 +32,9 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
     The request extension ``target`` (bytes: path and query, percent-encoded) is sent as it is,
     in place of the URL's own. The extension ``timeout`` gives ``connect`` and ``read`` seconds.
     Bodies come decompressed, in pieces of at most 256 kB, whatever they grow to: count, and stop.
-    TLS certificates are verified. Redirects are not followed; cookies are not kept; proxies and
-    .netrc from the environment are not used, for the requests carry credentials.
+    TLS certificates are verified. Redirects are not followed; cookies and .netrc are not used. The
+    proxy that the environment names (``HTTPS_PROXY``, ``ALL_PROXY``, ``NO_PROXY``) carries https
+    alone, through a tunnel that it can't look into: the requests hold credentials.
 
     Raises ``httpx.TransportError``; its text never holds the target or a header.
     """
@@ -40,6 +42,7 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
     def __init__(self, ssl_context: ssl.SSLContext | None = None) -> None:
         self._ssl = ssl_context
         self._session: aiohttp.ClientSession | None = None
+        self._proxies: dict[str, str | None] = {}
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send one request; the response's body is still to be read."""
@@ -51,6 +54,7 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
                 headers=_headers(request),
                 allow_redirects=False,
                 timeout=_timeout(request),
+                proxy=self._proxy(request.url),
             )
         except _FAILURES as error:
             # Raised below, not here: aiohttp's errors hold the request's headers, and a chained
@@ -70,6 +74,14 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
         if self._session is not None:
             await self._session.close()
             self._session = None
+
+    def _proxy(self, url: httpx.URL) -> str | None:
+        """Give the proxy to go through; raises ``httpx.ProxyError`` where it can't be used."""
+        if url.scheme != "https":
+            return None
+        if url.host not in self._proxies:
+            self._proxies[url.host] = _proxy_for(url.host)
+        return self._proxies[url.host]
 
     def _opened(self) -> aiohttp.ClientSession:
         if self._session is None:
@@ -145,6 +157,21 @@ def _url(request: httpx.Request) -> URL:
     return URL(f"{origin}{port}{target.decode('ascii')}", encoded=True)
 
 
+def _proxy_for(host: str) -> str | None:
+    known = urllib.request.getproxies()
+    proxy = known.get("https") or known.get("all")
+    if not proxy or urllib.request.proxy_bypass(host):
+        return None
+    proxy = proxy if "://" in proxy else f"http://{proxy}"
+    scheme = proxy.partition("://")[0].lower()
+    if scheme not in ("http", "https"):
+        raise httpx.ProxyError(
+            f"the environment names a proxy of kind {scheme!r} (HTTPS_PROXY or ALL_PROXY): give "
+            "one of http:// or https://, or name the host in NO_PROXY"
+        )
+    return proxy
+
+
 def _headers(request: httpx.Request) -> list[tuple[str, str]]:
     # Only what the request says: aiohttp adds nothing of its own that matters here.
     return [(name.decode("ascii"), value.decode("latin-1")) for name, value in request.headers.raw]
@@ -171,6 +198,14 @@ def _translated(error: Exception) -> httpx.TransportError:
             return httpx.ReadTimeout("the answer took too long")
         case aiohttp.ClientConnectorCertificateError():
             return httpx.ConnectError(f"the TLS certificate was refused: {_reason(error)}")
+        case aiohttp.ClientProxyConnectionError():
+            return httpx.ProxyError(
+                f"no connection to the proxy (HTTPS_PROXY or ALL_PROXY): {_reason(error.os_error)}"
+            )
+        case aiohttp.ClientHttpProxyError():
+            return httpx.ProxyError(
+                f"the proxy (HTTPS_PROXY or ALL_PROXY) answered HTTP {error.status}"
+            )
         case aiohttp.ClientConnectorError():
             return httpx.ConnectError(f"no connection: {_reason(error.os_error)}")
         case aiohttp.ServerDisconnectedError() | aiohttp.ClientPayloadError():

@@ -1,0 +1,202 @@
+"""TLS and the environment's proxy on the fast path: real certificates, a real tunnel."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import ssl
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.loopback import Server, ok, serving
+from tests.services import free_port
+from usms_pipeline.classify import Verdict
+from usms_pipeline.client import Client, Reply
+from usms_pipeline.collect import utc_now
+from usms_pipeline.settings import load
+from usms_pipeline.transport import AiohttpTransport
+
+SECRET = "theVerySecretHalf"
+
+
+class Tunnel:
+    """An HTTP proxy that knows CONNECT alone, and keeps what is sent to it and through it."""
+
+    def __init__(self, answer: bytes = b"HTTP/1.1 200 Connection established\r\n\r\n") -> None:
+        self.heads: list[bytes] = []
+        self.carried = b""
+        self.port = 0
+        self._answer = answer
+        self._loop = asyncio.new_event_loop()
+        self._is_up = threading.Event()
+        self._thread = threading.Thread(target=self._loop.run_until_complete, args=(self._serve(),))
+
+    def __enter__(self) -> Tunnel:
+        self._thread.start()
+        assert self._is_up.wait(10)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join()
+        self._loop.close()
+
+    async def _serve(self) -> None:
+        self._stop = asyncio.Event()
+        server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
+        self.port = server.sockets[0].getsockname()[1]
+        self._is_up.set()
+        await self._stop.wait()
+        server.close()
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        self.heads.append(head)
+        writer.write(self._answer)
+        if b" 200 " in self._answer:
+            host, _, port = head.split()[1].decode().rpartition(":")
+            there, back = await asyncio.open_connection(host, int(port))
+            await asyncio.gather(self._pump(reader, back, is_out=True), self._pump(there, writer))
+            back.close()
+        writer.close()
+
+    async def _pump(
+        self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, is_out: bool = False
+    ) -> None:
+        while piece := await source.read(65_536):
+            if is_out:
+                self.carried += piece
+            sink.write(piece)
+        sink.close()
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a certificate for 127.0.0.1 that nobody vouches for, and its key."""
+    folder = tmp_path_factory.mktemp("tls")
+    command = [
+        "openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1",
+        "-keyout", str(folder / "key"), "-out", str(folder / "cert"),
+        "-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1",
+    ]  # fmt: skip
+    try:
+        subprocess.run(command, check=True, capture_output=True)
+    except FileNotFoundError:
+        pytest.skip("needs the openssl command")
+    return folder
+
+
+@pytest.fixture
+def server(certificate: Path) -> Iterator[Server]:
+    """The service over TLS."""
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(certificate / "cert", certificate / "key")
+    with serving(lambda seen: ok(seen.ids), tls) as server:
+        yield server
+
+
+@pytest.fixture
+def trusted(certificate: Path) -> ssl.SSLContext:
+    return ssl.create_default_context(cafile=str(certificate / "cert"))
+
+
+@contextmanager
+def environment(monkeypatch: pytest.MonkeyPatch, **variables: str) -> Iterator[None]:
+    with monkeypatch.context() as patch:
+        for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"):
+            patch.delenv(name, raising=False)
+            patch.delenv(name.lower(), raising=False)
+        for name, value in variables.items():
+            patch.setenv(name, value)
+        yield
+
+
+def ask(url: str, tls: ssl.SSLContext | None = None) -> Reply:
+    async def main() -> Reply:
+        settings = load(base_url=url, access_key_id="key", access_key_secret=SECRET)
+        async with AiohttpTransport(tls) as transport:
+            return await Client(settings, transport, utc_now).ask(["a"])
+
+    return asyncio.run(main())
+
+
+def test_a_certificate_nobody_vouches_for_is_refused(
+    server: Server, trusted: ssl.SSLContext
+) -> None:
+    refused = ask(server.url)
+    assert refused.verdict is Verdict.RETRY
+    assert "certificate" in refused.message
+    assert server.seen == []
+    assert ask(server.url, trusted).verdict is Verdict.OK
+
+
+def test_ones_own_authority_is_trusted_by_the_usual_variable(
+    server: Server, certificate: Path
+) -> None:
+    code = "import sys, tests.test_proxy as t; print(t.ask(sys.argv[1]).verdict.name)"
+    for authority, verdict in ((certificate / "cert", "OK"), (certificate / "none", "RETRY")):
+        done = subprocess.run(
+            [sys.executable, "-c", code, server.url],
+            env=os.environ | {"SSL_CERT_FILE": str(authority), "NO_PROXY": "*"},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert done.stdout.strip() == verdict
+
+
+def test_https_goes_through_the_environments_proxy_which_sees_no_credentials(
+    server: Server, trusted: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Tunnel() as tunnel:
+        proxy = f"http://someone:hidden@127.0.0.1:{tunnel.port}"
+        with environment(monkeypatch, HTTPS_PROXY=proxy):
+            assert ask(server.url, trusted).verdict is Verdict.OK
+            assert "certificate" in ask(server.url).message
+    assert len(server.seen) == 1
+    assert "proxy-authorization" not in server.seen[0].headers
+    assert len(tunnel.heads) == 2
+    assert all(head.startswith(b"CONNECT 127.0.0.1:") for head in tunnel.heads)
+    assert all(b"\r\nAuthorization" not in head for head in tunnel.heads)
+    assert tunnel.carried
+    assert b"USMSSendReceipt" not in tunnel.carried
+
+
+def test_a_host_in_no_proxy_and_plain_http_go_straight(
+    server: Server, trusted: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dead = f"http://127.0.0.1:{free_port()}"
+    with environment(monkeypatch, HTTPS_PROXY=dead, NO_PROXY="127.0.0.1"):
+        assert ask(server.url, trusted).verdict is Verdict.OK
+    with serving(lambda seen: ok(seen.ids)) as plain:
+        every = {"HTTP_PROXY": dead, "HTTPS_PROXY": dead, "ALL_PROXY": dead}
+        with environment(monkeypatch, **every):
+            assert ask(plain.url).verdict is Verdict.OK
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("http://someone:hidden@127.0.0.1:{dead}", "no connection to the proxy (HTTPS_PROXY"),
+        ("someone:hidden@127.0.0.1:{dead}", "no connection to the proxy (HTTPS_PROXY"),
+        ("http://someone:hidden@127.0.0.1:{refusing}", "the proxy (HTTPS_PROXY or ALL_PROXY) answ"),
+        ("socks5://someone:hidden@127.0.0.1:{dead}", "a proxy of kind 'socks5'"),
+    ],
+)
+def test_a_proxy_that_is_no_use_is_named_without_its_password(
+    kind: str, words: str, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Tunnel(b"HTTP/1.1 407 Who are you\r\nContent-Length: 0\r\n\r\n") as refusing:
+        proxy = kind.format(dead=free_port(), refusing=refusing.port)
+        with environment(monkeypatch, HTTPS_PROXY=proxy):
+            reply = ask(server.url)
+    assert reply.verdict is Verdict.RETRY
+    assert words in reply.message
+    assert "hidden" not in reply.message
+    assert server.seen == []
