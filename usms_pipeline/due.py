@@ -76,16 +76,17 @@ def find(
     Raises ``KeyMismatch`` and ``NewerDataset``.
     """
     due = Due()
-    con = stack.enter_context(scratch.database())
     offsets = [offset // _MICROSECOND for offset in settings.poll_offsets]
+    con: duckdb.DuckDBPyConnection | None = None  # for most refreshes find nothing to look at
     for day in days:
         commit = dataset.read_commit(store, day, fingerprint)
+        if commit and (not commit.awaited or _is_early(commit, settings, now)):
+            continue
+        con = con or stack.enter_context(scratch.database())
         if commit is None:  # nothing was answered yet: the sessions say all there is
             _show_unasked(con, store, day)
-        elif commit.awaited and not _is_early(commit, settings, now):
-            _show_waiting(con, store, day, commit.waiting)
         else:
-            continue
+            _show_waiting(con, store, day, commit.waiting)
         con.register("tried", _tried_in_vain(store, day))
         table = f"due_{day:%Y%m%d}"
         query = f"CREATE TABLE {table} AS {scratch.sql('due')}"

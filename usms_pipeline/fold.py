@@ -254,12 +254,13 @@ def _observe(
 def portions(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
     """Put answers together until they are many, or large."""
     part: list[pa.RecordBatch] = []
+    rows = size = 0
     for batch in batches:
         part.append(batch)
-        is_large = sum(one.nbytes for one in part) >= _BYTES_AT_ONCE
-        if is_large or sum(one.num_rows for one in part) >= _ANSWERS_AT_ONCE:
+        rows, size = rows + batch.num_rows, size + batch.nbytes
+        if rows >= _ANSWERS_AT_ONCE or size >= _BYTES_AT_ONCE:
             yield pa.Table.from_batches(part)
-            part = []
+            part, rows, size = [], 0, 0
     if part:
         yield pa.Table.from_batches(part)
 

@@ -47,7 +47,7 @@ REFRESH_EVERY: Final = timedelta(minutes=15)
 """How often a refresh is meant to run; a plan that takes longer can't keep up."""
 REPORT: Final = "report.html"
 _PACE_FILE: Final = "pace.json"
-_ROWS_TRIED: Final = 500
+_ROWS_TRIED: Final = 100
 _SURVEY_FILE: Final = "survey.json"
 _ASSUMED_REQUESTS_PER_SECOND: Final = 5.0
 _CLOCK_MAY_STEP: Final = timedelta(minutes=5)

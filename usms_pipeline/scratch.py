@@ -40,6 +40,7 @@ def database(
             con.execute("SET TimeZone = 'UTC'")
             con.execute("SET python_enable_replacements = false")
             con.execute("SET enable_progress_bar = false")
+            con.execute("PRAGMA disable_checkpoint_on_shutdown")  # nothing is kept
             yield con
         finally:
             con.close()
@@ -108,14 +109,16 @@ class Pile:
     ) -> None:
         self._con, self._name, self._layout, self._most_bytes = con, name, layout, most_bytes
         self._rows: list[pa.Table] = []
+        self._bytes = 0
         create(con, f"{name}_spilled", layout)
 
     def add(self, rows: pa.Table) -> None:
         """Take rows with the columns of the layout."""
         self._rows.append(rows.cast(self._layout))
-        if sum(part.nbytes for part in self._rows) > self._most_bytes:
+        self._bytes += self._rows[-1].nbytes
+        if self._bytes > self._most_bytes:
             insert(self._con, f"{self._name}_spilled", pa.concat_tables(self._rows))
-            self._rows = []
+            self._rows, self._bytes = [], 0
 
     def close(self) -> None:
         """Make the view of what was taken; nothing can be added after."""

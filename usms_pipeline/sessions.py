@@ -143,6 +143,7 @@ def load(
         rows = _Rows(con, settings, book, window, forgotten)
         for batch in batches:
             rows.add(batch)
+        rows.read()
         reading = rows.reading
         _recall(store, window, book.fingerprint, memory, reading, report)
         rows.close(unless=report.partitions)
@@ -217,24 +218,28 @@ class _Rows:
         named = [pa.field(ours, layout.field(name).type) for ours, name in self._names.items()]
         self._layout = pa.schema([("own_date", pa.date32()), ("is_late", pa.bool_()), *named])
         self._incoming = scratch.Pile(con, "incoming", self._layout)
-        self._held: list[pa.Table] | None = []
+        self._held: list[pa.Table] = []
+        self._held_bytes = 0
+        self._are_all_held = True
 
     def add(self, batch: pa.RecordBatch) -> None:
         """Take rows as the source gave them."""
         given = dict(zip(batch.schema.names, batch.columns, strict=True))
         columns = {ours: given[theirs] for ours, theirs in self._names.items() if theirs in given}
         columns |= {"phone": given["phone"]} | self._days.of(given["sent_at"])
-        rows = pa.table(columns)
-        plain = [name for name in rows.column_names if name not in ("own_date", "is_late")]
-        self.reading.add(self._con, rows, plain)
-        if self._held is None:
-            self._describe(rows)
-            return
-        self._held.append(rows)
-        if sum(part.nbytes for part in self._held) > _HELD_BYTES:
-            held, self._held = self._held, None
-            for part in held:
-                self._describe(part)
+        self._held.append(pa.table(columns))
+        self._held_bytes += self._held[-1].nbytes
+        if self._held_bytes > _HELD_BYTES:
+            self.read()
+            self._are_all_held = False
+            self._let_pass(None)
+
+    def read(self) -> None:
+        """Take note of what is held, in ``reading``; all at once, for a query has its own cost."""
+        if self._held:
+            rows = pa.concat_tables(self._held)
+            plain = [name for name in rows.column_names if name not in ("own_date", "is_late")]
+            self.reading.add(self._con, rows, plain)
 
     def close(self, unless: Collection[date]) -> None:
         """Let pass what is held, but for days that no partition needs but those named."""
@@ -244,12 +249,14 @@ class _Rows:
             if day not in unless
             for n in (-1, 0, 1)
         }
-        some = None if wanted >= self.reading.whole.keys() else pa.array(wanted, pa.date32())
-        for rows in self._held or ():
-            self._describe(
-                rows.filter(pc.is_in(rows["own_date"], some)) if some is not None else rows
-            )
+        is_all = not self._are_all_held or wanted >= self.reading.whole.keys()
+        self._let_pass(None if is_all else pa.array(wanted, pa.date32()))
         self._incoming.close()
+
+    def _let_pass(self, days: pa.Array | None) -> None:
+        held, self._held, self._held_bytes = self._held, [], 0
+        for rows in held:
+            self._describe(rows if days is None else rows.filter(pc.is_in(rows["own_date"], days)))
 
     def _describe(self, rows: pa.Table) -> None:
         described = self._book.describe(rows["phone"])

@@ -24,6 +24,9 @@ _LEADS_TO_CONTROLS: Final = 0xC2
 """First byte of U+0080 to U+009F in UTF-8, and of some that are no control characters."""
 
 
+_ONE: Final = pa.scalar(1, pa.int32())
+
+
 @dataclass(frozen=True)
 class Layout:
     """Which source column is which; a batch holds ``sent_at`` first, then ``others``."""
@@ -66,10 +69,11 @@ def clean(
     )
     texts = [_text(raw.column(i + 1), column) for i, column in enumerate(layout.others)]
     session, *rest = texts
-    phone = rest.pop(0) if layout.phone else pa.nulls(len(raw), TEXT)
-    recipients = rest.pop(0) if layout.recipients else pa.nulls(len(raw), TEXT)
-    columns = [_session(session), _phone(phone), times, _recipients(recipients), *rest]
-    return pa.record_batch(columns, schema=schema(dimensions)).filter(inside)
+    phone = _phone(rest.pop(0)) if layout.phone else pa.nulls(len(raw), TEXT)
+    recipients = _recipients(rest.pop(0)) if layout.recipients else pa.repeat(_ONE, len(raw))
+    columns = [_session(session), phone, times, recipients, *rest]
+    rows = pa.record_batch(columns, schema=schema(dimensions))
+    return rows if inside.true_count == len(raw) else rows.filter(inside)
 
 
 def _text(values: pa.Array, column: Column) -> pa.Array:
@@ -142,8 +146,10 @@ def _recipients(text: pa.Array) -> pa.Array:
     """
     digits = pc.replace_substring_regex(pc.utf8_trim_whitespace(text), r"\.0*$", "")
     usable = pc.match_substring_regex(digits, r"^0*[1-9]\d{0,4}$")
-    return pc.fill_null(_where(usable, digits).cast(pa.int64()), 1).cast(pa.int32())
+    return pc.fill_null(_where(usable, digits).cast(pa.int32()), _ONE)
 
 
 def _where(usable: pa.Array, text: pa.Array) -> pa.Array:
+    if usable.true_count == len(text):
+        return text
     return pc.if_else(usable, text, pa.scalar(None, TEXT))
