@@ -33,7 +33,7 @@ CASES = [(limit, latency) for limit in (5, 50) for latency in (0.01, 0.1, 0.4)]
 def test_the_pace_settles_within_a_fifth_of_the_limit_and_is_hardly_throttled(
     limit: int, latency: float
 ) -> None:
-    for seed in range(2):
+    for seed in range(2 if limit < 500 else 1):  # at 500 a second, a minute each
         found = settle(limit, latency, seed)
         assert 0.8 * limit <= found.pace <= 1.2 * limit
         assert found.good_per_second >= 0.9 * limit

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -33,9 +33,9 @@ class Tunnel:
         self.carried = b""
         self.port = 0
         self._answer = answer
-        self._loop = asyncio.new_event_loop()
         self._is_up = threading.Event()
-        self._thread = threading.Thread(target=self._loop.run_until_complete, args=(self._serve(),))
+        self._open: dict[asyncio.Task[None] | None, list[asyncio.StreamWriter]] = {}
+        self._thread = threading.Thread(target=asyncio.run, args=(self._serve(),))
 
     def __enter__(self) -> Tunnel:
         self._thread.start()
@@ -45,34 +45,39 @@ class Tunnel:
     def __exit__(self, *exception: object) -> None:
         self._loop.call_soon_threadsafe(self._stop.set)
         self._thread.join()
-        self._loop.close()
 
     async def _serve(self) -> None:
-        self._stop = asyncio.Event()
+        self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
         server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
         self.port = server.sockets[0].getsockname()[1]
         self._is_up.set()
         await self._stop.wait()
         server.close()
+        for writer in [one for writers in self._open.values() for one in writers]:
+            writer.close()
+        await asyncio.gather(*(task for task in self._open if task), return_exceptions=True)
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        head = await reader.readuntil(b"\r\n\r\n")
-        self.heads.append(head)
+        writers = self._open[asyncio.current_task()] = [writer]
+        self.heads.append(await reader.readuntil(b"\r\n\r\n"))
         writer.write(self._answer)
         if b" 200 " in self._answer:
-            host, _, port = head.split()[1].decode().rpartition(":")
+            host, _, port = self.heads[-1].split()[1].decode().rpartition(":")
             there, back = await asyncio.open_connection(host, int(port))
+            writers.append(back)
             await asyncio.gather(self._pump(reader, back, is_out=True), self._pump(there, writer))
-            back.close()
-        writer.close()
+        for one in writers:
+            one.close()
+            with suppress(OSError):
+                await one.wait_closed()
 
     async def _pump(
         self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, is_out: bool = False
     ) -> None:
-        while piece := await source.read(65_536):
-            if is_out:
-                self.carried += piece
-            sink.write(piece)
+        with suppress(OSError):
+            while piece := await source.read(65_536):
+                self.carried += piece if is_out else b""
+                sink.write(piece)
         sink.close()
 
 

@@ -44,7 +44,7 @@ _BYTES_AT_ONCE = 32_000_000
 _ROWS_JOINED = 500_000
 """Sessions and what is known of them, joined at a time: some 200 MB."""
 
-_MANY_SESSIONS = 250_000
+_MANY_RECIPIENTS = 250_000
 """Of more, the tables are in a file from the start (``scratch.database``)."""
 
 _ANSWERS_READ = 8
@@ -176,7 +176,8 @@ def _fold_partition(
     folded = commit.folded if commit and not is_anew else frozenset()
     layout = schema.sessions_schema(settings.dimensions)
     announced = store.dataset([file_name(SESSIONS, day)], layout)
-    with scratch.database(is_large=announced.count_rows() > _MANY_SESSIONS) as con:
+    recipients = pc.sum(announced.to_table(columns=["recipients"])["recipients"]).as_py() or 0
+    with scratch.database(is_large=recipients > _MANY_RECIPIENTS) as con:
         con.register("sessions_file", announced)
         quarantined = _observe(con, store, settings, book, day, sorted(landed - folded), rejected)
         masks = commit is not None and _must_mask(commit, settings)

@@ -13,10 +13,10 @@ import pyarrow as pa
 from usms_pipeline.errors import StorageError
 from usms_pipeline.temp_folders import temp_folder
 
-MEMORY_LIMIT: Final = "512MB"
+MEMORY_LIMIT: Final = "256MB"
 """What a step may hold in memory before it spills to disk."""
 BATCH_ROWS: Final = 65_536
-PILE_BYTES: Final = 128_000_000
+PILE_BYTES: Final = 64_000_000
 """What is held as Arrow before it goes into a table, which can spill."""
 
 

@@ -11,6 +11,7 @@ import json
 import re
 import time
 import uuid
+from collections import deque
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import date, timedelta
@@ -42,6 +43,8 @@ _KEPT: Final = ("recipient", "phone", "country", "operator", "number_type", "ord
 """What stays as it is stored when the phone was blanked in the source."""
 _HELD_BYTES: Final = 128_000_000
 """What is held of the source's rows until it is known which days changed."""
+_HELD_LATER_BYTES: Final = 16_000_000
+"""The same once they were too many: then all pass, so many at a time."""
 _NOT_READ: Final = ("ordinal", "changed_in")
 """Columns that are ours, not the source's."""
 _TOKEN: Final = re.compile(r"([0-9a-f]{32})-([0-9]+)")
@@ -220,7 +223,7 @@ class _Rows:
         self._incoming = scratch.Pile(con, "incoming", self._layout)
         self._held: list[pa.Table] = []
         self._held_bytes = 0
-        self._are_all_held = True
+        self._most_held, self._are_all_held = _HELD_BYTES, True
 
     def add(self, batch: pa.RecordBatch) -> None:
         """Take rows as the source gave them."""
@@ -229,9 +232,9 @@ class _Rows:
         columns |= {"phone": given["phone"]} | self._days.of(given["sent_at"])
         self._held.append(pa.table(columns))
         self._held_bytes += self._held[-1].nbytes
-        if self._held_bytes > _HELD_BYTES:
+        if self._held_bytes > self._most_held:
             self.read()
-            self._are_all_held = False
+            self._most_held, self._are_all_held = _HELD_LATER_BYTES, False
             self._let_pass(None)
 
     def read(self) -> None:
@@ -254,8 +257,9 @@ class _Rows:
         self._incoming.close()
 
     def _let_pass(self, days: pa.Array | None) -> None:
-        held, self._held, self._held_bytes = self._held, [], 0
-        for rows in held:
+        held, self._held, self._held_bytes = deque(self._held), [], 0
+        while held:  # let go one by one: what becomes of them takes as much
+            rows = held.popleft()
             self._describe(rows if days is None else rows.filter(pc.is_in(rows["own_date"], days)))
 
     def _describe(self, rows: pa.Table) -> None:
