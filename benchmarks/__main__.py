@@ -68,7 +68,11 @@ def _parts(is_quick: bool) -> dict[str, list[Iterator[str]]]:
             "A large open day": [refresh.table(few)],
             "Publishing": [warehouse.table((100_000, 1_000_000))],
             "HTTP": [http.table()],
-            "Growth": [growth.memory(few, 4 * few), growth.days(few, 25)],
+            "Growth": [
+                growth.memory(few, 4 * few),
+                growth.limited(few, 1024),
+                growth.days(few, 25),
+            ],
             "Start-up": [start_up.table()],
         }
     peers = ["dlt", "dlt-page", "script", "sockets"]
@@ -80,7 +84,11 @@ def _parts(is_quick: bool) -> dict[str, list[Iterator[str]]]:
         "A large open day": [refresh.table(5_000_000)],
         "Publishing": [warehouse.table((1_000_000, 10_000_000))],
         "HTTP": [http.table()],
-        "Growth": [growth.memory(500_000, 5_000_000), growth.days(500_000, 50)],
+        "Growth": [
+            growth.memory(500_000, 5_000_000),
+            growth.limited(10_000_000, 1024),
+            growth.days(500_000, 50),
+        ],
         "Start-up": [start_up.table()],
     }
 

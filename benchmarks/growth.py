@@ -21,6 +21,13 @@ def memory(fewer: int, more: int) -> Iterator[str]:
     yield f"| ratio | {costs[more].peak_mb / costs[fewer].peak_mb:.2f} | |"
 
 
+def limited(sessions: int, megabytes: int) -> Iterator[str]:
+    """Give the lines of a table: a whole run that may not hold more of its own than that."""
+    yield f"| new sessions, under a hard limit of {megabytes:,} MB | peak MB | CPU µs a session |"
+    yield "|---|---|---|"
+    yield _line(f"{sessions:,}", sessions, _cost(sessions, 10, megabytes))
+
+
 def days(sessions: int, many: int) -> Iterator[str]:
     """Give the lines of a table: the same sessions in one day, and over many."""
     yield f"| {sessions:,} new sessions in | peak MB | CPU µs a session |"
@@ -29,11 +36,11 @@ def days(sessions: int, many: int) -> Iterator[str]:
         yield _line(f"{count} days" if count > 1 else "one day", sessions, _cost(sessions, count))
 
 
-def _cost(sessions: int, spread_over: int) -> Cost:
+def _cost(sessions: int, spread_over: int, most_megabytes: int = 0) -> Cost:
     with tempfile.TemporaryDirectory(prefix="bench-") as folder, serving() as url:
         source = Path(folder) / "messages.parquet"
         write_source(source, sessions, days=spread_over)
-        return run(ours(source, url))
+        return run(ours(source, url), most_megabytes)
 
 
 def _line(name: str, sessions: int, cost: Cost) -> str:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 PAIRS = 5
+_LAUNCH: Final = Path(__file__).with_name("launch.py")
 
 
 @dataclass(frozen=True)
@@ -33,23 +35,25 @@ class Program:
     settings: Callable[[Path], Mapping[str, str]] = lambda folder: {}
 
 
-def run(program: Program) -> Cost:
-    """Run a program once in an empty folder; raises where it fails."""
+def run(program: Program, most_megabytes: int = 0) -> Cost:
+    """Run a program once in an empty folder, under a limit of memory or none.
+
+    Raises ``RuntimeError`` where it fails.
+    """
     with tempfile.TemporaryDirectory(prefix="bench-") as name:
-        folder = Path(name)
-        started = time.monotonic()
-        process = subprocess.Popen(
-            program.command(folder),
+        folder, costs = Path(name) / "work", Path(name) / "costs.json"
+        folder.mkdir()
+        launch = [sys.executable, "-S", str(_LAUNCH), str(costs), str(most_megabytes)]
+        done = subprocess.run(
+            [*launch, *program.command(folder)],
             env=os.environ | program.settings(folder),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL if "-v" not in sys.argv else None,
+            check=False,
         )
-        _, status, used = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-        wall = time.monotonic() - started
-    if process.returncode:
-        raise RuntimeError(f"{program.name} ended with {process.returncode}; -v shows why")
-    return Cost(wall, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024)
+        if done.returncode:
+            raise RuntimeError(f"{program.name} ended with {done.returncode}; -v shows why")
+        return Cost(*json.loads(costs.read_text()))
 
 
 def in_turn(programs: Sequence[Program], rounds: int = PAIRS) -> dict[str, list[Cost]]:
