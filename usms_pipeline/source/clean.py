@@ -20,8 +20,8 @@ from usms_pipeline.source.kinds import Column
 from usms_pipeline.source.moments import Shape, to_utc
 
 MAX_SESSION_CHARACTERS: Final = 256
-_LEADS_TO_CONTROLS: Final = 0xC2
-"""First byte of U+0080 to U+009F in UTF-8, and of some that are no control characters."""
+_FIRST_PLAIN, _LAST_PLAIN = 0x21, 0x7E
+"""Printable ASCII but for the blank."""
 
 
 _ONE: Final = pa.scalar(1, pa.int32())
@@ -83,6 +83,8 @@ def _text(values: pa.Array, column: Column) -> pa.Array:
 
 def _readable(text: pa.Array) -> pa.Array:
     """Give null for bytes that are not UTF-8: some databases let them into a text column."""
+    if _is_plain(text):
+        return text
     try:
         text.validate(full=True)
     except pa.ArrowInvalid:
@@ -120,18 +122,22 @@ def _without_exponent(text: str) -> str | None:
 
 def _session(text: pa.Array) -> pa.Array:
     """Trim; null where blank, longer than a session number can be, or with control characters."""
-    text = pc.utf8_trim_whitespace(text)
-    length = pc.utf8_length(text)
+    is_plain = _is_plain(text)
+    text = text if is_plain else pc.utf8_trim_whitespace(text)
+    length = pc.binary_length(text) if is_plain else pc.utf8_length(text)
     fits = pc.and_(pc.greater(length, 0), pc.less_equal(length, MAX_SESSION_CHARACTERS))
-    if _may_have_controls(text):
-        fits = pc.and_(fits, pc.invert(pc.match_substring_regex(text, r"\p{Cc}")))
+    if not is_plain and pc.any(has_controls := pc.match_substring_regex(text, r"\p{Cc}")).as_py():
+        fits = pc.and_(fits, pc.invert(has_controls))
     return _where(fits, text)
 
 
-def _may_have_controls(text: pa.Array) -> bool:
-    """Look at the bytes of all texts at once: far cheaper than a pattern for each."""
+def _is_plain(text: pa.Array) -> bool:
+    """Tell whether all is printable ASCII without a blank: nothing to trim, to mend or to refuse.
+
+    Looks at the bytes of all texts at once, which is far cheaper than to look at each.
+    """
     data = np.frombuffer(text.buffers()[2] or b"", np.uint8)
-    return bool((data < 0x20).any() or (data == 0x7F).any() or (data == _LEADS_TO_CONTROLS).any())
+    return not (data - np.uint8(_FIRST_PLAIN) > _LAST_PLAIN - _FIRST_PLAIN).any()
 
 
 def _phone(text: pa.Array) -> pa.Array:

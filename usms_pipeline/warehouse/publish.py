@@ -83,7 +83,8 @@ class _Published:
     columns: tuple[str, ...]
     digest: str
     rows: int
-    is_fit_to_copy: bool
+    has_strays: bool
+    """Rows of a day that the file does not say it has."""
 
 
 @dataclass(frozen=True)
@@ -115,11 +116,11 @@ class _Plan:
         return is_same and not self.stale and not self.gone
 
     @property
-    def is_copy(self) -> bool:
-        """Mending a copy of the present file costs less than building from scratch."""
+    def may_copy(self) -> bool:
+        """Mending a copy of the present file, if it is lean, costs less than building anew."""
         return (
             self.present is not None
-            and self.present.is_fit_to_copy
+            and not self.present.has_strays
             and self.present.columns == tuple(field.name for field in self.fields)
             and 2 * len(self.stale) <= len(self.tokens)
             and not self._masks_some(self.present.parts)
@@ -220,13 +221,17 @@ def _committed(store: Store) -> dict[date, dict[str, str]]:
 
 def _published(path: Path) -> _Published | None:
     """Read what the present file says of itself; None where there is none that can be read."""
-    try:
-        with duckdb.connect(":memory:") as con:
-            con.execute(ddl.attach(path, "READ_ONLY"))
-            con.execute("USE usms")
-            return _self_description(con)
-    except duckdb.Error:  # missing, corrupt, foreign or held by a writer: build anew
-        return None
+    with suppress(duckdb.Error), _reading(path) as con:
+        return _self_description(con)
+    return None  # missing, corrupt, foreign or held by a writer: build anew
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+    with duckdb.connect(":memory:") as con:
+        con.execute(ddl.attach(path, "READ_ONLY"))
+        con.execute("USE usms")
+        yield con
 
 
 def _self_description(con: duckdb.DuckDBPyConnection) -> _Published:
@@ -247,18 +252,22 @@ def _self_description(con: duckdb.DuckDBPyConnection) -> _Published:
         columns=tuple(row[0] for row in con.execute("DESCRIBE receipts").fetchall()),
         digest=digest[0] if digest else "",
         rows=rows,
-        is_fit_to_copy=counts.keys() <= parts.keys() and _is_lean(con, rows),
+        has_strays=not counts.keys() <= parts.keys(),
     )
 
 
-def _is_lean(con: duckdb.DuckDBPyConnection, rows: int) -> bool:
-    """Tell whether the file has our format, and little in it that was deleted."""
-    found = con.execute(
-        "SELECT d.tags['storage_version'], t.estimated_size, s.total_blocks, s.free_blocks "
-        "FROM duckdb_databases() AS d JOIN duckdb_tables() AS t USING (database_name) "
-        "JOIN pragma_database_size() AS s USING (database_name) "
-        "WHERE database_name = 'usms' AND t.table_name = 'receipts'"
-    ).fetchone()
+def _is_lean(path: Path, rows: int) -> bool:
+    """Tell whether the file has our format, and little in it that was deleted.
+
+    Raises ``duckdb.Error`` where it can't be read.
+    """
+    with _reading(path) as con:
+        found = con.execute(
+            "SELECT d.tags['storage_version'], t.estimated_size, s.total_blocks, s.free_blocks "
+            "FROM duckdb_databases() AS d JOIN duckdb_tables() AS t USING (database_name) "
+            "JOIN pragma_database_size() AS s USING (database_name) "
+            "WHERE database_name = 'usms' AND t.table_name = 'receipts'"
+        ).fetchone()
     if found is None:
         return False
     version, stored_rows, blocks, free_blocks = found
@@ -271,13 +280,13 @@ def _is_lean(con: duckdb.DuckDBPyConnection, rows: int) -> bool:
 
 def _publish(store: Store, path: Path, plan: _Plan, memory_limit: str) -> int:
     """Build the new file beside the present one and give it its name. Gives its rows."""
-    if plan.is_copy:
-        with suppress(duckdb.Error), _building(path, memory_limit, is_copy=True) as con:
-            days = ", ".join(f"DATE '{day}'" for day in [*plan.stale, *plan.gone])
-            for table in ("receipts", "usms_partitions"):
-                con.execute(f"DELETE FROM {table} WHERE sent_date IN ({days or 'NULL'})")
-            return _fill(con, store, plan, plan.stale)
-        # A damaged block shows only when it is read: then the copy is no use.
+    with suppress(duckdb.Error):  # a damaged block shows only when it is read: then build anew
+        if plan.may_copy and _is_lean(path, plan.rows):
+            with _building(path, memory_limit, is_copy=True) as con:
+                days = ", ".join(f"DATE '{day}'" for day in [*plan.stale, *plan.gone])
+                for table in ("receipts", "usms_partitions"):
+                    con.execute(f"DELETE FROM {table} WHERE sent_date IN ({days or 'NULL'})")
+                return _fill(con, store, plan, plan.stale)
     with _building(path, memory_limit, is_copy=False) as con:
         con.execute(ddl.create_receipts(plan.fields) + ";" + ddl.BOOKKEEPING)
         return _fill(con, store, plan, sorted(plan.tokens))
