@@ -1,4 +1,9 @@
-"""httpx's transport interface over aiohttp: several times cheaper a request than httpx's own.
+"""httpx's transport interface over aiohttp: a tenth of what httpx's own costs (``make bench``).
+
+That one walks a URL of 100 ids character by character, looks through all connections for each
+request, and parses HTTP in Python. Two means that httpx documents take this out: a transport, and
+the extension ``target``. uvloop would take off a seventh of what is left, which is 3 % of a run
+against a service that takes no time, and nothing against a real one: no dependency for that.
 
 Bytes and connections only: no addresses, no credentials, no retries, no meaning.
 """
