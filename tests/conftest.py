@@ -26,7 +26,9 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 __all__ = ["disk", "mariadb", "mariadb_server", "postgresql", "postgresql_server", "published"]
 
 
-_SLOWEST = ("test_plug.py", "test_world_counts.py", "test_world_everything.py")
+_SLOWEST = {
+    f"test_{name}.py" for name in ("plug", "world_counts", "world_everything", "world_phones")
+}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
