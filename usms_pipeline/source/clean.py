@@ -22,8 +22,6 @@ from usms_pipeline.source.moments import Shape, to_utc
 MAX_SESSION_CHARACTERS: Final = 256
 _FIRST_PLAIN, _LAST_PLAIN = 0x21, 0x7E
 """Printable ASCII but for the blank."""
-
-
 _ONE: Final = pa.scalar(1, pa.int32())
 
 
