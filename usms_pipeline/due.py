@@ -37,13 +37,23 @@ _VIEWS: Final = {
 _DUE = pa.schema([("session_no", schema.TEXT), ("unmet_at", schema.TIME)])
 
 
+@dataclass(frozen=True)
+class _Table:
+    """The due sessions of one partition, in the order they are asked about."""
+
+    con: duckdb.DuckDBPyConnection
+    name: str
+    day: date
+    oldest_unmet_at: datetime
+
+
 @dataclass
 class Due:
     """The due sessions of some partitions: how many, since when, and the batches to ask."""
 
     sessions: dict[date, int] = field(default_factory=dict)
     oldest_unmet_at: datetime | None = None
-    _tables: dict[date, tuple[duckdb.DuckDBPyConnection, str]] = field(default_factory=dict)
+    _tables: list[_Table] = field(default_factory=list)
 
     def requests(self, batch_size: int) -> int:
         """Count the requests needed when nothing goes wrong."""
@@ -54,11 +64,9 @@ class Due:
 
         Each has at most ``batch_size`` distinct sessions of one partition.
         """
-        streams = [
-            _batches(con.cursor(), table, day, batch_size)
-            for day, (con, table) in self._tables.items()
-        ]
-        return (batch for _, _, batch in heapq.merge(*streams, key=lambda item: item[:2]))
+        streams = [_batches(table, batch_size) for table in self._tables]
+        merged = heapq.merge(*streams, key=lambda item: item[:2])
+        return (batch for _, _, batch in merged if batch.ids)
 
 
 def find(
@@ -96,7 +104,7 @@ def find(
         if count:
             due.sessions[day] = count
             due.oldest_unmet_at = min(oldest, due.oldest_unmet_at or oldest)
-            due._tables[day] = (con, table)
+            due._tables.append(_Table(con, table, day, oldest))
     return due
 
 
@@ -178,18 +186,20 @@ def _show(con: duckdb.DuckDBPyConnection, name: str, rows: Any) -> None:
     con.execute(f"CREATE OR REPLACE TEMP VIEW receipts AS {_VIEWS[name]}")
 
 
-def _batches(
-    con: duckdb.DuckDBPyConnection, table: str, day: date, batch_size: int
-) -> Iterator[tuple[datetime, date, Batch]]:
-    """Cut one partition's due sessions, in order, into batches."""
-    reader = con.sql(f"SELECT * FROM {table} ORDER BY unmet_at, session_no")
+def _batches(table: _Table, batch_size: int) -> Iterator[tuple[datetime, date, Batch]]:
+    """Cut one partition's due sessions into batches, after an empty one that opens nothing.
+
+    So a partition is read when its turn comes, and not while others are.
+    """
+    yield table.oldest_unmet_at, table.day, Batch(table.day, ())
     left = _DUE.empty_table()
-    for chunk in reader.to_arrow_reader(100 * batch_size):
+    reader = table.con.cursor().sql(f"FROM {table.name}").to_arrow_reader(100 * batch_size)
+    for chunk in reader:
         rows = pa.concat_tables([left, pa.table(chunk).cast(_DUE)]).combine_chunks()
         whole = rows.num_rows - rows.num_rows % batch_size
-        yield from _cut(rows.slice(0, whole), day, batch_size)
+        yield from _cut(rows.slice(0, whole), table.day, batch_size)
         left = rows.slice(whole)
-    yield from _cut(left, day, batch_size)
+    yield from _cut(left, table.day, batch_size)
 
 
 def _cut(rows: pa.Table, day: date, size: int) -> Iterator[tuple[datetime, date, Batch]]:

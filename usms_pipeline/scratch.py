@@ -13,7 +13,7 @@ import pyarrow as pa
 from usms_pipeline.errors import StorageError
 from usms_pipeline.temp_folders import temp_folder
 
-MEMORY_LIMIT: Final = "512MB"
+MEMORY_LIMIT: Final = "320MB"
 """What a step may hold in memory before it spills to disk."""
 _LARGE_LIMIT: Final = "256MB"
 """The same where the tables are in a file: they need to be in memory only while they are used."""
@@ -131,6 +131,11 @@ class Pile:
             f"CREATE VIEW {self._name} AS "
             f"FROM {self._name}_spilled UNION ALL FROM {self._name}_recent"
         )
+
+    def drop(self) -> None:
+        """Let go of the rows and of the view, once they are read."""
+        self._con.execute(f"DROP VIEW {self._name}; DROP TABLE {self._name}_spilled")
+        self._con.unregister(f"{self._name}_recent")
 
 
 def create(con: duckdb.DuckDBPyConnection, table: str, layout: pa.Schema) -> None:

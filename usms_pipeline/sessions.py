@@ -151,6 +151,7 @@ def load(
         _recall(store, window, book.fingerprint, memory, reading, report)
         rows.close(unless=report.partitions)
         _place(con, store, window)
+        rows.drop()
         placed = con.execute("SELECT DISTINCT sent_date FROM placed ORDER BY 1").fetchall()
         for day in [day for (day,) in placed if day not in report.partitions]:
             with store.lock(f"sent_date={day}") as held:
@@ -255,6 +256,10 @@ class _Rows:
         is_all = not self._are_all_held or wanted >= self.reading.whole.keys()
         self._let_pass(None if is_all else pa.array(wanted, pa.date32()))
         self._incoming.close()
+
+    def drop(self) -> None:
+        """Let go of ``incoming``, whose rows are placed."""
+        self._incoming.drop()
 
     def _let_pass(self, days: pa.Array | None) -> None:
         held, self._held, self._held_bytes = deque(self._held), [], 0
