@@ -213,8 +213,11 @@ def test_every_check_passes_on_a_well_behaved_service(first_run: tuple[Project, 
     found = evaluations(first_run[1])
     assert set(found) == {
         "conservation",
+        "coverage",
+        "failing_more",
         "open_quarantine",
         "polling_behind",
+        "silence",
         "time_zones",
         "unannounced_receipts",
         "unrecognized_words",

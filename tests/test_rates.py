@@ -45,6 +45,11 @@ QUERIES = [
     "FROM delivery_curve()",
     "FROM delivery_curve(seconds := [30, 3600], first := '2024-03-01', last := '2024-03-01')",
     "FROM delivery_curve_by('country')",
+    "FROM maturity()",
+    "FROM delivery_nowcast_daily",
+    "FROM delivery_nowcast_by('country')",
+    "FROM delivery_alerts",
+    "FROM delivery_nowcast_hourly",
     "SELECT * FROM as_of('2024-03-01 12:00:10+00') ORDER BY session_no, recipient",
     "SELECT unnest(delivery_figures(r)) FROM as_of('2024-03-01 12:30:00+00') AS r",
 ]
@@ -83,6 +88,17 @@ def share(part: int, whole: int) -> float | None:
     return part / whole if whole else None
 
 
+def wilson(k: int, n: int) -> dict[str, float | None]:
+    """Solve (k/n - p)^2 = z^2 p (1 - p) / n for p, as Wilson does."""
+    if not n:
+        return {"delivery_rate_ci_low": None, "delivery_rate_ci_high": None}
+    z, p = 1.959964, k / n
+    a, b, c = 1 + z * z / n, -(2 * p + z * z / n), p * p
+    root = math.sqrt(max(0.0, b * b - 4 * a * c))
+    low, high = (-b - root) / (2 * a), (-b + root) / (2 * a)
+    return {"delivery_rate_ci_low": low, "delivery_rate_ci_high": high}
+
+
 def percentile(values: list[float], q: float) -> float | None:
     """Interpolate linearly between the two nearest ranks."""
     if not values:
@@ -110,6 +126,7 @@ def expected(rows: Sequence[Row]) -> Row:
         "awaited_rate": share(awaited, len(ours)),
         "receipt_coverage": share(evidence, len(ours)),
         "delivery_rate": share(count["delivered"], evidence),
+        **wilson(count["delivered"], evidence),
         "delivery_rate_low": share(count["delivered"], len(ours)),
         "delivery_rate_high": share(len(ours) - not_delivered, len(ours)),
         **{f"latency_p{q}_seconds": percentile(seconds, q / 100) for q in (50, 90, 99)},

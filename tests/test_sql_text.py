@@ -24,7 +24,7 @@ QUOTING = {
 MADE_HERE = {
     ("cli/messages", "messages.schema.names"): "columns of the made-up table",
     ("due", "days"): "dates, in digits",
-    ("due", "table"): "made of a date, in digits",
+    ("due", "table.name"): "made of a date, in digits",
     ("due", "_VIEWS[name]"): "one of two texts in this module",
     ("fold", "BUCKETS"): "the eight statuses, all ours",
     ("fold", "layout.names"): "our own columns, for the dimensions are left out",

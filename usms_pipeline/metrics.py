@@ -28,6 +28,8 @@ METRICS: Final = (
     Metric("awaited_rate", "share", "awaited / messages: how young the group is"),
     Metric("receipt_coverage", "share", "messages with evidence of an outcome / messages"),
     Metric("delivery_rate", "share", "delivered / messages with evidence of an outcome"),
+    Metric("delivery_rate_ci_low", "share", "lower end of the rate's 95 % Wilson interval"),
+    Metric("delivery_rate_ci_high", "share", "upper end of the rate's 95 % Wilson interval"),
     Metric("delivery_rate_low", "share", "delivered / messages: if all others failed"),
     Metric(
         "delivery_rate_high",

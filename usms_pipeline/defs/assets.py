@@ -14,6 +14,9 @@ from usms_pipeline import schema
 from usms_pipeline.defs import figures
 from usms_pipeline.defs.account import Account, core
 from usms_pipeline.defs.checks import (
+    COVERED_SHARE,
+    check_alerts,
+    check_coverage,
     check_fold,
     check_round,
     check_time_zones,
@@ -122,14 +125,19 @@ def _publish(context: dg.AssetExecutionContext, account: Account) -> "dg.Materia
 
 
 def _draw(context: dg.AssetExecutionContext, account: Account) -> "dg.MaterializeResult[Any]":
-    from usms_pipeline.warehouse import connect, timezone_hint
+    from usms_pipeline import warehouse
 
     with (
         core(context, account) as (pipeline, _),
-        connect(pipeline.settings.warehouse_path) as con,
+        warehouse.connect(pipeline.settings.warehouse_path) as con,
     ):
-        drawn, hint = figures.delivery_rates(pipeline, con), timezone_hint(con)
-    return dg.MaterializeResult(metadata=drawn, check_results=[check_time_zones(hint)])
+        drawn = figures.delivery_rates(pipeline, con)
+        verdicts = [
+            check_time_zones(warehouse.timezone_hint(con)),
+            *check_alerts(warehouse.alerts(con).to_pylist(), pipeline.settings.zone),
+            check_coverage(warehouse.uncovered_days(con, COVERED_SHARE).to_pylist()),
+        ]
+    return dg.MaterializeResult(metadata=drawn, check_results=verdicts)
 
 
 def _source_table(account: Account) -> dg.AssetSpec:

@@ -5,12 +5,14 @@ postponed: Dagster reads the one of ``context``.
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import date
 from typing import TYPE_CHECKING, Any, Final
+from zoneinfo import ZoneInfo
 
 import dagster as dg
 
+from usms_pipeline import alerts
 from usms_pipeline.defs.account import Account, core
 
 if TYPE_CHECKING:
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
 
 UNANNOUNCED_SHARE: Final = 0.01
 """Receipts of phones that nobody announced, above which the warning is given (0–1)."""
+COVERED_SHARE: Final = 0.97
+"""Messages of a settled day with an outcome, below which the warning is given (0–1)."""
 ROUND_SECONDS: Final = 900.0
 """How long a round of questions may take: the schedule starts the next one after as long."""
 _FASTER: Final = (
@@ -64,13 +68,19 @@ def round_check_specs(account: Account) -> list[dg.AssetCheckSpec]:
 
 
 def rates_check_specs(account: Account) -> list[dg.AssetCheckSpec]:
-    """Give the check that the delivery rates answer themselves."""
+    """Give the checks that the delivery rates answer themselves."""
+    described = {
+        "time_zones": "Times of sending and of receipt are in the zones that the settings say.",
+        "failing_more": "No operator, country or dimension fails beyond chance, against its own "
+        "28 days before the last 48 hours.",
+        "silence": "Outcomes come as soon as they usually do, for every operator, country and "
+        "dimension.",
+        "coverage": f"Of every settled day an outcome is known of {COVERED_SHARE:.0%} of the "
+        "messages.",
+    }
     return [
-        dg.AssetCheckSpec(
-            "time_zones",
-            asset=account.key("delivery_rates"),
-            description="Times of sending and of receipt are in the zones that the settings say.",
-        )
+        dg.AssetCheckSpec(name, asset=account.key("delivery_rates"), description=description)
+        for name, description in described.items()
     ]
 
 
@@ -108,6 +118,42 @@ def check_time_zones(hint: str | None) -> dg.AssetCheckResult:
     """Judge the warehouse's hint at a wrong time zone, if it has one."""
     return _verdict(
         hint is None, hint or "Receipts come after sendings, as they should.", "time_zones"
+    )
+
+
+def check_alerts(rows: Sequence[Mapping[str, Any]], zone: ZoneInfo) -> list[dg.AssetCheckResult]:
+    """Judge the rows of the view ``delivery_alerts``: who fails, and who stays silent."""
+    found = {kind: [row for row in rows if row["kind"] == kind] for kind in alerts.KINDS}
+    names = {"failing": "failing_more", "silent": "silence"}
+    quiet = {
+        "failing": "No group fails beyond chance.",
+        "silent": "Outcomes come as soon as they usually do.",
+    }
+    return [
+        _verdict(
+            not found[kind],
+            alerts.summary(found[kind], zone) or quiet[kind],
+            names[kind],
+            groups=len(found[kind]),
+            messages=max((row["affected"] for row in found[kind]), default=0),
+        )
+        for kind in alerts.KINDS
+    ]
+
+
+def check_coverage(days: Sequence[Mapping[str, Any]]) -> dg.AssetCheckResult:
+    """Judge settled days (``sent_date``, ``messages``, ``with_evidence``) below the usual share."""
+    without = {day["sent_date"]: day["messages"] - day["with_evidence"] for day in days}
+    count, messages = sum(without.values()), sum(day["messages"] for day in days)
+    return _verdict(
+        not days,
+        f"No outcome is known of {count:,} of {messages:,} messages{_in(without)}, and none is "
+        "awaited any more. `usms rates --by operator` shows where, the report's page since when "
+        "they were asked."
+        if days
+        else "Outcomes are known of nearly all messages.",
+        "coverage",
+        messages_without=count,
     )
 
 

@@ -10,6 +10,26 @@
 --
 -- usms_cutoff() is made at publishing, from the setting `cutoff_hours`.
 
+-- wilson_low(k, n), wilson_high(k, n): the 95 % interval of a share of which k of n were seen
+-- (E. B. Wilson, J. Amer. Statist. Assoc. 22, 1927, 209-212). 1.96 is the normal quantile.
+CREATE OR REPLACE MACRO usms_wilson(k, n, direction) AS
+(
+    k / nullif(n, 0) + 1.959964 ** 2 / (2 * n)
+    + direction * 1.959964 * sqrt(
+        k / nullif(n, 0) * (1 - k / nullif(n, 0)) / n + 1.959964 ** 2 / (4 * n ** 2)
+    )
+) / (1 + 1.959964 ** 2 / n);
+
+-- Not greatest(0, …): that would make 0 of NULL.
+CREATE OR REPLACE MACRO wilson_low(k, n) AS
+CASE WHEN k > 0 THEN usms_wilson(k, n, -1) ELSE k / nullif(n, 0) END;
+
+CREATE OR REPLACE MACRO wilson_high(k, n) AS
+CASE WHEN k < n THEN usms_wilson(k, n, 1) ELSE k / nullif(n, 0) END;
+
+COMMENT ON MACRO wilson_low IS 'lower end of the 95 % Wilson interval of k out of n';
+COMMENT ON MACRO wilson_high IS 'upper end of the 95 % Wilson interval of k out of n';
+
 CREATE OR REPLACE MACRO delivery_figures(r) AS list_transform(
     [{
         messages: count(*) FILTER (r.is_announced),
@@ -44,6 +64,8 @@ CREATE OR REPLACE MACRO delivery_figures(r) AS list_transform(
         awaited_rate: c.awaited / nullif(c.messages, 0),
         receipt_coverage: c.with_evidence / nullif(c.messages, 0),
         delivery_rate: c.delivered / nullif(c.with_evidence, 0),
+        delivery_rate_ci_low: wilson_low(c.delivered, c.with_evidence),
+        delivery_rate_ci_high: wilson_high(c.delivered, c.with_evidence),
         delivery_rate_low: c.delivered / nullif(c.messages, 0),
         -- Not 1 - x / y: that can round to less than delivery_rate.
         delivery_rate_high:

@@ -30,7 +30,7 @@ COMMENT ON TABLE usms_partitions IS 'which file of the dataset each partition wa
 COMMENT ON TABLE usms_definitions IS 'hash of the statements that made the views and macros';
 """
 
-_SQL_FILES: Final = ("figures", "views", "as_of", "delivery_curve")
+_SQL_FILES: Final = ("figures", "views", "as_of", "delivery_curve", "maturity", "alerts")
 _TYPES: Final = {
     TEXT: "VARCHAR",
     TIME: "TIMESTAMP WITH TIME ZONE",
@@ -93,6 +93,7 @@ def definitions(fields: Sequence[Field], cutoff: timedelta) -> str:
         [
             f"CREATE OR REPLACE MACRO usms_cutoff() AS to_microseconds({round(seconds * 1e6)});",
             *((_SQL / f"{name}.sql").read_text(encoding="utf-8") for name in _SQL_FILES),
+            _alerts(fields),
             *_comments("receipts", [(field.name, _meaning(field)) for field in fields]),
             *(line for view in _RATE_VIEWS for line in _explained(view, metrics.METRICS)),
             *_explained("failures", metrics.FAILURES),
@@ -103,6 +104,22 @@ def definitions(fields: Sequence[Field], cutoff: timedelta) -> str:
 def attach(path: Path, options: str) -> str:
     """Give the statement that attaches a file under the name ``usms``."""
     return f"ATTACH {literal(str(path))} AS usms ({options})"
+
+
+def _alerts(fields: Sequence[Field]) -> str:
+    """Give the view ``delivery_alerts``: all messages, operators, countries and each dimension."""
+    ours = {field.name for field in schema.receipts_fields()} | {SENT_DATE.name}
+    dimensions = [field.name for field in fields if field.name not in ours]
+    counts = " UNION ALL ".join(
+        f"FROM usms_counts_by({literal(column)})"
+        for column in ("usms_everything", "operator", "country", *dimensions)
+    )
+    return (
+        f"CREATE OR REPLACE VIEW delivery_alerts AS WITH counts AS ({counts}) "
+        "FROM usms_alerts(counts);\n"
+        "COMMENT ON VIEW delivery_alerts IS "
+        "'what fails or stays silent beyond chance in the last 48 hours of sending';"
+    )
 
 
 def _explained(view: str, figures: Iterable[Metric]) -> list[str]:

@@ -112,6 +112,32 @@ def timezone_hint(con: duckdb.DuckDBPyConnection) -> str | None:
     )
 
 
+def alerts(con: duckdb.DuckDBPyConnection) -> pa.Table:
+    """Give what is out of line in the last 48 hours of sending: the rows of ``delivery_alerts``."""
+    return con.sql("FROM delivery_alerts").to_arrow_table()
+
+
+def uncovered_days(con: duckdb.DuckDBPyConnection, share: float, days: int = 7) -> pa.Table:
+    """Give those of the latest settled days (nothing is awaited) with too few outcomes.
+
+    ``share`` (0 to 1) of the messages should have one; a day has too few where even the upper end
+    of the 95 % interval lies below. Columns: ``sent_date``, ``messages``, ``with_evidence``.
+    """
+    return con.sql(
+        """
+        WITH settled AS (
+            SELECT sent_date, messages, delivered + failed + rejected + expired AS with_evidence
+            FROM delivery_rate_daily
+            WHERE awaited = 0
+            ORDER BY sent_date DESC
+            LIMIT $days
+        )
+        FROM settled WHERE wilson_high(with_evidence, messages) < $share ORDER BY sent_date
+        """,
+        params={"share": share, "days": days},
+    ).to_arrow_table()
+
+
 def _column_types(con: duckdb.DuckDBPyConnection) -> dict[str, str]:
     return {row[0]: str(row[1]) for row in con.execute("DESCRIBE receipts").fetchall()}
 

@@ -1,0 +1,179 @@
+"""What is out of line: outages are found and named, a year of quiet days is quiet."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+from zoneinfo import ZoneInfo
+
+import duckdb
+import pytest
+
+from tests.watched_world import CUTOFF, World, fill, warehouse
+from usms_pipeline import alerts
+from usms_pipeline.defs import checks
+from usms_pipeline.simulator.fate import Outage
+from usms_pipeline.warehouse import alerts as alerts_in
+from usms_pipeline.warehouse import uncovered_days
+
+UTC_ZONE: Final = ZoneInfo("UTC")
+STRUCK: Final = datetime(2026, 11, 20, 1, tzinfo=UTC)
+SIZES: Final = {"large": (0.6, 0.25), "middle": (0.25, 0.1), "small": (0.1, 0.05)}
+"""Outages of six hours: the shares that fail, and that come late."""
+AFTER: Final = (2, 4, 6, 9, 12, 24)
+"""Hours after an outage began at which somebody looks."""
+
+Row = dict[str, Any]
+
+
+def row(**given: Any) -> Row:
+    since = datetime(2026, 11, 20, 1, tzinfo=UTC)
+    return {
+        "kind": "failing", "by_column": "operator", "cohort": "China Unicom (CN)",
+        "since": since, "until": since + timedelta(hours=6), "messages": 200, "affected": 123,
+        "share": 0.615, "usual_share": 0.052, "chance": 1e-30,
+    } | given  # fmt: skip
+
+
+def outage(size: str, hours: float = 6) -> Outage:
+    failed, late = SIZES[size]
+    return Outage(STRUCK, hours, failed_share=failed, late_share=late)
+
+
+def looks(size: str, seed: int, a_day: int = 2_000) -> Iterator[tuple[int, list[Row]]]:
+    """Give what is out of line at each look after an outage."""
+    world = World(16 * a_day, 16, STRUCK + timedelta(hours=26), seed, outage(size))
+    with warehouse() as con:
+        for hours in AFTER:
+            now = STRUCK + timedelta(hours=hours)
+            fill(con, world.receipts(now))
+            yield hours, alerts_in(con).to_pylist()
+
+
+def is_it(found: Row) -> bool:
+    return (found["by_column"], found["cohort"]) == ("operator", "China Unicom (CN)")
+
+
+def found_after(size: str, seed: int, a_day: int = 2_000) -> int | None:
+    """Give at which look the operator was named first."""
+    for hours, rows in looks(size, seed, a_day):
+        if any(is_it(one) for one in rows):
+            return hours
+    return None
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("seed", range(5))
+def test_a_large_outage_is_named_by_operator_and_hour(seed: int) -> None:
+    said = dict(looks("large", seed))
+    first = said[12][0]
+    assert is_it(first), "the operator is further out of line than its country"
+    assert abs(first["since"] - STRUCK) <= timedelta(hours=1)
+    assert abs(first["until"] - (STRUCK + timedelta(hours=6))) <= timedelta(hours=1)
+    assert any(is_it(one) for one in said[4]), "after four hours at most"
+    failing = checks.check_alerts(said[12], UTC_ZONE)[0]
+    assert not failing.passed
+    assert str(failing.description).startswith("operator China Unicom (CN), sent from 20 Nov 0")
+
+
+def quiet_looks(
+    days: int, a_day: int, seed: int
+) -> Iterator[tuple[datetime, list[Row], list[Row]]]:
+    """Look every two days, so that every hour is looked at, with 30 days of history."""
+    until = datetime(2026, 11, 22, tzinfo=UTC)
+    world = World((days + 30) * a_day, days + 30, until, seed)
+    with warehouse() as con:
+        for turn in range(days // 2):
+            now = until - timedelta(days=2 * turn)
+            fill(con, world.receipts(now, now - timedelta(days=30) - CUTOFF))
+            yield now, alerts_in(con).to_pylist(), uncovered_days(con, 0.97).to_pylist()
+
+
+@pytest.mark.long
+def test_a_year_of_quiet_days_is_quiet() -> None:
+    said = [(now, rows, bare) for now, rows, bare in quiet_looks(365, 1_000, 0) if rows or bare]
+    assert said == []
+
+
+@pytest.fixture(scope="module")
+def quiet() -> Iterator[duckdb.DuckDBPyConnection]:
+    with warehouse() as con:
+        fill(con, World(8_000, 8, STRUCK).receipts(STRUCK))
+        yield con
+
+
+def test_quiet_days_are_quiet(quiet: duckdb.DuckDBPyConnection) -> None:
+    assert alerts_in(quiet).to_pylist() == []
+    assert all(verdict.passed for verdict in checks.check_alerts([], UTC_ZONE))
+
+
+def test_when_receipts_stop_coming_it_is_silence() -> None:
+    """The service says nothing more of what was sent in the last five hours."""
+    world = World(16_000, 8, STRUCK)
+    with warehouse() as con:
+        fill(con, world.receipts(STRUCK))
+        con.execute(
+            "UPDATE receipts SET status = 'pending', is_final = false, received_at = NULL, "
+            "final_at = NULL, delivery_seconds = NULL, last_asked_at = $now WHERE sent_at > $then",
+            {"now": STRUCK, "then": STRUCK - timedelta(hours=5)},
+        )
+        rows = alerts_in(con).to_pylist()
+    assert rows[0]["kind"] == "silent"
+    assert (rows[0]["by_column"], rows[0]["cohort"]) == ("everything", "all messages")
+    assert abs(rows[0]["since"] - (STRUCK - timedelta(hours=5))) <= timedelta(hours=1)
+    failing, silence = checks.check_alerts(rows, UTC_ZONE)
+    assert failing.passed
+    assert not silence.passed
+    assert "nothing was said within an hour" in str(silence.description)
+
+
+def test_uncovered_days_are_settled_and_below_the_share_beyond_chance() -> None:
+    world = World(6_000, 8, STRUCK)
+    with warehouse() as con:
+        fill(con, world.receipts(STRUCK))
+        assert uncovered_days(con, 0.97).num_rows == 0
+        con.execute(
+            "UPDATE receipts SET status = 'unknown', is_final = false, is_closed = true "
+            "WHERE sent_date = $day AND hash(session_no) % 10 = 0",
+            {"day": (STRUCK - timedelta(days=6)).date()},
+        )
+        found = uncovered_days(con, 0.97).to_pylist()
+    assert [one["sent_date"] for one in found] == [(STRUCK - timedelta(days=6)).date()]
+    verdict = checks.check_coverage(found)
+    assert not verdict.passed
+    assert "2026-11-14" in str(verdict.description)
+    assert checks.check_coverage([]).passed
+
+
+def test_a_sentence_says_what_where_since_when_and_how_many() -> None:
+    assert alerts.sentence(row(), ZoneInfo("Asia/Shanghai")) == (
+        "operator China Unicom (CN), sent from 20 Nov 09:00 to 15:00 (Asia/Shanghai): "
+        "123 of 200 messages with an outcome were not delivered (61.5%; usually 5.2%)."
+    )
+    silent = alerts.sentence(row(kind="silent", cohort="x\x1b[2J"), UTC_ZONE)
+    assert "of 123 of 200 messages nothing was said within an hour" in silent
+    assert "\x1b" not in silent
+
+
+def test_a_summary_names_the_furthest_and_what_it_shows_in() -> None:
+    country = row(by_column="country", cohort="CN")
+    later = row(cohort="Vivo (BR)", since=row()["until"], until=row()["until"] + timedelta(hours=3))
+    said = alerts.summary([row(), country, later], UTC_ZONE)
+    assert said.startswith("operator China Unicom (CN), sent from 20 Nov 01:00 to 07:00 (UTC):")
+    assert "operator Vivo (BR), sent from 20 Nov 07:00 to 10:00 (UTC):" in said
+    assert said.endswith("It shows in country CN too.")
+    assert alerts.summary([], UTC_ZONE) == ""
+
+
+if __name__ == "__main__":  # prints the tables of docs/rates.md
+    for size, (failed, late) in SIZES.items():
+        for volume in (2_000, 20_000):
+            after = [found_after(size, seed, volume) for seed in range(20)]
+            times = sorted(hours for hours in after if hours is not None)
+            usual = times[len(times) // 2] if times else "–"
+            shown = f"| {size}: {failed:.0%} fail, {late:.0%} late | {volume:,} a day "
+            print(f"{shown}| {len(times)} of {len(after)} | {usual} h |", flush=True)
+    for volume in (1_000, 5_000):
+        wrong = [rows or bare for _, rows, bare in quiet_looks(365, volume, 1)]
+        print(f"365 quiet days, {volume:,} a day: {sum(map(bool, wrong))} looks with an alert")

@@ -1,0 +1,154 @@
+"""What the simulator's messages come to, as a pipeline that polls on time holds it at any moment.
+
+In columns, without HTTP or files: a year of messages in seconds. The truth beside it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import cached_property
+from typing import Any
+
+import duckdb
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from usms_pipeline import polling, schema
+from usms_pipeline.simulator import fate
+from usms_pipeline.simulator.fate import Outage
+from usms_pipeline.simulator.faults import Faults
+from usms_pipeline.simulator.numbering import origin
+from usms_pipeline.simulator.population import Population
+from usms_pipeline.warehouse import ddl
+
+CUTOFF = timedelta(hours=72)
+_SECOND = 1_000_000
+_TICK = 900 * _SECOND
+_OPEN = len(fate.OUTCOMES)
+_STATUSES = np.array([outcome.status for outcome in fate.OUTCOMES] + ["pending"])
+_IS_FINAL = np.isin(_STATUSES, ["delivered", "failed", "rejected", "expired"])
+
+Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class World:
+    """So many messages over so many days up to ``until``, ascending; asked about as scheduled.
+
+    Each run is at a quarter of an hour, and asks about all that is due.
+    """
+
+    messages: int
+    days: float
+    until: datetime
+    seed: int = 0
+    outage: Outage | None = None
+
+    @cached_property
+    def sent(self) -> pa.Table:
+        """Give the customer's table."""
+        return Population(self.messages, self.days, self.seed, self.until).table()
+
+    @cached_property
+    def sent_us(self) -> Ints:
+        """Give the times of sending, microseconds since 1970."""
+        return np.asarray(self.sent["sent_at"].cast(pa.int64()), np.int64)
+
+    @cached_property
+    def _fates(self) -> fate.Fates:
+        sessions, phones = (self.sent[name].to_pylist() for name in ("session_no", "phone"))
+        drawn = fate.draws(self.seed, sessions, phones, self.sent_us)
+        return fate.fates(drawn, phones, self.sent_us, self.outage, Faults.none())
+
+    @cached_property
+    def is_delivered(self) -> npt.NDArray[np.bool_]:
+        """Tell which messages are delivered in the end."""
+        return (_STATUSES == "delivered")[self._fates.outcome]
+
+    @cached_property
+    def is_final(self) -> npt.NDArray[np.bool_]:
+        """Tell of which messages there is evidence by the cutoff."""
+        shown = self._fates.revealed_us < self.sent_us + CUTOFF // timedelta(microseconds=1)
+        return _IS_FINAL[self._fates.outcome] & shown
+
+    @cached_property
+    def _asked_us(self) -> Ints:
+        """Give when each message is asked about: (messages, polling times)."""
+        offsets = [o // timedelta(microseconds=1) for o in polling.offsets(CUTOFF)]
+        return -(-(self.sent_us[:, None] + np.array(offsets)) // _TICK) * _TICK
+
+    @cached_property
+    def _named(self) -> dict[str, pa.Array]:
+        origins = [origin(phone) for phone in self.sent["phone"].to_pylist()]
+        return {
+            "session_no": self.sent["session_no"],
+            "recipient": self.sent["session_no"],
+            "country": pa.array([o.country for o in origins], pa.string()),
+            "operator": pa.array([o.operator for o in origins], pa.string()),
+            "sent_at": self.sent["sent_at"],
+            "template": self.sent["template"],
+        }
+
+    def receipts(self, now: datetime, since: datetime | None = None) -> pa.Table:
+        """Give the receipts of what was sent from ``since`` on, as they are held at ``now``."""
+        now_us = _micros(now)
+        begin = np.searchsorted(self.sent_us, 0 if since is None else _micros(since))
+        part = slice(int(begin), int(np.searchsorted(self.sent_us, now_us)))
+        sent, asked, shown = self.sent_us[part], self._asked_us[part], self._fates.revealed_us[part]
+        outcome = self._fates.outcome[part]
+        answers = _IS_FINAL[outcome, None] & (asked >= shown[:, None]) & (asked <= now_us)
+        is_final = answers.any(axis=1)
+        final_at = asked[np.arange(len(sent)), answers.argmax(axis=1)]
+        last = (asked <= now_us).sum(axis=1)
+        last_at = np.where(is_final, final_at, asked[np.arange(len(sent)), np.maximum(last - 1, 0)])
+        is_closed = ~is_final & (last_at >= sent + CUTOFF // timedelta(microseconds=1))
+        status = np.where(is_final, _STATUSES[outcome], np.where(is_closed, "unknown", "pending"))
+        received = self._fates.received_us[part]
+        asked_at_all = last > 0
+        columns: dict[str, Any] = {
+            name: column.slice(part.start, part.stop - part.start)
+            for name, column in self._named.items()
+        } | {
+            "status": pa.array(status),
+            "is_final": pa.array(is_final),
+            "is_closed": pa.array(is_closed),
+            "received_at": _times(received, is_final),
+            "delivery_seconds": pa.array(
+                (received - sent) / _SECOND, mask=~(is_final & (status == "delivered"))
+            ),
+            "first_asked_at": _times(asked[:, 0], asked_at_all),
+            "last_asked_at": _times(last_at, asked_at_all),
+            "final_at": _times(final_at, is_final),
+            "is_announced": pa.array(np.ones(len(sent), np.bool_)),
+        }
+        layout = schema.receipts_schema(("template",))
+        nothing = {name: pa.nulls(len(sent), layout.field(name).type) for name in layout.names}
+        return pa.table({**nothing, **columns}).select(layout.names).cast(layout)
+
+
+def warehouse() -> duckdb.DuckDBPyConnection:
+    """Open a warehouse in memory, with our definitions and without receipts."""
+    con = duckdb.connect(":memory:")
+    con.execute("SET TimeZone = 'UTC'")
+    fields = ddl.columns(["template"], ["template"])
+    con.execute(ddl.create_receipts(fields))
+    con.execute(ddl.definitions(fields, CUTOFF))
+    return con
+
+
+def fill(con: duckdb.DuckDBPyConnection, rows: pa.Table) -> None:
+    """Put these receipts in place of those that are there; their day is the one in UTC."""
+    con.execute("DELETE FROM receipts")
+    con.register("incoming", rows)
+    con.execute("INSERT INTO receipts BY NAME SELECT *, sent_at::DATE AS sent_date FROM incoming")
+    con.unregister("incoming")
+
+
+def _times(micros: Ints, is_there: npt.NDArray[np.bool_]) -> pa.Array:
+    return pa.array(micros, mask=~is_there).cast(schema.TIME)
+
+
+def _micros(moment: datetime) -> int:
+    return (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
