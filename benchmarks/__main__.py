@@ -22,6 +22,7 @@ from benchmarks import (
     refresh,
     stages,
     start_up,
+    views,
     warehouse,
 )
 
@@ -67,6 +68,7 @@ def _parts(is_quick: bool) -> dict[str, list[Iterator[str]]]:
             "Nothing due": [quiet.table(few)],
             "A large open day": [refresh.table(few)],
             "Publishing": [warehouse.table((100_000, 1_000_000))],
+            "Figures": [views.table(100_000)],
             "HTTP": [http.table()],
             "Growth": [
                 growth.memory(few, 4 * few),
@@ -83,6 +85,7 @@ def _parts(is_quick: bool) -> dict[str, list[Iterator[str]]]:
         "Nothing due": [quiet.table(1_000_000)],
         "A large open day": [refresh.table(5_000_000)],
         "Publishing": [warehouse.table((1_000_000, 10_000_000))],
+        "Figures": [views.table(10_000_000)],
         "HTTP": [http.table()],
         "Growth": [
             growth.memory(500_000, 5_000_000),

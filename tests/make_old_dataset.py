@@ -17,8 +17,9 @@ from typing import Any, Final
 from tests.account import START, Account
 from tests.conftest import Rehearsal
 from usms_pipeline import schema
+from usms_pipeline.queries import rates
 from usms_pipeline.simulator import Faults, Population, Simulator, serve
-from usms_pipeline.warehouse import connect, rates
+from usms_pipeline.warehouse import connect
 
 WHERE: Final = Path(__file__).parent / "data"
 KEY: Final = "00112233445566778899aabbccddeeff" * 2
@@ -52,7 +53,7 @@ def figures(warehouse: Path) -> dict[str, Any]:
     """Give what a published file says: all figures, by everything that the rows are grouped by."""
     groups = (None, "sent_date", "country", "template", "provider_status")
     with connect(warehouse) as con:
-        said = {str(by): rates(con, by).to_pylist() for by in groups}
+        said = {str(by): rates(con, by).to_arrow_table().to_pylist() for by in groups}
     for rows in said.values():
         rows.sort(key=str)
     return json.loads(json.dumps(said, default=str))  # type: ignore[no-any-return]

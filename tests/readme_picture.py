@@ -1,4 +1,4 @@
-"""The README's picture and its table of rates: `python -m tests.readme_picture` makes both anew.
+"""The README's pictures and its table of rates: `python -m tests.readme_picture` makes them anew.
 
 The demo's messages with the demo's seed, ending at a time that stands: the same every time.
 """
@@ -16,11 +16,12 @@ from typing import Any
 from tests.account import START, Account
 from usms_pipeline import charts, warehouse
 from usms_pipeline.cli.rates import show_rates
+from usms_pipeline.report import figures as report_figures
 from usms_pipeline.settings import Settings
 from usms_pipeline.simulator import Population, Simulator, serve
 
 ROOT = Path(__file__).parent.parent
-README, PICTURE = ROOT / "README.md", ROOT / "docs" / "delivery-rate.png"
+README, PICTURES = ROOT / "README.md", ROOT / "docs"
 _MESSAGES, _DAYS, _SEED, _WIDTH = 50_000, 5, 0, 760
 _MARKED = re.compile(r"(?<=<!-- rates -->\n).*?(?=<!-- /rates -->)", re.DOTALL)
 
@@ -40,11 +41,17 @@ def rehearsed(folder: Path) -> Settings:
     return account.settings
 
 
-def picture(settings: Settings) -> bytes:
-    """Draw the delivery rate by day, as a PNG."""
+def pictures(settings: Settings) -> dict[str, bytes]:
+    """Draw what each notebook shows first, as PNG by file name."""
     with warehouse.connect(settings.warehouse_path) as con:
-        daily = con.sql("FROM delivery_rate_daily").to_arrow_table()
-    return charts.png(charts.rate_over_time(daily, width=_WIDTH), scale=1.5)
+        figures = report_figures.ask(con)
+    operators = next(group for group in figures.groups if group.column == "operator")
+    drawn = {
+        "delivery-rate.png": charts.rate_over_time(figures.daily, width=_WIDTH),
+        "where.png": charts.rate_by(operators.rates, "operator", width=_WIDTH),
+        "how-fast.png": charts.delivery_curve(figures.curve, width=_WIDTH),
+    }
+    return {name: charts.png(chart, scale=1.5) for name, chart in drawn.items()}
 
 
 def block(settings: Settings) -> str:
@@ -63,11 +70,12 @@ def filled_in(text: str, rates: str) -> str:
 
 
 def main() -> None:
-    """Write the picture and the table where they belong."""
-    PICTURE.parent.mkdir(exist_ok=True)
+    """Write the pictures and the table where they belong."""
+    PICTURES.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         settings = rehearsed(Path(folder))
-        PICTURE.write_bytes(picture(settings))
+        for name, drawn in pictures(settings).items():
+            (PICTURES / name).write_bytes(drawn)
         README.write_text(filled_in(README.read_text("utf-8"), block(settings)), "utf-8")
 
 

@@ -11,11 +11,9 @@ import duckdb
 import pytest
 
 from tests.watched_world import CUTOFF, World, fill, warehouse
-from usms_pipeline import alerts
+from usms_pipeline import alerts, queries
 from usms_pipeline.defs import checks
 from usms_pipeline.simulator.fate import Outage
-from usms_pipeline.warehouse import alerts as alerts_in
-from usms_pipeline.warehouse import uncovered_days
 
 UTC_ZONE: Final = ZoneInfo("UTC")
 STRUCK: Final = datetime(2026, 11, 20, 1, tzinfo=UTC)
@@ -36,6 +34,11 @@ def row(**given: Any) -> Row:
     } | given  # fmt: skip
 
 
+def rows(relation: queries.Relation) -> list[Row]:
+    found: list[Row] = relation.to_arrow_table().to_pylist()
+    return found
+
+
 def outage(size: str, hours: float = 6) -> Outage:
     failed, late = SIZES[size]
     return Outage(STRUCK, hours, failed_share=failed, late_share=late)
@@ -48,7 +51,7 @@ def looks(size: str, seed: int, a_day: int = 2_000) -> Iterator[tuple[int, list[
         for hours in AFTER:
             now = STRUCK + timedelta(hours=hours)
             fill(con, world.receipts(now))
-            yield hours, alerts_in(con).to_pylist()
+            yield hours, rows(queries.alerts(con))
 
 
 def is_it(found: Row) -> bool:
@@ -57,8 +60,8 @@ def is_it(found: Row) -> bool:
 
 def found_after(size: str, seed: int, a_day: int = 2_000) -> int | None:
     """Give at which look the operator was named first."""
-    for hours, rows in looks(size, seed, a_day):
-        if any(is_it(one) for one in rows):
+    for hours, found in looks(size, seed, a_day):
+        if any(is_it(one) for one in found):
             return hours
     return None
 
@@ -87,12 +90,16 @@ def quiet_looks(
         for turn in range(days // 2):
             now = until - timedelta(days=2 * turn)
             fill(con, world.receipts(now, now - timedelta(days=30) - CUTOFF))
-            yield now, alerts_in(con).to_pylist(), uncovered_days(con, 0.97).to_pylist()
+            yield (
+                now,
+                rows(queries.alerts(con)),
+                rows(queries.uncovered_days(con, 0.97)),
+            )
 
 
 @pytest.mark.long
 def test_a_year_of_quiet_days_is_quiet() -> None:
-    said = [(now, rows, bare) for now, rows, bare in quiet_looks(365, 1_000, 0) if rows or bare]
+    said = [(now, out, bare) for now, out, bare in quiet_looks(365, 1_000, 0) if out or bare]
     assert said == []
 
 
@@ -104,7 +111,7 @@ def quiet() -> Iterator[duckdb.DuckDBPyConnection]:
 
 
 def test_quiet_days_are_quiet(quiet: duckdb.DuckDBPyConnection) -> None:
-    assert alerts_in(quiet).to_pylist() == []
+    assert queries.alerts(quiet).fetchall() == []
     assert all(verdict.passed for verdict in checks.check_alerts([], UTC_ZONE))
 
 
@@ -118,11 +125,11 @@ def test_when_receipts_stop_coming_it_is_silence() -> None:
             "final_at = NULL, delivery_seconds = NULL, last_asked_at = $now WHERE sent_at > $then",
             {"now": STRUCK, "then": STRUCK - timedelta(hours=5)},
         )
-        rows = alerts_in(con).to_pylist()
-    assert rows[0]["kind"] == "silent"
-    assert (rows[0]["by_column"], rows[0]["cohort"]) == ("everything", "all messages")
-    assert abs(rows[0]["since"] - (STRUCK - timedelta(hours=5))) <= timedelta(hours=1)
-    failing, silence = checks.check_alerts(rows, UTC_ZONE)
+        found = rows(queries.alerts(con))
+    assert found[0]["kind"] == "silent"
+    assert (found[0]["by_column"], found[0]["cohort"]) == ("everything", "all messages")
+    assert abs(found[0]["since"] - (STRUCK - timedelta(hours=5))) <= timedelta(hours=1)
+    failing, silence = checks.check_alerts(found, UTC_ZONE)
     assert failing.passed
     assert not silence.passed
     assert "nothing was said within an hour" in str(silence.description)
@@ -132,13 +139,13 @@ def test_uncovered_days_are_settled_and_below_the_share_beyond_chance() -> None:
     world = World(6_000, 8, STRUCK)
     with warehouse() as con:
         fill(con, world.receipts(STRUCK))
-        assert uncovered_days(con, 0.97).num_rows == 0
+        assert queries.uncovered_days(con, 0.97).fetchall() == []
         con.execute(
             "UPDATE receipts SET status = 'unknown', is_final = false, is_closed = true "
             "WHERE sent_date = $day AND hash(session_no) % 10 = 0",
             {"day": (STRUCK - timedelta(days=6)).date()},
         )
-        found = uncovered_days(con, 0.97).to_pylist()
+        found = rows(queries.uncovered_days(con, 0.97))
     assert [one["sent_date"] for one in found] == [(STRUCK - timedelta(days=6)).date()]
     verdict = checks.check_coverage(found)
     assert not verdict.passed
@@ -175,5 +182,5 @@ if __name__ == "__main__":  # prints the tables of docs/rates.md
             shown = f"| {size}: {failed:.0%} fail, {late:.0%} late | {volume:,} a day "
             print(f"{shown}| {len(times)} of {len(after)} | {usual} h |", flush=True)
     for volume in (1_000, 5_000):
-        wrong = [rows or bare for _, rows, bare in quiet_looks(365, volume, 1)]
+        wrong = [out or bare for _, out, bare in quiet_looks(365, volume, 1)]
         print(f"365 quiet days, {volume:,} a day: {sum(map(bool, wrong))} looks with an alert")

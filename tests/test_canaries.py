@@ -282,9 +282,9 @@ def test_tombstones_are_hashes_and_session_numbers(shop: Shop) -> None:
 
 def test_a_notebook_shows_no_number(shop: Shop) -> None:
     """What its cells print is kept in the file, and goes wherever that goes."""
-    notebook = shop.folder / "copy/explore.ipynb"
+    notebook = shop.folder / "copy/02_where_and_why_it_fails.ipynb"
     notebook.parent.mkdir()
-    stored = Path(__file__).parent.parent / "notebooks/explore.ipynb"
+    stored = Path(__file__).parent.parent / "notebooks/02_where_and_why_it_fails.ipynb"
     notebook.write_bytes(stored.read_bytes())
     command = [sys.executable, "-m", "pytest", "--nbmake", "--overwrite", "-q", "-c", os.devnull,
                "-p", "no:cacheprovider", "--rootdir", notebook.parent, notebook]  # fmt: skip

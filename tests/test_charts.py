@@ -181,6 +181,19 @@ def test_a_young_day_makes_no_headline_and_looks_young() -> None:
     assert [row["to"] - row["from"] for row in awaited] == [90]
 
 
+def test_a_young_day_shows_what_its_rate_will_be_and_a_settled_one_does_not() -> None:
+    expected = {"expected_rate": 0.9, "expected_rate_low": 0.85, "expected_rate_high": 0.93}
+    young = cohort(100, delivered=60, failed=0, awaited=40)
+    chart = charts.rate_over_time(days(cohort() | expected, cohort() | expected, young | expected))
+    points = [row for row in drawn_rows(chart) if "is_young" in row]
+    assert [row["expected"] for row in points] == [None, None, 0.9]
+    assert (points[-1]["expected_low"], points[-1]["expected_high"]) == (0.85, 0.93)
+    assert points[-1]["tip"].endswith("still awaited; will be about 90.0%")
+    assert "Diamond: what the rate will be" in charts.caption(chart)[1]
+    plain = charts.rate_over_time(days(cohort(), cohort(), young))
+    assert "Diamond" not in charts.caption(plain)[1]
+
+
 def test_without_any_outcome_the_headline_says_so() -> None:
     chart = charts.rate_over_time(days(cohort(10, delivered=0, failed=0, awaited=10)))
     assert charts.caption(chart)[0] == "No outcome is known yet in any day"

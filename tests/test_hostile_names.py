@@ -19,8 +19,9 @@ from tests.account import START, Account
 from tests.services import Database
 from usms_pipeline import dataset, source
 from usms_pipeline.errors import StorageError, UnknownColumn
+from usms_pipeline.queries import rates
 from usms_pipeline.settings import Settings
-from usms_pipeline.warehouse import connect, rates
+from usms_pipeline.warehouse import connect
 
 pytestmark = pytest.mark.long
 
@@ -208,7 +209,7 @@ def test_folders_sessions_phones_and_dimensions_of_any_name_go_the_whole_way(
     with connect(published.path) as con:
         sessions = con.sql("SELECT DISTINCT session_no FROM receipts").fetchall()
         assert {row[0] for row in sessions} == set(VALUES[1:])
-        by = rates(con, DIMENSION)
+        by = rates(con, DIMENSION).to_arrow_table()
         assert set(by[DIMENSION].to_pylist()) == set(VALUES[1:])
         again = con.sql(f"FROM delivery_rate_by('{DIMENSION}')").to_arrow_table()
         assert sorted(again[DIMENSION].to_pylist()) == sorted(by[DIMENSION].to_pylist())

@@ -33,8 +33,8 @@ def run(notebook: Path, data_dir: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, env=env, capture_output=True, text=True, check=False)
 
 
-def test_there_is_a_first_notebook() -> None:
-    assert [notebook.name for notebook in NOTEBOOKS][:1] == ["explore.ipynb"]
+def test_there_are_three_in_order() -> None:
+    assert [notebook.name[:3] for notebook in NOTEBOOKS] == ["01_", "02_", "03_"]
 
 
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.name)

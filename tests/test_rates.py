@@ -9,16 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests import cohorts
 from tests.cohorts import CUTOFF, DAY, NOON, receipt
-from usms_pipeline import metrics, status
+from usms_pipeline import metrics, queries, status
 from usms_pipeline.errors import UnknownColumn
+from usms_pipeline.queries import timezone_hint
 from usms_pipeline.storage import Store
-from usms_pipeline.warehouse import connect, ddl, rates, reconcile, timezone_hint
+from usms_pipeline.warehouse import connect, ddl, reconcile
 
 Row = dict[str, Any]
 RATE_NAMES = [metric.name for metric in metrics.METRICS]
@@ -41,6 +43,7 @@ QUERIES = [
     "FROM delivery_rate_by_country",
     "FROM delivery_rate_by_operator",
     "FROM failures",
+    "FROM failing_recipients",
     "FROM delivery_rate_by('number_type')",
     "FROM delivery_curve()",
     "FROM delivery_curve(seconds := [30, 3600], first := '2024-03-01', last := '2024-03-01')",
@@ -48,6 +51,7 @@ QUERIES = [
     "FROM maturity()",
     "FROM delivery_nowcast_daily",
     "FROM delivery_nowcast_by('country')",
+    "FROM delivery_rate_change_by('operator')",
     "FROM delivery_alerts",
     "FROM delivery_nowcast_hourly",
     "SELECT * FROM as_of('2024-03-01 12:00:10+00') ORDER BY session_no, recipient",
@@ -73,6 +77,10 @@ def fill(con: duckdb.DuckDBPyConnection, rows: Sequence[Row], day: date = DAY) -
     con.register("incoming", incoming)
     select = ddl.select_incoming(ddl.columns([]), incoming.column_names, day)
     con.execute(f"INSERT INTO receipts {select}")
+
+
+def rates(con: duckdb.DuckDBPyConnection, *by: str, **days: date) -> pa.Table:
+    return queries.rates(con, *by, **days).to_arrow_table()
 
 
 def dicts(con: duckdb.DuckDBPyConnection, query: str, *values: Any) -> list[Row]:
@@ -117,7 +125,9 @@ def expected(rows: Sequence[Row]) -> Row:
     seconds = [
         row["delivery_seconds"]
         for row in ours
-        if row["status"] == "delivered" and row.get("delivery_seconds") is not None
+        if row["status"] == "delivered"
+        and (row.get("delivery_seconds") or 0) >= 0
+        and row.get("delivery_seconds") is not None
     ]
     return {
         "messages": len(ours),
@@ -187,7 +197,10 @@ def test_buckets_add_up_the_three_states_too_and_the_rate_lies_within_its_bounds
     con: duckdb.DuckDBPyConnection, rows: list[Row]
 ) -> None:
     fill(con, rows)
-    for total in [*rates(con).to_pylist(), *rates(con, "country").to_pylist()]:
+    for total in [
+        *rates(con).to_pylist(),
+        *rates(con, "country").to_pylist(),
+    ]:
         assert sum(total[bucket] for bucket in status.BUCKETS) == total["messages"]
         assert total["awaited"] <= total["pending"] + total["unknown"] + total["unrecognized"]
         low, high = total["delivery_rate_low"], total["delivery_rate_high"]
@@ -262,6 +275,30 @@ def test_a_group_of_extra_phones_alone_is_not_shown(con: duckdb.DuckDBPyConnecti
 
 @quick
 @given(rows=many)
+def test_who_fails_again_and_again_since_the_last_that_arrived(
+    con: duckdb.DuckDBPyConnection,
+) -> None:
+    def sent(recipient: str, *outcomes: str) -> list[Row]:
+        times = [NOON + timedelta(hours=n) for n in range(len(outcomes))]
+        return [
+            receipt(outcome, recipient=recipient, sent_at=time, provider_desc=f"{time:%H}")
+            for outcome, time in zip(outcomes, times, strict=True)
+        ]
+
+    fill(con, [
+        *sent("never", "failed", "expired", "failed"),
+        *sent("since", "failed", "delivered", "failed", "failed"),
+        *sent("again", "failed", "failed", "delivered"),
+        *sent("once", "failed", "pending"),
+        *sent("refused", "rejected", "rejected"),
+        *sent("unheard-1", "failed", "failed"),
+    ])  # fmt: skip
+    found = dicts(con, "FROM failing_recipients")
+    assert [(row["recipient"], row["failures"]) for row in found] == [("never", 3), ("since", 2)]
+    assert [row["since"] for row in found] == [NOON, NOON + timedelta(hours=2)]
+    assert [row["last_provider_desc"] for row in found] == ["14", "15"]
+
+
 def test_failures_count_what_did_not_arrive_by_reason(
     con: duckdb.DuckDBPyConnection, rows: list[Row]
 ) -> None:
@@ -310,7 +347,11 @@ def test_rates_take_days_from_first_to_last_both_included(tmp_path: Path) -> Non
 
 def test_groups_come_largest_first_and_days_in_order(con: duckdb.DuckDBPyConnection) -> None:
     fill(con, [receipt(country=c) for c in ("SG", "CN", "CN", None, None, None)])
-    assert rates(con, "country").column("country").to_pylist() == [None, "CN", "SG"]
+    assert rates(con, "country").column("country").to_pylist() == [
+        None,
+        "CN",
+        "SG",
+    ]
     times = [NOON + timedelta(hours=n) for n in (3, 1, 1, 2)]
     fill(con, [receipt(sent_at=time) for time in times])
     assert rates(con, "sent_at").column("messages").to_pylist() == [2, 1, 1]
@@ -341,7 +382,10 @@ def test_delivery_rate_by_says_which_column_it_misses(con: duckdb.DuckDBPyConnec
 def left_after(row: Row) -> float | None:
     if not row["is_announced"] or row["status"] == "invalid":
         return None
-    left = (row["received_at"] or row["final_at"]) if row["is_final"] else row["last_asked_at"]
+    left = row["last_asked_at"]
+    if row["is_final"]:
+        is_dated = row["received_at"] is not None and row["received_at"] >= row["sent_at"]
+        left = row["received_at"] if is_dated else row["final_at"]
     return None if left is None else max(0, math.ceil((left - row["sent_at"]).total_seconds()))
 
 

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
 from pathlib import Path
 
 import duckdb
 import pytest
 
+from tests import watched_world
 from tests.made_receipts import HARM, NOW, Row, five_days, message, opened, publish
+from tests.watched_world import World
 from usms_pipeline import report
 from usms_pipeline.errors import StorageError
+from usms_pipeline.queries import rates
 from usms_pipeline.report.figures import ask
 from usms_pipeline.report.quality import Finding, findings
 from usms_pipeline.settings import Settings
+from usms_pipeline.simulator.fate import Outage
 from usms_pipeline.storage import Store
-from usms_pipeline.warehouse import connect, rates
+from usms_pipeline.warehouse import connect
 
 SETTINGS = {"USMS_TIMEZONE": "Asia/Shanghai", "USMS_CUTOFF_HOURS": "72.0"}
 VOID = {"meta", "link", "br", "hr", "img"}
@@ -99,7 +103,7 @@ def page(source: str) -> Page:
 def test_the_headline_figures_are_the_warehouses(
     warehouse: duckdb.DuckDBPyConnection, page: Page
 ) -> None:
-    (total,) = rates(warehouse).to_pylist()
+    (total,) = rates(warehouse).to_arrow_table().to_pylist()
     assert f"Messages {total['messages']:,} announced recipients" in page.text
     assert (
         f"Delivery rate {total['delivery_rate']:.1%} of the messages with an outcome" in page.text
@@ -240,6 +244,46 @@ def test_a_few_receipts_of_unannounced_phones_are_not(tmp_path: Path) -> None:
     rows = [message(n, NOW - timedelta(hours=1), is_announced=n > 0) for n in range(200)]
     extras = found(rows, tmp_path)["Receipts of phones nobody announced"]
     assert (extras.found, extras.advice) == ("1 (0.5%), left out of the rates", "")
+
+
+@pytest.fixture(scope="module")
+def struck(tmp_path_factory: pytest.TempPathFactory) -> Page:
+    """Make the page of three weeks with an outage in the last night."""
+    now = datetime(2026, 11, 22, 10, tzinfo=UTC)
+    world = World(36_000, 24, now, 3, Outage(now - timedelta(hours=20)))
+    with watched_world.warehouse() as con:
+        watched_world.fill(con, world.receipts(now))
+        path = tmp_path_factory.mktemp("struck") / "report.html"
+        options = {"generated_at": now, "settings_summary": {"USMS_TIMEZONE": "UTC"}}
+        report.build(con, path, **options)  # type: ignore[arg-type]
+    return Page(path.read_text(encoding="utf-8"))
+
+
+def test_what_is_out_of_line_is_said_at_the_top(struck: Page, page: Page) -> None:
+    assert re.search(
+        r"Out of line Beyond .* sending\. Operator China Unicom \(CN\), sent from 21 Nov 1\d:00 to "
+        r"\d\d:00 \(UTC\): \d+ of \d+ messages with an outcome were not delivered",
+        struck.text,
+    )
+    assert "Out of line beyond chance ! look" in struck.text
+    assert "Out of line beyond chance ✓ fine none" in page.text
+
+
+def test_what_young_days_will_come_to_is_said(struck: Page, page: Page) -> None:
+    said = r"Once nothing is awaited, the delivery rate will be about 9\d\.\d% \(9\d\.\d% – 9\d"
+    assert re.search(said, struck.text)
+    assert "Expected in the end" in page.text
+
+
+def test_the_latest_settled_week_is_set_beside_the_one_before(struck: Page, page: Page) -> None:
+    assert re.search(r"Of the messages sent 12 Nov – 18 Nov 2026 with an outcome, 9\d", struck.text)
+    assert re.search(r"All messages 10,\d{3} 10,\d{3} 9\d\.\d% 9\d\.\d% [+−]\d\.\d", struck.text)
+    assert "Two weeks of settled days are needed" in page.text
+
+
+def test_how_complete_a_group_is_by_age(struck: Page) -> None:
+    (known,) = re.findall(r"Then not delivered 5 min (9\d\.\d)% \d\.\d%", struck.text)
+    assert float(known) > 90
 
 
 def test_a_shift_of_whole_hours_names_the_settings_to_check(tmp_path: Path) -> None:

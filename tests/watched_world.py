@@ -86,7 +86,7 @@ class World:
             "session_no": self.sent["session_no"],
             "recipient": self.sent["session_no"],
             "country": pa.array([o.country for o in origins], pa.string()),
-            "operator": pa.array([o.operator for o in origins], pa.string()),
+            "operator": pa.array([o.operator or None for o in origins], pa.string()),
             "sent_at": self.sent["sent_at"],
             "template": self.sent["template"],
         }

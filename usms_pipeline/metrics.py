@@ -36,7 +36,11 @@ METRICS: Final = (
         "share",
         "1 - (failed + rejected + expired) / messages: if all without evidence arrived",
     ),
-    Metric("latency_p50_seconds", "s", "half of the delivered messages arrived within this"),
+    Metric(
+        "latency_p50_seconds",
+        "s",
+        "half of the delivered messages arrived within this; times before the sending left out",
+    ),
     Metric("latency_p90_seconds", "s", "90 % of the delivered messages arrived within this"),
     Metric("latency_p99_seconds", "s", "99 % of the delivered messages arrived within this"),
     Metric(

@@ -38,7 +38,8 @@ def rate_over_time(
 
     ``rates`` has a row a period: ``time_column`` (a date, or the aware start of an hour, shown in
     ``zone``, default UTC) and the metric columns of the warehouse's views. Periods still awaited
-    look it: hollow points on a dashed line, a wide band, yellow in the bars below.
+    look it: hollow points on a dashed line, a wide band, yellow in the bars below; and, where there
+    are the columns ``expected_rate``, ``…_low`` and ``…_high``, what their rate will be.
     """
     import altair as alt
 
@@ -58,7 +59,7 @@ def rate_over_time(
         _time_headline(rows),
         "Delivered, of the messages with an outcome. Band: from “none of the others arrives” to "
         f"“all of them do”. Hollow point, dashed line: more than {YOUNG_SHARE:.0%} still awaited."
-        f"{_left_out(rows)}",
+        f"{_guessed(rows)}{_left_out(rows)}",
         width,
     )
 
@@ -71,6 +72,7 @@ def _period(row: Row, at: Any, zone: ZoneInfo) -> Row:
     name = wording.day(start) if is_daily else wording.hour(start)
     is_young = row["awaited"] > YOUNG_SHARE * row["messages"]
     figure = wording.percent(row["delivery_rate"])
+    expected = row.get("expected_rate") if is_young else None
     return {
         "at": start,
         "is_daily": is_daily,
@@ -83,11 +85,15 @@ def _period(row: Row, at: Any, zone: ZoneInfo) -> Row:
         "low": row["delivery_rate_low"],
         "high": row["delivery_rate_high"],
         "is_young": is_young,
+        "expected": expected,
+        "expected_low": None if expected is None else row["expected_rate_low"],
+        "expected_high": None if expected is None else row["expected_rate_high"],
         "messages": row["messages"],
         **fates(row),
         "tip": f"{name}: {figure} delivered, between {wording.percent(row['delivery_rate_low'])} "
         f"and {wording.percent(row['delivery_rate_high'])}; {wording.count(row['awaited'])} of "
-        f"{wording.count(row['messages'])} still awaited",
+        f"{wording.count(row['messages'])} still awaited"
+        + (f"; will be about {wording.percent(expected)}" if expected is not None else ""),
     }
 
 
@@ -117,7 +123,14 @@ def _rate_panel(rows: Sequence[Row], axis: Any, width: int) -> Any:
         fill=alt.condition("datum.is_young", alt.value(colour("page")), alt.value(blue)),
         description="tip:N",
     )
-    layers = [band if len(rows) > 1 else reach, dashed, solid, points]
+    guessed = base.transform_filter("datum.expected !== null")
+    whiskers = guessed.mark_rule(color=colour("ink"), strokeWidth=2, clip=True, aria=False).encode(
+        y=alt.Y("expected_low:Q", scale=scale), y2="expected_high:Q"
+    )
+    guesses = guessed.mark_point(
+        shape="diamond", filled=True, color=colour("ink"), size=50, opacity=1, clip=True
+    ).encode(y=alt.Y("expected:Q", scale=scale), description="tip:N")
+    layers = [band if len(rows) > 1 else reach, dashed, solid, points, whiskers, guesses]
     return alt.layer(*layers).properties(width=plot_width(width), height=210)
 
 
@@ -189,6 +202,13 @@ def _rated(rows: Sequence[Row]) -> tuple[list[Row], list[Row], list[Row]]:
     return rated, settled, [row for row in settled if row["messages"] >= enough]
 
 
+def _guessed(rows: Sequence[Row]) -> str:
+    """Explain the diamonds, where there are any."""
+    if all(row["expected"] is None for row in rows):
+        return ""
+    return " Diamond: what the rate will be once nothing is awaited, with its 95% interval."
+
+
 def _left_out(rows: Sequence[Row]) -> str:
     """Say how many settled points the headline does not speak of."""
     _, settled, worth = _rated(rows)
@@ -203,6 +223,7 @@ def _floor(rows: Sequence[Row]) -> float:
     """Give where the rate axis begins: below every rate and every settled cohort's lower bound."""
     seen = [row["rate"] for row in rows if row["rate"] is not None]
     seen += [row["low"] for row in rows if not row["is_young"] and row["low"] is not None]
+    seen += [row["expected"] for row in rows if row["expected"] is not None]
     return max(0.0, min([0.9, *(int((value - 0.02) * 10) / 10 for value in seen)]))
 
 

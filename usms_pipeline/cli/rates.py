@@ -92,18 +92,19 @@ def _read(
     settings: Settings, by: str | None, first: date | None, last: date | None
 ) -> list[dict[str, Any]]:
     """Give the warehouse's figures, one dictionary a cohort. Raises ``WarehouseMissing``."""
-    from usms_pipeline import warehouse
+    from usms_pipeline import queries, warehouse
 
     with warehouse.connect(settings.warehouse_path) as con:
-        rows: list[dict[str, Any]] = warehouse.rates(con, by, first, last).to_pylist()
+        found = queries.rates(con, by, first, last).to_arrow_table()
+    rows: list[dict[str, Any]] = found.to_pylist()
     return rows
 
 
 def _timezone_hint(settings: Settings) -> list[str]:
-    from usms_pipeline import warehouse
+    from usms_pipeline import queries, warehouse
 
     with warehouse.connect(settings.warehouse_path) as con:
-        hint = warehouse.timezone_hint(con)
+        hint = queries.timezone_hint(con)
     return [hint] if hint else []
 
 

@@ -125,7 +125,7 @@ def _publish(context: dg.AssetExecutionContext, account: Account) -> "dg.Materia
 
 
 def _draw(context: dg.AssetExecutionContext, account: Account) -> "dg.MaterializeResult[Any]":
-    from usms_pipeline import warehouse
+    from usms_pipeline import queries, warehouse
 
     with (
         core(context, account) as (pipeline, _),
@@ -133,11 +133,16 @@ def _draw(context: dg.AssetExecutionContext, account: Account) -> "dg.Materializ
     ):
         drawn = figures.delivery_rates(pipeline, con)
         verdicts = [
-            check_time_zones(warehouse.timezone_hint(con)),
-            *check_alerts(warehouse.alerts(con).to_pylist(), pipeline.settings.zone),
-            check_coverage(warehouse.uncovered_days(con, COVERED_SHARE).to_pylist()),
+            check_time_zones(queries.timezone_hint(con)),
+            *check_alerts(_rows(queries.alerts(con)), pipeline.settings.zone),
+            check_coverage(_rows(queries.uncovered_days(con, COVERED_SHARE))),
         ]
     return dg.MaterializeResult(metadata=drawn, check_results=verdicts)
+
+
+def _rows(relation: Any) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = relation.to_arrow_table().to_pylist()
+    return rows
 
 
 def _source_table(account: Account) -> dg.AssetSpec:

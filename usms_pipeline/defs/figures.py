@@ -165,9 +165,9 @@ def delivery_rates(pipeline: Pipeline, con: Any) -> Figures:
     can't be written.
     """
     from usms_pipeline import charts, quarantine, report
-    from usms_pipeline.warehouse import rates
+    from usms_pipeline.queries import rates
 
-    daily = rates(con, "sent_date")
+    daily = rates(con, "sent_date").to_arrow_table()
     latest = daily.slice(max(0, daily.num_rows - DAYS_SHOWN))
     path = report.build(
         con,
@@ -177,7 +177,7 @@ def delivery_rates(pipeline: Pipeline, con: Any) -> Figures:
         quarantined=len(quarantine.entries(pipeline.store)),
         rows_without_sent_at=pipeline.rows_without_sent_at(),
     )
-    total = rates(con).to_pylist()[0]
+    total = rates(con).to_arrow_table().to_pylist()[0]
     return {
         "chart": dg.MetadataValue.md(_image(charts.png(charts.rate_over_time(latest), scale=1))),
         "daily": dg.MetadataValue.md(daily_table(latest.to_pylist()[::-1])),

@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 
 import pyarrow as pa
 
-from usms_pipeline import charts, metrics, wording
+from usms_pipeline import alerts, charts, metrics, wording
 from usms_pipeline.charts import NARROW, WIDTH, Chart
 from usms_pipeline.report.figures import DAYS, HOURS, Figures, Group, Row
 from usms_pipeline.report.page import Html, figure, html, join, name, paragraph, table, tiles
@@ -26,9 +26,11 @@ def sections(figures: Figures, zone: ZoneInfo) -> list[Section]:
         )
         return [("summary", "Summary", [paragraph(empty.replace("`", ""))])]
     return [
-        ("summary", "Summary", [_summary(figures.total), _fates(figures.total)]),
+        ("summary", "Summary", [_summary(figures), _fates(figures.total)]),
+        *_alerts(figures, zone),
         ("time", "Over time", _over_time(figures, zone)),
-        ("speed", "How fast", [_speed(figures)]),
+        ("change", "Since the week before", _change(figures)),
+        ("speed", "How fast, how complete", [_speed(figures), _maturity(figures.maturity)]),
         *(_group_section(group) for group in figures.groups),
         ("failures", "Why messages fail", _failures(figures.failures, zone)),
     ]
@@ -49,7 +51,8 @@ def settings_table(settings_summary: Mapping[str, str]) -> Html:
     return table("Settings that the figures depend on", ["Setting", "Value"], rows, texts=range(2))
 
 
-def _summary(total: Row) -> Html:
+def _summary(figures: Figures) -> Html:
+    total = figures.total
     evidence = sum(total[status] for status in ("delivered", "failed", "rejected", "expired"))
     bounds = (
         f"between {percent(total['delivery_rate_low'])} and {percent(total['delivery_rate_high'])}"
@@ -59,7 +62,7 @@ def _summary(total: Row) -> Html:
             tiles(
                 [
                     ("Delivery rate", percent(total["delivery_rate"]),
-                     f"of the messages with an outcome; of all, {bounds}"),
+                     f"of the messages with an outcome{_give_or_take(total)}; of all, {bounds}"),
                     ("Messages", count(total["messages"]), "announced recipients"),
                     ("Receipt coverage", percent(total["receipt_coverage"]),
                      f"{count(evidence)} with an outcome"),
@@ -69,7 +72,7 @@ def _summary(total: Row) -> Html:
                      f"of those delivered; 90% within {_span(total['latency_p90_seconds'])}"),
                 ]
             ),
-            paragraph(_awaited_sentence(total, bounds)),
+            paragraph(_awaited_sentence(total, bounds), _guess(figures.nowcast, total)),
         ]
     )  # fmt: skip
 
@@ -81,6 +84,109 @@ def _awaited_sentence(total: Row, bounds: str) -> str:
         f"Of these {count(total['messages'])} messages, {count(total['awaited'])} are still "
         "awaited: the figures will move until their outcome is known. Whatever the messages "
         f"without an outcome turn out to be, the rate of all lies {bounds}."
+    )
+
+
+def _give_or_take(total: Row) -> str:
+    low, high = total["delivery_rate_ci_low"], total["delivery_rate_ci_high"]
+    return "" if low is None else f" ({percent(low)} – {percent(high)} with 95% confidence)"
+
+
+def _guess(nowcast: Row, total: Row) -> str:
+    """Say what the rate will be; nothing where nothing is awaited or there is no history."""
+    if not total["awaited"] or nowcast["rate"] is None:
+        return ""
+    return (
+        f" Once nothing is awaited, the delivery rate will be about {percent(nowcast['rate'])} "
+        f"({percent(nowcast['low'])} – {percent(nowcast['high'])} with 95% confidence), as far "
+        "as earlier days tell."
+    )
+
+
+def _alerts(figures: Figures, zone: ZoneInfo) -> list[Section]:
+    """Say what is out of line; no section where nothing is."""
+    said = [
+        alerts.summary([row for row in figures.alerts if row["kind"] == kind], zone)
+        for kind in alerts.KINDS
+    ]
+    items = join(Html(f"<li>{html(one[0].upper() + one[1:])}</li>") for one in said if one)
+    if not items:
+        return []
+    explained = paragraph(
+        "Beyond what chance would do, against the same group's own 28 days before, in the last "
+        "48 hours of sending."
+    )
+    return [("alerts", "Out of line", [explained, Html(f'<ul class="warnings">{items}</ul>')])]
+
+
+def _change(figures: Figures) -> list[object]:
+    if not figures.change:
+        return [paragraph("Two weeks of settled days are needed, and there are not as many yet.")]
+    (whole,) = figures.change
+    first, last = (whole[name] for name in ("first_day", "last_day"))
+    sentence = (
+        f"Of the messages sent {wording.days(first, last)} with an outcome, "
+        f"{percent(whole['delivery_rate'])} were delivered; in the seven days before "
+        f"{percent(whole['delivery_rate_before'])}. "
+    )
+    is_more = whole["change_low"] > 0 or whole["change_high"] < 0
+    sentence += (
+        "That is more than chance." if is_more else "So small a difference may well be chance."
+    )
+    rows = [["All messages", *_changed(whole)]]
+    rows += [
+        [name(f"{_named(part.column)} {row['cohort'] or 'not known'}"), *_changed(row)]
+        for part in figures.changes
+        for row in part.rates.to_pylist()
+    ]
+    groups = sum(part.groups for part in figures.changes)
+    caption = (
+        f"Groups that changed by more than their 95% interval, of {count(groups)}; one in twenty "
+        "would do so by chance"
+    )
+    headers = [
+        "Group", "Messages", "Week before", "Rate", "Rate before", "Change, points", "Between",
+    ]  # fmt: skip
+    return [paragraph(sentence), table(caption, headers, rows)]
+
+
+def _changed(row: Row) -> list[str]:
+    return [
+        count(row["messages"]),
+        count(row["messages_before"]),
+        percent(row["delivery_rate"]),
+        percent(row["delivery_rate_before"]),
+        _points(row["change"]),
+        f"{_points(row['change_low'])} – {_points(row['change_high'])}",
+    ]
+
+
+def _points(change: float) -> str:
+    """Write a difference of two rates in points of percent, with its sign."""
+    return f"{100 * change:+.1f}".replace("-", "−")
+
+
+def _maturity(maturity: pa.Table) -> Html:
+    """Show how complete a group usually is by age."""
+    rows = [
+        [
+            _span(row["age_seconds"]),
+            percent(row["known_share"]),
+            percent(row["open_share"]),
+            percent(row["delivered_if_open"]),
+            percent(row["not_delivered_if_open"]),
+        ]
+        for row in maturity.to_pylist()
+        if row["age_seconds"]
+    ]
+    if not rows:
+        return paragraph("How complete a group usually is shows once some days are settled.")
+    headers = ["Age", "Outcomes known", "Still open", "Then delivered", "Then not delivered"]
+    messages = count(maturity["messages"][0].as_py())
+    return table(
+        f"How complete a group of messages is by its age, from {messages} settled ones",
+        headers,
+        rows,
     )
 
 
@@ -103,11 +209,22 @@ def _over_time(figures: Figures, zone: ZoneInfo) -> list[object]:
     drawn = [_drawn(lambda width: charts.rate_over_time(hourly, "sent_hour", zone, width))]
     if daily.num_rows > HOURS // 24:
         drawn.insert(0, _drawn(lambda width: charts.rate_over_time(daily, width=width)))
-    rows = [[day(row["sent_date"]), *_metrics(row)] for row in reversed(daily.to_pylist())]
+    rows = [
+        [day(row["sent_date"]), *_metrics(row), _expected(row)]
+        for row in reversed(daily.to_pylist())
+    ]
     caption = f"Delivery by day of sending ({zone.key})"
     if len(rows) == DAYS:
         caption += f", the latest {DAYS} days"
-    return [*drawn, _metric_table(caption, "Sent on", rows)]
+    return [*drawn, _metric_table(caption, "Sent on", rows, "Expected in the end")]
+
+
+def _expected(row: Row) -> str:
+    """Write what the rate will be, where something is awaited and there is history."""
+    if not row["awaited"] or row["expected_rate"] is None:
+        return wording.ABSENT
+    low, high = row["expected_rate_low"], row["expected_rate_high"]
+    return f"{percent(row['expected_rate'])} ({percent(low)} – {percent(high)})"
 
 
 def _speed(figures: Figures) -> Html:
@@ -126,7 +243,7 @@ def _speed(figures: Figures) -> Html:
 
 
 def _group_section(group: Group) -> Section:
-    title = f"By {group.column.replace('_', ' ')}"
+    title = f"By {_named(group.column)}"
     rows = [
         [name(charts.group_name(row, group.column)), *_metrics(row)]
         for row in group.rates.to_pylist()
@@ -161,9 +278,9 @@ def _drawn(draw: Callable[[int], Chart]) -> Html:
     return figure(draw(WIDTH), draw(NARROW))
 
 
-def _metric_table(caption: str, first: str, rows: list[list[Any]]) -> Html:
+def _metric_table(caption: str, first: str, rows: list[list[Any]], *more: str) -> Html:
     headers = [first, "Messages", "Delivery rate", "Between", "Coverage",
-               "Awaited", "Half within", "90% within"]  # fmt: skip
+               "Awaited", "Half within", "90% within", *more]  # fmt: skip
     return table(caption, headers, rows)
 
 
@@ -180,11 +297,15 @@ def _metrics(row: Row) -> list[str]:
     ]
 
 
+def _named(column: str) -> str:
+    return column.replace("_", " ")
+
+
 def _span(seconds: float | None) -> str:
     """Write a span that no line is broken in."""
     return wording.unbroken(wording.duration(seconds))
 
 
 def _title(metric: str) -> str:
-    words = metric.removesuffix("_seconds").replace("_", " ")
+    words = metric.removesuffix("_seconds").replace("_ci_", ", interval ").replace("_", " ")
     return words.capitalize()

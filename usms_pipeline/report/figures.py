@@ -8,9 +8,9 @@ from typing import Any, Final
 
 import pyarrow as pa
 
+from usms_pipeline.queries import timezone_hint
 from usms_pipeline.schema import SENT_DATE, receipts_fields
 from usms_pipeline.scratch import identifier, literal
-from usms_pipeline.warehouse import timezone_hint
 
 Row = dict[str, Any]
 Warehouse = Any
@@ -22,6 +22,9 @@ DAYS: Final = 92
 GROUPS: Final = 30
 """Rows in a table of groups: the largest."""
 
+CHANGES: Final = 8
+"""Groups of a column in the table of changes: those that changed most."""
+
 HOURS: Final = 72
 """Hours in the chart by the hour: the latest."""
 
@@ -29,10 +32,25 @@ HOURS: Final = 72
 _CURVE_SECONDS: Final = sorted({round(10 ** (step / 12)) for step in range(65)} | {259_200})
 """From one second to three days, evenly on a logarithmic axis."""
 
+_LATEST_DAYS: Final = f"""
+    SELECT r.*, n.expected_rate, n.expected_rate_low, n.expected_rate_high
+    FROM (FROM delivery_rate_daily ORDER BY sent_date DESC LIMIT {DAYS}) AS r
+    JOIN delivery_nowcast_daily AS n USING (sent_date)
+    ORDER BY sent_date
+"""
+
 _LATEST_HOURS: Final = f"""
-    FROM delivery_rate_hourly
+    SELECT r.*, n.expected_rate, n.expected_rate_low, n.expected_rate_high
+    FROM delivery_rate_hourly AS r JOIN delivery_nowcast_hourly AS n USING (sent_hour)
     WHERE sent_hour > (SELECT max(sent_hour) FROM delivery_rate_hourly) - INTERVAL {HOURS} HOURS
     ORDER BY sent_hour
+"""
+
+
+_NOWCAST: Final = """
+    SELECT any_value(expected_rate) AS rate, any_value(expected_rate_low) AS low,
+        any_value(expected_rate_high) AS high, any_value(known_share) AS known_share
+    FROM delivery_nowcast_by('is_announced')
 """
 
 
@@ -46,11 +64,28 @@ class Group:
 
 
 @dataclass(frozen=True)
+class Changes:
+    """The groups of one column that changed by more than chance, and how many there are in all."""
+
+    column: str
+    rates: pa.Table
+    groups: int
+
+
+@dataclass(frozen=True)
 class Figures:
-    """Everything that the report shows, as it stood in one warehouse."""
+    """Everything that the report shows, as it stood in one warehouse.
+
+    ``change`` is of all messages, in one row; none where there are no two settled weeks.
+    """
 
     total: Row
+    nowcast: Row
     quality: Row
+    alerts: list[Row]
+    change: list[Row]
+    changes: list[Changes]
+    maturity: pa.Table
     daily: pa.Table
     hourly: pa.Table
     curve: pa.Table
@@ -65,7 +100,12 @@ def ask(con: Warehouse) -> Figures:
     return Figures(
         total=_row(con, "SELECT unnest(delivery_figures(r)) FROM receipts AS r"),
         quality=quality,
-        daily=_latest_days(con, "delivery_rate_daily", "sent_date"),
+        nowcast=_row(con, _NOWCAST),
+        alerts=_table(con, "FROM delivery_alerts").to_pylist(),
+        change=_table(con, "FROM delivery_rate_change_by('is_announced')").to_pylist(),
+        changes=[_changes(con, column) for column in ("country", "operator", *dimensions(con))],
+        maturity=_table(con, "FROM maturity()"),
+        daily=_table(con, _LATEST_DAYS),
         hourly=_table(con, _LATEST_HOURS),
         curve=_table(con, f"FROM delivery_curve(seconds := {_CURVE_SECONDS})"),
         groups=[
@@ -92,16 +132,22 @@ def _hint(con: Warehouse) -> str | None:
         return timezone_hint(own)
 
 
-def _latest_days(con: Warehouse, view: str, column: str) -> pa.Table:
-    latest = f"SELECT * FROM {view} ORDER BY {column} DESC LIMIT {DAYS}"
-    return _table(con, f"SELECT * FROM ({latest}) ORDER BY {column}")
-
-
 def _group(con: Warehouse, column: str, relation: str) -> Group:
     counted = _row(con, f"SELECT count(*) AS groups FROM {relation}")["groups"]
     order = f"messages DESC, {identifier(column)}"
     largest = _table(con, f"FROM {relation} ORDER BY {order} LIMIT {GROUPS}")
     return Group(column, largest, counted)
+
+
+def _changes(con: Warehouse, column: str) -> Changes:
+    relation = f"delivery_rate_change_by({literal(column)})"
+    counted = _row(con, f"SELECT count(*) AS groups FROM {relation}")["groups"]
+    changed = _table(
+        con,
+        f"FROM {relation} WHERE change_low > 0 OR change_high < 0 "
+        f"ORDER BY abs(change) DESC, cohort LIMIT {CHANGES}",
+    )
+    return Changes(column, changed, counted)
 
 
 def _row(con: Warehouse, query: str) -> Row:

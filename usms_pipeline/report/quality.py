@@ -27,6 +27,12 @@ def findings(
     """Judge the data. ``None`` is what was not counted, and is left out."""
     total, quality = figures.total, figures.quality
     made = [
+        _counted(
+            "Out of line beyond chance",
+            len(figures.alerts),
+            wording.counted(len(figures.alerts), "group"),
+            "See above: who, since when, how many.",
+        ),
         _time_zones(figures),
         _too_late(total["first_asked_too_late"]),
         Finding("Closed without an outcome", _messages(_unreported(total))),

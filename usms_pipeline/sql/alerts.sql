@@ -163,15 +163,7 @@ WITH members AS (
     FROM usms_lately() AS m
 ),
 named AS (
-    SELECT
-        * REPLACE (
-            CASE
-                WHEN column_name = 'operator' AND country IS NOT NULL
-                    THEN cohort || ' (' || country || ')'
-                ELSE cohort
-            END AS cohort
-        )
-    FROM members
+    SELECT * REPLACE (usms_label(column_name, cohort, country) AS cohort) FROM members
 ),
 counted AS (
     SELECT

@@ -11,8 +11,8 @@
 -- would arrive if nothing failed. At each time t with an outcome, n messages still watched:
 --   S(t) = S(t-) · (1 - outcomes at t / n)     delivered(t) = delivered(t-) + S(t-) · deliveries / n
 --
--- A message leaves at received_at, else at the answer that brought its outcome; without an
--- outcome it leaves, censored, at the latest question that was answered. Times are rounded up to
+-- A message leaves at received_at, else (or where that is before its sending) at the answer that
+-- brought its outcome; without an outcome it leaves, censored, at the latest question that was answered. Times are rounded up to
 -- whole seconds, which is what receipts have. Never asked or `invalid`: nobody watched it; left
 -- out. Announced recipients only, as everywhere.
 --
@@ -88,7 +88,11 @@ WHERE is_asked_for
 ORDER BY cohort, moment;
 
 CREATE OR REPLACE MACRO usms_left_at(r) AS
-CASE WHEN r.is_final THEN coalesce(r.received_at, r.final_at) ELSE r.last_asked_at END;
+CASE
+    WHEN NOT r.is_final THEN r.last_asked_at
+    WHEN r.received_at >= r.sent_at THEN r.received_at
+    ELSE r.final_at
+END;
 
 -- Seconds after sending at which a message left the watch; NULL for one that nobody watched.
 -- greatest() ignores NULLs, hence the condition.

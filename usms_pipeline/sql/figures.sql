@@ -46,8 +46,9 @@ CREATE OR REPLACE MACRO delivery_figures(r) AS list_transform(
         first_asked_too_late: count(*) FILTER (
             r.is_announced AND NOT r.is_final AND r.first_asked_at > r.sent_at + usms_cutoff()
         ),
+        -- A report that is dated before its sending says nothing of how long it took.
         latencies: quantile_cont(r.delivery_seconds, [0.5, 0.9, 0.99]) FILTER (
-            r.is_announced AND r.status = 'delivered'
+            r.is_announced AND r.status = 'delivered' AND r.delivery_seconds >= 0
         )
     }],
     lambda c: {

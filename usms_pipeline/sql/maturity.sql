@@ -30,10 +30,11 @@ CREATE OR REPLACE MACRO usms_ages() AS [
 
 -- Seconds after sending from which on the service says the outcome, as well as we can tell: when
 -- it dates it, or, where an earlier question found nothing though it is dated before that
--- question, when we heard of it. NULL without evidence of an outcome.
+-- question (or before the sending), when we heard of it. NULL without evidence of an outcome.
 CREATE OR REPLACE MACRO usms_shown_after(r) AS CASE
     WHEN r.is_final THEN greatest(0, ceil(epoch(
         CASE
+            WHEN r.received_at < r.sent_at THEN r.final_at
             WHEN r.received_at > r.first_asked_at OR r.first_asked_at = r.final_at
                 THEN least(r.received_at, r.final_at)
             ELSE r.final_at

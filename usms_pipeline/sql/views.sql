@@ -76,3 +76,36 @@ GROUP BY provider_code, provider_desc, status
 ORDER BY messages DESC, provider_code, provider_desc, status;
 
 COMMENT ON VIEW failures IS 'messages with evidence that they did not arrive, by reason';
+
+-- Grain: recipient with two or more messages that failed or expired since the last that arrived.
+-- Rejected ones do not count: they are refused for what was sent as often as for whom it was sent to.
+CREATE OR REPLACE VIEW failing_recipients AS
+WITH suspects AS (
+    SELECT recipient, max(sent_at) FILTER (status = 'delivered') AS delivered_at
+    FROM receipts
+    WHERE is_announced AND NOT starts_with(recipient, 'unheard-')
+    GROUP BY recipient
+    HAVING count(*) FILTER (status IN ('failed', 'expired')) >= 2
+)
+SELECT
+    r.recipient,
+    any_value(r.phone) AS phone,
+    any_value(r.country) AS country,
+    any_value(r."operator") AS "operator",
+    count(*) AS failures,
+    min(r.sent_at) AS since,
+    max(r.sent_at) AS last_sent_at,
+    arg_max(r.provider_code, r.sent_at) AS last_provider_code,
+    arg_max(r.provider_desc, r.sent_at) AS last_provider_desc
+FROM receipts AS r
+JOIN suspects AS s ON s.recipient = r.recipient
+WHERE
+    r.is_announced
+    AND r.status IN ('failed', 'expired')
+    AND coalesce(r.sent_at > s.delivered_at, true)
+GROUP BY r.recipient
+HAVING count(*) >= 2
+ORDER BY failures DESC, r.recipient;
+
+COMMENT ON VIEW failing_recipients IS
+'recipients whose messages failed or expired again and again since the last that arrived';

@@ -30,7 +30,9 @@ COMMENT ON TABLE usms_partitions IS 'which file of the dataset each partition wa
 COMMENT ON TABLE usms_definitions IS 'hash of the statements that made the views and macros';
 """
 
-_SQL_FILES: Final = ("figures", "views", "as_of", "delivery_curve", "maturity", "alerts")
+_SQL_FILES: Final = (
+    "figures", "views", "as_of", "delivery_curve", "maturity", "change", "alerts",
+)  # fmt: skip
 _TYPES: Final = {
     TEXT: "VARCHAR",
     TIME: "TIMESTAMP WITH TIME ZONE",

@@ -1,0 +1,149 @@
+"""What can be asked of a published warehouse, each question as a DuckDB relation.
+
+``from usms_pipeline import connect, queries``; then ``queries.rates(connect(), "country").df()``,
+or ``.pl()``, ``.to_arrow_table()``, ``.show()``. Nothing is computed here: see ``sql/``.
+"""
+
+from __future__ import annotations
+
+import difflib
+from datetime import date
+from typing import Final
+
+import duckdb
+
+from usms_pipeline.errors import UnknownColumn
+from usms_pipeline.scratch import identifier, literal
+
+_NEAR_SECONDS: Final = 300
+
+Connection = duckdb.DuckDBPyConnection
+Relation = duckdb.DuckDBPyRelation
+
+
+def rates(
+    con: Connection, by: str | None = None, first: date | None = None, last: date | None = None
+) -> Relation:
+    """Give the delivery figures by a column of ``receipts``, or of everything (one row).
+
+    ``first`` and ``last`` are local days of sending, both included. Columns: ``by`` if given, then
+    those of ``metrics.METRICS``. Days and times ascend; other groups come largest first.
+
+    Raises ``UnknownColumn``, with names near to it.
+    """
+    key, order = "", ""
+    if by is not None:
+        is_time = _known(con, by).startswith(("DATE", "TIMESTAMP"))
+        key = f"r.{identifier(by)}"
+        order = f"GROUP BY {key} ORDER BY {'' if is_time else 'count(*) DESC, '}{key}"
+    days = [
+        f"AND r.sent_date {sign} DATE {literal(day.isoformat())}"
+        for sign, day in ((">=", first), ("<=", last))
+        if day is not None
+    ]
+    return con.sql(
+        f"SELECT {key + ',' if key else ''} unnest(delivery_figures(r)) FROM receipts AS r "
+        f"WHERE r.is_announced {' '.join(days)} {order}"
+    )
+
+
+def nowcast(con: Connection, by: str = "sent_date") -> Relation:
+    """Give what the delivery rates will be once nothing is awaited, by a column of ``receipts``.
+
+    One row a ``cohort`` (text): ``messages``, ``awaited``, ``delivery_rate`` so far,
+    ``known_share`` of the outcomes to come, ``expected_rate`` with the ends of its 95 % interval;
+    shares are 0 to 1, NULL without history. Raises ``UnknownColumn``.
+    """
+    _known(con, by)
+    return con.sql(f"FROM delivery_nowcast_by({literal(by)})")
+
+
+def maturity(con: Connection) -> Relation:
+    """Give how complete a group of messages usually is at an age (``age_seconds``)."""
+    return con.sql("FROM maturity()")
+
+
+def curve(con: Connection, by: str | None = None) -> Relation:
+    """Give the share delivered within so many seconds: ``metrics.CURVE``, by column or of all.
+
+    Raises ``UnknownColumn``.
+    """
+    if by is None:
+        return con.sql("FROM delivery_curve()")
+    _known(con, by)
+    return con.sql(f"FROM delivery_curve_by({literal(by)})")
+
+
+def failures(con: Connection) -> Relation:
+    """Give what failed, by the service's code and description: ``metrics.FAILURES``."""
+    return con.sql("FROM failures")
+
+
+def change(con: Connection, by: str) -> Relation:
+    """Give the latest settled week beside the one before it, by a column of ``receipts``.
+
+    One row a ``cohort`` (text): rates and their ``change`` (0 to 1) with the ends of its 95 %
+    interval. Raises ``UnknownColumn``.
+    """
+    _known(con, by)
+    return con.sql(f"FROM delivery_rate_change_by({literal(by)})")
+
+
+def alerts(con: Connection) -> Relation:
+    """Give what is out of line in the last 48 hours of sending: the rows of ``delivery_alerts``."""
+    return con.sql("FROM delivery_alerts")
+
+
+def uncovered_days(con: Connection, share: float, days: int = 7) -> Relation:
+    """Give those of the latest settled days (nothing is awaited) with too few outcomes.
+
+    ``share`` (0 to 1) of the messages should have one; a day has too few where even the upper end
+    of the 95 % interval lies below. Columns: ``sent_date``, ``messages``, ``with_evidence``.
+    """
+    return con.sql(
+        """
+        WITH settled AS (
+            SELECT sent_date, messages, delivered + failed + rejected + expired AS with_evidence
+            FROM delivery_rate_daily
+            WHERE awaited = 0
+            ORDER BY sent_date DESC
+            LIMIT $days
+        )
+        FROM settled WHERE wilson_high(with_evidence, messages) < $share ORDER BY sent_date
+        """,
+        params={"share": share, "days": days},
+    )
+
+
+def timezone_hint(con: Connection) -> str | None:
+    """Tell, in a sentence, that receipts and sendings seem to be in different time zones.
+
+    They do where the median of ``received_at - sent_at`` is negative, or within five minutes of a
+    whole number of hours other than none. None where all is well or nothing was received.
+    """
+    query = "SELECT median(epoch(received_at - sent_at)) FROM receipts WHERE is_announced"
+    ((seconds,),) = con.execute(query).fetchall()
+    if seconds is None:
+        return None
+    hours = round(seconds / 3600)
+    is_whole_hours = hours != 0 and abs(seconds - hours * 3600) <= _NEAR_SECONDS
+    if seconds >= 0 and not is_whole_hours:
+        return None
+    span = f"{abs(hours)} h" if is_whole_hours else f"{abs(seconds):.0f} s"
+    return (
+        f"Half of the receipts are dated {span} or more {'before' if seconds < 0 else 'after'} "
+        "their message was sent: a time zone is probably wrong. Check USMS_RECEIPT_TIMEZONE (of "
+        "the service's receipt times) and USMS_SOURCE_TIMEZONE (of your table's times)."
+    )
+
+
+def _known(con: Connection, column: str) -> str:
+    """Give the column's type; raises ``UnknownColumn`` where there is none of that very name."""
+    # also ends a result of `con` that was left half read
+    types = {row[0]: str(row[1]) for row in con.execute("DESCRIBE receipts").fetchall()}
+    if column not in types:
+        folded = {name.casefold(): name for name in types}
+        near = difflib.get_close_matches(column.casefold(), folded, n=3)
+        named = " or ".join(repr(folded[one]) for one in near) or f"one of {', '.join(types)}"
+        raise UnknownColumn(f"The receipts have no column {column!r} to group by. Try {named}.")
+    return types[column]
