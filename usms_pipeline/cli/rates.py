@@ -77,6 +77,8 @@ def show_rates(
     table = rates_table(rows if by else [], whole, by, width())
     console.print(table)
     console.print(f"[dim]{_how_to_read(whole, is_shaded(table))}[/]")
+    if whole["awaited"] and not (first or last):
+        console.print(f"[dim]{_to_come(settings)}[/]", end="")
     warn(_timezone_hint(settings))
 
 
@@ -86,6 +88,22 @@ def _how_to_read(whole: dict[str, Any], is_shaded: bool) -> str:
     if not whole["awaited"]:
         return f"Nothing is awaited any more; what no carrier reported is within {bounds}."
     return f"{wording.count(whole['awaited'])} still awaited; the true rate lies within {bounds}."
+
+
+def _to_come(settings: Settings) -> str:
+    """Say what the rate will be, where there is history to tell it from; else nothing."""
+    from usms_pipeline import queries, warehouse
+
+    with warehouse.connect(settings.warehouse_path) as con:
+        (guess,) = queries.nowcast(con, "is_announced").to_arrow_table().to_pylist()
+    if guess["expected_rate"] is None:
+        return ""
+    low, high = guess["expected_rate_low"], guess["expected_rate_high"]
+    return (
+        f"Once nothing is awaited, {wording.percent(guess['expected_rate'])} of those with an "
+        f"outcome will be delivered ({wording.percent(low)} – {wording.percent(high)}, as far as "
+        "earlier days tell).\n"
+    )
 
 
 def _read(
