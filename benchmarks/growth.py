@@ -22,7 +22,7 @@ def memory(fewer: int, more: int) -> Iterator[str]:
 
 
 def limited(sessions: int, megabytes: int) -> Iterator[str]:
-    """Give the lines of a table: a whole run that may not hold more of its own than that."""
+    """Give the lines of a table: a whole run to which the kernel gives no more memory than that."""
     yield f"| new sessions, under a hard limit of {megabytes:,} MB | peak MB | CPU µs a session |"
     yield "|---|---|---|"
     yield _line(f"{sessions:,}", sessions, _cost(sessions, 10, megabytes))

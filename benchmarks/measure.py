@@ -36,7 +36,7 @@ class Program:
 
 
 def run(program: Program, most_megabytes: int = 0) -> Cost:
-    """Run a program once in an empty folder, under a limit of memory or none.
+    """Run a program once in an empty folder, under a limit of memory or none (0).
 
     Raises ``RuntimeError`` where it fails.
     """

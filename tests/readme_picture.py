@@ -51,7 +51,10 @@ def pictures(settings: Settings) -> dict[str, bytes]:
         "where.png": charts.rate_by(operators.rates, "operator", width=_WIDTH),
         "how-fast.png": charts.delivery_curve(figures.curve, width=_WIDTH),
     }
-    return {name: charts.png(chart, scale=1.5) for name, chart in drawn.items()}
+    return {
+        name: charts.png(chart, scale=1.5 if name == "delivery-rate.png" else 1.2)
+        for name, chart in drawn.items()
+    }
 
 
 def block(settings: Settings) -> str:

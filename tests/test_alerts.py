@@ -171,16 +171,3 @@ def test_a_summary_names_the_furthest_and_what_it_shows_in() -> None:
     assert "operator Vivo (BR), sent from 20 Nov 07:00 to 10:00 (UTC):" in said
     assert said.endswith("It shows in country CN too.")
     assert alerts.summary([], UTC_ZONE) == ""
-
-
-if __name__ == "__main__":  # prints the tables of docs/rates.md
-    for size, (failed, late) in SIZES.items():
-        for volume in (2_000, 20_000):
-            after = [found_after(size, seed, volume) for seed in range(20)]
-            times = sorted(hours for hours in after if hours is not None)
-            usual = times[len(times) // 2] if times else "–"
-            shown = f"| {size}: {failed:.0%} fail, {late:.0%} late | {volume:,} a day "
-            print(f"{shown}| {len(times)} of {len(after)} | {usual} h |", flush=True)
-    for volume in (1_000, 5_000):
-        wrong = [out or bare for _, out, bare in quiet_looks(365, volume, 1)]
-        print(f"365 quiet days, {volume:,} a day: {sum(map(bool, wrong))} looks with an alert")

@@ -25,6 +25,7 @@ ALLOWED = {
         "affected",
         "registers",
         "publish",
+        "queries",
         "warehouse",
         "simulator",
     ),

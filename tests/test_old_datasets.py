@@ -48,6 +48,15 @@ def expected(folder: Path) -> dict[str, Any]:
     return json.loads((folder / "figures.json").read_text("utf-8"))  # type: ignore[no-any-return]
 
 
+def known_then(said: dict[str, Any], before: dict[str, Any]) -> dict[str, Any]:
+    """Leave out the figures that came with a later version."""
+    names = {name for rows in before.values() for row in rows for name in row}
+    return {
+        by: [{name: value for name, value in row.items() if name in names} for row in rows]
+        for by, rows in said.items()
+    }
+
+
 def test_there_is_a_dataset_of_every_version_of_the_layout() -> None:
     assert [f"version-{n}" for n in range(1, schema.VERSION + 1)] == VERSIONS
     size = sum(path.stat().st_size for path in WHERE.rglob("*") if path.is_file())
@@ -56,7 +65,7 @@ def test_there_is_a_dataset_of_every_version_of_the_layout() -> None:
 
 def test_an_old_dataset_is_published_with_the_same_figures(old: Path) -> None:
     report = pipeline(old).publish()
-    assert figures(report.path) == expected(old)
+    assert known_then(figures(report.path), expected(old)) == expected(old)
 
 
 def test_an_old_dataset_is_gone_on_with(old: Path) -> None:
@@ -64,7 +73,7 @@ def test_an_old_dataset_is_gone_on_with(old: Path) -> None:
     today = pipeline(old)
     report = today.run(today.everything())
     assert report.responses.stats.requests == 0
-    assert figures(report.warehouse.path) == expected(old)
+    assert known_then(figures(report.warehouse.path), expected(old)) == expected(old)
     assert today.conservation(today.everything().days()) == []
 
 
@@ -73,7 +82,7 @@ def test_an_old_dataset_is_rebuilt_with_the_same_figures(old: Path) -> None:
     entries = quarantine.entries(today.store)
     assert {entry.kind for entry in entries} >= {"bad_item", "refused_id"}
     today.rebuild()
-    assert figures(today.publish().path) == expected(old)
+    assert known_then(figures(today.publish().path), expected(old)) == expected(old)
     assert quarantine.entries(today.store) == entries
 
 

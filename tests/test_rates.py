@@ -273,8 +273,6 @@ def test_a_group_of_extra_phones_alone_is_not_shown(con: duckdb.DuckDBPyConnecti
     assert [row["country"] for row in dicts(con, "FROM delivery_rate_by_country")] == ["CN"]
 
 
-@quick
-@given(rows=many)
 def test_who_fails_again_and_again_since_the_last_that_arrived(
     con: duckdb.DuckDBPyConnection,
 ) -> None:
@@ -299,6 +297,8 @@ def test_who_fails_again_and_again_since_the_last_that_arrived(
     assert [row["last_provider_desc"] for row in found] == ["14", "15"]
 
 
+@quick
+@given(rows=many)
 def test_failures_count_what_did_not_arrive_by_reason(
     con: duckdb.DuckDBPyConnection, rows: list[Row]
 ) -> None:

@@ -259,14 +259,15 @@ def struck(tmp_path_factory: pytest.TempPathFactory) -> Page:
     return Page(path.read_text(encoding="utf-8"))
 
 
-def test_what_is_out_of_line_is_said_at_the_top(struck: Page, page: Page) -> None:
+def test_what_is_out_of_line_is_said_at_the_top(struck: Page, tmp_path: Path) -> None:
+    calm = of([message(n, NOW - timedelta(minutes=n)) for n in range(300)], tmp_path)
     assert re.search(
         r"Out of line Beyond .* sending\. Operator China Unicom \(CN\), sent from 21 Nov 1\d:00 to "
         r"\d\d:00 \(UTC\): \d+ of \d+ messages with an outcome were not delivered",
         struck.text,
     )
     assert "Out of line beyond chance ! look" in struck.text
-    assert "Out of line beyond chance ✓ fine none" in page.text
+    assert "Out of line beyond chance ✓ fine none" in calm.text
 
 
 def test_what_young_days_will_come_to_is_said(struck: Page, page: Page) -> None:

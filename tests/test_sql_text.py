@@ -29,8 +29,7 @@ MADE_HERE = {
     ("fold", "BUCKETS"): "the eight statuses, all ours",
     ("fold", "layout.names"): "our own columns, for the dimensions are left out",
     ("fold", "schema.dimension_name(dimension)"): "quoted in the line before",
-    ("report/figures", "view"): "one of two names, both in this module",
-    ("report/figures", "column"): "one of two names, both in this module",
+    ("queries", "sign"): "one of two signs, both in this function",
     ("report/figures", "relation"): "a view of ours, or a macro of a quoted name",
     (
         "report/figures",
@@ -57,7 +56,6 @@ MADE_HERE = {
     ("warehouse/ddl", "_TYPES[field.type]"): "one of the texts in this module",
     ("warehouse/publish", "plan.stale"): "dates",
     ("warehouse/publish", "plan.gone"): "dates",
-    ("warehouse/read", "sign"): "one of two signs, both in this function",
 }
 """Module and expression → why it holds nothing of somebody else's."""
 

@@ -107,7 +107,8 @@ def test_every_view_column_and_macro_is_explained_in_the_file(
     )
     found = dict(ask(settings, public))
     assert set(found) == {
-        "as_of", "delivery_curve", "delivery_curve_by", "delivery_figures", "delivery_rate_by",
+        "as_of", "delivery_curve", "delivery_curve_by", "delivery_figures", "delivery_nowcast_by",
+        "delivery_rate_by", "delivery_rate_change_by", "maturity", "wilson_high", "wilson_low",
     }  # fmt: skip
     assert all(found.values())
 

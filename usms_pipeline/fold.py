@@ -47,6 +47,9 @@ _ROWS_JOINED = 500_000
 _MANY_RECIPIENTS = 250_000
 """Of more, the tables are in a file from the start (``scratch.database``)."""
 
+_MEMORY_LIMIT = "512MB"
+"""What is joined at a time, and the registers, while they are in memory."""
+
 _ANSWERS_READ = 8
 """So many are read before their bytes are looked at. A file has 128 MB of them at most."""
 
@@ -177,7 +180,9 @@ def _fold_partition(
     layout = schema.sessions_schema(settings.dimensions)
     announced = store.dataset([file_name(SESSIONS, day)], layout)
     recipients = pc.sum(announced.to_table(columns=["recipients"])["recipients"]).as_py() or 0
-    with scratch.database(is_large=recipients > _MANY_RECIPIENTS) as con:
+    is_large = recipients > _MANY_RECIPIENTS
+    memory_limit = scratch.LARGE_LIMIT if is_large else _MEMORY_LIMIT
+    with scratch.database(memory_limit, is_large=is_large) as con:
         con.register("sessions_file", announced)
         quarantined = _observe(con, store, settings, book, day, sorted(landed - folded), rejected)
         masks = commit is not None and _must_mask(commit, settings)

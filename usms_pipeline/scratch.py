@@ -15,7 +15,7 @@ from usms_pipeline.temp_folders import temp_folder
 
 MEMORY_LIMIT: Final = "320MB"
 """What a step may hold in memory before it spills to disk."""
-_LARGE_LIMIT: Final = "256MB"
+LARGE_LIMIT: Final = "256MB"
 """The same where the tables are in a file: they need to be in memory only while they are used."""
 BATCH_ROWS: Final = 65_536
 PILE_BYTES: Final = 64_000_000
@@ -24,7 +24,7 @@ PILE_BYTES: Final = 64_000_000
 
 @contextmanager
 def database(
-    memory_limit: str | None = None, *, is_large: bool = False
+    memory_limit: str = MEMORY_LIMIT, *, is_large: bool = False
 ) -> Iterator[duckdb.DuckDBPyConnection]:
     """Open a database in memory that spills to a temporary folder, removed at the end.
 
@@ -33,7 +33,6 @@ def database(
 
     Raises ``StorageError`` where that folder can't be made, or has not the room that is needed.
     """
-    memory_limit = memory_limit or (_LARGE_LIMIT if is_large else MEMORY_LIMIT)
     with _folder() as folder, _told(folder, memory_limit):
         con = duckdb.connect(
             f"{folder}/scratch.duckdb" if is_large else ":memory:",

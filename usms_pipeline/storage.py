@@ -15,7 +15,7 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from itertools import takewhile
+from itertools import chain, takewhile
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -216,8 +216,7 @@ class Store:
             with writer:
                 batches = rows.to_batches() if isinstance(rows, pa.Table) else rows
                 same = (b if b.schema.equals(schema) else b.cast(schema) for b in batches)
-                for group in _row_groups(same):
-                    writer.write_table(group)
+                _write_behind(writer, _row_groups(same))
                 ours = metadata() if callable(metadata) else metadata or {}
                 writer.add_key_value_metadata({f"usms.{key}": ours[key] for key in ours})
 
@@ -350,6 +349,22 @@ def _read_ahead(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         while (batch := coming.result()) is not None:
             coming = pool.submit(next, batches, None)
             yield batch
+
+
+def _write_behind(writer: pq.ParquetWriter, groups: Iterator[pa.Table]) -> None:
+    """Write each group while the next one is made."""
+    group = next(groups, None)
+    following = next(groups, None)
+    if group is None or following is None:
+        if group is not None:
+            writer.write_table(group)
+        return
+    with ThreadPoolExecutor(1) as pool:
+        writing = pool.submit(writer.write_table, group)
+        for group in chain([following], groups):
+            writing.result()
+            writing = pool.submit(writer.write_table, group)
+        writing.result()
 
 
 def _row_groups(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:

@@ -100,9 +100,8 @@ def _to_come(settings: Settings) -> str:
         return ""
     low, high = guess["expected_rate_low"], guess["expected_rate_high"]
     return (
-        f"Once nothing is awaited, {wording.percent(guess['expected_rate'])} of those with an "
-        f"outcome will be delivered ({wording.percent(low)} – {wording.percent(high)}, as far as "
-        "earlier days tell).\n"
+        f"Expected in the end: {wording.percent(guess['expected_rate'])} "
+        f"({wording.percent(low)} – {wording.percent(high)}), from what earlier days came to.\n"
     )
 
 

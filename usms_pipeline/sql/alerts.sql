@@ -18,7 +18,7 @@
 -- hour counts as silent or not when an hour and a half has passed since its end.
 --
 -- Grain: kind and group, the one furthest out of line first: trouble of one operator shows in its
--- country too, and less clearly there. since, until: the hours out of line (until: their end).
+-- country too, and less clearly there (of two alike, the operator comes first). since, until: the hours out of line (until: their end).
 -- messages, affected, share: in the window furthest out of line. chance: the bound, corrected.
 
 CREATE OR REPLACE MACRO usms_hour(t) AS epoch_us(t) // 3600000000;
@@ -146,7 +146,7 @@ SELECT
     exp(min(log_corrected)) AS chance
 FROM out_of_line
 GROUP BY kind, by_column, cohort
-ORDER BY min(log_corrected), by_column, cohort;
+ORDER BY min(log_corrected), by_column = 'everything', by_column DESC, cohort;
 
 -- By any column of usms_lately, named exactly; the value is text, in `cohort`.
 CREATE OR REPLACE MACRO usms_counts_by(column_name) AS TABLE

@@ -6,8 +6,11 @@
 --   FROM delivery_nowcast_by('country');
 --
 -- History: the announced messages of settled six-hour blocks of sending (nothing in them is
--- awaited), the latest `history_days` of them, asked about in time and with a session number that
--- the service takes. Of these it is known when the service began to say their outcome.
+-- awaited), the latest `history_days` of them, with a session number that the service takes. Of these
+-- it is known when the service began to say their outcome. Those first asked about after the cutoff
+-- are among them, so that a first run over old messages has a history; should the service have
+-- forgotten some by then, fewer outcomes are expected, and the rate is guessed nearer to the one so
+-- far.
 --
 -- An awaited message was last watched w seconds after sending. What becomes of it is guessed from
 -- the history's messages that were still open after w, in its own country, drawn towards those of
@@ -18,8 +21,8 @@
 -- The interval (95 %) has three parts: chance in each awaited message; blocks that differ by more
 -- than chance (method of moments over the history's blocks; it touches all messages of a group
 -- alike, which is rather too wide than too narrow); and how well so short a history is known.
--- Student's t for few blocks; half a message more, for messages are whole. Never outside of what
--- is possible. No figures (NULL) with less than four blocks of history.
+-- Student's t for few blocks. Never outside of what is possible. No figures (NULL) with less than
+-- four blocks of history.
 
 -- A block of sending; without a time zone, so that it is the same for every reader.
 CREATE OR REPLACE MACRO usms_block(sent_at) AS epoch_us(sent_at) // 21600000000;
@@ -60,7 +63,7 @@ FROM receipts AS r
 WHERE
     r.is_announced
     AND r.status <> 'invalid'
-    AND r.first_asked_at <= r.sent_at + usms_cutoff()
+    AND r.first_asked_at IS NOT NULL
     AND usms_block(r.sent_at) IN (
         SELECT block FROM settled
         WHERE block > (SELECT max(block) FROM settled) - 4 * history_days
@@ -263,7 +266,7 @@ reaches AS (
         r.blocks >= 4 OR e.awaited = 0 AS is_known,
         CASE
             WHEN e.awaited = 0 THEN 0
-            ELSE (usms_student(r.blocks - 1) * sqrt(v.variance) + 0.5) / e.outcomes_in_the_end
+            ELSE usms_student(r.blocks - 1) * sqrt(v.variance) / e.outcomes_in_the_end
         END AS reach
     FROM expected AS e
     LEFT JOIN variances AS v ON v.cohort IS NOT DISTINCT FROM e.cohort, rate AS r
