@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 from urllib.parse import quote
 
 import adbc_driver_postgresql.dbapi
@@ -27,6 +27,13 @@ import pytest
 
 LOCKED_USER = "locked"
 """A PostgreSQL role that must give a password."""
+
+
+def missing(programs: str, package: str) -> NoReturn:
+    """Skip a test for a program that is not there; in CI that is a failure."""
+    if os.environ.get("CI") == "true":
+        pytest.fail(f"{programs} must be on the PATH in CI")
+    pytest.skip(f"needs {programs} (Debian: apt install {package})")
 
 
 @dataclass(frozen=True)
@@ -124,9 +131,7 @@ def running_mariadb() -> Iterator[MariaDB]:
     server = _program("mariadbd") or _program("mysqld")
     install = _program("mariadb-install-db")
     if not server or not install:
-        if os.environ.get("CI") == "true":
-            pytest.fail("mariadbd and mariadb-install-db must be on the PATH in CI")
-        pytest.skip("needs mariadbd and mariadb-install-db (Debian: apt install mariadb-server)")
+        missing("mariadbd and mariadb-install-db", "mariadb-server")
     folder = Path(tempfile.mkdtemp(prefix="usms-my-"))
     user = f"--user={'root' if os.geteuid() == 0 else os.environ.get('USER', 'root')}"
     subprocess.run(

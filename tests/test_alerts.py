@@ -77,7 +77,7 @@ def test_a_large_outage_is_named_by_operator_and_hour(seed: int) -> None:
     assert any(is_it(one) for one in said[4]), "after four hours at most"
     failing = checks.check_alerts(said[12], UTC_ZONE)[0]
     assert not failing.passed
-    assert str(failing.description).startswith("operator China Unicom (CN), sent from 20 Nov 0")
+    assert str(failing.description).startswith("Operator China Unicom (CN), sent from 20 Nov 0")
 
 
 def quiet_looks(
@@ -166,8 +166,8 @@ def test_a_sentence_says_what_where_since_when_and_how_many() -> None:
 def test_a_summary_names_the_furthest_and_what_it_shows_in() -> None:
     country = row(by_column="country", cohort="CN")
     later = row(cohort="Vivo (BR)", since=row()["until"], until=row()["until"] + timedelta(hours=3))
-    said = alerts.summary([row(), country, later], UTC_ZONE)
-    assert said.startswith("operator China Unicom (CN), sent from 20 Nov 01:00 to 07:00 (UTC):")
+    said = alerts.summary([row(), country, row(kind="silent"), later], UTC_ZONE, "failing")
+    assert said.startswith("Operator China Unicom (CN), sent from 20 Nov 01:00 to 07:00 (UTC):")
     assert "operator Vivo (BR), sent from 20 Nov 07:00 to 10:00 (UTC):" in said
     assert said.endswith("It shows in country CN too.")
-    assert alerts.summary([], UTC_ZONE) == ""
+    assert alerts.summary([row()], UTC_ZONE, "silent") == ""

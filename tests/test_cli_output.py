@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from datetime import date
+from datetime import date, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
+from tests.made_receipts import NOW, five_days, publish
 from usms_pipeline.cli import progress, rates, tables
 from usms_pipeline.fetch import CollectStats
 from usms_pipeline.pipeline import Progress as Step
@@ -192,3 +194,14 @@ def test_steps_show_a_line_each_with_the_last_word_on_it() -> None:
     shown = drawn(console)
     assert shown.count("✓ usms/sessions") == shown.count("50,000 rows [read]") > 0
     assert "✓ usms/responses" in shown
+
+
+def test_the_rates_say_what_is_out_of_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = publish(tmp_path, five_days(timedelta(minutes=4)))
+    rates.show_rates(settings, None)
+    said = capsys.readouterr().err
+    assert "! Operator Singtel (SG), sent from 20 Nov 14:00 to 20:00 (UTC): " in said
+    rates.show_rates(settings, None, NOW.date())
+    assert "Singtel" not in capsys.readouterr().err, "not of the days that were asked for"

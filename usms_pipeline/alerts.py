@@ -5,7 +5,7 @@ Nothing is judged here: which groups and hours are out of line is in ``sql/alert
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any, Final
 from zoneinfo import ZoneInfo
@@ -59,11 +59,13 @@ def sentence(row: Row, zone: ZoneInfo) -> str:
     )
 
 
-def summary(rows: list[Row], zone: ZoneInfo) -> str:
+def summary(alerts: Iterable[Row], zone: ZoneInfo, kind: str) -> str:
     """Say the alerts of one kind: the one furthest out of line whole, what else it shows in.
 
     Trouble of one operator shows in its country too; what lies in hours of its own is said whole.
+    Empty where there are none.
     """
+    rows = [row for row in alerts if row["kind"] == kind]
     if not rows:
         return ""
     told, seen_in = [rows[0]], []
@@ -73,7 +75,8 @@ def summary(rows: list[Row], zone: ZoneInfo) -> str:
         else:
             told.append(row)
     also = f" It shows in {_listed(seen_in)} too." if seen_in else ""
-    return " ".join(sentence(row, zone) for row in told) + also
+    said = " ".join(sentence(row, zone) for row in told) + also
+    return said[0].upper() + said[1:]
 
 
 def _overlap(one: Row, other: Row) -> bool:

@@ -90,7 +90,7 @@ def change(con: Connection, by: str) -> Relation:
 
 
 def alerts(con: Connection) -> Relation:
-    """Give what is out of line in the last 48 hours of sending: the rows of ``delivery_alerts``."""
+    """Give what is out of line in the last 72 hours of sending: the rows of ``delivery_alerts``."""
     return con.sql("FROM delivery_alerts")
 
 

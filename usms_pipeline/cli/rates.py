@@ -80,6 +80,8 @@ def show_rates(
     if whole["awaited"] and not (first or last):
         console.print(f"[dim]{_to_come(settings)}[/]", end="")
     warn(_timezone_hint(settings))
+    if not (first or last):
+        warn(_out_of_line(settings))
 
 
 def _how_to_read(whole: dict[str, Any], is_shaded: bool) -> str:
@@ -123,6 +125,14 @@ def _timezone_hint(settings: Settings) -> list[str]:
     with warehouse.connect(settings.warehouse_path) as con:
         hint = queries.timezone_hint(con)
     return [hint] if hint else []
+
+
+def _out_of_line(settings: Settings) -> list[str]:
+    from usms_pipeline import alerts, queries, warehouse
+
+    with warehouse.connect(settings.warehouse_path) as con:
+        rows = queries.alerts(con).to_arrow_table().to_pylist()
+    return list(filter(None, (alerts.summary(rows, settings.zone, kind) for kind in alerts.KINDS)))
 
 
 def _write_csv(rows: list[dict[str, Any]]) -> None:

@@ -72,7 +72,7 @@ def rates_check_specs(account: Account) -> list[dg.AssetCheckSpec]:
     described = {
         "time_zones": "Times of sending and of receipt are in the zones that the settings say.",
         "failing_more": "No operator, country or dimension fails beyond chance, against its own "
-        "28 days before the last 48 hours.",
+        "28 days before the last 72 hours.",
         "silence": "Outcomes come as soon as they usually do, for every operator, country and "
         "dimension.",
         "coverage": f"Of every settled day an outcome is known of {COVERED_SHARE:.0%} of the "
@@ -132,7 +132,7 @@ def check_alerts(rows: Sequence[Mapping[str, Any]], zone: ZoneInfo) -> list[dg.A
     return [
         _verdict(
             not found[kind],
-            alerts.summary(found[kind], zone) or quiet[kind],
+            alerts.summary(rows, zone, kind) or quiet[kind],
             names[kind],
             groups=len(found[kind]),
             messages=max((row["affected"] for row in found[kind]), default=0),

@@ -1,4 +1,4 @@
--- delivery_alerts: what fails, or stays silent, beyond chance in the last 48 hours of sending,
+-- delivery_alerts: what fails, or stays silent, beyond chance in the last 72 hours of sending,
 -- against the same group's own 28 days before them.
 --
 --   FROM delivery_alerts;
@@ -40,7 +40,7 @@ FROM receipts AS r, (SELECT usms_hour(max(last_asked_at)) AS hour FROM receipts)
 WHERE
     r.is_announced
     AND r.status <> 'invalid'
-    AND usms_hour(r.sent_at) > newest.hour - 30 * 24;
+    AND usms_hour(r.sent_at) > newest.hour - 31 * 24;
 
 -- `counts` names a relation (by_column, cohort, hour, now, kind, messages, affected).
 CREATE OR REPLACE MACRO usms_alerts(counts) AS TABLE
@@ -53,7 +53,7 @@ windows AS (
         s.size,
         c.hour,
         c.now,
-        c.hour > c.now - 48 AS is_new,
+        c.hour > c.now - 72 AS is_new,
         sum(c.messages) OVER lately AS messages,
         sum(c.affected) OVER lately AS affected
     FROM query_table(counts) AS c, sizes AS s
@@ -71,7 +71,7 @@ before AS (
         sum(messages) AS messages,
         (sum(affected) + 0.5) / (sum(messages) + 1) AS usual
     FROM query_table(counts)
-    WHERE hour <= now - 48
+    WHERE hour <= now - 72
     GROUP BY by_column, cohort, kind
     HAVING sum(messages) >= 100
 ),

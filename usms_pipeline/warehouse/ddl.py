@@ -120,7 +120,7 @@ def _alerts(fields: Sequence[Field]) -> str:
         f"CREATE OR REPLACE VIEW delivery_alerts AS WITH counts AS ({counts}) "
         "FROM usms_alerts(counts);\n"
         "COMMENT ON VIEW delivery_alerts IS "
-        "'what fails or stays silent beyond chance in the last 48 hours of sending';"
+        "'what fails or stays silent beyond chance in the last 72 hours of sending';"
     )
 
 
