@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import statistics
 import tempfile
 import time
@@ -92,7 +91,7 @@ def _publish(store: Store, settings: Settings) -> _Cost:
 
     module = "usms_pipeline.warehouse.publish"
     with (
-        patch(f"{module}.shutil.copyfile", timed("copy", _copy)),
+        patch(f"{module}._copy", timed("copy", _flushed)),
         patch(f"{module}.publish_file", timed("copy", publish.publish_file)),
         patch(f"{module}._publish", timed("publish", publish._publish)),
     ):
@@ -103,7 +102,7 @@ def _publish(store: Store, settings: Settings) -> _Cost:
     return _Cost(seconds - spent["publish"], spent["publish"] - spent["copy"], spent["copy"])
 
 
-def _copy(before: Path, after: Path, copy: Callable[..., Any] = shutil.copyfile) -> None:
+def _flushed(before: Path, after: Path, copy: Callable[..., Any] = publish._copy) -> None:
     copy(before, after)
     with after.open("rb") as file:
         os.fsync(file.fileno())
