@@ -46,7 +46,7 @@ WITH made AS (
         hash(i) % 10000 / 10000 AS luck,
         hash(i + 7) % 1000 / 1000 AS more,
         TIMESTAMPTZ '2026-01-01 00:00:00+00'
-            - to_microseconds((60 * 86400000000 * i / $rows)::BIGINT) AS sent_at
+            - to_microseconds((60 * 86400000000 / $rows * i)::BIGINT) AS sent_at
     FROM range($rows) AS t(i)
 ),
 fates AS (
@@ -67,7 +67,7 @@ SELECT
     's' || i AS session_no,
     md5((hash(i) % ($rows // 4))::VARCHAR) AS recipient,
     '+86138****00' AS phone,
-    ['CN', 'CN', 'CN', 'SG', 'US', 'IN', 'BR', 'GB'][1 + hash(i + 1) % 8] AS country,
+    ['CN', 'CN', 'CN', 'SG', 'US', 'IN', 'BR', 'GB'][1 + (hash(i + 1) % 8)::INTEGER] AS country,
     'Operator ' || hash(i + 1) % 40 AS "operator",
     'mobile' AS number_type,
     sent_at,

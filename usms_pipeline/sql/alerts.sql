@@ -171,15 +171,13 @@ counted AS (
         hour,
         any_value(now) AS now,
         {
-            failing: {
-                messages: count(*) FILTER (is_final),
-                affected: count(*) FILTER (is_failure)
-            },
-            silent: {
-                messages: count(*) FILTER (is_watched),
-                affected: count(*) FILTER (is_watched AND is_silent)
-            }
-        } AS counts
+            messages: count(*) FILTER (is_final),
+            affected: count(*) FILTER (is_failure)
+        } AS failing,
+        {
+            messages: count(*) FILTER (is_watched),
+            affected: count(*) FILTER (is_watched AND is_silent)
+        } AS silent
     FROM named
     WHERE cohort IS NOT NULL
     GROUP BY cohort, hour
@@ -190,6 +188,6 @@ SELECT
     hour,
     now,
     kind,
-    if(kind = 'failing', counts.failing, counts.silent).messages AS messages,
-    if(kind = 'failing', counts.failing, counts.silent).affected AS affected
+    CASE kind WHEN 'failing' THEN failing.messages ELSE silent.messages END AS messages,
+    CASE kind WHEN 'failing' THEN failing.affected ELSE silent.affected END AS affected
 FROM counted, (SELECT unnest(['failing', 'silent']) AS kind);

@@ -45,7 +45,7 @@ CREATE OR REPLACE MACRO usms_shown_after(r) AS CASE
     )))
 END;
 
--- Grain: message of the history.
+-- Grain: six hours, country, second and outcome: so many messages of the history.
 CREATE OR REPLACE MACRO usms_history(history_days) AS TABLE
 WITH settled AS (
     SELECT usms_block(sent_at) AS block
@@ -58,7 +58,8 @@ SELECT
     usms_block(r.sent_at) AS block,
     r.country,
     usms_shown_after(r) AS shown_after,
-    r.status = 'delivered' AS is_delivered
+    r.status = 'delivered' AS is_delivered,
+    count(*) AS messages
 FROM receipts AS r
 WHERE
     r.is_announced
@@ -67,40 +68,46 @@ WHERE
     AND usms_block(r.sent_at) IN (
         SELECT block FROM settled
         WHERE block > (SELECT max(block) FROM settled) - 4 * history_days
-    );
+    )
+GROUP BY ALL;
 
--- Grain: an age and a block; `messages` are the block's still open at that age, of which in the
--- end so many were delivered or not.
-CREATE OR REPLACE MACRO usms_open_at_ages(history_days) AS TABLE
+-- `history` names such a relation. Grain: an age and a block; `messages` are the block's still open
+-- at that age, of which in the end so many were delivered or not.
+CREATE OR REPLACE MACRO usms_open_at_ages(history) AS TABLE
 SELECT
     a.age,
     h.block,
-    count(*) AS messages,
-    count(*) FILTER (h.shown_after IS NOT NULL AND h.is_delivered) AS delivered,
-    count(*) FILTER (h.shown_after IS NOT NULL AND NOT h.is_delivered) AS not_delivered
-FROM usms_history(history_days) AS h
+    sum(h.messages) AS messages,
+    coalesce(sum(h.messages) FILTER (h.shown_after IS NOT NULL AND h.is_delivered), 0) AS delivered,
+    coalesce(
+        sum(h.messages) FILTER (h.shown_after IS NOT NULL AND NOT h.is_delivered), 0
+    ) AS not_delivered
+FROM query_table(history) AS h
 JOIN (SELECT unnest(usms_ages()) AS age) AS a ON coalesce(h.shown_after > a.age, true)
 GROUP BY a.age, h.block;
 
 -- Grain: an age. Shares are of the messages open at that age, but for known_share: of the
 -- outcomes that came in the end, those that the service said by then.
 CREATE OR REPLACE MACRO maturity(history_days := 28) AS TABLE
-WITH ages AS (
+WITH history AS MATERIALIZED (FROM usms_history(history_days)),
+ages AS (
     SELECT
         age,
         sum(messages) AS messages,
         sum(delivered) AS delivered,
         sum(not_delivered) AS not_delivered
-    FROM usms_open_at_ages(history_days)
+    FROM usms_open_at_ages(history)
     GROUP BY age
 ),
 ended AS (
-    SELECT count(*) AS messages, count(shown_after) AS outcomes
-    FROM usms_history(history_days)
+    SELECT
+        sum(messages) AS messages,
+        sum(messages) FILTER (shown_after IS NOT NULL) AS outcomes
+    FROM history
 )
 SELECT
     a.age AS age_seconds,
-    e.messages AS messages,
+    e.messages::BIGINT AS messages,
     1 - (a.delivered + a.not_delivered) / nullif(e.outcomes, 0) AS known_share,
     a.messages / nullif(e.messages, 0) AS open_share,
     a.delivered / a.messages AS delivered_if_open,
@@ -128,16 +135,17 @@ CREATE OR REPLACE MACRO usms_student(freedom) AS
 -- `members` names a relation (cohort, country, is_final, is_delivered, is_awaited, watched), one
 -- row a message. Grain: cohort.
 CREATE OR REPLACE MACRO usms_nowcast(members, history_days) AS TABLE
-WITH leaving AS (
+WITH history AS MATERIALIZED (FROM usms_history(history_days)),
+leaving AS (
     -- By country, and all together where it is_all.
     SELECT
         grouping(country) = 1 AS is_all,
         country,
         shown_after,
-        count(*) AS messages,
-        count(*) FILTER (shown_after IS NOT NULL AND is_delivered) AS delivered,
-        count(*) FILTER (shown_after IS NOT NULL AND NOT is_delivered) AS not_delivered
-    FROM usms_history(history_days)
+        sum(messages) AS messages,
+        sum(messages) FILTER (shown_after IS NOT NULL AND is_delivered) AS delivered,
+        sum(messages) FILTER (shown_after IS NOT NULL AND NOT is_delivered) AS not_delivered
+    FROM history
     GROUP BY GROUPING SETS ((country, shown_after), (shown_after))
 ),
 later AS (
@@ -147,8 +155,8 @@ later AS (
         country,
         coalesce(shown_after, 'infinity'::DOUBLE) AS shown_after,
         sum(messages) OVER so_late AS messages,
-        sum(delivered) OVER so_late AS delivered,
-        sum(not_delivered) OVER so_late AS not_delivered
+        coalesce(sum(delivered) OVER so_late, 0) AS delivered,
+        coalesce(sum(not_delivered) OVER so_late, 0) AS not_delivered
     FROM leaving
     WINDOW so_late AS (
         PARTITION BY is_all, country ORDER BY coalesce(shown_after, 'infinity'::DOUBLE) DESC
@@ -157,16 +165,16 @@ later AS (
 rate AS (
     SELECT
         count(DISTINCT block) AS blocks,
-        count(*) FILTER (shown_after IS NOT NULL AND is_delivered)
-            / nullif(count(shown_after), 0) AS usual
-    FROM usms_history(history_days)
+        sum(messages) FILTER (shown_after IS NOT NULL AND is_delivered)
+        / nullif(sum(messages) FILTER (shown_after IS NOT NULL), 0) AS usual
+    FROM history
 ),
 ages AS (
     SELECT
         age,
         sum(delivered) / sum(messages) AS delivered,
         sum(not_delivered) / sum(messages) AS not_delivered
-    FROM usms_open_at_ages(history_days)
+    FROM usms_open_at_ages(history)
     GROUP BY age
 ),
 excess AS (
@@ -183,7 +191,7 @@ excess AS (
                 - o.messages * usms_spread(r.usual, a.delivered, a.not_delivered)
             ) / sum(o.messages ** 2)
         ) AS between_blocks
-    FROM usms_open_at_ages(history_days) AS o
+    FROM usms_open_at_ages(history) AS o
     JOIN ages AS a ON a.age = o.age, rate AS r
     GROUP BY o.age
 ),
