@@ -151,6 +151,22 @@ def test_a_cohort_of_one_awaited_message_has_a_wide_interval_up_to_all() -> None
     assert high == 1
 
 
+def test_a_history_without_any_outcome_tells_nothing() -> None:
+    old = [
+        receipt(
+            "unknown",
+            is_closed=True,
+            sent_at=NOON - timedelta(hours=6 * n),
+            last_asked_at=NOON,
+        )
+        for n in range(13, 40)
+    ]
+    with warehouse() as con:
+        fill(con, table([*old, receipt("pending")], ("template",)))
+        query = "SELECT expected_rate FROM delivery_nowcast_by('is_announced')"
+        assert con.execute(query).fetchall() == [(None,)]
+
+
 def test_a_first_run_over_old_messages_has_a_history() -> None:
     """All were asked about for the first time just now, most of them long after the cutoff."""
     world = World(8_000, 8, NOON)

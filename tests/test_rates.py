@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from tests import cohorts
 from tests.cohorts import CUTOFF, DAY, NOON, receipt
-from usms_pipeline import metrics, queries, status
+from usms_pipeline import metrics, queries, schema, status
 from usms_pipeline.errors import UnknownColumn
 from usms_pipeline.queries import timezone_hint
 from usms_pipeline.storage import Store
@@ -271,6 +271,58 @@ def test_a_group_of_extra_phones_alone_is_not_shown(con: duckdb.DuckDBPyConnecti
     fill(con, [receipt(country="SG", is_announced=False), receipt(country="CN")])
     assert rates(con, "country").column("country").to_pylist() == ["CN"]
     assert [row["country"] for row in dicts(con, "FROM delivery_rate_by_country")] == ["CN"]
+
+
+NAMES = ("usms_hour", "USMS_Now", "usms_is_watched", "everything", "figures", "r", "Cohort", "hour",
+         "last_day", "kind", "m", 'qu"ote', "Operators", "n", "age")  # fmt: skip
+
+
+def test_a_dimension_may_be_called_as_our_sql_calls_something(tmp_path: Path) -> None:
+    store, ours = Store(str(tmp_path)), cohorts.settings(tmp_path, dimensions=NAMES)
+    shown = [schema.dimension_name(name) for name in NAMES]
+    rows = [receipt(**dict.fromkeys(shown, value)) for value in ("a", "b")]
+    cohorts.write(store, rows, dimensions=NAMES)
+    reconcile(store, ours)
+    with connect(ours.warehouse_path) as con:
+        for name in shown:
+            assert {row[name] for row in rates(con, name).to_pylist()} == {"a", "b"}
+            expected = queries.nowcast(con, name).to_arrow_table()
+            assert set(expected["cohort"].to_pylist()) == {"a", "b"}
+            by = con.execute("FROM delivery_rate_by(?)", [name]).fetchall()
+            assert {row[0] for row in by} == {"a", "b"}
+            assert queries.change(con, name).fetchall() == []
+        assert queries.alerts(con).fetchall() == []
+
+
+def test_the_week_is_settled_whole_and_not_stopped_by_a_straggler(
+    con: duckdb.DuckDBPyConnection,
+) -> None:
+    def sent(day: int, outcome: str = "delivered", **given: Any) -> Row:
+        return receipt(outcome, sent_at=NOON + timedelta(days=day), **given)
+
+    asked = NOON + timedelta(days=20)
+    first = [sent(n) for n in range(14)]
+    newest = sent(20, "pending", last_asked_at=asked)
+    straggler = sent(3, "pending", last_asked_at=NOON + timedelta(days=3))
+    for rows, days in [
+        ([*first, newest], [(date(2024, 3, 8), date(2024, 3, 14))]),
+        ([*first, straggler, newest], [(date(2024, 3, 8), date(2024, 3, 14))]),
+        ([*first[1:], newest], []),
+        (first, []),
+        (
+            [*first, sent(18, "pending", last_asked_at=asked), newest],
+            [(date(2024, 3, 8), date(2024, 3, 14))],
+        ),
+    ]:
+        con.execute("DELETE FROM receipts")
+        for row in rows:
+            incoming = cohorts.table([row])
+            con.register("incoming", incoming)
+            day = row["sent_at"].date()
+            select = ddl.select_incoming(ddl.columns([]), incoming.column_names, day)
+            con.execute(f"INSERT INTO receipts {select}")
+        query = "SELECT first_day, last_day FROM delivery_rate_change_by('is_announced')"
+        assert con.execute(query).fetchall() == days
 
 
 def test_who_fails_again_and_again_since_the_last_that_arrived(

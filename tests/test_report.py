@@ -279,7 +279,7 @@ def test_what_young_days_will_come_to_is_said(struck: Page, page: Page) -> None:
 def test_the_latest_settled_week_is_set_beside_the_one_before(struck: Page, page: Page) -> None:
     assert re.search(r"Of the messages sent 12 Nov – 18 Nov 2026 with an outcome, 9\d", struck.text)
     assert re.search(r"All messages 10,\d{3} 10,\d{3} 9\d\.\d% 9\d\.\d% [+−]\d\.\d", struck.text)
-    assert "Two weeks of settled days are needed" in page.text
+    assert "Shown once there are two whole weeks" in page.text
 
 
 def test_how_complete_a_group_is_by_age(struck: Page) -> None:

@@ -60,7 +60,7 @@ def sentence(row: Row, zone: ZoneInfo) -> str:
 
 
 def summary(alerts: Iterable[Row], zone: ZoneInfo, kind: str) -> str:
-    """Say the alerts of one kind: the one furthest out of line whole, what else it shows in.
+    """Say the alerts of one kind: the one furthest out of line whole, others at its hours briefly.
 
     Trouble of one operator shows in its country too; what lies in hours of its own is said whole.
     Empty where there are none.
@@ -68,13 +68,13 @@ def summary(alerts: Iterable[Row], zone: ZoneInfo, kind: str) -> str:
     rows = [row for row in alerts if row["kind"] == kind]
     if not rows:
         return ""
-    told, seen_in = [rows[0]], []
+    told, at_once = [rows[0]], []
     for row in rows[1:]:
         if any(_overlap(row, one) for one in told):
-            seen_in.append(group(row))
+            at_once.append(f"{group(row)} ({wording.percent(row['share'])})")
         else:
             told.append(row)
-    also = f" It shows in {_listed(seen_in)} too." if seen_in else ""
+    also = f" At the same time: {_listed(at_once)}." if at_once else ""
     said = " ".join(sentence(row, zone) for row in told) + also
     return said[0].upper() + said[1:]
 

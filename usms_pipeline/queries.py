@@ -105,7 +105,7 @@ def uncovered_days(con: Connection, share: float, days: int = 7) -> Relation:
         WITH settled AS (
             SELECT sent_date, messages, delivered + failed + rejected + expired AS with_evidence
             FROM delivery_rate_daily
-            WHERE awaited = 0
+            WHERE awaited = 0 AND sent_date < (SELECT max(sent_date) FROM receipts)
             ORDER BY sent_date DESC
             LIMIT $days
         )

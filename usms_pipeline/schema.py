@@ -180,8 +180,13 @@ def sessions_schema(dimensions: Iterable[str] = ()) -> pa.Schema:
 
 
 def dimension_name(column: str) -> str:
-    """Give a source column's name in the dataset: ``source_<name>`` where one of ours has it."""
-    return f"source_{column}" if column.casefold() in _TAKEN else column
+    """Give a source column's name in the dataset: ``source_<name>`` where one of ours has it.
+
+    Ours are also those that the warehouse's own SQL uses, ``usms_…`` among them.
+    """
+    name = column.casefold()
+    is_taken = name in _TAKEN or name in _USED_IN_SQL or name.startswith("usms_")
+    return f"source_{column}" if is_taken else column
 
 
 def _arrow(fields: Sequence[Field]) -> pa.Schema:
@@ -193,6 +198,7 @@ def _arrow(fields: Sequence[Field]) -> pa.Schema:
     )
 
 
+_USED_IN_SQL = ("everything", "figures", "r")
 _TAKEN = frozenset(
     [field.name for field in (*_PHONE, *_BEFORE_DIMENSIONS, *_AFTER_DIMENSIONS, SENT_DATE)]
     + [metric.name for metric in METRICS]

@@ -130,6 +130,7 @@ class Pile:
             f"CREATE VIEW {self._name} AS "
             f"FROM {self._name}_spilled UNION ALL FROM {self._name}_recent"
         )
+        self._rows = []
 
     def drop(self) -> None:
         """Let go of the rows and of the view, once they are read."""

@@ -13,9 +13,9 @@ import stat
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from itertools import chain, takewhile
+from itertools import takewhile
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -353,18 +353,14 @@ def _read_ahead(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
 
 def _write_behind(writer: pq.ParquetWriter, groups: Iterator[pa.Table]) -> None:
     """Write each group while the next one is made."""
-    group = next(groups, None)
-    following = next(groups, None)
-    if group is None or following is None:
-        if group is not None:
-            writer.write_table(group)
-        return
-    with ThreadPoolExecutor(1) as pool:
-        writing = pool.submit(writer.write_table, group)
-        for group in chain([following], groups):
-            writing.result()
+    writing: Future[None] | None = None
+    with ThreadPoolExecutor(1) as pool:  # whose thread begins with the first group
+        for group in groups:
+            if writing is not None:
+                writing.result()
             writing = pool.submit(writer.write_table, group)
-        writing.result()
+        if writing is not None:
+            writing.result()
 
 
 def _row_groups(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:

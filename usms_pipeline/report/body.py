@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from usms_pipeline import alerts, charts, metrics, wording
 from usms_pipeline.charts import NARROW, WIDTH, Chart
-from usms_pipeline.report.figures import DAYS, HOURS, Figures, Group, Row
+from usms_pipeline.report.figures import CHANGES, DAYS, HOURS, Figures, Group, Row
 from usms_pipeline.report.page import Html, figure, html, join, name, paragraph, table, tiles
 from usms_pipeline.status import STATUSES
 from usms_pipeline.wording import count, day, moment, percent
@@ -118,7 +118,7 @@ def _alerts(figures: Figures, zone: ZoneInfo) -> list[Section]:
 
 def _change(figures: Figures) -> list[object]:
     if not figures.change:
-        return [paragraph("Two weeks of settled days are needed, and there are not as many yet.")]
+        return [paragraph("Shown once there are two whole weeks of which nothing is awaited.")]
     (whole,) = figures.change
     first, last = (whole[name] for name in ("first_day", "last_day"))
     sentence = (
@@ -138,8 +138,8 @@ def _change(figures: Figures) -> list[object]:
     ]
     groups = sum(part.groups for part in figures.changes)
     caption = (
-        f"Groups that changed by more than their 95% interval, of {count(groups)}; one in twenty "
-        "would do so by chance"
+        f"All messages, and the groups (of {count(groups)}) that changed by more than their 95% "
+        f"interval, {CHANGES} of a column at most; one in twenty would do so by chance"
     )
     headers = [
         "Group", "Messages", "Week before", "Rate", "Rate before", "Change, points", "Between",
@@ -154,13 +154,14 @@ def _changed(row: Row) -> list[str]:
         percent(row["delivery_rate"]),
         percent(row["delivery_rate_before"]),
         _points(row["change"]),
-        f"{_points(row['change_low'])} – {_points(row['change_high'])}",
+        f"{_points(row['change_low'])} to {_points(row['change_high'])}",
     ]
 
 
 def _points(change: float) -> str:
     """Write a difference of two rates in points of percent, with its sign."""
-    return f"{100 * change:+.1f}".replace("-", "−")
+    written = f"{100 * change:+.1f}".replace("-", "−")
+    return "0.0" if written[1:] == "0.0" else written
 
 
 def _maturity(maturity: pa.Table) -> Html:

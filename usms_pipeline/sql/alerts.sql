@@ -5,21 +5,24 @@
 --
 -- Two kinds. `failing`: too many of the messages with an outcome were not delivered. `silent`: of
 -- too many messages nothing was said within an hour. Looked at are all messages together and each
--- operator, country and value of a dimension, over each 1, 6 and 24 hours.
+-- operator, country and value of a dimension, over each 1, 3, 6, 12 and 24 hours.
 --
--- A window is out of line when so much or more would come by chance less than once in a thousand
--- looks at everything (Bonferroni, over all windows looked at): Chernoff's bound of the binomial,
--- exp(-n · KL(share ‖ usual)), its exponent divided by how much more than by chance the group's
--- windows differed before (mean of z², the highest 2 % left aside, for they may be trouble
--- themselves). The bound is never less than the truth. And it is at least five messages and one in
--- a hundred more than usual: less is not worth waking anyone.
+-- A window is out of line when its share and the one before differ by more than one share for both
+-- would let them: the likelihood ratio of two binomials, exp(-n · KL(share ‖ both) - n before ·
+-- KL(usual ‖ both)), so that a short history proves little. Its exponent is divided by how much more
+-- than by chance the group's windows differed before (mean of z², the highest 2 % left aside, for
+-- they may be trouble themselves), and it is multiplied by the number of windows looked at
+-- (Bonferroni): that, called `chance`, must be under one in a thousand. And it is at least five
+-- messages and one in a hundred more than usual: less is not worth waking anyone.
 --
 -- Nothing is said of a group with under a hundred messages before, and of messages too young: an
--- hour counts as silent or not when an hour and a half has passed since its end.
+-- hour counts as silent or not when at least an hour has passed since its end. A message that was
+-- asked about late, and whose outcome has no time of its own, says nothing of silence.
 --
 -- Grain: kind and group, the one furthest out of line first: trouble of one operator shows in its
--- country too, and less clearly there (of two alike, the operator comes first). since, until: the hours out of line (until: their end).
--- messages, affected, share: in the window furthest out of line. chance: the bound, corrected.
+-- country too, and less clearly there (of two alike, the operator comes first). since, until (the
+-- end of the last hour): the window furthest out of line; messages, affected, share are its own,
+-- usual_share is that of the days before.
 
 CREATE OR REPLACE MACRO usms_hour(t) AS epoch_us(t) // 3600000000;
 
@@ -35,7 +38,12 @@ SELECT
     usms_hour(r.sent_at) AS usms_hour,
     newest.hour AS usms_now,
     usms_shown_after(r) AS usms_shown_after,
-    r.is_final OR r.last_asked_at >= r.sent_at + INTERVAL 1 HOUR AS usms_is_watched
+    (r.is_final OR r.last_asked_at >= r.sent_at + INTERVAL 1 HOUR)
+    AND NOT (
+        r.is_final
+        AND coalesce(r.received_at < r.sent_at, true)
+        AND r.first_asked_at > r.sent_at + INTERVAL 1 HOUR
+    ) AS usms_is_watched
 FROM receipts AS r, (SELECT usms_hour(max(last_asked_at)) AS hour FROM receipts) AS newest
 WHERE
     r.is_announced
@@ -44,7 +52,20 @@ WHERE
 
 -- `counts` names a relation (by_column, cohort, hour, now, kind, messages, affected).
 CREATE OR REPLACE MACRO usms_alerts(counts) AS TABLE
-WITH sizes AS (SELECT unnest([1, 6, 24]) AS size),
+WITH sizes AS (SELECT unnest([1, 3, 6, 12, 24]) AS size),
+before AS (
+    SELECT
+        by_column,
+        cohort,
+        kind,
+        sum(messages) AS messages,
+        sum(affected) AS affected,
+        (sum(affected) + 0.5) / (sum(messages) + 1) AS usual
+    FROM query_table(counts)
+    WHERE hour <= now - 72
+    GROUP BY by_column, cohort, kind
+    HAVING sum(messages) >= 100
+),
 windows AS (
     SELECT
         c.by_column,
@@ -56,24 +77,12 @@ windows AS (
         c.hour > c.now - 72 AS is_new,
         sum(c.messages) OVER lately AS messages,
         sum(c.affected) OVER lately AS affected
-    FROM query_table(counts) AS c, sizes AS s
+    FROM (FROM query_table(counts) SEMI JOIN before USING (by_column, cohort, kind)) AS c, sizes AS s
     WINDOW lately AS (
         PARTITION BY c.by_column, c.cohort, c.kind, s.size
         ORDER BY c.hour
         RANGE BETWEEN s.size - 1 PRECEDING AND CURRENT ROW
     )
-),
-before AS (
-    SELECT
-        by_column,
-        cohort,
-        kind,
-        sum(messages) AS messages,
-        (sum(affected) + 0.5) / (sum(messages) + 1) AS usual
-    FROM query_table(counts)
-    WHERE hour <= now - 72
-    GROUP BY by_column, cohort, kind
-    HAVING sum(messages) >= 100
 ),
 deviations AS (
     SELECT
@@ -104,12 +113,14 @@ looks AS (
         w.*,
         b.usual,
         w.affected / w.messages AS share,
-        CASE
-            WHEN w.affected > w.messages * b.usual
-                THEN -w.messages * usms_divergence(w.affected / w.messages, b.usual)
-                    / coalesce(e.factor, 1)
-            ELSE 0
-        END AS log_chance
+        -(
+            w.messages * usms_divergence(
+                w.affected / w.messages, (w.affected + b.affected) / (w.messages + b.messages)
+            )
+            + b.messages * usms_divergence(
+                b.affected / b.messages, (w.affected + b.affected) / (w.messages + b.messages)
+            )
+        ) / coalesce(e.factor, 1) AS log_chance
     FROM windows AS w
     JOIN before AS b USING (by_column, cohort, kind)
     LEFT JOIN excess AS e USING (by_column, cohort, kind, size)
@@ -131,14 +142,8 @@ SELECT
     kind,
     by_column,
     cohort,
-    make_timestamptz(3600000000 * coalesce(
-        min(hour) FILTER (size = 1),
-        arg_min(hour - size + 1, log_corrected)
-    )) AS since,
-    make_timestamptz(3600000000 * (1 + coalesce(
-        max(hour) FILTER (size = 1),
-        arg_min(hour, log_corrected)
-    ))) AS until,
+    make_timestamptz(3600000000 * arg_min(hour - size + 1, log_corrected)) AS since,
+    make_timestamptz(3600000000 * (1 + arg_min(hour, log_corrected))) AS until,
     arg_min(messages, log_corrected)::BIGINT AS messages,
     arg_min(affected, log_corrected)::BIGINT AS affected,
     arg_min(share, log_corrected) AS share,
@@ -183,7 +188,7 @@ counted AS (
     GROUP BY cohort, hour
 )
 SELECT
-    replace(column_name, 'usms_', '') AS by_column,
+    CASE column_name WHEN 'usms_everything' THEN 'everything' ELSE column_name END AS by_column,
     cohort,
     hour,
     now,

@@ -1,5 +1,7 @@
 -- delivery_rate_change_by(column_name): the latest seven settled days against the seven before.
--- Settled: nothing sent up to that day's end is awaited, so that no week looks good for being young.
+-- Settled: nothing sent up to that day's end is awaited, so that no week looks good for being young
+-- (but for a straggler that nobody hears of for a day after the cutoff). The newest day of sending
+-- is not over, and not settled.
 --
 --   FROM delivery_rate_change_by('operator') WHERE change_high < 0;
 --
@@ -17,16 +19,26 @@ CREATE OR REPLACE MACRO usms_label(column_name, cohort, country) AS CASE
 END;
 
 CREATE OR REPLACE MACRO delivery_rate_change_by(column_name) AS TABLE
-WITH days AS (
-    SELECT sent_date, count(*) FILTER (NOT is_final AND NOT is_closed) AS awaited
-    FROM receipts
-    WHERE is_announced
-    GROUP BY sent_date
+WITH newest AS (SELECT max(sent_date) AS day, max(last_asked_at) AS asked_at FROM receipts),
+days AS (
+    SELECT
+        r.sent_date,
+        count(*) FILTER (
+            NOT r.is_final
+            AND NOT r.is_closed
+            AND coalesce(r.sent_at + usms_cutoff() > n.asked_at - INTERVAL 1 DAY, true)
+        ) AS awaited
+    FROM receipts AS r, newest AS n
+    WHERE r.is_announced AND r.sent_date < n.day
+    GROUP BY r.sent_date
 ),
-settled AS (
+latest AS (
     SELECT max(sent_date) AS last_day
     FROM days
     WHERE sent_date < coalesce((SELECT min(sent_date) FROM days WHERE awaited > 0), 'infinity')
+),
+settled AS (  -- two whole weeks, or none
+    SELECT last_day FROM latest WHERE last_day - 13 >= (SELECT min(sent_date) FROM days)
 ),
 members AS (
     SELECT

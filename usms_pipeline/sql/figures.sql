@@ -14,9 +14,9 @@
 -- (E. B. Wilson, J. Amer. Statist. Assoc. 22, 1927, 209-212). 1.96 is the normal quantile.
 CREATE OR REPLACE MACRO usms_wilson(k, n, direction) AS
 (
-    k / nullif(n, 0) + 1.959964 ** 2 / (2 * n)
+    k / nullif(n, 0) + 1.959964 ** 2 / (2 * n::DOUBLE)
     + direction * 1.959964 * sqrt(
-        k / nullif(n, 0) * (1 - k / nullif(n, 0)) / n + 1.959964 ** 2 / (4 * n ** 2)
+        k / nullif(n, 0) * (1 - k / nullif(n, 0)) / n + 1.959964 ** 2 / (4 * n::DOUBLE ** 2)
     )
 ) / (1 + 1.959964 ** 2 / n);
 

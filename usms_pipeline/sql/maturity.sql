@@ -22,7 +22,7 @@
 -- than chance (method of moments over the history's blocks; it touches all messages of a group
 -- alike, which is rather too wide than too narrow); and how well so short a history is known.
 -- Student's t for few blocks. Never outside of what is possible. No figures (NULL) with less than
--- four blocks of history.
+-- four blocks of history, or without an outcome in it.
 
 -- A block of sending; without a time zone, so that it is the same for every reader.
 CREATE OR REPLACE MACRO usms_block(sent_at) AS epoch_us(sent_at) // 21600000000;
@@ -271,7 +271,7 @@ variances AS (
 reaches AS (
     SELECT
         e.*,
-        r.blocks >= 4 OR e.awaited = 0 AS is_known,
+        (r.blocks >= 4 AND r.usual IS NOT NULL) OR e.awaited = 0 AS is_known,
         CASE
             WHEN e.awaited = 0 THEN 0
             ELSE usms_student(r.blocks - 1) * sqrt(v.variance) / e.outcomes_in_the_end

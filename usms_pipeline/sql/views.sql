@@ -95,8 +95,9 @@ SELECT
     count(*) AS failures,
     min(r.sent_at) AS since,
     max(r.sent_at) AS last_sent_at,
-    arg_max(r.provider_code, r.sent_at) AS last_provider_code,
-    arg_max(r.provider_desc, r.sent_at) AS last_provider_desc
+    arg_max({code: r.provider_code, words: r.provider_desc}, r.sent_at).code AS last_provider_code,
+    arg_max({code: r.provider_code, words: r.provider_desc}, r.sent_at).words
+        AS last_provider_desc
 FROM receipts AS r
 JOIN suspects AS s ON s.recipient = r.recipient
 WHERE

@@ -329,7 +329,8 @@ def _copy(before: Path, after: Path) -> None:
         with suppress(OSError, AttributeError):  # not on every system, nor on every file system
             while os.copy_file_range(source.fileno(), target.fileno(), _COPIED_AT_ONCE):
                 pass
-            return
+            if target.seek(0, os.SEEK_END) == os.fstat(source.fileno()).st_size:
+                return
         source.seek(0)
         target.truncate(0)
         target.seek(0)
