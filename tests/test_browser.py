@@ -32,7 +32,9 @@ def browser() -> Iterator[Browser]:
     if path is None:
         missing("chromium", "chromium")
     with sync_playwright() as playwright:
-        made = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        made = playwright.chromium.launch(
+            executable_path=path, args=["--no-sandbox", "--disable-dev-shm-usage"]
+        )
         yield made
         made.close()
 
