@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from tests import test_alerts, test_nowcast
+from tests.readme_tables import put_in
 
 PAGE = Path(__file__).parent.parent / "docs" / "rates.md"
 _SEEDS = 20
@@ -51,9 +51,7 @@ def main() -> None:
     """Fill the tables in between their markers."""
     text = PAGE.read_text("utf-8")
     for name, make in {"nowcast": nowcast, "alerts": alerts}.items():
-        table = "\n".join(make())
-        marked = rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)"
-        text = re.sub(marked, rf"\g<1>{table}\n\g<2>", text, flags=re.DOTALL)
+        text = put_in(text, name, "\n".join(make()))
     PAGE.write_text(text, "utf-8")
 
 

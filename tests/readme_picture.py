@@ -6,7 +6,6 @@ The demo's messages with the demo's seed, ending at a time that stands: the same
 from __future__ import annotations
 
 import io
-import re
 import tempfile
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -14,6 +13,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from tests.account import START, Account
+from tests.readme_tables import put_in
 from usms_pipeline import charts, warehouse
 from usms_pipeline.cli.rates import show_rates
 from usms_pipeline.report import figures as report_figures
@@ -23,7 +23,6 @@ from usms_pipeline.simulator import Population, Simulator, serve
 ROOT = Path(__file__).parent.parent
 README, PICTURES = ROOT / "README.md", ROOT / "docs"
 _MESSAGES, _DAYS, _SEED, _WIDTH = 50_000, 5, 0, 760
-_MARKED = re.compile(r"(?<=<!-- rates -->\n).*?(?=<!-- /rates -->)", re.DOTALL)
 
 
 def rehearsed(folder: Path) -> Settings:
@@ -68,8 +67,7 @@ def block(settings: Settings) -> str:
 
 def filled_in(text: str, rates: str) -> str:
     """Give the README's text with its table of rates between the markers."""
-    assert _MARKED.search(text), "README.md has no markers for rates"
-    return _MARKED.sub(lambda _: rates, text)
+    return put_in(text, "rates", rates.removesuffix("\n"))
 
 
 def main() -> None:

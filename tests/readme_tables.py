@@ -111,12 +111,17 @@ TABLES = {
 }
 
 
+def put_in(text: str, name: str, part: str) -> str:
+    """Give a page's text with this part between the markers of that name."""
+    marked = rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)"
+    assert re.search(marked, text, re.DOTALL), f"there are no markers for {name}"
+    return re.sub(marked, lambda m: f"{m[1]}{part}\n{m[2]}", text, flags=re.DOTALL)
+
+
 def filled_in(text: str) -> str:
     """The README's text with every table between its markers made anew."""
     for name, make in TABLES.items():
-        marked = rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)"
-        assert re.search(marked, text, re.DOTALL), f"README.md has no markers for {name}"
-        text = re.sub(marked, lambda m: m[1] + make() + "\n" + m[2], text, flags=re.DOTALL)  # noqa: B023
+        text = put_in(text, name, make())
     return text
 
 

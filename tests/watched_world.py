@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from tests.cohorts import CUTOFF
 from usms_pipeline import polling, schema
 from usms_pipeline.simulator import fate
 from usms_pipeline.simulator.fate import Outage
@@ -23,7 +24,6 @@ from usms_pipeline.simulator.numbering import origin
 from usms_pipeline.simulator.population import Population
 from usms_pipeline.warehouse import ddl
 
-CUTOFF = timedelta(hours=72)
 _SECOND = 1_000_000
 _TICK = 900 * _SECOND
 _OPEN = len(fate.OUTCOMES)

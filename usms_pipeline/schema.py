@@ -179,6 +179,12 @@ def sessions_schema(dimensions: Iterable[str] = ()) -> pa.Schema:
     return _arrow(fields)
 
 
+def dimensions_among(names: Iterable[str]) -> list[str]:
+    """Give those of a table's columns that came from the customer's to group by, in their order."""
+    ours = {field.name for field in receipts_fields()} | {SENT_DATE.name}
+    return [name for name in names if name not in ours]
+
+
 def dimension_name(column: str) -> str:
     """Give a source column's name in the dataset: ``source_<name>`` where one of ours has it.
 

@@ -25,7 +25,9 @@ from usms_pipeline.errors import SourceError, StorageError
 
 if TYPE_CHECKING:
     from datetime import date
+    from zoneinfo import ZoneInfo
 
+    from usms_pipeline.queries import Connection as Warehouse
     from usms_pipeline.settings import Settings
 
 
@@ -53,12 +55,15 @@ def rates(
     by: By = None, first: From = None, last: To = None, format_: Formats = Format.TABLE
 ) -> None:
     """Print delivery rates with their bounds: of all messages, or by any column."""
+    from usms_pipeline import warehouse
+
     days = span(first, last)
     settings = config.load()
     if format_ == Format.TABLE:
         show_rates(settings, by, *days)
         return
-    rows = _read(settings, by, *days)
+    with warehouse.connect(settings.warehouse_path) as con:
+        rows = _read(con, by, *days)
     if format_ == Format.JSON:
         echo_json(rows)
     else:
@@ -68,20 +73,30 @@ def rates(
 def show_rates(
     settings: Settings, by: str | None, first: date | None = None, last: date | None = None
 ) -> None:
-    """Print the table, with all together as its last row, and how to read it."""
-    rows, console = _read(settings, by, first, last), out()
-    whole = rows[0] if by is None else _read(settings, None, first, last)[0]
-    if not whole["messages"]:
-        console.print("No messages in these days. `usms run` collects, `usms check` finds faults.")
-        return
-    table = rates_table(rows if by else [], whole, by, width())
-    console.print(table)
-    console.print(f"[dim]{_how_to_read(whole, is_shaded(table))}[/]")
-    if whole["awaited"] and not (first or last):
-        console.print(f"[dim]{_to_come(settings)}[/]", end="")
-    warn(_timezone_hint(settings))
-    if not (first or last):
-        warn(_out_of_line(settings))
+    """Print the table, with all together as its last row, and how to read it.
+
+    All of it is of one published file. Raises ``WarehouseMissing``.
+    """
+    from usms_pipeline import queries, warehouse
+
+    console, is_all = out(), not (first or last)
+    with warehouse.connect(settings.warehouse_path) as con:
+        rows = _read(con, by, first, last)
+        whole = rows[0] if by is None else _read(con, None, first, last)[0]
+        if not whole["messages"]:
+            console.print(
+                "No messages in these days. `usms run` collects, `usms check` finds faults."
+            )
+            return
+        table = rates_table(rows if by else [], whole, by, width())
+        console.print(table)
+        console.print(f"[dim]{_how_to_read(whole, is_shaded(table))}[/]")
+        if whole["awaited"] and is_all and (to_come := _to_come(con)):
+            console.print(f"[dim]{to_come}[/]")
+        hint = queries.timezone_hint(con)
+        warn([hint] if hint else [])
+        if is_all:
+            warn(_out_of_line(con, settings.zone))
 
 
 def _how_to_read(whole: dict[str, Any], is_shaded: bool) -> str:
@@ -92,47 +107,35 @@ def _how_to_read(whole: dict[str, Any], is_shaded: bool) -> str:
     return f"{wording.count(whole['awaited'])} still awaited; the true rate lies within {bounds}."
 
 
-def _to_come(settings: Settings) -> str:
+def _to_come(con: Warehouse) -> str:
     """Say what the rate will be, where there is history to tell it from; else nothing."""
-    from usms_pipeline import queries, warehouse
+    from usms_pipeline import queries
 
-    with warehouse.connect(settings.warehouse_path) as con:
-        (guess,) = queries.nowcast(con, "is_announced").to_arrow_table().to_pylist()
+    (guess,) = queries.nowcast(con, "is_announced").to_arrow_table().to_pylist()
     if guess["expected_rate"] is None:
         return ""
     low, high = guess["expected_rate_low"], guess["expected_rate_high"]
     return (
         f"Expected in the end: {wording.percent(guess['expected_rate'])} "
-        f"({wording.percent(low)} – {wording.percent(high)}), from what earlier days came to.\n"
+        f"({wording.percent(low)} – {wording.percent(high)}), from what earlier days came to."
     )
 
 
 def _read(
-    settings: Settings, by: str | None, first: date | None, last: date | None
+    con: Warehouse, by: str | None, first: date | None, last: date | None
 ) -> list[dict[str, Any]]:
-    """Give the warehouse's figures, one dictionary a cohort. Raises ``WarehouseMissing``."""
-    from usms_pipeline import queries, warehouse
+    """Give the warehouse's figures, one dictionary a cohort."""
+    from usms_pipeline import queries
 
-    with warehouse.connect(settings.warehouse_path) as con:
-        found = queries.rates(con, by, first, last).to_arrow_table()
-    rows: list[dict[str, Any]] = found.to_pylist()
+    rows: list[dict[str, Any]] = queries.rates(con, by, first, last).to_arrow_table().to_pylist()
     return rows
 
 
-def _timezone_hint(settings: Settings) -> list[str]:
-    from usms_pipeline import queries, warehouse
+def _out_of_line(con: Warehouse, zone: ZoneInfo) -> list[str]:
+    from usms_pipeline import alerts, queries
 
-    with warehouse.connect(settings.warehouse_path) as con:
-        hint = queries.timezone_hint(con)
-    return [hint] if hint else []
-
-
-def _out_of_line(settings: Settings) -> list[str]:
-    from usms_pipeline import alerts, queries, warehouse
-
-    with warehouse.connect(settings.warehouse_path) as con:
-        rows = queries.alerts(con).to_arrow_table().to_pylist()
-    return list(filter(None, (alerts.summary(rows, settings.zone, kind) for kind in alerts.KINDS)))
+    rows = queries.alerts(con).to_arrow_table().to_pylist()
+    return list(filter(None, (alerts.summary(rows, zone, kind) for kind in alerts.KINDS)))
 
 
 def _write_csv(rows: list[dict[str, Any]]) -> None:

@@ -9,7 +9,7 @@ from typing import Any, Final
 import pyarrow as pa
 
 from usms_pipeline.queries import timezone_hint
-from usms_pipeline.schema import SENT_DATE, receipts_fields
+from usms_pipeline.schema import dimensions_among
 from usms_pipeline.scratch import identifier, literal
 
 Row = dict[str, Any]
@@ -120,8 +120,7 @@ def ask(con: Warehouse) -> Figures:
 
 def dimensions(con: Warehouse) -> list[str]:
     """Name the columns of ``receipts`` that came from the customer's table to group by."""
-    ours = {field.name for field in receipts_fields()} | {SENT_DATE.name}
-    return [name for name in _table(con, "FROM receipts LIMIT 0").column_names if name not in ours]
+    return dimensions_among(_table(con, "FROM receipts LIMIT 0").column_names)
 
 
 def _hint(con: Warehouse) -> str | None:

@@ -24,8 +24,6 @@
 -- end of the last hour): the window furthest out of line; messages, affected, share are its own,
 -- usual_share is that of the days before.
 
-CREATE OR REPLACE MACRO usms_hour(t) AS epoch_us(t) // 3600000000;
-
 CREATE OR REPLACE MACRO usms_divergence(share, usual) AS
 CASE WHEN share > 0 THEN share * ln(share / usual) ELSE 0 END
 + CASE WHEN share < 1 THEN (1 - share) * ln((1 - share) / (1 - usual)) ELSE 0 END;

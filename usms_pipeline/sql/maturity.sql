@@ -24,7 +24,9 @@
 -- Student's t for few blocks. Never outside of what is possible. No figures (NULL) with less than
 -- four blocks of history, or without an outcome in it.
 
--- A block of sending; without a time zone, so that it is the same for every reader.
+-- An hour, and a block of sending; without a time zone, so that they are the same for every reader.
+CREATE OR REPLACE MACRO usms_hour(t) AS epoch_us(t) // 3600000000;
+
 CREATE OR REPLACE MACRO usms_block(sent_at) AS epoch_us(sent_at) // 21600000000;
 
 CREATE OR REPLACE MACRO usms_ages() AS [
@@ -300,8 +302,9 @@ FROM reaches;
 CREATE OR REPLACE MACRO usms_watched(r) AS
 greatest(0, coalesce(floor(epoch(r.last_asked_at - r.sent_at)), 0));
 
--- Grain: one value of the column named, exactly so; the value is text, in `cohort`.
-CREATE OR REPLACE MACRO delivery_nowcast_by(column_name, history_days := 28) AS TABLE
+-- `messages` names a relation with the columns of receipts, and more if need be. Grain: one value of
+-- the column named, exactly so; the value is text, in `cohort`.
+CREATE OR REPLACE MACRO usms_nowcast_by(messages, column_name, history_days) AS TABLE
 WITH members AS (
     SELECT
         COLUMNS(lambda c: c = column_name)::VARCHAR AS cohort,
@@ -310,10 +313,13 @@ WITH members AS (
         r.status = 'delivered' AS is_delivered,
         NOT r.is_final AND NOT r.is_closed AS is_awaited,
         usms_watched(r) AS watched
-    FROM receipts AS r
+    FROM query_table(messages) AS r
     WHERE r.is_announced
 )
-SELECT * FROM usms_nowcast(members, history_days)
+FROM usms_nowcast(members, history_days);
+
+CREATE OR REPLACE MACRO delivery_nowcast_by(column_name, history_days := 28) AS TABLE
+FROM usms_nowcast_by(receipts, column_name, history_days)
 ORDER BY messages DESC, cohort;
 
 COMMENT ON MACRO TABLE delivery_nowcast_by IS
@@ -321,19 +327,9 @@ COMMENT ON MACRO TABLE delivery_nowcast_by IS
 
 -- Grain: hour of sending, in UTC, whatever the session's TimeZone is.
 CREATE OR REPLACE VIEW delivery_nowcast_hourly AS
-WITH members AS (
-    SELECT
-        epoch_us(r.sent_at) // 3600000000 AS cohort,
-        r.country,
-        r.is_final,
-        r.status = 'delivered' AS is_delivered,
-        NOT r.is_final AND NOT r.is_closed AS is_awaited,
-        usms_watched(r) AS watched
-    FROM receipts AS r
-    WHERE r.is_announced
-)
-SELECT make_timestamptz(3600000000 * cohort) AS sent_hour, * EXCLUDE (cohort)
-FROM usms_nowcast(members, 28)
+WITH by_hour AS (SELECT *, usms_hour(sent_at) AS usms_hour FROM receipts)
+SELECT make_timestamptz(3600000000 * cohort::BIGINT) AS sent_hour, * EXCLUDE (cohort)
+FROM usms_nowcast_by(by_hour, 'usms_hour', 28)
 ORDER BY sent_hour;
 
 COMMENT ON VIEW delivery_nowcast_hourly IS

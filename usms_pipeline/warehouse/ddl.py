@@ -110,8 +110,7 @@ def attach(path: Path, options: str) -> str:
 
 def _alerts(fields: Sequence[Field]) -> str:
     """Give the view ``delivery_alerts``: all messages, operators, countries and each dimension."""
-    ours = {field.name for field in schema.receipts_fields()} | {SENT_DATE.name}
-    dimensions = [field.name for field in fields if field.name not in ours]
+    dimensions = schema.dimensions_among(field.name for field in fields)
     counts = " UNION ALL ".join(
         f"FROM usms_counts_by({literal(column)})"
         for column in ("usms_everything", "operator", "country", *dimensions)
