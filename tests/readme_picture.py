@@ -14,9 +14,8 @@ from typing import Any
 
 from tests.account import START, Account
 from tests.readme_tables import put_in
-from usms_pipeline import charts, warehouse
+from usms_pipeline import charts, report, warehouse
 from usms_pipeline.cli.rates import show_rates
-from usms_pipeline.report import figures as report_figures
 from usms_pipeline.settings import Settings
 from usms_pipeline.simulator import Population, Simulator, serve
 
@@ -43,7 +42,7 @@ def rehearsed(folder: Path) -> Settings:
 def pictures(settings: Settings) -> dict[str, bytes]:
     """Draw what each notebook shows first, as PNG by file name."""
     with warehouse.connect(settings.warehouse_path) as con:
-        figures = report_figures.ask(con)
+        figures = report.ask(con)
     operators = next(group for group in figures.groups if group.column == "operator")
     drawn = {
         "delivery-rate.png": charts.rate_over_time(figures.daily, width=_WIDTH),

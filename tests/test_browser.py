@@ -66,7 +66,8 @@ REPORTS = ("outage", "nothing", "one", "pending", "odd", "many", "skewed")
 
 
 def _written(con: Any, path: Path, now: datetime) -> Path:
-    report.build(con, path, generated_at=now, settings_summary=SETTINGS, quarantined=0)
+    asked = report.ask(con)
+    report.build(asked, path, generated_at=now, settings_summary=SETTINGS, quarantined=0)
     return path
 
 

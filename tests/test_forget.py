@@ -196,7 +196,7 @@ def test_a_forgotten_phone_leaves_a_tombstone_and_nothing_else_in_any_zone(
     account.run()
     pipeline = account.pipeline
     with connect(account.settings.warehouse_path) as con:
-        report.build(con, pipeline.store, generated_at=START, settings_summary={})
+        report.build(report.ask(con), pipeline.store, generated_at=START, settings_summary={})
     recipient = pipeline.book.recipient_id(PHONE)
     for again in (None, pipeline.rebuild, pipeline.replay, account.run, account.run_to_the_end):
         if again is None:

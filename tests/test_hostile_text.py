@@ -23,7 +23,7 @@ from typer.testing import CliRunner, Result
 
 from tests import cohorts
 from tests.cohorts import receipt
-from usms_pipeline import charts, errors, wording
+from usms_pipeline import charts, errors, report, wording
 from usms_pipeline.cli import app, rates, shell
 from usms_pipeline.defs import figures
 from usms_pipeline.storage import Store
@@ -263,7 +263,7 @@ def test_the_markdown_on_dagsters_page_holds_no_text_from_outside(folder: Path) 
             settings=settings, store=store, clock=lambda: cohorts.NOON,
             rows_without_sent_at=lambda: None,
         )  # fmt: skip
-        shown = figures.delivery_rates(pipeline, con)  # type: ignore[arg-type]
+        shown = figures.delivery_rates(pipeline, report.ask(con))  # type: ignore[arg-type]
     table = shown["daily"].md_str
     assert re.fullmatch(r"[|\-:\w\s.,%–]*", table)
     assert len({row.count("|") for row in table.splitlines()}) == 1

@@ -66,7 +66,7 @@ class Page(HTMLParser):
 def written(con: duckdb.DuckDBPyConnection, folder: Path, **given: object) -> str:
     """Build a report and read it."""
     options = {"generated_at": NOW, "settings_summary": SETTINGS, **given}
-    path = report.build(con, folder / "report.html", **options)  # type: ignore[arg-type]
+    path = report.build(report.ask(con), folder / "report.html", **options)  # type: ignore[arg-type]
     return Path(path).read_text(encoding="utf-8")
 
 
@@ -255,7 +255,7 @@ def struck(tmp_path_factory: pytest.TempPathFactory) -> Page:
         watched_world.fill(con, world.receipts(now))
         path = tmp_path_factory.mktemp("struck") / "report.html"
         options = {"generated_at": now, "settings_summary": {"USMS_TIMEZONE": "UTC"}}
-        report.build(con, path, **options)  # type: ignore[arg-type]
+        report.build(report.ask(con), path, **options)  # type: ignore[arg-type]
     return Page(path.read_text(encoding="utf-8"))
 
 
@@ -355,7 +355,8 @@ def test_the_same_warehouse_makes_the_same_report(tmp_path: Path) -> None:
 def test_a_store_gets_report_html(tmp_path: Path) -> None:
     settings = publish(tmp_path, [])
     with connect(settings.warehouse_path) as con:
-        path = report.build(con, Store(settings.data_dir), generated_at=NOW, settings_summary={})
+        figures = report.ask(con)
+    path = report.build(figures, Store(settings.data_dir), generated_at=NOW, settings_summary={})
     assert Path(path) == tmp_path / "report.html"
     assert "<h1>SMS delivery report</h1>" in Path(path).read_text()
 

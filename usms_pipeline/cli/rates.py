@@ -170,7 +170,7 @@ def report(to: ReportFile = None) -> None:
         _check_file(to)
     with warehouse.connect(settings.warehouse_path) as con, _named(to):
         path = page.build(
-            con,
+            page.ask(con),
             to.absolute() if to else store,
             generated_at=datetime.now(UTC),
             settings_summary=page.summary(settings),

@@ -125,24 +125,19 @@ def _publish(context: dg.AssetExecutionContext, account: Account) -> "dg.Materia
 
 
 def _draw(context: dg.AssetExecutionContext, account: Account) -> "dg.MaterializeResult[Any]":
-    from usms_pipeline import queries, warehouse
+    from usms_pipeline import queries, report, warehouse
 
-    with (
-        core(context, account) as (pipeline, _),
-        warehouse.connect(pipeline.settings.warehouse_path) as con,
-    ):
-        drawn = figures.delivery_rates(pipeline, con)
+    with core(context, account) as (pipeline, _):
+        with warehouse.connect(pipeline.settings.warehouse_path) as con:
+            asked = report.ask(con)
+            uncovered = queries.uncovered_days(con, COVERED_SHARE).to_arrow_table().to_pylist()
         verdicts = [
-            check_time_zones(queries.timezone_hint(con)),
-            *check_alerts(_rows(queries.alerts(con)), pipeline.settings.zone),
-            check_coverage(_rows(queries.uncovered_days(con, COVERED_SHARE))),
+            check_time_zones(asked.timezone_hint),
+            *check_alerts(asked.alerts, pipeline.settings.zone),
+            check_coverage(uncovered),
         ]
+        drawn = figures.delivery_rates(pipeline, asked)
     return dg.MaterializeResult(metadata=drawn, check_results=verdicts)
-
-
-def _rows(relation: Any) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = relation.to_arrow_table().to_pylist()
-    return rows
 
 
 def _source_table(account: Account) -> dg.AssetSpec:

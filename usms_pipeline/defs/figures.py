@@ -17,6 +17,7 @@ from usms_pipeline import schema, wording
 from usms_pipeline.status import BUCKETS
 
 if TYPE_CHECKING:
+    from usms_pipeline import report
     from usms_pipeline.fold import PartitionCounts, ReceiptsReport
     from usms_pipeline.pipeline import Pipeline, ResponsesReport
     from usms_pipeline.sessions import SessionsPartition, SessionsReport
@@ -158,31 +159,28 @@ def warehouse(report: WarehouseReport) -> Figures:
     }
 
 
-def delivery_rates(pipeline: Pipeline, con: Any) -> Figures:
+def delivery_rates(pipeline: Pipeline, asked: report.Figures) -> Figures:
     """Give the figures of everything and by day, the chart as a picture, and make the report.
 
-    ``con`` is a connection to the published warehouse. Raises ``StorageError`` where the report
-    can't be written.
+    ``asked`` is what the published warehouse says. Raises ``StorageError`` where the report can't
+    be written.
     """
     from usms_pipeline import charts, quarantine, report
-    from usms_pipeline.queries import rates
 
-    daily = rates(con, "sent_date").to_arrow_table()
-    latest = daily.slice(max(0, daily.num_rows - DAYS_SHOWN))
+    latest = asked.daily.slice(max(0, asked.daily.num_rows - DAYS_SHOWN))
     path = report.build(
-        con,
+        asked,
         pipeline.store,
         generated_at=pipeline.clock(),
         settings_summary=report.summary(pipeline.settings),
         quarantined=len(quarantine.entries(pipeline.store)),
         rows_without_sent_at=pipeline.rows_without_sent_at(),
     )
-    total = rates(con).to_arrow_table().to_pylist()[0]
     return {
         "chart": dg.MetadataValue.md(_image(charts.png(charts.rate_over_time(latest), scale=1))),
         "daily": dg.MetadataValue.md(daily_table(latest.to_pylist()[::-1])),
         "report": dg.MetadataValue.path(path),
-        **{name: _rounded(value) for name, value in total.items() if value is not None},
+        **{name: _rounded(value) for name, value in asked.total.items() if value is not None},
     }
 
 

@@ -13,14 +13,14 @@ from typing import Final
 from zoneinfo import ZoneInfo
 
 from usms_pipeline.report import body
-from usms_pipeline.report.figures import Figures, Warehouse, ask, dimensions
+from usms_pipeline.report.figures import Figures, ask, dimensions
 from usms_pipeline.report.page import Html, html, page, paragraph
 from usms_pipeline.report.quality import findings, quality_table
 from usms_pipeline.settings import Settings
 from usms_pipeline.storage import Store
 from usms_pipeline.wording import days, moment
 
-__all__ = ["NAME", "build", "dimensions", "render", "summary"]
+__all__ = ["NAME", "Figures", "ask", "build", "dimensions", "render", "summary"]
 
 NAME: Final = "report.html"
 
@@ -36,7 +36,7 @@ _SHOWN: Final = (
 
 
 def build(
-    con: Warehouse,
+    figures: Figures,
     where: Path | Store,
     *,
     generated_at: datetime,
@@ -47,10 +47,10 @@ def build(
 ) -> str:
     """Write the report, whole or not at all, and give its path.
 
-    ``con`` is a connection to the warehouse, as ``connect()`` gives it; ``where`` a file, or the
-    data directory, which gets ``report.html``. ``notes`` are the run's warnings, one sentence
-    each; the counts are of open quarantine entries and of source rows without a usable time,
-    ``None`` when not counted. ``settings_summary`` is shown as it is; see ``summary``.
+    ``figures`` are what ``ask`` got of a warehouse; ``where`` is a file, or the data directory,
+    which gets ``report.html``. ``notes`` are the run's warnings, one sentence each; the counts are
+    of open quarantine entries and of source rows without a usable time, ``None`` when not counted.
+    ``settings_summary`` is shown as it is; see ``summary``.
 
     Raises ``StorageError`` when it can't be written.
     """
@@ -58,7 +58,7 @@ def build(
         (where, NAME) if isinstance(where, Store) else (Store(str(where.parent)), where.name)
     )
     with store.replacing(name) as temporary:
-        figures, counts = ask(con), (quarantined, rows_without_sent_at)
+        counts = (quarantined, rows_without_sent_at)
         text = render(figures, generated_at, settings_summary, notes, *counts)
         temporary.write_text(text, encoding="utf-8")
     return store.shown(name)
