@@ -44,10 +44,10 @@ _BYTES_AT_ONCE = 32_000_000
 _ROWS_JOINED = 500_000
 """Sessions and what is known of them, joined at a time: some 200 MB."""
 
-_MANY_RECIPIENTS = 250_000
+_MANY_RECIPIENTS = 200_000
 """Of more, the tables are in a file from the start (``scratch.database``)."""
 
-_MEMORY_LIMIT = "512MB"
+_MEMORY_LIMIT = "448MB"
 """What is joined at a time, and the registers, while they are in memory."""
 
 _ANSWERS_READ = 8
