@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
 
-FIRST_PACE: Final = 20.0
+FIRST_PACE: Final = 40.0
 """Requests a second to begin with where no settled pace is known."""
 
 _SLOWER: Final = 0.85
