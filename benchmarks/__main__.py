@@ -1,6 +1,7 @@
 """``python -m benchmarks``: run everything and write ``RESULTS.md``. An hour on two cores.
 
-``python -m benchmarks quick`` takes a few minutes and prints only.
+``python -m benchmarks quick`` takes a few minutes and prints only. Titles of parts, as in
+``python -m benchmarks Growth``, run these again, on the day and with the versions of the rest.
 """
 
 from __future__ import annotations
@@ -33,15 +34,37 @@ _PACKAGES = ("usms-pipeline", "duckdb", "pyarrow", "aiohttp", "httpx", "uvloop",
 def main() -> None:
     """Run all, or what is quick."""
     is_quick = "quick" in sys.argv
-    lines = []
-    for line in _all(is_quick):
-        print(line, flush=True)
-        lines.append(line)
-    if not is_quick:
-        _RESULTS.write_text("\n".join(lines) + "\n", "utf-8")
+    parts = _parts(is_quick)
+    wanted = [title for title in parts if title in sys.argv] or list(parts)
+    head = _head()
+    written = {} if is_quick or len(wanted) == len(parts) else _written(head)
+    print(head)
+    for title in wanted:
+        print(f"\n## {title}\n")
+        lines = []
+        for line in _lines(parts[title]):
+            print(line, flush=True)
+            lines.append(line)
+        written[title] = "\n".join(lines)
+        told = [f"## {title}\n\n{written[title]}" for title in parts if title in written]
+        if not is_quick:  # after every part: a later one may fail
+            _RESULTS.write_text("\n\n".join([head, *told]) + "\n", "utf-8")
 
 
-def _all(is_quick: bool) -> Iterator[str]:
+def _written(head: str) -> dict[str, str]:
+    """Give the parts that were run before, on this day and with these versions."""
+    text = _RESULTS.read_text("utf-8") if _RESULTS.exists() else ""
+    before, *parts = text.strip().split("\n\n## ")
+    if before != head:
+        sys.exit(f"{_RESULTS} is of another day, machine or version: run all parts.")
+    return dict(part.split("\n\n", 1) for part in parts)
+
+
+def _head() -> str:
+    return "\n".join(_about())
+
+
+def _about() -> Iterator[str]:
     yield "# Results"
     yield ""
     yield (
@@ -51,12 +74,13 @@ def _all(is_quick: bool) -> Iterator[str]:
         + "."
     )
     yield "Medians of runs in turn; read the ratios, for the machine's speed drifts."
-    for title, tables in _parts(is_quick).items():
-        yield f"\n## {title}\n"
-        for number, table in enumerate(tables):
-            if number:
-                yield ""
-            yield from table
+
+
+def _lines(tables: list[Iterator[str]]) -> Iterator[str]:
+    for number, table in enumerate(tables):
+        if number:
+            yield ""
+        yield from table
 
 
 def _parts(is_quick: bool) -> dict[str, list[Iterator[str]]]:
@@ -73,7 +97,7 @@ def _parts(is_quick: bool) -> dict[str, list[Iterator[str]]]:
             "Growth": [
                 growth.memory(few, 4 * few),
                 growth.limited(few, 1024),
-                growth.days(few, 25),
+                growth.days(few, (1, 25)),
             ],
             "Start-up": [start_up.table()],
         }
@@ -84,13 +108,13 @@ def _parts(is_quick: bool) -> dict[str, list[Iterator[str]]]:
         "Stages": [stages.table(200_000), stages.table(1_000_000)],
         "Nothing due": [quiet.table(1_000_000)],
         "A large open day": [refresh.table(5_000_000)],
-        "Publishing": [warehouse.table((1_000_000, 10_000_000))],
+        "Publishing": [warehouse.table((1_000_000, 10_000_000, 100_000_000))],
         "Figures": [views.table(10_000_000)],
         "HTTP": [http.table()],
         "Growth": [
             growth.memory(500_000, 5_000_000),
             growth.limited(10_000_000, 1024),
-            growth.days(500_000, 50),
+            growth.days(500_000, (1, 50, 365)),
         ],
         "Start-up": [start_up.table()],
     }

@@ -30,7 +30,7 @@ def ours(source: Path, url: str, concurrency: int = 16) -> Program:
             "USMS_ACCESS_KEY_SECRET": "secret",
             "USMS_SOURCE_URL": str(source),
             "USMS_DATA_DIR": str(folder),
-            "USMS_START_DATE": "2025-12-01",
+            "USMS_START_DATE": "2025-01-01",
             "USMS_MAX_CONCURRENCY": str(concurrency),
             "USMS_DIMENSIONS": "template",
         }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from benchmarks.end_to_end import ours
@@ -28,11 +28,11 @@ def limited(sessions: int, megabytes: int) -> Iterator[str]:
     yield _line(f"{sessions:,}", sessions, _cost(sessions, 10, megabytes))
 
 
-def days(sessions: int, many: int) -> Iterator[str]:
-    """Give the lines of a table: the same sessions in one day, and over many."""
+def days(sessions: int, counts: Iterable[int]) -> Iterator[str]:
+    """Give the lines of a table: the same sessions in one day, and over so many."""
     yield f"| {sessions:,} new sessions in | peak MB | CPU µs a session |"
     yield "|---|---|---|"
-    for count in (1, many):
+    for count in counts:
         yield _line(f"{count} days" if count > 1 else "one day", sessions, _cost(sessions, count))
 
 

@@ -24,7 +24,8 @@ from usms_pipeline.settings import Settings
 from usms_pipeline.storage import Store
 from usms_pipeline.warehouse import publish
 
-_ROWS_A_DAY = 10_000
+_ROWS_CHANGED = 10_000
+_MOST_DAYS = 1_000
 _FIRST = date(2020, 1, 1)
 
 
@@ -40,11 +41,12 @@ class _Cost:
 def table(histories: tuple[int, ...]) -> Iterator[str]:
     """Give the lines of a table for so many rows of history each.
 
+    A larger history has larger days, not more than a thousand; of a day of 10,000 all rows change.
     The copy is flushed to disk, or the checkpoint would do it; to put it in the place of the
     former file is a part of it.
     """
     figures = "find it s | change and checkpoint s | copy and publish s | s a GB | file MB"
-    yield f"| {_ROWS_A_DAY:,} rows changed | {figures} |"
+    yield f"| {_ROWS_CHANGED:,} rows changed | {figures} |"
     yield "|---|---|---|---|---|---|"
     costs = {rows: _cost(rows) for rows in histories}
     for rows, (cost, gigabytes) in costs.items():
@@ -61,8 +63,11 @@ def _cost(rows: int) -> tuple[_Cost, float]:
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         settings = Settings(_env_file=None, data_dir=folder)
         store = Store(folder)
-        days = [_FIRST + timedelta(days=n) for n in range(rows // _ROWS_A_DAY)]
-        for day in days:
+        rows_a_day = max(_ROWS_CHANGED, rows // _MOST_DAYS)
+        days = [_FIRST + timedelta(days=n) for n in range(rows // rows_a_day)]
+        for day in days[: -PAIRS - 1]:
+            _write(store, day, rows_a_day)
+        for day in days[-PAIRS - 1 :]:
             _write(store, day)
         path = warehouse.reconcile(store, settings).path
         costs = []
@@ -108,34 +113,33 @@ def _flushed(before: Path, after: Path, copy: Callable[..., Any] = publish._copy
         os.fsync(file.fileno())
 
 
-def _write(store: Store, day: date) -> None:
+def _write(store: Store, day: date, count: int = _ROWS_CHANGED) -> None:
     """Write a day's receipts, with a commit that no one has seen."""
     start = datetime.combine(day, datetime.min.time(), UTC)
-    moments = pa.array([start + timedelta(seconds=8 * n) for n in range(_ROWS_A_DAY)], schema.TIME)
+    step = timedelta(seconds=80_000) / count
+    moments = pa.array([start + step * n for n in range(count)], schema.TIME)
     layout = schema.receipts_schema()
-    given = _texts() | {"sent_at": moments, "received_at": moments}
+    given = _texts(count) | {"sent_at": moments, "received_at": moments}
     columns = [
-        given[field.name].cast(field.type)
-        if field.name in given
-        else pa.nulls(_ROWS_A_DAY, field.type)
+        given[field.name].cast(field.type) if field.name in given else pa.nulls(count, field.type)
         for field in layout
     ]
-    commit = Commit(sessions="", settled_registers=(), buckets={"delivered": _ROWS_A_DAY})
+    commit = Commit(sessions="", settled_registers=(), buckets={"delivered": count})
     rows = pa.Table.from_arrays(columns, schema=layout)
     store.write(file_name(RECEIPTS, day), rows, commit.metadata("bench"))
 
 
 @cache
-def _texts() -> dict[str, pa.Array]:
+def _texts(count: int) -> dict[str, pa.Array]:
     """Give what may be the same on every day."""
-    every = range(_ROWS_A_DAY)
+    every = range(count)
     return {
         "session_no": pa.array([str(uuid.uuid4()) for _ in every]),
         "recipient": pa.array([uuid.uuid4().hex for _ in every]),
-        "country": pa.array(["CN"] * _ROWS_A_DAY),
-        "status": pa.array(["delivered"] * _ROWS_A_DAY),
-        "is_final": pa.array([True] * _ROWS_A_DAY),
-        "is_closed": pa.array([False] * _ROWS_A_DAY),
-        "is_announced": pa.array([True] * _ROWS_A_DAY),
-        "conflicts": pa.array([[]] * _ROWS_A_DAY, pa.list_(pa.string())),
+        "country": pa.array(["CN"] * count),
+        "status": pa.array(["delivered"] * count),
+        "is_final": pa.array([True] * count),
+        "is_closed": pa.array([False] * count),
+        "is_announced": pa.array([True] * count),
+        "conflicts": pa.array([[]] * count, pa.list_(pa.string())),
     }
