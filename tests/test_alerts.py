@@ -134,7 +134,7 @@ def test_when_receipts_stop_coming_it_is_silence() -> None:
     failing, silence = checks.check_alerts(found, UTC_ZONE)
     assert failing.passed
     assert not silence.passed
-    assert "nothing was said within an hour" in str(silence.description)
+    assert "had no outcome within an hour" in str(silence.description)
 
 
 def test_uncovered_days_are_settled_and_below_the_share_beyond_chance() -> None:
@@ -226,7 +226,7 @@ def test_a_sentence_says_what_where_since_when_and_how_many() -> None:
         "123 of 200 messages with an outcome were not delivered (61.5%; usually 5.2%)."
     )
     silent = alerts.sentence(row(kind="silent", cohort="x\x1b[2J"), UTC_ZONE)
-    assert "of 123 of 200 messages nothing was said within an hour" in silent
+    assert "123 of 200 messages had no outcome within an hour" in silent
     assert "\x1b" not in silent
 
 

@@ -217,7 +217,7 @@ def test_the_settled_pace_comes_back_when_a_limit_was_met():
         _, unlimited = run(server.url, batches(2), start_pace=None)
         _, limited = run(server.url, batches(2), start_pace=None)
     assert unlimited.pace is None
-    assert limited.pace == pytest.approx(20 / 2), "the ramp's last doubling is taken back"
+    assert limited.pace == pytest.approx(pace.FIRST_PACE / 2), "the last doubling is taken back"
 
 
 def test_a_given_pace_comes_back_when_there_was_nothing_to_ask(good):

@@ -17,7 +17,7 @@ KINDS: Final = ("failing", "silent")
 
 _SAID: Final = {
     "failing": "{affected} of {messages} messages with an outcome were not delivered",
-    "silent": "of {affected} of {messages} messages nothing was said within an hour",
+    "silent": "{affected} of {messages} messages had no outcome within an hour",
 }
 
 Row = Mapping[str, Any]

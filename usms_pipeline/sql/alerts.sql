@@ -3,8 +3,8 @@
 --
 --   FROM delivery_alerts;
 --
--- Two kinds. `failing`: too many of the messages with an outcome were not delivered. `silent`: of
--- too many messages nothing was said within an hour. Looked at are all messages together and each
+-- Two kinds. `failing`: too many of the messages with an outcome were not delivered. `silent`: too
+-- many messages had no outcome within an hour. Looked at are all messages together and each
 -- operator, country and value of a dimension, over each 1, 3, 6, 12 and 24 hours.
 --
 -- A window is out of line when its share and the one before differ by more than one share for both
