@@ -104,7 +104,10 @@ def _parts(is_quick: bool) -> dict[str, list[Iterator[str]]]:
     peers = ["dlt", "dlt-page", "script", "sockets"]
     return {
         "End to end": [end_to_end.table(200_000, peers), end_to_end.table(1_000_000, peers)],
-        "A slow service": [latency.table(200_000)],
+        "A slow service": [
+            latency.table(200_000),
+            end_to_end.table(200_000, ["dlt", "dlt-page"], latency_seconds=0.05),
+        ],
         "Stages": [stages.table(200_000), stages.table(1_000_000)],
         "Nothing due": [quiet.table(1_000_000)],
         "A large open day": [refresh.table(5_000_000)],

@@ -47,13 +47,15 @@ def peer(name: str, source: Path, url: str) -> Program:
     return Program(name, lambda folder: [*start, str(folder), *more])
 
 
-def table(sessions: int, peers: list[str], rounds: int = PAIRS) -> Iterator[str]:
+def table(
+    sessions: int, peers: list[str], rounds: int = PAIRS, latency_seconds: float = 0.0
+) -> Iterator[str]:
     """Run all in turn and give the lines of the table."""
-    with _world(sessions) as (source, url):
+    with _world(sessions, latency_seconds) as (source, url):
         programs = [ours(source, url), *(peer(name, source, url) for name in peers)]
         costs = in_turn(programs, rounds)
     figures = "wall s | CPU s | peak MB | ids/s | wall ours × | CPU ours ×"
-    yield f"| {sessions:,} new ids, 0 ms | {figures} |"
+    yield f"| {sessions:,} new ids, {latency_seconds * 1000:.0f} ms | {figures} |"
     yield "|---|---|---|---|---|---|---|"
     for program in programs:
         cost = median(costs[program.name])
@@ -69,7 +71,7 @@ def table(sessions: int, peers: list[str], rounds: int = PAIRS) -> Iterator[str]
 
 
 @contextmanager
-def _world(sessions: int, latency_seconds: float = 0.0) -> Iterator[tuple[Path, str]]:
+def _world(sessions: int, latency_seconds: float) -> Iterator[tuple[Path, str]]:
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         source = Path(folder) / "messages.parquet"
         write_source(source, sessions)
