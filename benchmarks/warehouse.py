@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from datetime import UTC, date, datetime, timedelta
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -54,8 +55,9 @@ def table(histories: tuple[int, ...]) -> Iterator[str]:
             f"| {rows:,} rows of history | {cost.find:.2f} | {cost.change:.2f} | {cost.copy:.2f} "
             f"| {cost.copy / gigabytes:.2f} | {gigabytes * 1000:.0f} |"
         )
-    (least, _), (most, _) = costs[min(histories)], costs[max(histories)]
-    yield f"| ratio | {most.find / least.find:.2f} | {most.change / least.change:.2f} | | | |"
+    for (fewer, (less, _)), (rows, (more, _)) in pairwise(costs.items()):
+        ratios = f"{more.find / less.find:.2f} | {more.change / less.change:.2f}"
+        yield f"| {rows:,} ÷ {fewer:,} | {ratios} | | | |"
 
 
 def _cost(rows: int) -> tuple[_Cost, float]:
