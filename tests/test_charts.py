@@ -174,6 +174,8 @@ def test_a_young_day_makes_no_headline_and_looks_young() -> None:
     young = cohort(100, delivered=5, failed=5, awaited=90)
     chart = charts.rate_over_time(days(cohort(), cohort(), cohort(), young))
     assert charts.caption(chart)[0] == "94.7% are delivered in settled days"
+    dip = charts.rate_over_time(days(cohort(), cohort(delivered=45), cohort(), young))
+    assert "94.7% are delivered in settled days; at worst" in charts.caption(dip)[0]
     points = [row for row in drawn_rows(chart) if "is_young" in row]
     assert [row["is_young"] for row in points] == [False, False, False, True]
     assert points[-1]["settled"] is None, "the solid line must end before it"
@@ -256,7 +258,8 @@ def test_groups_come_largest_first_and_the_rest_is_counted() -> None:
     chart = charts.rate_by(many, "country")
     names = list(dict.fromkeys(row["name"] for row in drawn_rows(chart)))
     assert names == [f"C{n:02}" for n in range(14, 2, -1)]
-    assert "3 smaller ones are in the table only" in charts.caption(chart)[1]
+    assert charts.caption(chart)[0].endswith(", of the 12 largest")
+    assert "3 smaller ones are not drawn" in charts.caption(chart)[1]
 
 
 def test_the_bars_of_a_group_end_at_its_bounds() -> None:

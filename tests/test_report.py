@@ -283,7 +283,7 @@ def test_the_latest_settled_week_is_set_beside_the_one_before(struck: Page, page
 
 
 def test_how_complete_a_group_is_by_age(struck: Page) -> None:
-    (known,) = re.findall(r"Then not delivered 5 min (9\d\.\d)% \d\.\d%", struck.text)
+    (known,) = re.findall(r"Not delivered 5 min (9\d\.\d)% \d\.\d%", struck.text)
     assert float(known) > 90
 
 
@@ -302,7 +302,7 @@ def test_first_asked_too_late_is_apart_from_never_reported(tmp_path: Path) -> No
     made = found(rows, tmp_path)
     assert made["First asked too late"].found == "1 message"
     assert "the silence may be ours" in made["First asked too late"].advice
-    assert made["Closed without an outcome"].found == "1 message"
+    assert made["Closed without an outcome, asked in time"].found == "1 message"
 
 
 def test_conflicts_are_counted(tmp_path: Path) -> None:

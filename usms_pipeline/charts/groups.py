@@ -39,7 +39,7 @@ def rate_by(rates: pa.Table, column: str, noun: str | None = None, width: int = 
     rows = [{**row, "name": group_name(row, column)} for row in found[:BARS]]
     return dressed(
         _share_bars(rows, width),
-        _group_headline(rows, noun),
+        _group_headline(rows, noun) + (f", of the {BARS} largest" if len(found) > BARS else ""),
         f"What became of all messages, by {noun}. Tick and figure: the delivery rate, of those "
         "with an outcome." + left_out(len(found)),
         width,

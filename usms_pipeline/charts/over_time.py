@@ -177,12 +177,12 @@ def _time_headline(rows: Sequence[Row]) -> str:
     usual = median(row["rate"] for row in worth)
     worst = min(worth, key=lambda row: row["rate"])
     best = max(worth, key=lambda row: row["rate"])
+    where = "" if settled == rated else f" in settled {unit}s"
     if len(worth) > 2 and usual - worst["rate"] >= _NOTABLE_DIP:
         return (
-            f"Usually {wording.percent(usual)} are delivered; at worst "
+            f"Usually {wording.percent(usual)} are delivered{where}; at worst "
             f"{wording.percent(worst['rate'])} ({worst['name']})"
         )
-    where = "" if settled == rated else f" in settled {unit}s"
     if wording.percent(worst["rate"]) == wording.percent(best["rate"]):
         return f"{wording.percent(usual)} are delivered{where}"
     return (

@@ -107,4 +107,4 @@ def _name_limit(width: int) -> int:
 
 def left_out(found: int) -> str:
     """Say how many groups a bar chart of so many leaves out; empty when none."""
-    return f" {found - BARS} smaller ones are in the table only." if found > BARS else ""
+    return f" {found - BARS} smaller ones are not drawn." if found > BARS else ""

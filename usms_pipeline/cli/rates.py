@@ -104,7 +104,8 @@ def _how_to_read(whole: dict[str, Any], is_shaded: bool) -> str:
     bounds = "the bounds (░)" if is_shaded else "the bounds"
     if not whole["awaited"]:
         return f"Nothing is awaited any more; what no carrier reported is within {bounds}."
-    return f"{wording.count(whole['awaited'])} still awaited; the true rate lies within {bounds}."
+    awaited = wording.count(whole["awaited"])
+    return f"{awaited} still awaited; the share of all that arrives lies within {bounds}."
 
 
 def _to_come(con: Warehouse) -> str:
@@ -116,8 +117,8 @@ def _to_come(con: Warehouse) -> str:
         return ""
     low, high = guess["expected_rate_low"], guess["expected_rate_high"]
     return (
-        f"Expected in the end: {wording.percent(guess['expected_rate'])} "
-        f"({wording.percent(low)} – {wording.percent(high)}), from what earlier days came to."
+        f"Of those with an outcome, {wording.percent(guess['expected_rate'])} "
+        f"({wording.percent(low)} – {wording.percent(high)}) are expected in the end."
     )
 
 

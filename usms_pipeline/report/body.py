@@ -179,10 +179,12 @@ def _maturity(maturity: pa.Table) -> Html:
     ]
     if not rows:
         return paragraph("How complete a group usually is shows once some days are settled.")
-    headers = ["Age", "Outcomes known", "Still open", "Then delivered", "Then not delivered"]
+    headers = ["Age", "Outcomes known", "Still open", "Delivered later", "Not delivered"]
     messages = count(maturity["messages"][0].as_py())
     return table(
-        f"How complete a group of messages is by its age, from {messages} settled ones",
+        f"How complete a group of messages is by its age, from {messages} settled ones. Known: of "
+        "the outcomes that come at all. Delivered later or not: of those still open; of the rest "
+        "no outcome comes.",
         headers,
         rows,
     )

@@ -35,7 +35,7 @@ def findings(
         ),
         _time_zones(figures),
         _too_late(total["first_asked_too_late"]),
-        Finding("Closed without an outcome", _messages(_unreported(total))),
+        Finding("Closed without an outcome, asked in time", _messages(_unreported(total))),
         _counted(
             "Unknown status words",
             total["unrecognized"],
@@ -47,7 +47,7 @@ def findings(
             "Unusable session numbers",
             total["invalid"],
             _messages(total["invalid"]),
-            "Blank in your table, or refused by the service: see `usms quarantine list`.",
+            "Blank in your table, or refused by the service: those are in `usms quarantine list`.",
         ),
         Finding("Conflicting outcomes", f"{_messages(quality['conflicting'])}; the first counts"),
     ]
