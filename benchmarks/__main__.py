@@ -61,19 +61,12 @@ def _written(head: str) -> dict[str, str]:
 
 
 def _head() -> str:
-    return "\n".join(_about())
-
-
-def _about() -> Iterator[str]:
-    yield "# Results"
-    yield ""
-    yield (
-        f"{datetime.now(UTC):%Y-%m-%d}, `make bench`. {os.cpu_count()} cores, "
+    return (
+        f"# Results\n\n{datetime.now(UTC):%Y-%m-%d}, `make bench`. {os.cpu_count()} cores, "
         f"{platform.machine()}, {platform.system()}, Python {platform.python_version()}; "
         + ", ".join(f"{name} {version(name)}" for name in _PACKAGES)
-        + "."
+        + ".\nMedians of runs in turn; read the ratios, for the machine's speed drifts."
     )
-    yield "Medians of runs in turn; read the ratios, for the machine's speed drifts."
 
 
 def _lines(tables: list[Iterator[str]]) -> Iterator[str]:
