@@ -216,6 +216,12 @@ def test_buckets_add_up_the_three_states_too_and_the_rate_lies_within_its_bounds
     assert total["messages"] == state["final"] + state["closed"] + total["awaited"]
 
 
+def named_operator(row: Row) -> str | None:
+    """Give an operator's name with its country, as what groups by a column named has it."""
+    suffix = f" ({row['country']})" if row["country"] else ""
+    return f"{row['operator']}{suffix}" if row["operator"] else None
+
+
 @quick
 @given(rows=many)
 def test_every_view_groups_the_same_figures(
@@ -228,7 +234,7 @@ def test_every_view_groups_the_same_figures(
         "delivery_rate_hourly": lambda row: (hour[id(row)],),
         "delivery_rate_by_country": lambda row: (row["country"],),
         "delivery_rate_by_operator": lambda row: (row["country"], row["operator"]),
-        "delivery_rate_by('operator')": lambda row: (row["operator"],),
+        "delivery_rate_by('operator')": lambda row: (named_operator(row),),
         "delivery_rate_by('is_closed')": lambda row: (row["is_closed"],),
     }
     for relation, key_of in keys.items():
@@ -241,6 +247,20 @@ def test_every_view_groups_the_same_figures(
             assert names == RATE_NAMES
             wanted = expected([row for row in rows if key_of(row) == key])
             assert {name: figures[name] for name in names} == pytest.approx(wanted)
+
+
+def test_operators_of_one_name_in_two_countries_are_two(con: duckdb.DuckDBPyConnection) -> None:
+    fill(con, [
+        receipt("delivered", country="FR", operator="Orange"),
+        receipt("failed", country="PL", operator="Orange"),
+        receipt("failed", country=None, operator="Orange"),
+    ])  # fmt: skip
+    wanted = {"Orange (FR)", "Orange (PL)", "Orange"}
+    for relation in ("delivery_rate_by", "delivery_nowcast_by", "delivery_curve_by"):
+        found = con.sql(f"FROM {relation}('operator')").fetchall()
+        assert {row[0] for row in found} == wanted, relation
+    asked = queries.rates(con, "operator").fetchall()
+    assert {row[0] for row in asked} == wanted
 
 
 def test_first_asked_too_late_is_past_the_cutoff_to_the_microsecond_and_without_evidence(

@@ -42,7 +42,7 @@ def rates(
         if day is not None
     ]
     return con.sql(
-        f"SELECT {key + ',' if key else ''} unnest(delivery_figures(r)) FROM receipts AS r "
+        f"SELECT {key + ',' if key else ''} unnest(delivery_figures(r)) FROM usms_named() AS r "
         f"WHERE r.is_announced {' '.join(days)} {order}"
     )
 

@@ -42,7 +42,7 @@ SELECT
         AND coalesce(r.received_at < r.sent_at, true)
         AND r.first_asked_at > r.sent_at + INTERVAL 1 HOUR
     ) AS usms_is_watched
-FROM receipts AS r, (SELECT usms_hour(max(last_asked_at)) AS hour FROM receipts) AS newest
+FROM usms_named() AS r, (SELECT usms_hour(max(last_asked_at)) AS hour FROM receipts) AS newest
 WHERE
     r.is_announced
     AND r.status <> 'invalid'
@@ -155,8 +155,7 @@ ORDER BY min(log_corrected), by_column = 'everything', by_column DESC, cohort;
 CREATE OR REPLACE MACRO usms_counts_by(column_name) AS TABLE
 WITH members AS (
     SELECT
-        COLUMNS(lambda c: c = column_name)::VARCHAR AS cohort,
-        m.country,
+        nullif(COLUMNS(lambda c: c = column_name)::VARCHAR, '') AS cohort,
         m.usms_hour AS hour,
         m.usms_now AS now,
         m.is_final,
@@ -164,9 +163,6 @@ WITH members AS (
         m.usms_is_watched AND m.usms_hour < m.usms_now - 1 AS is_watched,
         coalesce(m.usms_shown_after > 3600, true) AS is_silent
     FROM usms_lately() AS m
-),
-named AS (
-    SELECT * REPLACE (usms_label(column_name, cohort, country) AS cohort) FROM members
 ),
 counted AS (
     SELECT
@@ -181,7 +177,7 @@ counted AS (
             messages: count(*) FILTER (is_watched),
             affected: count(*) FILTER (is_watched AND is_silent)
         } AS silent
-    FROM named
+    FROM members
     WHERE cohort IS NOT NULL
     GROUP BY cohort, hour
 )

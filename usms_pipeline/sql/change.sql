@@ -11,13 +11,6 @@
 -- Grain: one value of the column named, exactly so; the value is text, in `cohort`. Announced
 -- recipients only. No row where either week has no messages with an outcome.
 
--- A group's name; an operator's with its country, for operators of two countries can share a name.
-CREATE OR REPLACE MACRO usms_label(column_name, cohort, country) AS CASE
-    WHEN column_name = 'operator' AND country IS NOT NULL
-        THEN nullif(cohort, '') || ' (' || country || ')'
-    ELSE nullif(cohort, '')
-END;
-
 CREATE OR REPLACE MACRO delivery_rate_change_by(column_name) AS TABLE
 WITH newest AS (SELECT max(sent_date) AS day, max(last_asked_at) AS asked_at FROM receipts),
 days AS (
@@ -42,20 +35,19 @@ settled AS (  -- two whole weeks, or none
 ),
 members AS (
     SELECT
-        COLUMNS(lambda c: c = column_name)::VARCHAR AS cohort,
-        r.country,
+        nullif(COLUMNS(lambda c: c = column_name)::VARCHAR, '') AS cohort,
         s.last_day,
         r.sent_date > s.last_day - 7 AS is_latest,
         r.is_final,
         r.status = 'delivered' AS is_delivered
-    FROM receipts AS r, settled AS s
+    FROM usms_named() AS r, settled AS s
     WHERE
         r.is_announced
         AND r.sent_date BETWEEN s.last_day - 13 AND s.last_day
 ),
 weeks AS (
     SELECT
-        usms_label(column_name, cohort, country) AS cohort,
+        cohort,
         any_value(last_day) AS last_day,
         count(*) FILTER (is_latest) AS messages,
         count(*) FILTER (NOT is_latest) AS messages_before,

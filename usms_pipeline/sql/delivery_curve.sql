@@ -131,7 +131,7 @@ WITH watched AS (
         usms_left_after(r) AS left_after,
         r.is_final,
         r.status = 'delivered' AS is_delivered
-    FROM receipts AS r
+    FROM usms_named() AS r
     WHERE
         usms_left_after(r) IS NOT NULL
         AND r.sent_date >= coalesce(first::DATE, r.sent_date)

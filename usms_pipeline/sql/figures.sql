@@ -80,3 +80,9 @@ CREATE OR REPLACE MACRO delivery_figures(r) AS list_transform(
 
 COMMENT ON MACRO delivery_figures IS
 'every delivery figure of a group of receipts, announced recipients only, as one STRUCT';
+
+-- `receipts`, an operator named with its country, for operators of two countries can share a name.
+-- What groups by a column that you name reads this. Grain: as `receipts`.
+CREATE OR REPLACE MACRO usms_named() AS TABLE
+SELECT * REPLACE ("operator" || coalesce(' (' || country || ')', '') AS "operator")
+FROM receipts;

@@ -319,7 +319,8 @@ WITH members AS (
 FROM usms_nowcast(members, history_days);
 
 CREATE OR REPLACE MACRO delivery_nowcast_by(column_name, history_days := 28) AS TABLE
-FROM usms_nowcast_by(receipts, column_name, history_days)
+WITH named AS (FROM usms_named())
+FROM usms_nowcast_by(named, column_name, history_days)
 ORDER BY messages DESC, cohort;
 
 COMMENT ON MACRO TABLE delivery_nowcast_by IS

@@ -49,7 +49,7 @@ COMMENT ON VIEW delivery_rate_by_operator IS 'delivery figures by country and op
 CREATE OR REPLACE MACRO delivery_rate_by(column_name) AS TABLE
 WITH cohorts AS (
     SELECT COLUMNS(lambda c: c = column_name), delivery_figures(r) AS figures
-    FROM receipts AS r
+    FROM usms_named() AS r
     WHERE r.is_announced
     GROUP BY ALL
 )
