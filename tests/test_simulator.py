@@ -135,7 +135,17 @@ def test_a_group_shares_session_and_time() -> None:
     assert set(groups["template_count_distinct"].to_pylist()) == {1}
 
 
-@pytest.mark.parametrize("wrong", [{"messages": -1}, {"days": 0}, {"group_share": 2}])
+def test_customers_get_several_messages_each_on_a_number_of_one_country() -> None:
+    table = population(3000, customers=1000).select(["phone", "country"])
+    by_phone = Counter(table["phone"].to_pylist())
+    assert 900 < len(by_phone) < 1000
+    assert 6 < max(by_phone.values()) < 15
+    assert len(set(zip(*table.to_pydict().values(), strict=True))) == len(by_phone)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"messages": -1}, {"days": 0}, {"group_share": 2}, {"customers": 0}]
+)
 def test_an_impossible_population_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="a population needs"):
         Population(**wrong)

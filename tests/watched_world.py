@@ -26,8 +26,10 @@ from usms_pipeline.warehouse import ddl
 
 _SECOND = 1_000_000
 _TICK = 900 * _SECOND
+_VALIDITY = 48 * 3600
 _OPEN = len(fate.OUTCOMES)
 _STATUSES = np.array([outcome.status for outcome in fate.OUTCOMES] + ["pending"])
+_FAILED = list(_STATUSES).index("failed")
 _IS_FINAL = np.isin(_STATUSES, ["delivered", "failed", "rejected", "expired"])
 
 Ints = npt.NDArray[np.int64]
@@ -37,7 +39,9 @@ Ints = npt.NDArray[np.int64]
 class World:
     """So many messages over so many days up to ``until``, ascending; asked about as scheduled.
 
-    Each run is at a quarter of an hour, and asks about all that is due.
+    Each run is at a quarter of an hour, and asks about all that is due. With ``swing``, days differ
+    by more than chance: of a day's deliveries a share fails that is drawn for the day, the size of
+    a normal number with this standard deviation, and the carriers' reports take longer or shorter.
     """
 
     messages: int
@@ -45,6 +49,7 @@ class World:
     until: datetime
     seed: int = 0
     outage: Outage | None = None
+    swing: float = 0.0
 
     @cached_property
     def sent(self) -> pa.Table:
@@ -60,12 +65,35 @@ class World:
     def _fates(self) -> fate.Fates:
         sessions, phones = (self.sent[name].to_pylist() for name in ("session_no", "phone"))
         drawn = fate.draws(self.seed, sessions, phones, self.sent_us)
-        return fate.fates(drawn, phones, self.sent_us, self.outage, Faults.none())
+        fates = fate.fates(drawn, phones, self.sent_us, self.outage, Faults.none())
+        return self._swung(fates) if self.swing else fates
+
+    def _swung(self, fates: fate.Fates) -> fate.Fates:
+        """Give each day, of 24 hours up to ``until``, a luck and a pace of its own."""
+        chance = np.random.default_rng(self.seed)
+        day = (_micros(self.until) - self.sent_us) // (24 * 3600 * _SECOND)
+        failing = np.abs(chance.normal(0, self.swing, day.max() + 1))[day]
+        slowness = np.exp(chance.normal(0, 0.3, day.max() + 1))[day]
+        is_lost = self._is_delivered(fates) & (chance.random(len(day)) < failing)
+        is_told = fates.received_us < fate.NEVER
+        seconds = np.where(is_told, fates.received_us - self.sent_us, 0) / _SECOND
+        swung = np.minimum(np.where(is_lost, 4, 1) * slowness * seconds, _VALIDITY)
+        seconds = np.ceil(np.where(seconds < _VALIDITY, swung, seconds)).astype(np.int64)
+        received = np.where(is_told, self.sent_us + seconds * _SECOND, fate.NEVER)
+        return fate.Fates(
+            np.where(is_lost, _FAILED, fates.outcome).astype(np.int16),
+            received,
+            np.where(is_told, received, fates.revealed_us),
+        )
 
     @cached_property
     def is_delivered(self) -> npt.NDArray[np.bool_]:
         """Tell which messages are delivered in the end."""
-        return (_STATUSES == "delivered")[self._fates.outcome]
+        return self._is_delivered(self._fates)
+
+    def _is_delivered(self, fates: fate.Fates) -> npt.NDArray[np.bool_]:
+        delivered: npt.NDArray[np.bool_] = (_STATUSES == "delivered")[fates.outcome]
+        return delivered
 
     @cached_property
     def is_final(self) -> npt.NDArray[np.bool_]:

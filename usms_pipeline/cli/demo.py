@@ -95,7 +95,7 @@ def _service(folder: Path, messages: int, seed: int) -> Iterator[str]:
     """Make the messages, keep them as a customer would, and serve their receipts over HTTP."""
     from usms_pipeline.simulator import Population, Simulator, serve
 
-    table = Population(messages, days=DAYS, seed=seed).table()
+    table = Population(messages, DAYS, seed, customers=made_up.customers(messages)).table()
     made_up.write(table, folder / _SOURCE)
     with serve(Simulator(table, seed=seed)) as url:
         yield url

@@ -16,6 +16,11 @@ TABLE: Final = "sms_log"
 KINDS: Final = (".sqlite", ".parquet", ".csv")
 
 
+def customers(messages: int) -> int:
+    """Give how many customers so many made-up messages go to: some get one, some get six."""
+    return max(1, messages * 2 // 5)
+
+
 def write(messages: pa.Table, path: Path) -> None:
     """Write the messages to a file by its ending; an SQLite file has them in table ``sms_log``.
 

@@ -84,7 +84,7 @@ def _faults(given: list[str] | None) -> Faults:
 def _made_up_messages(messages: int, days: float, seed: int, path: Path | None) -> Any:
     from usms_pipeline.simulator import Population
 
-    table = Population(messages, days=days, seed=seed).table()
+    table = Population(messages, days, seed, customers=made_up.customers(messages)).table()
     if path is not None:
         made_up.write(table, path)
     return table

@@ -58,7 +58,8 @@ class Population:
     """``messages`` rows over ``days`` days up to ``until`` (aware; now if None).
 
     ``group_share`` of the rows are in sessions of 2 to ``group_size`` recipients, which share
-    session number, template and time. All but ``sent_at`` depends on the other arguments only.
+    session number, template and time. They go to so many ``customers``, drawn at random; to one of
+    its own each, if None. All but ``sent_at`` depends on the other arguments only.
     """
 
     messages: int = 50_000
@@ -67,24 +68,27 @@ class Population:
     until: datetime | None = None
     group_share: float = 0.0
     group_size: int = 20
+    customers: int | None = None
 
     def __post_init__(self) -> None:
         if self.messages < 0 or self.days <= 0:
             raise ValueError("a population needs messages >= 0 and days > 0")
         if not 0 <= self.group_share <= 1 or self.group_size < 2:
             raise ValueError("a population needs a group_share of 0 to 1 and a group_size >= 2")
+        if self.customers is not None and self.customers < 1:
+            raise ValueError("a population needs customers >= 1")
 
     def table(self) -> pa.Table:
         """Make the rows (``SCHEMA``), ordered by ``sent_at``."""
         rng = np.random.default_rng(self.seed)
         session_of_row = np.repeat(*self._sessions(rng))
         count = int(session_of_row[-1]) + 1 if self.messages else 0
-        countries, phones = _phones(rng, self.messages)
+        countries, phones = self._phones(rng)
         kinds = rng.choice(len(TEMPLATES), count, p=[kind.share for kind in TEMPLATES])
         columns = [
             pa.array(list(_session_numbers(rng, count)), pa.string()).take(session_of_row),
-            pa.array(phones, pa.string()),
-            pa.array(countries, pa.string()),
+            phones,
+            countries,
             *(
                 pa.array([kind[field] for kind in TEMPLATES]).take(kinds[session_of_row])
                 for field in range(3)
@@ -102,6 +106,13 @@ class Population:
             sizes.append(size)
             grouped -= size
         return np.arange(len(sizes)), rng.permutation(np.array(sizes, dtype=np.int64))
+
+    def _phones(self, rng: np.random.Generator) -> tuple[pa.Array, pa.Array]:
+        countries, phones = map(pa.array, _phones(rng, self.customers or self.messages))
+        if self.customers is None:
+            return countries.cast(pa.string()), phones.cast(pa.string())
+        chosen = rng.integers(0, self.customers, self.messages)
+        return countries.take(chosen), phones.take(chosen)
 
     def _sent_us(self, rng: np.random.Generator, count: int) -> np.ndarray:
         """Draw ``count`` times in the daily rhythm, ascending, as epoch microseconds."""
