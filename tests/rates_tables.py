@@ -12,18 +12,28 @@ PAGE = Path(__file__).parent.parent / "docs" / "rates.md"
 _SEEDS = 20
 
 
-def nowcast() -> Iterator[str]:
+def nowcast(swing: float = 0.0) -> Iterator[str]:
     """Give the table of the rates so far and the rates expected, by age."""
-    yield "| age | rate so far: bias, error | rate expected: bias, error | interval | held |"
-    yield "|---|---|---|---|---|"
+    yield "| age | awaited | rate so far: bias, usual error | expected: bias, usual error | interval | held | held, of all |"  # noqa: E501
+    yield "|---|---|---|---|---|---|---|"
     for hours in test_nowcast.HOURS:
-        found = test_nowcast.errors(hours)
+        found = test_nowcast.errors(hours, swing)
         age = f"{hours * 60:g} min" if hours < 1 else f"{hours:g} h"
         yield (
-            f"| {age} | {found.naive_bias * 100:+.2f}, {found.naive_error * 100:.1f} "
-            f"| {found.bias * 100:+.2f}, {found.error * 100:.1f} "
-            f"| {found.width * 100:.1f} wide | {found.held:.1%} of {found.cohorts} |"
+            f"| {age} | {found.open} of {found.cohorts} | {_error(found.naive)} "
+            f"| {_error(found.expected)} | {found.width * 100:.1f} "
+            f"| {found.open_held / found.open:.1%} | {found.held / found.cohorts:.1%} |"
         )
+
+
+def unlike_days() -> Iterator[str]:
+    """Give the same for days that differ by more than chance."""
+    return nowcast(test_nowcast.SWINGS[-1])
+
+
+def _error(error: test_nowcast.Error) -> str:
+    bias = f"{error.bias * 100:+.2f} ± {error.bias_error * 100:.2f}"
+    return f"{bias}, {error.median * 100:.2f}"
 
 
 def alerts() -> Iterator[str]:
@@ -40,17 +50,25 @@ def alerts() -> Iterator[str]:
                 f"| {len(times)} of {_SEEDS} | {usual} |"
             )
     yield ""
-    quiet = []
-    for volume in (1_000, 5_000):
-        looks = [bool(out or bare) for _, out, bare in test_alerts.quiet_looks(365, volume, 1)]
-        quiet.append(f"{sum(looks)} at {volume:,} messages a day")
+    quiet = [f"{_alarms(volume)} at {volume:,} messages a day" for volume in (1_000, 5_000)]
     yield f"False alarms on 365 quiet days, looked at every two days: {' and '.join(quiet)}."
+    swing = test_nowcast.SWINGS[-1]
+    unlike = [
+        f"{_alarms(volume, swing)} at {volume:,} messages a day" for volume in (1_000, 5_000)
+    ]
+    yield f"On 365 days that differ by more than chance, as above: {' and '.join(unlike)}."
+
+
+def _alarms(volume: int, swing: float = 0.0) -> int:
+    """Count the looks at 365 days without an outage that found something out of line."""
+    said = test_alerts.quiet_looks(365, volume, 1, swing)
+    return sum(bool(out or bare) for _, out, bare in said)
 
 
 def main() -> None:
     """Fill the tables in between their markers."""
     text = PAGE.read_text("utf-8")
-    for name, make in {"nowcast": nowcast, "alerts": alerts}.items():
+    for name, make in {"nowcast": nowcast, "unlike": unlike_days, "alerts": alerts}.items():
         text = put_in(text, name, "\n".join(make()))
     PAGE.write_text(text, "utf-8")
 

@@ -83,11 +83,11 @@ def test_a_large_outage_is_named_by_operator_and_hour(seed: int) -> None:
 
 
 def quiet_looks(
-    days: int, a_day: int, seed: int
+    days: int, a_day: int, seed: int, swing: float = 0.0
 ) -> Iterator[tuple[datetime, list[Row], list[Row]]]:
     """Look every two days, so that every hour is looked at, with 30 days of history."""
     until = datetime(2026, 11, 22, tzinfo=UTC)
-    world = World((days + 30) * a_day, days + 30, until, seed)
+    world = World((days + 30) * a_day, days + 30, until, seed, swing=swing)
     with warehouse() as con:
         for turn in range(days // 2):
             now = until - timedelta(days=2 * turn)

@@ -36,6 +36,7 @@ from usms_pipeline.errors import (
     StorageError,
 )
 from usms_pipeline.fold import ReceiptsReport
+from usms_pipeline.pace import FIRST_PACE
 from usms_pipeline.phones import PhoneBook, load_key
 from usms_pipeline.responses import ResponsesWriter
 from usms_pipeline.sessions import SessionsReport
@@ -49,7 +50,6 @@ REPORT: Final = "report.html"
 _PACE_FILE: Final = "pace.json"
 _ROWS_TRIED: Final = 100
 _SURVEY_FILE: Final = "survey.json"
-_ASSUMED_REQUESTS_PER_SECOND: Final = 5.0
 _CLOCK_MAY_STEP: Final = timedelta(minutes=5)
 
 
@@ -132,7 +132,7 @@ class RunReport:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run would ask now. ``pace`` is in requests a second: the last settled, or assumed."""
+    """What a run would ask now. ``pace``, in requests a second: the last settled, else the first."""
 
     due_sessions: dict[date, int]
     requests: int
@@ -361,6 +361,8 @@ class Pipeline:
         """
         window = window or self.open_window()
         loaded = self.load_sessions(window)
+        if any(part.new_rows for part in loaded.partitions.values()):
+            loaded.notes += self._rows_left_out()
         days = sorted({*self.dates(window), *loaded.partitions})
         self.catch_up(days)
         try:
@@ -386,7 +388,7 @@ class Pipeline:
     # -- looking and mending ------------------------------------------------------------------
 
     def plan(self, window: Window | None = None) -> Plan:
-        """Say what a run would ask; reads the source, asks nothing of the service."""
+        """Say what a run would ask: reads the source, as a run does; asks nothing of the service."""
         window = window or self.open_window()
         self.load_sessions(window)
         days = self.dates(window)
@@ -395,7 +397,7 @@ class Pipeline:
         with ExitStack() as stack:
             found = due.find(self.store, self.settings, days, now, stack, self.book.fingerprint)
         ceiling = self.settings.max_requests_per_second
-        likely = pace or _ASSUMED_REQUESTS_PER_SECOND
+        likely = pace or FIRST_PACE
         oldest = found.oldest_unmet_at
         return Plan(
             due_sessions=found.sessions,
@@ -518,6 +520,16 @@ class Pipeline:
             with self.store.replacing(_SURVEY_FILE) as path:
                 path.write_text(json.dumps(kept))
         return int(kept["rows_without_sent_at"])
+
+    def _rows_left_out(self) -> list[str]:
+        rows = self.rows_without_sent_at()
+        if not rows:
+            return []
+        return [
+            f"{wording.count(rows)} rows of {self.settings.source_table or 'your table'} have no "
+            f"usable time in {self.settings.sent_at_column}: no run reads them, and no figure has "
+            "them."
+        ]
 
     # -- the pace, kept between runs ------------------------------------------------------------
 

@@ -56,7 +56,7 @@ def run(
 def plan(
     first: From = None, last: To = None, everything: Everything = False, as_json: Json = False
 ) -> None:
-    """Say what a run would ask and how long it takes; asks nothing of the service."""
+    """Read your table and say what a run would ask, and how long; asks nothing of the service."""
     days = _days(first, last, everything)
     from usms_pipeline.pipeline import Pipeline
 
@@ -190,7 +190,7 @@ def _due_table(found: Plan) -> Table:
 
 def _time(found: Plan) -> str:
     """Say how long the requests take, and whether the pace behind it is known or assumed."""
-    source = "as the last run settled on" if found.is_pace_known else "assumed: no limit met yet"
+    source = "as the last run settled on" if found.is_pace_known else "where a first run begins"
     return (
         f"{wording.duration(found.seconds_at_pace)} at {found.pace:.1f} requests a second, {source}"
     )
