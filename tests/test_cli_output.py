@@ -97,7 +97,7 @@ def test_in_a_narrow_terminal_figures_are_left_out_and_never_a_name(
     shown = lines([cohort(sent_date=date(2026, 11, 3))], "sent_date", width)
     assert max(map(len, shown)) <= width
     text = "\n".join(shown)
-    for name in ("100%", "bounds", "median", "sent date", "messages", "delivered", "awaited"):
+    for name in ("100%", "bounds", "median", "sent date", "messages", "rate", "awaited"):
         assert (name in text) == (name not in left_out), name
     assert "2026-11-03" in text
     assert "…" not in text

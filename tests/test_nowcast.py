@@ -198,6 +198,16 @@ def test_a_history_without_any_outcome_tells_nothing() -> None:
         assert con.execute(query).fetchall() == [(None,)]
 
 
+def test_an_unusable_row_dated_far_ahead_leaves_the_history_as_it_is() -> None:
+    ahead = receipt("invalid", sent_at=NOON + timedelta(days=4000), first_asked_at=None)
+    with warehouse() as con:
+        said = []
+        for more in ([], [ahead]):
+            fill(con, table([receipt(), receipt("failed"), *more], ("template",)))
+            said.append(con.execute("FROM maturity()").fetchall())
+    assert said[0] == said[1] != []
+
+
 def test_a_first_run_over_old_messages_has_a_history() -> None:
     """All were asked about for the first time just now, most of them long after the cutoff."""
     world = World(8_000, 8, NOON)

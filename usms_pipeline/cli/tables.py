@@ -16,7 +16,7 @@ _EIGHTHS: Final = " ▏▎▍▌▋▊▉█"
 _YOUNG: Final = "░"
 _SHORTEST_BAR: Final = 8
 _NAME_WIDTH: Final = 10
-_STYLES: Final = {"delivered": "bold", "bounds": "dim"}
+_STYLES: Final = {"rate": "bold", "bounds": "dim"}
 
 
 def rates_table(
@@ -31,7 +31,7 @@ def rates_table(
     bar_width = min(max(width - 72, _SHORTEST_BAR), 30)
     figures = {
         "messages": [wording.count(row["messages"]) for row in cohorts],
-        "delivered": [percent(row["delivery_rate"]) for row in cohorts],
+        "rate": [percent(row["delivery_rate"]) for row in cohorts],
         "bounds": [bounds(row["delivery_rate_low"], row["delivery_rate_high"]) for row in cohorts],
         (axis := _axis(floor(cohorts), bar_width)): _bars(cohorts, bar_width),
         "median": [wording.duration(row["latency_p50_seconds"]) for row in cohorts],

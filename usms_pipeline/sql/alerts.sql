@@ -153,7 +153,7 @@ ORDER BY min(log_corrected), by_column = 'everything', by_column DESC, cohort;
 
 -- By any column of usms_lately, named exactly; the value is text, in `cohort`.
 CREATE OR REPLACE MACRO usms_counts_by(column_name) AS TABLE
-WITH members AS (
+WITH members AS NOT MATERIALIZED (
     SELECT
         nullif(COLUMNS(lambda c: c = column_name)::VARCHAR, '') AS cohort,
         m.usms_hour AS hour,
@@ -178,7 +178,8 @@ counted AS (
             affected: count(*) FILTER (is_watched AND is_silent)
         } AS silent
     FROM members
-    WHERE cohort IS NOT NULL
+    -- Before the hours are counted: a column may have a value of its own for every message.
+    WHERE cohort IN (SELECT cohort FROM members GROUP BY cohort HAVING count(*) >= 100)
     GROUP BY cohort, hour
 )
 SELECT

@@ -52,7 +52,7 @@ CREATE OR REPLACE MACRO usms_history(history_days) AS TABLE
 WITH settled AS (
     SELECT usms_block(sent_at) AS block
     FROM receipts
-    WHERE is_announced
+    WHERE is_announced AND status <> 'invalid'
     GROUP BY ALL
     HAVING count(*) FILTER (NOT is_final AND NOT is_closed) = 0
 )
