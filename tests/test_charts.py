@@ -287,6 +287,14 @@ def test_an_operator_is_named_with_its_country() -> None:
     assert names == {"Orange (FR)", "Orange (PL)", "not known"}
 
 
+def test_groups_whose_names_look_alike_are_bars_of_their_own() -> None:
+    values = [None, "", "not known", "a\tb", "a b", "x" * 300]
+    table = pa.Table.from_pylist([{"template": value, **cohort()} for value in values])
+    drawn = {row["name"] for row in drawn_rows(charts.rate_by(table, "template"))}
+    cut = "x" * 79 + "…"
+    assert drawn == {"not known", "empty", "not known (2)", "a b", "a b (2)", cut}
+
+
 def test_failures_alike_in_reason_are_one_bar() -> None:
     table = pa.Table.from_pylist(
         [

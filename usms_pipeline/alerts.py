@@ -31,7 +31,7 @@ def group(row: Row) -> str:
     >>> group({"by_column": "everything", "cohort": "all messages"})
     'all messages'
     """
-    name = wording.visible(row["cohort"])
+    name = wording.name(row["cohort"])
     if row["by_column"] == "everything":
         return name
     return f"{wording.visible(row['by_column'].replace('_', ' '))} {name}"

@@ -31,6 +31,21 @@ def visible(text: str) -> str:
     return COMMANDING.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
+_LONGEST_NAME: Final = 80
+
+
+def name(value: object) -> str:
+    r"""Write a value that messages are grouped by: on one line, cut where it is very long.
+
+    >>> name("otp\tlogin"), name(""), name(None), len(name("a" * 300))
+    ('otp login', 'empty', 'not known', 80)
+    """
+    if value is None:
+        return "not known"
+    text = " ".join(visible(str(value)).split()) or "empty"
+    return text if len(text) <= _LONGEST_NAME else f"{text[: _LONGEST_NAME - 1]}…"
+
+
 _SEPARATORS: Final = r"[ \t\u00a0\u2000-\u200b\u2010-\u2015\u202f\u3000().\-/_]{0,3}"
 _MANY_DIGITS: Final = re.compile(rf"\+?\(?\d(?:{_SEPARATORS}\d){{6,}}")
 

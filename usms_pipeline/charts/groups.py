@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from statistics import median
 from typing import Any
 
@@ -36,7 +37,8 @@ def rate_by(rates: pa.Table, column: str, noun: str | None = None, width: int = 
     found.sort(key=lambda row: -row["messages"])
     if not found:
         return empty("No messages in this period", width)
-    rows = [{**row, "name": group_name(row, column)} for row in found[:BARS]]
+    names = _apart(group_name(row, column) for row in found)
+    rows = [{**row, "name": name} for row, name in zip(found[:BARS], names, strict=False)]
     return dressed(
         _share_bars(rows, width),
         _group_headline(rows, noun) + (f", of the {BARS} largest" if len(found) > BARS else ""),
@@ -89,9 +91,21 @@ def group_name(row: Mapping[str, Any], column: str) -> str:
     >>> group_name({"template_id": None}, "template_id")
     'not known'
     """
-    name = wording.visible(str(row[column] or "not known"))
+    name = wording.name(row[column])
     country = row.get("country") if column == "operator" else None
-    return f"{name} ({wording.visible(country)})" if country else name
+    return f"{name} ({wording.name(country)})" if country else name
+
+
+def _apart(names: Iterable[str]) -> Iterator[str]:
+    """Number the names that look alike, for a chart draws what has one name on one line.
+
+    >>> list(_apart(["a", "b", "a"]))
+    ['a', 'b', 'a (2)']
+    """
+    seen: Counter[str] = Counter()
+    for name in names:
+        seen[name] += 1
+        yield name if seen[name] == 1 else f"{name} ({seen[name]})"
 
 
 def reason(row: Mapping[str, Any]) -> str:

@@ -95,7 +95,8 @@ def is_shaded(table: Table) -> bool:
 
 
 def _name(value: Any) -> str:
-    return "[dim](none)[/]" if value is None else escape(str(value))
+    shown = escape(wording.name(value))
+    return f"[dim]{shown}[/]" if value is None or value == "" else shown
 
 
 def percent(rate: float | None) -> str:

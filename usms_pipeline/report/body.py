@@ -132,7 +132,7 @@ def _change(figures: Figures) -> list[object]:
     )
     rows = [["All messages", *_changed(whole)]]
     rows += [
-        [name(f"{_named(part.column)} {row['cohort'] or 'not known'}"), *_changed(row)]
+        [name(f"{_named(part.column)} {wording.name(row['cohort'])}"), *_changed(row)]
         for part in figures.changes
         for row in part.rates.to_pylist()
     ]
