@@ -53,9 +53,7 @@ def alerts() -> Iterator[str]:
     quiet = [f"{_alarms(volume)} at {volume:,} messages a day" for volume in (1_000, 5_000)]
     yield f"False alarms on 365 quiet days, looked at every two days: {' and '.join(quiet)}."
     swing = test_nowcast.SWINGS[-1]
-    unlike = [
-        f"{_alarms(volume, swing)} at {volume:,} messages a day" for volume in (1_000, 5_000)
-    ]
+    unlike = [f"{_alarms(volume, swing)} at {volume:,} messages a day" for volume in (1_000, 5_000)]
     yield f"On 365 days that differ by more than chance, as above: {' and '.join(unlike)}."
 
 

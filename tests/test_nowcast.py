@@ -90,7 +90,7 @@ def _truth(world: World, now: datetime, age: float) -> float:
 
 @dataclass(frozen=True)
 class Error:
-    """Of a rate, said minus true: mean, its standard error; size of the usual, and in the square."""
+    """Of a rate, said minus true: mean, its standard error; the usual size, and in the square."""
 
     bias: float
     bias_error: float

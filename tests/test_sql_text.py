@@ -17,7 +17,7 @@ SQL = re.compile(
 )
 QUOTING = {
     "identifier", "literal", "text", "table_name", "quote", "_QUOTE", "as_text", "window",
-    "select", "select_incoming", "sql", "round", "as_numbers",
+    "select", "select_incoming", "sql", "filled", "round", "as_numbers",
 }  # fmt: skip
 """Each makes one name or value of whatever it is given, or SQL that is looked at here."""
 
@@ -27,6 +27,7 @@ MADE_HERE = {
     ("due", "table.name"): "made of a date, in digits",
     ("due", "_VIEWS[name]"): "one of two texts in this module",
     ("fold", "BUCKETS"): "the eight statuses, all ours",
+    ("fold", "kind"): "one of two words, both in this function",
     ("fold", "layout.names"): "our own columns, for the dimensions are left out",
     ("fold", "schema.dimension_name(dimension)"): "quoted in the line before",
     ("queries", "sign"): "one of two signs, both in this function",

@@ -253,7 +253,7 @@ def _observe(
             quarantined += quarantine.add(store, day, decoded.rejects, book.fingerprint)
             kept = forget.without(decoded.observations, forgotten, "number")
             observations.add(kept)
-    observations.close()
+    observations.settle()
     return quarantined
 
 
@@ -290,19 +290,34 @@ def _match(con: duckdb.DuckDBPyConnection, settings: Settings) -> None:
         "carried": "".join(f"dimension_{n} AS {name}, " for n, name in enumerate(quoted)),
         "cutoff_seconds": settings.cutoff.total_seconds(),
     }
+    # where nothing was heard of twice, as on a first run, there is nothing to join, nor to keep
+    is_heard_once = not scratch.value(con, _HEARD_AGAIN)
+    kind, joined = ("VIEW", _HEARD_ONCE) if is_heard_once else ("TABLE", scratch.sql("registers"))
     if parts == 1:
         filled_in |= {"part": 0, "registers": "registers"}
-        con.execute(f"CREATE TABLE registers AS {scratch.sql('registers', **filled_in)}")
+        con.execute(f"CREATE {kind} registers AS {scratch.filled(joined, **filled_in)}")
         con.execute(f"CREATE VIEW receipts AS {scratch.sql('receipts', **filled_in)}")
         return
-    scratch.create(con, "registers", schema.REGISTERS)
+    if is_heard_once:
+        con.execute(f"CREATE VIEW registers AS {_EVERYTHING}")
+    else:
+        scratch.create(con, "registers", schema.REGISTERS)
     scratch.create(con, "receipts", schema.receipts_schema(settings.dimensions))
     for part in range(parts):
         filled_in |= {"part": part, "registers": "some_registers"}
-        joined = scratch.sql("registers", **filled_in)
-        con.execute(f"CREATE OR REPLACE TABLE some_registers AS {joined}")
+        some = scratch.filled(joined, **filled_in)
+        con.execute(f"CREATE OR REPLACE {kind} some_registers AS {some}")
         con.execute(f"INSERT INTO receipts {scratch.sql('receipts', **filled_in)}")
-        con.execute("INSERT INTO registers BY NAME FROM some_registers")
+        if not is_heard_once:
+            con.execute("INSERT INTO registers BY NAME FROM some_registers")
+
+
+_EVERYTHING = "FROM known_registers UNION ALL BY NAME FROM observations"
+_HEARD_ONCE = f"FROM ({_EVERYTHING}) WHERE hash(session_no) % {{{{parts}}}} = {{{{part}}}}"
+_HEARD_AGAIN = f"""
+    SELECT count(*)
+    FROM (SELECT 1 FROM ({_EVERYTHING}) GROUP BY hash(session_no, number) HAVING count(*) > 1)
+"""
 
 
 class _Counted:

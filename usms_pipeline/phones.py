@@ -45,6 +45,7 @@ _RECIPIENT_DIGITS: Final = 32
 _FEW: Final = 2_000
 """Fewer texts than this are hashed one by one: DuckDB takes longer to start than that."""
 
+_HASHED_AT_ONCE: Final = 4_096
 _HMAC: Final = f"""
     SELECT left(sha256($outer::BLOB || unhex(sha256($inner::BLOB || encode(text)))),
         {_RECIPIENT_DIGITS})
@@ -144,7 +145,9 @@ class PhoneBook:
             hashed = [None if text is None else self._hash(text) for text in texts.to_pylist()]
             return pa.array(hashed, pa.string())
         with self._hasher.cursor() as cursor:
-            cursor.register("texts", pa.table({"text": texts}))
+            # in pieces, for a piece is hashed by one thread
+            pieces = pa.table({"text": texts}).to_batches(max_chunksize=_HASHED_AT_ONCE)
+            cursor.register("texts", pa.Table.from_batches(pieces))
             hashed = cursor.sql(_HMAC, params=self._pads).to_arrow_table()
             return hashed.column(0).combine_chunks()
 

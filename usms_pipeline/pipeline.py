@@ -132,7 +132,7 @@ class RunReport:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run would ask now. ``pace``, in requests a second: the last settled, else the first."""
+    """What a run would ask now. ``pace``, in requests a second: the last settled or the first."""
 
     due_sessions: dict[date, int]
     requests: int
@@ -388,7 +388,7 @@ class Pipeline:
     # -- looking and mending ------------------------------------------------------------------
 
     def plan(self, window: Window | None = None) -> Plan:
-        """Say what a run would ask: reads the source, as a run does; asks nothing of the service."""
+        """Say what a run would ask: reads the source as a run does, asks nothing of the service."""
         window = window or self.open_window()
         self.load_sessions(window)
         days = self.dates(window)

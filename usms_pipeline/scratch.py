@@ -132,6 +132,13 @@ class Pile:
         )
         self._rows = []
 
+    def settle(self) -> None:
+        """Make the table of what was taken, in place of the view: a cursor sees it too."""
+        for rows in self._rows:
+            insert(self._con, f"{self._name}_spilled", rows)
+        self._con.execute(f"ALTER TABLE {self._name}_spilled RENAME TO {self._name}")
+        self._rows = []
+
     def drop(self) -> None:
         """Let go of the rows and of the view, once they are read."""
         self._con.execute(f"DROP VIEW {self._name}; DROP TABLE {self._name}_spilled")
@@ -148,6 +155,11 @@ def create(con: duckdb.DuckDBPyConnection, table: str, layout: pa.Schema) -> Non
 def sql(name: str, **filled_in: object) -> str:
     """Read ``sql/<name>.sql``; ``{{word}}`` becomes the argument of that name, as it is."""
     text = files("usms_pipeline").joinpath("sql", f"{name}.sql").read_text("utf-8")
+    return filled(text, **filled_in)
+
+
+def filled(text: str, **filled_in: object) -> str:
+    """Put arguments in place of ``{{word}}``, as they are."""
     for word, value in filled_in.items():
         text = text.replace("{{" + word + "}}", str(value))
     return text
