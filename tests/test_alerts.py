@@ -148,6 +148,13 @@ def test_uncovered_days_are_settled_and_below_the_share_beyond_chance() -> None:
             {"day": (STRUCK - timedelta(days=6)).date()},
         )
         found = rows(queries.uncovered_days(con, 0.97))
+        con.execute(
+            "INSERT INTO receipts BY NAME "
+            "SELECT * EXCLUDE (n) REPLACE (sent_date + n::INTEGER AS sent_date) "
+            "FROM (SELECT * REPLACE ('invalid' AS status, false AS is_final, true AS is_closed) "
+            "FROM receipts LIMIT 1) CROSS JOIN range(4000, 4009) AS t (n)"
+        )
+        assert rows(queries.uncovered_days(con, 0.97)) == found, "unusable rows dated far ahead"
     assert [one["sent_date"] for one in found] == [(STRUCK - timedelta(days=6)).date()]
     verdict = checks.check_coverage(found)
     assert not verdict.passed
@@ -181,6 +188,12 @@ def test_what_is_said_of_the_hours_is_true_of_those_hours() -> None:
     assert found["messages"] == sum(messages for messages, _ in within)
     assert found["affected"] == sum(affected for _, affected in within)
     assert found["affected"] >= 11
+
+
+def test_of_windows_alike_the_shortest_is_named() -> None:
+    """Nothing is sent in the hours around: windows of 1 to 12 hours hold the same messages."""
+    (found,) = judged(("t", dict.fromkeys(range(79, 700, 24), (50, 2)) | {31: (50, 40)}))
+    assert found["until"] - found["since"] == timedelta(hours=1)
 
 
 def test_a_short_history_proves_little() -> None:

@@ -113,7 +113,7 @@ def test_check_tells_of_a_dead_service_of_a_lost_row_and_of_a_misspelt_variable(
     assert result.exit_code == 1
     assert "✗ service" in result.stdout
     assert "! settings: USMS_DATADIR is not a setting; did you mean USMS_DATA_DIR?" in result.stdout
-    assert "! source: 1 rows have no usable time in sent_at" in result.stdout
+    assert "! source: 1 row has no usable time in sent_at" in result.stdout
 
 
 def test_check_can_print_a_file_to_fill_in(account: Account) -> None:
@@ -142,6 +142,14 @@ def test_run_collects_everything_and_again_asks_nothing(account: Account) -> Non
     again = account("run")
     assert "nothing was due" in again.stdout
     assert account.simulator.counters.requests == asked
+
+
+def test_run_tells_of_rows_without_a_time(account: Account) -> None:
+    with closing(sqlite3.connect("shop.sqlite")) as con, con:
+        con.execute(f"UPDATE {made_up.TABLE} SET sent_at = NULL WHERE rowid < 4")
+    told = "3 rows have no usable time in sent_at: no run reads them, and no figure has them."
+    assert told in " ".join(account("run").output.split())
+    assert told in json.loads(account("run", "--json").stdout)["warnings"]
 
 
 def test_run_as_json_says_the_same(account: Account) -> None:

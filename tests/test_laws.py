@@ -258,19 +258,6 @@ def test_the_published_file_has_what_the_dataset_has(tmp_path: Path, simulator: 
     assert account.sql(f"SELECT {listed} FROM receipts ORDER BY ALL") == published
 
 
-def test_a_run_that_finds_new_rows_tells_of_those_without_a_time(
-    tmp_path: Path, simulator: Any
-) -> None:
-    account = Account(tmp_path, simulator, 50)
-    table = pq.read_table(account.source)
-    place = table.schema.get_field_index("sent_at")
-    kept = table["sent_at"].to_pylist()[:-3] + [None] * 3
-    account.announce(table.set_column(place, "sent_at", pa.array(kept, pa.timestamp("us", "UTC"))))
-    (told,) = account.pipeline.run().warnings
-    assert told.startswith("3 rows of your table have no usable time in sent_at")
-    assert account.pipeline.run().warnings == [], "nothing new: the source is asked once"
-
-
 def test_rows_without_a_time_are_counted_once_a_day(tmp_path: Path, simulator: Any) -> None:
     """They have no partition, so no figure has them; the report of every run tells how many."""
     account = Account(tmp_path, simulator, 50)
@@ -281,6 +268,8 @@ def test_rows_without_a_time_are_counted_once_a_day(tmp_path: Path, simulator: A
     assert account.pipeline.rows_without_sent_at() == 0, "asked today already"
     account.clock.turn(days=1)
     assert account.pipeline.rows_without_sent_at() == 50
+    account.announce(table)
+    assert account.pipeline.rows_without_sent_at() == 0, "while there are some, it asks again"
     account.source.unlink()
     account.clock.turn(days=1)
     assert account.pipeline.rows_without_sent_at() is None

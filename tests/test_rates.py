@@ -45,6 +45,7 @@ QUERIES = [
     "FROM failures",
     "FROM failing_recipients",
     "FROM delivery_rate_by('number_type')",
+    "FROM delivery_rate_by('operator')",
     "FROM delivery_curve()",
     "FROM delivery_curve(seconds := [30, 3600], first := '2024-03-01', last := '2024-03-01')",
     "FROM delivery_curve_by('country')",
@@ -329,6 +330,7 @@ def test_the_week_is_settled_whole_and_not_stopped_by_a_straggler(
         ([*first, straggler, newest], [(date(2024, 3, 8), date(2024, 3, 14))]),
         ([*first[1:], newest], []),
         (first, []),
+        ([*first, sent(3999, "invalid"), sent(4000, "invalid")], []),
         (
             [*first, sent(18, "pending", last_asked_at=asked), newest],
             [(date(2024, 3, 8), date(2024, 3, 14))],

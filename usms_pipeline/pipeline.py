@@ -5,6 +5,7 @@ Each step can be repeated at any time: it finds in the data directory what is st
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -361,8 +362,6 @@ class Pipeline:
         """
         window = window or self.open_window()
         loaded = self.load_sessions(window)
-        if any(part.new_rows for part in loaded.partitions.values()):
-            loaded.notes += self._rows_left_out()
         days = sorted({*self.dates(window), *loaded.partitions})
         self.catch_up(days)
         try:
@@ -506,30 +505,34 @@ class Pipeline:
         return days
 
     def rows_without_sent_at(self) -> int | None:
-        """Count the source rows that have no partition; asks the source once a day at most.
+        """Count the source rows that have no partition; asks once a day, while there are none.
 
         None where the source can't be asked. Such rows are in no figure, so a report tells of them.
         """
-        kept, today = self.store.read_json(_SURVEY_FILE), self.clock().date().isoformat()
-        if kept.get("asked_on") != today:
-            try:
-                rows = source.survey(self.settings).rows_without_sent_at
-            except SourceError:
-                return None
-            kept = {"asked_on": today, "rows_without_sent_at": rows}
-            with self.store.replacing(_SURVEY_FILE) as path:
-                path.write_text(json.dumps(kept))
-        return int(kept["rows_without_sent_at"])
+        asked = {"asked_on": self.clock().date().isoformat(), "of": self._times_read()}
+        if self.store.read_json(_SURVEY_FILE) == asked | {"rows_without_sent_at": 0}:
+            return 0
+        try:
+            rows = source.survey(self.settings).rows_without_sent_at
+        except SourceError:
+            return None
+        with self.store.replacing(_SURVEY_FILE) as path:
+            path.write_text(json.dumps(asked | {"rows_without_sent_at": rows}))
+        return rows
 
-    def _rows_left_out(self) -> list[str]:
+    def _times_read(self) -> str:
+        """Name which times of which table are read, without telling of either."""
+        url = self.settings.source_url
+        said = (
+            url.get_secret_value() if url else None, self.settings.source_table,
+            self.settings.sent_at_column, self.settings.source_timezone,
+        )  # fmt: skip
+        return hashlib.sha256(repr(said).encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+    def rows_left_out(self) -> list[str]:
+        """Tell of the source rows that have no partition; reads the whole of their times."""
         rows = self.rows_without_sent_at()
-        if not rows:
-            return []
-        return [
-            f"{wording.count(rows)} rows of {self.settings.source_table or 'your table'} have no "
-            f"usable time in {self.settings.sent_at_column}: no run reads them, and no figure has "
-            "them."
-        ]
+        return [f"{wording.rows_left_out(rows, self.settings.sent_at_column)}."] if rows else []
 
     # -- the pace, kept between runs ------------------------------------------------------------
 

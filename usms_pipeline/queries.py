@@ -26,8 +26,9 @@ def rates(
 ) -> Relation:
     """Give the delivery figures by a column of ``receipts``, or of everything (one row).
 
-    ``first`` and ``last`` are local days of sending, both included. Columns: ``by`` if given, then
-    those of ``metrics.METRICS``. Days and times ascend; other groups come largest first.
+    ``first`` and ``last`` are local days of sending, both included. Columns: ``by`` if given (an
+    operator with its country, ``Orange (FR)``), then those of ``metrics.METRICS``. Days and times
+    ascend; other groups come largest first.
 
     Raises ``UnknownColumn``, with names near to it.
     """
@@ -105,7 +106,10 @@ def uncovered_days(con: Connection, share: float, days: int = 7) -> Relation:
         WITH settled AS (
             SELECT sent_date, messages, delivered + failed + rejected + expired AS with_evidence
             FROM delivery_rate_daily
-            WHERE awaited = 0 AND sent_date < (SELECT max(sent_date) FROM receipts)
+            WHERE
+                awaited = 0
+                AND messages > invalid
+                AND sent_date < (SELECT max(sent_date) FROM receipts WHERE status <> 'invalid')
             ORDER BY sent_date DESC
             LIMIT $days
         )

@@ -98,8 +98,8 @@ def insert(con: duckdb.DuckDBPyConnection, table: str, rows: pa.Table) -> None:
 class Pile:
     """Rows on their way into a table: in memory while they are few, in a table when they are many.
 
-    ``name`` is a view of all of them once the pile is closed. Nested rows cost a table several
-    times what they cost Arrow.
+    ``name`` is a view of all of them once the pile is closed, a table once it is settled. Nested
+    rows cost a table several times what they cost Arrow.
     """
 
     def __init__(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Iterable
 from datetime import date, datetime
 from typing import Final
 from zoneinfo import ZoneInfo
@@ -43,7 +44,41 @@ def name(value: object) -> str:
     if value is None:
         return "not known"
     text = " ".join(visible(str(value)).split()) or "empty"
-    return text if len(text) <= _LONGEST_NAME else f"{text[: _LONGEST_NAME - 1]}…"
+    half = _LONGEST_NAME // 2
+    return text if len(text) <= _LONGEST_NAME else f"{text[: half - 1]}…{text[-half:]}"
+
+
+def apart(names: Iterable[str]) -> list[str]:
+    """Number the names that look alike, for groups are told apart by their names.
+
+    >>> apart(["a", "b", "a", "a (2)"])
+    ['a', 'b', 'a (3)', 'a (2)']
+    """
+    given = list(names)
+    taken, told = set(given), dict.fromkeys(given, 0)
+    shown = []
+    for name in given:
+        told[name] += 1
+        one = name
+        while told[name] > 1 and one in taken:
+            one = f"{name} ({told[name]})"
+            told[name] += one in taken
+        taken.add(one)
+        shown.append(one)
+    return shown
+
+
+def rows_left_out(rows: int, column: str) -> str:
+    """Say that some rows of the source have no usable time.
+
+    >>> rows_left_out(1, "sent_at")
+    '1 row has no usable time in sent_at: no run reads it, and no figure has it'
+    """
+    have, them = ("has", "it") if rows == 1 else ("have", "them")
+    return (
+        f"{counted(rows, 'row')} {have} no usable time in {column}: no run reads {them}, and no "
+        f"figure has {them}"
+    )
 
 
 _SEPARATORS: Final = r"[ \t\u00a0\u2000-\u200b\u2010-\u2015\u202f\u3000().\-/_]{0,3}"

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from statistics import median
 from typing import Any
 
@@ -37,8 +36,8 @@ def rate_by(rates: pa.Table, column: str, noun: str | None = None, width: int = 
     found.sort(key=lambda row: -row["messages"])
     if not found:
         return empty("No messages in this period", width)
-    names = _apart(group_name(row, column) for row in found)
-    rows = [{**row, "name": name} for row, name in zip(found[:BARS], names, strict=False)]
+    names = wording.apart(group_name(row, column) for row in found[:BARS])
+    rows = [{**row, "name": name} for row, name in zip(found, names, strict=False)]
     return dressed(
         _share_bars(rows, width),
         _group_headline(rows, noun) + (f", of the {BARS} largest" if len(found) > BARS else ""),
@@ -96,22 +95,10 @@ def group_name(row: Mapping[str, Any], column: str) -> str:
     return f"{name} ({wording.name(country)})" if country else name
 
 
-def _apart(names: Iterable[str]) -> Iterator[str]:
-    """Number the names that look alike, for a chart draws what has one name on one line.
-
-    >>> list(_apart(["a", "b", "a"]))
-    ['a', 'b', 'a (2)']
-    """
-    seen: Counter[str] = Counter()
-    for name in names:
-        seen[name] += 1
-        yield name if seen[name] == 1 else f"{name} ({seen[name]})"
-
-
 def reason(row: Mapping[str, Any]) -> str:
     """Write the reason of a failure from its ``provider_desc`` and ``provider_code``."""
     said = (row.get("provider_desc"), row.get("provider_code"))
-    return " · ".join(wording.visible(part) for part in said if part) or "no reason given"
+    return " · ".join(wording.name(part) for part in said if part) or "no reason given"
 
 
 def _share_bars(rows: Sequence[Row], width: int) -> Any:

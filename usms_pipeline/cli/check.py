@@ -116,9 +116,10 @@ def _source(settings: Settings) -> Iterator[tuple[str, str]]:
     )
     yield "ok", f"{rows}, sent {first} to {last}"
     if found.rows_without_sent_at:
-        lost = wording.count(found.rows_without_sent_at)
-        text = f"{lost} rows have no usable time in {settings.sent_at_column}: no run reads them"
-        yield "warning", text
+        yield (
+            "warning",
+            wording.rows_left_out(found.rows_without_sent_at, settings.sent_at_column),
+        )
     for doubt in _sessions_like_phones(settings, found.last_sent_at):
         yield "warning", doubt
     if found.last_sent_at > datetime.now(UTC) + _CLOCKS_DIFFER:

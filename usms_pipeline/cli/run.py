@@ -41,9 +41,10 @@ def run(
     with rehearsal.explained(settings), progress.bar() as on_progress:
         pipeline = Pipeline(settings, on_progress=on_progress)
         report = pipeline.run(_window(pipeline, days, everything))
-    warn(report.warnings)
+    warnings = [*report.warnings, *pipeline.rows_left_out()]
+    warn(warnings)
     if as_json:
-        echo_json(plain(report) | {"warnings": report.warnings, "fell_short": report.fell_short})
+        echo_json(plain(report) | {"warnings": warnings, "fell_short": report.fell_short})
     else:
         _show_run(report)
     if not report.fell_short:
@@ -190,7 +191,11 @@ def _due_table(found: Plan) -> Table:
 
 def _time(found: Plan) -> str:
     """Say how long the requests take, and whether the pace behind it is known or assumed."""
-    source = "as the last run settled on" if found.is_pace_known else "where a first run begins"
+    source = (
+        "as the last run settled on"
+        if found.is_pace_known
+        else "assumed: where a run begins that has met no limit"
+    )
     return (
         f"{wording.duration(found.seconds_at_pace)} at {found.pace:.1f} requests a second, {source}"
     )

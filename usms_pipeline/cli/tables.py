@@ -55,7 +55,8 @@ def rates_table(
             style=_STYLES.get(name, ""),
             header_style="dim" if name == axis else "",
         )
-    names = [*(_name(next(iter(row.values()))) for row in rows), "[bold]all[/]"]
+    values = [next(iter(row.values())) for row in rows]
+    names = [*_names(values), "[bold]all[/]"]
     for n, cells in enumerate(zip(names, *figures.values(), strict=True)):
         table.add_row(*cells, end_section=n == len(rows) - 1)
     return table
@@ -94,9 +95,12 @@ def is_shaded(table: Table) -> bool:
     return any(isinstance(cell, Text) and _YOUNG in cell.plain for cell in cells)
 
 
-def _name(value: Any) -> str:
-    shown = escape(wording.name(value))
-    return f"[dim]{shown}[/]" if value is None or value == "" else shown
+def _names(values: list[Any]) -> list[str]:
+    shown = map(escape, wording.apart(map(wording.name, values)))
+    return [
+        f"[dim]{name}[/]" if value is None or value == "" else name
+        for name, value in zip(shown, values, strict=True)
+    ]
 
 
 def percent(rate: float | None) -> str:

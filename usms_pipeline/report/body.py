@@ -250,10 +250,9 @@ def _speed(figures: Figures) -> Html:
 
 def _group_section(group: Group) -> Section:
     title = f"By {_named(group.column)}"
-    rows = [
-        [name(charts.group_name(row, group.column)), *_metrics(row)]
-        for row in group.rates.to_pylist()
-    ]
+    found = group.rates.to_pylist()
+    names = wording.apart(charts.group_name(row, group.column) for row in found)
+    rows = [[name(one), *_metrics(row)] for one, row in zip(names, found, strict=True)]
     caption = f"Delivery {title[0].lower()}{title[1:]}"
     if group.groups > len(rows):
         caption += f", the {len(rows)} largest of {count(group.groups)}"

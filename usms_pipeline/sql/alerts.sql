@@ -140,16 +140,19 @@ SELECT
     kind,
     by_column,
     cohort,
-    make_timestamptz(3600000000 * arg_min(hour - size + 1, log_corrected)) AS since,
-    make_timestamptz(3600000000 * (1 + arg_min(hour, log_corrected))) AS until,
-    arg_min(messages, log_corrected)::BIGINT AS messages,
-    arg_min(affected, log_corrected)::BIGINT AS affected,
-    arg_min(share, log_corrected) AS share,
-    any_value(usual) AS usual_share,
-    exp(min(log_corrected)) AS chance
+    make_timestamptz(3600000000 * (hour - size + 1)) AS since,
+    make_timestamptz(3600000000 * (hour + 1)) AS until,
+    messages::BIGINT AS messages,
+    affected::BIGINT AS affected,
+    share,
+    usual AS usual_share,
+    exp(log_corrected) AS chance
 FROM out_of_line
-GROUP BY kind, by_column, cohort
-ORDER BY min(log_corrected), by_column = 'everything', by_column DESC, cohort;
+-- of windows alike, for nothing more was sent in the longer one, the shortest
+QUALIFY row_number() OVER (
+    PARTITION BY kind, by_column, cohort ORDER BY log_corrected, size, hour
+) = 1
+ORDER BY log_corrected, by_column = 'everything', by_column DESC, cohort;
 
 -- By any column of usms_lately, named exactly; the value is text, in `cohort`.
 CREATE OR REPLACE MACRO usms_counts_by(column_name) AS TABLE

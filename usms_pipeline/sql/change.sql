@@ -12,7 +12,11 @@
 -- recipients only. No row where either week has no messages with an outcome.
 
 CREATE OR REPLACE MACRO delivery_rate_change_by(column_name) AS TABLE
-WITH newest AS (SELECT max(sent_date) AS day, max(last_asked_at) AS asked_at FROM receipts),
+WITH newest AS (
+    SELECT max(sent_date) AS day, max(last_asked_at) AS asked_at
+    FROM receipts
+    WHERE status <> 'invalid'
+),
 days AS (
     SELECT
         r.sent_date,
@@ -22,7 +26,7 @@ days AS (
             AND coalesce(r.sent_at + usms_cutoff() > n.asked_at - INTERVAL 1 DAY, true)
         ) AS awaited
     FROM receipts AS r, newest AS n
-    WHERE r.is_announced AND r.sent_date < n.day
+    WHERE r.is_announced AND r.status <> 'invalid' AND r.sent_date < n.day
     GROUP BY r.sent_date
 ),
 latest AS (

@@ -45,7 +45,8 @@ ORDER BY count(*) DESC, r.country, r."operator";
 COMMENT ON VIEW delivery_rate_by_operator IS 'delivery figures by country and operator';
 
 -- Grain: one value of the column named, exactly so: FROM delivery_rate_by('template_id').
--- A name that `receipts` has not is an error that lists those it has.
+-- A name that `receipts` has not is an error that lists those it has. An operator's value is its name
+-- with the country (usms_named).
 CREATE OR REPLACE MACRO delivery_rate_by(column_name) AS TABLE
 WITH cohorts AS (
     SELECT COLUMNS(lambda c: c = column_name), delivery_figures(r) AS figures
