@@ -281,11 +281,7 @@ def mark_layout(store: Store, fingerprint: str, identity: Mapping[str, Any]) -> 
     said = {"version": schema.VERSION, "key": fingerprint, "identity": dict(identity)}
     if store.read_json(LAYOUT) == said:
         return
-    with store.lock("layout") as held:
-        if held:
-            store.sweep("", LAYOUT)
-            with store.replacing(LAYOUT) as path:
-                path.write_text(json.dumps(said))
+    store.keep_json(LAYOUT, said)
 
 
 def read_commit(store: Store, day: date, fingerprint: str | None = None) -> Commit | None:

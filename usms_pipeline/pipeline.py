@@ -6,7 +6,6 @@ Each step can be repeated at any time: it finds in the data directory what is st
 from __future__ import annotations
 
 import hashlib
-import json
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
@@ -516,8 +515,7 @@ class Pipeline:
             rows = source.survey(self.settings).rows_without_sent_at
         except SourceError:
             return None
-        with self.store.replacing(_SURVEY_FILE) as path:
-            path.write_text(json.dumps(asked | {"rows_without_sent_at": rows}))
+        self.store.keep_json(_SURVEY_FILE, asked | {"rows_without_sent_at": rows})
         return rows
 
     def _times_read(self) -> str:
@@ -541,8 +539,7 @@ class Pipeline:
 
     def _keep_pace(self, pace: float | None) -> None:
         if pace is not None:
-            with self.store.replacing(_PACE_FILE) as path:
-                path.write_text(json.dumps({"requests_per_second": pace}))
+            self.store.keep_json(_PACE_FILE, {"requests_per_second": pace})
 
 
 def doubts_about_sessions(batch: Any, settings: Settings, book: PhoneBook) -> list[str]:

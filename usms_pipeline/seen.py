@@ -97,8 +97,4 @@ class Memory:
         said = {"account": self._account, "days": kept}
         if said == self._before:
             return
-        with self._store.lock("source") as held:
-            if held:  # else another run's notes do as well
-                self._store.sweep("", FILE)
-                with self._store.replacing(FILE) as path:
-                    path.write_text(json.dumps(said))
+        self._store.keep_json(FILE, said)  # or another run's notes, which do as well

@@ -263,6 +263,14 @@ class Store:
             if self.exists(name):
                 self.fs.delete_file(self.path(name))
 
+    def keep_json(self, name: str, content: object) -> None:
+        """Write a small file of the data directory, unless another process is about to."""
+        with self.lock(name.removesuffix(".json")) as held:
+            if held:
+                self.sweep("", name)
+                with self.replacing(name) as path:
+                    path.write_text(json.dumps(content))
+
     def sweep(self, folder: str, of: str = "*.parquet") -> None:
         """Delete the temporary files that killed processes left; for who alone writes there.
 
