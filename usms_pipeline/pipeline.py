@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from functools import cached_property
@@ -515,7 +515,8 @@ class Pipeline:
             rows = source.survey(self.settings).rows_without_sent_at
         except SourceError:
             return None
-        self.store.keep_json(_SURVEY_FILE, asked | {"rows_without_sent_at": rows})
+        with suppress(StorageError):  # what can't be kept is asked again
+            self.store.keep_json(_SURVEY_FILE, asked | {"rows_without_sent_at": rows})
         return rows
 
     def _times_read(self) -> str:
