@@ -330,7 +330,10 @@ def test_the_week_is_settled_whole_and_not_stopped_by_a_straggler(
         ([*first, straggler, newest], [(date(2024, 3, 8), date(2024, 3, 14))]),
         ([*first[1:], newest], []),
         (first, []),
-        ([*first, sent(3999, "invalid"), sent(4000, "invalid")], []),
+        (
+            [*first, sent(14), sent(3999, "invalid"), sent(4000, "invalid")],
+            [(date(2024, 3, 8), date(2024, 3, 14))],
+        ),
         (
             [*first, sent(18, "pending", last_asked_at=asked), newest],
             [(date(2024, 3, 8), date(2024, 3, 14))],

@@ -108,7 +108,6 @@ def uncovered_days(con: Connection, share: float, days: int = 7) -> Relation:
             FROM delivery_rate_daily
             WHERE
                 awaited = 0
-                AND messages > invalid
                 AND sent_date < (SELECT max(sent_date) FROM receipts WHERE status <> 'invalid')
             ORDER BY sent_date DESC
             LIMIT $days

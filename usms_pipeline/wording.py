@@ -35,16 +35,22 @@ def visible(text: str) -> str:
 _LONGEST_NAME: Final = 80
 
 
-def name(value: object) -> str:
-    r"""Write a value that messages are grouped by: on one line, cut where it is very long.
+def whole_name(value: object) -> str:
+    r"""Write a value that messages are grouped by, on one line.
 
-    >>> name("otp\tlogin"), name(""), name(None), len(name("a" * 300))
-    ('otp login', 'empty', 'not known', 80)
+    >>> whole_name("otp\tlogin"), whole_name(""), whole_name(None)
+    ('otp login', 'empty', 'not known')
     """
-    if value is None:
-        return "not known"
-    text = " ".join(visible(str(value)).split()) or "empty"
-    half = _LONGEST_NAME // 2
+    return "not known" if value is None else " ".join(visible(str(value)).split()) or "empty"
+
+
+def name(value: object) -> str:
+    """Write such a value where there is little room: a very long one is cut in the middle.
+
+    >>> name("otp_login"), len(name("a" * 300))
+    ('otp_login', 80)
+    """
+    text, half = whole_name(value), _LONGEST_NAME // 2
     return text if len(text) <= _LONGEST_NAME else f"{text[: half - 1]}…{text[-half:]}"
 
 

@@ -96,7 +96,7 @@ def is_shaded(table: Table) -> bool:
 
 
 def _names(values: list[Any]) -> list[str]:
-    shown = map(escape, wording.apart(map(wording.name, values)))
+    shown = map(escape, wording.apart(map(wording.whole_name, values)))
     return [
         f"[dim]{name}[/]" if value is None or value == "" else name
         for name, value in zip(shown, values, strict=True)

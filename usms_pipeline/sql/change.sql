@@ -26,7 +26,7 @@ days AS (
             AND coalesce(r.sent_at + usms_cutoff() > n.asked_at - INTERVAL 1 DAY, true)
         ) AS awaited
     FROM receipts AS r, newest AS n
-    WHERE r.is_announced AND r.status <> 'invalid' AND r.sent_date < n.day
+    WHERE r.is_announced AND r.sent_date < n.day
     GROUP BY r.sent_date
 ),
 latest AS (
