@@ -100,8 +100,9 @@ def quiet_looks(
 
 
 @pytest.mark.long
-def test_a_year_of_quiet_days_is_quiet() -> None:
-    said = [(now, out, bare) for now, out, bare in quiet_looks(365, 1_000, 0) if out or bare]
+@pytest.mark.parametrize("a_day", [30, 1_000])
+def test_a_year_of_quiet_days_is_quiet(a_day: int) -> None:
+    said = [(now, out, bare) for now, out, bare in quiet_looks(365, a_day, 0) if out or bare]
     assert said == []
 
 
@@ -160,6 +161,19 @@ def test_uncovered_days_are_settled_and_below_the_share_beyond_chance() -> None:
     assert not verdict.passed
     assert "2026-11-14" in str(verdict.description)
     assert checks.check_coverage([]).passed
+
+
+def test_a_day_of_nothing_but_unusable_rows_is_uncovered() -> None:
+    """Nothing is known of it, and nothing is awaited: the last to hide from the check."""
+    day = (STRUCK - timedelta(days=6)).date()
+    with warehouse() as con:
+        fill(con, World(6_000, 8, STRUCK).receipts(STRUCK))
+        con.execute(
+            "UPDATE receipts SET status = 'invalid', is_final = false, is_closed = true "
+            "WHERE sent_date = $day",
+            {"day": day},
+        )
+        assert [one["sent_date"] for one in rows(queries.uncovered_days(con, 0.97))] == [day]
 
 
 NOW_HOUR: Final = 500_000

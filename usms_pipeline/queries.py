@@ -98,8 +98,9 @@ def alerts(con: Connection) -> Relation:
 def uncovered_days(con: Connection, share: float, days: int = 7) -> Relation:
     """Give those of the latest settled days (nothing is awaited) with too few outcomes.
 
-    ``share`` (0 to 1) of the messages should have one; a day has too few where even the upper end
-    of the 95 % interval lies below. Columns: ``sent_date``, ``messages``, ``with_evidence``.
+    ``share`` (0 to 1) of the messages should have one; a day has too few where fewer have and the
+    chance of it (Chernoff's bound, exp(-n · KL)), times the days looked at, is under one in a
+    thousand, as in ``alerts``. Columns: ``sent_date``, ``messages``, ``with_evidence``.
     """
     return con.sql(
         """
@@ -112,7 +113,11 @@ def uncovered_days(con: Connection, share: float, days: int = 7) -> Relation:
             ORDER BY sent_date DESC
             LIMIT $days
         )
-        FROM settled WHERE wilson_high(with_evidence, messages) < $share ORDER BY sent_date
+        FROM settled
+        WHERE
+            with_evidence < messages * $share
+            AND messages * usms_divergence(with_evidence / messages, $share) > ln($days * 1000)
+        ORDER BY sent_date
         """,
         params={"share": share, "days": days},
     )
