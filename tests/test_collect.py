@@ -74,6 +74,14 @@ def test_nothing_to_ask_sends_nothing(good):
     assert (landed, stats.requests, good.seen) == ([], 0, [])
 
 
+def test_nothing_to_ask_makes_no_client(good, monkeypatch):
+    """Its imports and certificates are a seventh of a run with nothing due."""
+    monkeypatch.delattr("usms_pipeline.transport.AiohttpTransport")
+    run(good.url, [])
+    with pytest.raises(ImportError):
+        run(good.url, batches(1))
+
+
 def test_requests_in_flight_and_connections_are_bounded_by_the_setting():
 
     def handler(seen):

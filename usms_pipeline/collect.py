@@ -15,6 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING, Final
 
 from usms_pipeline.client import Client
@@ -81,6 +82,10 @@ def collect(
     landed went to the sink, unless it was the sink that failed.
     """
     stats = CollectStats(pace=start_pace)
+    drawn = iter(batches)
+    first = next(drawn, None)
+    if first is None and transport is None:  # no client for nothing: a seventh of such a run
+        return stats
     governor = Governor(start_pace, settings.max_requests_per_second)
     if transport is None:
         from usms_pipeline.transport import AiohttpTransport
@@ -89,7 +94,8 @@ def collect(
     client = Client(settings, transport, clock)
     fetcher = Fetcher(client, governor, stats, patience)
     workers = _Workers(fetcher, transport, settings.max_concurrency, stats)
-    caller = _Caller(workers, iter(batches), sink, stats, on_progress)
+    more = drawn if first is None else chain([first], drawn)
+    caller = _Caller(workers, more, sink, stats, on_progress)
     try:
         caller.serve()
     except (CredentialsRefused, ServiceDown) as error:
