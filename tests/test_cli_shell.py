@@ -43,6 +43,7 @@ def outcome(error: BaseException | None = None, code: int | None = None) -> tupl
         (errors.ServiceDown("It broke."), 1),
         (errors.SourceUnavailable("It broke."), 1),
         (errors.WarehouseMissing("It broke."), 1),
+        (errors.OtherWarehouse("It broke."), 1),
         (errors.Busy("It broke."), 1),
         (errors.SourceError("It broke."), 2),
         (errors.KeyMismatch("It broke."), 2),

@@ -15,7 +15,7 @@ from tests import watched_world
 from tests.made_receipts import HARM, NOW, Row, five_days, message, opened, publish
 from tests.watched_world import World
 from usms_pipeline import report
-from usms_pipeline.errors import StorageError
+from usms_pipeline.errors import OtherWarehouse, StorageError
 from usms_pipeline.queries import rates
 from usms_pipeline.report.figures import ask
 from usms_pipeline.report.quality import Finding, findings
@@ -363,7 +363,7 @@ def test_a_store_gets_report_html(tmp_path: Path) -> None:
 
 def test_a_report_that_fails_leaves_the_former_one(tmp_path: Path) -> None:
     (tmp_path / "report.html").write_text("the former one")
-    with duckdb.connect() as empty, pytest.raises(duckdb.Error):
+    with duckdb.connect() as empty, pytest.raises(OtherWarehouse):
         written(empty, tmp_path)
     assert (tmp_path / "report.html").read_text() == "the former one"
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]

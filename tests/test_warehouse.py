@@ -18,8 +18,8 @@ import pytest
 import usms_pipeline
 from tests import cohorts
 from tests.cohorts import DAY, NOON, receipt
-from usms_pipeline import schema
-from usms_pipeline.errors import NewerDataset, StorageError, WarehouseMissing
+from usms_pipeline import queries, schema
+from usms_pipeline.errors import NewerDataset, OtherWarehouse, StorageError, WarehouseMissing
 from usms_pipeline.settings import Settings
 from usms_pipeline.storage import Store
 from usms_pipeline.warehouse import WarehouseReport, connect, reconcile
@@ -510,6 +510,20 @@ def test_a_file_that_is_no_warehouse_is_told_apart(tmp_path: Path) -> None:
     path.write_bytes(b"not a database" * 1_000)
     with pytest.raises(WarehouseMissing, match=r"can't be opened.*`usms run`"):
         connect(path)
+
+
+def test_a_file_with_another_versions_views_is_told_and_the_next_run_mends_it(
+    store: Store, settings: Settings
+) -> None:
+    publish_generation(store, settings, 1)
+    with duckdb.connect(settings.warehouse_path) as con:
+        con.execute("DROP MACRO TABLE usms_named; UPDATE usms_definitions SET digest = 'older'")
+    said = r"another version.*usms_named.*`usms run`"
+    with connect(settings.warehouse_path) as con, pytest.raises(OtherWarehouse, match=said):
+        queries.rates(con)
+    reconcile(store, settings)
+    with connect(settings.warehouse_path) as con:
+        assert len(queries.rates(con).fetchall()) == 1
 
 
 def test_the_settings_say_which_file_is_opened(store: Store, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ No other module defines an exception. A message says what is wrong, where, and w
     ├── ServiceDown               1   the service did not answer; what had landed stays
     ├── StorageError              1   the data directory can't be read or written
     ├── WarehouseMissing          1   nothing has been published yet
+    ├── OtherWarehouse            1   what is published was made by another version
     ├── UnknownColumn             2   the published table has no column of that name
     └── Busy                      1   another process holds what this command needs alone
 """
@@ -103,6 +104,10 @@ class StorageError(UsmsError):
 
 class WarehouseMissing(UsmsError):
     """There is no published warehouse yet."""
+
+
+class OtherWarehouse(UsmsError):
+    """The published file has not the views of this version; the next run gives it them."""
 
 
 class UnknownColumn(UsmsError):

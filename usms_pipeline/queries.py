@@ -12,13 +12,27 @@ from typing import Final
 
 import duckdb
 
-from usms_pipeline.errors import UnknownColumn
+from usms_pipeline.errors import OtherWarehouse, UnknownColumn
 from usms_pipeline.scratch import identifier, literal
 
 _NEAR_SECONDS: Final = 300
 
 Connection = duckdb.DuckDBPyConnection
 Relation = duckdb.DuckDBPyRelation
+
+
+def ask(con: Connection, query: str, **params: object) -> Relation:
+    """Give any query of this version's views and macros.
+
+    Raises ``OtherWarehouse`` where the file has no such thing.
+    """
+    try:
+        return con.sql(query, params=params or None)
+    except (duckdb.CatalogException, duckdb.BinderException) as error:
+        raise OtherWarehouse(
+            "The warehouse was published by another version of usms-pipeline, or is none of it: "
+            f"{str(error).splitlines()[0]} Run `usms run`: it publishes with this version."
+        ) from error
 
 
 def rates(
@@ -42,9 +56,10 @@ def rates(
         for sign, day in ((">=", first), ("<=", last))
         if day is not None
     ]
-    return con.sql(
+    return ask(
+        con,
         f"SELECT {key + ',' if key else ''} unnest(delivery_figures(r)) FROM usms_named() AS r "
-        f"WHERE r.is_announced {' '.join(days)} {order}"
+        f"WHERE r.is_announced {' '.join(days)} {order}",
     )
 
 
@@ -56,12 +71,12 @@ def nowcast(con: Connection, by: str = "sent_date") -> Relation:
     shares are 0 to 1, NULL without history. Raises ``UnknownColumn``.
     """
     _known(con, by)
-    return con.sql(f"FROM delivery_nowcast_by({literal(by)})")
+    return ask(con, f"FROM delivery_nowcast_by({literal(by)})")
 
 
 def maturity(con: Connection) -> Relation:
     """Give how complete a group of messages usually is at an age (``age_seconds``)."""
-    return con.sql("FROM maturity()")
+    return ask(con, "FROM maturity()")
 
 
 def curve(con: Connection, by: str | None = None) -> Relation:
@@ -70,14 +85,14 @@ def curve(con: Connection, by: str | None = None) -> Relation:
     Raises ``UnknownColumn``.
     """
     if by is None:
-        return con.sql("FROM delivery_curve()")
+        return ask(con, "FROM delivery_curve()")
     _known(con, by)
-    return con.sql(f"FROM delivery_curve_by({literal(by)})")
+    return ask(con, f"FROM delivery_curve_by({literal(by)})")
 
 
 def failures(con: Connection) -> Relation:
     """Give what failed, by the service's code and description: ``metrics.FAILURES``."""
-    return con.sql("FROM failures")
+    return ask(con, "FROM failures")
 
 
 def change(con: Connection, by: str) -> Relation:
@@ -87,12 +102,12 @@ def change(con: Connection, by: str) -> Relation:
     interval. Raises ``UnknownColumn``.
     """
     _known(con, by)
-    return con.sql(f"FROM delivery_rate_change_by({literal(by)})")
+    return ask(con, f"FROM delivery_rate_change_by({literal(by)})")
 
 
 def alerts(con: Connection) -> Relation:
     """Give what is out of line in the last 72 hours of sending: the rows of ``delivery_alerts``."""
-    return con.sql("FROM delivery_alerts")
+    return ask(con, "FROM delivery_alerts")
 
 
 def uncovered_days(con: Connection, share: float, days: int = 7) -> Relation:
@@ -102,7 +117,8 @@ def uncovered_days(con: Connection, share: float, days: int = 7) -> Relation:
     chance of it (Chernoff's bound, exp(-n · KL)), times the days looked at, is under one in a
     thousand, as in ``alerts``. Columns: ``sent_date``, ``messages``, ``with_evidence``.
     """
-    return con.sql(
+    return ask(
+        con,
         """
         WITH settled AS (
             SELECT sent_date, messages, delivered + failed + rejected + expired AS with_evidence
@@ -119,7 +135,8 @@ def uncovered_days(con: Connection, share: float, days: int = 7) -> Relation:
             AND messages * usms_divergence(with_evidence / messages, $share) > ln($days * 1000)
         ORDER BY sent_date
         """,
-        params={"share": share, "days": days},
+        share=share,
+        days=days,
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import pyarrow as pa
 
-from usms_pipeline.queries import timezone_hint
+from usms_pipeline import queries
 from usms_pipeline.schema import dimensions_among
 from usms_pipeline.scratch import identifier, literal
 
@@ -128,7 +128,7 @@ def _hint(con: Warehouse) -> str | None:
     database = _row(con, "SELECT current_database() AS name")["name"]
     with con.cursor() as own:
         own.execute(f"USE {identifier(database)}")
-        return timezone_hint(own)
+        return queries.timezone_hint(own)
 
 
 def _group(con: Warehouse, column: str, relation: str) -> Group:
@@ -155,4 +155,4 @@ def _row(con: Warehouse, query: str) -> Row:
 
 
 def _table(con: Warehouse, query: str) -> pa.Table:
-    return con.sql(query).to_arrow_table()
+    return queries.ask(con, query).to_arrow_table()
