@@ -168,7 +168,7 @@ def told(world: World, drawn: tuple[Any, ...], case: int = 0) -> dict[str, Any]:
     return answer(asked_at, data, asked)
 
 
-@settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=8, suppress_health_check=list(HealthCheck))
 @given(cases, st.randoms(use_true_random=False))
 def test_the_fold_gives_what_the_reference_gives_whatever_the_order(
     drawn: list[Any], random: Any

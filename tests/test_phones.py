@@ -117,7 +117,6 @@ def test_another_key_gives_other_recipients_and_another_fingerprint():
     assert other.fingerprint != book().fingerprint
 
 
-@settings(deadline=None)
 @given(st.integers(1, 999), st.text("0123456789", min_size=2, max_size=14))
 def test_a_mask_shows_at_most_half_of_the_national_number(code, national):
     shown = masked(f"+{code}{national}", code)
@@ -284,7 +283,7 @@ def test_a_thousand_alike_numbers_are_one_question_to_the_library():
     assert plan._size == 2
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.text() | st.text("0123456789+()- ０１\u3000.x#*", max_size=24), st.sampled_from(REGIONS))
 def test_no_text_is_too_odd(text, region):
     (row,) = described([text], region=region)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from usms_pipeline import polling
@@ -31,14 +31,12 @@ def test_the_schedule_is_early_then_every_six_hours_then_the_cutoff():
     assert {b - a for a, b in pairwise(minutes[6:-1])} == {360}
 
 
-@settings(deadline=None)
 @given(schedules)
 def test_polling_times_ascend_and_end_at_the_cutoff(schedule):
     assert schedule == sorted(set(schedule))
     assert schedule[0] > timedelta()
 
 
-@settings(deadline=None)
 @given(st.integers(1, 10_000))
 def test_the_last_look_is_at_the_cutoff(minutes):
     assert polling.offsets(minutes * MINUTE)[-1] == minutes * MINUTE
@@ -68,7 +66,6 @@ def test_a_session_never_asked_is_due_however_old():
     assert polling.is_due(SENT + timedelta(days=900), SENT, None, SCHEDULE)
 
 
-@settings(deadline=None)
 @given(ages, asked, schedules)
 def test_due_is_a_polling_time_after_the_last_question_and_not_after_now(age, last, schedule):
     after = timedelta(-1) if last is None else last
@@ -77,7 +74,6 @@ def test_due_is_a_polling_time_after_the_last_question_and_not_after_now(age, la
     assert polling.is_due(SENT + age, SENT, last_asked_at, schedule) == expected
 
 
-@settings(deadline=None)
 @given(schedules, st.lists(ages, max_size=200))
 def test_a_session_is_asked_at_most_once_a_polling_time(schedule, wakes):
     last, questions = None, 0

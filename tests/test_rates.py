@@ -174,7 +174,8 @@ def messages(draw: st.DrawFn) -> Row:
 
 many = st.lists(messages(), max_size=12)
 quick = settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=25,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 
 

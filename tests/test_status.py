@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from usms_pipeline import status
@@ -53,7 +53,6 @@ def test_there_are_eight_buckets():
     }  # fmt: skip
 
 
-@settings(deadline=None)
 @given(st.text())
 def test_an_unknown_word_is_never_an_outcome(word):
     listed = word.strip().casefold() in {w for words in status.WORDS.values() for w in words}
@@ -63,7 +62,6 @@ def test_an_unknown_word_is_never_an_outcome(word):
 some_words = st.lists(st.none() | st.sampled_from([word for word, _ in CASES]) | st.text())
 
 
-@settings(deadline=None)
 @given(some_words, st.integers(0, 3))
 def test_arrays_mean_what_their_words_mean(words, cut):
     array = pa.array(words, pa.string())

@@ -423,7 +423,7 @@ def said_in(body):
     return count, len(entries)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(answers)
 def test_both_ways_of_reading_give_the_same(made):
     numbered = [Answer(number, body, ids) for number, (body, ids) in enumerate(made)]
@@ -434,7 +434,7 @@ def test_both_ways_of_reading_give_the_same(made):
     assert together.receipts.select(names).equals(apart.receipts.select(names))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(answers)
 def test_every_id_asked_is_one_row_and_every_entry_is_observed_or_rejected(made):
     for body, ids in made:
@@ -448,7 +448,7 @@ def test_every_id_asked_is_one_row_and_every_entry_is_observed_or_rejected(made)
         assert decoded.rejects.num_rows <= entry_count
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(st.lists(st.just(DELIVERED) | rare, max_size=5), max_size=6))
 def test_no_receipt_is_lost(lists):
     ids = [str(number) for number in range(len(lists))]
@@ -464,7 +464,7 @@ def as_set(decoded):
     return sorted(map(repr, decoded.observations.to_pylist() + decoded.rejects.to_pylist()))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(answers, st.randoms(use_true_random=False))
 def test_the_same_answers_give_the_same_rows_in_any_order_and_any_company(made, rng):
     rows = [response(body, ids) for body, ids in made]

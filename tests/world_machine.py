@@ -425,7 +425,6 @@ def turn(life: type[Life]) -> Counter[str]:
         settings=settings(
             max_examples=EXAMPLES,
             stateful_step_count=STEPS,
-            deadline=None,
             print_blob=True,
             report_multiple_bugs=False,
             phases=(Phase.explicit, Phase.reuse, Phase.generate),
