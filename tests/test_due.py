@@ -79,19 +79,25 @@ def test_an_answer_that_can_not_be_read_is_asked_for_again_at_the_next_polling_t
     assert (row["status"], row["is_closed"], row["last_asked_at"]) == ("pending", False, None)
 
 
-def test_an_answer_that_could_not_be_read_past_the_cutoff_is_asked_for_no_more(
+def test_an_answer_that_could_not_be_read_past_the_cutoff_is_asked_for_every_day(
     place: Place,
 ) -> None:
-    """The message stays open, for nobody knows; the entry in quarantine says why."""
+    """Nobody knows, so the message stays open; nothing closes but an answer."""
     place.announce([{"session_no": "s1", "sent_at": NOON}])
     place.land([unreadable(72.1)])
     place.fold()
-    assert found(place, 1_000) == []
+    assert found(place, 96) == []
+    assert found(place, 96.2) == [("s1",)]
+    place.land([unreadable(96.2)])
+    place.fold()
+    assert found(place, 120.1) == []
+    assert found(place, 1_000) == [("s1",)]
     [row] = place.receipts()
     assert (row["status"], row["is_closed"]) == ("pending", False)
-    place.land([answer(NOON + timedelta(hours=73), [], ["s1"])])
+    place.land([answer(NOON + timedelta(hours=1_000), [], ["s1"])])
     place.fold()
     assert [row["status"] for row in place.receipts()] == ["unknown"]
+    assert found(place, 2_000) == []
 
 
 def test_another_key_is_refused_before_anything_is_asked(place: Place) -> None:
@@ -215,4 +221,5 @@ def count_due(receipts: pa.Table, offsets: Any, now: datetime) -> int:
         con.register("tried", due._TRIED.empty_table())
         micros = [offset // timedelta(microseconds=1) for offset in offsets]
         query = f"SELECT count(*) FROM ({scratch.sql('due')})"
-        return int(con.execute(query, {"offsets": micros, "now": now}).fetchall()[0][0])
+        given = {"offsets": micros, "now": now, "in_vain_every": due._IN_VAIN_EVERY}
+        return int(con.execute(query, given).fetchall()[0][0])

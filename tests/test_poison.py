@@ -88,16 +88,19 @@ def test_a_refused_session_is_invalid_with_the_services_own_code_and_words(
 def test_a_replay_asks_again_about_a_session_whose_answer_could_not_be_read(
     tmp_path: Path, simulator: Any
 ) -> None:
-    """Past the cutoff nothing else would ask: the service may send something else by now."""
+    """Now, and not at its next turn: past the cutoff that is a day later."""
     account = Account(tmp_path, simulator, 1, batch_size=1)
     account.clock.turn(days=4)
     with serving(lambda seen: Response(b"<html>")) as server:
         real, account.given["base_url"] = account.given["base_url"], server.url
         account.run()
         asked = len(server.seen)
-        account.clock.turn(days=4)
+        account.clock.turn(hours=23)
         account.run()
         assert len(server.seen) == asked
+        account.clock.turn(hours=1)
+        account.run()
+        assert len(server.seen) == 2 * asked
     [entry] = quarantine.entries(account.pipeline.store)
     assert entry.kind == quarantine.UNREADABLE
     assert account.sql("SELECT status FROM receipts") == [("pending",)]

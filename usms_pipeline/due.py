@@ -14,13 +14,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from usms_pipeline import dataset, quarantine, schema, scratch
+from usms_pipeline import dataset, polling, quarantine, schema, scratch
 from usms_pipeline.collect import Batch
 from usms_pipeline.dataset import RECEIPTS, REGISTERS, SESSIONS, Commit, file_name
 from usms_pipeline.settings import Settings
 from usms_pipeline.storage import Store
 
 _MICROSECOND = timedelta(microseconds=1)
+_IN_VAIN_EVERY = polling.IN_VAIN_EVERY // _MICROSECOND
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _NEEDED = pa.schema([*schema.WAITING, ("is_final", pa.bool_()), ("is_closed", pa.bool_())])
 
@@ -98,7 +99,8 @@ def find(
         con.register("tried", _tried_in_vain(store, day))
         table = f"due_{day:%Y%m%d}"
         query = f"CREATE TABLE {table} AS {scratch.sql('due')}"
-        con.execute(query, {"offsets": offsets, "now": now})
+        given = {"offsets": offsets, "now": now, "in_vain_every": _IN_VAIN_EVERY}
+        con.execute(query, given)
         summary = f"SELECT count(*), min(unmet_at) FROM {table}"
         [(count, oldest)] = con.execute(summary).fetchall()
         if count:
@@ -142,16 +144,17 @@ class NextDue:
         after = np.asarray(asked.fill_null(0), np.int64) - sent
         turn = np.where(is_asked, np.searchsorted(self._offsets, after, side="right"), 0)
         has_turn = turn < len(self._offsets)
-        if has_turn.any():
-            earliest = int((sent[has_turn] + self._offsets[turn[has_turn]]).min())
-            known = earliest if self._earliest is None else self._earliest
-            self._earliest = min(earliest, known)
+        offset = self._offsets[np.minimum(turn, len(self._offsets) - 1)]
+        earliest = int((sent + np.where(has_turn, offset, after + _IN_VAIN_EVERY)).min())
+        known = earliest if self._earliest is None else self._earliest
+        self._earliest = min(earliest, known)
 
 
 def _tried_in_vain(store: Store, day: date) -> pa.Table:
     """Give when sessions were last asked about whose answer could not be read.
 
-    That is no answer, so nothing else counts it; but to ask at every run would bring no other.
+    That is no answer, so nothing else counts it, and it closes nothing; but to ask at every run
+    would bring no other.
     """
     if not quarantine.has_kind(store, day, quarantine.UNREADABLE):
         return _TRIED.empty_table()

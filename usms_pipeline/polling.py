@@ -1,6 +1,7 @@
 """When a session is asked about again. Pure: no I/O, the clock is an argument.
 
-A session is due when one of its polling times lies after it was last asked and not after now.
+A session is due when one of its polling times lies after it was last asked and not after now. The
+last is the cutoff: a look then closes it, unless its answer can't be read. Then it is due every day.
 The service's own advice is to look after 5 to 10 minutes; comparable services close after 72 h.
 """
 
@@ -12,6 +13,8 @@ from typing import Final
 
 EARLY_OFFSETS: Final = tuple(timedelta(minutes=m) for m in (5, 10, 20, 40, 60, 120, 240))
 LATE_EVERY: Final = timedelta(hours=6)
+IN_VAIN_EVERY: Final = timedelta(days=1)
+"""Past the cutoff, where the answer of that look could not be read: until one can."""
 SHORTEST_STEP: Final = timedelta(minutes=1)
 
 
@@ -38,11 +41,12 @@ def offsets(
 
 def next_poll_at(
     sent_at: datetime, last_asked_at: datetime | None, schedule: Sequence[timedelta]
-) -> datetime | None:
-    """Give the oldest polling time not yet met, or None when the look at the cutoff is done."""
+) -> datetime:
+    """Give the oldest polling time not yet met, of a session that is not closed."""
     if last_asked_at is None:
         return sent_at + schedule[0]
-    return next((sent_at + o for o in schedule if sent_at + o > last_asked_at), None)
+    times = (sent_at + offset for offset in schedule)
+    return next((at for at in times if at > last_asked_at), last_asked_at + IN_VAIN_EVERY)
 
 
 def is_due(
@@ -51,6 +55,5 @@ def is_due(
     last_asked_at: datetime | None,
     schedule: Sequence[timedelta],
 ) -> bool:
-    """Tell whether a polling time lies in (last_asked_at, now]."""
-    poll_at = next_poll_at(sent_at, last_asked_at, schedule)
-    return poll_at is not None and poll_at <= now
+    """Tell whether a polling time lies in (last_asked_at, now], of a session that is not closed."""
+    return next_poll_at(sent_at, last_asked_at, schedule) <= now

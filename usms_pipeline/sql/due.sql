@@ -1,7 +1,9 @@
 -- Sessions of one partition that are due, the oldest unmet polling time first.
 -- Grain: session. A session is due when any of its recipients is.
 -- tried: when it was asked about in vain, because the answer could not be read.
--- Parameters: $offsets (polling times after sent_at, microseconds, ascending), $now.
+-- Past the last polling time only such a session still waits.
+-- Parameters: $offsets (polling times after sent_at, microseconds, ascending), $now;
+-- $in_vain_every (microseconds), from one try past the last polling time to the next.
 WITH last_tries AS (SELECT session_no, max(asked_at) AS asked_at FROM tried GROUP BY session_no),
 
 waiting AS (
@@ -24,6 +26,10 @@ FROM (
     UNION ALL
     SELECT w.session_no, w.sent_at, p.poll_after
     FROM waiting AS w ASOF JOIN polls AS p ON w.asked_after < p.poll_after
+    UNION ALL
+    SELECT session_no, sent_at, asked_after + $in_vain_every AS poll_after
+    FROM waiting
+    WHERE asked_after >= list_last($offsets)
 )
 WHERE sent_at + to_microseconds(poll_after) <= $now
 GROUP BY session_no
