@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from tests.cohorts import receipt, table
 from tests.watched_world import CUTOFF, World, fill, warehouse
 from usms_pipeline import alerts, queries
 from usms_pipeline.defs import checks
@@ -176,6 +177,41 @@ def test_a_day_of_nothing_but_unusable_rows_is_uncovered() -> None:
         assert [one["sent_date"] for one in rows(queries.uncovered_days(con, 0.97))] == [day]
 
 
+def uncovered(*days: tuple[int, int, int], **given: Any) -> list[int]:
+    """Give which are uncovered of days so many days ago, with messages and known outcomes."""
+    noon = datetime(2026, 11, 20, 12, tzinfo=UTC)
+    closed = {"is_closed": True, "last_asked_at": noon} | given
+    made = [
+        receipt(**{"sent_at": noon - timedelta(days=ago)} | ({} if n < known else silent))
+        for ago, messages, known in days
+        for silent in [{"outcome": "unknown"} | closed]
+        for n in range(messages)
+    ]
+    with warehouse() as con:
+        con.register("made", table(made))
+        con.execute("INSERT INTO receipts BY NAME SELECT *, sent_at::DATE AS sent_date FROM made")
+        found = rows(queries.uncovered_days(con, 0.97))
+    return [(noon.date() - one["sent_date"]).days for one in found]
+
+
+def test_few_outcomes_every_day_are_beyond_chance_together() -> None:
+    """Each day alone might be chance: 24 of 30; 4,800 of 5,000."""
+    assert uncovered((0, 30, 30), *((ago, 30, 24) for ago in range(1, 9))) == list(range(7, 0, -1))
+    assert uncovered((0, 30, 30), (1, 30, 24), *((ago, 30, 30) for ago in range(2, 9))) == []
+    assert len(uncovered((0, 5_000, 5_000), *((ago, 5_000, 4_800) for ago in range(1, 8)))) == 7
+    assert uncovered((0, 30, 30), *((ago, 300, 293) for ago in range(1, 8))) == []
+
+
+def test_a_day_is_over_though_nothing_usable_was_sent_after_it() -> None:
+    """A campaign of a month ago; an account whose session numbers are refused, or all blank."""
+    assert uncovered((30, 100, 50)) == [30]
+    assert uncovered((0, 100, 0)) == []
+    week = [(6, 100, 100), *((ago, 100, 0) for ago in range(6))]
+    assert uncovered(*week, outcome="invalid") == [5, 4, 3, 2, 1]
+    never = {"session_no": None, "first_asked_at": None, "last_asked_at": None}
+    assert uncovered(*((ago, 100, 0) for ago in range(4)), outcome="invalid", **never) == [3, 2, 1]
+
+
 NOW_HOUR: Final = 500_000
 
 
@@ -202,6 +238,14 @@ def test_what_is_said_of_the_hours_is_true_of_those_hours() -> None:
     assert found["messages"] == sum(messages for messages, _ in within)
     assert found["affected"] == sum(affected for _, affected in within)
     assert found["affected"] >= 11
+
+
+def test_what_ended_before_the_last_72_hours_is_no_news() -> None:
+    """A day that reaches back behind them would be judged against hours of its own."""
+    quiet = dict.fromkeys(range(1, 744), (20, 0))
+    assert judged(("t", quiet | dict.fromkeys(range(75, 81), (20, 10)))) == []
+    (found,) = judged(("t", quiet | dict.fromkeys(range(65, 81), (20, 10))))
+    assert int(found["since"].timestamp() // 3600) == NOW_HOUR - 71
 
 
 def test_of_windows_alike_the_shortest_is_named() -> None:

@@ -143,6 +143,7 @@ def expected(rows: Sequence[Row]) -> Row:
         **{f"latency_p{q}_seconds": percentile(seconds, q / 100) for q in (50, 90, 99)},
         "first_asked_too_late": sum(
             not row["is_final"]
+            and row["status"] != "invalid"
             and row["first_asked_at"] is not None
             and row["first_asked_at"] > row["sent_at"] + CUTOFF
             for row in ours
@@ -274,8 +275,18 @@ def test_first_asked_too_late_is_past_the_cutoff_to_the_microsecond_and_without_
         receipt("unknown", is_closed=True, first_asked_at=after),
         receipt("delivered", first_asked_at=after),
         receipt("pending", first_asked_at=None),
+        receipt("invalid", is_closed=True, first_asked_at=after),
     ])  # fmt: skip
     assert rates(con).column("first_asked_too_late").to_pylist() == [1]
+
+
+def test_what_is_known_of_nothing_to_come_is_null(con: duckdb.DuckDBPyConnection) -> None:
+    """NaN would be above every number: a group that nobody reports on would pass for known."""
+    rows = [receipt(sent_at=NOON + timedelta(hours=hour)) for hour in range(200)]
+    silent = receipt("unknown", is_closed=True, operator="Silent")
+    fill(con, [*rows, silent])
+    found = con.sql("SELECT known_share FROM delivery_nowcast_by('operator') ORDER BY messages")
+    assert [share for (share,) in found.fetchall()] == [None, 1]
 
 
 def test_figures_of_nothing_are_zero_or_null_and_there_are_no_groups(
@@ -323,6 +334,7 @@ def test_the_week_is_settled_whole_and_not_stopped_by_a_straggler(
         return receipt(outcome, sent_at=NOON + timedelta(days=day), **given)
 
     asked = NOON + timedelta(days=20)
+    today = NOON + timedelta(days=14)
     first = [sent(n) for n in range(14)]
     newest = sent(20, "pending", last_asked_at=asked)
     straggler = sent(3, "pending", last_asked_at=NOON + timedelta(days=3))
@@ -332,7 +344,11 @@ def test_the_week_is_settled_whole_and_not_stopped_by_a_straggler(
         ([*first[1:], newest], []),
         (first, []),
         (
-            [*first, sent(14), sent(3999, "invalid"), sent(4000, "invalid")],
+            [*first, sent(14), *(sent(n, "invalid", last_asked_at=today) for n in (3999, 4000))],
+            [(date(2024, 3, 8), date(2024, 3, 14))],
+        ),
+        (
+            [*first, sent(13, "unknown", is_closed=True, last_asked_at=asked)],
             [(date(2024, 3, 8), date(2024, 3, 14))],
         ),
         (

@@ -298,7 +298,8 @@ def test_a_shift_of_whole_hours_names_the_settings_to_check(tmp_path: Path) -> N
 def test_first_asked_too_late_is_apart_from_never_reported(tmp_path: Path) -> None:
     sent_at = NOW - timedelta(days=4)
     rows = [message(1, sent_at, "unknown"), message(2, sent_at),
-            message(3, sent_at, "unknown", first_asked_at=NOW)]  # fmt: skip
+            message(3, sent_at, "unknown", first_asked_at=NOW),
+            message(4, sent_at, "invalid", first_asked_at=NOW)]  # fmt: skip
     made = found(rows, tmp_path)
     assert made["First asked too late"].found == "1 message"
     assert "the silence may be ours" in made["First asked too late"].advice

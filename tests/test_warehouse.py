@@ -518,7 +518,7 @@ def test_a_file_with_another_versions_views_is_told_and_the_next_run_mends_it(
     publish_generation(store, settings, 1)
     with duckdb.connect(settings.warehouse_path) as con:
         con.execute("DROP MACRO TABLE usms_named; UPDATE usms_definitions SET digest = 'older'")
-    said = r"another version.*usms_named.*`usms run`"
+    said = r"usms_named.*nother version.*`usms run`"
     with connect(settings.warehouse_path) as con, pytest.raises(OtherWarehouse, match=said):
         queries.rates(con)
     reconcile(store, settings)

@@ -1,7 +1,7 @@
 """When a session is asked about again. Pure: no I/O, the clock is an argument.
 
 A session is due when one of its polling times lies after it was last asked and not after now. The
-last is the cutoff: a look then closes it, unless its answer can't be read. Then it is due every day.
+last is the cutoff: a look then closes it, unless its answer can't be read; that is due every day.
 The service's own advice is to look after 5 to 10 minutes; comparable services close after 72 h.
 """
 

@@ -22,16 +22,17 @@ Relation = duckdb.DuckDBPyRelation
 
 
 def ask(con: Connection, query: str, **params: object) -> Relation:
-    """Give any query of this version's views and macros.
+    """Give any query of what is published.
 
-    Raises ``OtherWarehouse`` where the file has no such thing.
+    Raises ``OtherWarehouse`` where the file has not the views and macros of this version.
     """
     try:
         return con.sql(query, params=params or None)
     except (duckdb.CatalogException, duckdb.BinderException) as error:
         raise OtherWarehouse(
-            "The warehouse was published by another version of usms-pipeline, or is none of it: "
-            f"{str(error).splitlines()[0]} Run `usms run`: it publishes with this version."
+            f"The warehouse has not all that is asked for: {str(error).splitlines()[0]} Another "
+            "version of usms-pipeline may have published it, or none: check USMS_WAREHOUSE, and "
+            "run `usms run`, which publishes with this version."
         ) from error
 
 
@@ -92,7 +93,7 @@ def curve(con: Connection, by: str | None = None) -> Relation:
 
 def failures(con: Connection) -> Relation:
     """Give what failed, by the service's code and description: ``metrics.FAILURES``."""
-    return ask(con, "FROM failures")
+    return ask(con, "FROM main.failures")
 
 
 def change(con: Connection, by: str) -> Relation:
@@ -107,15 +108,16 @@ def change(con: Connection, by: str) -> Relation:
 
 def alerts(con: Connection) -> Relation:
     """Give what is out of line in the last 72 hours of sending: the rows of ``delivery_alerts``."""
-    return ask(con, "FROM delivery_alerts")
+    return ask(con, "FROM main.delivery_alerts")
 
 
 def uncovered_days(con: Connection, share: float, days: int = 7) -> Relation:
     """Give those of the latest settled days (nothing is awaited) with too few outcomes.
 
-    ``share`` (0 to 1) of the messages should have one; a day has too few where fewer have and the
-    chance of it (Chernoff's bound, exp(-n · KL)), times the days looked at, is under one in a
-    thousand, as in ``alerts``. Columns: ``sent_date``, ``messages``, ``with_evidence``.
+    ``share`` (0 to 1) of the messages should have one. A day has too few where fewer have, and the
+    chance of that, of the day or of all these days together (Chernoff's bound, exp(-n · KL)), is
+    under one in a thousand, times how many are looked at, as in ``alerts``. Columns:
+    ``sent_date``, ``messages``, ``with_evidence``.
     """
     return ask(
         con,
@@ -123,16 +125,24 @@ def uncovered_days(con: Connection, share: float, days: int = 7) -> Relation:
         WITH settled AS (
             SELECT sent_date, messages, delivered + failed + rejected + expired AS with_evidence
             FROM delivery_rate_daily
-            WHERE
-                awaited = 0
-                AND sent_date < (SELECT max(sent_date) FROM receipts WHERE status <> 'invalid')
+            WHERE awaited = 0 AND sent_date < usms_newest_day()
             ORDER BY sent_date DESC
             LIMIT $days
+        ),
+        judged AS (
+            SELECT
+                *,
+                messages * usms_divergence(with_evidence / messages, $share) AS of_the_day,
+                sum(messages) OVER () * usms_divergence(
+                    least(sum(with_evidence) OVER () / sum(messages) OVER (), $share), $share
+                ) AS of_all
+            FROM settled
         )
-        FROM settled
+        SELECT sent_date, messages, with_evidence
+        FROM judged
         WHERE
             with_evidence < messages * $share
-            AND messages * usms_divergence(with_evidence / messages, $share) > ln($days * 1000)
+            AND greatest(of_the_day, of_all) > ln(($days + 1) * 1000)
         ORDER BY sent_date
         """,
         share=share,
@@ -146,8 +156,8 @@ def timezone_hint(con: Connection) -> str | None:
     They do where the median of ``received_at - sent_at`` is negative, or within five minutes of a
     whole number of hours other than none. None where all is well or nothing was received.
     """
-    query = "SELECT median(epoch(received_at - sent_at)) FROM receipts WHERE is_announced"
-    ((seconds,),) = con.execute(query).fetchall()
+    query = "SELECT median(epoch(received_at - sent_at)) FROM main.receipts WHERE is_announced"
+    ((seconds,),) = ask(con, query).fetchall()
     if seconds is None:
         return None
     hours = round(seconds / 3600)
@@ -165,7 +175,7 @@ def timezone_hint(con: Connection) -> str | None:
 def _known(con: Connection, column: str) -> str:
     """Give the column's type; raises ``UnknownColumn`` where there is none of that very name."""
     # also ends a result of `con` that was left half read
-    types = {row[0]: str(row[1]) for row in con.execute("DESCRIBE receipts").fetchall()}
+    types = {row[0]: str(row[1]) for row in ask(con, "DESCRIBE main.receipts").fetchall()}
     if column not in types:
         folded = {name.casefold(): name for name in types}
         near = difflib.get_close_matches(column.casefold(), folded, n=3)

@@ -75,8 +75,8 @@ def rates_check_specs(account: Account) -> list[dg.AssetCheckSpec]:
         "28 days before the last 72 hours.",
         "silence": "Outcomes come as soon as they usually do, for every operator, country and "
         "dimension.",
-        "coverage": f"Of every settled day an outcome is known of {COVERED_SHARE:.0%} of the "
-        "messages.",
+        "coverage": f"An outcome is known of {COVERED_SHARE:.0%} of the messages of settled "
+        "days, but for chance.",
     }
     return [
         dg.AssetCheckSpec(name, asset=account.key("delivery_rates"), description=description)
@@ -151,7 +151,7 @@ def check_coverage(days: Sequence[Mapping[str, Any]]) -> dg.AssetCheckResult:
         "awaited any more. `usms rates --by operator` shows where, the report's page since when "
         "they were asked."
         if days
-        else "Outcomes are known of nearly all messages.",
+        else "Of settled days the outcomes are known, but for what chance leaves out.",
         "coverage",
         messages_without=count,
     )

@@ -17,7 +17,8 @@
 --
 -- Nothing is said of a group with under a hundred messages before, and of messages too young: an
 -- hour counts as silent or not when at least an hour has passed since its end. A message that was
--- asked about late, and whose outcome has no time of its own, says nothing of silence.
+-- first asked about late, and whose outcome has no time of its own, says nothing of silence. (One
+-- asked about early, and then late, does: where outcomes have no time, a pause of ours is silence.)
 --
 -- Grain: kind and group, the one furthest out of line first: trouble of one operator shows in its
 -- country too, and less clearly there (of two alike, the operator comes first). since, until (the
@@ -72,7 +73,8 @@ windows AS (
         s.size,
         c.hour,
         c.now,
-        c.hour > c.now - 72 AS is_new,
+        c.hour - s.size >= c.now - 72 AS is_new,  -- from its first hour on
+        c.hour <= c.now - 72 AS is_before,
         sum(c.messages) OVER lately AS messages,
         sum(c.affected) OVER lately AS affected
     FROM (FROM query_table(counts) SEMI JOIN before USING (by_column, cohort, kind)) AS c, sizes AS s
@@ -92,7 +94,7 @@ deviations AS (
         / (w.messages * b.usual * (1 - b.usual)) AS squared
     FROM windows AS w
     JOIN before AS b USING (by_column, cohort, kind)
-    WHERE NOT w.is_new AND w.hour % w.size = w.size - 1 AND w.messages > 0
+    WHERE w.is_before AND w.hour % w.size = w.size - 1 AND w.messages > 0
 ),
 highest AS (
     SELECT by_column, cohort, kind, size, quantile_cont(squared, 0.98) AS squared

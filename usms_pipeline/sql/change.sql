@@ -1,7 +1,7 @@
 -- delivery_rate_change_by(column_name): the latest seven settled days against the seven before.
 -- Settled: nothing sent up to that day's end is awaited, so that no week looks good for being young
--- (but for a straggler that nobody hears of for a day after the cutoff). The newest day of sending
--- is not over, and not settled.
+-- (but for a straggler that nobody hears of for a day after the cutoff). A day that may not be over
+-- is not settled (usms_newest_day()).
 --
 --   FROM delivery_rate_change_by('operator') WHERE change_high < 0;
 --
@@ -13,7 +13,7 @@
 
 CREATE OR REPLACE MACRO delivery_rate_change_by(column_name) AS TABLE
 WITH newest AS (
-    SELECT max(sent_date) AS day, max(last_asked_at) AS asked_at
+    SELECT usms_newest_day() AS day, max(last_asked_at) AS asked_at
     FROM receipts
     WHERE status <> 'invalid'
 ),

@@ -44,7 +44,10 @@ CREATE OR REPLACE MACRO delivery_figures(r) AS list_transform(
         awaited: count(*) FILTER (r.is_announced AND NOT r.is_final AND NOT r.is_closed),
         with_evidence: count(*) FILTER (r.is_announced AND r.is_final),
         first_asked_too_late: count(*) FILTER (
-            r.is_announced AND NOT r.is_final AND r.first_asked_at > r.sent_at + usms_cutoff()
+            r.is_announced
+            AND NOT r.is_final
+            AND r.status <> 'invalid'
+            AND r.first_asked_at > r.sent_at + usms_cutoff()
         ),
         -- A report that is dated before its sending says nothing of how long it took.
         latencies: quantile_cont(r.delivery_seconds, [0.5, 0.9, 0.99]) FILTER (
@@ -83,6 +86,21 @@ COMMENT ON MACRO delivery_figures IS
 
 -- `receipts`, an operator named with its country, for operators of two countries can share a name.
 -- What groups by a column that you name reads this. Grain: as `receipts`.
+-- usms_newest_day(): the first local day of sending that may not be over: all before it are. It is
+-- the newest that anything usable was sent on; where nothing was sent since, by when was last
+-- asked, and in the zone where days end last. A row that is unusable may be dated anywhere.
+CREATE OR REPLACE MACRO usms_newest_day() AS (
+    SELECT
+        coalesce(
+            greatest(
+                max(sent_date) FILTER (status <> 'invalid'),
+                ((max(last_asked_at) AT TIME ZONE 'UTC') - INTERVAL 12 HOUR)::DATE
+            ),
+            max(sent_date)
+        )
+    FROM receipts
+);
+
 CREATE OR REPLACE MACRO usms_named() AS TABLE
 SELECT * REPLACE ("operator" || coalesce(' (' || country || ')', '') AS "operator")
 FROM receipts;

@@ -286,7 +286,7 @@ SELECT
     messages,
     awaited,
     delivered / nullif(outcomes, 0) AS delivery_rate,
-    CASE WHEN is_known THEN outcomes / outcomes_in_the_end END AS known_share,
+    CASE WHEN is_known THEN outcomes / nullif(outcomes_in_the_end, 0) END AS known_share,
     CASE WHEN is_known THEN rate END AS expected_rate,
     CASE
         WHEN is_known

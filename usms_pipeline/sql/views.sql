@@ -13,14 +13,14 @@ COMMENT ON VIEW delivery_rate_daily IS 'delivery figures by local day of sending
 
 -- Grain: hour of sending, in UTC, whatever the session's TimeZone is.
 CREATE OR REPLACE VIEW delivery_rate_hourly AS
-SELECT r.sent_hour, unnest(delivery_figures(r))
+SELECT r.usms_sent_hour AS sent_hour, unnest(delivery_figures(r))
 FROM (
-    SELECT *, date_trunc('hour', sent_at AT TIME ZONE 'UTC') AT TIME ZONE 'UTC' AS sent_hour
+    SELECT *, date_trunc('hour', sent_at AT TIME ZONE 'UTC') AT TIME ZONE 'UTC' AS usms_sent_hour
     FROM receipts
 ) AS r
 WHERE r.is_announced
-GROUP BY r.sent_hour
-ORDER BY r.sent_hour;
+GROUP BY r.usms_sent_hour
+ORDER BY r.usms_sent_hour;
 
 COMMENT ON VIEW delivery_rate_hourly IS 'delivery figures by hour of sending (UTC)';
 
