@@ -10,6 +10,7 @@ import pytest
 
 from tests.account import Account
 from usms_pipeline import quarantine
+from usms_pipeline.collect import Patience
 from usms_pipeline.errors import ServiceDown
 from usms_pipeline.simulator import Faults
 
@@ -48,3 +49,21 @@ def test_many_bad_numbers_among_good_ones_are_invalid_at_last(
     query = "SELECT count(DISTINCT session_no) FROM receipts WHERE status = 'invalid'"
     assert account.sql(query) == [(count,)]
     assert account.sql("SELECT count(*) FROM receipts WHERE status = 'pending'") == [(0,)]
+
+
+def test_a_replay_asks_about_nothing_but_refused_numbers(tmp_path: Path, simulator: Any) -> None:
+    """That all of them are refused still is no sign of a wrong setting; the rest is tried too."""
+    account, count = account_refusing(tmp_path, simulator, 0.1)
+    while account.run().fell_short:
+        pass
+    assert count > Patience().most_refusals_alone
+    store = account.pipeline.store
+    before = {entry.id for entry in quarantine.entries(store)}
+    account.clock.turn(hours=1)
+    assert account.pipeline.replay() == count
+    after = {entry.id for entry in quarantine.entries(store)}
+    assert len(after) == count
+    assert not after & before, "a refusal is the answer to a question of its own"
+    account.service.faults = Faults.none()
+    assert account.pipeline.replay() == count
+    assert quarantine.entries(store) == []

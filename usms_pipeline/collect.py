@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Final
 from usms_pipeline.client import Client
 from usms_pipeline.errors import CredentialsRefused, ServiceDown
 from usms_pipeline.fetch import (
-    MOST_REFUSALS_ALONE,
     Answer,
     CollectStats,
     Fetcher,
@@ -177,7 +176,7 @@ class _Workers:
                 for _ in range(self._count):
                     group.create_task(self._worker())
             await self._fetcher.finish()
-            if len(self._refused) >= MOST_REFUSALS_ALONE:
+            if len(self._refused) >= self._fetcher.patience.most_refusals_alone:
                 raise nothing_but_refusals(self._stats, self._refused[-1][1])
             self._release()
         finally:

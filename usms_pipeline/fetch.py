@@ -23,8 +23,6 @@ _OTHER: Final = "further problems of other kinds"
 _MOST_TOLD: Final = 5
 _CLOCK_CODE: Final = 215395
 _MOST_PUT_OFF: Final = 1000  # batches
-MOST_REFUSALS_ALONE: Final = 50
-"""So many refused ids and not one answered: it is the service or a setting, not the ids."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +86,9 @@ class Patience:
     """How long to insist: on one batch, between two attempts, and on a silent service.
 
     Failed attempts are counted; throttled ones are not, for the governor paces them, but
-    ``batch_seconds`` bounds both. Pauses double from ``first_pause_seconds`` and are jittered.
+    ``batch_seconds`` bounds both. Pauses double from ``first_pause_seconds`` and are jittered. At
+    ``most_refusals_alone`` refused ids and not one answered, it is the service or a setting, and
+    not the ids.
     """
 
     attempts: int = 5
@@ -97,6 +97,7 @@ class Patience:
     longest_pause_seconds: float = 20.0
     retry_after_seconds: float = 60.0
     breaker: BreakerLimits = field(default_factory=BreakerLimits)
+    most_refusals_alone: float = 50
 
 
 class Fetcher:
@@ -117,8 +118,8 @@ class Fetcher:
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._client, self._governor, self._stats = client, governor, stats
-        self._patience = patience or Patience()
-        self._breaker = Breaker(self._patience.breaker, monotonic)
+        self.patience = patience or Patience()
+        self._breaker = Breaker(self.patience.breaker, monotonic)
         self._sleep, self._uniform, self._monotonic = sleep, uniform, monotonic
         self._in_flight = 0
         self._put_off: list[tuple[tuple[str, ...], Reply, Callable[[Answer], None]]] = []
@@ -129,7 +130,7 @@ class Fetcher:
         Raises ``CredentialsRefused`` and ``ServiceDown``.
         """
         self._stats.ids_asked += len(ids)
-        parts = [(ids, self._patience.attempts)]
+        parts = [(ids, self.patience.attempts)]
         while parts:
             part, attempts = parts.pop()
             reply = await self._insist(part, attempts)
@@ -161,7 +162,7 @@ class Fetcher:
         return (
             reply.verdict is Verdict.SPLIT
             and not self._stats.ids_answered
-            and self._stats.ids_refused >= MOST_REFUSALS_ALONE
+            and self._stats.ids_refused >= self.patience.most_refusals_alone
         )
 
     async def _insist(self, ids: tuple[str, ...], attempts: int) -> Reply:
@@ -175,7 +176,7 @@ class Fetcher:
             failures, tries = failures + (not is_throttled), tries + 1
             pause = self._pause_seconds(0 if is_throttled else failures)
             waited = self._monotonic() - started + pause
-            if failures >= attempts or waited > self._patience.batch_seconds:
+            if failures >= attempts or waited > self.patience.batch_seconds:
                 return reply
             self._stats.retries += 1
             await self._sleep(pause)
@@ -195,7 +196,7 @@ class Fetcher:
         return reply
 
     def _take_note(self, reply: Reply, sent_at: float) -> None:
-        wait = min(reply.retry_after_seconds or 0.0, self._patience.retry_after_seconds)
+        wait = min(reply.retry_after_seconds or 0.0, self.patience.retry_after_seconds)
         match reply.verdict:
             case Verdict.STOP:
                 raise _refused(reply)
@@ -231,7 +232,7 @@ class Fetcher:
                 land(Answer(*facts, "unreadable", reason, reply.body))
 
     def _pause_seconds(self, failures: int) -> float:
-        patience = self._patience
+        patience = self.patience
         pause = patience.first_pause_seconds * 2.0 ** max(0, failures - 1)
         return self._uniform(0.5, 1.0) * min(pause, patience.longest_pause_seconds)
 

@@ -6,6 +6,7 @@ Each step can be repeated at any time: it finds in the data directory what is st
 from __future__ import annotations
 
 import hashlib
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, suppress
@@ -277,6 +278,7 @@ class Pipeline:
         batches: Iterator[Batch],
         total: int,
         note: Callable[[date, Answer], None] = lambda day, answer: None,
+        patience: Patience | None = None,
     ) -> ResponsesReport:
         begun = time.monotonic()
 
@@ -302,7 +304,7 @@ class Pipeline:
                 transport=self.transport,
                 start_pace=self._settled_pace(),
                 on_progress=tell,
-                patience=self.patience,
+                patience=patience or self.patience,
             )
         self._keep_pace(stats.pace)
         return ResponsesReport(stats, seconds=time.monotonic() - begun)
@@ -414,27 +416,30 @@ class Pipeline:
         """Try quarantined entries again (all open ones without ``ids``); gives how many.
 
         A session number that was refused, or whose answer could not be read, is asked about again;
-        anything else is decoded again.
+        anything else is decoded again. Raises ``Busy`` at the end when another process holds a
+        partition with some of them.
         """
         self._days_of_this_key()
         wanted = None if ids is None else set(ids)
         chosen = [e for e in quarantine.entries(self.store) if wanted is None or e.id in wanted]
         refused = [replace(e, session_no=e.lone_id) for e in chosen if e.lone_id]
         undecoded = [entry for entry in chosen if not entry.lone_id]
-        tried, done = self._ask_again(refused)
+        tried, done, busy = self._ask_again(refused)
         # The entries are closed last: what is killed in between is found open, and tried again.
-        self.fold(sorted({entry.sent_date for entry in tried}))
+        busy += self.fold(sorted({entry.sent_date for entry in tried})).locked
         anew = self.rebuild(sorted({entry.sent_date for entry in undecoded}))
         decoded = [entry for entry in undecoded if entry.sent_date in anew.partitions]
         done += [entry.id for entry in decoded if entry.id not in anew.rejected]
         quarantine.mark(self.store, done, quarantine.REPLAYED, self.book.fingerprint)
         self.publish()
+        if busy := sorted({*busy, *anew.locked}):
+            raise quarantine.busy(busy)
         return len(tried) + len(decoded)
 
     def _ask_again(
         self, refused: list[quarantine.Entry]
-    ) -> tuple[list[quarantine.Entry], list[str]]:
-        """Ask about refused session numbers; gives the entries tried, and the ids answered."""
+    ) -> tuple[list[quarantine.Entry], list[str], list[date]]:
+        """Ask about refused session numbers: the entries tried, the ids answered, the days held."""
         answered: set[tuple[date, str]] = set()
 
         def note(day: date, answer: Answer) -> None:
@@ -442,11 +447,14 @@ class Pipeline:
                 answered.update((day, session) for session in answer.ids)
 
         with ExitStack() as stack:
-            held, _ = self._hold(sorted({entry.sent_date for entry in refused}), stack)
+            held, busy = self._hold(sorted({entry.sent_date for entry in refused}), stack)
             tried = [entry for entry in refused if entry.sent_date in held]
             if tried:
-                self._collect(_batches(tried, self.settings.batch_size), len(tried), note)
-        return tried, [e.id for e in tried if (e.sent_date, e.session_no) in answered]
+                # were they refused for a setting's sake, they are refused still
+                patience = replace(self.patience or Patience(), most_refusals_alone=math.inf)
+                batches = _batches(tried, self.settings.batch_size)
+                self._collect(batches, len(tried), note, patience)
+        return tried, [e.id for e in tried if (e.sent_date, e.session_no) in answered], busy
 
     def dismiss(self, ids: Iterable[str] | None = None) -> int:
         """Set quarantined entries aside for good (all open ones without ``ids``).

@@ -107,7 +107,7 @@ def mark(store: Store, ids: Iterable[str], state: str, fingerprint: str) -> int:
 
     Raises ``Busy`` at the end when another process holds a partition with some of them.
     """
-    wanted, changed, busy = set(ids), 0, []
+    wanted, changed, held_elsewhere = set(ids), 0, []
     for day in dataset.days(store, QUARANTINE):
         if wanted.isdisjoint(_read(store, day)["id"].to_pylist()):
             continue
@@ -116,13 +116,18 @@ def mark(store: Store, ids: Iterable[str], state: str, fingerprint: str) -> int:
                 dataset.sweep(store, day)
                 changed += _mark_in(store, day, wanted, state, fingerprint)
             else:
-                busy.append(day)
-    if busy:
-        raise Busy(
-            f"Another run works on {', '.join(map(str, busy))}: its entries stay as they were. "
-            "Run the same command again when it has ended."
-        )
+                held_elsewhere.append(day)
+    if held_elsewhere:
+        raise busy(held_elsewhere)
     return changed
+
+
+def busy(days: Iterable[date]) -> Busy:
+    """Make the error for partitions that another process holds."""
+    return Busy(
+        f"Another run works on {', '.join(map(str, days))}: its entries stay as they were. Run the "
+        "same command again when it has ended."
+    )
 
 
 def _mark_in(store: Store, day: date, wanted: set[str], state: str, fingerprint: str) -> int:
