@@ -183,12 +183,19 @@ def test_dagsters_env_var_is_read_when_a_run_starts(monkeypatch: pytest.MonkeyPa
         ("access_key_secret", "s3cret"),
         ("phone_key", "00" * 32),
         ("source_url", "postgresql://me:s3cret@db/shop"),
+        ("source_url", "postgresql://db/shop?user=me&password=s3cret"),
     ],
 )
 def test_a_secret_in_clear_is_refused_and_not_shown(name: str, value: str) -> None:
     with pytest.raises(dg.DagsterInvalidDefinitionError, match=rf"{name}.*env\.NAME") as caught:
         ReceiptPipeline(**{name: value})
     assert value not in str(caught.value)
+
+
+def test_a_name_in_a_list_may_hold_a_comma() -> None:
+    dimensions = ["city, state", "template"]
+    account = resource(built(dimensions=dimensions))
+    assert account.load().dimensions == tuple(dimensions)
 
 
 @pytest.mark.parametrize(

@@ -97,6 +97,23 @@ def test_secrets_are_shown_neither_in_repr_nor_in_errors() -> None:
         assert secret not in told
 
 
+def test_secrets_are_found_however_they_are_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A name's case does not matter, and .env may name other variables."""
+    monkeypatch.setenv("DB_PASSWORD", "hunter2")
+    monkeypatch.setenv("Usms_Phone_Key", "00" * 16)
+    lines = ["usms_access_key_secret=topsecret", "USMS_SOURCE_URL=mysql://u:${DB_PASSWORD}@h/db"]
+    (tmp_path / ".env").write_text("\n".join(lines))
+    settings = load(["source"], source_table="t")
+    used = (settings.source_url, settings.access_key_secret, settings.phone_key)
+    values = ["mysql://u:hunter2@h/db", "topsecret", "00" * 16]
+    assert [one.get_secret_value() for one in used if one] == values
+    assert set(values) <= set(config.secrets())
+    assert config.unknown_variables() == []
+    assert config.is_secret_in_env_file()
+
+
 def test_an_argument_beats_the_environment_which_beats_the_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -518,12 +518,17 @@ def test_a_file_with_another_versions_views_is_told_and_the_next_run_mends_it(
     publish_generation(store, settings, 1)
     with duckdb.connect(settings.warehouse_path) as con:
         con.execute("DROP MACRO TABLE usms_named; UPDATE usms_definitions SET digest = 'older'")
+        con.execute("CREATE VIEW renamed_since AS FROM receipts; CREATE MACRO gone(x) AS x + 1")
+        con.execute("CREATE MACRO gone_too(x) AS TABLE SELECT x")
     said = r"usms_named.*nother version.*`usms run`"
     with connect(settings.warehouse_path) as con, pytest.raises(OtherWarehouse, match=said):
         queries.rates(con)
     reconcile(store, settings)
     with connect(settings.warehouse_path) as con:
         assert len(queries.rates(con).fetchall()) == 1
+        for query in ("FROM renamed_since", "SELECT gone(1)", "FROM gone_too(1)"):
+            with pytest.raises(duckdb.CatalogException):
+                con.execute(query)
 
 
 def test_the_settings_say_which_file_is_opened(store: Store, tmp_path: Path) -> None:

@@ -5,16 +5,17 @@ It says what may be given and what is built from it; the parts are in ``defs``.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from datetime import date
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 import dagster as dg
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from usms_pipeline import settings as core_settings
+from usms_pipeline import source
 from usms_pipeline.defs.account import Account, AccountSettings, resolve
 from usms_pipeline.errors import SettingsError
 from usms_pipeline.settings import Settings
@@ -139,14 +140,17 @@ def _early(value: Any, context: dg.ComponentLoadContext) -> Any:
 
 
 def _as_text(value: Any) -> str:
+    """Give a value as it is written in the environment."""
+    if isinstance(value, list) and any("," in str(part) for part in value):
+        return json.dumps(value, ensure_ascii=False)
     return ",".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _refuse_secrets(given: Mapping[str, str]) -> None:
     """Refuse a secret in clear: it would be in the repository and on Dagster's page."""
-    password = urlsplit(_TEMPLATE.sub("", given.get("source_url", ""))).password
+    url = _TEMPLATE.sub("", given.get("source_url", ""))
     clear = [name for name in _KEYS if _TEMPLATE.sub("", given.get(name, "")).strip()]
-    clear += ["source_url"] if password else []
+    clear += ["source_url"] if set(source.secrets(url)) - {url} else []
     if clear:
         raise dg.DagsterInvalidDefinitionError(
             f"{', '.join(clear)}: a secret must not be written here. Put it in the environment "

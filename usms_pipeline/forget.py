@@ -7,7 +7,7 @@ is found there, is in ``scrub``.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from datetime import date
 from functools import partial
 from typing import Final
@@ -26,6 +26,7 @@ __all__ = [
     "Forgotten", "bury", "erase", "is_named", "lone_sessions", "read", "scrub", "without",
 ]  # fmt: skip
 
+_MANY: Final = 2**31 - 1
 TOMBSTONES: Final = "forgotten.json"
 _HEARD: Final = pa.schema([("session_no", schema.TEXT), ("number", schema.TEXT)])
 _ANNOUNCED: Final = pa.schema(
@@ -155,7 +156,8 @@ def erase(
     for name in dataset.answers(store, day):
         has_changed |= _edit(store, name, scrubbed)
     if store.exists(name := file_name(QUARANTINE, day)):
-        has_changed |= _edit(store, name, lambda table: quarantine.renamed(scrubbed(table)))
+        # at once, for what has one name now may be far apart
+        has_changed |= _edit(store, name, lambda table: quarantine.renamed(scrubbed(table)), _MANY)
     return has_changed
 
 
@@ -175,14 +177,24 @@ def _without_ids(table: pa.Table, forgotten: Forgotten) -> pa.Table:
     return table
 
 
-def _edit(store: Store, name: str, change: Callable[[pa.Table], pa.Table]) -> bool:
-    before = store.read(name)
-    after = change(before)
-    is_changed = not after.equals(before)
+def _edit(
+    store: Store, name: str, change: Callable[[pa.Table], pa.Table], rows: int = scratch.BATCH_ROWS
+) -> bool:
+    """Write a file anew where that changes it; ``change`` gets so many rows at a time."""
+    layout = store.schema(name)
+
+    def parts() -> Iterator[tuple[pa.Table, pa.Table]]:
+        for batch in store.batches(name, rows):
+            before = pa.table(batch)
+            yield before, change(before).cast(layout)
+
+    is_changed = any(not after.equals(before) for before, after in parts())
     if is_changed:
         is_private = name.split("/", 1)[0] in dataset.PRIVATE
         metadata = store.metadata(name)
         if "token" in metadata:
             metadata["token"] += "+"
-        store.write(name, after, metadata, private=is_private)
+        batches = (batch for _, after in parts() for batch in after.to_batches())
+        edited = pa.RecordBatchReader.from_batches(layout, batches)
+        store.write(name, edited, metadata, private=is_private)
     return is_changed

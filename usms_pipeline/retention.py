@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 from datetime import date, datetime, timedelta
 
+import pyarrow as pa
+
 from usms_pipeline import dataset, quarantine
 from usms_pipeline.dataset import QUARANTINE, RECEIPTS, Commit, file_name
 from usms_pipeline.settings import Settings
@@ -51,4 +53,5 @@ def _mark_purged(store: Store, day: date, commit: Commit, fingerprint: str) -> N
     """Commit anew, with the same rows: a rebuild starts from the registers from now on."""
     name = file_name(RECEIPTS, day)
     marked = dataclasses.replace(commit, is_purged=True, folded=frozenset())
-    store.write(name, store.read(name), marked.metadata(fingerprint))
+    rows = pa.RecordBatchReader.from_batches(store.schema(name), store.batches(name))
+    store.write(name, rows, marked.metadata(fingerprint))

@@ -5,9 +5,10 @@ Nothing is read at import. Every other module takes a ``Settings``; none reads t
 
 from __future__ import annotations
 
+import json
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from datetime import date, timedelta
 from difflib import get_close_matches
@@ -222,10 +223,10 @@ def _read(given: dict[str, Any]) -> tuple[Settings | None, dict[str, str]]:
         return None, problems
 
 
-def _env_file() -> dict[str, str | None]:
+def _env_file(*, interpolate: bool = False) -> dict[str, str | None]:
     """Read the .env here; raises ``SettingsError`` where that can't be done."""
     try:
-        return dotenv_values(".env", interpolate=False)
+        return dotenv_values(".env", interpolate=interpolate)
     except (UnicodeDecodeError, OSError) as error:
         raise _unreadable(error) from None
 
@@ -273,7 +274,8 @@ def unknown_variables() -> list[tuple[str, str | None]]:
     """
     known = [variable(name) for name in Settings.model_fields]
     found = {*os.environ, *_env_file()}
-    strange = sorted(name for name in found if name.startswith(PREFIX) and name not in known)
+    ours = (name for name in found if name.upper().startswith(PREFIX))
+    strange = sorted(name for name in ours if name.upper() not in known)
     return [
         (name, next(iter(get_close_matches(name, known, 1, 0.75)), None))
         for name in strange
@@ -282,19 +284,25 @@ def unknown_variables() -> list[tuple[str, str | None]]:
 
 
 def secrets() -> list[str]:
-    """Give the secrets in the environment and in .env, to be kept out of what is shown."""
-    written: dict[str, str | None] = {}
+    """Give the secrets in the environment and in .env, to be kept out of what is shown.
+
+    Those in .env as they are written, and with what they name filled in.
+    """
+    values = _secrets_in(os.environ)
     with suppress(SettingsError):
-        written = _env_file()
-    found = {**written, **os.environ}
-    values = [found.get(variable(name)) for name in _SECRETS]
-    return sorted({value.strip() for value in values if value} - {""}, key=len, reverse=True)
+        values += _secrets_in(_env_file()) + _secrets_in(_env_file(interpolate=True))
+    return sorted({value.strip() for value in values} - {""}, key=len, reverse=True)
 
 
 def is_secret_in_env_file() -> bool:
     """Tell whether the .env here holds a secret. Raises ``SettingsError`` as above."""
-    found = _env_file()
-    return any(found.get(variable(name)) for name in _SECRETS)
+    return bool(_secrets_in(_env_file()))
+
+
+def _secrets_in(found: Mapping[str, str | None]) -> list[str]:
+    """Give the secrets among variables, whose case does not matter."""
+    names = {variable(name) for name in _SECRETS}
+    return [value for name, value in found.items() if value and name.upper() in names]
 
 
 def variable(name: str) -> str:
@@ -317,7 +325,8 @@ def example(name: str) -> str:
 def as_text(value: Any) -> str:
     """Write a setting's value as it is written in the environment; None is nothing."""
     if isinstance(value, tuple):
-        return ",".join(as_text(part) for part in value)
+        parts = [as_text(part) for part in value]
+        return json.dumps(parts) if any("," in part for part in parts) else ",".join(parts)
     if isinstance(value, float):
         return f"{value:.15g}"
     return "" if value is None else str(value)

@@ -316,11 +316,27 @@ def _fill(con: duckdb.DuckDBPyConnection, store: Store, plan: _Plan, days: list[
             ],
         )
     if con.execute("SELECT digest FROM usms_definitions").fetchone() != (plan.digest,):
+        _drop_definitions(con)
         con.execute(plan.definitions)
         con.execute("DELETE FROM usms_definitions")
         con.execute("INSERT INTO usms_definitions VALUES (?)", [plan.digest])
     total = con.execute("SELECT coalesce(sum(row_count), 0)::BIGINT FROM usms_partitions")
     return int((total.fetchone() or (0,))[0])
+
+
+def _drop_definitions(con: duckdb.DuckDBPyConnection) -> None:
+    """Drop the views and macros that another version made: it may have had others."""
+    made = con.execute(
+        """
+        SELECT 'VIEW', view_name FROM duckdb_views() WHERE database_name = 'usms' AND NOT internal
+        UNION
+        SELECT CASE function_type WHEN 'macro' THEN 'MACRO' ELSE 'MACRO TABLE' END, function_name
+        FROM duckdb_functions()
+        WHERE database_name = 'usms' AND function_type IN ('macro', 'table_macro') AND NOT internal
+        """
+    ).fetchall()
+    for kind, name in made:
+        con.execute(f"DROP {kind} {scratch.identifier(name)}")
 
 
 def _copy(before: Path, after: Path) -> None:
