@@ -183,6 +183,16 @@ def test_a_young_day_makes_no_headline_and_looks_young() -> None:
     assert [row["to"] - row["from"] for row in awaited] == [90]
 
 
+def test_a_young_period_that_stays_the_worst_whatever_arrives_is_named() -> None:
+    usual = [cohort(), cohort(), cohort(), cohort(100, 85, 10)]
+    sunk = charts.rate_over_time(days(*usual, cohort(100, 60, 35, awaited=5)))
+    assert charts.caption(sunk)[0].endswith("; at worst 63.2% so far (22 Nov)")
+    open_yet = charts.rate_over_time(days(*usual, cohort(100, 60, 10, awaited=30)))
+    assert charts.caption(open_yet)[0].endswith("; at worst 89.5% (21 Nov)")
+    small = charts.rate_over_time(days(*usual, cohort(10, 2, 7, awaited=1)))
+    assert charts.caption(small)[0].endswith("; at worst 89.5% (21 Nov)")
+
+
 def test_a_young_day_shows_what_its_rate_will_be_and_a_settled_one_does_not() -> None:
     expected = {"expected_rate": 0.9, "expected_rate_low": 0.85, "expected_rate_high": 0.93}
     young = cohort(100, delivered=60, failed=0, awaited=40)
@@ -260,6 +270,8 @@ def test_groups_come_largest_first_and_the_rest_is_counted() -> None:
     assert names == [f"C{n:02}" for n in range(14, 2, -1)]
     assert charts.caption(chart)[0].endswith(", of the 12 largest")
     assert "3 smaller ones are not drawn" in charts.caption(chart)[1]
+    of_more = charts.rate_by(many, "country", groups=40)
+    assert "28 smaller ones are not drawn" in charts.caption(of_more)[1]
 
 
 def test_the_bars_of_a_group_end_at_its_bounds() -> None:

@@ -186,6 +186,16 @@ def test_run_of_one_day_leaves_the_others_alone(account: Account) -> None:
     assert figures["messages"] == rows
 
 
+def test_rates_are_by_one_column_and_csv_has_a_head_without_rows(account: Account) -> None:
+    account("run")
+    none = ("rates", "--from", "2030-01-01", "--by", "country", "--format", "csv")
+    (head,) = account(*none).stdout.splitlines()
+    assert head.startswith("country,messages,delivered")
+    twice = account("rates", "--by", "country", "--by", "operator")
+    assert twice.exit_code == 2
+    assert "One column at a time" in twice.output
+
+
 def test_rates_are_the_same_as_table_csv_and_json(account: Account) -> None:
     account("run")
     rows = json.loads(account("rates", "--by", "country", "--format", "json").stdout)

@@ -89,7 +89,7 @@ def test_a_rate_of_nothing_is_a_dash() -> None:
 
 @pytest.mark.parametrize(
     ("width", "left_out"),
-    [(80, ()), (60, ("100%", "bounds")), (68, ("100%",)), (45, ("100%", "bounds", "median"))],
+    [(80, ()), (60, ("100%", "median")), (68, ("100%",)), (45, ("100%", "bounds", "median"))],
 )
 def test_in_a_narrow_terminal_figures_are_left_out_and_never_a_name(
     width: int, left_out: tuple[str, ...]
@@ -114,9 +114,12 @@ def test_bars_begin_so_that_bounds_near_to_each_other_are_seen() -> None:
 
 @pytest.mark.parametrize("awaited", [0, 5])
 def test_the_shade_is_explained_where_it_is_drawn(awaited: int) -> None:
-    whole = cohort(awaited=awaited)
-    assert "(░)" in rates._how_to_read(whole, is_shaded=True)
-    assert "░" not in rates._how_to_read(whole, is_shaded=False)
+    whole = cohort(awaited=awaited, delivery_rate_low=0.9, delivery_rate_high=0.95)
+    wide, narrow = (tables.rates_table([], whole, None, width) for width in (80, 40))
+    assert "the bounds (░)" in rates._how_to_read(whole, wide)
+    assert "90.0% – 95.0%" in rates._how_to_read(whole, narrow)
+    sure = whole | {"delivery_rate_high": 0.9}
+    assert "░" not in rates._how_to_read(sure, tables.rates_table([], sure, None, 80))
 
 
 def test_bounds_that_meet_are_not_written() -> None:
@@ -162,7 +165,23 @@ def test_progress_shows_each_phase_with_counts_pace_and_retries(width: int) -> N
         assert part in shown
 
 
-def test_progress_is_silent_where_nobody_watches() -> None:
+def test_a_log_gets_a_line_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+    console = Console(file=io.StringIO(), force_terminal=False)
+    now = iter((0.0, 59.0, 60.0, 60.0, 100.0, 130.0, 130.0))
+    monkeypatch.setattr("usms_pipeline.cli.progress.time.monotonic", lambda: next(now))
+    with progress.bar(console) as on_progress:
+        on_progress(Step("responses", 1, 8_051))
+        on_progress(
+            Step("responses", 3_000, 8_051, CollectStats(retries=41, pace=2, concurrency=1))
+        )
+        on_progress(Step("receipts", 1, 5))
+        on_progress(Step("warehouse", 0))
+    first, second = drawn(console).splitlines()
+    assert first[8:] == " Asking service · 3,000/8,051 ids · 41 retries · 2 req/s × 1"
+    assert second[8:] == " Publishing"
+
+
+def test_short_work_is_silent_where_nobody_watches() -> None:
     console = Console(file=io.StringIO(), force_terminal=False)
     with progress.bar(console) as on_progress, progress.steps(console) as say:
         on_progress(Step("responses", 1, 2, CollectStats()))

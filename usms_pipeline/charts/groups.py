@@ -24,12 +24,19 @@ from usms_pipeline.charts.parts import (
 from usms_pipeline.charts.style import NARROW, WIDTH, Chart, colour, dressed, empty
 
 
-def rate_by(rates: pa.Table, column: str, noun: str | None = None, width: int = WIDTH) -> Chart:
+def rate_by(
+    rates: pa.Table,
+    column: str,
+    noun: str | None = None,
+    width: int = WIDTH,
+    groups: int | None = None,
+) -> Chart:
     """Draw what became of the messages of each group, the largest first, and its delivery rate.
 
     ``rates`` has a row a group: ``column`` (text or null) and the metric columns. ``noun`` is the
-    group's name in words. The end of the blue is the rate's lower bound, the start of the orange
-    its upper one, the tick between them the rate.
+    group's name in words; ``groups`` says how many there are, where ``rates`` has not all. The end
+    of the blue is the rate's lower bound, the start of the orange its upper one, the tick between
+    them the rate.
     """
     noun = noun or wording.visible(column.replace("_", " "))
     found = [row for row in rates.to_pylist() if row["messages"]]
@@ -42,7 +49,7 @@ def rate_by(rates: pa.Table, column: str, noun: str | None = None, width: int = 
         _share_bars(rows, width),
         _group_headline(rows, noun) + (f", of the {BARS} largest" if len(found) > BARS else ""),
         f"What became of all messages, by {noun}. Tick and figure: the delivery rate, of those "
-        "with an outcome." + left_out(len(found)),
+        "with an outcome." + left_out(max(len(found), groups or 0)),
         width,
     )
 

@@ -118,8 +118,9 @@ def _rate_panel(rows: Sequence[Row], axis: Any, width: int) -> Any:
     solid = base.mark_line(color=blue, strokeWidth=2.5, clip=True).encode(
         y=alt.Y("settled:Q", scale=scale)
     )
-    points = base.mark_point(filled=True, stroke=blue, strokeWidth=1.5, size=36, opacity=1).encode(
+    points = base.mark_point(filled=True, stroke=blue, strokeWidth=1.5, opacity=1).encode(
         y=y,
+        size=alt.condition("datum.is_young", alt.value(80), alt.value(36)),
         fill=alt.condition("datum.is_young", alt.value(colour("page")), alt.value(blue)),
         description="tip:N",
     )
@@ -128,7 +129,7 @@ def _rate_panel(rows: Sequence[Row], axis: Any, width: int) -> Any:
         y=alt.Y("expected_low:Q", scale=scale), y2="expected_high:Q"
     )
     guesses = guessed.mark_point(
-        shape="diamond", filled=True, color=colour("ink"), size=50, opacity=1, clip=True
+        shape="diamond", filled=True, color=colour("ink"), size=20, opacity=1, clip=True
     ).encode(y=alt.Y("expected:Q", scale=scale), description="tip:N")
     layers = [band if len(rows) > 1 else reach, dashed, solid, points, whiskers, guesses]
     return alt.layer(*layers).properties(width=plot_width(width), height=210)
@@ -171,17 +172,18 @@ def _time_axis(rows: Sequence[Row], width: int, zone: str | None) -> dict[str, A
 
 def _time_headline(rows: Sequence[Row]) -> str:
     unit = "day" if rows[0]["is_daily"] else "hour"
-    rated, settled, worth = _rated(rows)
+    rated, settled, worth, sunk = _rated(rows)
     if not settled:
         return f"No outcome is known yet in any {unit}"
     usual = median(row["rate"] for row in worth)
-    worst = min(worth, key=lambda row: row["rate"])
+    worst = min([*worth, *sunk], key=lambda row: row["rate"])
     best = max(worth, key=lambda row: row["rate"])
     where = "" if settled == rated else f" in settled {unit}s"
+    so_far = " so far" if worst in sunk else ""
     if len(worth) > 2 and usual - worst["rate"] >= _NOTABLE_DIP:
         return (
             f"Usually {wording.percent(usual)} are delivered{where}; at worst "
-            f"{wording.percent(worst['rate'])} ({worst['name']})"
+            f"{wording.percent(worst['rate'])}{so_far} ({worst['name']})"
         )
     if wording.percent(worst["rate"]) == wording.percent(best["rate"]):
         return f"{wording.percent(usual)} are delivered{where}"
@@ -191,15 +193,19 @@ def _time_headline(rows: Sequence[Row]) -> str:
     )
 
 
-def _rated(rows: Sequence[Row]) -> tuple[list[Row], list[Row], list[Row]]:
-    """Give the periods with a rate; of them the settled ones, all if none is; of these the large.
+def _rated(rows: Sequence[Row]) -> tuple[list[Row], list[Row], list[Row], list[Row]]:
+    """Give the periods with a rate, and of them the settled ones, all if none is.
 
-    The large ones alone make the headline.
+    The headline is made of the large ones among these, and of young ones as large that stay below
+    them whatever arrives: the third and the fourth.
     """
     rated = [row for row in rows if row["rate"] is not None]
     settled = [row for row in rated if not row["is_young"]] or rated
     enough = ENOUGH * median([row["messages"] for row in settled] or [0])
-    return rated, settled, [row for row in settled if row["messages"] >= enough]
+    worth = [row for row in settled if row["messages"] >= enough]
+    least = min((row["rate"] for row in worth), default=0.0)
+    young = [row for row in rated if row not in settled and row["messages"] >= enough]
+    return rated, settled, worth, [row for row in young if row["high"] < least]
 
 
 def _guessed(rows: Sequence[Row]) -> str:
@@ -211,7 +217,7 @@ def _guessed(rows: Sequence[Row]) -> str:
 
 def _left_out(rows: Sequence[Row]) -> str:
     """Say how many settled points the headline does not speak of."""
-    _, settled, worth = _rated(rows)
+    _, settled, worth, _ = _rated(rows)
     left = len(settled) - len(worth)
     if not left:
         return ""

@@ -1,9 +1,11 @@
-"""The progress of long work on stderr: one line a phase. Silent when stderr is no terminal."""
+"""The progress of long work on stderr: one line a phase; in a log, a line a minute."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
 from rich.console import Console
@@ -35,6 +37,7 @@ PHASES: Final = {
 }
 """What each phase of the pipeline is called on screen, and what it counts."""
 
+_SELDOM_SECONDS: Final = 60
 _BEFORE_ASKING: Final = "Finding due"
 
 
@@ -43,12 +46,34 @@ def bar(console: Console | None = None) -> Iterator[Callable[[Step], None]]:
     """Yield what to hand to the pipeline as ``on_progress``; the lines stay when it ends."""
     console = console or err()
     if not console.is_terminal:
-        yield lambda step: None
+        yield _seldom(console)
         return
     with _progress(console) as progress:
         phases: list[str] = []
         yield lambda step: _show(progress, phases, step)
         _finish(progress)
+
+
+def _seldom(console: Console) -> Callable[[Step], None]:
+    """Give what writes a line now and then, so that a log shows that the work goes on."""
+    told = time.monotonic()
+
+    def tell(step: Step) -> None:
+        nonlocal told
+        if time.monotonic() - told < _SELDOM_SECONDS:
+            return
+        told = time.monotonic()
+        title, unit = _named(step)
+        of = "" if step.total is None else f"/{wording.count(step.total)}"
+        counts = f"{wording.count(step.done)}{of} {unit}" if unit else ""
+        line = " · ".join(filter(None, (title, counts, *_asking(step.stats))))
+        console.print(f"{datetime.now():%H:%M:%S} {escape(line)}", soft_wrap=True)
+
+    return tell
+
+
+def _named(step: Step) -> tuple[str, str]:
+    return PHASES.get(step.phase, (step.phase.capitalize(), ""))
 
 
 def _progress(console: Console) -> Progress:
@@ -67,7 +92,7 @@ def _show(progress: Progress, phases: list[str], step: Step) -> None:
     """Bring the last line up to date; a new phase completes it and begins another."""
     if phases[-1:] != [step.phase]:
         _finish(progress)
-        title, unit = PHASES.get(step.phase, (step.phase.capitalize(), ""))
+        title, unit = _named(step)
         title = _BEFORE_ASKING if (phases, step.phase) == (["sessions"], "receipts") else title
         phases.append(step.phase)
         progress.add_task(title.ljust(15), total=None, unit=unit, stats=None, done=0)

@@ -20,12 +20,14 @@ from usms_pipeline import wording
 from usms_pipeline.cli import config
 from usms_pipeline.cli.run import From, To
 from usms_pipeline.cli.shell import echo_json, out, plain, span, warn, width
-from usms_pipeline.cli.tables import is_shaded, rates_table
+from usms_pipeline.cli.tables import has_bounds, is_shaded, rates_table
 from usms_pipeline.errors import SourceError, StorageError
 
 if TYPE_CHECKING:
     from datetime import date
     from zoneinfo import ZoneInfo
+
+    from rich.table import Table
 
     from usms_pipeline.queries import Connection as Warehouse
     from usms_pipeline.settings import Settings
@@ -43,7 +45,8 @@ class Format(StrEnum):
 
 
 By = Annotated[
-    str | None, typer.Option("--by", metavar="COLUMN", help="One row for each value of a column.")
+    list[str] | None,
+    typer.Option("--by", metavar="COLUMN", help="One row for each value of a column."),
 ]
 ReportFile = Annotated[
     Path | None, typer.Option("--to", help="Another file than report.html in USMS_DATA_DIR.")
@@ -55,19 +58,30 @@ def rates(
     by: By = None, first: From = None, last: To = None, format_: Formats = Format.TABLE
 ) -> None:
     """Print delivery rates with their bounds: of all messages, or by any column."""
-    from usms_pipeline import warehouse
+    from usms_pipeline import queries, warehouse
 
-    days = span(first, last)
+    days, column = span(first, last), _one(by)
     settings = config.load()
     if format_ == Format.TABLE:
-        show_rates(settings, by, *days)
+        show_rates(settings, column, *days)
         return
     with warehouse.connect(settings.warehouse_path) as con:
-        rows = _read(con, by, *days)
+        relation = queries.rates(con, column, *days)
+        names, rows = relation.columns, relation.to_arrow_table().to_pylist()
     if format_ == Format.JSON:
         echo_json(rows)
     else:
-        _write_csv(rows)
+        _write_csv(names, rows)
+
+
+def _one(by: list[str] | None) -> str | None:
+    if by and len(by) > 1:
+        raise typer.BadParameter(
+            "One column at a time. To group by several, use SQL: SELECT country, template, "
+            "unnest(delivery_figures(r)) FROM receipts AS r GROUP BY ALL.",
+            param_hint="--by",
+        )
+    return by[0] if by else None
 
 
 def show_rates(
@@ -90,7 +104,7 @@ def show_rates(
             return
         table = rates_table(rows if by else [], whole, by, width())
         console.print(table)
-        console.print(f"[dim]{_how_to_read(whole, is_shaded(table))}[/]")
+        console.print(f"[dim]{_how_to_read(whole, table)}[/]")
         if whole["awaited"] and is_all and (to_come := _to_come(con)):
             console.print(f"[dim]{to_come}[/]")
         hint = queries.timezone_hint(con)
@@ -99,9 +113,12 @@ def show_rates(
             warn(_out_of_line(con, settings.zone))
 
 
-def _how_to_read(whole: dict[str, Any], is_shaded: bool) -> str:
+def _how_to_read(whole: dict[str, Any], table: Table) -> str:
     """Say how many are still awaited, and what that makes of the rates."""
-    bounds = "the bounds (░)" if is_shaded else "the bounds"
+    bounds = "the bounds (░)" if is_shaded(table) else "the bounds"
+    if not has_bounds(table):
+        low, high = whole["delivery_rate_low"], whole["delivery_rate_high"]
+        bounds = f"{wording.percent(low)} – {wording.percent(high)}"
     if not whole["awaited"]:
         return f"Nothing is awaited any more; what no carrier reported is within {bounds}."
     awaited = wording.count(whole["awaited"])
@@ -139,11 +156,9 @@ def _out_of_line(con: Warehouse, zone: ZoneInfo) -> list[str]:
     return list(filter(None, (alerts.summary(rows, zone, kind) for kind in alerts.KINDS)))
 
 
-def _write_csv(rows: list[dict[str, Any]]) -> None:
-    if not rows:
-        return
-    writer = csv.DictWriter(sys.stdout, list(rows[0]), lineterminator="\n")
-    writer.writerow({name: _cell(name) for name in rows[0]})
+def _write_csv(names: list[str], rows: list[dict[str, Any]]) -> None:
+    writer = csv.DictWriter(sys.stdout, names, lineterminator="\n")
+    writer.writerow({name: _cell(name) for name in names})
     writer.writerows({name: _cell(value) for name, value in row.items()} for row in plain(rows))
 
 

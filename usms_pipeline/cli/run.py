@@ -15,6 +15,7 @@ from usms_pipeline.cli.shell import OK, echo_json, fell_short, out, plain, span,
 from usms_pipeline.cli.tables import facts_grid
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from datetime import date
 
     from usms_pipeline.collect import CollectStats
@@ -108,7 +109,7 @@ def _show_run(report: RunReport) -> None:
     for line in _shortfalls(stats):
         facts.add_row("", line)
     folded = report.receipts.partitions
-    facts.add_row("receipts", _buckets(folded))
+    facts.add_row(_days_of(folded), _buckets(folded))
     awaited = sum(counts.awaited for counts in folded.values())
     facts.add_row("awaited", _awaited(awaited))
     facts.add_row("warehouse", _published(report))
@@ -116,13 +117,20 @@ def _show_run(report: RunReport) -> None:
     out().print(facts)
 
 
+def _days_of(folded: Mapping[date, object]) -> str:
+    """Say of which days of sending the figures are: those that a run works on are seldom all."""
+    if not folded:
+        return "receipts"
+    return f"receipts of {wording.counted(len(folded), 'day')}"
+
+
 def _asked(stats: CollectStats, seconds: float) -> str:
     if not stats.requests:
         return "nothing was due"
     retried = f", {wording.count(stats.retries)} retried" if stats.retries else ""
     return (
-        f"{wording.count(stats.ids_asked)} sessions in {wording.count(stats.requests)} "
-        f"requests{retried}, {wording.duration(seconds)}"
+        f"{wording.counted(stats.ids_asked, 'session')} in "
+        f"{wording.counted(stats.requests, 'request')}{retried}, {wording.duration(seconds)}"
     )
 
 
@@ -147,7 +155,7 @@ def _buckets(folded: dict[date, PartitionCounts]) -> str:
 
 def _awaited(awaited: int) -> str:
     if not awaited:
-        return "none: every message has an outcome or is closed"
+        return "none of these days: every message has an outcome or is closed"
     return f"{wording.count(awaited)} still open; later runs ask about each as it falls due"
 
 

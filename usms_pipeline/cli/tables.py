@@ -25,7 +25,7 @@ def rates_table(
     """Lay out one cohort a row, the value of ``by`` first, and ``whole``, all of them, last.
 
     ``width`` is the terminal's, in columns: the wider, the longer the bars. In a narrow one figures
-    are left out, never the names: the bar first, then the bounds, then the median.
+    are left out, never the names: the bar first, then the median, then the bounds.
     """
     cohorts = [*rows, whole]
     bar_width = min(max(width - 72, _SHORTEST_BAR), 30)
@@ -39,7 +39,7 @@ def rates_table(
             wording.count(row["awaited"]) if row["awaited"] else wording.ABSENT for row in cohorts
         ],
     }
-    for dropped in (axis, "bounds", "median"):
+    for dropped in (axis, "median", "bounds"):
         if _needed(figures) > width:
             del figures[dropped]
     table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
@@ -87,6 +87,11 @@ def _bars(cohorts: list[dict[str, Any]], width: int) -> list[Text]:
     return [
         bar(row["delivery_rate_low"], row["delivery_rate_high"], width, least) for row in cohorts
     ]
+
+
+def has_bounds(table: Table) -> bool:
+    """Tell whether there was room for the bounds."""
+    return any(column.header == "bounds" for column in table.columns)
 
 
 def is_shaded(table: Table) -> bool:

@@ -256,7 +256,9 @@ def _group_section(group: Group) -> Section:
     caption = f"Delivery {title[0].lower()}{title[1:]}"
     if group.groups > len(rows):
         caption += f", the {len(rows)} largest of {count(group.groups)}"
-    chart = _drawn(lambda width: charts.rate_by(group.rates, group.column, width=width))
+    chart = _drawn(
+        lambda width: charts.rate_by(group.rates, group.column, None, width, group.groups)
+    )
     anchor = f"by-{''.join(c if c.isalnum() else '-' for c in group.column)}"
     return (anchor, title, [chart, _metric_table(caption, title[3:].capitalize(), rows)])
 

@@ -29,9 +29,6 @@ HOURS: Final = 72
 """Hours in the chart by the hour: the latest."""
 
 
-_CURVE_SECONDS: Final = sorted({round(10 ** (step / 12)) for step in range(65)} | {259_200})
-"""From one second to three days, evenly on a logarithmic axis."""
-
 _LATEST_DAYS: Final = f"""
     SELECT r.*, n.expected_rate, n.expected_rate_low, n.expected_rate_high
     FROM (FROM delivery_rate_daily ORDER BY sent_date DESC LIMIT {DAYS}) AS r
@@ -107,7 +104,7 @@ def ask(con: Warehouse) -> Figures:
         maturity=_table(con, "FROM maturity()"),
         daily=_table(con, _LATEST_DAYS),
         hourly=_table(con, _LATEST_HOURS),
-        curve=_table(con, f"FROM delivery_curve(seconds := {_CURVE_SECONDS})"),
+        curve=_table(con, "FROM delivery_curve()"),
         groups=[
             _group(con, "country", "delivery_rate_by_country"),
             _group(con, "operator", "delivery_rate_by_operator"),

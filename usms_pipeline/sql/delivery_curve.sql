@@ -20,9 +20,11 @@
 -- earlier outcome. delivered, not_delivered: outcomes seen within that time (counts).
 -- delivered_share, not_delivered_share: the estimates, NULL past the longest watch.
 
+-- Round figures, about as many of seconds as of minutes and hours.
 CREATE OR REPLACE MACRO usms_curve_seconds() AS [
-    1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 14400, 21600, 43200,
-    86400, 172800, 259200
+    1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 25, 30, 40, 50, 60, 90, 120, 150, 180, 240, 300, 360, 480,
+    600, 720, 900, 1200, 1500, 1800, 2400, 3000, 3600, 5400, 7200, 9000, 10800, 12600, 14400, 18000,
+    21600, 28800, 36000, 43200, 57600, 72000, 86400, 129600, 172800, 216000, 259200
 ];
 
 -- `watched` names a relation (cohort, left_after, is_final, is_delivered), one row a message. The
