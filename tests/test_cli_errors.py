@@ -209,6 +209,7 @@ def test_a_warehouse_that_is_something_else(shop: Shop) -> None:
     [
         (["--from", "yesterday"], "'yesterday' is not a day; write it as 2026-01-31."),
         (["--to", "2026-02-30"], "'2026-02-30' is not a day"),
+        (["--to", "9999-12-31"], "'9999-12-31' is not a day from 1970-01-01 to 2199-12-31"),
         (["--from", "2026-02-02", "--to", "2026-02-01"], "lies after --to 2026-02-01"),
     ],
 )

@@ -178,3 +178,12 @@ def test_a_run_tells_of_what_it_set_aside_once(tmp_path: Path, simulator: Any) -
     assert "could not be used" in told
     account.service.faults = Faults(poison_ids=frozenset(account.service.sessions[:2]))
     assert [said for said in account.run().warnings if "went into quarantine" in said] == []
+
+
+def test_a_run_tells_of_what_a_killed_one_had_landed(tmp_path: Path, simulator: Any) -> None:
+    account = Account(tmp_path, simulator, 100, options={"faults": Faults(bad_items=0.5)})
+    killed = account.pipeline
+    killed.load_sessions(killed.open_window())
+    killed.ask(killed.dates(killed.open_window()))
+    [told] = [said for said in account.run().warnings if "quarantine" in said]
+    assert told.startswith(f"{len(quarantine.entries(account.pipeline.store))} ")

@@ -184,6 +184,7 @@ def test_dimensions_are_a_comma_list_a_json_list_or_a_sequence(
         ("phone_key", "zz" * 32, "is not hexadecimal"),
         ("session_column", "", "should have at least 1 character"),
         ("start_date", "yesterday", "should be a valid date"),
+        ("start_date", "0001-01-01", "is not a day from 1970-01-01 to 2199-12-31"),
     ],
 )
 def test_a_value_that_cannot_work_is_refused_with_its_reason(

@@ -32,10 +32,6 @@ MADE_HERE = {
     ("fold", "schema.dimension_name(dimension)"): "quoted in the line before",
     ("queries", "sign"): "one of two signs, both in this function",
     ("report/figures", "relation"): "a view of ours, or a macro of a quoted name",
-    (
-        "report/figures",
-        "sorted({round(10 ** (step / 12)) for step in range(65)} | {259200})",
-    ): "numbers",
     ("scratch", "table"): "a name in the caller's code",
     ("scratch", "self._name"): "a name in the caller's code",
     ("seen", "columns"): "names of our own, or dimension_<n>",

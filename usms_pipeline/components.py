@@ -15,7 +15,7 @@ import dagster as dg
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from usms_pipeline import settings as core_settings
-from usms_pipeline import source
+from usms_pipeline import source_address
 from usms_pipeline.defs.account import Account, AccountSettings, resolve
 from usms_pipeline.errors import SettingsError
 from usms_pipeline.settings import Settings
@@ -150,7 +150,7 @@ def _refuse_secrets(given: Mapping[str, str]) -> None:
     """Refuse a secret in clear: it would be in the repository and on Dagster's page."""
     url = _TEMPLATE.sub("", given.get("source_url", ""))
     clear = [name for name in _KEYS if _TEMPLATE.sub("", given.get(name, "")).strip()]
-    clear += ["source_url"] if set(source.secrets(url)) - {url} else []
+    clear += ["source_url"] if set(source_address.secrets(url)) - {url} else []
     if clear:
         raise dg.DagsterInvalidDefinitionError(
             f"{', '.join(clear)}: a secret must not be written here. Put it in the environment "

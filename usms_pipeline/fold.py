@@ -31,6 +31,7 @@ from usms_pipeline import (
 from usms_pipeline import sessions as placed
 from usms_pipeline.dataset import RECEIPTS, RESPONSES, SESSIONS, Commit, file_name
 from usms_pipeline.due import NextDue
+from usms_pipeline.metrics import UNANNOUNCED_SHARE
 from usms_pipeline.phones import PhoneBook
 from usms_pipeline.registers import Registers
 from usms_pipeline.settings import Settings
@@ -81,6 +82,11 @@ class ReceiptsReport:
     seconds: float = 0.0
 
     @property
+    def quarantined_new(self) -> int:
+        """Count the entries that went into quarantine."""
+        return sum(part.quarantined_new for part in self.partitions.values())
+
+    @property
     def warnings(self) -> list[str]:
         """Give what a person should look at, in sentences."""
         found = []
@@ -92,7 +98,7 @@ class ReceiptsReport:
             )
         extra = sum(part.unannounced for part in self.partitions.values())
         announced = sum(part.announced for part in self.partitions.values())
-        if extra > 0.01 * announced:
+        if extra > UNANNOUNCED_SHARE * announced:
             found.append(
                 f"{extra:,} receipts are for phones that the source does not announce (left out "
                 "of the rates). Does one row stand for several recipients? Set "
@@ -214,7 +220,7 @@ def _fold_partition(
         if part:
             receipts = part.among(store.batches(file_name(RECEIPTS, day)), receipts)
         counted = _Counted(receipts, settings.poll_offsets)
-        new = _write(con, store, known, day, counted, to_be, book.fingerprint)
+        new = _write(store, known, day, counted, to_be, book.fingerprint)
     registers.tidy(store, day, new.files)
     return dataclasses.replace(_counts(new, is_changed=True), quarantined_new=quarantined)
 
@@ -348,7 +354,6 @@ class _Counted:
 
 
 def _write(
-    con: duckdb.DuckDBPyConnection,
     store: Store,
     known: Registers,
     day: date,

@@ -11,6 +11,9 @@ from typing import Final
 
 from usms_pipeline.status import STATUSES
 
+UNANNOUNCED_SHARE: Final = 0.01
+"""Receipts of phones that nobody announced, for each recipient announced: more are told of."""
+
 
 @dataclass(frozen=True)
 class Metric:

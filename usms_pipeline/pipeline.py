@@ -98,6 +98,8 @@ class RunReport:
     responses: ResponsesReport
     receipts: ReceiptsReport
     warehouse: WarehouseReport
+    quarantined_before: int = 0
+    """What went into quarantine of answers that an earlier run had left to fold."""
 
     @property
     def warnings(self) -> list[str]:
@@ -115,8 +117,11 @@ class RunReport:
 
     def _set_aside(self) -> list[str]:
         """Tell of what went into quarantine, but for the refused sessions, which are told above."""
-        new = sum(part.quarantined_new for part in self.receipts.partitions.values())
-        others = new - self.responses.stats.ids_refused
+        others = (
+            self.quarantined_before
+            + self.receipts.quarantined_new
+            - self.responses.stats.ids_refused
+        )
         if others <= 0:
             return []
         what = "part of an answer" if others == 1 else "answers or parts of answers"
@@ -364,7 +369,7 @@ class Pipeline:
         window = window or self.open_window()
         loaded = self.load_sessions(window)
         days = sorted({*self.dates(window), *loaded.partitions})
-        self.catch_up(days)
+        before = self.catch_up(days).quarantined_new
         try:
             asked = self.ask(days)
         except (CredentialsRefused, ServiceDown):
@@ -374,7 +379,7 @@ class Pipeline:
         folded = self.fold_read(days)
         published = self.publish()
         self.purge()
-        return RunReport(loaded, asked, folded, published)
+        return RunReport(loaded, asked, folded, published, before)
 
     def _check_none_vanished(self, gone: set[date]) -> None:
         """Publish nothing of a dataset that is no longer there. Raises ``StorageError``."""

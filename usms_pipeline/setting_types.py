@@ -8,6 +8,7 @@ from __future__ import annotations
 import ipaddress
 import json
 import re
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
@@ -52,6 +53,17 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+FIRST_DAY, LAST_DAY = date(1970, 1, 1), date(2199, 12, 31)
+"""What a table's times are read in; others are none (``source.moments``)."""
+
+
+def usable_day(value: date) -> date:
+    """Check that messages can be dated so."""
+    if not FIRST_DAY <= value <= LAST_DAY:
+        raise ValueError(f"is not a day from {FIRST_DAY} to {LAST_DAY}")
+    return value
 
 
 def time_zone(value: str) -> str:
@@ -152,6 +164,7 @@ def absent_if_blank(value: Any) -> Any:
 
 
 WebAddress = Annotated[str, AfterValidator(web_address)]
+Day = Annotated[date, AfterValidator(usable_day)]
 Zone = Annotated[str, AfterValidator(time_zone)]
 Region = Annotated[str, AfterValidator(region)]
 StoragePlace = Annotated[str, AfterValidator(storage_place)]

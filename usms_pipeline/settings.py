@@ -24,6 +24,7 @@ from usms_pipeline import polling
 from usms_pipeline.errors import SettingProblem, SettingsError
 from usms_pipeline.setting_types import (
     Ages,
+    Day,
     LocalFile,
     Names,
     OptionalNumber,
@@ -111,7 +112,7 @@ class Settings(BaseSettings):
         "Asia/Shanghai", description="Time zone of the service's `ReceiveTime`, which has none."
     )
     timezone: Zone = Field("UTC", description="Time zone whose days are the partitions.")
-    start_date: date = Field(date(2024, 1, 1), description="First partition.")
+    start_date: Day = Field(date(2024, 1, 1), description="First partition.")
     default_region: Region = Field(
         "CN", description="Country of phone numbers without a country code (ISO 3166-1 alpha-2)."
     )

@@ -165,10 +165,10 @@ def _say_error(sentence: str) -> None:
 
 def _without_secrets(shown: str) -> str:
     """Make a traceback fit to be sent to somebody: the errors of others quote what they met."""
-    from usms_pipeline import settings, source
+    from usms_pipeline import settings, source_address
 
     for secret in settings.secrets():
-        for part in (secret, *source.secrets(secret)):
+        for part in (secret, *source_address.secrets(secret)):
             shown = shown.replace(part, "***")
     return wording.without_numbers(shown)
 
@@ -212,10 +212,16 @@ def day(text: str | None) -> date | None:
     """Read a ``YYYY-MM-DD`` option; raises a usage error that shows the form."""
     if text is None:
         return None
+    from usms_pipeline.setting_types import usable_day
+
     try:
-        return date.fromisoformat(text)
+        found = date.fromisoformat(text)
     except ValueError:
         raise typer.BadParameter(f"{text!r} is not a day; write it as 2026-01-31.") from None
+    try:
+        return usable_day(found)
+    except ValueError as error:
+        raise typer.BadParameter(f"{text!r} {error}.") from None
 
 
 def span(first: str | None, last: str | None) -> tuple[date | None, date | None]:

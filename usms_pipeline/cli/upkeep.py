@@ -6,6 +6,7 @@ import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.markup import escape
 
 from usms_pipeline import wording
 from usms_pipeline.cli import config, progress
@@ -46,7 +47,7 @@ def rebuild(first: From = None, last: To = None) -> int:
     rows = sum(counts.rows for counts in report.partitions.values())
     out().print(
         f"[green]✓[/] {wording.counted(len(report.partitions), 'day')} rebuilt, "
-        f"{wording.counted(rows, 'row')}, in {published.path}"
+        f"{wording.counted(rows, 'row')}, in {escape(str(published.path))}"
     )
     if report.locked:
         return fell_short(

@@ -14,13 +14,12 @@ import dagster as dg
 
 from usms_pipeline import alerts
 from usms_pipeline.defs.account import Account, core
+from usms_pipeline.metrics import UNANNOUNCED_SHARE
 
 if TYPE_CHECKING:
     from usms_pipeline.fold import PartitionCounts
     from usms_pipeline.pipeline import ResponsesReport
 
-UNANNOUNCED_SHARE: Final = 0.01
-"""Receipts of phones that nobody announced, above which the warning is given (0–1)."""
 COVERED_SHARE: Final = 0.97
 """Messages of a settled day with an outcome, below which the warning is given (0–1)."""
 ROUND_SECONDS: Final = 900.0
@@ -50,7 +49,7 @@ def fold_check_specs(account: Account) -> list[dg.AssetCheckSpec]:
         dg.AssetCheckSpec(
             "unannounced_receipts",
             asset=key,
-            description=f"At most {UNANNOUNCED_SHARE:.0%} of the receipts are for phones that the "
+            description=f"No more than {UNANNOUNCED_SHARE:.0%} receipts are for phones that the "
             "source does not announce.",
         ),
     ]

@@ -5,7 +5,7 @@ It says only what the warehouse says: no phone number, no key and no raw answer 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -41,16 +41,15 @@ def build(
     *,
     generated_at: datetime,
     settings_summary: Mapping[str, str],
-    notes: Sequence[str] = (),
     quarantined: int | None = None,
     rows_without_sent_at: int | None = None,
 ) -> str:
     """Write the report, whole or not at all, and give its path.
 
     ``figures`` are what ``ask`` got of a warehouse; ``where`` is a file, or the data directory,
-    which gets ``report.html``. ``notes`` are the run's warnings, one sentence each; the counts are
-    of open quarantine entries and of source rows without a usable time, ``None`` when not counted.
-    ``settings_summary`` is shown as it is; see ``summary``.
+    which gets ``report.html``. The counts are of open quarantine entries and of source rows without
+    a usable time, ``None`` when not counted. ``settings_summary`` is shown as it is; see
+    ``summary``.
 
     Raises ``StorageError`` when it can't be written.
     """
@@ -59,7 +58,7 @@ def build(
     )
     with store.replacing(name) as temporary:
         counts = (quarantined, rows_without_sent_at)
-        text = render(figures, generated_at, settings_summary, notes, *counts)
+        text = render(figures, generated_at, settings_summary, *counts)
         temporary.write_text(text, encoding="utf-8")
     return store.shown(name)
 
@@ -77,7 +76,6 @@ def render(
     figures: Figures,
     generated_at: datetime,
     settings_summary: Mapping[str, str],
-    notes: Sequence[str] = (),
     quarantined: int | None = None,
     rows_without_sent_at: int | None = None,
 ) -> str:
@@ -86,7 +84,7 @@ def render(
     found = findings(figures, quarantined, rows_without_sent_at)
     sections: list[body.Section] = [
         *body.sections(figures, zone),
-        ("quality", "The data itself", [quality_table(found, notes)]),
+        ("quality", "The data itself", [quality_table(found)]),
         ("reading", "How to read this", [body.terms(), body.settings_table(settings_summary)]),
     ]
     return str(

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from usms_pipeline import wording
+from usms_pipeline.metrics import UNANNOUNCED_SHARE
 from usms_pipeline.report.figures import Figures, Row
-from usms_pipeline.report.page import Html, html, join, table
-
-TOLERATED_EXTRAS: Final = 0.01
-"""Share of receipts of phones nobody announced, above which something is set up wrongly."""
+from usms_pipeline.report.page import Html, html, table
 
 
 class Finding(NamedTuple):
@@ -65,16 +63,12 @@ def findings(
     return made
 
 
-def quality_table(found: Sequence[Finding], warnings: Sequence[str]) -> Html:
-    """Show the warnings of the run, if any, and a table of all checks."""
+def quality_table(found: Sequence[Finding]) -> Html:
+    """Show all checks."""
     rows = [[one.check, _state(one), one.found, _code(one.advice)] for one in found]
-    checks = table(
+    return table(
         "Checks of the data itself", ["Check", "State", "Found", "What to do"], rows, texts=range(4)
     )
-    if not warnings:
-        return checks
-    items = join(Html(f"<li>{html(sentence)}</li>") for sentence in warnings)
-    return join([Html(f'<ul class="warnings">{items}</ul>'), checks])
 
 
 def _state(finding: Finding) -> Html:
@@ -128,11 +122,12 @@ def _unreported(total: Row) -> int:
 
 
 def _extras(extras: int, messages: int) -> Finding:
-    share = extras / max(1, messages + extras)
-    found = f"{wording.count(extras)} ({wording.percent(share)}), left out of the rates"
+    is_many = extras > UNANNOUNCED_SHARE * messages
+    beside = f"beside {wording.count(messages)} announced, left out of the rates"
     advice = (
         "Your table announces fewer recipients than it sent to: check `USMS_PHONE_COLUMN` and "
         "`USMS_RECIPIENTS_COLUMN`."
     )
     check = "Receipts of phones nobody announced"
-    return Finding(check, found if extras else "none", advice if share > TOLERATED_EXTRAS else "")
+    found = f"{wording.count(extras)} {beside}" if extras else "none"
+    return Finding(check, found, advice if is_many else "")

@@ -5,8 +5,7 @@
 
 from __future__ import annotations
 
-from usms_pipeline.source.address import secrets
 from usms_pipeline.source.kinds import SUFFIXES
 from usms_pipeline.source.reading import Survey, read, survey
 
-__all__ = ["SUFFIXES", "Survey", "read", "secrets", "survey"]
+__all__ = ["SUFFIXES", "Survey", "read", "survey"]
