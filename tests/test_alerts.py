@@ -296,6 +296,10 @@ def test_a_sentence_says_what_where_since_when_and_how_many() -> None:
         "operator China Unicom (CN), sent from 20 Nov 09:00 to 15:00 (Asia/Shanghai): "
         "123 of 200 messages with an outcome were not delivered (61.5%; usually 5.2%)."
     )
+    hour = datetime(2026, 10, 25, 0, tzinfo=UTC)
+    twice = row(since=hour, until=hour + timedelta(hours=1))
+    berlin = alerts.sentence(twice, ZoneInfo("Europe/Berlin"))
+    assert "sent from 25 Oct 02:00 UTC+0200 to 02:00 UTC+0100 (Europe/Berlin)" in berlin
     silent = alerts.sentence(row(kind="silent", cohort="x\x1b[2J"), UTC_ZONE)
     assert "123 of 200 messages had no outcome within an hour" in silent
     assert "\x1b" not in silent

@@ -41,7 +41,10 @@ def span(row: Row, zone: ZoneInfo) -> str:
     """Say the hours that are out of line, in a zone."""
     since, until = (row[name].astimezone(zone) for name in ("since", "until"))
     end = f"{until:%H:%M}" if since.date() == until.date() else wording.hour(until)
-    return f"from {wording.hour(since)} to {end} ({zone.key})"
+    begin, is_turned_back = wording.hour(since), since.utcoffset() != until.utcoffset()
+    if is_turned_back:  # the same hour of the clock may come twice
+        begin, end = f"{begin} UTC{since:%z}", f"{end} UTC{until:%z}"
+    return f"from {begin} to {end} ({zone.key})"
 
 
 def sentence(row: Row, zone: ZoneInfo) -> str:

@@ -79,7 +79,12 @@ _AFTER_DIMENSIONS = (
     Field("is_announced", pa.bool_(), "your table announces this recipient (else: extra phone)"),
 )
 
-SENT_DATE: Final = Field("sent_date", pa.date32(), "partition: local day of `sent_at`", "day")
+SENT_DATE: Final = Field(
+    "sent_date",
+    pa.date32(),
+    "partition: local day of `sent_at`; a session across midnight stays whole",
+    "day",
+)
 
 _OBSERVED = pa.struct(
     [

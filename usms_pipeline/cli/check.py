@@ -1,4 +1,7 @@
-"""``usms check``: what stands in the way of a run, and the fix. Changes nothing."""
+"""``usms check``: what stands in the way of a run, and the fix.
+
+Mends nothing. To see that it can be written it makes the data directory, as a run does.
+"""
 
 from __future__ import annotations
 

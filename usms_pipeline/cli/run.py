@@ -217,4 +217,4 @@ def _behind(found: Plan) -> str:
         "[yellow]the pace can't keep up[/]: raise USMS_MAX_CONCURRENCY or "
         "USMS_MAX_REQUESTS_PER_SECOND, or poll less often (USMS_POLL_EVERY_HOURS)"
     )  # fmt: skip
-    return f"{wording.duration(found.behind_seconds)}; {keeps_up}"
+    return f"the oldest question is {wording.duration(found.behind_seconds)} overdue; {keeps_up}"

@@ -109,8 +109,8 @@ def _too_late(count: int) -> Finding:
         "First asked too late",
         count,
         _messages(count),
-        "First asked about after the cutoff, so the silence may be ours, not the carrier's: "
-        "run more often.",
+        "First asked about after the cutoff, so the silence may be ours, not the carrier's. So it "
+        "is with what was sent long before the first run; else run more often.",
     )
 
 
