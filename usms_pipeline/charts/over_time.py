@@ -129,7 +129,7 @@ def _rate_panel(rows: Sequence[Row], axis: Any, width: int) -> Any:
         y=alt.Y("expected_low:Q", scale=scale), y2="expected_high:Q"
     )
     guesses = guessed.mark_point(
-        shape="diamond", filled=True, color=colour("ink"), size=20, opacity=1, clip=True
+        shape="diamond", filled=True, color=colour("ink"), size=32, opacity=1, clip=True
     ).encode(y=alt.Y("expected:Q", scale=scale), description="tip:N")
     layers = [band if len(rows) > 1 else reach, dashed, solid, points, whiskers, guesses]
     return alt.layer(*layers).properties(width=plot_width(width), height=210)
