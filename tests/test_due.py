@@ -183,7 +183,12 @@ def test_days_asked_about_before_and_new_ones_are_found_together(
 
 @given(
     st.lists(
-        st.tuples(st.integers(0, 90), st.none() | st.integers(0, 5_000), st.booleans()), max_size=12
+        st.tuples(
+            st.integers(0, 90),
+            st.none() | st.integers(0, 5_000) | st.integers(4_320, 5_000),
+            st.booleans(),
+        ),
+        max_size=12,
     )
 )
 def test_what_a_commit_says_is_due_next_is_when_something_is(
