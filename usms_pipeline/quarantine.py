@@ -78,8 +78,10 @@ def entries(store: Store, state: str | None = OPEN) -> list[Entry]:
     return found
 
 
-def open_count(store: Store, day: date) -> int:
-    """Count the open entries of one partition; reads no bodies."""
+def open_count(store: Store, day: date | None = None) -> int:
+    """Count the open entries, of one partition or of all; reads no bodies."""
+    if day is None:
+        return sum(open_count(store, one) for one in dataset.days(store, QUARANTINE))
     name = file_name(QUARANTINE, day)
     if not dataset.checked_metadata(store, name, None):
         return 0

@@ -249,11 +249,10 @@ def _dataset(settings: Settings) -> Iterator[tuple[str, str]]:
 def _quarantine(settings: Settings) -> Iterator[tuple[str, str]]:
     """Count what waits for a decision: raw answers of such a day are not deleted."""
     from usms_pipeline import quarantine
-    from usms_pipeline.dataset import QUARANTINE, days
     from usms_pipeline.storage import Store
 
     store = Store(settings.data_dir)
-    waiting = sum(quarantine.open_count(store, day) for day in days(store, QUARANTINE))
+    waiting = quarantine.open_count(store)
     if not waiting:
         yield "ok", "nothing waits for a decision"
         return

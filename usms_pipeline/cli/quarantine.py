@@ -63,13 +63,13 @@ def replay(ids: Ids = None, everything: All = False) -> int:
     """Try entries again: bad items are decoded anew, refused sessions are asked about again."""
     chosen = _chosen(ids, everything)
     from usms_pipeline.pipeline import Pipeline
-    from usms_pipeline.quarantine import entries
+    from usms_pipeline.quarantine import open_count
     from usms_pipeline.storage import Store
 
     settings = config.load(["api"])
     with progress.bar() as on_progress:
         tried = Pipeline(settings, on_progress=on_progress).replay(chosen)
-    left = len(entries(Store(settings.data_dir)))
+    left = open_count(Store(settings.data_dir))
     out().print(f"{wording.count(tried)} tried again; {wording.count(left)} open now")
     return _unknown(chosen, tried)
 

@@ -190,7 +190,7 @@ def report(to: ReportFile = None) -> None:
             to.absolute() if to else store,
             generated_at=datetime.now(UTC),
             settings_summary=page.summary(settings),
-            quarantined=len(quarantine.entries(store)),
+            quarantined=quarantine.open_count(store),
             rows_without_sent_at=_rows_without_sent_at(settings),
         )
     out().print(f"[green]✓[/] {escape(path)}", soft_wrap=True)

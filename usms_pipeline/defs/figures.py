@@ -173,7 +173,7 @@ def delivery_rates(pipeline: Pipeline, asked: report.Figures) -> Figures:
         pipeline.store,
         generated_at=pipeline.clock(),
         settings_summary=report.summary(pipeline.settings),
-        quarantined=len(quarantine.entries(pipeline.store)),
+        quarantined=quarantine.open_count(pipeline.store),
         rows_without_sent_at=pipeline.rows_without_sent_at(),
     )
     return {
