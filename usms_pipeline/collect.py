@@ -74,27 +74,26 @@ def collect(
     ``batches`` are drawn a little ahead of the workers, so a lazy iterator stays lazy; they, the
     ``sink`` and ``on_progress`` (every 0.2 s or so, and at the end) are called in this thread, one
     at a time. ``start_pace``: requests a second, from the last run's ``CollectStats.pace``. The
-    ``transport`` is closed at the end.
+    ``transport`` is closed at the end. Where there is nothing to ask, nobody is told of progress.
 
     Raises ``CredentialsRefused`` and ``ServiceDown``, with ``.stats``, and whatever the caller's
     own parts raise, KeyboardInterrupt included: always after the workers have ended and what had
     landed went to the sink, unless it was the sink that failed.
     """
     stats = CollectStats(pace=start_pace)
-    drawn = iter(batches)
-    first = next(drawn, None)
-    if first is None and transport is None:  # no client for nothing: a seventh of such a run
-        return stats
     governor = Governor(start_pace, settings.max_requests_per_second)
     if transport is None:
+        drawn = iter(batches)
+        if (first := next(drawn, None)) is None:  # a client for nothing would be a seventh of a run
+            return stats
+        batches = chain([first], drawn)
         from usms_pipeline.transport import AiohttpTransport
 
         transport = AiohttpTransport()
     client = Client(settings, transport, clock)
     fetcher = Fetcher(client, governor, stats, patience)
     workers = _Workers(fetcher, transport, settings.max_concurrency, stats)
-    more = drawn if first is None else chain([first], drawn)
-    caller = _Caller(workers, more, sink, stats, on_progress)
+    caller = _Caller(workers, iter(batches), sink, stats, on_progress)
     try:
         caller.serve()
     except (CredentialsRefused, ServiceDown) as error:
