@@ -66,8 +66,12 @@ def _folder() -> Iterator[str]:
 def _told(folder: str, memory_limit: str) -> Iterator[None]:
     try:
         yield
-    except (duckdb.OutOfMemoryException, duckdb.IOException) as error:
-        is_ours = isinstance(error, duckdb.OutOfMemoryException) or folder in str(error)
+    except (duckdb.OutOfMemoryException, duckdb.FatalException, duckdb.IOException) as error:
+        is_ours = (
+            isinstance(error, duckdb.OutOfMemoryException)
+            or "failed to allocate" in str(error)  # as it says of what it could not write out
+            or folder in str(error)
+        )
         if not is_ours:
             raise
         raise StorageError(
@@ -134,8 +138,8 @@ class Pile:
 
     def settle(self) -> None:
         """Make the table of what was taken, in place of the view: a cursor sees it too."""
-        for rows in self._rows:
-            insert(self._con, f"{self._name}_spilled", rows)
+        if self._rows:  # at once, for each insert into a table in a file may write it all anew
+            insert(self._con, f"{self._name}_spilled", pa.concat_tables(self._rows))
         self._con.execute(f"ALTER TABLE {self._name}_spilled RENAME TO {self._name}")
         self._rows = []
 

@@ -1,0 +1,57 @@
+"""The throw-away database: what is piled up in it stays within its memory."""
+
+from __future__ import annotations
+
+import uuid
+from datetime import UTC, datetime
+
+import pyarrow as pa
+import pytest
+
+from usms_pipeline import schema, scratch
+
+ROWS = 40_000
+
+
+def observed() -> pa.Table:
+    """Give observations as one portion of a large day has them."""
+    at = datetime(2026, 1, 1, tzinfo=UTC)
+    answer = {
+        "asked_at": at, "received_at": at, "rank": 1, "status": "delivered", "word": "delivered",
+        "code": "0", "description": "delivered to the handset", "submit_status": "success",
+        "segments": 1,
+    }  # fmt: skip
+    known = {field.name for field in schema.REGISTERS.field("final").type}
+    final = {name: answer[name] for name in known}
+    pending = dict.fromkeys(known) | {"asked_at": at, "rank": 5, "status": "pending"}
+    sessions = [str(uuid.uuid4()) for _ in range(ROWS // 2)]
+
+    def each(of_session: object, of_number: object) -> list[object]:
+        return [of_session] * len(sessions) + [of_number] * len(sessions)
+
+    columns = {
+        "session_no": sessions * 2,
+        "number": [""] * len(sessions) + [uuid.uuid4().hex for _ in sessions],
+        "phone": each(None, "+86138****00"),
+        "country": each(None, "CN"),
+        "operator": each(None, "China Mobile"),
+        "number_type": each(None, "mobile"),
+        "final": each(None, final),
+        "open": each(pending, None),
+        "finals_seen": each([], ["delivered"]),
+        "first_asked_at": each(at, at),
+        "last_asked_at": each(at, at),
+    }
+    return pa.table(columns, schema.REGISTERS)
+
+
+@pytest.mark.long
+def test_a_pile_of_ten_million_observations_settles_in_the_memory_of_a_large_day() -> None:
+    """5 million messages of one day: the last part went in by 40,000 rows, and each rewrote all."""
+    rows = observed()
+    with scratch.database(scratch.LARGE_LIMIT, is_large=True) as con:
+        pile = scratch.Pile(con, "observations", schema.REGISTERS)
+        for _ in range(250):
+            pile.add(rows)
+        pile.settle()
+        assert scratch.value(con, "SELECT count(*) FROM observations") == 250 * ROWS
