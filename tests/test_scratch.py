@@ -5,10 +5,12 @@ from __future__ import annotations
 import uuid
 from datetime import UTC, datetime
 
+import duckdb
 import pyarrow as pa
 import pytest
 
 from usms_pipeline import schema, scratch
+from usms_pipeline.errors import StorageError
 
 ROWS = 40_000
 
@@ -43,6 +45,15 @@ def observed() -> pa.Table:
         "last_asked_at": each(at, at),
     }
     return pa.table(columns, schema.REGISTERS)
+
+
+@pytest.mark.parametrize("kind", [duckdb.FatalException, duckdb.TransactionException])
+def test_what_does_not_fit_is_told_however_duckdb_says_it(kind: type[duckdb.Error]) -> None:
+    said = r"more than 64MB of memory.*run again"
+    with pytest.raises(StorageError, match=said), scratch.database("64MB"):
+        raise kind("The autocheckpoint failed: failed to allocate data of size 3.0 MiB")
+    with pytest.raises(kind, match="another"), scratch.database("64MB"):
+        raise kind("another trouble")
 
 
 @pytest.mark.long

@@ -66,11 +66,11 @@ def _folder() -> Iterator[str]:
 def _told(folder: str, memory_limit: str) -> Iterator[None]:
     try:
         yield
-    except (duckdb.OutOfMemoryException, duckdb.FatalException, duckdb.IOException) as error:
+    except duckdb.Error as error:
         is_ours = (
             isinstance(error, duckdb.OutOfMemoryException)
-            or "failed to allocate" in str(error)  # as it says of what it could not write out
-            or folder in str(error)
+            or "failed to allocate" in str(error)  # of what it could not write out
+            or (isinstance(error, duckdb.IOException) and folder in str(error))
         )
         if not is_ours:
             raise
