@@ -22,7 +22,7 @@ from usms_pipeline import queries, schema
 from usms_pipeline.errors import NewerDataset, OtherWarehouse, StorageError, WarehouseMissing
 from usms_pipeline.settings import Settings
 from usms_pipeline.storage import Store
-from usms_pipeline.warehouse import WarehouseReport, connect, reconcile
+from usms_pipeline.warehouse import WarehouseReport, connect, ddl, reconcile
 
 NEXT_DAY = DAY + timedelta(days=1)
 LATER = NOON + timedelta(days=1)
@@ -529,6 +529,27 @@ def test_a_file_with_another_versions_views_is_told_and_the_next_run_mends_it(
         for query in ("FROM renamed_since", "SELECT gone(1)", "FROM gone_too(1)"):
             with pytest.raises(duckdb.CatalogException):
                 con.execute(query)
+
+
+def test_a_file_that_is_replaced_while_it_is_opened_is_opened_again(
+    store: Store, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish_generation(store, settings, 1)
+    attach, opened = ddl.attach, 0
+
+    def publishing(path: Path, options: str) -> str:
+        nonlocal opened
+        opened += 1
+        if opened == 1:
+            newer = path.with_name("newer.duckdb")
+            newer.write_bytes(path.read_bytes())
+            newer.replace(path)
+        return attach(path, options)
+
+    monkeypatch.setattr(ddl, "attach", publishing)
+    with connect(settings.warehouse_path) as con:
+        assert generations(con) == ["1"]
+    assert opened == 2
 
 
 def test_the_settings_say_which_file_is_opened(store: Store, tmp_path: Path) -> None:

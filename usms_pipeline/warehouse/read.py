@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import duckdb
 
 from usms_pipeline import settings as config
 from usms_pipeline.errors import StorageError, WarehouseMissing
 from usms_pipeline.warehouse import ddl
+
+_MOST_TRIES: Final = 10
 
 
 def connect(path: Path | str | None = None, **given: Any) -> duckdb.DuckDBPyConnection:
@@ -30,7 +32,14 @@ def connect(path: Path | str | None = None, **given: Any) -> duckdb.DuckDBPyConn
         )
     con = duckdb.connect(":memory:")
     try:
-        con.execute(ddl.attach(file.absolute(), "READ_ONLY"))
+        for _ in range(_MOST_TRIES):  # DuckDB may open one file and read on in the next
+            before = _identity(file)
+            con.execute(ddl.attach(file.absolute(), "READ_ONLY"))
+            if _identity(file) == before:
+                break
+            con.execute("DETACH usms")
+        else:
+            con.execute(ddl.attach(file.absolute(), "READ_ONLY"))
         con.execute("USE usms; SET TimeZone = 'UTC'")
     except duckdb.Error as error:
         con.close()
@@ -39,6 +48,12 @@ def connect(path: Path | str | None = None, **given: Any) -> duckdb.DuckDBPyConn
             "Close what writes to it, or run `usms run` to publish it again."
         ) from error
     return con
+
+
+def _identity(file: Path) -> tuple[int, int]:
+    """Tell one published file from the next that takes its name."""
+    found = file.stat()
+    return found.st_ino, found.st_mtime_ns
 
 
 def _is_there(file: Path) -> bool:
