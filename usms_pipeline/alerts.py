@@ -40,9 +40,9 @@ def group(row: Row) -> str:
 def span(row: Row, zone: ZoneInfo) -> str:
     """Say the hours that are out of line, in a zone."""
     since, until = (row[name].astimezone(zone) for name in ("since", "until"))
+    begin = wording.hour(since)
     end = f"{until:%H:%M}" if since.date() == until.date() else wording.hour(until)
-    begin, is_turned_back = wording.hour(since), since.utcoffset() != until.utcoffset()
-    if is_turned_back:  # the same hour of the clock may come twice
+    if since.utcoffset() != until.utcoffset():  # the same hour of the clock may come twice
         begin, end = f"{begin} UTC{since:%z}", f"{end} UTC{until:%z}"
     return f"from {begin} to {end} ({zone.key})"
 

@@ -5,7 +5,6 @@ It says what may be given and what is built from it; the parts are in ``defs``.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from datetime import date
@@ -72,7 +71,11 @@ class ReceiptPipeline(dg.Component):
         values = attributes.model_dump(exclude_unset=True, exclude={"asset_prefix", "owners"})
         self.prefix = tuple(asset_prefix.split("/"))
         self.owners = tuple(owners)
-        self.given = {name: _as_text(value) for name, value in values.items() if value is not None}
+        self.given = {
+            name: core_settings.as_text(tuple(value) if isinstance(value, list) else value)
+            for name, value in values.items()
+            if value is not None
+        }
         _refuse_secrets(self.given)
 
     @classmethod
@@ -137,13 +140,6 @@ def _early(value: Any, context: dg.ComponentLoadContext) -> Any:
     if isinstance(value, str) and re.search(r"\benv\b", value):
         return value
     return context.resolution_context.resolve_value(value)
-
-
-def _as_text(value: Any) -> str:
-    """Give a value as it is written in the environment."""
-    if isinstance(value, list) and any("," in str(part) for part in value):
-        return json.dumps(value, ensure_ascii=False)
-    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _refuse_secrets(given: Mapping[str, str]) -> None:

@@ -33,15 +33,13 @@ def connect(path: Path | str | None = None, **given: Any) -> duckdb.DuckDBPyConn
     con = duckdb.connect(":memory:")
     try:
         for _ in range(_MOST_TRIES):  # DuckDB may open one file and read on in the next
+            con.execute("DETACH DATABASE IF EXISTS usms")
             before = _identity(file)
             con.execute(ddl.attach(file.absolute(), "READ_ONLY"))
             if _identity(file) == before:
                 break
-            con.execute("DETACH usms")
-        else:
-            con.execute(ddl.attach(file.absolute(), "READ_ONLY"))
         con.execute("USE usms; SET TimeZone = 'UTC'")
-    except duckdb.Error as error:
+    except (duckdb.Error, OSError) as error:
         con.close()
         raise WarehouseMissing(
             f"The warehouse {str(file)!r} can't be opened: {ddl.first_line(error)} "
