@@ -241,6 +241,21 @@ def test_receipts_are_dealt_to_the_rows_of_a_session_until_they_run_out(place: P
     assert [r["recipient"] for r in place.receipts() if r["status"] == "pending"] == ["unheard-1"]
 
 
+def test_who_was_not_heard_of_was_asked_about_with_the_others_of_the_session(place: Place) -> None:
+    """No row of the registers says it: the answer had a receipt of the session, for another."""
+    place.announce([{"session_no": "s1", "sent_at": NOON, "ordinal": n} for n in range(2)])
+    later = NOON + timedelta(hours=CUTOFF_HOURS)
+    place.land([refusal(NOON, "s1")])
+    for asked_at, word in ((later, "accepted"), (NOON + timedelta(hours=1), "queued")):
+        shown = item("s1", receipt(PHONES[0], "delivered")) | {"Status": word}
+        place.land([answer(asked_at, [shown], ["s1"])])
+    place.fold()
+    [unheard] = [row for row in place.receipts() if row["recipient"].startswith("unheard")]
+    assert (unheard["status"], unheard["is_closed"]) == ("unknown", True), "no longer refused"
+    assert (unheard["first_asked_at"], unheard["last_asked_at"]) == (NOON, later)
+    assert unheard["submit_status"] == "queued", "that of the first outcome, which is kept"
+
+
 def test_a_receipt_for_a_phone_nobody_announced_is_a_row_of_its_own(tmp_path: Path) -> None:
     place = Place(tmp_path, dimensions=("template", "final"))
     hashed = BOOK.recipient_id(PHONES[0])

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.account import START, Account
-from tests.test_fold import NOON, Place, answer
+from tests.test_fold import DAY, NOON, Place, answer
 from usms_pipeline import dataset, forget, quarantine, report
 from usms_pipeline.dataset import RECEIPTS, REGISTERS, RESPONSES, SESSIONS
 from usms_pipeline.errors import Busy, KeyMismatch
@@ -92,6 +92,24 @@ def test_others_of_a_session_stay_though_only_the_forgotten_was_heard_of(
             store.write(name, kept, store.metadata(name))
     account.pipeline.forget(phones=[PHONE])
     assert account.sql("SELECT recipient FROM receipts") == [(other,)]
+
+
+def test_that_others_of_a_session_were_asked_about_stays(tmp_path: Path) -> None:
+    """They were told of by nothing but the receipt that is gone."""
+    place = Place(tmp_path)
+    hashed = [BOOK.recipient_id(phone) for phone in (PHONE, OTHER)]
+    place.announce([{"session_no": "s1", "sent_at": NOON, "recipient": one} for one in hashed])
+    shown = {"SessionNo": "s1", "Receipt": {"Phone": PHONE, "Status": "delivered"}}
+    place.land([answer(NOON, [shown], ["s1"])])
+    place.fold()
+    forgotten = Forgotten(frozenset(hashed[:1]), frozenset())
+    forget.bury(place.store, forgotten)
+    assert forget.erase(place.store, DAY, forgotten, [PHONE], BOOK)
+    for name in dataset.answers(place.store, DAY):  # so that the registers are all there is
+        place.store.delete(name)
+    place.fold()
+    [row] = place.receipts()
+    assert (row["recipient"], row["status"], row["last_asked_at"]) == (hashed[1], "pending", NOON)
 
 
 def test_one_row_for_several_recipients_is_not_the_forgotten_phones_alone(

@@ -42,7 +42,7 @@ _ANSWERS_AT_ONCE = 200
 _BYTES_AT_ONCE = 32_000_000
 """What is decoded at a time, whichever is met first: 200 usual answers are 3 MB."""
 
-_ROWS_JOINED = 500_000
+_ROWS_JOINED = 330_000
 """Sessions and what is known of them, joined at a time: some 200 MB."""
 
 _MANY_RECIPIENTS = 200_000
@@ -257,8 +257,7 @@ def _observe(
             decoded = wire.decode(answers, book, settings.receipt_timezone)
             rejected.update(decoded.rejects["id"].to_pylist())
             quarantined += quarantine.add(store, day, decoded.rejects, book.fingerprint)
-            kept = forget.without(decoded.observations, forgotten, "number")
-            observations.add(kept)
+            observations.add(forget.unheard(decoded.observations, forgotten))
     observations.settle()
     return quarantined
 

@@ -117,18 +117,38 @@ def is_named(store: Store, day: date, forgotten: Forgotten) -> bool:
     if not store.exists(name):
         return False
     rows = store.dataset([name], _NAMED).to_table()
-    return bool(without(rows, forgotten, "recipient").num_rows < rows.num_rows)
+    return bool(without(rows, forgotten).num_rows < rows.num_rows)
 
 
-def without(rows: pa.Table, forgotten: Forgotten, column: str) -> pa.Table:
-    """Drop forgotten rows; ``column`` holds the recipient's hash, where there is one."""
+def without(rows: pa.Table, forgotten: Forgotten) -> pa.Table:
+    """Drop forgotten rows, of a table with ``session_no`` and ``recipient``."""
     if not forgotten:
         return rows
-    gone = pc.is_in(rows["session_no"], pa.array(forgotten.sessions, pa.string()))
-    if column in rows.column_names:
-        named = pc.is_in(rows[column], pa.array(forgotten.recipients, pa.string()))
-        gone = pc.or_(gone, named)
-    return rows.filter(pc.invert(gone))
+    named = pc.is_in(rows["recipient"], pa.array(forgotten.recipients, pa.string()))
+    return rows.filter(pc.invert(pc.or_(_of_sessions(rows, forgotten), named)))
+
+
+def _of_sessions(rows: pa.Table, forgotten: Forgotten) -> pa.Array | pa.ChunkedArray:
+    return pc.is_in(rows["session_no"], pa.array(forgotten.sessions, pa.string()))
+
+
+def unheard(registers: pa.Table, forgotten: Forgotten) -> pa.Table:
+    """Take what is forgotten out of registers, or out of the list of those waiting.
+
+    That a session was asked about stays, with number ``''``: others of it may be waiting.
+    """
+    if not forgotten:
+        return registers
+    rows = registers.filter(pc.invert(_of_sessions(registers, forgotten)))
+    if "number" not in rows.column_names:
+        return rows
+    gone = pc.is_in(rows["number"], pa.array(forgotten.recipients, pa.string()))
+    asked = rows.filter(gone).select(["session_no", "first_asked_at", "last_asked_at"]).to_pylist()
+    if not asked:
+        return rows
+    silent = [{**session, "number": "", "finals_seen": []} for session in asked]
+    kept = rows.filter(pc.invert(gone))
+    return pa.concat_tables([kept, pa.Table.from_pylist(silent, rows.schema)])
 
 
 def erase(
@@ -142,10 +162,10 @@ def erase(
     has_changed = False
     dataset.sweep(store, day)
     scrubber = Scrubber(forgotten, book, phones)
-    keep = {SESSIONS: "recipient", REGISTERS: "number"}
-    for zone, column in keep.items():
-        for name in store.names(f"{zone}/sent_date={day}"):
-            has_changed |= _edit(store, name, partial(without, forgotten=forgotten, column=column))
+    for name in store.names(f"{SESSIONS}/sent_date={day}"):
+        has_changed |= _edit(store, name, partial(without, forgotten=forgotten))
+    for name in store.names(f"{REGISTERS}/sent_date={day}"):
+        has_changed |= _edit(store, name, partial(unheard, forgotten=forgotten))
 
     def scrubbed(table: pa.Table) -> pa.Table:
         table = _without_ids(table, forgotten)
@@ -172,8 +192,7 @@ def _without_ids(table: pa.Table, forgotten: Forgotten) -> pa.Table:
     index = table.schema.get_field_index("ids")
     table = table.set_column(index, "ids", pa.array(ids, pa.list_(pa.string())))
     if "session_no" in table.column_names:
-        gone = pc.is_in(table["session_no"], pa.array(forgotten.sessions, pa.string()))
-        table = table.filter(pc.invert(gone))
+        table = table.filter(pc.invert(_of_sessions(table, forgotten)))
     return table
 
 

@@ -15,11 +15,12 @@ import pyarrow as pa
 from usms_pipeline.metrics import METRICS
 from usms_pipeline.status import BUCKETS
 
-VERSION: Final = 2
+VERSION: Final = 3
 """Version of the dataset's layout; in every file's metadata. A newer one is refused.
 
-2: sessions say in which version they changed, registers are in several files, and who is asked
-about when beside them. 1: none of it."""
+3: every row of the registers says when its session was asked about; a session has one of its own
+only where an answer had no receipt of it. 2: sessions say in which version they changed, registers
+are in several files, and who is asked about when beside them. 1: none of it."""
 
 MOST_CHARACTERS: Final = 1_000
 """Of a text that the service sends, so many characters are kept; the raw answer has all of it."""
@@ -104,7 +105,7 @@ _OBSERVED = pa.struct(
 REGISTERS: Final = pa.schema(
     [
         ("session_no", TEXT),
-        ("number", TEXT),  # recipient hash; '' is the session itself, and receipts without a phone
+        ("number", TEXT),  # recipient hash; '' of receipts without a phone, and of no receipt
         ("phone", TEXT),
         ("country", TEXT),
         ("operator", TEXT),
@@ -112,7 +113,7 @@ REGISTERS: Final = pa.schema(
         ("final", _OBSERVED),  # null without evidence
         ("open", _OBSERVED),  # null when every answer was evidence
         ("finals_seen", pa.list_(TEXT)),  # every final status seen, sorted, distinct
-        ("first_asked_at", TIME),
+        ("first_asked_at", TIME),  # of the answers that had such a row
         ("last_asked_at", TIME),
     ]
 )

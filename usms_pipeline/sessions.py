@@ -273,7 +273,7 @@ class _Rows:
         columns = dict(zip(rows.column_names, rows.columns, strict=True))
         columns |= {described.type.field(n).name: described.field(n) for n in fields}
         chunk = pa.table({name: columns[name] for name in self._layout.names})
-        self._incoming.add(forget.without(chunk, self._forgotten, "recipient"))
+        self._incoming.add(forget.without(chunk, self._forgotten))
 
 
 def _columns(settings: Settings) -> list[tuple[str, str]]:

@@ -23,6 +23,27 @@ involved AS (
     SELECT key FROM heard GROUP BY key HAVING count(*) > 1
 ),
 
+-- That a session was asked about, every row says that an answer gave of it. Put together for the
+-- sessions involved; a plain one has two rows at most.
+asked AS (
+    SELECT
+        session_no,
+        min(first_asked_at) AS first_asked_at,
+        max(last_asked_at) AS last_asked_at,
+        max({'asked_at': latest.asked_at, 'word': latest.submit_status})
+            FILTER (latest.submit_status IS NOT NULL) AS said
+    FROM (
+        SELECT
+            session_no,
+            first_asked_at,
+            last_asked_at,
+            CASE WHEN "open".asked_at > final.asked_at THEN "open" ELSE coalesce(final, "open") END
+                AS latest
+        FROM {{registers}} WHERE hash(session_no) IN (FROM involved)
+    )
+    GROUP BY session_no
+),
+
 copies AS (
     SELECT * EXCLUDE (key), recipient AS owner, unnest(range(recipients)) AS copy
     FROM keyed SEMI JOIN involved USING (key)
@@ -172,18 +193,28 @@ evidence AS (
                 THEN list_concat(coalesce(n.finals_seen, []), coalesce(z.finals_seen, []))
             ELSE coalesce(n.finals_seen, [])
         END AS finals_seen,
-        CASE
-            WHEN n."open" IS NULL THEN z."open"
-            WHEN z."open".status = 'invalid' AND z."open".asked_at > n."open".asked_at
-                THEN z."open"
-            ELSE n."open"
-        END AS "open",
-        z."open".submit_status AS session_submit_status,
-        z.first_asked_at,
-        z.last_asked_at
+        n."open" AS own_open,
+        z."open" AS session_open,
+        coalesce(a.said.word, z."open".submit_status) AS session_submit_status,
+        least(a.first_asked_at, n.first_asked_at, z.first_asked_at) AS first_asked_at,
+        greatest(a.last_asked_at, n.last_asked_at, z.last_asked_at) AS last_asked_at
     FROM matched AS m
     LEFT JOIN {{registers}} AS n ON n.session_no = m.session_no AND n.number = m.number
     LEFT JOIN session_state AS z ON z.session_no = m.session_no
+    LEFT JOIN asked AS a ON a.session_no = m.session_no
+),
+
+latest AS (  -- what was said of the session as a whole holds until it is asked about again
+    SELECT
+        * EXCLUDE (own_open, session_open),
+        CASE
+            WHEN session_open.asked_at < last_asked_at THEN own_open
+            WHEN own_open IS NULL THEN session_open
+            WHEN session_open.status = 'invalid' AND session_open.asked_at > own_open.asked_at
+                THEN session_open
+            ELSE own_open
+        END AS "open"
+    FROM evidence
 ),
 
 judged AS (
@@ -199,7 +230,7 @@ judged AS (
             WHEN final IS NOT NULL THEN final.status
             ELSE coalesce("open".status, 'pending')
         END AS word_status
-    FROM evidence
+    FROM latest
 )
 
 SELECT

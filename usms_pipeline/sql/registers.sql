@@ -1,5 +1,6 @@
 -- What is known of each (session, number): the join of what was known and what was just observed.
--- Grain: (session_no, number); number '' is the session itself.
+-- Grain: (session_no, number); number '' is what was said of no number, if only that the session
+-- was asked about.
 -- Every aggregate is associative, commutative and idempotent, so the order and the number of
 -- repetitions of the answers do not matter. min() and max() of a struct compare field by field,
 -- NULL last: that order is the tie-break (asked_at, received_at, rank, code, word, …).

@@ -36,10 +36,10 @@ class Decoded(NamedTuple):
 def decode(responses: pa.RecordBatch | pa.Table, book: PhoneBook, receipt_zone: str) -> Decoded:
     """Read answers (``schema.RESPONSES``) into observations. Never raises for what they hold.
 
-    Every id of an 'ok' answer gives one row with number ``''`` that says it was asked, every
-    receipt a row of its own; a lone id that was refused is ``invalid``. ``receipt_zone`` (an IANA
-    name) is the zone of times that have none. A session is matched to the ids asked as it is, or
-    else without blanks around it; upper and lower case differ.
+    Every receipt of an 'ok' answer gives a row, and so does every id that the answer has none of:
+    with number ``''``, pending. A lone id that was refused is ``invalid``. ``receipt_zone`` (an
+    IANA name) is the zone of times that have none. A session is matched to the ids asked as it is,
+    or else without blanks around it; upper and lower case differ.
     """
     rows = responses if isinstance(responses, pa.Table) else pa.Table.from_batches([responses])
     rows = rows.select(RESPONSES.names).combine_chunks()
@@ -108,52 +108,45 @@ def _observed(
 ) -> list[pa.Table]:
     counts = [len(answer.ids) for answer in answers]
     numbers = np.repeat([answer.response for answer in answers], counts).astype(np.int32)
-    responses = pa.array(numbers)
     sessions = pa.array([session for answer in answers for session in answer.ids], pa.string())
-    submit_status = _submit_status(parts.items, responses, sessions)
-    when = _at(asked_at, responses)
-    asked = session_rows(sessions, when, submit_status, "pending")
-    if not parts.receipts.num_rows:
-        return [asked]
-    when = _at(asked_at, parts.receipts["response"])
-    told = receipt_rows(parts.receipts, when, book, zone)
-    return [_unless_told(asked, responses, told, parts.receipts["response"]), told]
+    asked = pa.table({"response": numbers, "session_no": sessions})
+    told = parts.receipts.select(asked.column_names)
+    silent = _without(asked, told)
+    tables = []
+    if silent.num_rows:
+        when = _at(asked_at, silent["response"])
+        submit_status = _submit_status(_without(parts.items, told), silent)
+        sessions = silent["session_no"].combine_chunks()
+        tables = [session_rows(sessions, when, submit_status, "pending")]
+    if told.num_rows:
+        when = _at(asked_at, told["response"])
+        tables.append(receipt_rows(parts.receipts, when, book, zone))
+    return tables
 
 
-def _unless_told(
-    asked: pa.Table, responses: pa.Array, told: pa.Table, told_in: pa.ChunkedArray
-) -> pa.Table:
-    """Say that a session is pending only where its answer has no open receipt without a phone.
-
-    Both have number '', and of two that come in one answer the tie-break would choose by chance:
-    so the session says what such a receipt of its says.
-    """
-    speaks = pc.and_(pc.equal(told["number"], ""), pc.is_valid(told["open"]))
-    if not pc.any(speaks).as_py():
-        return asked
-    spoken = {
-        (told_in[row].as_py(), told["session_no"][row].as_py()): asked.num_rows + row
-        for row in pc.indices_nonzero(speaks).to_pylist()
-    }
-    pairs = zip(responses.to_pylist(), asked["session_no"].to_pylist(), strict=True)
-    rows = [spoken.get(pair, row) for row, pair in enumerate(pairs)]
-    opens = pa.chunked_array([*asked["open"].chunks, *told["open"].chunks]).take(rows)
-    place = asked.schema.get_field_index("open")
-    return asked.set_column(place, asked.schema.field(place), opens)
+def _without(rows: pa.Table, told: pa.Table) -> pa.Table:
+    """Leave out the sessions that their answer has a receipt of."""
+    if rows.select(told.column_names).equals(told):  # the common case: one receipt each
+        return rows.slice(0, 0)
+    names = [
+        pc.binary_join_element_wise(table["response"].cast(pa.string()), table["session_no"], " ")
+        for table in (rows, told)
+    ]
+    return rows.filter(pc.invert(pc.is_in(names[0], value_set=names[1].combine_chunks())))
 
 
-def _submit_status(items: pa.Table, responses: pa.Array, sessions: pa.Array) -> pa.Array:
+def _submit_status(items: pa.Table, asked: pa.Table) -> pa.Array:
     """Give every session's own status word, the least of several; null where there is none."""
-    said, of = items["submit_status"], (items["response"], items["session_no"])
-    if of[0].equals(pa.chunked_array([responses])) and of[1].equals(pa.chunked_array([sessions])):
-        return said.combine_chunks()
+    said = items.select([*asked.column_names, "submit_status"])
+    if said.select(asked.column_names).equals(asked):
+        return said["submit_status"].combine_chunks()
     least: dict[tuple[int, str], str] = {}
-    for *key, word in zip(*(column.to_pylist() for column in (*of, said)), strict=True):
+    for *key, word in zip(*(column.to_pylist() for column in said.columns), strict=True):
         if word is not None:
             session = (key[0], key[1])
             least[session] = min(least.get(session, word), word)
-    asked = zip(responses.to_pylist(), sessions.to_pylist(), strict=True)
-    return pa.array([least.get(session) for session in asked], pa.string())
+    sessions = zip(*(column.to_pylist() for column in asked.columns), strict=True)
+    return pa.array([least.get(session) for session in sessions], pa.string())
 
 
 def _refused(rows: pa.Table, ids: list[list[str]], refused: list[int]) -> list[pa.Table]:

@@ -34,7 +34,7 @@ def session_rows(
     code: pa.Array | None = None,
     description: pa.Array | None = None,
 ) -> pa.Table:
-    """Give one row a session asked: number ``''``, open, in one bucket (pending or invalid)."""
+    """Give a row for each session that was asked about: number ``''``, open, in one bucket."""
     count = len(sessions)
     observed = _observed(
         asked_at=asked_at,
@@ -85,6 +85,8 @@ def receipt_rows(receipts: pa.Table, asked_at: pa.Array, book: PhoneBook, zone: 
         final=_observed(mask=pc.invert(is_final), **observed),
         open=_observed(mask=is_final, **observed),
         finals_seen=_lists(canonical, is_final),
+        first_asked_at=asked_at,
+        last_asked_at=asked_at,
     )
 
 
