@@ -72,6 +72,14 @@ def test_what_can_be_read_now_is_replayed(place: Place) -> None:
     assert [entry.state for entry in quarantine.entries(place.store, None)] == ["replayed"]
 
 
+def test_a_replay_says_that_another_process_publishes(place: Place) -> None:
+    bad_items(place, 1)
+    place.fold()
+    with place.store.lock("warehouse"), pytest.raises(Busy, match="publishing the warehouse"):
+        replay(place)
+    assert replay(place) == 1
+
+
 def test_a_replay_that_is_killed_loses_no_entry(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -422,7 +422,7 @@ class Pipeline:
 
         A session number that was refused, or whose answer could not be read, is asked about again;
         anything else is decoded again. Raises ``Busy`` at the end when another process holds a
-        partition with some of them.
+        partition with some of them, or the warehouse.
         """
         self._days_of_this_key()
         wanted = None if ids is None else set(ids)
@@ -436,9 +436,14 @@ class Pipeline:
         decoded = [entry for entry in undecoded if entry.sent_date in anew.partitions]
         done += [entry.id for entry in decoded if entry.id not in anew.rejected]
         quarantine.mark(self.store, done, quarantine.REPLAYED, self.book.fingerprint)
-        self.publish()
+        published = self.publish()
         if busy := sorted({*busy, *anew.locked}):
             raise quarantine.busy(busy)
+        if published.is_locked:
+            raise Busy(
+                "Another run is publishing the warehouse: what was tried again is not in it yet. "
+                "The next `usms run` puts it there."
+            )
         return len(tried) + len(decoded)
 
     def _ask_again(
