@@ -35,6 +35,7 @@ class Told:
     status: str
     word: str | None
     received_at: datetime | None = None
+    submit_status: str | None = None
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,7 @@ class Asked:
 
     session_no: str
     asked_at: datetime
+    submit_status: str | None = None
     is_refused: bool = False
 
 
@@ -112,12 +114,14 @@ class World:
         finals = sorted((t for t in heard if t.status in FINALS), key=_first)
         row = _row(session, recipient, sent_at, is_announced, "pending")
         row |= {"first_asked_at": min(asked, default=None), "last_asked_at": last}
+        row |= {"submit_status": self._submit_status(session)}
         if finals:
             first = finals[0]
             return row | {
                 "status": first.status,
                 "is_final": True,
                 "provider_status": first.word,
+                "submit_status": first.submit_status or row["submit_status"],
                 "received_at": first.received_at,
                 "final_at": first.asked_at,
                 "conflicts": sorted({t.status for t in finals} - {first.status}),
@@ -135,8 +139,16 @@ class World:
             "status": "unknown" if is_silent else latest.status,
             "is_closed": is_closed,
             "provider_status": latest.word,
+            "submit_status": latest.submit_status or row["submit_status"],
             "received_at": latest.received_at,
         }
+
+    def _submit_status(self, session: str) -> str | None:
+        """Give what the latest answer about a session says of its submission."""
+        asked = [a for a in self.asked if a.session_no == session]
+        last = max((a.asked_at for a in asked), default=None)
+        words = [a.submit_status for a in asked if a.asked_at == last]
+        return None if None in words else max(words, default=None, key=str)
 
     def _of_the_session(self, session: str) -> Told | None:
         """Give the latest that is known of a session as a whole, where it is no outcome.
@@ -197,6 +209,7 @@ def _row(
         "is_final": False,
         "is_closed": closed,
         "provider_status": None,
+        "submit_status": None,
         "received_at": None,
         "first_asked_at": None,
         "last_asked_at": None,

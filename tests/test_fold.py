@@ -31,7 +31,8 @@ SESSIONS = ("s1", "s2", "s3")
 CUTOFF_HOURS = 72.0
 COMPARED = (
     "session_no", "recipient", "sent_at", "is_announced", "status", "is_final", "is_closed",
-    "provider_status", "received_at", "first_asked_at", "last_asked_at", "final_at", "conflicts",
+    "provider_status", "submit_status", "received_at", "first_asked_at", "last_asked_at",
+    "final_at", "conflicts",
 )  # fmt: skip
 
 
@@ -113,8 +114,14 @@ def compared(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 # -- against the reference ------------------------------------------------------------------------
 
 hours = st.sampled_from([1, 2, 30, 71, 72, 80])
-receipts = st.tuples(st.integers(0, 2), st.sampled_from(WORDS), st.sampled_from([None, 1, 5]))
-items = st.tuples(st.sampled_from(SESSIONS), st.lists(receipts, max_size=3))
+receipts = st.tuples(
+    st.sampled_from([None, 0, 0, 1, 1, 2, 2]), st.sampled_from(WORDS), st.sampled_from([None, 1, 5])
+)
+items = st.tuples(
+    st.sampled_from(SESSIONS),
+    st.sampled_from([None, "accepted", "success"]),
+    st.lists(receipts, max_size=3),
+)
 answers = st.one_of(
     st.tuples(st.just("ok"), hours, st.lists(items, max_size=4)),
     st.tuples(st.just("refused"), hours, st.sampled_from(SESSIONS)),
@@ -155,16 +162,26 @@ def told(world: World, drawn: tuple[Any, ...], case: int = 0) -> dict[str, Any]:
         world.asked.append(Asked(f"{case}-{what}", asked_at, is_refused=True))
         return refusal(asked_at, f"{case}-{what}")
     asked = [f"{case}-{session}" for session in SESSIONS]
-    world.asked += [Asked(session, asked_at) for session in asked]
+    submitted = {
+        session: min(
+            (word for name, word, _ in what if session == f"{case}-{name}" and word), default=None
+        )
+        for session in asked
+    }
+    world.asked += [Asked(session, asked_at, submitted[session]) for session in asked]
     data = []
-    for name, heard in what:
+    for name, submit_status, heard in what:
         session, shown = f"{case}-{name}", []
         for phone, word, after in heard:
             received = NOON + timedelta(seconds=after) if after else None
-            number = BOOK.recipient_id(PHONES[phone])
-            world.told.append(Told(session, number, asked_at, canonical(word), word, received))
-            shown.append(receipt(PHONES[phone], word, received))
-        data.append({"SessionNo": session, "Status": "success", "Receipt": shown})
+            number = "" if phone is None else BOOK.recipient_id(PHONES[phone])
+            shown.append(receipt("" if phone is None else PHONES[phone], word, received))
+            if phone is not None or word or received:  # else it says nothing
+                told = Told(
+                    session, number, asked_at, canonical(word), word, received, submit_status
+                )
+                world.told.append(told)
+        data.append({"SessionNo": session, "Status": submit_status, "Receipt": shown})
     return answer(asked_at, data, asked)
 
 
@@ -253,7 +270,7 @@ def test_who_was_not_heard_of_was_asked_about_with_the_others_of_the_session(pla
     [unheard] = [row for row in place.receipts() if row["recipient"].startswith("unheard")]
     assert (unheard["status"], unheard["is_closed"]) == ("unknown", True), "no longer refused"
     assert (unheard["first_asked_at"], unheard["last_asked_at"]) == (NOON, later)
-    assert unheard["submit_status"] == "queued", "that of the first outcome, which is kept"
+    assert unheard["submit_status"] == "accepted", "that of the latest answer"
 
 
 def test_a_receipt_for_a_phone_nobody_announced_is_a_row_of_its_own(tmp_path: Path) -> None:

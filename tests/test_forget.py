@@ -99,7 +99,8 @@ def test_that_others_of_a_session_were_asked_about_stays(tmp_path: Path) -> None
     place = Place(tmp_path)
     hashed = [BOOK.recipient_id(phone) for phone in (PHONE, OTHER)]
     place.announce([{"session_no": "s1", "sent_at": NOON, "recipient": one} for one in hashed])
-    shown = {"SessionNo": "s1", "Receipt": {"Phone": PHONE, "Status": "delivered"}}
+    told = {"Phone": PHONE, "Status": "delivered"}
+    shown = {"SessionNo": "s1", "Status": "accepted", "Receipt": told}
     place.land([answer(NOON, [shown], ["s1"])])
     place.fold()
     forgotten = Forgotten(frozenset(hashed[:1]), frozenset())
@@ -110,6 +111,7 @@ def test_that_others_of_a_session_were_asked_about_stays(tmp_path: Path) -> None
     place.fold()
     [row] = place.receipts()
     assert (row["recipient"], row["status"], row["last_asked_at"]) == (hashed[1], "pending", NOON)
+    assert row["submit_status"] == "accepted"
 
 
 def test_one_row_for_several_recipients_is_not_the_forgotten_phones_alone(

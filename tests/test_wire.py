@@ -88,6 +88,7 @@ def test_a_session_without_a_receipt_was_asked_about_and_is_pending():
         "finals_seen": [],
         "first_asked_at": ASKED_AT,
         "last_asked_at": ASKED_AT,
+        "session_submit_status": "success",
     }  # fmt: skip
     assert decoded.rejects.num_rows == 0
 
@@ -116,6 +117,7 @@ def test_the_documented_example_is_a_final_receipt_of_a_session_asked():
         "finals_seen": ["delivered"],
         "first_asked_at": ASKED_AT,
         "last_asked_at": ASKED_AT,
+        "session_submit_status": "success",
     }
     assert decoded.rejects.num_rows == 0
 

@@ -257,7 +257,7 @@ def _observe(
             decoded = wire.decode(answers, book, settings.receipt_timezone)
             rejected.update(decoded.rejects["id"].to_pylist())
             quarantined += quarantine.add(store, day, decoded.rejects, book.fingerprint)
-            observations.add(forget.unheard(decoded.observations, forgotten))
+            observations.add(forget.without_receipts(decoded.observations, forgotten))
     observations.settle()
     return quarantined
 

@@ -24,6 +24,7 @@ from usms_pipeline.storage import Store
 
 __all__ = [
     "Forgotten", "bury", "erase", "is_named", "lone_sessions", "read", "scrub", "without",
+    "without_receipts",
 ]  # fmt: skip
 
 _MANY: Final = 2**31 - 1
@@ -32,6 +33,9 @@ _HEARD: Final = pa.schema([("session_no", schema.TEXT), ("number", schema.TEXT)]
 _ANNOUNCED: Final = pa.schema(
     [("session_no", schema.TEXT), ("recipient", schema.TEXT), ("recipients", pa.int32())]
 )
+_OF_THE_SESSION: Final = (
+    "session_no", "first_asked_at", "last_asked_at", "session_submit_status",
+)  # fmt: skip
 _NAMED: Final = pa.schema([("session_no", schema.TEXT), ("recipient", schema.TEXT)])
 _LONE: Final = """
     WITH known AS (
@@ -124,31 +128,34 @@ def without(rows: pa.Table, forgotten: Forgotten) -> pa.Table:
     """Drop forgotten rows, of a table with ``session_no`` and ``recipient``."""
     if not forgotten:
         return rows
-    named = pc.is_in(rows["recipient"], pa.array(forgotten.recipients, pa.string()))
-    return rows.filter(pc.invert(pc.or_(_of_sessions(rows, forgotten), named)))
+    kept = _without_sessions(rows, forgotten)
+    named = pc.is_in(kept["recipient"], pa.array(forgotten.recipients, pa.string()))
+    return kept.filter(pc.invert(named))
 
 
-def _of_sessions(rows: pa.Table, forgotten: Forgotten) -> pa.Array | pa.ChunkedArray:
-    return pc.is_in(rows["session_no"], pa.array(forgotten.sessions, pa.string()))
+def without_receipts(registers: pa.Table, forgotten: Forgotten) -> pa.Table:
+    """Take what is forgotten out of registers.
 
-
-def unheard(registers: pa.Table, forgotten: Forgotten) -> pa.Table:
-    """Take what is forgotten out of registers, or out of the list of those waiting.
-
-    That a session was asked about stays, with number ``''``: others of it may be waiting.
+    Of a recipient's session it stays known, with number ``''``, what hangs on no recipient: others
+    of it may be waiting. Where the same is known already, the next fold joins the two.
     """
     if not forgotten:
         return registers
-    rows = registers.filter(pc.invert(_of_sessions(registers, forgotten)))
-    if "number" not in rows.column_names:
-        return rows
-    gone = pc.is_in(rows["number"], pa.array(forgotten.recipients, pa.string()))
-    asked = rows.filter(gone).select(["session_no", "first_asked_at", "last_asked_at"]).to_pylist()
-    if not asked:
-        return rows
-    silent = [{**session, "number": "", "finals_seen": []} for session in asked]
-    kept = rows.filter(pc.invert(gone))
+    rows = _without_sessions(registers, forgotten)
+    named = pc.is_in(rows["number"], pa.array(forgotten.recipients, pa.string()))
+    # of those that an older version wrote, the session has a row of its own
+    says_more = rows.filter(pc.and_(named, pc.is_valid(rows["last_asked_at"])))
+    kept = rows.filter(pc.invert(named))
+    if not says_more.num_rows:
+        return kept
+    stays = says_more.select([name for name in _OF_THE_SESSION if name in rows.column_names])
+    silent = [{**row, "number": "", "finals_seen": []} for row in stays.to_pylist()]
     return pa.concat_tables([kept, pa.Table.from_pylist(silent, rows.schema)])
+
+
+def _without_sessions(rows: pa.Table, forgotten: Forgotten) -> pa.Table:
+    gone = pc.is_in(rows["session_no"], pa.array(forgotten.sessions, pa.string()))
+    return rows.filter(pc.invert(gone))
 
 
 def erase(
@@ -165,7 +172,9 @@ def erase(
     for name in store.names(f"{SESSIONS}/sent_date={day}"):
         has_changed |= _edit(store, name, partial(without, forgotten=forgotten))
     for name in store.names(f"{REGISTERS}/sent_date={day}"):
-        has_changed |= _edit(store, name, partial(unheard, forgotten=forgotten))
+        is_waiting = "number" not in store.schema(name).names  # schema.WAITING
+        change = _without_sessions if is_waiting else without_receipts
+        has_changed |= _edit(store, name, partial(change, forgotten=forgotten))
 
     def scrubbed(table: pa.Table) -> pa.Table:
         table = _without_ids(table, forgotten)
@@ -192,7 +201,7 @@ def _without_ids(table: pa.Table, forgotten: Forgotten) -> pa.Table:
     index = table.schema.get_field_index("ids")
     table = table.set_column(index, "ids", pa.array(ids, pa.list_(pa.string())))
     if "session_no" in table.column_names:
-        table = table.filter(pc.invert(_of_sessions(table, forgotten)))
+        table = _without_sessions(table, forgotten)
     return table
 
 

@@ -73,7 +73,7 @@ class Registers:
             name = file_name(REGISTERS, self._day, name)
             dataset.checked_metadata(self._store, name, self._book.fingerprint)
             for batch in self._store.batches(name):
-                table = pa.table(batch).cast(schema.REGISTERS)
+                table = upgraded(batch)
                 if self._masks:
                     table = table.set_column(place, "phone", self._book.remasked(table["phone"]))
                 yield reread(table) if self._reads_anew else table
@@ -112,7 +112,8 @@ class Registers:
         kept = () if together is before else (first,)
         names = [file_name(REGISTERS, self._day, name) for name in together]
         old = chain.from_iterable(map(self._store.batches, names))
-        return (*kept, self._write(chain((batch.cast(schema.REGISTERS) for batch in old), new)))
+        rows = (part for batch in old for part in upgraded(batch).to_batches())
+        return (*kept, self._write(chain(rows, new)))
 
     def _count(self, name: str) -> int:
         file = file_name(REGISTERS, self._day, name)
@@ -138,6 +139,19 @@ def tidy(store: Store, day: date, named: Iterable[str]) -> None:
         if name not in kept:
             store.delete(name)
     dataset.sweep(store, day)
+
+
+def upgraded(rows: pa.RecordBatch) -> pa.Table:
+    """Give registers of any version the columns of ``schema.REGISTERS``.
+
+    Before version 3 a session's submission word was in the row with number ``''`` alone.
+    """
+    table = pa.table(rows)
+    if "session_submit_status" not in table.column_names:
+        is_own = pc.equal(table["number"], "")
+        word = pc.struct_field(table["open"], "submit_status")
+        table = table.append_column("session_submit_status", pc.if_else(is_own, word, None))
+    return table.cast(schema.REGISTERS)
 
 
 def reread(registers: pa.Table) -> pa.Table:

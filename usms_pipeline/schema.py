@@ -18,9 +18,10 @@ from usms_pipeline.status import BUCKETS
 VERSION: Final = 3
 """Version of the dataset's layout; in every file's metadata. A newer one is refused.
 
-3: every row of the registers says when its session was asked about; a session has one of its own
-only where an answer had no receipt of it. 2: sessions say in which version they changed, registers
-are in several files, and who is asked about when beside them. 1: none of it."""
+3: a row of the registers says itself when its session was asked about (one that an older version
+wrote may not); there is none of the session's own where a receipt's does. 2: sessions say in which
+version they changed, registers are in several files, and who is asked about when beside them.
+1: none of it."""
 
 MOST_CHARACTERS: Final = 1_000
 """Of a text that the service sends, so many characters are kept; the raw answer has all of it."""
@@ -105,7 +106,7 @@ _OBSERVED = pa.struct(
 REGISTERS: Final = pa.schema(
     [
         ("session_no", TEXT),
-        ("number", TEXT),  # recipient hash; '' of receipts without a phone, and of no receipt
+        ("number", TEXT),  # recipient hash; '' where no phone is named, or there was no receipt
         ("phone", TEXT),
         ("country", TEXT),
         ("operator", TEXT),
@@ -113,8 +114,9 @@ REGISTERS: Final = pa.schema(
         ("final", _OBSERVED),  # null without evidence
         ("open", _OBSERVED),  # null when every answer was evidence
         ("finals_seen", pa.list_(TEXT)),  # every final status seen, sorted, distinct
-        ("first_asked_at", TIME),  # of the answers that had such a row
+        ("first_asked_at", TIME),  # of the answers that gave this row
         ("last_asked_at", TIME),
+        ("session_submit_status", TEXT),  # in the latest of these answers
     ]
 )
 """What is known of each (session, number): the fold's state. An observation has the same shape,

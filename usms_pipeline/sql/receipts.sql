@@ -23,23 +23,22 @@ involved AS (
     SELECT key FROM heard GROUP BY key HAVING count(*) > 1
 ),
 
--- That a session was asked about, every row says that an answer gave of it. Put together for the
--- sessions involved; a plain one has two rows at most.
+-- When a session was asked about, each of its rows says of some answers: put together where a
+-- session has several rows, or several recipients for one of them.
 asked AS (
     SELECT
         session_no,
         min(first_asked_at) AS first_asked_at,
         max(last_asked_at) AS last_asked_at,
-        max({'asked_at': latest.asked_at, 'word': latest.submit_status})
-            FILTER (latest.submit_status IS NOT NULL) AS said
-    FROM (
-        SELECT
-            session_no,
-            first_asked_at,
-            last_asked_at,
-            CASE WHEN "open".asked_at > final.asked_at THEN "open" ELSE coalesce(final, "open") END
-                AS latest
-        FROM {{registers}} WHERE hash(session_no) IN (FROM involved)
+        (
+            max({'asked_at': last_asked_at, 'word': session_submit_status})
+                FILTER (last_asked_at IS NOT NULL)
+        ).word AS session_submit_status
+    FROM {{registers}}
+    WHERE hash(session_no) IN (
+        FROM involved
+        UNION
+        SELECT hash(session_no) FROM {{registers}} GROUP BY hash(session_no) HAVING count(*) > 1
     )
     GROUP BY session_no
 ),
@@ -195,16 +194,19 @@ evidence AS (
         END AS finals_seen,
         n."open" AS own_open,
         z."open" AS session_open,
-        coalesce(a.said.word, z."open".submit_status) AS session_submit_status,
-        least(a.first_asked_at, n.first_asked_at, z.first_asked_at) AS first_asked_at,
-        greatest(a.last_asked_at, n.last_asked_at, z.last_asked_at) AS last_asked_at
+        CASE
+            WHEN a.session_no IS NOT NULL THEN a.session_submit_status
+            ELSE coalesce(n.session_submit_status, z.session_submit_status)
+        END AS session_submit_status,
+        coalesce(a.first_asked_at, n.first_asked_at, z.first_asked_at) AS first_asked_at,
+        coalesce(a.last_asked_at, n.last_asked_at, z.last_asked_at) AS last_asked_at
     FROM matched AS m
     LEFT JOIN {{registers}} AS n ON n.session_no = m.session_no AND n.number = m.number
     LEFT JOIN session_state AS z ON z.session_no = m.session_no
     LEFT JOIN asked AS a ON a.session_no = m.session_no
 ),
 
-latest AS (  -- what was said of the session as a whole holds until it is asked about again
+latest AS (  -- what was said of the session as a whole ends with the next answer about it
     SELECT
         * EXCLUDE (own_open, session_open),
         CASE

@@ -1,6 +1,6 @@
 -- What is known of each (session, number): the join of what was known and what was just observed.
--- Grain: (session_no, number); number '' is what was said of no number, if only that the session
--- was asked about.
+-- Grain: (session_no, number); number '' is what names no phone: a receipt without one, a refusal,
+-- or that the session was asked about and had no receipt.
 -- Every aggregate is associative, commutative and idempotent, so the order and the number of
 -- repetitions of the answers do not matter. min() and max() of a struct compare field by field,
 -- NULL last: that order is the tie-break (asked_at, received_at, rank, code, word, …).
@@ -32,6 +32,10 @@ SELECT
     max("open") AS "open",
     list_sort(list_distinct(flatten(list(finals_seen)))) AS finals_seen,
     min(first_asked_at) AS first_asked_at,
-    max(last_asked_at) AS last_asked_at
+    max(last_asked_at) AS last_asked_at,
+    (
+        max({'asked_at': last_asked_at, 'word': session_submit_status})
+            FILTER (last_asked_at IS NOT NULL)
+    ).word AS session_submit_status
 FROM everything SEMI JOIN repeated USING (key)
 GROUP BY session_no, number

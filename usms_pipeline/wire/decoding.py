@@ -110,43 +110,42 @@ def _observed(
     numbers = np.repeat([answer.response for answer in answers], counts).astype(np.int32)
     sessions = pa.array([session for answer in answers for session in answer.ids], pa.string())
     asked = pa.table({"response": numbers, "session_no": sessions})
+    submit_status = _submit_status(parts.items, asked)
     told = parts.receipts.select(asked.column_names)
-    silent = _without(asked, told)
-    tables = []
-    if silent.num_rows:
-        when = _at(asked_at, silent["response"])
-        submit_status = _submit_status(_without(parts.items, told), silent)
-        sessions = silent["session_no"].combine_chunks()
-        tables = [session_rows(sessions, when, submit_status, "pending")]
-    if told.num_rows:
-        when = _at(asked_at, told["response"])
-        tables.append(receipt_rows(parts.receipts, when, book, zone))
-    return tables
-
-
-def _without(rows: pa.Table, told: pa.Table) -> pa.Table:
-    """Leave out the sessions that their answer has a receipt of."""
-    if rows.select(told.column_names).equals(told):  # the common case: one receipt each
-        return rows.slice(0, 0)
-    names = [
-        pc.binary_join_element_wise(table["response"].cast(pa.string()), table["session_no"], " ")
-        for table in (rows, told)
+    if not told.num_rows:
+        return [session_rows(sessions, _at(asked_at, numbers), submit_status, "pending")]
+    when = _at(asked_at, told["response"])
+    if told.equals(asked):  # the common case: one receipt each
+        return [receipt_rows(parts.receipts, when, submit_status, book, zone)]
+    keys, told_of = _keys(asked), _keys(told)
+    of_each = submit_status.take(pc.index_in(told_of, value_set=keys))
+    silent = pc.invert(pc.is_in(keys, value_set=told_of))
+    return [
+        session_rows(
+            sessions.filter(silent),
+            _at(asked_at, asked["response"].filter(silent)),
+            submit_status.filter(silent),
+            "pending",
+        ),
+        receipt_rows(parts.receipts, when, of_each, book, zone),
     ]
-    return rows.filter(pc.invert(pc.is_in(names[0], value_set=names[1].combine_chunks())))
+
+
+def _keys(asked: pa.Table) -> pa.Array:
+    """Tell apart sessions and the answers they are in."""
+    responses = asked["response"].cast(pa.string())
+    return pc.binary_join_element_wise(responses, asked["session_no"], " ").combine_chunks()
 
 
 def _submit_status(items: pa.Table, asked: pa.Table) -> pa.Array:
     """Give every session's own status word, the least of several; null where there is none."""
-    said = items.select([*asked.column_names, "submit_status"])
-    if said.select(asked.column_names).equals(asked):
-        return said["submit_status"].combine_chunks()
-    least: dict[tuple[int, str], str] = {}
-    for *key, word in zip(*(column.to_pylist() for column in said.columns), strict=True):
-        if word is not None:
-            session = (key[0], key[1])
-            least[session] = min(least.get(session, word), word)
-    sessions = zip(*(column.to_pylist() for column in asked.columns), strict=True)
-    return pa.array([least.get(session) for session in sessions], pa.string())
+    names = asked.column_names
+    if items.select(names).equals(asked):
+        return items["submit_status"].combine_chunks()
+    said = items.filter(pc.is_valid(items["submit_status"]))
+    least = said.group_by(names).aggregate([("submit_status", "min")])
+    places = pc.index_in(_keys(asked), value_set=_keys(least))
+    return _at(least["submit_status_min"], places)
 
 
 def _refused(rows: pa.Table, ids: list[list[str]], refused: list[int]) -> list[pa.Table]:
@@ -209,6 +208,6 @@ def _entry(reject: Reject, rows: pa.Table) -> dict[str, Any]:
     }
 
 
-def _at(column: pa.ChunkedArray, places: pa.Array | pa.ChunkedArray) -> pa.Array:
+def _at(column: pa.ChunkedArray, places: Any) -> pa.Array:
     taken = column.take(places)
     return taken.combine_chunks() if isinstance(taken, pa.ChunkedArray) else taken

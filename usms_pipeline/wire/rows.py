@@ -36,10 +36,11 @@ def session_rows(
 ) -> pa.Table:
     """Give a row for each session that was asked about: number ``''``, open, in one bucket."""
     count = len(sessions)
+    submit_status = _without_numbers(submit_status)
     observed = _observed(
         asked_at=asked_at,
         status=pa.repeat(pa.scalar(bucket), count),
-        submit_status=_without_numbers(submit_status),
+        submit_status=submit_status,
         code=code,
         description=description,
     )
@@ -51,13 +52,17 @@ def session_rows(
         finals_seen=_lists(observed.field("status"), pa.repeat(pa.scalar(False), count)),
         first_asked_at=asked_at,
         last_asked_at=asked_at,
+        session_submit_status=submit_status,
     )
 
 
-def receipt_rows(receipts: pa.Table, asked_at: pa.Array, book: PhoneBook, zone: str) -> pa.Table:
+def receipt_rows(
+    receipts: pa.Table, asked_at: pa.Array, submit_status: pa.Array, book: PhoneBook, zone: str
+) -> pa.Table:
     """Give one row a receipt: ``final`` where its word is an outcome, else ``open``.
 
-    ``receipts`` is of ``parts.RECEIPTS``, ``asked_at`` the time of each one's answer.
+    ``receipts`` is of ``parts.RECEIPTS``, ``asked_at`` the time of each one's answer,
+    ``submit_status`` the word of its session there.
     """
     column = {name: _whole(receipts[name]) for name in receipts.column_names}
     said = book.describe(column["phone"])
@@ -87,6 +92,7 @@ def receipt_rows(receipts: pa.Table, asked_at: pa.Array, book: PhoneBook, zone: 
         finals_seen=_lists(canonical, is_final),
         first_asked_at=asked_at,
         last_asked_at=asked_at,
+        session_submit_status=_without_numbers(submit_status),
     )
 
 
