@@ -185,7 +185,8 @@ def _match(
 
 def _first(told: Told) -> tuple[Any, ...]:
     received = told.received_at.replace(tzinfo=None) if told.received_at else LATEST
-    return (told.asked_at, received, ORDER.index(told.status), told.word or "")
+    submitted = (told.submit_status is None, told.submit_status or "")
+    return (told.asked_at, received, ORDER.index(told.status), told.word or "", submitted)
 
 
 def _latest(told: Told) -> tuple[Any, ...]:

@@ -154,10 +154,16 @@ def announced(rows: list[tuple[str | None, int | None, int]], case: int = 0) -> 
     ]
 
 
-def told(world: World, drawn: tuple[Any, ...], case: int = 0) -> dict[str, Any]:
-    """Add one drawn answer to the reference, and give it as the service would."""
+def told(world: World, drawn: tuple[Any, ...], case: int = 0, turn: int = 0) -> dict[str, Any]:
+    """Add one drawn answer to the reference, and give it as the service would.
+
+    One with a receipt without a phone is the ``turn``-th of its case, and alone in its moment: of
+    several in one moment the tie-break decides which speaks for the session, not the laws.
+    """
     kind, hour, what = drawn
     asked_at = NOON + timedelta(hours=hour)
+    if kind == "ok" and any(phone is None for *_, heard in what for phone, *_ in heard):
+        asked_at += timedelta(minutes=1 + turn)
     if kind == "refused":
         world.asked.append(Asked(f"{case}-{what}", asked_at, is_refused=True))
         return refusal(asked_at, f"{case}-{what}")
@@ -193,7 +199,7 @@ def test_the_fold_gives_what_the_reference_gives_whatever_the_order(
     world, landed = World(), []
     for case, (source, said) in enumerate(drawn):
         world.rows += announced(source, case)
-        landed += [told(world, one, case) for one in said]
+        landed += [told(world, one, case, turn) for turn, one in enumerate(said)]
     expected = compared(world.receipts(timedelta(hours=CUTOFF_HOURS)))
     with TemporaryDirectory() as folder:
         place = Place(folder)

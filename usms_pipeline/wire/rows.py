@@ -36,11 +36,9 @@ def session_rows(
 ) -> pa.Table:
     """Give a row for each session that was asked about: number ``''``, open, in one bucket."""
     count = len(sessions)
-    submit_status = _without_numbers(submit_status)
     observed = _observed(
         asked_at=asked_at,
         status=pa.repeat(pa.scalar(bucket), count),
-        submit_status=submit_status,
         code=code,
         description=description,
     )
@@ -52,7 +50,7 @@ def session_rows(
         finals_seen=_lists(observed.field("status"), pa.repeat(pa.scalar(False), count)),
         first_asked_at=asked_at,
         last_asked_at=asked_at,
-        session_submit_status=submit_status,
+        session_submit_status=_without_numbers(submit_status),
     )
 
 
