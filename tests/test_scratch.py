@@ -12,7 +12,7 @@ import pytest
 from usms_pipeline import schema, scratch
 from usms_pipeline.errors import StorageError
 
-ROWS = 20_000
+ROWS = 40_000
 
 
 def observed() -> pa.Table:
@@ -52,8 +52,8 @@ def test_what_does_not_fit_is_told_however_duckdb_says_it(kind: type[duckdb.Erro
 
 
 @pytest.mark.long
-def test_a_pile_of_five_million_observations_settles_in_the_memory_of_a_large_day() -> None:
-    """The last part once went in by 20,000 rows, and each of these inserts rewrote the table."""
+def test_a_pile_of_ten_million_observations_settles_in_the_memory_of_a_large_day() -> None:
+    """The last part once went in by 40,000 rows, and each of these inserts rewrote the table."""
     rows = observed()
     with scratch.database(scratch.LARGE_LIMIT, is_large=True) as con:
         pile = scratch.Pile(con, "observations", schema.REGISTERS)
