@@ -18,28 +18,16 @@ ROWS = 40_000
 def observed() -> pa.Table:
     """Give observations as one portion of a large day has them."""
     at = datetime(2026, 1, 1, tzinfo=UTC)
-    answer = {
-        "asked_at": at, "received_at": at, "rank": 1, "status": "delivered", "word": "delivered",
-        "code": "0", "description": "delivered to the handset", "submit_status": "success",
-        "segments": 1,
-    }  # fmt: skip
-    known = {field.name for field in schema.REGISTERS.field("final").type}
-    final = {name: answer[name] for name in known}
     row = {
-        "phone": "+86138****00",
-        "country": "CN",
-        "operator": "China Mobile",
-        "number_type": "mobile",
-        "final": final,
-        "open": None,
-        "finals_seen": ["delivered"],
-        "first_asked_at": at,
-        "last_asked_at": at,
+        "phone": "+86138****00", "country": "CN", "operator": "China Mobile",
+        "number_type": "mobile", "asked_at": at, "received_at": at, "rank": 1, "code": "0",
+        "word": "delivered", "status": "delivered", "description": "delivered to the handset",
+        "submit_status": "success", "segments": 1, "is_final": True,
         "session_submit_status": "success",
-    }
+    }  # fmt: skip
     columns = {name: [value] * ROWS for name, value in row.items()}
     columns |= {name: [uuid.uuid4().hex for _ in range(ROWS)] for name in ("session_no", "number")}
-    return pa.table(columns, schema.REGISTERS)
+    return pa.table(columns, schema.OBSERVATIONS)
 
 
 @pytest.mark.parametrize("kind", [duckdb.FatalException, duckdb.TransactionException])
@@ -56,7 +44,7 @@ def test_a_pile_of_ten_million_observations_settles_in_the_memory_of_a_large_day
     """The last part once went in by 40,000 rows, and each of these inserts rewrote the table."""
     rows = observed()
     with scratch.database(scratch.LARGE_LIMIT, is_large=True) as con:
-        pile = scratch.Pile(con, "observations", schema.REGISTERS)
+        pile = scratch.Pile(con, "observations", schema.OBSERVATIONS)
         for _ in range(250):
             pile.add(rows)
         pile.settle()

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from usms_pipeline import status, wire
 from usms_pipeline.phones import PhoneBook
-from usms_pipeline.schema import QUARANTINE, REGISTERS, RESPONSES
+from usms_pipeline.schema import OBSERVATIONS, QUARANTINE, RESPONSES
 from usms_pipeline.wire.blocks import Answer, read_block
 from usms_pipeline.wire.bodies import read_bodies
 from usms_pipeline.wire.parts import joined
@@ -51,16 +51,12 @@ def item(session="a", receipt=None, **more):
 def receipts(decoded):
     """Give what was said of recipients: every row that says more than that a session was asked."""
     rows = decoded.observations.to_pylist()
-    return [{**row, **(row["final"] or row["open"])} for row in rows if not is_silent(row)]
+    return [row for row in rows if not is_silent(row)]
 
 
 def is_silent(row):
     said = ("received_at", "code", "word", "description", "segments")
-    return (
-        row["number"] == ""
-        and row["final"] is None
-        and all(row["open"][name] is None for name in said)
-    )
+    return row["number"] == "" and not row["is_final"] and all(row[name] is None for name in said)
 
 
 def one_receipt(receipt, **more):
@@ -76,47 +72,37 @@ DELIVERED = {
 def test_a_session_without_a_receipt_was_asked_about_and_is_pending():
     decoded = decode(response(answer(item())))
     (asked,) = decoded.observations.to_pylist()
-    nothing = dict.fromkeys(REGISTERS.field("open").type.names)
     assert asked == {
-        **dict.fromkeys(REGISTERS.names),
+        **dict.fromkeys(OBSERVATIONS.names),
         "session_no": "a",
         "number": "",
-        "open": {
-            **nothing,
-            "asked_at": ASKED_AT, "rank": 5, "status": "pending",
-        },
-        "finals_seen": [],
-        "first_asked_at": ASKED_AT,
-        "last_asked_at": ASKED_AT,
+        "asked_at": ASKED_AT,
+        "rank": 5,
+        "status": "pending",
+        "is_final": False,
         "session_submit_status": "success",
-    }  # fmt: skip
+    }
     assert decoded.rejects.num_rows == 0
 
 
 def test_the_documented_example_is_a_final_receipt_of_a_session_asked():
     decoded = decode(response(answer(item(receipt=DELIVERED))))
     (said,) = decoded.observations.to_pylist()
-    nothing = dict.fromkeys(REGISTERS.field("open").type.names)
     assert said == {
-        **dict.fromkeys(REGISTERS.names),
+        **dict.fromkeys(OBSERVATIONS.names),
         "session_no": "a",
         "number": BOOK.recipient_id("13800138000"),
         "phone": "+86138****00",
         "country": "CN",
         "operator": "China Mobile",
         "number_type": "mobile",
-        "final": {
-            **nothing,
-            "asked_at": ASKED_AT,
-            "received_at": datetime(2024, 1, 1, 4, tzinfo=UTC),
-            "rank": 0,
-            "word": "delivered",
-            "status": "delivered",
-            "submit_status": "success",
-        },
-        "finals_seen": ["delivered"],
-        "first_asked_at": ASKED_AT,
-        "last_asked_at": ASKED_AT,
+        "asked_at": ASKED_AT,
+        "received_at": datetime(2024, 1, 1, 4, tzinfo=UTC),
+        "rank": 0,
+        "word": "delivered",
+        "status": "delivered",
+        "submit_status": "success",
+        "is_final": True,
         "session_submit_status": "success",
     }
     assert decoded.rejects.num_rows == 0
@@ -190,10 +176,9 @@ def test_a_word_is_final_or_open_as_the_table_of_words_says(name):
     word = status.WORDS.get(name, ("MK:0001",))[-1]
     seen = one_receipt({"Phone": "13800138000", "Status": f" {word.upper()} "})
     is_final = name in status.FINAL
-    assert (seen["final"] is not None, seen["open"] is not None) == (is_final, not is_final)
+    assert seen["is_final"] is is_final
     assert (seen["status"], seen["rank"]) == (name, status.rank(name))
     assert seen["word"] == f" {word.upper()} "
-    assert seen["finals_seen"] == ([name] if is_final else [])
 
 
 NOON = datetime(2024, 1, 1, 4, tzinfo=UTC)
@@ -301,10 +286,9 @@ def test_a_refused_id_is_invalid_and_quarantined():
         response({"RetCode": 215392}, ["x"], "refused", ret_code=215392, reason="Invalid [id]")
     )
     (row,) = decoded.observations.to_pylist()
-    assert (row["session_no"], row["number"], row["last_asked_at"]) == ("x", "", ASKED_AT)
-    said = row["open"]
-    assert (said["status"], said["rank"], said["word"]) == ("invalid", 7, None)
-    assert (said["code"], said["description"]) == ("215392", "Invalid [id]")
+    assert (row["session_no"], row["number"], row["asked_at"]) == ("x", "", ASKED_AT)
+    assert (row["status"], row["rank"], row["word"]) == ("invalid", 7, None)
+    assert (row["code"], row["description"]) == ("215392", "Invalid [id]")
     (reject,) = decoded.rejects.to_pylist()
     assert (reject["kind"], reject["session_no"]) == ("refused_id", "x")
 
@@ -360,7 +344,7 @@ def test_no_phone_gets_into_a_reason():
 
 def test_nothing_in_gives_nothing_of_the_right_shape_out():
     decoded = decode()
-    assert decoded.observations.schema == REGISTERS
+    assert decoded.observations.schema == OBSERVATIONS
     assert decoded.rejects.schema == QUARANTINE
     assert decoded.observations.num_rows == decoded.rejects.num_rows == 0
 
@@ -456,8 +440,8 @@ def test_every_id_asked_is_in_a_row_and_every_entry_is_observed_or_rejected(made
     for body, ids in made:
         decoded = decode(response(body, ids))
         rows = decoded.observations.to_pylist()
-        assert all((row["final"] is None) != (row["open"] is None) for row in rows)
-        assert all(row["first_asked_at"] == row["last_asked_at"] == ASKED_AT for row in rows)
+        assert all(row["is_final"] == (row["status"] in status.FINAL) for row in rows)
+        assert all(row["asked_at"] == ASKED_AT for row in rows)
         told = {row["session_no"] for row in receipts(decoded)}
         assert {row["session_no"] for row in rows} == set(ids)
         receipt_count, entry_count = said_in(body)
@@ -529,7 +513,7 @@ def fuzz(seed, count):
         moments = [ASKED_AT + timedelta(seconds=number) for number in range(len(made))]
         asked = zip(made, moments, strict=True)
         decoded = decode(*(response(body, "abcde", asked_at=moment) for body, moment in asked))
-        rows = decoded.observations.select(["session_no", "last_asked_at"])
+        rows = decoded.observations.select(["session_no", "asked_at"])
         assert rows.group_by(rows.column_names).aggregate([]).num_rows == 5 * len(made)
 
 

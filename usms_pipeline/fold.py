@@ -248,9 +248,9 @@ def _observe(
     names: list[str],
     rejected: set[str],
 ) -> int:
-    """Decode response files into ``observations``; what can't be used goes to quarantine first."""
+    """Decode response files into ``observed``; what can't be used goes to quarantine first."""
     quarantined, forgotten = 0, forget.read(store)
-    observations = scratch.Pile(con, "observations", schema.REGISTERS)
+    observations = scratch.Pile(con, "observations", schema.OBSERVATIONS)
     for name in names:
         dataset.checked_metadata(store, file_name(RESPONSES, day, name), None)
         for answers in portions(store.batches(file_name(RESPONSES, day, name), _ANSWERS_READ)):
@@ -259,6 +259,7 @@ def _observe(
             quarantined += quarantine.add(store, day, decoded.rejects, book.fingerprint)
             observations.add(forget.without_receipts(decoded.observations, forgotten))
     observations.settle()
+    con.execute(f"CREATE VIEW observed AS {scratch.sql('observed')}")
     return quarantined
 
 
@@ -281,6 +282,9 @@ def _match(con: duckdb.DuckDBPyConnection, settings: Settings) -> None:
 
     The sessions are dealt into parts that can be joined in memory.
     """
+    # Behind a hash the planner's guesses of sizes are far off: it would hold the largest side of a
+    # join in memory, twice what this takes, and not all of that can spill.
+    con.execute("SET disabled_optimizers = 'build_side_probe_side'")
     layout = schema.sessions_schema(settings.dimensions)
     names = [schema.dimension_name(dimension) for dimension in settings.dimensions]
     quoted = [scratch.identifier(name) for name in names]
@@ -317,7 +321,7 @@ def _match(con: duckdb.DuckDBPyConnection, settings: Settings) -> None:
             con.execute("INSERT INTO registers BY NAME FROM some_registers")
 
 
-_EVERYTHING = "FROM known_registers UNION ALL BY NAME FROM observations"
+_EVERYTHING = "FROM known_registers UNION ALL BY NAME FROM observed"
 _HEARD_ONCE = f"FROM ({_EVERYTHING}) WHERE hash(session_no) % {{{{parts}}}} = {{{{part}}}}"
 _HEARD_AGAIN = f"""
     SELECT count(*)

@@ -34,7 +34,7 @@ _ANNOUNCED: Final = pa.schema(
     [("session_no", schema.TEXT), ("recipient", schema.TEXT), ("recipients", pa.int32())]
 )
 _OF_THE_SESSION: Final = (
-    "session_no", "first_asked_at", "last_asked_at", "session_submit_status",
+    "session_no", "asked_at", "first_asked_at", "last_asked_at", "session_submit_status",
 )  # fmt: skip
 _NAMED: Final = pa.schema([("session_no", schema.TEXT), ("recipient", schema.TEXT)])
 _LONE: Final = """
@@ -133,18 +133,19 @@ def without(rows: pa.Table, forgotten: Forgotten) -> pa.Table:
     return kept.filter(pc.invert(named))
 
 
-def without_receipts(registers: pa.Table, forgotten: Forgotten) -> pa.Table:
-    """Take what is forgotten out of registers.
+def without_receipts(known: pa.Table, forgotten: Forgotten) -> pa.Table:
+    """Take what is forgotten out of registers, or out of observations.
 
     Of a recipient's session it stays known, with number ``''``, what hangs on no recipient: others
     of it may be waiting. Where the same is known already, the next fold joins the two.
     """
     if not forgotten:
-        return registers
-    rows = _without_sessions(registers, forgotten)
+        return known
+    rows = _without_sessions(known, forgotten)
     named = pc.is_in(rows["number"], pa.array(forgotten.recipients, pa.string()))
     # of those that an older version wrote, the session has a row of its own
-    says_more = rows.filter(pc.and_(named, pc.is_valid(rows["last_asked_at"])))
+    asked_at = "asked_at" if "asked_at" in rows.column_names else "last_asked_at"
+    says_more = rows.filter(pc.and_(named, pc.is_valid(rows[asked_at])))
     kept = rows.filter(pc.invert(named))
     if not says_more.num_rows:
         return kept

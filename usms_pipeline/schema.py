@@ -88,39 +88,51 @@ SENT_DATE: Final = Field(
     "day",
 )
 
-_OBSERVED = pa.struct(
-    [
-        ("asked_at", TIME),
-        ("received_at", TIME),
-        ("rank", pa.int8()),
-        ("code", TEXT),
-        ("word", TEXT),
-        ("status", TEXT),
-        ("description", TEXT),
-        ("submit_status", TEXT),
-        ("segments", pa.int32()),
-    ]
+_KNOWN_OF = (
+    ("session_no", TEXT),
+    ("number", TEXT),  # recipient hash; '' where no phone is named, or there was no receipt
+    ("phone", TEXT),
+    ("country", TEXT),
+    ("operator", TEXT),
+    ("number_type", TEXT),
+)
+
+_SAID = (
+    ("asked_at", TIME),
+    ("received_at", TIME),
+    ("rank", pa.int8()),
+    ("code", TEXT),
+    ("word", TEXT),
+    ("status", TEXT),
+    ("description", TEXT),
+    ("submit_status", TEXT),
+    ("segments", pa.int32()),
 )
 """What one answer said, in the order that decides ties."""
 
+OBSERVATIONS: Final = pa.schema(
+    [
+        *_KNOWN_OF,
+        *_SAID,
+        ("is_final", pa.bool_()),  # evidence of an outcome; null where nothing was said
+        ("session_submit_status", TEXT),
+    ]
+)
+"""What one answer said of one (session, number). ``sql/observed.sql`` makes a register of it."""
+
 REGISTERS: Final = pa.schema(
     [
-        ("session_no", TEXT),
-        ("number", TEXT),  # recipient hash; '' where no phone is named, or there was no receipt
-        ("phone", TEXT),
-        ("country", TEXT),
-        ("operator", TEXT),
-        ("number_type", TEXT),
-        ("final", _OBSERVED),  # null without evidence
-        ("open", _OBSERVED),  # null when every answer was evidence
+        *_KNOWN_OF,
+        ("final", pa.struct(_SAID)),  # null without evidence
+        ("open", pa.struct(_SAID)),  # null when every answer was evidence
         ("finals_seen", pa.list_(TEXT)),  # every final status seen, sorted, distinct
         ("first_asked_at", TIME),  # of the answers that gave this row
         ("last_asked_at", TIME),
         ("session_submit_status", TEXT),  # in the latest of these answers
     ]
 )
-"""What is known of each (session, number): the fold's state. An observation has the same shape,
-with one of ``final`` and ``open`` null, so that folding twice is folding once."""
+"""What is known of each (session, number): the fold's state. An observation becomes one with one
+of ``final`` and ``open`` null, so that folding twice is folding once."""
 
 WAITING: Final = pa.schema([("session_no", TEXT), ("sent_at", TIME), ("last_asked_at", TIME)])
 """The receipts that are neither final nor closed: all that is needed to see what is due."""

@@ -15,7 +15,7 @@ from usms_pipeline.temp_folders import temp_folder
 
 MEMORY_LIMIT: Final = "320MB"
 """What a step may hold in memory before it spills to disk."""
-LARGE_LIMIT: Final = "256MB"
+LARGE_LIMIT: Final = "192MB"
 """The same where the tables are in a file: they need to be in memory only while they are used."""
 BATCH_ROWS: Final = 65_536
 PILE_BYTES: Final = 64_000_000

@@ -2,8 +2,8 @@
 -- that a receipt came for. Grain: (session_no, recipient).
 -- A pure function of the sessions, the registers and the cutoff; nothing of the matching is kept.
 -- Filled in: {{part}} of {{parts}} of the sessions, whose registers are in {{registers}};
--- {{cutoff_seconds}}; {{carried}}, the dimensions, each with a comma. In here they are called dimension_0, dimension_1, … so that no name of the
--- customer's meets one of ours.
+-- {{cutoff_seconds}}; {{carried}}, the dimensions, each with a comma. In here they are called
+-- dimension_0, dimension_1, … so that no name of the customer's meets one of ours.
 -- Nearly every session is plain: one row for one recipient, one number heard of at most. Only the
 -- others need to be matched. They are told apart by a hash of the session number, whose collisions
 -- only send a plain session the long way.
@@ -206,7 +206,9 @@ evidence AS (
     LEFT JOIN asked AS a ON a.session_no = m.session_no
 ),
 
-latest AS (  -- what was said of the session as a whole ends with the next answer about it
+-- What was said of the session as a whole ends with the next answer about it, though that may have
+-- left nothing but the rows of its receipts.
+latest AS (
     SELECT
         * EXCLUDE (own_open, session_open),
         CASE

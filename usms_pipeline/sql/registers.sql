@@ -12,7 +12,7 @@ WITH everything AS (
     FROM (
         SELECT * FROM known_registers
         UNION ALL BY NAME
-        SELECT * FROM observations
+        SELECT * FROM observed
     )
     WHERE hash(session_no) % {{parts}} = {{part}}
 ),

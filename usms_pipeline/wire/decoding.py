@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from usms_pipeline.phones import PhoneBook
-from usms_pipeline.schema import QUARANTINE, REGISTERS, RESPONSES
+from usms_pipeline.schema import OBSERVATIONS, QUARANTINE, RESPONSES
 from usms_pipeline.wire.blocks import Answer, read_block
 from usms_pipeline.wire.bounds import MOST_BYTES_KEPT, cut
 from usms_pipeline.wire.parts import REFUSED_ID, UNREADABLE_ANSWER, Parts, Reject
@@ -24,7 +24,7 @@ _BLOCK_BYTES: Final = 32 * 2**20
 
 
 class Decoded(NamedTuple):
-    """What answers say, as ``schema.REGISTERS``, and what is no use, as ``schema.QUARANTINE``."""
+    """What answers say (``schema.OBSERVATIONS``), and what is no use (``schema.QUARANTINE``)."""
 
     observations: pa.Table
     rejects: pa.Table
@@ -54,7 +54,7 @@ def decode(responses: pa.RecordBatch | pa.Table, book: PhoneBook, receipt_zone: 
     refused = [number for number, verdict in enumerate(verdicts) if verdict == "refused"]
     tables += _refused(rows, ids, refused)
     rejects += _useless(rows, ids, verdicts)
-    observations = pa.concat_tables([REGISTERS.empty_table(), *tables]).combine_chunks()
+    observations = pa.concat_tables([OBSERVATIONS.empty_table(), *tables]).combine_chunks()
     return Decoded(observations, _quarantined(rejects, rows))
 
 

@@ -1,4 +1,4 @@
-"""What was read of answers to observations in the shape of the fold's registers. No JSON here."""
+"""What was read of answers to observations in columns (``schema.OBSERVATIONS``). No JSON here."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 from usms_pipeline import status, wording
 from usms_pipeline.phones import PhoneBook
-from usms_pipeline.schema import REGISTERS, TEXT
+from usms_pipeline.schema import OBSERVATIONS, TEXT
 from usms_pipeline.wire.bounds import cut_array
 from usms_pipeline.wire.times import received_at
 
@@ -21,9 +21,9 @@ _CODE_WITH_DIGITS: Final = r"\d{7}"
 _LONGEST_CODE: Final = 10
 """Digits in a row that may be a carrier's code; more are a phone number."""
 
-_OBSERVED: Final = REGISTERS.field("final").type
 _RANKS: Final = pa.array([meaning.rank for meaning in status.STATUSES], pa.int8())
 _BUCKETS: Final = pa.array(status.BUCKETS, pa.string())
+_FINAL: Final = pa.array(status.FINAL, pa.string())
 
 
 def session_rows(
@@ -36,20 +36,15 @@ def session_rows(
 ) -> pa.Table:
     """Give a row for each session that was asked about: number ``''``, open, in one bucket."""
     count = len(sessions)
-    observed = _observed(
+    return _observations(
+        count,
+        session_no=sessions,
+        number=pa.repeat(pa.scalar(""), count),
         asked_at=asked_at,
         status=pa.repeat(pa.scalar(bucket), count),
         code=code,
         description=description,
-    )
-    return _registers(
-        count,
-        session_no=sessions,
-        number=pa.repeat(pa.scalar(""), count),
-        open=observed,
-        finals_seen=_lists(observed.field("status"), pa.repeat(pa.scalar(False), count)),
-        first_asked_at=asked_at,
-        last_asked_at=asked_at,
+        is_final=pa.repeat(pa.scalar(False), count),
         session_submit_status=_without_numbers(submit_status),
     )
 
@@ -57,62 +52,43 @@ def session_rows(
 def receipt_rows(
     receipts: pa.Table, asked_at: pa.Array, submit_status: pa.Array, book: PhoneBook, zone: str
 ) -> pa.Table:
-    """Give one row a receipt: ``final`` where its word is an outcome, else ``open``.
+    """Give one row a receipt, final where its word is an outcome.
 
     ``receipts`` is of ``parts.RECEIPTS``, ``asked_at`` the time of each one's answer,
     ``submit_status`` the word of its session there.
     """
     column = {name: _whole(receipts[name]) for name in receipts.column_names}
     said = book.describe(column["phone"])
-    word = cut_array(column["word"])  # what is kept decides, so that it can be read anew
-    canonical = status.canonical_array(word)
-    is_final = pc.is_in(canonical, value_set=pa.array(status.FINAL, pa.string()))
-    observed = {
-        "asked_at": asked_at,
-        "received_at": received_at(column["time"], column["epoch"], zone),
-        "code": _codes(cut_array(column["code"]), column["phone"]),
-        "word": _without_numbers(word),
-        "status": canonical,
-        "description": _without_numbers(cut_array(column["description"])),
-        "submit_status": _without_numbers(column["submit_status"]),
-        "segments": _segments(column["segments"]),
-    }
     described = {name: pc.struct_field(said, name) for name in said.type.names}
     described["phone"] = cut_array(described["phone"])
-    number = pc.fill_null(described.pop("recipient"), "")
-    return _registers(
+    word = cut_array(column["word"])  # what is kept decides, so that it can be read anew
+    canonical = status.canonical_array(word)
+    return _observations(
         receipts.num_rows,
         session_no=column["session_no"],
-        number=number,
+        number=pc.fill_null(described.pop("recipient"), ""),
         **described,
-        final=_observed(mask=pc.invert(is_final), **observed),
-        open=_observed(mask=is_final, **observed),
-        finals_seen=_lists(canonical, is_final),
-        first_asked_at=asked_at,
-        last_asked_at=asked_at,
+        asked_at=asked_at,
+        received_at=received_at(column["time"], column["epoch"], zone),
+        code=_codes(cut_array(column["code"]), column["phone"]),
+        word=_without_numbers(word),
+        status=canonical,
+        description=_without_numbers(cut_array(column["description"])),
+        submit_status=_without_numbers(column["submit_status"]),
+        segments=_segments(column["segments"]),
+        is_final=pc.is_in(canonical, value_set=_FINAL),
         session_submit_status=_without_numbers(submit_status),
     )
 
 
-def _observed(mask: pa.Array | None = None, **columns: pa.Array | None) -> pa.StructArray:
-    named = {name: column for name, column in columns.items() if column is not None}
-    count = len(named["status"])
-    named["rank"] = _RANKS.take(pc.index_in(named["status"], value_set=_BUCKETS))
+def _observations(count: int, **columns: pa.Array | None) -> pa.Table:
+    said = {name: column for name, column in columns.items() if column is not None}
+    said["rank"] = _RANKS.take(pc.index_in(said["status"], value_set=_BUCKETS))
     arrays = [
-        named[field.name].cast(field.type) if field.name in named else pa.nulls(count, field.type)
-        for field in _OBSERVED
+        said[field.name].cast(field.type) if field.name in said else pa.nulls(count, field.type)
+        for field in OBSERVATIONS
     ]
-    return pa.StructArray.from_arrays(arrays, fields=list(_OBSERVED), mask=mask)
-
-
-def _registers(count: int, **columns: pa.Array) -> pa.Table:
-    return pa.Table.from_arrays(
-        [
-            columns[field.name] if field.name in columns else pa.nulls(count, field.type)
-            for field in REGISTERS
-        ],
-        schema=REGISTERS,
-    )
+    return pa.Table.from_arrays(arrays, schema=OBSERVATIONS)
 
 
 def _codes(codes: pa.Array, phones: pa.Array) -> pa.Array:
@@ -141,13 +117,6 @@ def _without_numbers(texts: pa.Array) -> pa.Array:
     plain = [wording.without_numbers(word) for word in words.filter(found).to_pylist()]
     words = pc.replace_with_mask(words, found, pa.array(plain, TEXT))
     return words.take(coded.indices)
-
-
-def _lists(values: pa.Array, is_kept: pa.Array) -> pa.ListArray:
-    """Give each kept value as a list of one, and an empty list for the others."""
-    ends = pc.cumulative_sum(is_kept.cast(pa.int32()))
-    offsets = pa.concat_arrays([pa.array([0], pa.int32()), ends])
-    return pa.ListArray.from_arrays(offsets, values.filter(is_kept))
 
 
 def _segments(counts: pa.Array) -> pa.Array:
