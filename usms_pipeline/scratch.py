@@ -13,11 +13,11 @@ import pyarrow as pa
 from usms_pipeline.errors import StorageError
 from usms_pipeline.temp_folders import temp_folder
 
-MEMORY_LIMIT: Final = "320MB"
+MEMORY_LIMIT: Final = "224MB"
 """What a step may hold in memory before it spills to disk."""
 LARGE_LIMIT: Final = "192MB"
 """The same where the tables are in a file: they need to be in memory only while they are used."""
-BATCH_ROWS: Final = 65_536
+BATCH_ROWS: Final = 16_384
 PILE_BYTES: Final = 64_000_000
 """What is held as Arrow before it goes into a table, which can spill."""
 

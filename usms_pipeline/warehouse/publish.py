@@ -30,7 +30,7 @@ from usms_pipeline.settings import Settings
 from usms_pipeline.storage import Store, make_folder, publish_file
 from usms_pipeline.warehouse import ddl
 
-MEMORY_LIMIT: Final = "256MB"
+MEMORY_LIMIT: Final = "192MB"
 _PARTITION: Final = re.compile(r"receipts/sent_date=(\d{4}-\d\d-\d\d)/receipts\.parquet")
 _METADATA_READERS: Final = 16
 _BATCH_ROWS: Final = 32_768
