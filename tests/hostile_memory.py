@@ -65,7 +65,7 @@ def decoded(bodies: Callable[[], Iterator[bytes]]) -> None:
         found = decode(good, response(body, ["a"]), good, good, good)
         assert found.observations.num_rows >= 5
         kept = found.observations.nbytes + found.rejects.nbytes
-        assert kept < 28 * MB, f"{len(body)} bytes became {kept}"
+        assert kept < 20 * MB, f"{len(body)} bytes became {kept}"
 
 
 def landed(folder: str) -> None:

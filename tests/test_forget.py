@@ -114,6 +114,22 @@ def test_that_others_of_a_session_were_asked_about_stays(tmp_path: Path) -> None
     assert row["submit_status"] == "accepted"
 
 
+def test_of_a_late_answer_about_somebody_forgotten_stays_that_the_session_was_asked_about(
+    tmp_path: Path,
+) -> None:
+    place = Place(tmp_path)
+    place.announce([{"session_no": "s1", "sent_at": NOON, "recipients": 2}])
+    forget.bury(place.store, Forgotten(frozenset({BOOK.recipient_id(PHONE)}), frozenset()))
+    told = {"Phone": PHONE, "Status": "delivered"}
+    place.land([answer(NOON, [{"SessionNo": "s1", "Status": "sent", "Receipt": told}], ["s1"])])
+    place.fold()
+    shown = ("recipient", "status", "last_asked_at", "submit_status")
+    assert [tuple(row[name] for name in shown) for row in place.receipts()] == [
+        ("unheard-1", "pending", NOON, "sent"),
+        ("unheard-2", "pending", NOON, "sent"),
+    ]
+
+
 def test_one_row_for_several_recipients_is_not_the_forgotten_phones_alone(
     tmp_path: Path, simulator: Any
 ) -> None:
