@@ -44,7 +44,6 @@ def session_rows(
         status=pa.repeat(pa.scalar(bucket), count),
         code=code,
         description=description,
-        is_final=pa.repeat(pa.scalar(False), count),
         session_submit_status=_without_numbers(submit_status),
     )
 
@@ -62,7 +61,6 @@ def receipt_rows(
     described = {name: pc.struct_field(said, name) for name in said.type.names}
     described["phone"] = cut_array(described["phone"])
     word = cut_array(column["word"])  # what is kept decides, so that it can be read anew
-    canonical = status.canonical_array(word)
     return _observations(
         receipts.num_rows,
         session_no=column["session_no"],
@@ -72,11 +70,10 @@ def receipt_rows(
         received_at=received_at(column["time"], column["epoch"], zone),
         code=_codes(cut_array(column["code"]), column["phone"]),
         word=_without_numbers(word),
-        status=canonical,
+        status=status.canonical_array(word),
         description=_without_numbers(cut_array(column["description"])),
         submit_status=_without_numbers(column["submit_status"]),
         segments=_segments(column["segments"]),
-        is_final=pc.is_in(canonical, value_set=_FINAL),
         session_submit_status=_without_numbers(submit_status),
     )
 
@@ -84,6 +81,7 @@ def receipt_rows(
 def _observations(count: int, **columns: pa.Array | None) -> pa.Table:
     said = {name: column for name, column in columns.items() if column is not None}
     said["rank"] = _RANKS.take(pc.index_in(said["status"], value_set=_BUCKETS))
+    said["is_final"] = pc.is_in(said["status"], value_set=_FINAL)
     arrays = [
         said[field.name].cast(field.type) if field.name in said else pa.nulls(count, field.type)
         for field in OBSERVATIONS
