@@ -163,7 +163,7 @@ def test_five_variables_and_the_commands_shown_lead_to_a_delivery_rate(
     for _, *arguments in [*commands(setup), *rest]:
         done = CliRunner().invoke(app, arguments, env=given)
         assert done.exit_code == 0, (arguments, done.output)
-    assert "share of all that arrives" in done.output
+    assert "within the bounds (░)." in done.output  # of those awaited; at night there may be none
 
 
 def test_the_launch_command_shown_is_the_one_that_test_dagster_runs() -> None:
