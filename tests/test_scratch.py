@@ -39,6 +39,41 @@ def test_what_does_not_fit_is_told_however_duckdb_says_it(kind: type[duckdb.Erro
         raise kind("another trouble")
 
 
+def test_a_database_used_again_is_empty_and_set_as_at_first() -> None:
+    with scratch.Reused() as reused:
+        for _ in range(2):
+            with reused.database() as con:
+                con.register("rows", pa.table({"a": [1]}))
+                con.execute("CREATE TABLE kept AS FROM rows")
+                con.execute('CREATE VIEW "a view" AS FROM kept')
+                assert scratch.value(con, "SELECT count(*) FROM duckdb_tables()") == 1
+                assert con.execute("SELECT current_setting('TimeZone')").fetchall() == [("UTC",)]
+                with pytest.raises(duckdb.CatalogException):
+                    con.execute("FROM con")
+
+
+def test_a_database_used_again_is_opened_once_and_only_when_wanted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    opened: list[str] = []
+    connect = duckdb.connect
+    monkeypatch.setattr(duckdb, "connect", lambda *a, **k: opened.append("") or connect(*a, **k))
+    with scratch.Reused() as reused:
+        assert len(opened) == 0
+        for _ in range(3):
+            with reused.database():
+                assert len(opened) == 1
+
+
+def test_what_does_not_fit_is_told_of_a_database_used_again() -> None:
+    said = r"more than 64MB of memory.*run again"
+    with pytest.raises(StorageError, match=said), scratch.Reused("64MB") as reused:  # noqa: PT012
+        with reused.database() as con:
+            con.execute("SET temp_directory = ''")
+        with reused.database() as con:
+            con.execute("CREATE TABLE many AS SELECT uuid()::VARCHAR FROM range(10_000_000)")
+
+
 @pytest.mark.long
 def test_a_pile_of_ten_million_observations_settles_in_the_memory_of_a_large_day() -> None:
     """The last part once went in by 40,000 rows, and each of these inserts rewrote the table."""

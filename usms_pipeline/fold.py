@@ -124,14 +124,17 @@ def fold(
     Raises ``KeyMismatch``, ``NewerDataset``, ``StorageError``.
     """
     begun, report = time.monotonic(), ReceiptsReport()
-    for day in days:
-        with store.lock(f"sent_date={day}") as held:
-            if not held:
-                report.locked.append(day)
-                continue
-            counts = _fold_partition(store, settings, book, day, is_anew, report.rejected)
-            if counts is not None:
-                report.partitions[day] = counts
+    with scratch.Reused(_MEMORY_LIMIT) as reused:
+        for day in days:
+            with store.lock(f"sent_date={day}") as held:
+                if not held:
+                    report.locked.append(day)
+                    continue
+                counts = _fold_partition(
+                    store, settings, book, reused, day, is_anew, report.rejected
+                )
+                if counts is not None:
+                    report.partitions[day] = counts
     report.seconds = time.monotonic() - begun
     return report
 
@@ -170,6 +173,7 @@ def _fold_partition(
     store: Store,
     settings: Settings,
     book: PhoneBook,
+    reused: scratch.Reused,
     day: date,
     is_anew: bool,
     rejected: set[str],
@@ -187,8 +191,8 @@ def _fold_partition(
     announced = store.dataset([file_name(SESSIONS, day)], layout)
     recipients = pc.sum(announced.to_table(columns=["recipients"])["recipients"]).as_py() or 0
     is_large = recipients > _MANY_RECIPIENTS
-    memory_limit = scratch.LARGE_LIMIT if is_large else _MEMORY_LIMIT
-    with scratch.database(memory_limit, is_large=is_large) as con:
+    large = scratch.database(scratch.LARGE_LIMIT, is_large=True)
+    with large if is_large else reused.database() as con:
         con.register("sessions_file", announced)
         quarantined = _observe(con, store, settings, book, day, sorted(landed - folded), rejected)
         masks = commit is not None and _must_mask(commit, settings)

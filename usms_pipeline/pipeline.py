@@ -341,15 +341,14 @@ class Pipeline:
         return self._fold(dataset.days(self.store, SESSIONS) if days is None else days, True)
 
     def _fold(self, days: Iterable[date], is_anew: bool) -> ReceiptsReport:
-        wanted, whole = list(days), ReceiptsReport()
-        for done, day in enumerate(wanted):
-            self._tell(Progress("receipts", done, len(wanted)))
-            part = fold.fold(self.store, self.settings, self.book, [day], is_anew=is_anew)
-            whole.partitions |= part.partitions
-            whole.rejected |= part.rejected
-            whole.locked += part.locked
-            whole.seconds += part.seconds
-        return whole
+        wanted = list(days)
+
+        def told() -> Iterator[date]:
+            for done, day in enumerate(wanted):
+                self._tell(Progress("receipts", done, len(wanted)))
+                yield day
+
+        return fold.fold(self.store, self.settings, self.book, told(), is_anew=is_anew)
 
     def publish(self) -> WarehouseReport:
         """Publish the warehouse from the dataset, where a partition changed."""

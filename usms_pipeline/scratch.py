@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from importlib.resources import files
-from typing import Final
+from typing import Any, Final
 
 import duckdb
 import pyarrow as pa
@@ -39,13 +39,52 @@ def database(
             config={"memory_limit": memory_limit, "temp_directory": folder},
         )
         try:
-            con.execute("SET TimeZone = 'UTC'")
-            con.execute("SET python_enable_replacements = false")
-            con.execute("SET enable_progress_bar = false")
-            con.execute("PRAGMA disable_checkpoint_on_shutdown")  # nothing is kept
+            _set(con)
             yield con
         finally:
             con.close()
+
+
+class Reused:
+    """A database in memory for one use after another: opening one takes longer than a small use.
+
+    Opened when it is first wanted; closed, and its folder removed, at the end of the context.
+    """
+
+    def __init__(self, memory_limit: str = MEMORY_LIMIT) -> None:
+        self._memory_limit, self._stack = memory_limit, ExitStack()
+        self._con: duckdb.DuckDBPyConnection | None = None
+
+    def __enter__(self) -> Reused:
+        return self
+
+    def __exit__(self, *error: Any) -> bool | None:
+        return self._stack.__exit__(*error)
+
+    @contextmanager
+    def database(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        """Lend it, empty; after an error it is not to be used again."""
+        if self._con is None:
+            self._con = self._stack.enter_context(database(self._memory_limit))
+        with self._con.cursor() as con:  # has its own registered rows
+            _set(con)
+            yield con
+        for (drop,) in self._con.execute(_DROPS).fetchall():
+            self._con.execute(drop)
+
+
+_DROPS: Final = """
+    SELECT format('DROP VIEW "{}"', view_name) FROM duckdb_views() WHERE NOT internal
+    UNION ALL
+    SELECT format('DROP TABLE "{}"', table_name) FROM duckdb_tables() WHERE NOT internal
+"""
+
+
+def _set(con: duckdb.DuckDBPyConnection) -> None:
+    con.execute("SET TimeZone = 'UTC'")
+    con.execute("SET python_enable_replacements = false")
+    con.execute("SET enable_progress_bar = false")
+    con.execute("PRAGMA disable_checkpoint_on_shutdown")  # nothing is kept
 
 
 @contextmanager
