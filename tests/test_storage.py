@@ -50,6 +50,15 @@ def test_a_stream_is_written_as_it_comes(store: Store) -> None:
     assert store.read(NAME).to_pylist() == ROWS.to_pylist()
 
 
+def test_a_row_group_has_bounds_where_they_can_spare_its_reading(store: Store) -> None:
+    row = {"session_no": "s", "recipient": "r", "sent_at": 1, "is_final": True, "body": b"{}"}
+    store.write(NAME, pa.Table.from_pylist([row]))
+    group = pq.read_metadata(store.path(NAME)).row_group(0)
+    columns = [group.column(place) for place in range(group.num_columns)]
+    bounded = [column.path_in_schema for column in columns if column.is_stats_set]
+    assert bounded == ["session_no", "sent_at", "is_final"]
+
+
 def test_a_column_that_a_file_lacks_is_null(store: Store) -> None:
     store.write(NAME, ROWS.drop_columns("status"))
     found = store.dataset([NAME], ROWS.schema).to_table()
