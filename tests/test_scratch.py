@@ -39,6 +39,13 @@ def test_what_does_not_fit_is_told_however_duckdb_says_it(kind: type[duckdb.Erro
         raise kind("another trouble")
 
 
+@pytest.mark.parametrize("is_large", [False, True])
+def test_a_machine_with_many_cores_shares_the_memory_among_few(is_large: bool) -> None:
+    with scratch.database(is_large=is_large) as con, con.cursor() as other:
+        for one in (con, other):
+            assert scratch.value(one, "SELECT current_setting('threads')") == 2
+
+
 def test_a_database_used_again_is_empty_and_set_as_at_first() -> None:
     with scratch.Reused() as reused:
         for _ in range(2):

@@ -363,6 +363,7 @@ def _building(path: Path, memory_limit: str, is_copy: bool) -> Iterator[duckdb.D
         with duckdb.connect(":memory:") as con:
             con.execute(f"SET memory_limit = {scratch.literal(memory_limit)}")
             con.execute(f"SET temp_directory = {scratch.literal(f'{temporary}.spill')}")
+            con.execute(f"SET threads = {scratch.THREADS}")
             con.execute(ddl.attach(temporary, f"STORAGE_VERSION '{ddl.STORAGE_VERSION}'"))
             con.execute("USE usms; BEGIN")
             yield con
