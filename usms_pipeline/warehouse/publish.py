@@ -360,10 +360,9 @@ def _building(path: Path, memory_limit: str, is_copy: bool) -> Iterator[duckdb.D
     try:
         if is_copy:
             _copy(path, temporary)
-        with duckdb.connect(":memory:") as con:
+        with duckdb.connect(":memory:", config={"threads": str(scratch.THREADS)}) as con:
             con.execute(f"SET memory_limit = {scratch.literal(memory_limit)}")
             con.execute(f"SET temp_directory = {scratch.literal(f'{temporary}.spill')}")
-            con.execute(f"SET threads = {scratch.THREADS}")
             con.execute(ddl.attach(temporary, f"STORAGE_VERSION '{ddl.STORAGE_VERSION}'"))
             con.execute("USE usms; BEGIN")
             yield con
