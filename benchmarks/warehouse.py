@@ -18,6 +18,7 @@ from unittest.mock import patch
 
 import pyarrow as pa
 
+from benchmarks import mounted
 from benchmarks.measure import PAIRS
 from usms_pipeline import schema, warehouse
 from usms_pipeline.dataset import RECEIPTS, Commit, file_name
@@ -60,9 +61,28 @@ def table(histories: tuple[int, ...]) -> Iterator[str]:
         yield f"| {rows:,} ÷ {fewer:,} | {ratios} | | | |"
 
 
-def _cost(rows: int) -> tuple[_Cost, float]:
+def shared(rows: int) -> Iterator[str]:
+    """Give the lines of a table: the copy where its blocks are copied, and where they are shared.
+
+    Both are files on the same disk: the second in an XFS mounted for it.
+    """
+    yield f"| the copy of {rows:,} rows of history | copy and publish s | s a GB |"
+    yield "|---|---|---|"
+    yield _copied("in the folder for temporary files", *_cost(rows))
+    if lacking := mounted.missing():
+        yield f"| where files share their blocks (XFS) | not measured: {lacking} | |"
+        return
+    with mounted.xfs() as place:
+        yield _copied("where files share their blocks (XFS)", *_cost(rows, place))
+
+
+def _copied(where: str, cost: _Cost, gigabytes: float) -> str:
+    return f"| {where} | {cost.copy:.3f} | {cost.copy / gigabytes:.2f} |"
+
+
+def _cost(rows: int, place: Path | None = None) -> tuple[_Cost, float]:
     """Give the medians, and the size of the file in gigabytes."""
-    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+    with tempfile.TemporaryDirectory(prefix="bench-", dir=place) as folder:
         settings = Settings(_env_file=None, data_dir=folder)
         store = Store(folder)
         rows_a_day = max(_ROWS_CHANGED, rows // _MOST_DAYS)
