@@ -11,12 +11,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 _BYTES = 3_000_000_000
+_PATH = f"{os.environ.get('PATH', '')}:/usr/sbin"
 
 
 def missing() -> str:
     """Say what is missing to mount one; nothing where it can be done."""
     is_root = hasattr(os, "geteuid") and os.geteuid() == 0
-    has_xfs = shutil.which("mkfs.xfs", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+    has_xfs = shutil.which("mkfs.xfs", path=_PATH)
     return "" if is_root and has_xfs else "needs root and xfsprogs"
 
 
@@ -28,12 +29,11 @@ def xfs() -> Iterator[Path]:
         place.mkdir()
         with image.open("wb") as file:
             file.truncate(_BYTES)
-        environment = os.environ | {"PATH": f"{os.environ.get('PATH', '')}:/usr/sbin"}
         for command in (
             ["mkfs.xfs", "-q", "-m", "reflink=1", image],
             ["mount", "-o", "loop", image, place],
         ):
-            subprocess.run(command, check=True, env=environment)
+            subprocess.run(command, check=True, env=os.environ | {"PATH": _PATH})
         try:
             yield place
         finally:

@@ -145,7 +145,7 @@ def test_every_module_has_its_place_in_the_readmes_layout() -> None:
 def test_five_variables_and_the_commands_shown_lead_to_a_delivery_rate(
     simulator: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rehearsal = simulator(200)
+    rehearsal = simulator(2_000)  # so many that some are still awaited, at night too
     made_up.write(rehearsal.messages, tmp_path / "shop.sqlite")
     [block] = blocks("bash")
     given = dict(re.findall(r"^export (\w+)=(\S+)", block, re.MULTILINE))
@@ -163,7 +163,7 @@ def test_five_variables_and_the_commands_shown_lead_to_a_delivery_rate(
     for _, *arguments in [*commands(setup), *rest]:
         done = CliRunner().invoke(app, arguments, env=given)
         assert done.exit_code == 0, (arguments, done.output)
-    assert "within the bounds (░)." in done.output  # of those awaited; at night there may be none
+    assert "share of all that arrives" in done.output
 
 
 def test_the_launch_command_shown_is_the_one_that_test_dagster_runs() -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import uuid
 from datetime import UTC, datetime
+from pathlib import Path
 
 import duckdb
 import pyarrow as pa
@@ -11,6 +13,7 @@ import pytest
 
 from usms_pipeline import schema, scratch
 from usms_pipeline.errors import StorageError
+from usms_pipeline.warehouse import publish
 
 ROWS = 40_000
 
@@ -39,11 +42,19 @@ def test_what_does_not_fit_is_told_however_duckdb_says_it(kind: type[duckdb.Erro
         raise kind("another trouble")
 
 
-@pytest.mark.parametrize("is_large", [False, True])
-def test_a_machine_with_many_cores_shares_the_memory_among_few(is_large: bool) -> None:
-    with scratch.database(is_large=is_large) as con, con.cursor() as other:
-        for one in (con, other):
-            assert scratch.value(one, "SELECT current_setting('threads')") == 2
+def test_the_memory_is_shared_among_so_many_threads_whatever_the_machine_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert scratch.THREADS == 2
+    another = (os.cpu_count() or 1) + 1
+    monkeypatch.setattr(scratch, "THREADS", another)
+    for opened in (
+        scratch.database(),
+        scratch.database(is_large=True),
+        publish._building(tmp_path / "usms.duckdb", "64MB", is_copy=False),
+    ):
+        with opened as con:
+            assert scratch.value(con, "SELECT current_setting('threads')") == another
 
 
 def test_a_database_used_again_is_empty_and_set_as_at_first() -> None:
@@ -55,6 +66,9 @@ def test_a_database_used_again_is_empty_and_set_as_at_first() -> None:
                 con.execute('CREATE VIEW "a view" AS FROM kept')
                 assert scratch.value(con, "SELECT count(*) FROM duckdb_tables()") == 1
                 assert con.execute("SELECT current_setting('TimeZone')").fetchall() == [("UTC",)]
+                disabled = con.execute("SELECT current_setting('disabled_optimizers')").fetchall()
+                assert disabled == [("",)]
+                con.execute("SET disabled_optimizers = 'join_order'")
                 with pytest.raises(duckdb.CatalogException):
                     con.execute("FROM con")
 

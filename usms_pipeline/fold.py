@@ -191,8 +191,9 @@ def _fold_partition(
     announced = store.dataset([file_name(SESSIONS, day)], layout)
     recipients = pc.sum(announced.to_table(columns=["recipients"])["recipients"]).as_py() or 0
     is_large = recipients > _MANY_RECIPIENTS
-    large = scratch.database(scratch.LARGE_LIMIT, is_large=True)
-    with large if is_large else reused.database() as con:
+    with (
+        scratch.database(scratch.LARGE_LIMIT, is_large=True) if is_large else reused.database()
+    ) as con:
         con.register("sessions_file", announced)
         quarantined = _observe(con, store, settings, book, day, sorted(landed - folded), rejected)
         masks = commit is not None and _must_mask(commit, settings)

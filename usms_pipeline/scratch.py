@@ -39,14 +39,11 @@ def database(
     with _folder() as folder, _told(folder, memory_limit):
         con = duckdb.connect(
             f"{folder}/scratch.duckdb" if is_large else ":memory:",
-            config={
-                "memory_limit": memory_limit,
-                "temp_directory": folder,
-                "threads": str(THREADS),
-            },
+            config=limits(memory_limit, folder),
         )
         try:
             _set(con)
+            con.execute("PRAGMA disable_checkpoint_on_shutdown")  # nothing is kept
             yield con
         finally:
             con.close()
@@ -70,28 +67,32 @@ class Reused:
 
     @contextmanager
     def database(self) -> Iterator[duckdb.DuckDBPyConnection]:
-        """Lend it, empty; after an error it is not to be used again."""
+        """Lend it, empty and set as at first; after an error it is not to be used again."""
         if self._con is None:
             self._con = self._stack.enter_context(database(self._memory_limit))
         with self._con.cursor() as con:  # has its own registered rows
             _set(con)
             yield con
-        for (drop,) in self._con.execute(_DROPS).fetchall():
-            self._con.execute(drop)
+        self._con.execute("RESET disabled_optimizers")  # which all its cursors share
+        drop(
+            self._con,
+            """
+            SELECT 'VIEW', view_name FROM duckdb_views() WHERE NOT internal
+            UNION ALL
+            SELECT 'TABLE', table_name FROM duckdb_tables() WHERE NOT internal
+            """,
+        )
 
 
-_DROPS: Final = """
-    SELECT format('DROP VIEW "{}"', view_name) FROM duckdb_views() WHERE NOT internal
-    UNION ALL
-    SELECT format('DROP TABLE "{}"', table_name) FROM duckdb_tables() WHERE NOT internal
-"""
+def limits(memory_limit: str, folder: str) -> dict[str, Any]:
+    """Give the configuration of a DuckDB that spills to a folder what it has no memory for."""
+    return {"memory_limit": memory_limit, "temp_directory": folder, "threads": str(THREADS)}
 
 
 def _set(con: duckdb.DuckDBPyConnection) -> None:
     con.execute("SET TimeZone = 'UTC'")
     con.execute("SET python_enable_replacements = false")
     con.execute("SET enable_progress_bar = false")
-    con.execute("PRAGMA disable_checkpoint_on_shutdown")  # nothing is kept
 
 
 @contextmanager
@@ -125,6 +126,12 @@ def _told(folder: str, memory_limit: str) -> Iterator[None]:
             f"the rest in {folder!r}: {str(error).splitlines()[0]} Make room there, or set TMPDIR "
             "to a folder on a larger disk. Nothing is lost: run again."
         ) from error
+
+
+def drop(con: duckdb.DuckDBPyConnection, found_by: str) -> None:
+    """Drop all that a query gives the kind and the name of."""
+    for kind, name in con.execute(found_by).fetchall():
+        con.execute(f"DROP {kind} {identifier(name)}")
 
 
 def value(con: duckdb.DuckDBPyConnection, query: str) -> int:

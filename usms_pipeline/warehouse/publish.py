@@ -326,17 +326,16 @@ def _fill(con: duckdb.DuckDBPyConnection, store: Store, plan: _Plan, days: list[
 
 def _drop_definitions(con: duckdb.DuckDBPyConnection) -> None:
     """Drop the views and macros that another version made: it may have had others."""
-    made = con.execute(
+    scratch.drop(
+        con,
         """
         SELECT 'VIEW', view_name FROM duckdb_views() WHERE database_name = 'usms' AND NOT internal
         UNION
         SELECT CASE function_type WHEN 'macro' THEN 'MACRO' ELSE 'MACRO TABLE' END, function_name
         FROM duckdb_functions()
         WHERE database_name = 'usms' AND function_type IN ('macro', 'table_macro') AND NOT internal
-        """
-    ).fetchall()
-    for kind, name in made:
-        con.execute(f"DROP {kind} {scratch.identifier(name)}")
+        """,
+    )
 
 
 def _copy(before: Path, after: Path) -> None:
@@ -360,9 +359,8 @@ def _building(path: Path, memory_limit: str, is_copy: bool) -> Iterator[duckdb.D
     try:
         if is_copy:
             _copy(path, temporary)
-        with duckdb.connect(":memory:", config={"threads": str(scratch.THREADS)}) as con:
-            con.execute(f"SET memory_limit = {scratch.literal(memory_limit)}")
-            con.execute(f"SET temp_directory = {scratch.literal(f'{temporary}.spill')}")
+        limits = scratch.limits(memory_limit, f"{temporary}.spill")
+        with duckdb.connect(":memory:", config=limits) as con:
             con.execute(ddl.attach(temporary, f"STORAGE_VERSION '{ddl.STORAGE_VERSION}'"))
             con.execute("USE usms; BEGIN")
             yield con
