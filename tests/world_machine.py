@@ -40,7 +40,7 @@ MINUTES = (400, 200, 1500, 1500, 4400, 70, 0)
 MOST_DAYS = 3
 STEPS = int(os.environ.get("WORLD_STEPS", "4"))
 """The beginning counts as one; each of the others is a run or more, and what happens before it."""
-EXAMPLES = int(os.environ.get("WORLD_EXAMPLES", "70"))
+EXAMPLES = int(os.environ.get("WORLD_EXAMPLES", "40"))
 """Lives in each of the three modules; every run turns others. With 170 they are more than 500."""
 
 sessions = st.sampled_from(SESSIONS)

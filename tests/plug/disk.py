@@ -74,15 +74,17 @@ def _stamp(path: str | Path) -> Stamp:
     return [said.st_size, said.st_mtime_ns]
 
 
-def tree(root: str) -> list[Any]:
+def tree(root: str, *, with_hidden: bool = True) -> list[Any]:
     """Describe what is there below ``root``, locks apart.
 
-    Of a hidden file only that it is there: nobody reads what is in it.
+    Of a hidden file only that it is there, if that: nobody reads what is in it.
     """
     found: list[Any] = []
     for folder, folders, files in os.walk(root):
         folders[:] = sorted(name for name in folders if name != ".locks")
         for name in sorted([*files, *folders]):
+            if name.startswith(".") and not with_hidden:
+                continue
             said = os.lstat(f"{folder}/{name}")
             facts = [said.st_ino]
             if name in files and not name.startswith("."):

@@ -64,7 +64,11 @@ class Plug:
                 self._pull_later()
             said: dict[str, Any] = {"when": when, "what": what, "paths": paths}
             if self.job.is_learning:
-                said |= {"tree": _digest(tree(self.job.root)), "left": _digest(self.durable.left())}
+                said |= {
+                    "tree": _digest(tree(self.job.root)),
+                    "shown": _digest(tree(self.job.root, with_hidden=False)),
+                    "left": _digest(self.durable.left()),
+                }
             _write(self.log, json.dumps(said).encode() + b"\n")
             if self.count == self.job.at:
                 self.durable.write(f"{self.job.beside}/durable")

@@ -28,7 +28,8 @@ class Undisturbed:
     def moments(self, what: str) -> list[int]:
         """Give the steps after which something differs on disk.
 
-        ``what``: in the ``tree`` as it is, or in what a power cut would have ``left`` of it.
+        ``what``: in the ``tree`` as it is, in what is ``shown`` of it (hidden files apart), or in
+        what a power cut would have ``left`` of it.
         """
         states = [step[what] for step in self.steps]
         return [n for n, state in enumerate(states, 1) if n == 1 or state != states[n - 2]]
