@@ -84,8 +84,6 @@ CREATE OR REPLACE MACRO delivery_figures(r) AS list_transform(
 COMMENT ON MACRO delivery_figures IS
 'every delivery figure of a group of receipts, announced recipients only, as one STRUCT';
 
--- `receipts`, an operator named with its country, for operators of two countries can share a name.
--- What groups by a column that you name reads this. Grain: as `receipts`.
 -- usms_newest_day(): the first local day of sending that may not be over: all before it are. It is
 -- the newest that anything usable was sent on; where nothing was sent since, by when was last
 -- asked, and in the zone where days end last. A row that is unusable may be dated anywhere.
@@ -101,6 +99,8 @@ CREATE OR REPLACE MACRO usms_newest_day() AS (
     FROM receipts
 );
 
+-- `receipts`, an operator named with its country, for operators of two countries can share a name.
+-- What groups by a column that you name reads this. Grain: as `receipts`.
 CREATE OR REPLACE MACRO usms_named() AS TABLE
 SELECT * REPLACE ("operator" || coalesce(' (' || country || ')', '') AS "operator")
 FROM receipts;
