@@ -1,7 +1,8 @@
 """Whatever is killed, whenever: at-least-once collection, exactly-once rows, no session lost.
 
-Real processes of the real command line, killed by SIGKILL after every step that changed something
-on disk, and at random moments. Then the command is run again, and all must be as if undisturbed.
+Real processes of the real command line, killed by SIGKILL after every step that gave a file its
+name or took it, after some of those that changed hidden files alone, and at random moments. Then
+the command is run again, and all must be as if undisturbed.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ SCENARIOS = (
 RANDOM_KILLS = 3
 """At random moments, in each scenario."""
 HIDDEN_ONE_IN = int(os.environ.get("PLUG_HIDDEN_ONE_IN", "3"))
-"""Of the steps that change hidden files alone, which the next run sweeps, so many are drawn anew
-every time; 1 takes all. Each step that changes what has a name is always taken."""
+"""Hidden files are read by nobody and swept by the next run: of the steps that change them alone,
+one in so many is taken, others every time; all with 1."""
 
 
 def test_the_later_run_has_all_that_can_happen_to_a_message(plug: World) -> None:
