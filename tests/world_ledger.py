@@ -39,8 +39,8 @@ class Message:
     recipients: int
     sent_at: datetime
     is_gone: bool = False
-    is_mended: bool = False
-    """Nothing more is filled in: two changes at once would make it another row."""
+    mended: str = ""
+    """What was done to it. Nothing more is: two changes at once would make it another row."""
 
 
 @dataclass
@@ -71,6 +71,20 @@ class Ledger:
             if day in window and not message.is_gone and not self._is_forgotten(row):
                 found.setdefault(day, {})[uid] = row
         return found
+
+    def may_be_mended(self, message: Message, how: str) -> bool:
+        """Tell whether it can be told afterwards which of the rows of its moment was changed.
+
+        Not where one was changed in another way and not been read since: with a phone filled in,
+        it may be as the other was, and the other, with a number now, as neither.
+        """
+        changed = {
+            other.mended
+            for uid, other in enumerate(self.messages)
+            if other.sent_at == message.sent_at
+            and self.stored.get(other.sent_at.date(), {}).get(uid) not in (None, self._row(other))
+        }
+        return not message.mended and changed <= {how}
 
     def _row(self, message: Message) -> SourceRow:
         recipient = self.book.recipient_id(message.phone) if message.phone else None

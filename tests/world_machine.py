@@ -141,25 +141,28 @@ class Life(RuleBasedStateMachine):
             )
 
     def fill_in_a_phone(self, what: tuple[int, int]) -> None:
-        bare = [m for m in self.ledger.messages if m.phone is None and not m.is_mended]
+        bare = [m for m in self._mendable("phone") if m.phone is None]
         if bare and self._has("phone"):
             message = bare[what[0] % len(bare)]
-            message.phone, message.is_mended = AS_SOLD[what[1]], True
+            message.phone, message.mended = AS_SOLD[what[1]], "phone"
 
     def number_a_row(self, what: tuple[int, str]) -> None:
-        bare = [m for m in self.ledger.messages if m.session_no is None and not m.is_mended]
+        bare = [m for m in self._mendable("number") if m.session_no is None]
         if bare:
             message = bare[what[0] % len(bare)]
-            message.session_no, message.is_mended = what[1], True
+            message.session_no, message.mended = what[1], "number"
+
+    def _mendable(self, how: str) -> list[Message]:
+        return [m for m in self.ledger.messages if self.ledger.may_be_mended(m, how)]
 
     def lose_a_row(self, place: int) -> None:
         """The table's owner deletes a row; what was read of it stays announced."""
         lost = self.ledger.messages[place % len(self.ledger.messages)]
         alike = [m for m in self.ledger.messages if m.sent_at == lost.sent_at]
-        if not any(m.is_mended for m in alike):  # else one could be taken for the other
+        if not any(m.mended for m in alike):  # else one could be taken for the other
             lost.is_gone = True
             for message in alike:
-                message.is_mended = True
+                message.mended = "lost"
 
     # -- what the service does --------------------------------------------------------------------
 
