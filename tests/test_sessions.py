@@ -134,6 +134,24 @@ def test_a_new_session_does_not_take_the_place_of_a_row_without_one(source: Sour
     assert source.recipients() == 2
 
 
+def test_rows_of_one_moment_that_changed_into_each_other_are_one_too_many_and_it_is_told(
+    source: Source,
+) -> None:
+    """A limit: one is now as another was, so the other is taken for a new one; none is lost."""
+    bare, numbered, filled_in = (source.row(None, NOON, phone) for phone in (None, PHONE, None))
+    source.load()
+    bare["session_no"] = numbered["session_no"] = "alpha"
+    filled_in["phone"] = PHONE
+    report = source.load()
+    stored = [(row["session_no"], row["phone"]) for row in source.stored()]
+    shown = "+86138****00"
+    assert sorted(stored, key=str) == sorted(
+        [("alpha", None), ("alpha", shown), (None, shown), (None, None)], key=str
+    )
+    assert report.rows_gone == 1
+    assert any("it counts twice now" in one for one in report.warnings)
+
+
 @pytest.mark.parametrize("is_blanked", [True, False])
 def test_a_phone_blanked_or_filled_in_later_makes_no_second_row(
     source: Source, is_blanked: bool

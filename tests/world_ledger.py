@@ -75,8 +75,9 @@ class Ledger:
     def may_be_mended(self, message: Message, how: str) -> bool:
         """Tell whether it can be told afterwards which of the rows of its moment was changed.
 
-        Not where one was changed in another way and not been read since: with a phone filled in,
-        it may be as the other was, and the other, with a number now, as neither.
+        Not where one was changed in another way and not read since: with a phone filled in, it may
+        be as the other was, and the other, with a number now, counts as a new one: a limit of the
+        pipeline's, which ``test_sessions`` shows.
         """
         changed = {
             other.mended
