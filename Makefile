@@ -6,10 +6,10 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c r
 export DAGSTER_HOME ?= $(CURDIR)/dagster_home
 
 .DEFAULT_GOAL := help
-.PHONY: help demo dev test lint bench wheel lock clean
+.PHONY: help demo dev test test-all lint bench wheel lock clean
 
 help:  ## this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 demo: $(VENV)/installed  ## rehearse with a simulated service: a table of delivery rates in a minute
 	@$(BIN)/usms demo
@@ -17,8 +17,13 @@ demo: $(VENV)/installed  ## rehearse with a simulated service: a table of delive
 dev: $(VENV)/installed  ## the same data, with Dagster's page open on port 3000
 	@$(BIN)/usms demo --dev
 
-test: $(VENV)/installed-dev  ## every test; `make test PYTEST=--cov` measures coverage too
-	@$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile $(PYTEST)
+PYTEST_RUN := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+
+test: $(VENV)/installed-dev  ## the tests that take minutes: every law once, nothing but PyPI's packages
+	@$(PYTEST_RUN) -m 'not long and not services' $(PYTEST)
+
+test-all: $(VENV)/installed-dev  ## every test, in half an hour; MariaDB and Chromium must be installed
+	@$(PYTEST_RUN) $(PYTEST)
 
 lint: $(VENV)/installed-dev  ## style and types
 	$(BIN)/ruff check .

@@ -11,6 +11,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from usms_pipeline.collect import Patience
 from usms_pipeline.dataset import Window
 from usms_pipeline.pipeline import Pipeline
 from usms_pipeline.settings import Settings
@@ -42,9 +43,11 @@ class Account:
         messages: int | pa.Table = 300,
         *,
         options: dict[str, Any] | None = None,
+        patience: Patience | None = None,
         **given: Any,
     ) -> None:
         self.clock = Clock()
+        self.patience = patience
         self.folder = folder
         if isinstance(messages, int):
             messages = Population(messages, days=2, until=START, group_share=0.1).table()
@@ -62,7 +65,7 @@ class Account:
             "start_date": "2026-02-20",
             "max_concurrency": 4,
             "poll_minutes": "5,60",
-            "poll_every_hours": 24,
+            "poll_every_hours": 48,
         } | given
 
     def announce(self, messages: pa.Table) -> None:
@@ -76,7 +79,7 @@ class Account:
     @property
     def pipeline(self) -> Pipeline:
         """A new one each time, as a new process would have it."""
-        return Pipeline(self.settings, clock=self.clock)
+        return Pipeline(self.settings, clock=self.clock, patience=self.patience)
 
     @property
     def window(self) -> Window:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import random
 import signal
 import sys
 from collections.abc import Iterator
@@ -24,23 +26,85 @@ if TYPE_CHECKING:
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# No test is timed: a machine may be slow.
+# No test is timed: a machine may be slow. In CI a failure is told as it was found: to shrink it
+# costs minutes, and whoever mends it shrinks it at home.
+_PHASES = [
+    phase
+    for phase in hypothesis.Phase
+    if not (os.environ.get("CI") == "true" and phase in (hypothesis.Phase.shrink,))
+]
 hypothesis.settings.register_profile(
-    "untimed", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+    "untimed",
+    deadline=None,
+    phases=_PHASES,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
 )
 hypothesis.settings.load_profile("untimed")
 
 __all__ = ["disk", "mariadb", "mariadb_server", "postgresql", "postgresql_server", "published"]
 
+_SERVICES = frozenset({"browser", "mariadb", "mariadb_server", "postgresql", "postgresql_server"})
+"""Fixtures that start a program; a test that takes one is marked ``services``."""
 
-_SLOWEST = {
-    f"test_{name}.py" for name in ("plug", "world_counts", "world_everything", "world_phones")
-}
+_DURABLE = frozenset(
+    {"test_full_disk", "test_plug", "test_plug_power", "test_plug_stop", "test_unwritable"}
+)
+"""Modules about what the disk has after a kill or a power cut. Elsewhere fsync does nothing."""
+
+_SLOWEST = {"test_plug.py", "test_worlds.py"}
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the files that take minutes, or one core ends long after the others."""
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--draw",
+        type=float,
+        default=1.0,
+        metavar="SHARE",
+        help="of the tests marked long, run this share, drawn at random (0 to 1)",
+    )
+    parser.addoption("--draw-seed", type=int, metavar="N", help="repeat a draw: its seed")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # Drawn here, once: workers get the options of the process that starts them.
+    if config.option.draw_seed is None:
+        config.option.draw_seed = random.SystemRandom().randrange(10_000)
+
+
+def pytest_report_header(config: pytest.Config) -> str | None:
+    if config.option.draw >= 1:
+        return None
+    return f"of the long tests: --draw {config.option.draw} --draw-seed {config.option.draw_seed}"
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m is applied
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark what needs servers, draw from the long ones, and begin with those that take minutes."""
+    for item in items:
+        if _SERVICES & _takes(item):
+            item.add_marker("services")
+    if config.option.draw < 1:
+        rng = random.Random(config.option.draw_seed)
+        drawn = {item: rng.random() < config.option.draw for item in items}
+        left_out = [i for i in items if i.get_closest_marker("long") and not drawn[i]]
+        config.hook.pytest_deselected(items=left_out)
+        gone = set(left_out)
+        items[:] = [item for item in items if item not in gone]
     items.sort(key=lambda item: item.path.name not in _SLOWEST)
+
+
+def _takes(item: pytest.Item) -> set[object]:
+    """Return a test's fixtures and parameters: one asked for at run time is named by the latter."""
+    parameters = item.callspec.params.values() if hasattr(item, "callspec") else ()
+    names = (one for one in parameters if isinstance(one, str))
+    return {*getattr(item, "fixturenames", ()), *names}
+
+
+@pytest.fixture(autouse=True)
+def _fast_disk(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let nobody wait for the disk but the tests that are about it."""
+    if request.module.__name__.rpartition(".")[2] not in _DURABLE:
+        monkeypatch.setattr(os, "fsync", lambda descriptor: None)
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,9 @@ import pytest
 import usms_pipeline
 from tests.account import START, Account
 from usms_pipeline import dataset, quarantine
+from usms_pipeline.collect import Patience
 from usms_pipeline.errors import ServiceDown
+from usms_pipeline.pace import BreakerLimits
 from usms_pipeline.simulator import Faults
 from usms_pipeline.status import BUCKETS
 
@@ -101,16 +103,9 @@ def test_law_3_rebuilt_equals_incremental_after_the_raw_answers_were_purged(
     assert account.rows() == incremental
 
 
-@pytest.mark.long
 def test_law_4_what_landed_survives_a_kill(tmp_path: Path, simulator: Any) -> None:
-    account = Account(
-        tmp_path,
-        simulator,
-        3000,
-        options={"faults": Faults.parse("latency_seconds=0.2")},
-        batch_size=5,
-        max_requests_per_second=300,
-    )
+    slow = Faults.parse("latency_seconds=0.2")
+    account = Account(tmp_path, simulator, 1000, options={"faults": slow}, batch_size=2)
     environment = {f"USMS_{name.upper()}": str(value) for name, value in account.given.items()}
     account.service.clock = lambda: START + timedelta(days=30)
     run = subprocess.Popen(
@@ -134,6 +129,7 @@ def test_law_4_what_landed_survives_a_kill(tmp_path: Path, simulator: Any) -> No
     }
     assert landed
     asked_before = account.service.counters.ids_asked.copy()
+    account.service.faults = Faults.none()
     account.clock.now = START + timedelta(days=30)
     account.run()
     asked_again = account.service.counters.ids_asked - asked_before
@@ -201,7 +197,8 @@ def test_law_7_a_poison_id_costs_itself_and_can_be_replayed(tmp_path: Path, simu
 def test_law_7_a_run_keeps_what_landed_when_the_service_goes_down(
     tmp_path: Path, simulator: Any
 ) -> None:
-    account = Account(tmp_path, simulator, 400, batch_size=10)
+    soon = Patience(first_pause_seconds=0.01, breaker=BreakerLimits(seconds=0.1))
+    account = Account(tmp_path, simulator, 400, patience=soon, batch_size=10)
     account.clock.turn(days=4)
     account.service.faults = Faults.parse("down=1")
     with pytest.raises(ServiceDown, match="What had landed is kept"):

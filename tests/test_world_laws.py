@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
-from typing import ClassVar
 
 import pyarrow as pa
 import pytest
 
 from tests.world_machine import Life
 from tests.world_service import Script
-
-
-class OneLife(Life):
-    columns = (("phone",),)
-    tally: ClassVar[Counter[str]] = Counter()
 
 
 class Drawn:
@@ -26,9 +19,9 @@ class Drawn:
 
 
 @pytest.fixture
-def life() -> Iterator[OneLife]:
+def life() -> Iterator[Life]:
     """Give a life in which a group of two was heard of, and one session is refused."""
-    lived = OneLife()
+    lived = Life()
     lived.begin(
         data=Drawn(),
         first=[("alpha", [(0, 1), (1, 1)], 90), ("bravo", [(2, 1)], 90)],
@@ -40,25 +33,25 @@ def life() -> Iterator[OneLife]:
     lived.account.remove()
 
 
-def written_anew(life: OneLife, zone: str, change: object) -> None:
+def written_anew(life: Life, zone: str, change: object) -> None:
     store = life.account.connect()[0].store
     [name] = store.names(zone)
     rows = change(store.read(name))  # type: ignore[operator]
     store.write(name, rows, store.metadata(name))
 
 
-def test_nothing_is_found_where_nothing_is_amiss(life: OneLife) -> None:
+def test_nothing_is_found_where_nothing_is_amiss(life: Life) -> None:
     life.laws.look()
     life.laws.published()
 
 
-def test_a_lost_row_is_found(life: OneLife) -> None:
+def test_a_lost_row_is_found(life: Life) -> None:
     written_anew(life, "receipts", lambda rows: rows.slice(1))
     with pytest.raises(AssertionError):
         life.laws.look()
 
 
-def test_a_failure_without_evidence_is_found(life: OneLife) -> None:
+def test_a_failure_without_evidence_is_found(life: Life) -> None:
     def failed(rows: pa.Table) -> pa.Table:
         place = rows.schema.get_field_index("status")
         return rows.set_column(place, rows.schema.field(place), pa.array(["failed"] * len(rows)))
@@ -68,14 +61,14 @@ def test_a_failure_without_evidence_is_found(life: OneLife) -> None:
         life.laws.look()
 
 
-def test_an_answer_that_is_gone_is_found(life: OneLife) -> None:
+def test_an_answer_that_is_gone_is_found(life: Life) -> None:
     store = life.account.connect()[0].store
     store.delete(store.names("responses")[0])
     with pytest.raises(AssertionError, match="is gone"):
         life.laws.look()
 
 
-def test_an_entry_closed_too_soon_is_found(life: OneLife) -> None:
+def test_an_entry_closed_too_soon_is_found(life: Life) -> None:
     def replayed(rows: pa.Table) -> pa.Table:
         place = rows.schema.get_field_index("state")
         return rows.set_column(place, rows.schema.field(place), pa.array(["replayed"] * len(rows)))
