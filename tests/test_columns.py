@@ -1,0 +1,211 @@
+"""The fast way of a day's fold gives what the rule gives, session by session, on any account."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections import defaultdict
+from copy import deepcopy
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from tests.test_general import WORDS, How
+from usms_pipeline import schema
+from usms_pipeline.days import columns, general
+from usms_pipeline.days.columns import OWN, STATE, Fold
+from usms_pipeline.days.general import NO_NUMBER, UNHEARD, Answer, Sent, Session
+from usms_pipeline.status import FINAL
+
+SEED = int(os.environ.get("GENERAL_SEED", random.SystemRandom().randrange(10**6)))
+LAYOUT = columns.layout(["template"])
+CUTOFF = 72
+PHONES = "PQR"
+SENT = pa.schema(
+    [("session_no", pa.string()), ("recipient", pa.string()), ("phone", pa.string())]
+    + [(name, pa.string()) for name in ("country", "operator", "number_type")]
+    + [("sent_at", schema.TIME), ("recipients", pa.int32()), ("template", pa.string())]
+)
+Row = dict[str, Any]
+
+
+def source_row(rng: random.Random, session_no: str, has_phones: bool) -> Row:
+    phone = rng.choice([None, *PHONES]) if has_phones else None
+    return {
+        "session_no": session_no,
+        "recipient": phone,
+        "phone": phone and f"+{phone}****",
+        "country": phone and "CN",
+        "sent_at": rng.choice([0, 0, 0, 1]),
+        "recipients": rng.choice([1] * 9 + [2]),
+        "template": rng.choice(["otp", None]),
+    }
+
+
+def observation(rng: random.Random, session_no: str, asked_at: int, phones: list[str]) -> Row:
+    kind = rng.choice(["silent", "silent", "receipt", "receipt", "receipt", "refused", "whole"])
+    number = rng.choice(phones or [*PHONES]) if kind == "receipt" else NO_NUMBER
+    word = rng.choice([*WORDS]) or None if kind in ("receipt", "whole") else None
+    status = "invalid" if kind == "refused" else WORDS[word or ""]
+    submitted = rng.choice(["success"] * 5 + [None])
+    return {
+        "session_no": session_no,
+        "number": number,
+        "phone": f"+{number}****" if number else None,
+        "country": "CN" if number else None,
+        "asked_at": asked_at,
+        "received_at": rng.choice([None, 0, 10**12]) if word else None,
+        "rank": 0,
+        "code": rng.choice([None, "E1"]) if word else None,
+        "word": word,
+        "status": status,
+        "submit_status": submitted if number else None,
+        "is_final": status in FINAL,
+        "session_submit_status": rng.choice([submitted] * 5 + ["other"]),
+    }
+
+
+class Reference:
+    """The account by the rule alone: every session on its own."""
+
+    def __init__(self) -> None:
+        self.sessions: dict[str, Session] = {}
+        self.gone = 0
+
+    def step(self, sent: list[Row], said: list[Row]) -> None:
+        read = defaultdict(list)
+        for row in sent:
+            own = {name: row.get(name) for name in ("recipient", "phone", "country")}
+            first = Sent(row["sent_at"], dimensions=[row["template"]], **own)
+            more = [Sent(row["sent_at"], dimensions=[row["template"]])] * (row["recipients"] - 1)
+            read[row["session_no"]] += [first, *deepcopy(more)]
+        for session_no, rows in read.items():
+            known = self.sessions.setdefault(session_no, Session())
+            self.gone += general.announce(known.sent, rows, 0, 99)
+            general.prune(known)
+        for row in said:
+            if row["session_no"] not in self.sessions:
+                continue
+            named = ("asked_at", "status", "word", "received_at", "code", "submit_status")
+            answer = Answer(**{name: row[name] for name in named})
+            who = {name: row.get(name) for name in ("phone", "country")}
+            who["submit_status"] = row["session_submit_status"]
+            general.observe(self.sessions[row["session_no"]], row["number"], answer, who)
+        for known in self.sessions.values():
+            general.prune(known)
+
+    def rows(self) -> list[Row]:
+        found = []
+        for session_no, known in self.sessions.items():
+            made = general.rows(session_no, known, CUTOFF)
+            state = None if general.is_plain(known, made) else general.state_of(known)
+            for place, row in enumerate(made):
+                [row["template"]] = row.pop("dimensions")
+                found.append(row | {STATE: "" if state and place else state})
+        return found
+
+
+def in_order(rows: list[Row]) -> list[Row]:
+    return sorted(
+        rows, key=lambda row: (row["session_no"], not row["is_announced"], row["recipient"])
+    )
+
+
+def python(table: pa.Table) -> list[Row]:
+    return columns._python(table)
+
+
+@How
+def test_the_fast_way_gives_what_the_rule_gives(many: int) -> None:
+    rng = random.Random(SEED)
+    for world in range(many // 15):
+        reference, file = Reference(), LAYOUT.empty_table()
+        has_phones = rng.random() < 0.6
+        table: list[Row] = []
+        for step in range(4):
+            for n in range(rng.choice([0, 2, 6])):
+                name = f"{step}-{n}" if rng.random() < 0.9 or not table else table[0]["session_no"]
+                table.append(source_row(rng, name, has_phones))
+            for place in range(len(table)):
+                if rng.random() < 0.05:
+                    table[place] = source_row(rng, table[place]["session_no"], has_phones)
+            names = sorted({row["session_no"] for row in table})
+            asked = [name for name in names if rng.random() < 0.7] + ["stray"] * (
+                rng.random() < 0.1
+            )
+            own = defaultdict(list)
+            for row in table:
+                if row["recipient"] and rng.random() < 0.9:
+                    own[row["session_no"]].append(row["recipient"])
+            said = [
+                observation(rng, name, rng.choice([step + 1] * 6 + [1, 80]), own[name])
+                for name in asked
+                for _ in range(rng.choice([1, 1, 1, 1, 2]))
+            ]
+            is_read = rng.random() < 0.8
+            sent = table if is_read else []
+            reference.step(sent, said)
+            read = pa.Table.from_pylist(sent, SENT) if is_read else None
+            half = file.num_rows // 2
+            batches = [file.slice(0, half), file.slice(half)]
+            fold = Fold(
+                batches,
+                read,
+                pa.Table.from_pylist(said, schema.OBSERVATIONS),
+                LAYOUT,
+                CUTOFF,
+                0,
+                99,
+            )
+            file = pa.concat_tables([LAYOUT.empty_table(), *fold]).combine_chunks()
+            where = f"seed {SEED}, world {world}, step {step}"
+            made, expected = in_order(python(file)), in_order(reference.rows())
+            assert made == expected, where
+            strays = {row["session_no"] for row in said} - reference.sessions.keys()
+            assert {*fold.strays} == strays, where
+            assert fold.gone == reference.gone, where
+            reference.gone = 0
+
+
+def test_a_usual_day_is_done_in_columns_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Asked in vain and then told, with and without phones in the table: no session by itself."""
+    monkeypatch.setattr(Fold, "_made", None)
+    for has_phones in (False, True):
+        rng = random.Random(SEED)
+        rows = [source_row(rng, f"s{n}", has_phones) | {"recipients": 1} for n in range(50)]
+        rows = [
+            row | ({"recipient": f"P{n}", "phone": "+P****", "country": "CN"} if has_phones else {})
+            for n, row in enumerate(rows)
+        ]
+        said = [
+            {
+                "session_no": f"s{n}",
+                "number": f"P{n}",
+                "phone": "+P****",
+                "country": "CN",
+                "asked_at": 2,
+                "word": "delivered",
+                "status": "delivered",
+                "is_final": True,
+                "submit_status": "success",
+                "session_submit_status": "success",
+            }
+            for n in range(0, 50, 2)
+        ]
+        silent = [
+            {"session_no": f"s{n}", "number": "", "asked_at": 1, "status": "pending",
+             "is_final": False, "session_submit_status": "success"}
+            for n in range(50)
+        ]  # fmt: skip
+        file = LAYOUT.empty_table()
+        for read, answers in ((rows, silent), (rows, said)):
+            observed = pa.Table.from_pylist(answers, schema.OBSERVATIONS)
+            fold = Fold([file], pa.Table.from_pylist(read, SENT), observed, LAYOUT, CUTOFF, 0, 99)
+            file = pa.concat_tables([*fold]).combine_chunks()
+        assert [row["is_final"] for row in python(file)].count(True) == 25
+        assert all(row[OWN] == has_phones for row in python(file))
+        assert sum(row["recipient"].startswith(UNHEARD) for row in python(file)) == (
+            0 if has_phones else 25
+        )
+        assert sum(table.num_rows for table in fold.changed) == 25

@@ -1,0 +1,296 @@
+"""The rule for one session: any order, any repetition, the same rows; no row lost or doubled.
+
+Worlds are drawn from a seed, which a failure names: ``GENERAL_SEED=n`` draws them again.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from copy import deepcopy
+from itertools import count
+from typing import Any
+
+import pytest
+
+from usms_pipeline.days import general
+from usms_pipeline.days.general import NO_NUMBER, Answer, Ends, Sent, Session
+
+CUTOFF = 72
+SEED = int(os.environ.get("GENERAL_SEED", random.SystemRandom().randrange(10**6)))
+WORDS = {
+    "delivered": "delivered", "UNDELIV": "failed", "expired": "expired", "unknow": "unknown",
+    "sending": "pending", "": "pending", "NO_SUCH_WORD": "unrecognized",
+}  # fmt: skip
+Said = tuple[str, Answer, dict[str, Any]]
+How = pytest.mark.parametrize("many", [1_500, pytest.param(100_000, marks=pytest.mark.long)])
+
+
+def said(rng: random.Random, numbers: str) -> Said:
+    """Draw what a response says: of a number, of the session, nothing, or that it is refused."""
+    asked_at = rng.choice([1, 1, 2, 3, 5, 80])
+    submitted = {"submit_status": rng.choice(["success", "success", None])}
+    kind = rng.choice(["silent", "refused", "whole", *["number"] * 6])
+    if kind in ("silent", "refused"):
+        return NO_NUMBER, Answer(asked_at, "invalid" if kind == "refused" else "pending"), submitted
+    word = rng.choice([*WORDS])
+    answer = Answer(
+        asked_at, WORDS[word], word or None, rng.choice([None, 1]), rng.choice([None, "E1"]),
+        None, rng.choice(["success", None]),
+    )  # fmt: skip
+    if kind == "whole":
+        return NO_NUMBER, answer, submitted
+    return (number := rng.choice(numbers)), answer, {"phone": f"+{number}****", **submitted}
+
+
+def row(rng: random.Random, phones: str) -> Sent:
+    phone = rng.choice([None, *phones])
+    named = {} if phone is None else {"recipient": phone, "phone": f"+{phone}****"}
+    return Sent(rng.choice([0, 0, 1, 2]), dimensions=[rng.choice([None, "otp"])], **named)
+
+
+def stored(session: Session) -> list[dict[str, Any]]:
+    """Return the rows as a day's file has them: with the state where it is not plain."""
+    general.prune(session)
+    made = general.rows("s", session, CUTOFF)
+    state = None if general.is_plain(session, made) else general.state_of(session)
+    return [one | {"_state": state} for one in made]
+
+
+def read_back(made: list[dict[str, Any]]) -> Session:
+    state = made[0]["_state"]
+    return general.session_from(state) if state else general.session_of(made[0])
+
+
+def all_at_once(sent: list[Sent], heard: list[Said]) -> list[dict[str, Any]]:
+    session = Session(sent=deepcopy(sent))
+    for one in heard:
+        general.observe(session, *one)
+    return stored(session)
+
+
+@How
+def test_answers_folded_one_by_one_and_all_at_once_in_any_order_give_the_same_rows(
+    many: int,
+) -> None:
+    rng = random.Random(SEED)
+    for world in range(many):
+        sent: list[Sent] = []
+        general.announce(sent, [row(rng, "PQR") for _ in range(rng.choice([1, 1, 1, 2, 3]))], 0, 99)
+        heard = [said(rng, "PQM") for _ in range(rng.choice([1, 2, 3, 4, 6]))]
+        expected = all_at_once(sent, heard)
+        arriving = [*heard, *heard[: len(heard) // 2]]
+        rng.shuffle(arriving)
+        made = all_at_once(sent, [])
+        for one in arriving:
+            session = read_back(made)
+            general.observe(session, *one)
+            made = stored(session)
+        assert made == expected, f"seed {SEED}, world {world}: {sent} {arriving}"
+
+
+@How
+def test_every_row_announced_is_in_one_bucket_and_no_number_is_in_two(many: int) -> None:
+    rng = random.Random(SEED)
+    for world in range(many):
+        sent: list[Sent] = []
+        general.announce(sent, [row(rng, "PQR") for _ in range(rng.choice([1, 2, 3]))], 0, 99)
+        heard = [said(rng, "PQMN") for _ in range(rng.choice([0, 2, 4, 6]))]
+        made = all_at_once(sent, heard)
+        assert sum(one["is_announced"] for one in made) == len(sent), f"seed {SEED}, world {world}"
+        recipients = [one["recipient"] for one in made]
+        assert len({*recipients}) == len(recipients), f"seed {SEED}, world {world}: {recipients}"
+        numbers = {number for number, answer, _ in heard if number}
+        shown = {one["recipient"] for one in made}
+        matched = len(sent) == len(numbers) == 1 or any(not one.recipient for one in sent)
+        assert matched or numbers <= shown, f"seed {SEED}, world {world}"
+        assert all(one["is_final"] or one["status"] not in ("failed", "rejected") for one in made)
+
+
+@How
+def test_a_source_read_again_neither_grows_nor_changes_a_session(many: int) -> None:
+    rng = random.Random(SEED)
+    for world in range(many // 5):
+        table = [row(rng, "PQR") for _ in range(rng.choice([1, 2, 3]))]
+        kept: list[Sent] = []
+        most = 0
+        for _ in range(4):
+            table = [one if rng.random() < 0.6 else row(rng, "PQR") for one in table]
+            general.announce(kept, table, 0, 99)
+            phones = {one.recipient for one in table if one.recipient}
+            most = max(most, len(phones) + sum(one.recipient is None for one in table))
+            again = deepcopy(kept)
+            general.announce(again, table, 0, 99)
+            assert again == kept, f"seed {SEED}, world {world}"
+            assert len(kept) <= most, f"seed {SEED}, world {world}"
+
+
+@How
+def test_what_is_read_in_two_windows_is_what_is_read_in_one(many: int) -> None:
+    rng = random.Random(SEED)
+    for world in range(many // 5):
+        table = [row(rng, "PQ") for _ in range(rng.choice([1, 2, 3]))]
+        whole: list[Sent] = []
+        general.announce(whole, table, 0, 99)
+        parts: list[Sent] = []
+        for first, last in rng.sample([(0, 1), (1, 2), (2, 99)], 3):
+            general.announce(parts, [r for r in table if first <= r.sent_at < last], first, last)
+        assert len(parts) == len(whole), f"seed {SEED}, world {world}"
+
+
+# -- one fact each ---------------------------------------------------------------------------
+
+
+def two(first: Sent, second: Sent, *heard: Said) -> list[dict[str, Any]]:
+    sent: list[Sent] = []
+    general.announce(sent, [first, second], 0, 99)
+    return [one for one in all_at_once(sent, list(heard)) if one["is_announced"]]
+
+
+def ends(digits: str) -> Ends:
+    """Beginnings and ends as themselves: hashes are for where they are kept."""
+    heads = [digits[:n] for n in range(1, len(digits) + 1)]
+    return Ends(heads, [digits[-n:] if n else "" for n in range(len(digits) + 1)])
+
+
+def heard(number: str, word: str = "delivered", at: int = 1, digits: str = "") -> Said:
+    who: dict[str, Any] = {"ends": ends(digits)} if digits else {}
+    return number, Answer(at, WORDS[word], word), who
+
+
+@pytest.mark.parametrize(
+    ("written", "told"),
+    [
+        ("525512345678", "5215512345678"),  # Mexico before and after 2019
+        ("551187654321", "5511987654321"),  # Brazil's ninth digit
+        ("22997123456", "2290197123456"),  # Benin since November 2024
+        ("4901711234567", "491711234567"),  # a trunk zero kept
+        ("8614912345678901", "14912345678901"),
+    ],
+)
+def test_a_number_written_in_another_generation_is_the_same_recipient(
+    written: str, told: str
+) -> None:
+    other = "8613800138000"
+    made = two(
+        Sent(0, recipient="A", ends=ends(written)),
+        Sent(0, recipient="B", ends=ends(other)),
+        heard("X", "UNDELIV", digits=told),
+        heard("B", digits=other),
+    )
+    assert {one["recipient"]: one["status"] for one in made} == {"A": "failed", "B": "delivered"}
+
+
+def test_an_ending_that_two_rows_share_matches_neither() -> None:
+    sent = [Sent(0, recipient="A", ends=ends("8613800138000"))]
+    sent.append(Sent(0, recipient="B", ends=ends("8523800138000")))
+    made = two(*sent, heard("X", digits="13800138000"[3:]))
+    assert [one["status"] for one in made] == ["pending", "pending"]
+
+
+def test_the_longest_ending_decides() -> None:
+    sent = [Sent(0, recipient="A", ends=ends("8613800138000"))]
+    sent.append(Sent(0, recipient="B", ends=ends("8613900138000")))
+    made = two(*sent, heard("X", digits="13900138000"), heard("Y", "UNDELIV", 1, "013800138000"))
+    assert [one["status"] for one in made] == ["failed", "delivered"]
+
+
+def test_a_mask_takes_the_one_number_that_looks_like_it() -> None:
+    sent = [Sent(0, mask="138*8000"), Sent(0, mask="185*9057")]
+    made = two(*sent, heard("X", digits="18512349057"), heard("Y", "UNDELIV", digits="13800008000"))
+    assert [one["status"] for one in made] == ["failed", "delivered"]
+    unclear = two(*sent, heard("X", digits="18512349057"), heard("Z", digits="18599999057"))
+    assert [one["status"] for one in unclear] == ["pending", "pending"]
+
+
+def test_an_outcome_shown_stays_with_its_row_when_one_more_number_comes() -> None:
+    for number in ("A", "Z"):  # whatever the order of the hashes
+        first = two(Sent(0), Sent(1), heard("M", at=1))
+        assert [one["status"] for one in first] == ["delivered", "pending"]
+        later = two(Sent(0), Sent(1), heard("M", at=1), heard(number, "UNDELIV", at=2))
+        assert [one["status"] for one in later] == ["delivered", "failed"]
+
+
+def test_a_phone_that_is_filled_in_keeps_what_was_heard() -> None:
+    session = Session(sent=[Sent(0)])
+    general.observe(session, *heard("P"))
+    session = read_back(stored(session))
+    general.announce(session.sent, [Sent(0, recipient="P", phone="+P****")], 0, 99)
+    [made] = stored(session)
+    assert (made["recipient"], made["status"], made["_own"]) == ("P", "delivered", True)
+
+
+def test_a_phone_that_is_blanked_stays() -> None:
+    kept = [Sent(0, recipient="P", dimensions=["a"])]
+    assert general.announce(kept, [Sent(0, dimensions=["b"])], 0, 99) == 0
+    assert kept == [Sent(0, recipient="P", dimensions=["b"])]
+
+
+def test_forty_sessions_whose_phones_come_later_are_as_many_messages_as_rows() -> None:
+    numbers = count()
+    for _ in range(40):
+        kept = [Sent(0)]
+        general.announce(kept, [Sent(0, recipient=f"P{next(numbers)}")], 0, 99)
+        general.announce(kept, [Sent(0, recipient=kept[0].recipient), Sent(5)], 0, 99)
+        assert len(kept) == 2
+
+
+def test_a_copy_of_a_row_is_one_message_and_rows_without_a_phone_are_counted() -> None:
+    kept: list[Sent] = []
+    general.announce(
+        kept, [Sent(0, recipient="P"), Sent(7, recipient="P"), Sent(0), Sent(0)], 0, 99
+    )
+    assert [one.recipient for one in kept] == ["P", None, None]
+
+
+def test_a_row_that_was_rescheduled_is_the_same_row() -> None:
+    kept = [Sent(0, recipient="P")]
+    assert general.announce(kept, [Sent(50, recipient="P")], 0, 99) == 0
+    assert kept == [Sent(50, recipient="P")]
+
+
+def test_a_row_that_left_the_source_stays_and_is_told() -> None:
+    kept = [Sent(0, recipient="P"), Sent(0, recipient="Q")]
+    assert general.announce(kept, [Sent(0, recipient="P")], 0, 99) == 1
+    assert len(kept) == 2
+    assert general.announce(kept, [], 10, 99) == 0, "it was not read"
+
+
+def test_a_receipt_of_the_future_is_no_time_and_stays_known() -> None:
+    session = Session(sent=[Sent(0)])
+    late = Answer(1, "delivered", "delivered", received_at=10**12)
+    general.observe(session, "P", late, {})
+    [made] = stored(session)
+    assert (made["received_at"], made["delivery_seconds"], made["status"]) == (
+        None,
+        None,
+        "delivered",
+    )
+    assert read_back([made]).numbers["P"].final == late
+
+
+def test_a_word_about_the_whole_session_ends_with_the_next_response() -> None:
+    session = Session(sent=[Sent(0)])
+    general.observe(session, NO_NUMBER, Answer(1, "unknown", "unknow"), {})
+    [made] = stored(session)
+    assert (made["status"], made["provider_status"]) == ("unknown", "unknow")
+    session = read_back([made])
+    general.observe(session, NO_NUMBER, Answer(2, "pending"), {})
+    [made] = stored(session)
+    assert (made["status"], made["provider_status"], made["_state"]) == ("pending", None, None)
+
+
+@pytest.mark.parametrize("own", [None, "P"])
+def test_the_usual_way_of_a_message_never_needs_a_state(own: str | None) -> None:
+    """Asked in vain some times, then an outcome, or never one: the row says it all."""
+    for polls in range(5):
+        session = Session(sent=[Sent(0, recipient=own)])
+        for at in range(1, polls + 1):
+            general.observe(session, NO_NUMBER, Answer(at, "pending"), {"submit_status": "success"})
+            [made] = stored(session)
+            assert made["_state"] is None
+            session = read_back([made])
+        outcome = Answer(9, "delivered", "delivered", 1, submit_status="success")
+        general.observe(session, "P", outcome, {"submit_status": "success"})
+        [made] = stored(session)
+        assert (made["_state"], made["_last_open_at"]) == (None, polls or None)

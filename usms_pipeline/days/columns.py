@@ -1,0 +1,431 @@
+"""A day's rows in columns: what was known, what was read and what was said, to what is known now.
+
+The fast way of ``general``: it makes the rows of plain sessions (one row, one number at most, one
+answer newer than all before) in Arrow, and leaves every other session to the rule itself. Both
+give the same rows; a test holds them equal. No disk, no clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from usms_pipeline import schema
+from usms_pipeline.days import general
+from usms_pipeline.days.general import Answer, Sent, Session
+from usms_pipeline.schema import TEXT, TIME
+from usms_pipeline.status import BUCKETS
+
+Bools = npt.NDArray[np.bool_]
+Places = npt.NDArray[np.int64]
+
+OWN, LAST_OPEN, STATE = "_own", "_last_open_at", "_state"
+"""What a day's file has beside the published columns.
+
+``_own``: the source itself names the phone. ``_last_open_at``: the latest response that left
+something open. ``_state``: NULL in a plain session's row; else, in the first of a session's rows,
+all that is known of it, and an empty text in the others.
+"""
+
+WHO: Final = ("phone", "country", "operator", "number_type")
+_SAID: Final = {
+    "provider_status": "word",
+    "provider_code": "code",
+    "provider_desc": "description",
+    "received_at": "received_at",
+    "segments": "segments",
+}
+_TIMES: Final = ("sent_at", "received_at", "first_asked_at", "last_asked_at", "final_at", LAST_OPEN)
+_STATUSES: Final = pa.array(BUCKETS, TEXT)
+_PENDING, _UNKNOWN, _DELIVERED = (BUCKETS.index(one) for one in ("pending", "unknown", "delivered"))
+
+
+def layout(dimensions: Iterable[str] = ()) -> pa.Schema:
+    """Return the schema of a day's file: the published columns, then what is remembered."""
+    technical = [(OWN, pa.bool_()), (LAST_OPEN, TIME), (STATE, TEXT)]
+    return pa.schema([*schema.receipts_schema(dimensions), *(pa.field(*one) for one in technical)])
+
+
+@dataclass
+class Fold:
+    """One day's fold. Iterate over it to get the rows as they are now, a batch at a time.
+
+    ``stored``: the present rows (``layout``), in batches. ``sent``: what was read of the source,
+    each session whole, within ``first`` up to ``last`` (microseconds); None where nothing new was.
+    ``said``: what responses say (``schema.OBSERVATIONS``). ``cutoff`` in microseconds.
+
+    Afterwards ``changed`` has the rows of every session that is not as it was, ``gone`` counts the
+    stored rows that the source no longer has, and ``strays`` are the sessions that responses name
+    and neither the source nor the file has.
+    """
+
+    stored: Iterable[pa.Table]
+    sent: pa.Table | None
+    said: pa.Table
+    names: pa.Schema
+    cutoff: int
+    first: int = 0
+    last: int = 2**62
+    changed: list[pa.Table] = field(default_factory=list, repr=False)
+    touched: set[str] = field(default_factory=set, repr=False)
+    gone: int = 0
+    strays: list[str] = field(default_factory=list, repr=False)
+
+    def __iter__(self) -> Iterator[pa.Table]:
+        read = _Side(self.names.empty_table() if self.sent is None else self.sent)
+        heard = _Side(self.said)
+        odd: list[pa.Table] = []
+        for batch in self.stored:
+            yield self._patched(batch.combine_chunks(), read, heard, odd)
+        yield from self._new(read, heard)
+        yield from self._general(read, heard, odd)
+        self.strays = heard.names.filter(pa.array(~heard.is_used)).unique().to_pylist()
+
+    def _patched(self, batch: pa.Table, read: _Side, heard: _Side, odd: list[pa.Table]) -> pa.Table:
+        """Return stored rows with what is plain put in; what is not is taken out, into ``odd``."""
+        names = batch["session_no"].combine_chunks()
+        of_read, of_heard = read.find(names), heard.find(names)
+        is_plain = np.asarray(pc.is_null(batch[STATE]))
+        is_odd = (of_heard >= 0) | (of_read >= 0)
+        if not is_odd.any():
+            return batch
+        read.is_stored[of_read[of_read >= 0]] = True
+        # what was read as it is stored is known already
+        compared = np.flatnonzero((of_read >= 0) & is_plain & read.is_lone[of_read])
+        alike = compared[
+            _are_alike(batch, compared, read.rows, of_read[compared], self._dimensions)
+        ]
+        read.is_used[of_read[alike]] = True
+        is_same = np.zeros(len(is_odd), np.bool_)
+        is_same[alike] = True
+        is_odd &= ~(is_same & (of_heard < 0))
+        may_be_fast = is_odd & is_plain & (is_same | (of_read < 0)) & (of_heard >= 0)
+        places = np.flatnonzero(may_be_fast & heard.is_lone[of_heard])
+        fast = places[_can_be_put_in(batch, places, heard.rows, of_heard[places])]
+        is_odd[fast] = False
+        if len(fast):
+            rows = self._rows(_taken(batch, fast), _taken(heard.rows, of_heard[fast]))
+            self._note(rows)
+            heard.is_used[of_heard[fast]] = True
+            batch = _replaced(batch, fast, rows)
+        if is_odd.any():
+            odd.append(batch.filter(pa.array(is_odd)))
+            batch = batch.filter(pa.array(~is_odd))
+        return batch
+
+    def _new(self, read: _Side, heard: _Side) -> Iterator[pa.Table]:
+        """Yield the rows of sessions that the file had not, as far as they are plain."""
+        is_new = read.is_lone[:-1] & ~read.is_stored
+        is_new &= np.asarray(read.names.is_valid())
+        of_heard = heard.find(read.names)
+        is_new &= (of_heard < 0) | heard.is_lone[of_heard]
+        places = np.flatnonzero(is_new)
+        blank = self._unasked(_taken(read.rows, places))
+        of_heard = of_heard[places]
+        asked = np.flatnonzero(of_heard >= 0)
+        fits = _can_be_put_in(blank, asked, heard.rows, of_heard[asked])
+        is_left = np.zeros(len(places), np.bool_)
+        is_left[asked[~fits]] = True
+        read.is_used[places[~is_left]] = True
+        asked = asked[fits]
+        heard.is_used[of_heard[asked]] = True
+        if len(asked):
+            said = _taken(heard.rows, of_heard[asked])
+            blank = _replaced(blank, asked, self._rows(_taken(blank, asked), said))
+        rows = blank.filter(pa.array(~is_left)) if is_left.any() else blank
+        if rows.num_rows:
+            rows = rows.sort_by([(name, "ascending") for name in ("sent_at", "session_no")])
+            self._note(rows)
+            yield rows
+
+    def _general(self, read: _Side, heard: _Side, odd: list[pa.Table]) -> Iterator[pa.Table]:
+        """Yield the rows of all other sessions, by the rule itself."""
+        sessions: dict[str, Session] = {}
+        for row in (row for table in odd for row in _python(table)):
+            if row[STATE] != "":
+                row["dimensions"] = [row[name] for name in self._dimensions]
+                state = row[STATE]
+                known = general.session_from(state) if state else general.session_of(row)
+                sessions[row["session_no"]] = known
+        rows = _grouped(
+            read.rows.filter(pa.array(~read.is_used & np.asarray(read.names.is_valid())))
+        )
+        said = _grouped(heard.rows.filter(pa.array(~heard.is_used)))
+        for session_no, group in rows.items():
+            known = sessions.setdefault(session_no, Session())
+            coming = [one for row in group for one in _sent(row, self._dimensions)]
+            self.gone += general.announce(known.sent, coming, self.first, self.last)
+        made: list[dict[str, Any]] = []
+        for session_no, known in sessions.items():
+            for row in said.pop(session_no, ()):
+                general.observe(known, *_answer(row))
+            made += self._made(session_no, known)
+        heard.is_used |= np.asarray(
+            pc.is_in(heard.names, value_set=pa.array([*sessions], TEXT)).fill_null(False)
+        )
+        lost = read.rows.filter(pa.array(~np.asarray(read.names.is_valid())))
+        if lost.num_rows:
+            yield from self._lost(lost)
+        if made:
+            rows_ = _table(made, self.names)
+            self._note(rows_)
+            yield rows_
+
+    def _made(self, session_no: str, known: Session) -> list[dict[str, Any]]:
+        general.prune(known)
+        made = general.rows(session_no, known, self.cutoff)
+        is_plain = general.is_plain(known, made)
+        for place, row in enumerate(made):
+            row[STATE] = None if is_plain else "" if place else general.state_of(known)
+            row |= dict(zip(self._dimensions, row.pop("dimensions"), strict=True))
+        return made
+
+    def _lost(self, rows: pa.Table) -> Iterator[pa.Table]:
+        """Yield the rows of the source that have no usable session number: invalid, each alone."""
+        made = self._unasked(rows)
+        status = pa.repeat(pa.scalar("invalid"), rows.num_rows)
+        made = _with(made, status=status, is_closed=pa.repeat(pa.scalar(True), rows.num_rows))
+        self._note(made)
+        yield made
+
+    def _unasked(self, sent: pa.Table) -> pa.Table:
+        """Return the rows of plain sessions that nobody has asked about yet."""
+        count = sent.num_rows
+        own = pc.is_valid(sent["recipient"])
+        constant = {
+            "status": "pending", "is_final": False, "is_closed": False, "is_announced": True,
+        }  # fmt: skip
+        columns = {name: pa.repeat(pa.scalar(value), count) for name, value in constant.items()}
+        columns |= {
+            "recipient": pc.coalesce(sent["recipient"], pa.scalar(f"{general.UNHEARD}1")),
+            OWN: own,
+            "conflicts": _empty_lists(count),
+        }
+        arrays = [
+            columns[one.name]
+            if one.name in columns
+            else sent[one.name]
+            if one.name in sent.column_names
+            else pa.nulls(count, one.type)
+            for one in self.names
+        ]
+        return pa.Table.from_arrays(arrays, schema=self.names).combine_chunks()
+
+    def _rows(self, before: pa.Table, said: pa.Table) -> pa.Table:
+        """Return plain rows with one newer answer each put in."""
+        status = pc.index_in(said["status"], value_set=_STATUSES)
+        code = np.asarray(status).astype(np.int64)
+        is_final = np.asarray(said["is_final"])
+        sent, asked = (
+            _micros(table[name]) for table, name in ((before, "sent_at"), (said, "asked_at"))
+        )
+        closed = ~is_final & (asked >= sent + self.cutoff)
+        code = np.where(closed & (code == _PENDING), _UNKNOWN, code)
+        received = said["received_at"]
+        delay = (_micros(received) - sent) / 1e6
+        has_delay = (code == _DELIVERED) & np.asarray(pc.is_valid(received))
+        is_own, final = before[OWN], pa.array(is_final)
+        number = pc.if_else(pc.equal(said["number"], ""), None, said["number"])
+        last_open = pc.if_else(final, before[LAST_OPEN], said["asked_at"])
+        word = pc.if_else(
+            pc.is_null(number), said["word"], pc.coalesce(said["word"], pa.scalar(""))
+        )
+        return _with(
+            before,
+            recipient=pc.if_else(
+                is_own, before["recipient"], pc.coalesce(number, before["recipient"])
+            ),
+            **{name: pc.if_else(is_own, before[name], said[name]) for name in WHO},
+            status=_STATUSES.take(pa.array(code)),
+            is_final=final,
+            is_closed=pa.array(closed),
+            **{name: said[theirs] for name, theirs in _SAID.items() if name != "provider_status"},
+            provider_status=word,
+            submit_status=said[
+                "session_submit_status"
+            ],  # of a receipt the same, or it is not plain
+            delivery_seconds=pa.array(delay, mask=~has_delay),
+            first_asked_at=pc.coalesce(before["first_asked_at"], said["asked_at"]),
+            last_asked_at=said["asked_at"],
+            final_at=pc.if_else(final, said["asked_at"], pa.scalar(None, TIME)),
+            **{LAST_OPEN: last_open, STATE: pa.nulls(before.num_rows, TEXT)},
+        )
+
+    def _note(self, rows: pa.Table) -> None:
+        self.changed.append(rows)
+
+    @property
+    def _dimensions(self) -> list[str]:
+        return schema.dimensions_among(
+            [name for name in self.names.names if name not in (OWN, LAST_OPEN, STATE)]
+        )
+
+
+class _Side:
+    """Rows by session: what was read, or what was said.
+
+    ``is_lone``: the only row of its session, and one that may be plain. It has one place more than
+    there are rows, at -1, for sessions that are not here. ``is_stored``: the file has its session.
+    ``is_used``: there is nothing more to do about it.
+    """
+
+    def __init__(self, rows: pa.Table) -> None:
+        self.rows = rows.combine_chunks()
+        self.names = _whole(self.rows["session_no"])
+        places = np.asarray(self.names.dictionary_encode(null_encoding="encode").indices)
+        counts = np.bincount(places, minlength=1)
+        self.is_lone = np.append((counts[places] == 1) & ~_is_never_plain(self.rows), False)
+        self.is_used, self.is_stored = np.zeros((2, len(self.names)), np.bool_)
+
+    def find(self, names: pa.Array) -> Places:
+        """Return the place of each session's first row here; -1 where there is none."""
+        found = pc.index_in(names, value_set=self.names, skip_nulls=True)
+        return np.asarray(found.fill_null(-1)).astype(np.int64)
+
+    def left(self) -> pa.Table:
+        """Return the rows with a session that are not used yet."""
+        return self.rows.filter(pa.array(~self.is_used & np.asarray(self.names.is_valid())))
+
+
+def _is_never_plain(sent: pa.Table) -> Bools:
+    """Tell which source rows are never plain: those with a mask, or for several recipients."""
+    odd = np.zeros(sent.num_rows, np.bool_)
+    if "mask" in sent.column_names:
+        odd |= np.asarray(sent["mask"].is_valid())
+    if "recipients" in sent.column_names:
+        odd |= np.asarray(pc.greater(sent["recipients"], 1).fill_null(False))
+    return odd
+
+
+def _are_alike(
+    stored: pa.Table, at: Places, read: pa.Table, place: Places, names: list[str]
+) -> Bools:
+    """Tell which stored plain rows are just as they were read now."""
+    here, there = _taken(stored, at), _taken(read, place)
+    own = pc.if_else(here[OWN], here["recipient"], pa.scalar(None, TEXT))
+    is_same = _equal(own, there["recipient"])
+    for name in ("sent_at", *names):
+        is_same &= _equal(here[name], there[name])
+    if "mask" in there.column_names:
+        is_same &= np.asarray(pc.is_null(there["mask"]))
+    return is_same
+
+
+def _can_be_put_in(rows: pa.Table, at: Places, said: pa.Table, place: Places) -> Bools:
+    """Tell which plain rows are plain still with one answer each put in."""
+    here, there = _taken(rows, at), _taken(said, place)
+    number, word, status = there["number"], there["word"], there["status"]
+    is_silent = np.asarray(pc.equal(number, "")) & np.asarray(pc.is_null(word))
+    is_silent &= np.asarray(pc.equal(status, "pending"))
+    is_heard = ~np.asarray(pc.starts_with(here["recipient"], general.UNHEARD))
+    is_own = np.asarray(here[OWN])
+    is_its = np.asarray(pc.equal(number, here["recipient"]))
+    has_said = np.asarray(pc.is_valid(here["provider_status"]))
+    fits: Bools = np.where(
+        is_silent, ~has_said & (is_own | ~is_heard), is_its | (~is_own & ~is_heard)
+    )
+    fits &= is_silent | np.asarray(pc.not_equal(number, ""))
+    fits &= np.asarray(pc.not_equal(here["status"], "invalid"))
+    fits &= ~np.asarray(here["is_final"])
+    fits &= np.asarray(pc.greater(there["asked_at"], here["last_asked_at"]).fill_null(True))
+    submitted = pc.if_else(
+        pa.array(is_silent), there["session_submit_status"], there["submit_status"]
+    )
+    fits &= _equal(submitted, there["session_submit_status"])
+    for name in WHO:
+        fits &= ~is_own | is_silent | _equal(here[name], there[name])
+    received, sent, asked = there["received_at"], here["sent_at"], there["asked_at"]
+    fits &= np.asarray(pc.is_null(received)) | np.asarray(
+        general.is_believed(_micros(received), _micros(sent), _micros(asked))
+    )
+    return fits
+
+
+def _equal(left: pa.ChunkedArray, right: pa.ChunkedArray) -> Bools:
+    """Tell which values are equal; NULL is equal to NULL."""
+    both_null = pc.and_(pc.is_null(left), pc.is_null(right))
+    return np.asarray(pc.or_(pc.fill_null(pc.equal(left, right), False), both_null))
+
+
+def _taken(rows: pa.Table, at: Places) -> pa.Table:
+    """Return the rows at some places; usually that is all of them, in order, and costs nothing."""
+    if len(at) == rows.num_rows and np.array_equal(at, np.arange(len(at))):
+        return rows
+    return rows.take(pa.array(at))
+
+
+def _replaced(rows: pa.Table, at: Places, new: pa.Table) -> pa.Table:
+    """Return rows with those at some places replaced."""
+    if len(at) == rows.num_rows:
+        return new
+    places = np.arange(rows.num_rows)
+    places[at] = rows.num_rows + np.arange(len(at))
+    return pa.concat_tables([rows, new]).take(pa.array(places)).combine_chunks()
+
+
+def _with(rows: pa.Table, **columns: Any) -> pa.Table:
+    arrays = [columns.get(name, rows[name]) for name in rows.column_names]
+    types = zip(arrays, rows.schema.types, strict=True)
+    return pa.Table.from_arrays([array.cast(type_) for array, type_ in types], schema=rows.schema)
+
+
+def _grouped(rows: pa.Table) -> dict[str, list[dict[str, Any]]]:
+    """Return rows by session, times in microseconds."""
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for row in _python(rows):
+        groups.setdefault(row["session_no"], []).append(row)
+    return groups
+
+
+def _python(rows: pa.Table) -> list[dict[str, Any]]:
+    """Return rows as dictionaries, times in microseconds."""
+    columns = [
+        rows[one.name].cast(pa.int64()) if pa.types.is_timestamp(one.type) else rows[one.name]
+        for one in rows.schema
+    ]
+    found: list[dict[str, Any]] = pa.table(columns, rows.column_names).to_pylist()
+    return found
+
+
+def _table(rows: list[dict[str, Any]], names: pa.Schema) -> pa.Table:
+    """Return dictionaries, times in microseconds, as a table."""
+    arrays = []
+    for one in names:
+        values = [row[one.name] for row in rows]
+        is_time = pa.types.is_timestamp(one.type)
+        arrays.append(pa.array(values, pa.int64() if is_time else one.type).cast(one.type))
+    return pa.Table.from_arrays(arrays, schema=names)
+
+
+def _sent(row: dict[str, Any], dimensions: list[str]) -> Iterator[Sent]:
+    """Yield the recipients that a source row stands for; its phone is the first's."""
+    carried = [row[name] for name in dimensions]
+    own = {name: row[name] for name in ("recipient", *WHO, "mask", "ends") if name in row}
+    yield Sent(row["sent_at"], dimensions=carried, **own)
+    for _ in range(1, row.get("recipients") or 1):
+        yield Sent(row["sent_at"], dimensions=carried)
+
+
+def _answer(row: dict[str, Any]) -> tuple[str, Answer, dict[str, Any]]:
+    named = ("asked_at", "status", "word", "received_at", "code", "description", "segments")
+    answer = Answer(**{name: row[name] for name in named}, submit_status=row["submit_status"])
+    who = {name: row.get(name) for name in (*WHO, "ends")}
+    return row["number"], answer, who | {"submit_status": row["session_submit_status"]}
+
+
+def _micros(times: pa.ChunkedArray) -> Places:
+    return np.asarray(times.cast(pa.int64()).fill_null(0)).astype(np.int64)
+
+
+def _empty_lists(count: int) -> pa.Array:
+    return pa.ListArray.from_arrays(pa.array(np.zeros(count + 1, np.int32)), pa.array([], TEXT))
+
+
+def _whole(column: pa.ChunkedArray) -> pa.Array:
+    return column.combine_chunks()

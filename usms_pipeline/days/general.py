@@ -1,0 +1,499 @@
+"""What is known of one session, and the rows that show it: the rule, in plain Python.
+
+Everything that happens to a session is one of two things. The source is read (``announce``), or a
+response says something (``observe``). Both only ever add to what is known, so that their order and
+their repetition make no difference; ``rows`` is a pure function of what is known. Most sessions
+are plain: their one row says all that is known of them (``is_plain``), and ``columns`` does them
+without this module, with the same result.
+
+No clock, no disk, no Arrow. Times are microseconds since 1970, in UTC.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+import msgspec
+
+from usms_pipeline.status import BUCKETS, FINAL, canonical
+
+NO_NUMBER: Final = ""
+"""Stands for the recipient of a response that names no number."""
+
+UNHEARD: Final = "unheard-"
+"""Begins the ``recipient`` of somebody whose number is not known: ``unheard-1``, ``unheard-2``."""
+
+LONGEST_ENDING, SHORTEST_ENDING = 15, 8
+"""Digits by which two ways to write one number are matched. No number has more than fifteen; of
+fewer than eight, two different numbers of one send may well be alike."""
+
+_RANK: Final = {status: rank for rank, status in enumerate(BUCKETS)}
+_LATEST_RECEIPT: Final = 5 * 60 * 1_000_000
+"""A receipt may be later than the response that told it by so much: clocks differ."""
+_EARLIEST_RECEIPT: Final = 366 * 86_400 * 1_000_000
+"""A receipt a year older than the message is of another message, or no time at all."""
+
+
+class Answer(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What one response said of one number, or of the session as a whole.
+
+    ``word`` is ``''`` where a number is named without one: it was heard of. NULL: it was not.
+    """
+
+    asked_at: int
+    status: str
+    word: str | None = None
+    received_at: int | None = None
+    code: str | None = None
+    description: str | None = None
+    submit_status: str | None = None
+    segments: int | None = None
+
+    @property
+    def is_final(self) -> bool:
+        """Tell whether it is evidence of an outcome."""
+        return self.status in FINAL
+
+    @property
+    def says_nothing(self) -> bool:
+        """Tell whether only that it was asked is known by it."""
+        said = (self.word, self.received_at, self.code, self.description, self.segments)
+        return self.status == "pending" and not any(said)
+
+    @property
+    def key(self) -> tuple[tuple[bool, Any], ...]:
+        """The order of answers: total, so that no two different ones are equal. NULL is last."""
+        order = (
+            self.asked_at, self.received_at, _RANK[self.status], self.code, self.word,
+            self.description, self.submit_status, self.segments,
+        )  # fmt: skip
+        return tuple((one is None, one or 0 if _is_number(one) else one) for one in order)
+
+
+class Number(msgspec.Struct, omit_defaults=True):
+    """What is known of one number: its first evidence, its latest answer without, all outcomes."""
+
+    final: Answer | None = None
+    open: Answer | None = None
+    seen: list[str] = []
+    phone: str | None = None
+    country: str | None = None
+    operator: str | None = None
+    number_type: str | None = None
+    ends: Ends | None = None
+
+
+class Ends(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How a number begins and ends, as keyed hashes: ``heads[n]`` is of its first n digits."""
+
+    heads: list[str] = []
+    tails: list[str] = []
+
+
+class Sent(msgspec.Struct, omit_defaults=True):
+    """One recipient that the source announces: a source row, or one of several it stands for.
+
+    ``recipient`` is the hash of the phone that the row names. ``mask`` is what a masked phone
+    shows: its first digits, ``*``, its last.
+    """
+
+    sent_at: int
+    recipient: str | None = None
+    phone: str | None = None
+    country: str | None = None
+    operator: str | None = None
+    number_type: str | None = None
+    dimensions: list[str | None] = []
+    mask: str | None = None
+    ends: Ends | None = None
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """The order of the rows of a session."""
+        named = (self.recipient is None, self.recipient or "")
+        return (self.sent_at, *named, [(one is None, one or "") for one in self.dimensions])
+
+
+class Session(msgspec.Struct, omit_defaults=True):
+    """All that is known of a session. As JSON it is the ``_state`` of one that is not plain.
+
+    ``last_open_at`` is the latest response that left something open; ``submit_status`` the word
+    of the latest response; ``tried_at`` when it was last asked in vain: the body was unreadable.
+    """
+
+    sent: list[Sent] = []
+    numbers: dict[str, Number] = {}
+    first_asked_at: int | None = None
+    last_asked_at: int | None = None
+    last_open_at: int | None = None
+    submit_status: str | None = None
+    tried_at: int | None = None
+
+
+# -- a response says something ----------------------------------------------------------------
+
+
+def observe(session: Session, number: str, answer: Answer, who: Mapping[str, Any]) -> None:
+    """Add to a session what one response says of one number (``NO_NUMBER``: of none).
+
+    ``who`` has what is known of the number: ``phone``, ``country``, ``operator``, ``number_type``,
+    ``ends``, and ``submit_status``, the word on the submission of the whole session.
+    """
+    asked_at, word = answer.asked_at, who.get("submit_status")
+    if session.last_asked_at is None or asked_at > session.last_asked_at:
+        session.submit_status = word
+    elif asked_at == session.last_asked_at:
+        session.submit_status = max(session.submit_status, word, key=lambda one: one or "")
+    session.first_asked_at = _least(session.first_asked_at, asked_at)
+    session.last_asked_at = _most(session.last_asked_at, asked_at)
+    if not answer.is_final:
+        session.last_open_at = _most(session.last_open_at, asked_at)
+    if number == NO_NUMBER and answer.says_nothing:
+        return
+    if number != NO_NUMBER and answer.word is None:
+        answer = msgspec.structs.replace(answer, word="")
+    known = session.numbers.setdefault(number, Number())
+    if answer.is_final:
+        known.final = answer if known.final is None else min(known.final, answer, key=_key)
+        known.seen = sorted({*known.seen, answer.status})
+    else:
+        known.open = answer if known.open is None else max(known.open, answer, key=_key)
+    for name in ("phone", "country", "operator", "number_type"):
+        setattr(known, name, _least(getattr(known, name), who.get(name)))
+    known.ends = known.ends or who.get("ends")
+
+
+def tried(session: Session, at: int) -> None:
+    """Note that a session was asked about, and the body could not be read."""
+    session.tried_at = _most(session.tried_at, at)
+
+
+def prune(session: Session) -> None:
+    """Forget what can never show again, so that what is known is the same in any order."""
+    own = {sent.recipient for sent in session.sent}
+    for number, known in [*session.numbers.items()]:
+        if known.final:
+            known.open = None
+        elif number == NO_NUMBER and known.open and known.open.asked_at < session.last_asked_at:  # type: ignore[operator]
+            known.open = None  # a word on the whole session ends with the next response
+        if known.final is known.open is None:
+            del session.numbers[number]
+    if session.tried_at is not None and session.tried_at <= (session.last_asked_at or -1):
+        session.tried_at = None
+    is_matched_by_number = session.numbers.keys() - {NO_NUMBER} <= own
+    if is_matched_by_number and not any(sent.mask for sent in session.sent):
+        for row in session.sent:
+            row.ends = None  # nothing is left that they could match
+        for known in session.numbers.values():
+            known.ends = None
+
+
+# -- the source is read -----------------------------------------------------------------------
+
+
+def announce(stored: list[Sent], read: Iterable[Sent], first: int, last: int) -> int:
+    """Join the rows read of a session into the stored ones, in place; return how many are gone.
+
+    A phone is one message, whatever its time. Each stored row with a time from ``first`` up to
+    ``last`` (what was read) is paired with one read row at most, which counts from now on. A read
+    row without a pair is new; a stored one without is gone from the source, and stays.
+    """
+    coming = _without_copies(read)
+    left = sorted((one for one in stored if first <= one.sent_at < last), key=_row_key)
+    outside = [one for one in stored if not first <= one.sent_at < last]
+    joined: list[Sent] = []
+    for among, is_same in (
+        (left, lambda old, new: old.key == new.key and old.mask == new.mask),
+        (left, _have_one_phone),
+        (outside, _have_one_phone),
+        # the phone was blanked, or filled in: of several, one whose dimensions stayed too
+        (left, lambda old, new: _are_alike(old, new) and not _names(new)),
+        (left, lambda old, new: old.sent_at == new.sent_at and not _names(new)),
+        (left, lambda old, new: _are_alike(old, new) and not _names(old)),
+        (left, lambda old, new: old.sent_at == new.sent_at and not _names(old)),
+        (left, lambda old, new: True),  # edited in another way: the next in order
+    ):
+        for new in [*coming]:
+            old = next((one for one in among if is_same(one, new)), None)
+            if old is not None:
+                among.remove(old)
+                coming.remove(new)
+                joined.append(new if _names(new) else _with_its_phone(old, new))
+    stored[:] = sorted([*outside, *joined, *left, *coming], key=_row_key)
+    return len(left)
+
+
+def _without_copies(read: Iterable[Sent]) -> list[Sent]:
+    """Return rows in order, of those with one phone the first."""
+    phones: set[str] = set()
+    kept = []
+    for one in sorted(read, key=_row_key):
+        if one.recipient is None or one.recipient not in phones:
+            kept.append(one)
+        if one.recipient is not None:
+            phones.add(one.recipient)
+    return kept
+
+
+def _names(sent: Sent) -> bool:
+    return sent.recipient is not None or sent.mask is not None
+
+
+def _have_one_phone(old: Sent, new: Sent) -> bool:
+    return old.recipient is not None and old.recipient == new.recipient
+
+
+def _are_alike(old: Sent, new: Sent) -> bool:
+    return old.sent_at == new.sent_at and old.dimensions == new.dimensions
+
+
+def _with_its_phone(old: Sent, new: Sent) -> Sent:
+    """Return the row as read, with the phone that it had: it was blanked in the source."""
+    return msgspec.structs.replace(old, sent_at=new.sent_at, dimensions=new.dimensions)
+
+
+# -- the rows ---------------------------------------------------------------------------------
+
+
+def rows(session_no: str, session: Session, cutoff: int) -> list[dict[str, Any]]:
+    """Return a session's rows: one a recipient announced, in order, then one a number nobody did.
+
+    ``cutoff``: microseconds after sending from which on a session that was asked about is closed.
+    """
+    sent = sorted(session.sent, key=_row_key)
+    dealt = match(sent, session.numbers)
+    made, unheard = [], 0
+    for place, one in enumerate(sent):
+        number = dealt.get(place)
+        recipient = one.recipient or number or None
+        if recipient is None:
+            unheard += 1
+            recipient = f"{UNHEARD}{unheard}"
+        speaks = [session.numbers[number]] if number is not None else []
+        if len(sent) == 1 and number != NO_NUMBER and NO_NUMBER in session.numbers:
+            speaks.append(session.numbers[NO_NUMBER])  # there is nobody else whom it could be about
+        made.append(_row(session_no, session, one, recipient, speaks, cutoff))
+    nobody = Sent(sent[0].sent_at, dimensions=sent[0].dimensions)
+    for number in sorted(session.numbers.keys() - {NO_NUMBER} - set(dealt.values())):
+        row = _row(session_no, session, nobody, number, [session.numbers[number]], cutoff)
+        made.append(row | {"is_announced": False})
+    return made
+
+
+def match(sent: list[Sent], numbers: Mapping[str, Number]) -> dict[int, str]:
+    """Return which number each row (its place) has, where it has one.
+
+    Equal numbers; one row with one number; the same ending, of fifteen digits down to eight, where
+    no other row or number left has it; what a mask shows, where one number alone is like it; then
+    rows without a phone take the numbers left, in the order of their evidence, so that an outcome
+    shown never goes to another row because one more number came.
+    """
+    dealt = {place: one.recipient for place, one in enumerate(sent) if one.recipient in numbers}
+    heard = sorted(numbers.keys() - {NO_NUMBER}, key=lambda name: (_evidence(numbers[name]), name))
+    if len(sent) == len(heard) == 1:
+        return {0: heard[0]}
+    taken = {*dealt.values()}
+    left = [name for name in heard if name not in taken]
+    free = [place for place in range(len(sent)) if place not in dealt]
+    for length in range(LONGEST_ENDING, SHORTEST_ENDING - 1, -1):
+        _deal_alike(
+            {place: _tail(sent[place].ends, length) for place in free},
+            {name: _tail(numbers[name].ends, length) for name in left},
+            dealt, free, left,
+        )  # fmt: skip
+    for place in [place for place in free if sent[place].mask]:
+        alike = [name for name in left if _is_shown(sent[place].mask, numbers[name].ends)]
+        if len(alike) == 1:
+            dealt[place] = alike[0]
+            free.remove(place)
+            left.remove(alike[0])
+    speaker = numbers.get(NO_NUMBER)
+    if speaker is not None and speaker.final and len(sent) > 1:
+        left.append(NO_NUMBER)  # dealt last: any recipient without a number may be meant
+    phoneless = [place for place in free if not _names(sent[place])]
+    return dealt | dict(zip(phoneless, left, strict=False))  # type: ignore[return-value]
+
+
+def _deal_alike(
+    rows_: Mapping[int, str | None],
+    numbers: Mapping[str, str | None],
+    dealt: dict[int, Any],
+    free: list[int],
+    left: list[str],
+) -> None:
+    for place, ending in rows_.items():
+        places = [one for one, other in rows_.items() if other == ending]
+        names = [one for one, other in numbers.items() if other == ending]
+        if ending is not None and len(places) == len(names) == 1:
+            dealt[place] = names[0]
+            free.remove(place)
+            left.remove(names[0])
+
+
+def _tail(ends: Ends | None, length: int) -> str | None:
+    return ends.tails[length] if ends is not None and length < len(ends.tails) else None
+
+
+def _is_shown(mask: str | None, ends: Ends | None) -> bool:
+    """Tell whether a number begins and ends as a mask shows it: ``mask`` is of hashes here."""
+    if mask is None or ends is None:
+        return False
+    head, _, tail = mask.partition("*")
+    return (not head or head in ends.heads) and (not tail or tail in ends.tails)
+
+
+def _row(
+    session_no: str,
+    session: Session,
+    sent: Sent,
+    recipient: str,
+    speaks: list[Number],
+    cutoff: int,
+) -> dict[str, Any]:
+    final = min((one.final for one in speaks if one.final), key=_key, default=None)
+    own = speaks[0].open if speaks else None
+    whole = session.numbers[NO_NUMBER].open if NO_NUMBER in session.numbers else None
+    is_refused = bool(whole and own and whole.status == "invalid" and whole.asked_at > own.asked_at)
+    answer = final or (whole if own is None or is_refused else own)
+    status = answer.status if answer else "pending"
+    is_past = session.last_asked_at is not None and session.last_asked_at >= sent.sent_at + cutoff
+    is_closed = final is None and (is_past or status == "invalid")
+    received = _believed(answer, sent.sent_at)
+    who = {
+        name: getattr(sent, name)
+        or next(filter(None, (getattr(one, name) for one in speaks)), None)
+        for name in ("phone", "country", "operator", "number_type")
+    }
+    return {
+        "session_no": session_no,
+        "recipient": recipient,
+        **who,
+        "sent_at": sent.sent_at,
+        "dimensions": sent.dimensions,
+        "status": "unknown" if is_closed and status == "pending" else status,
+        "is_final": final is not None,
+        "is_closed": is_closed,
+        "provider_status": answer.word if answer else None,
+        "provider_code": answer.code if answer else None,
+        "provider_desc": answer.description if answer else None,
+        "submit_status": (answer.submit_status if answer else None) or session.submit_status,
+        "received_at": received,
+        "delivery_seconds": (received - sent.sent_at) / 1e6
+        if status == "delivered" and received is not None
+        else None,
+        "segments": answer.segments if answer else None,
+        "first_asked_at": session.first_asked_at,
+        "last_asked_at": session.last_asked_at,
+        "final_at": final.asked_at if final else None,
+        "conflicts": sorted({word for one in speaks for word in one.seen} - {status})
+        if final
+        else [],
+        "is_announced": True,
+        "_own": sent.recipient is not None,
+        "_last_open_at": session.last_open_at,
+    }
+
+
+def _believed(answer: Answer | None, sent_at: int) -> int | None:
+    if answer is None or answer.received_at is None:
+        return None
+    is_good = is_believed(answer.received_at, sent_at, answer.asked_at)
+    return answer.received_at if is_good else None
+
+
+def is_believed(received_at: Any, sent_at: Any, asked_at: Any) -> Any:
+    """Tell whether the carrier can have reported then: of numbers, or of arrays of them.
+
+    Not later than the response that told it (five minutes of clocks that differ are allowed), and
+    not a year before the sending.
+    """
+    is_told = received_at <= asked_at + _LATEST_RECEIPT
+    return is_told & (received_at >= sent_at - _EARLIEST_RECEIPT)
+
+
+# -- what a row says of its session -----------------------------------------------------------
+
+
+def state_of(session: Session) -> str:
+    """Return what is known of a session as JSON; the same knowledge, the same text."""
+    return msgspec.json.encode(session, order="deterministic").decode()
+
+
+def session_from(state: str) -> Session:
+    """Return what ``state_of`` wrote."""
+    return msgspec.json.decode(state, type=Session)
+
+
+def is_plain(session: Session, made: list[dict[str, Any]]) -> bool:
+    """Tell whether a session's one row, read back, says all that is known of the session."""
+    return len(made) == 1 and session_of(made[0]) == session
+
+
+def session_of(row: Mapping[str, Any]) -> Session:
+    """Return what is known of a plain session, from its row."""
+    who = {name: row[name] for name in ("phone", "country", "operator", "number_type")}
+    own = {"recipient": row["recipient"], **who} if row["_own"] else {}
+    session = Session(
+        sent=[Sent(row["sent_at"], dimensions=row["dimensions"], **own)],
+        first_asked_at=row["first_asked_at"],
+        last_asked_at=row["last_asked_at"],
+        last_open_at=row["_last_open_at"],
+        submit_status=row["submit_status"],
+    )
+    if row["last_asked_at"] is None:
+        return session
+    status = row["status"]
+    if not row["is_final"] and status != "invalid":
+        status = canonical(row["provider_status"])  # closed, a pending one is shown as unknown
+    answer = Answer(
+        asked_at=row["final_at"] if row["is_final"] else row["last_asked_at"],
+        status=status,
+        word=row["provider_status"],
+        received_at=row["received_at"],
+        code=row["provider_code"],
+        description=row["provider_desc"],
+        submit_status=row["submit_status"],
+        segments=row["segments"],
+    )
+    number = NO_NUMBER
+    if not row["recipient"].startswith(UNHEARD) and status != "invalid":
+        number = row["recipient"]
+    if answer.says_nothing and (number == NO_NUMBER or answer.word is None):
+        return session
+    if answer.is_final:
+        known = Number(final=answer, seen=sorted({status, *row["conflicts"]}))
+    else:
+        known = Number(open=answer)
+    if number != NO_NUMBER:
+        for name, value in who.items():
+            setattr(known, name, value)
+    session.numbers[number] = known
+    return session
+
+
+# -- orders -----------------------------------------------------------------------------------
+
+
+def _key(answer: Answer) -> tuple[tuple[bool, Any], ...]:
+    return answer.key
+
+
+def _row_key(sent: Sent) -> tuple[Any, ...]:
+    return sent.key
+
+
+def _evidence(number: Number) -> tuple[Any, ...]:
+    return (0, number.final.key) if number.final else (1,)
+
+
+def _is_number(value: object) -> bool:
+    return value is None or isinstance(value, int)
+
+
+def _least(old: Any, new: Any) -> Any:
+    return new if old is None else old if new is None else min(old, new)
+
+
+def _most(old: Any, new: Any) -> Any:
+    return new if old is None else old if new is None else max(old, new)
