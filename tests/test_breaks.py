@@ -1,0 +1,84 @@
+"""Each law broken on purpose, in a copy of the code: `make test` must notice."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+GUARDS = ("tests/test_laws.py", "tests/test_fold.py")
+"""Where `make test` has the laws; the rest of it is not run, which only makes this harder."""
+
+BREAKS = {
+    "1 conservation: one session in twenty is lost": (
+        "fold.py",
+        '"FROM receipts ORDER BY',
+        '"FROM receipts WHERE hash(session_no) % 20 <> 0 ORDER BY',
+    ),
+    "2 join: the last evidence counts": (
+        "sql/registers.sql",
+        "min(final) AS final",
+        "max(final) AS final",
+    ),
+    "3 rebuilt: the responses are not read again": (
+        "fold.py",
+        "commit.folded if commit and not is_anew else",
+        "commit.folded if commit else",
+    ),
+    "4 durable: responses are written at the end": (
+        "responses.py",
+        "every_responses: int = 200,\n        every_seconds: float = 5.0",
+        "every_responses: int = 10**9,\n        every_seconds: float = 10**6",
+    ),
+    "5 readers: the published file is written over": (
+        "warehouse/publish.py",
+        "publish_file(temporary, path)",
+        "shutil.copyfile(temporary, path)",
+    ),
+    "6 cost: all that waits is asked every time": (
+        "sql/due.sql",
+        "WHERE sent_at + to_microseconds(poll_after) <= $now",
+        "WHERE true",
+    ),
+    "7 bad input: a batch with a bad id is given up": (
+        "service/api.py",
+        "(215392, 215396, 215397), Verdict.SPLIT",
+        "(215392, 215396, 215397), Verdict.SKIP",
+    ),
+    "8 evidence: what nobody reported has failed": (
+        "sql/receipts.sql",
+        "is_done AND word_status = 'pending' THEN 'unknown'",
+        "is_done AND word_status = 'pending' THEN 'failed'",
+    ),
+}
+"""File in the package, what stands there, what is put in its place."""
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("law", BREAKS)
+def test_a_broken_law_is_noticed(law: str, tmp_path: Path) -> None:
+    for folder in ("usms_pipeline", "tests"):
+        ignored = shutil.ignore_patterns("__pycache__", "data")
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=ignored)
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    name, old, new = BREAKS[law]
+    file = tmp_path / "usms_pipeline" / name
+    text = file.read_text(encoding="utf-8")
+    assert text.count(old) == 1, f"{old!r} is not in {name} any more: break the law in another way"
+    file.write_text(text.replace(old, new), encoding="utf-8")
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider"]
+    done = subprocess.run(
+        [*command, "-m", "not long and not services", *GUARDS],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1, done.stdout[-3000:] + done.stderr[-1000:]
+    print(law, *[line for line in done.stdout.splitlines() if line.startswith("FAILED")], sep="\n")
