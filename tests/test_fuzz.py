@@ -11,13 +11,12 @@ import pytest
 
 from tests.hostile_bodies import IDS, bodies
 from tests.plain_reader import held_by
-from tests.test_wire import as_set, decode, response
-from usms_pipeline.client import _read_envelope
+from tests.test_decode import as_set, decode, response
 from usms_pipeline.forget import Forgotten, scrub
 from usms_pipeline.phones import PhoneBook
-from usms_pipeline.wire.blocks import Answer, read_block
-from usms_pipeline.wire.bodies import read_bodies
-from usms_pipeline.wire.parts import Parts, joined
+from usms_pipeline.service.careful import Parts, joined, read_bodies
+from usms_pipeline.service.client import _read_envelope
+from usms_pipeline.service.decode import Answer, read_block
 
 AT_ONCE = 50
 BOOK = PhoneBook(bytes(32), "CN", "masked")

@@ -11,12 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from usms_pipeline import status, wire
+from usms_pipeline import status
 from usms_pipeline.phones import PhoneBook
 from usms_pipeline.schema import OBSERVATIONS, QUARANTINE, RESPONSES
-from usms_pipeline.wire.blocks import Answer, read_block
-from usms_pipeline.wire.bodies import read_bodies
-from usms_pipeline.wire.parts import joined
+from usms_pipeline.service import api
+from usms_pipeline.service import decode as service_decode
+from usms_pipeline.service.careful import joined, read_bodies
+from usms_pipeline.service.decode import Answer, read_block
 
 BOOK = PhoneBook(bytes(32), "CN", "masked")
 ASKED_AT = datetime(2024, 1, 2, tzinfo=UTC)
@@ -37,7 +38,7 @@ def response(body, ids=("a",), verdict="ok", **more):
 
 
 def decode(*responses, zone=ZONE):
-    return wire.decode(pa.Table.from_pylist(list(responses), RESPONSES), BOOK, zone)
+    return service_decode.decode(pa.Table.from_pylist(list(responses), RESPONSES), BOOK, zone)
 
 
 def answer(*items, **more):
@@ -173,7 +174,7 @@ def test_a_receipt_without_a_phone_is_a_row_of_the_session_itself():
 
 @pytest.mark.parametrize("name", status.BUCKETS[:-1])
 def test_a_word_is_final_or_open_as_the_table_of_words_says(name):
-    word = status.WORDS.get(name, ("MK:0001",))[-1]
+    word = api.WORDS.get(name, ("MK:0001",))[-1]
     seen = one_receipt({"Phone": "13800138000", "Status": f" {word.upper()} "})
     is_final = name in status.FINAL
     assert seen["is_final"] is is_final
@@ -352,8 +353,8 @@ def test_nothing_in_gives_nothing_of_the_right_shape_out():
 def test_a_record_batch_and_a_slice_of_it_are_read_alike():
     rows = [response(answer(item(s, DELIVERED)), [s]) for s in "abcdefgh"]
     batch = pa.RecordBatch.from_pylist(rows, RESPONSES)
-    assert wire.decode(batch, BOOK, ZONE).observations.equals(decode(*rows).observations)
-    sliced = wire.decode(batch.slice(2, 5), BOOK, ZONE).observations
+    assert service_decode.decode(batch, BOOK, ZONE).observations.equals(decode(*rows).observations)
+    sliced = service_decode.decode(batch.slice(2, 5), BOOK, ZONE).observations
     assert sliced.equals(decode(*rows[2:7]).observations)
 
 

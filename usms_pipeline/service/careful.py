@@ -1,64 +1,104 @@
 """One answer at a time, in whatever shape it comes: liberal, and names what it can't read.
 
-The reading that decides; ``blocks`` must agree with it wherever it answers at all.
+This reading decides: ``decode`` must agree with it wherever that reads many answers at once. Here
+too are the form in which a reading is handed on, and the bounds of what is kept of an answer.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
 import msgspec
 import pyarrow as pa
 
-from usms_pipeline.wire.bounds import MOST_BYTES_KEPT, MOST_REJECTS, cut, has_too_many_values
-from usms_pipeline.wire.parts import (
-    BAD_ITEM,
-    ITEMS,
-    PLACES_AN_ITEM,
-    RECEIPTS,
-    UNASKED_SESSION,
-    UNREADABLE_ANSWER,
-    Parts,
-    Reject,
-)
+from usms_pipeline.schema import MOST_CHARACTERS
+from usms_pipeline.service import api
 
 _T = TypeVar("_T")
 _INT64: Final = 2**63
 _INTEGER: Final = re.compile(r"\s*-?[0-9]{1,19}\s*")
 _ABSENT: Final = msgspec.Raw()
-
-
-class Envelope(msgspec.Struct):
-    """The whole answer."""
-
-    Data: msgspec.Raw = _ABSENT
-
-
-class _Item(msgspec.Struct):
-    SessionNo: msgspec.Raw = _ABSENT
-    Status: msgspec.Raw = _ABSENT
-    Receipt: msgspec.Raw = _ABSENT
-    ReceiptSet: msgspec.Raw = _ABSENT
-
-
-class _Receipt(msgspec.Struct):
-    """Both of the service's forms of a receipt in one; a name of either is understood in both."""
-
-    Phone: msgspec.Raw = _ABSENT
-    Status: msgspec.Raw = _ABSENT
-    ReceiptResult: msgspec.Raw = _ABSENT
-    ReceiveTime: msgspec.Raw = _ABSENT
-    ReceiptTime: msgspec.Raw = _ABSENT
-    ReceiptCode: msgspec.Raw = _ABSENT
-    ReceiptDesc: msgspec.Raw = _ABSENT
-    CostCount: msgspec.Raw = _ABSENT
-
-
 _Unreadable: Final = msgspec.ValidationError
 """Raised here with a reason in words that hold no data; never leaves this module."""
+
+MOST_BYTES_KEPT: Final = 64 * 1024
+"""Of an answer or an item that can't be used, so much is kept in quarantine."""
+
+MOST_REJECTS: Final = 100
+"""So many items of one answer are quarantined each by itself; the others are counted in one."""
+
+MOST_VALUES: Final = 2_000_000
+"""An answer with more commas can't be read. 100 sessions of 1,000 phones have a million."""
+
+_CUT: Final = "…"
+
+ITEMS: Final = pa.schema(
+    [
+        ("response", pa.int32()),  # the answer's row in the table being decoded
+        ("place", pa.int64()),  # orders what is inside an answer
+        ("session_no", pa.string()),  # as it was asked
+        ("submit_status", pa.string()),
+    ]
+)
+"""One item of an answer that could be read."""
+
+SAID: Final = pa.schema(
+    [
+        (name, pa.int64() if name in api.WHOLE_NUMBERS else pa.string())
+        for name in api.RECEIPT
+        if name != "older_word"  # it is read as the word where there is none
+    ]
+)
+"""What a receipt says, as received; all null or empty when it says nothing."""
+
+RECEIPTS: Final = pa.schema([*ITEMS, *SAID])
+"""One receipt that says something."""
+
+PLACES_AN_ITEM: Final = 1 << 24
+"""``place`` of an item is its number times this; its receipts follow."""
+
+BAD_ITEM: Final = "bad_item"
+UNASKED_SESSION: Final = "unasked_session"
+UNREADABLE_ANSWER: Final = "unreadable_answer"
+REFUSED_ID: Final = "refused_id"
+
+
+@dataclass(frozen=True)
+class Reject:
+    """What could not be used of one answer, and why (in words that hold no data)."""
+
+    response: int
+    kind: str
+    reason: str
+    session_no: str | None
+    body: bytes = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What was read of some answers."""
+
+    items: pa.Table = field(default_factory=ITEMS.empty_table, repr=False)
+    receipts: pa.Table = field(default_factory=RECEIPTS.empty_table, repr=False)
+    rejects: tuple[Reject, ...] = ()
+
+
+def _reader(name: str, keys: Mapping[str, str]) -> msgspec.json.Decoder[Any]:
+    """Return a decoder of an object to one with these names, each value's JSON as it is written."""
+    fields = [(ours, msgspec.Raw, _ABSENT) for ours in keys]
+    return msgspec.json.Decoder(msgspec.defstruct(name, fields, rename=dict(keys)))
+
+
+ENVELOPE: Final = _reader("Envelope", api.ENVELOPE)
+_ITEM: Final = _reader("Item", api.ITEM)
+_RECEIPT: Final = _reader("Receipt", api.RECEIPT)
+_SESSION_NO, _SUBMIT_STATUS = api.ITEM["session_no"], api.ITEM["submit_status"]
+_RAWS: Final = msgspec.json.Decoder(list[msgspec.Raw])
+_STRING: Final = msgspec.json.Decoder(str)
 
 
 def read_bodies(bodies: Iterable[tuple[int, bytes, list[str]]]) -> Parts:
@@ -93,23 +133,36 @@ def read_bodies(bodies: Iterable[tuple[int, bytes, list[str]]]) -> Parts:
     return Parts(_table(items, ITEMS), _table(receipts, RECEIPTS), tuple(rejects))
 
 
-def is_well_formed(body: bytes) -> bool:
-    """Tell whether a body is one JSON object in UTF-8; what is inside may be anything."""
-    if has_too_many_values(body):
-        return False
+def is_object(body: Any) -> bool:
+    """Return whether bytes are one JSON object, in UTF-8 or not; what is inside may be anything."""
     try:
-        str(body, "utf-8")
-        _ENVELOPE.decode(body)
+        ENVELOPE.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return False
     return True
 
 
+def has_too_many_values(body: bytes) -> bool:
+    """Return whether to take a body apart would cost more memory than any answer is worth."""
+    return len(body) > MOST_VALUES and body.count(b",") > MOST_VALUES
+
+
+def cut(text: str | None) -> str | None:
+    """Return a text's first ``MOST_CHARACTERS``; a cut one ends with "…", so it is no known word.
+
+    >>> cut("delivered"), len(cut("x" * 5000))
+    ('delivered', 1000)
+    """
+    if text is None or len(text) <= MOST_CHARACTERS:
+        return text
+    return text[: MOST_CHARACTERS - 1] + _CUT
+
+
 def mended(body: bytes) -> bytes | None:
-    """Give a body as the JSON object in UTF-8 that it is or was meant to be; None if it is none."""
+    """Return a body as the JSON object in UTF-8 that it is or was meant to be, or else None."""
     try:
         text = _text_of(body)
-        _decoded(_ENVELOPE.decode, text, "the answer is not a JSON object")
+        _decoded(ENVELOPE.decode, text, "the answer is not a JSON object")
     except _Unreadable:
         return None
     return text
@@ -130,7 +183,7 @@ def _read_item(
         if session not in asked and session.strip() not in asked:
             return UNASKED_SESSION, "the answer is about a session that nobody asked about", session
         session = asked[session if session in asked else session.strip()]
-        status = cut(_scalar(item.Status, "Status"))
+        status = cut(_scalar(item.submit_status, _SUBMIT_STATUS))
         items.append((*head, session, status))
         for number, said in enumerate(_said(item)):
             receipts.append((head[0], head[1] + number, session, status, *said))
@@ -140,16 +193,16 @@ def _read_item(
     return (BAD_ITEM, problems[0], session) if problems else None
 
 
-def _named(item: _Item) -> str:
-    session = _scalar(item.SessionNo, "SessionNo")
+def _named(item: Any) -> str:
+    session = _scalar(item.session_no, _SESSION_NO)
     if session is None or not session.strip():
-        raise _Unreadable("the item has no SessionNo")
+        raise _Unreadable(f"the item has no {_SESSION_NO}")
     return session
 
 
-def _said(item: _Item) -> Iterator[tuple[Any, ...]]:
+def _said(item: Any) -> Iterator[tuple[Any, ...]]:
     """Give what each readable receipt of an item says, leaving out those that say nothing."""
-    for receipt in (*_receipts(item.Receipt), *_receipts(item.ReceiptSet)):
+    for receipt in (*_receipts(item.receipt), *_receipts(item.receipt_set)):
         try:
             said = _receipt(receipt)
         except _Unreadable:
@@ -158,11 +211,11 @@ def _said(item: _Item) -> Iterator[tuple[Any, ...]]:
             yield said
 
 
-def _problems(item: _Item) -> Iterator[str]:
-    for name in ("Receipt", "ReceiptSet"):
+def _problems(item: Any) -> Iterator[str]:
+    for name in ("receipt", "receipt_set"):
         raw = getattr(item, name)
         if not _is_absent(raw) and bytes(raw)[:1] not in (b"{", b"["):
-            yield f"{name} is neither an object nor a list"
+            yield f"{api.ITEM[name]} is neither an object nor a list"
         for receipt in _receipts(raw):
             try:
                 _receipt(receipt)
@@ -178,31 +231,22 @@ def _receipts(raw: msgspec.Raw) -> list[bytes]:
 
 
 def _receipt(text: bytes) -> tuple[Any, ...]:
+    """Return what a receipt says: a value for each column of ``SAID``."""
     receipt = _decoded(_RECEIPT.decode, text, "a receipt is not an object")
-    word, other_word = _scalar(receipt.Status, "Status"), _scalar(receipt.ReceiptResult, "Result")
-    time, epoch = _moment(receipt)
-    return (
-        _scalar(receipt.Phone, "Phone"),
-        other_word if word is None else word,
-        time,
-        epoch,
-        _scalar(receipt.ReceiptCode, "ReceiptCode"),
-        _scalar(receipt.ReceiptDesc, "ReceiptDesc"),
-        _integer(_scalar(receipt.CostCount, "CostCount")),
+    said = {name: _scalar(getattr(receipt, name), key) for name, key in api.RECEIPT.items()}
+    older_word = said.pop("older_word")
+    if said["word"] is None:
+        said["word"] = older_word
+    if said["time"] is None and _integer(said["epoch"]) is None:
+        said["time"] = said["epoch"]  # a count as text may be a time in words
+    return tuple(
+        _integer(text) if name in api.WHOLE_NUMBERS else text for name, text in said.items()
     )
-
-
-def _moment(receipt: _Receipt) -> tuple[str | None, int | None]:
-    """Give the time as text and as a count since 1970, either of them None."""
-    time = _scalar(receipt.ReceiveTime, "ReceiveTime")
-    other = _scalar(receipt.ReceiptTime, "ReceiptTime")
-    epoch = _integer(other)
-    return (other if time is None and epoch is None else time), epoch
 
 
 def _integer(text: str | None) -> int | None:
     number = int(text) if text and _INTEGER.fullmatch(text) else None
-    return number if number is not None and abs(number) < _INT64 else None
+    return number if number is not None and -_INT64 <= number < _INT64 else None
 
 
 def _scalar(raw: msgspec.Raw, name: str) -> str | None:
@@ -220,7 +264,7 @@ def _is_absent(raw: msgspec.Raw) -> bool:
 
 
 def _entries(body: bytes) -> list[msgspec.Raw]:
-    data = bytes(_decoded(_ENVELOPE.decode, body, "the answer is not a JSON object").Data)
+    data = bytes(_decoded(ENVELOPE.decode, body, "the answer is not a JSON object").data)
     if data in (b"", b"null"):
         return []
     return (
@@ -239,10 +283,14 @@ def _decoded(decode: Callable[[bytes], _T], text: bytes, reason: str) -> _T:
 
 def _text_of(body: bytes) -> bytes:
     """Mend what can be: a byte-order mark, bytes that are no UTF-8, lone surrogates, NaN."""
-    if is_well_formed(body):
-        return body
     if has_too_many_values(body):
         raise _Unreadable("the answer holds more values than any answer needs")
+    try:
+        str(body, "utf-8")
+        if is_object(body):
+            return body
+    except UnicodeDecodeError:
+        pass
     text = body.decode("utf-8-sig", "replace")
     try:
         mended = json.loads(
@@ -263,8 +311,25 @@ def _table(rows: list[tuple[Any, ...]], schema: pa.Schema) -> pa.Table:
     )
 
 
-_ENVELOPE: Final = msgspec.json.Decoder(Envelope)
-_ITEM: Final = msgspec.json.Decoder(_Item)
-_RECEIPT: Final = msgspec.json.Decoder(_Receipt)
-_RAWS: Final = msgspec.json.Decoder(list[msgspec.Raw])
-_STRING: Final = msgspec.json.Decoder(str)
+def joined(parts: list[Parts]) -> Parts:
+    """Put readings together, in the order of the answers."""
+    return Parts(
+        items=_in_order([part.items for part in parts], ITEMS),
+        receipts=_in_order([part.receipts for part in parts], RECEIPTS),
+        rejects=tuple(
+            sorted(
+                (reject for part in parts for reject in part.rejects),
+                key=lambda reject: reject.response,
+            )
+        ),
+    )
+
+
+def _in_order(tables: list[pa.Table], schema: pa.Schema) -> pa.Table:
+    filled = [table for table in tables if table.num_rows]
+    if not filled:
+        return schema.empty_table()
+    whole = pa.concat_tables(filled)
+    if len(filled) > 1:
+        whole = whole.sort_by([("response", "ascending"), ("place", "ascending")])
+    return whole.combine_chunks()
