@@ -111,7 +111,7 @@ class Settings(BaseSettings):
     source_timezone: Zone = Field("UTC", description="Time zone of a `sent_at` without one.")
     receipt_timezone: Zone = Field(
         api.RECEIPT_TIMEZONE,
-        description="Time zone of the service's `ReceiveTime`, which has none.",
+        description=f"Time zone of the service's `{api.RECEIPT['time']}`, which has none.",
     )
     timezone: Zone = Field("UTC", description="Time zone whose days are the partitions.")
     start_date: Day = Field(date(2024, 1, 1), description="First partition.")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
@@ -87,15 +87,16 @@ class Parts:
     rejects: tuple[Reject, ...] = ()
 
 
-def _reader(name: str, keys: Mapping[str, str]) -> msgspec.json.Decoder[Any]:
+def _reader(keys: Mapping[str, str]) -> msgspec.json.Decoder[Any]:
     """Return a decoder of an object to one with these names, each value's JSON as it is written."""
     fields = [(ours, msgspec.Raw, _ABSENT) for ours in keys]
-    return msgspec.json.Decoder(msgspec.defstruct(name, fields, rename=dict(keys)))
+    return msgspec.json.Decoder(msgspec.defstruct("Object", fields, rename=dict(keys)))
 
 
-ENVELOPE: Final = _reader("Envelope", api.ENVELOPE)
-_ITEM: Final = _reader("Item", api.ITEM)
-_RECEIPT: Final = _reader("Receipt", api.RECEIPT)
+ENVELOPE: Final = _reader(api.ENVELOPE)
+_ITEM: Final = _reader(api.ITEM)
+_RECEIPT: Final = _reader(api.RECEIPT)
+_DATA: Final = api.ENVELOPE["data"]
 _SESSION_NO, _SUBMIT_STATUS = api.ITEM["session_no"], api.ITEM["submit_status"]
 _RAWS: Final = msgspec.json.Decoder(list[msgspec.Raw])
 _STRING: Final = msgspec.json.Decoder(str)
@@ -185,9 +186,9 @@ def _read_item(
         session = asked[session if session in asked else session.strip()]
         status = cut(_scalar(item.submit_status, _SUBMIT_STATUS))
         items.append((*head, session, status))
-        for number, said in enumerate(_said(item)):
-            receipts.append((head[0], head[1] + number, session, status, *said))
-        problems = [*_problems(item)]
+        said, problems = _read_receipts(item)
+        for number, values in enumerate(said):
+            receipts.append((head[0], head[1] + number, session, status, *values))
     except _Unreadable as error:
         problems = [str(error)]
     return (BAD_ITEM, problems[0], session) if problems else None
@@ -200,34 +201,29 @@ def _named(item: Any) -> str:
     return session
 
 
-def _said(item: Any) -> Iterator[tuple[Any, ...]]:
-    """Give what each readable receipt of an item says, leaving out those that say nothing."""
-    for receipt in (*_receipts(item.receipt), *_receipts(item.receipt_set)):
-        try:
-            said = _receipt(receipt)
-        except _Unreadable:
-            continue
-        if any(value not in (None, "") for value in said):
-            yield said
-
-
-def _problems(item: Any) -> Iterator[str]:
+def _read_receipts(item: Any) -> tuple[list[tuple[Any, ...]], list[str]]:
+    """Return what the receipts of an item say, without those that say nothing; and problems."""
+    said: list[tuple[Any, ...]] = []
+    problems: list[str] = []
     for name in ("receipt", "receipt_set"):
-        raw = getattr(item, name)
-        if not _is_absent(raw) and bytes(raw)[:1] not in (b"{", b"["):
-            yield f"{api.ITEM[name]} is neither an object nor a list"
-        for receipt in _receipts(raw):
+        text = bytes(getattr(item, name))
+        receipts = [text]
+        if text.startswith(b"["):
+            receipts = [bytes(one) for one in _RAWS.decode(text) if not _is_absent(one)]
+        elif _is_absent(text):
+            continue
+        elif not text.startswith(b"{"):
+            problems.append(f"{api.ITEM[name]} is neither an object nor a list")
+            continue
+        for receipt in receipts:
             try:
-                _receipt(receipt)
+                values = _receipt(receipt)
             except _Unreadable as error:
-                yield str(error)
-
-
-def _receipts(raw: msgspec.Raw) -> list[bytes]:
-    text = bytes(raw)
-    if text.startswith(b"["):
-        return [bytes(one) for one in _RAWS.decode(text) if not _is_absent(one)]
-    return [text] if text.startswith(b"{") else []
+                problems.append(str(error))
+            else:
+                if any(value not in (None, "") for value in values):
+                    said.append(values)
+    return said, problems
 
 
 def _receipt(text: bytes) -> tuple[Any, ...]:
@@ -259,7 +255,7 @@ def _scalar(raw: msgspec.Raw, name: str) -> str | None:
     return None if _is_absent(raw) else text.decode()
 
 
-def _is_absent(raw: msgspec.Raw) -> bool:
+def _is_absent(raw: bytes | msgspec.Raw) -> bool:
     return bytes(raw) in (b"", b"null", b'""')
 
 
@@ -268,7 +264,7 @@ def _entries(body: bytes) -> list[msgspec.Raw]:
     if data in (b"", b"null"):
         return []
     return (
-        _decoded(_RAWS.decode, data, "Data is not a list")
+        _decoded(_RAWS.decode, data, f"{_DATA} is not a list")
         if data.startswith(b"[")
         else [msgspec.Raw(data)]
     )
