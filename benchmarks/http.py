@@ -14,9 +14,9 @@ import httpx
 from benchmarks.measure import PAIRS
 from benchmarks.server import serving
 from benchmarks.world import ids
-from usms_pipeline.client import Client
+from usms_pipeline.service.client import Client
+from usms_pipeline.service.transport import AiohttpTransport
 from usms_pipeline.settings import Settings
-from usms_pipeline.transport import AiohttpTransport
 
 _AT_A_TIME, _BATCH = 16, 100
 _OURS, _THEIRS = 5_000, 500

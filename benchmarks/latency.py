@@ -10,7 +10,7 @@ from datetime import date
 from benchmarks.measure import PAIRS
 from benchmarks.server import serving
 from benchmarks.world import ids
-from usms_pipeline.collect import Answer, Batch, collect
+from usms_pipeline.service.collect import Answer, Batch, collect
 from usms_pipeline.settings import Settings
 
 _LATENCY_SECONDS, _CONCURRENCY = 0.05, 64

@@ -11,10 +11,11 @@ from typing import Any
 
 from benchmarks.server import serving
 from benchmarks.world import write_source
-from usms_pipeline import due, wire
+from usms_pipeline import due
 from usms_pipeline.dataset import RESPONSES, days
 from usms_pipeline.fold import portions
 from usms_pipeline.pipeline import Pipeline
+from usms_pipeline.service.decode import decode
 from usms_pipeline.settings import Settings
 
 
@@ -74,7 +75,7 @@ def _decoded(pipeline: Pipeline) -> None:
     for day in days(pipeline.store, RESPONSES):
         for name in pipeline.store.names(f"{RESPONSES}/sent_date={day}"):
             for part in portions(pipeline.store.batches(name, 8)):
-                wire.decode(part, pipeline.book, pipeline.settings.receipt_timezone)
+                decode(part, pipeline.book, pipeline.settings.receipt_timezone)
 
 
 def _cost(what: Callable[[], object]) -> tuple[float, float]:

@@ -11,9 +11,9 @@ import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 
+from tests.test_decode import DELIVERED, decode, item, response
+from tests.test_decode import answer as said
 from tests.test_fold import NOON, Place, answer
-from tests.test_wire import DELIVERED, decode, item, response
-from tests.test_wire import answer as said
 
 MB = 1_000_000
 DEEP = 1_000_000

@@ -12,10 +12,10 @@ from collections.abc import AsyncIterator, Callable
 from functools import cache
 
 from tests.hostile_memory import peak_mb
-from usms_pipeline.client import Client, Reply
-from usms_pipeline.collect import utc_now
+from usms_pipeline.service.client import Client, Reply
+from usms_pipeline.service.collect import utc_now
+from usms_pipeline.service.transport import AiohttpTransport
 from usms_pipeline.settings import load
-from usms_pipeline.transport import AiohttpTransport
 
 MB = 1_000_000
 BOMB_MB = 1_000

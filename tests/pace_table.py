@@ -17,9 +17,9 @@ from typing import Any, Final
 import httpx
 
 from tests.test_pace import SimulatedLoop, simulate
-from usms_pipeline.client import Client
-from usms_pipeline.fetch import CollectStats, Fetcher
-from usms_pipeline.pace import Governor
+from usms_pipeline.service.client import Client
+from usms_pipeline.service.fetch import CollectStats, Fetcher
+from usms_pipeline.service.pace import Governor
 from usms_pipeline.settings import load
 from usms_pipeline.simulator import ACCESS_KEY_ID, ACCESS_KEY_SECRET, Faults, Simulator
 

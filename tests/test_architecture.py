@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from usms_pipeline.service import api
+from usms_pipeline.status import BUCKETS
+
 PACKAGE = Path(__file__).parent.parent / "usms_pipeline"
 
 ALLOWED = {
     "dagster": ("components", "definitions", "defs"),
-    "httpx": ("client", "transport"),
-    "aiohttp": ("transport",),
+    "httpx": ("service.client", "service.transport"),
+    "aiohttp": ("service.transport",),
     "duckdb": (
         "phones",
         "source",
@@ -37,7 +41,7 @@ ALLOWED = {
 }
 """Third party → the only modules or folders of the package that may import it."""
 
-PURE = ("status", "polling", "classify", "metrics")
+PURE = ("status", "polling", "service.api", "metrics")
 """Domain modules: no input or output, no clock."""
 
 WORLDLY = {
@@ -80,9 +84,9 @@ def imports(name: str, tree: ast.Module, is_top_level_only: bool = False) -> set
     return found
 
 
-def room(module: str) -> str:
-    """The file or folder directly below the package that a module lives in."""
-    return [*module.split("."), ""][1]
+def is_in(module: str, place: str) -> bool:
+    """Whether a module is a file, or in a folder, below the package."""
+    return f"{module}.".startswith(f"usms_pipeline.{place}.")
 
 
 def rule_breakers(allowed: dict[str, tuple[str, ...]], trees: dict[str, ast.Module]) -> list[str]:
@@ -91,7 +95,7 @@ def rule_breakers(allowed: dict[str, tuple[str, ...]], trees: dict[str, ast.Modu
         for module, tree in trees.items()
         for third_party, rooms in allowed.items()
         if any(name.split(".")[0] == third_party for name in imports(module, tree))
-        and room(module) not in rooms
+        and not any(is_in(module, place) for place in rooms)
     ]
 
 
@@ -135,12 +139,15 @@ def test_third_parties_are_imported_only_where_the_rule_says(trees: dict[str, as
 
 
 def test_every_permission_is_used(trees: dict[str, ast.Module]) -> None:
-    used = {
-        (name.split(".")[0], room(module))
-        for module, tree in trees.items()
-        for name in imports(module, tree)
-    }
     given = {(third_party, place) for third_party, rooms in ALLOWED.items() for place in rooms}
+    used = {
+        (third_party, place)
+        for third_party, place in given
+        for module, tree in trees.items()
+        if is_in(module, place)
+        for name in imports(module, tree)
+        if name.split(".")[0] == third_party
+    }
     assert given - used == set()
 
 
@@ -181,3 +188,69 @@ def test_exceptions_a_caller_can_meet_are_defined_in_one_file(trees: dict[str, a
         and not node.name.startswith("_")  # never leaves its module
     ]
     assert strays == []
+
+
+# Only one file names the provider's API
+
+OURS_TOO = {"Data", "Message", "Phone", "Receipt", "Status", "sent", "", *BUCKETS}
+"""Keys and words of the API that are plain English or our own buckets."""
+
+ROUND = {0, 500}
+"""Codes that are sizes too."""
+
+KEYS = "|".join(rf"\b{key}\b" for key in api.KEYS - OURS_TOO)
+CODES = "|".join(str(code) for code in api.BY_CODE if code > 1000)
+NAMED = re.compile(f"{KEYS}|{CODES}|{api.PATH}")
+WORDS = {word for words in api.WORDS.values() for word in words} - OURS_TOO
+
+
+def literals(tree: ast.Module) -> Iterator[tuple[str | int, int]]:
+    """Every text, byte string and whole number in code, with its line; docstrings are none."""
+    documentation = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and id(node) not in documentation:
+            value = node.value.decode("latin-1") if isinstance(node.value, bytes) else node.value
+            if type(value) in (str, int):
+                yield value, node.lineno
+
+
+def api_names(module: str, tree: ast.Module) -> list[str]:
+    """What a module names of the API; what is ours too is looked for where answers are read."""
+    is_near = is_in(module, "service")
+    numbers = {*api.BY_CODE, *api.BY_STATUS} - ROUND - api.SUCCESSES
+    keys = api.KEYS if is_near else api.KEYS - OURS_TOO
+    return [
+        f"{module}:{line} names {value!r}: only service/api.py may"
+        for value, line in literals(tree)
+        if (
+            (is_near or value > 1000) and value in numbers
+            if isinstance(value, int)
+            else value in keys or value.strip().casefold() in WORDS or NAMED.search(value)
+        )
+    ]
+
+
+def test_only_one_file_names_the_providers_api(trees: dict[str, ast.Module]) -> None:
+    others = {
+        module: tree
+        for module, tree in trees.items()
+        if module != "usms_pipeline.service.api" and not is_in(module, "simulator")
+    }
+    assert [name for module, tree in others.items() for name in api_names(module, tree)] == []
+
+
+@pytest.mark.parametrize(
+    "code",
+    ["x['SessionNo']", "f'{x}: RetCode'", "x = b'ReceiveTime'", "x == 215400", "{'a': ' UNDELIV'}",
+     "url + '/api/v1/usms/USMSSendReceipt'", "x = 'code 215392'"],
+)  # fmt: skip
+def test_a_module_that_names_the_api_is_found(code: str) -> None:
+    assert len(api_names("usms_pipeline.pipeline", ast.parse(code))) == 1
+
+
+@pytest.mark.parametrize("code", ["x['Status']", "status == 429", "code == 153"])
+def test_so_is_one_that_reads_answers_and_names_what_is_ours_too(code: str) -> None:
+    assert len(api_names("usms_pipeline.service.client", ast.parse(code))) == 1
+    assert (
+        api_names("usms_pipeline.report", ast.parse(f"def f():\n    'SessionNo'\n    {code}")) == []
+    )

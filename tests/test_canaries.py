@@ -44,19 +44,19 @@ from tests.loopback import Response, Seen, Server, code, serving
 from tests.services import Database
 from usms_pipeline import numbering, source, wording
 from usms_pipeline.cli import app
-from usms_pipeline.client import Client, Reply
 from usms_pipeline.components import ReceiptPipeline
 from usms_pipeline.dataset import PRIVATE
 from usms_pipeline.defs.account import RANGE_END, RANGE_START
 from usms_pipeline.errors import UsmsError
-from usms_pipeline.fetch import Answer
 from usms_pipeline.number_columns import NumberColumns
 from usms_pipeline.numbering import NumberingPlan
 from usms_pipeline.phones import PhoneBook
 from usms_pipeline.pipeline import Pipeline
+from usms_pipeline.service import careful, decode
+from usms_pipeline.service.client import Client, Reply
+from usms_pipeline.service.fetch import Answer
+from usms_pipeline.service.transport import AiohttpTransport
 from usms_pipeline.settings import Settings
-from usms_pipeline.transport import AiohttpTransport
-from usms_pipeline.wire import blocks, decoding, parts
 
 NOW = datetime.now(UTC)
 ROWS = 70
@@ -428,8 +428,8 @@ def test_no_object_shows_a_secret_a_number_or_a_body(tmp_path: Path) -> None:
         PhoneBook(bytes.fromhex(PHONE_KEY), "CN", "masked"),
         Client(settings, AiohttpTransport(), lambda: NOW),
         Reply(NOW, 200, 0, "", body), Answer(*facts, "ok", None, body),  # type: ignore[arg-type]
-        parts.Reject(0, parts.BAD_ITEM, "why", "s", body), blocks.Answer(0, body, ["s"]),
-        parts.Parts(table, table), decoding.Decoded(table, table), read, columns, columns._forms,
+        careful.Reject(0, careful.BAD_ITEM, "why", "s", body), decode.Answer(0, body, ["s"]),
+        careful.Parts(table, table), decode.Decoded(table, table), read, columns, columns._forms,
         numbers, [numbering.Answer(number.e164, 0, number.line) for number in numbers],
     ]  # fmt: skip
     for one in shown:

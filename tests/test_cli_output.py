@@ -14,8 +14,8 @@ from rich.console import Console
 
 from tests.made_receipts import NOW, five_days, publish
 from usms_pipeline.cli import progress, rates, tables
-from usms_pipeline.fetch import CollectStats
 from usms_pipeline.pipeline import Progress as Step
+from usms_pipeline.service.fetch import CollectStats
 
 
 def cohort(**given: Any) -> dict[str, Any]:

@@ -13,14 +13,14 @@ import httpx
 import pytest
 
 from tests.loopback import Response, Seen, code, ok, serving
-from usms_pipeline.classify import Verdict
-from usms_pipeline.client import KEPT_BYTES, Client, retry_after_seconds, target
-from usms_pipeline.collect import Patience, utc_now
 from usms_pipeline.errors import CredentialsRefused, ServiceDown
-from usms_pipeline.fetch import Answer, CollectStats, Fetcher, nothing_answered
-from usms_pipeline.pace import BreakerLimits, Governor
+from usms_pipeline.service.api import Verdict
+from usms_pipeline.service.client import KEPT_BYTES, Client, retry_after_seconds, target
+from usms_pipeline.service.collect import Patience, utc_now
+from usms_pipeline.service.fetch import Answer, CollectStats, Fetcher, nothing_answered
+from usms_pipeline.service.pace import BreakerLimits, Governor
+from usms_pipeline.service.transport import AiohttpTransport
 from usms_pipeline.settings import load
-from usms_pipeline.transport import AiohttpTransport
 
 KEY_ID, SECRET = "AKIDtheKeyId", "theVerySecretHalf"
 BASIC = base64.b64encode(f"{KEY_ID}:{SECRET}".encode()).decode()

@@ -11,9 +11,9 @@ import pytest
 
 from tests.loopback import Response, code, ok, serving
 from usms_pipeline import pace
-from usms_pipeline.collect import Batch, Patience, collect
 from usms_pipeline.errors import CredentialsRefused, ServiceDown
-from usms_pipeline.pace import BreakerLimits
+from usms_pipeline.service.collect import Batch, Patience, collect
+from usms_pipeline.service.pace import BreakerLimits
 from usms_pipeline.settings import load
 
 DAY = date(2026, 1, 1)
@@ -76,7 +76,7 @@ def test_nothing_to_ask_sends_nothing(good):
 
 def test_nothing_to_ask_makes_no_client(good, monkeypatch):
     """Its imports and certificates are a seventh of a run with nothing due."""
-    monkeypatch.delattr("usms_pipeline.transport.AiohttpTransport")
+    monkeypatch.delattr("usms_pipeline.service.transport.AiohttpTransport")
     run(good.url, [])
     with pytest.raises(ImportError):
         run(good.url, batches(1))

@@ -34,8 +34,8 @@ from usms_pipeline.defs.account import (
 )
 from usms_pipeline.defs.account import failure as failure_of
 from usms_pipeline.errors import ServiceDown, SettingsError
-from usms_pipeline.fetch import CollectStats
 from usms_pipeline.pipeline import Progress
+from usms_pipeline.service.fetch import CollectStats
 from usms_pipeline.simulator import (
     ACCESS_KEY_ID,
     ACCESS_KEY_SECRET,

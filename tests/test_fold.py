@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from tests.model import Asked, SourceRow, Told, World
 from usms_pipeline import dataset, fold, registers, schema
 from usms_pipeline.phones import PhoneBook
+from usms_pipeline.service.api import canonical
 from usms_pipeline.settings import Settings
-from usms_pipeline.status import canonical
 from usms_pipeline.storage import Store
 
 DAY = date(2026, 3, 1)

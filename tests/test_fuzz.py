@@ -11,26 +11,16 @@ import pytest
 
 from tests.hostile_bodies import IDS, bodies
 from tests.plain_reader import held_by
-from tests.test_wire import as_set, decode, response
-from usms_pipeline.client import _read_envelope
+from tests.test_decode import as_set, check_ways, decode, response
 from usms_pipeline.forget import Forgotten, scrub
 from usms_pipeline.phones import PhoneBook
-from usms_pipeline.wire.blocks import Answer, read_block
-from usms_pipeline.wire.bodies import read_bodies
-from usms_pipeline.wire.parts import Parts, joined
+from usms_pipeline.service.careful import Parts
+from usms_pipeline.service.client import _read_envelope
+from usms_pipeline.service.decode import Answer
 
 AT_ONCE = 50
 BOOK = PhoneBook(bytes(32), "CN", "masked")
 GONE = Forgotten(frozenset({BOOK.recipient_id("13800138000")}), frozenset({"b"}))
-
-
-def check_ways(numbered: list[Answer], apart: Parts) -> None:
-    """Both ways of reading give the same; of places only their order counts."""
-    together = read_block(numbered)
-    names = [name for name in together.receipts.column_names if name != "place"]
-    assert together.rejects == apart.rejects, numbered
-    assert together.items.equals(apart.items), numbered
-    assert together.receipts.select(names).equals(apart.receipts.select(names)), numbered
 
 
 def check_counts(made: list[bytes], parts: Parts) -> int:
@@ -75,11 +65,9 @@ def fuzz(seed: Any, count: int) -> int:
     for turn in range(count // AT_ONCE):
         made = list(islice(source, AT_ONCE))
         numbered = [Answer(number, body, list(IDS)) for number, body in enumerate(made)]
-        parts = joined([read_bodies(numbered)])
+        parts = check_ways(numbered)
         compared += check_counts(made, parts)
         check_rows(made, parts, is_thorough=turn % 40 == 0)
-        if turn % 4 == 0:
-            check_ways(numbered, parts)
         for body in made:
             _read_envelope(body)
             scrub(body, GONE, BOOK)

@@ -18,15 +18,15 @@ from tests.account import START, Account
 from tests.hostile_bodies import bodies
 from tests.loopback import Response, Seen, ok, serving
 from tests.test_client import BASIC, Fetched, ask
+from tests.test_decode import DELIVERED, answer, decode, item, one_receipt, receipts, response
 from tests.test_forget import BOOK, PHONE
-from tests.test_wire import DELIVERED, answer, decode, item, one_receipt, receipts, response
 from usms_pipeline import quarantine
-from usms_pipeline.classify import Verdict
-from usms_pipeline.client import _read_envelope, retry_after_seconds
-from usms_pipeline.collect import utc_now
 from usms_pipeline.forget import Forgotten, scrub
 from usms_pipeline.schema import MOST_CHARACTERS
-from usms_pipeline.wire.bounds import MOST_REJECTS, cut
+from usms_pipeline.service.api import Verdict
+from usms_pipeline.service.careful import MOST_REJECTS, cut
+from usms_pipeline.service.client import _read_envelope, retry_after_seconds
+from usms_pipeline.service.collect import utc_now
 
 # Bounds
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from usms_pipeline.pace import FIRST_PACE, Breaker, BreakerLimits, Governor
+from usms_pipeline.service.pace import FIRST_PACE, Breaker, BreakerLimits, Governor
 
 
 class SimulatedLoop(asyncio.SelectorEventLoop):

@@ -16,11 +16,11 @@ from tests.pace_table import settle
 from tests.test_collect import batches
 from tests.test_collect import settings as address
 from tests.test_pace import SimulatedLoop, simulate
-from usms_pipeline.client import Client
-from usms_pipeline.collect import collect, utc_now
 from usms_pipeline.errors import ServiceDown
-from usms_pipeline.fetch import CollectStats, Fetcher
-from usms_pipeline.pace import Governor
+from usms_pipeline.service.client import Client
+from usms_pipeline.service.collect import collect, utc_now
+from usms_pipeline.service.fetch import CollectStats, Fetcher
+from usms_pipeline.service.pace import Governor
 from usms_pipeline.settings import load
 from usms_pipeline.simulator import ACCESS_KEY_ID, ACCESS_KEY_SECRET, Faults, Simulator, serve
 

@@ -16,11 +16,11 @@ import pytest
 
 from tests.loopback import Server, ok, serving
 from tests.services import free_port
-from usms_pipeline.classify import Verdict
-from usms_pipeline.client import Client, Reply
-from usms_pipeline.collect import utc_now
+from usms_pipeline.service.api import Verdict
+from usms_pipeline.service.client import Client, Reply
+from usms_pipeline.service.collect import utc_now
+from usms_pipeline.service.transport import AiohttpTransport
 from usms_pipeline.settings import load
-from usms_pipeline.transport import AiohttpTransport
 
 SECRET = "theVerySecretHalf"
 

@@ -9,8 +9,8 @@ import pytest
 
 from usms_pipeline import schema
 from usms_pipeline.errors import StorageError
-from usms_pipeline.fetch import Answer
 from usms_pipeline.responses import ResponsesWriter, file_name
+from usms_pipeline.service.fetch import Answer
 from usms_pipeline.storage import Store
 
 DAY, NEXT_DAY = date(2026, 1, 1), date(2026, 1, 2)

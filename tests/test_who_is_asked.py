@@ -13,11 +13,11 @@ import httpx
 import pytest
 
 from tests.loopback import ok, serving
-from usms_pipeline.client import Client, Reply
 from usms_pipeline.errors import SettingsError
+from usms_pipeline.service.client import Client, Reply
+from usms_pipeline.service.transport import AiohttpTransport
 from usms_pipeline.setting_types import is_loopback
 from usms_pipeline.settings import Settings, load
-from usms_pipeline.transport import AiohttpTransport
 
 REFUSED = (
     "http://127.0.0.1.evil.com", "http://localhost.evil.com", "http://evil.com/127.0.0.1",

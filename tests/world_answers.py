@@ -14,7 +14,7 @@ from zoneinfo import ZoneInfo
 
 from tests.model import Asked, Told
 from usms_pipeline.phones import PhoneBook
-from usms_pipeline.status import canonical
+from usms_pipeline.service.api import canonical
 
 Trouble = tuple[str, str | None, Any]
 """Kind, session, and what else tells one entry of the quarantine from another."""

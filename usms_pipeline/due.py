@@ -15,8 +15,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from usms_pipeline import dataset, polling, quarantine, schema, scratch
-from usms_pipeline.collect import Batch
 from usms_pipeline.dataset import RECEIPTS, REGISTERS, SESSIONS, Commit, file_name
+from usms_pipeline.service.collect import Batch
 from usms_pipeline.settings import Settings
 from usms_pipeline.storage import Store
 

@@ -26,7 +26,6 @@ from usms_pipeline import (
     registers,
     schema,
     scratch,
-    wire,
 )
 from usms_pipeline import sessions as placed
 from usms_pipeline.dataset import RECEIPTS, RESPONSES, SESSIONS, Commit, file_name
@@ -34,6 +33,7 @@ from usms_pipeline.due import NextDue
 from usms_pipeline.metrics import UNANNOUNCED_SHARE
 from usms_pipeline.phones import PhoneBook
 from usms_pipeline.registers import Registers
+from usms_pipeline.service.decode import decode
 from usms_pipeline.settings import Settings
 from usms_pipeline.status import BUCKETS
 from usms_pipeline.storage import Store
@@ -259,7 +259,7 @@ def _observe(
     for name in names:
         dataset.checked_metadata(store, file_name(RESPONSES, day, name), None)
         for answers in portions(store.batches(file_name(RESPONSES, day, name), _ANSWERS_READ)):
-            decoded = wire.decode(answers, book, settings.receipt_timezone)
+            decoded = decode(answers, book, settings.receipt_timezone)
             rejected.update(decoded.rejects["id"].to_pylist())
             quarantined += quarantine.add(store, day, decoded.rejects, book.fingerprint)
             observations.add(forget.without_receipts(decoded.observations, forgotten))

@@ -27,7 +27,6 @@ from usms_pipeline import (
     warehouse,
     wording,
 )
-from usms_pipeline.collect import Answer, Batch, CollectStats, Patience, collect, utc_now
 from usms_pipeline.dataset import SESSIONS, Window
 from usms_pipeline.errors import (
     Busy,
@@ -37,9 +36,10 @@ from usms_pipeline.errors import (
     StorageError,
 )
 from usms_pipeline.fold import ReceiptsReport
-from usms_pipeline.pace import FIRST_PACE
 from usms_pipeline.phones import PhoneBook, load_key
 from usms_pipeline.responses import ResponsesWriter
+from usms_pipeline.service.collect import Answer, Batch, CollectStats, Patience, collect, utc_now
+from usms_pipeline.service.pace import FIRST_PACE
 from usms_pipeline.sessions import SessionsReport
 from usms_pipeline.settings import Settings
 from usms_pipeline.storage import Store

@@ -16,8 +16,8 @@ import pyarrow.compute as pc
 from usms_pipeline import dataset, schema
 from usms_pipeline.dataset import QUARANTINE, file_name
 from usms_pipeline.errors import Busy
+from usms_pipeline.service.decode import entry_id
 from usms_pipeline.storage import Store
-from usms_pipeline.wire import entry_id
 
 OPEN, REPLAYED, DISMISSED = "open", "replayed", "dismissed"
 REFUSED, UNREADABLE = "refused_id", "unreadable_answer"

@@ -21,7 +21,8 @@ from usms_pipeline import dataset, schema, scratch
 from usms_pipeline.affected import Affected
 from usms_pipeline.dataset import REGISTERS, Commit, file_name
 from usms_pipeline.phones import PhoneBook
-from usms_pipeline.status import FINAL, canonical, rank
+from usms_pipeline.service.api import canonical
+from usms_pipeline.status import FINAL, rank
 from usms_pipeline.storage import Store
 
 _MOST_FILES: Final = 16

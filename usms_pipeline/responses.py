@@ -15,7 +15,7 @@ from typing import Final, Self
 import pyarrow as pa
 
 from usms_pipeline import schema
-from usms_pipeline.fetch import Answer
+from usms_pipeline.service.fetch import Answer
 from usms_pipeline.storage import Store
 
 _EVERY_BYTES: Final = 64_000_000

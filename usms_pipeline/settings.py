@@ -22,6 +22,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from usms_pipeline import polling
 from usms_pipeline.errors import SettingProblem, SettingsError
+from usms_pipeline.service import api
 from usms_pipeline.setting_types import (
     Ages,
     Day,
@@ -67,7 +68,7 @@ class Settings(BaseSettings):
     )
 
     base_url: WebAddress = Field(
-        "https://api.uspeedo.com", description="Address of the service: https, or http on loopback."
+        api.BASE_URL, description="Address of the service: https, or http on loopback."
     )
     access_key_id: Secret = Field(
         None, description="Public half of the access key.", examples=["AKIDxxxxxxxx"]
@@ -109,7 +110,8 @@ class Settings(BaseSettings):
     )
     source_timezone: Zone = Field("UTC", description="Time zone of a `sent_at` without one.")
     receipt_timezone: Zone = Field(
-        "Asia/Shanghai", description="Time zone of the service's `ReceiveTime`, which has none."
+        api.RECEIPT_TIMEZONE,
+        description=f"Time zone of the service's `{api.RECEIPT['time']}`, which has none.",
     )
     timezone: Zone = Field("UTC", description="Time zone whose days are the partitions.")
     start_date: Day = Field(date(2024, 1, 1), description="First partition.")
@@ -127,7 +129,9 @@ class Settings(BaseSettings):
         description="The DuckDB file: always on a local disk.",
         examples=["/var/lib/usms/usms.duckdb"],
     )
-    batch_size: int = Field(100, ge=1, le=100, description="Session numbers a request.")
+    batch_size: int = Field(
+        api.MAX_IDS, ge=1, le=api.MAX_IDS, description="Session numbers a request."
+    )
     max_concurrency: int = Field(8, ge=1, le=256, description="Requests in flight, at most.")
     max_requests_per_second: OptionalNumber = Field(
         None, gt=0, description="Ceiling of the pace; without one it adapts.", examples=[20]

@@ -1,14 +1,11 @@
-"""What a status word of the service means: the one table to change for a new word.
+"""The eight buckets that recipients are counted in: what every other module means by a status.
 
-Pure: no I/O, no clock. Source of the words: the service's receipt documentation and its SDKs.
+Which words of the service mean which is for ``service.api`` to say. Pure: no I/O, no clock.
 """
 
 from __future__ import annotations
 
 from typing import Final, NamedTuple
-
-import pyarrow as pa
-import pyarrow.compute as pc
 
 
 class Meaning(NamedTuple):
@@ -35,36 +32,7 @@ STATUSES: Final = (
 BUCKETS: Final = tuple(meaning.status for meaning in STATUSES)
 FINAL: Final = tuple(meaning.status for meaning in STATUSES if meaning.is_final)
 
-WORDS: Final[dict[str, tuple[str, ...]]] = {
-    "delivered": ("delivered", "delivrd", "deliver", "success", "发送成功", "接收成功"),
-    "failed": ("fail", "failed", "undelivered", "undeliv", "发送失败", "接收失败"),
-    "rejected": ("submitfail", "rejectd", "rejected", "提交失败"),
-    "expired": ("expired", "过期"),
-    "pending": ("", "queued", "sending", "sent", "accepted", "enroute", "submitted"),
-    "unknown": ("unknow", "unknown", "状态未知"),
-}
-"""Words of a receipt, trimmed and casefolded, by canonical status. Any other: ``unrecognized``."""
-
-_CANONICAL: Final = {word: status for status, words in WORDS.items() for word in words}
 _RANK: Final = {meaning.status: meaning.rank for meaning in STATUSES}
-
-
-def canonical(word: str | None) -> str:
-    """Give the canonical status of one receipt's word; never ``failed`` without evidence.
-
-    >>> canonical(" DELIVRD "), canonical(None), canonical("BLACKLIST")
-    ('delivered', 'pending', 'unrecognized')
-    """
-    return _CANONICAL.get((word or "").strip().casefold(), "unrecognized")
-
-
-def canonical_array(words: pa.Array | pa.ChunkedArray) -> pa.Array:
-    """Give ``canonical`` of every word (string, nulls allowed); one lookup a distinct word."""
-    if isinstance(words, pa.ChunkedArray):
-        words = words.combine_chunks()
-    encoded = pc.dictionary_encode(words, null_encoding="encode")
-    mapped = pa.array([canonical(word) for word in encoded.dictionary.to_pylist()], pa.string())
-    return mapped.take(encoded.indices)
 
 
 def rank(status: str) -> int:

@@ -294,7 +294,7 @@ def _folded(store: Store, stored: list[date]) -> dict[date, int]:
 
 def _service(settings: Settings) -> Iterator[tuple[str, str]]:
     """Ask the service about one session that does not exist: do the credentials work?"""
-    from usms_pipeline.collect import Answer, Batch, Patience, collect
+    from usms_pipeline.service.collect import Answer, Batch, Patience, collect
 
     answers: list[Answer] = []
     with rehearsal.explained(settings):

@@ -26,8 +26,8 @@ from usms_pipeline import wording
 from usms_pipeline.cli.shell import err
 
 if TYPE_CHECKING:
-    from usms_pipeline.collect import CollectStats
     from usms_pipeline.pipeline import Progress as Step
+    from usms_pipeline.service.collect import CollectStats
 
 PHASES: Final = {
     "sessions": ("Reading table", "rows"),

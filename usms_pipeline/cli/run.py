@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import date
 
-    from usms_pipeline.collect import CollectStats
     from usms_pipeline.dataset import Window
     from usms_pipeline.fold import PartitionCounts
     from usms_pipeline.pipeline import Pipeline, Plan, RunReport
+    from usms_pipeline.service.collect import CollectStats
 
 From = Annotated[
     str | None, typer.Option("--from", metavar="DAY", help="First day sent, as 2026-01-31.")

@@ -85,7 +85,7 @@ def _load_sessions(
 
 
 def _ask(context: dg.AssetExecutionContext, account: Account) -> "dg.MaterializeResult[Any]":
-    from usms_pipeline.fetch import nothing_answered
+    from usms_pipeline.service.fetch import nothing_answered
 
     with core(context, account, "api") as (pipeline, window):
         days = pipeline.dates(window)

@@ -6,7 +6,6 @@ One request, one reply: retries and splitting live in fetch.py, connections in t
 from __future__ import annotations
 
 import asyncio
-import base64
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -19,15 +18,11 @@ from urllib.parse import quote, urlsplit
 import httpx
 import msgspec
 
-from usms_pipeline.classify import Verdict, classify
+from usms_pipeline.service import api
+from usms_pipeline.service.api import MAX_IDS, Verdict, classify
+from usms_pipeline.service.careful import ENVELOPE, MOST_VALUES, has_too_many_values, mended
 from usms_pipeline.settings import Settings
-from usms_pipeline.wire.bodies import mended
-from usms_pipeline.wire.bounds import MOST_VALUES, has_too_many_values
 from usms_pipeline.wording import without_numbers
-
-PATH: Final = "/api/v1/usms/USMSSendReceipt"
-MAX_IDS: Final = 100
-"""The most distinct ids that the service documents for one request."""
 
 MAX_BODY_BYTES: Final = 64_000_000
 """The most that is read of one answer, decompressed. 100 sessions of 1,000 phones are 16 MB."""
@@ -72,23 +67,13 @@ class Reply:
     @property
     def is_unreadable(self) -> bool:
         """Tell whether the service said all is well, in a body that can't be read."""
-        is_success = self.http_status is not None and 200 <= self.http_status < 300
+        is_success = self.http_status in api.SUCCESSES
         return is_success and self.ret_code is None and not self.is_oversized
 
     @property
     def label(self) -> str:
-        """Name the kind of answer by its code: 'HTTP 503', 'RetCode 215392' or 'no answer'."""
-        if self.ret_code not in (None, 0):
-            return f"RetCode {self.ret_code}"
-        return "no answer" if self.http_status is None else f"HTTP {self.http_status}"
-
-
-class _Envelope(msgspec.Struct):
-    ret_code: msgspec.Raw = msgspec.field(name="RetCode", default=msgspec.Raw())
-    message: msgspec.Raw = msgspec.field(name="Message", default=msgspec.Raw())
-
-
-_ENVELOPE: Final = msgspec.json.Decoder(_Envelope)
+        """Name the kind of answer by its code."""
+        return api.label(self.http_status, self.ret_code)
 
 
 class Client:
@@ -106,7 +91,7 @@ class Client:
     ) -> None:
         key_id, secret = _credentials(settings)
         url = httpx.URL(settings.base_url)
-        self._path = urlsplit(settings.base_url).path.rstrip("/") + PATH
+        self._path = urlsplit(settings.base_url).path.rstrip("/") + api.PATH
         self._url = url.copy_with(raw_path=self._path.encode("ascii"))
         self._headers = _headers(key_id, secret, self._url)
         self._secrets = _forms(secret, key_id, self._headers["Authorization"].split()[1])
@@ -121,7 +106,7 @@ class Client:
         Raises ``ValueError`` for ids that must not be sent: none, too many, empty or repeated.
         """
         extensions = {"target": target(self._path, ids), "timeout": self._timeout}
-        request = httpx.Request("GET", self._url, headers=self._headers, extensions=extensions)
+        request = httpx.Request(api.METHOD, self._url, headers=self._headers, extensions=extensions)
         asked_at = self._clock()
         try:
             # The transport's time-outs are for one step each; this is for all of them together.
@@ -191,7 +176,8 @@ def target(path: str, ids: Sequence[str]) -> bytes:
     # Nearly all ids are plain, and to look at them all at once is far cheaper than quoting each.
     if joined.translate(None, _UNRESERVED):
         ids = [quote(session_no, safe="") for session_no in ids]
-    return f"{path}?id={'&id='.join(ids)}".encode("ascii")
+    name = f"{api.ID_PARAMETER}="
+    return f"{path}?{name}{f'&{name}'.join(ids)}".encode("ascii")
 
 
 def retry_after_seconds(header: str | None, now: datetime) -> float | None:
@@ -209,18 +195,18 @@ def retry_after_seconds(header: str | None, now: datetime) -> float | None:
 
 
 def _read_envelope(body: bytes) -> tuple[int | None, str]:
-    """Give RetCode and Message; the whole body is checked to be JSON, and an object."""
+    """Return the code and message; the whole body is checked to be JSON, and an object."""
     try:
-        envelope = _ENVELOPE.decode(body)
+        envelope = ENVELOPE.decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         readable = mended(body)  # what is kept is read the same way
         if readable is None:
             return None, "the answer is not the JSON object it should be"
-        envelope = _ENVELOPE.decode(readable)
+        envelope = ENVELOPE.decode(readable)
     code = bytes(envelope.ret_code)
     ret_code = _whole_number(_scalar(code)) if len(code) <= _CODE_BYTES else None
     if ret_code is None:
-        return None, "the answer has no RetCode"
+        return None, f"the answer has no {api.ENVELOPE['ret_code']}"
     message = _scalar(bytes(envelope.message)) if ret_code else ""
     return ret_code, message if isinstance(message, str) else ""
 
@@ -236,7 +222,7 @@ def _scalar(text: bytes) -> Any:
 
 
 def _whole_number(value: Any) -> int | None:
-    """Read a RetCode, which some servers send as text."""
+    """Return a code, which some servers send as text."""
     if isinstance(value, str):
         text = value.strip()
         value = int(text) if re.fullmatch(r"[+-]?[0-9]{1,18}", text) else None
@@ -259,13 +245,11 @@ def _forms(*secrets: str) -> tuple[str, ...]:
 
 
 def _headers(key_id: str, secret: str, url: httpx.URL) -> httpx.Headers:
-    basic = base64.b64encode(f"{key_id}:{secret}".encode()).decode("ascii")
     return httpx.Headers(
         {
             "Host": url.netloc.decode("ascii"),
-            "Authorization": f"Basic {basic}",
-            "Content-Type": "application/json",
-            "Accept": "application/json",
+            "Authorization": api.authorization(key_id, secret),
+            **api.HEADERS,
             "Accept-Encoding": "gzip",
             "User-Agent": f"usms-pipeline/{version('usms-pipeline')}",
         }

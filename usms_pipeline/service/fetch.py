@@ -14,15 +14,15 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final, Literal, NoReturn
 
-from usms_pipeline.classify import Verdict
-from usms_pipeline.client import Client, Reply
 from usms_pipeline.errors import CredentialsRefused, ServiceDown
-from usms_pipeline.pace import Breaker, BreakerLimits, Governor
+from usms_pipeline.service import api
+from usms_pipeline.service.api import Verdict
+from usms_pipeline.service.client import Client, Reply
+from usms_pipeline.service.pace import Breaker, BreakerLimits, Governor
 
 _MAX_PROBLEMS: Final = 50  # distinct sentences; a service may put anything into its messages
 _OTHER: Final = "further problems of other kinds"
 _MOST_TOLD: Final = 5
-_CLOCK_CODE: Final = 215395
 _MOST_PUT_OFF: Final = 1000  # batches
 
 
@@ -276,7 +276,7 @@ def nothing_but_refusals(stats: CollectStats, answer: Answer) -> ServiceDown:
 
 def _refused(reply: Reply) -> CredentialsRefused:
     words = f" ({reply.message})" if reply.message else ""
-    if reply.ret_code == _CLOCK_CODE:
+    if reply.ret_code == api.WRONG_CLOCK:
         remedy = "Set this machine's clock right, then check {}."
     else:
         remedy = "Check {}, and that the key may be used for USMS from this machine's address."
@@ -287,9 +287,8 @@ def _refused(reply: Reply) -> CredentialsRefused:
 
 
 def _hint(reply: Reply) -> str:
-    status = reply.http_status or 0
-    if 300 <= status < 400:
+    if reply.http_status in api.REDIRECTS:
         return (
             " Redirects are not followed, for they would carry the access key: check USMS_BASE_URL."
         )
-    return " Check USMS_BASE_URL." if status == 404 else ""
+    return " Check USMS_BASE_URL." if reply.http_status == api.NOT_FOUND else ""

@@ -18,16 +18,16 @@ from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Final
 
-from usms_pipeline.client import Client
 from usms_pipeline.errors import CredentialsRefused, ServiceDown
-from usms_pipeline.fetch import (
+from usms_pipeline.service.client import Client
+from usms_pipeline.service.fetch import (
     Answer,
     CollectStats,
     Fetcher,
     Patience,
     nothing_but_refusals,
 )
-from usms_pipeline.pace import Governor
+from usms_pipeline.service.pace import Governor
 from usms_pipeline.settings import Settings
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def collect(
         if (first := next(drawn, None)) is None:  # a client for nothing would be a seventh of a run
             return stats
         batches = chain([first], drawn)
-        from usms_pipeline.transport import AiohttpTransport
+        from usms_pipeline.service.transport import AiohttpTransport
 
         transport = AiohttpTransport()
     client = Client(settings, transport, clock)

@@ -16,7 +16,8 @@ from html import unescape
 from typing import Any, Final
 
 from usms_pipeline.phones import PhoneBook
-from usms_pipeline.wire.bodies import mended
+from usms_pipeline.service import api
+from usms_pipeline.service.careful import mended
 
 _FEWEST_DIGITS: Final = 6
 _MOST_DIGITS: Final = 4000
@@ -25,11 +26,9 @@ _FEWEST_ANYWHERE: Final = 9
 _BETWEEN: Final = re.compile(r"[\s()+.\-/_\u00ad\u200b-\u2015\u2060\ufeff]+")
 _RUNS: Final = re.compile(r"\+?\(?\+?\d[\d\s()+.\-/\u200b-\u2015\ufeff]{4,24}\d")
 _DIGITS: Final = re.compile(r"\+?\d{6,15}")
-_NAMES: Final = frozenset(
-    ("RetCode", "Message", "Data", "SessionNo", "Status", "Receipt", "ReceiptSet", "Phone",
-     "ReceiptResult", "ReceiveTime", "ReceiptTime", "ReceiptCode", "ReceiptDesc", "CostCount")
-)  # fmt: skip
-"""The names of the service's own fields, which name nobody."""
+_DATA: Final = api.ENVELOPE["data"]
+_SESSION_NO: Final = api.ITEM["session_no"]
+_PHONE: Final = api.RECEIPT["phone"]
 
 
 @dataclass(frozen=True)
@@ -50,8 +49,8 @@ def scrub(body: bytes, forgotten: Forgotten, book: PhoneBook, phones: Iterable[s
     """Cut forgotten sessions and phones out of a body; emptied if it can't be read and names one.
 
     ``phones`` are the numbers themselves, where they are known. A body without any of them is given
-    back as it is, to the byte; of a readable one, what names somebody else stays. What ``wire`` can
-    mend and read is readable here too.
+    back as it is, to the byte; of a readable one, what names somebody else stays. What
+    ``careful`` can mend and read is readable here too.
     """
     return Scrubber(forgotten, book, phones).scrub(body)
 
@@ -108,21 +107,21 @@ class Scrubber:
 
     def _answer(self, answer: dict[str, Any]) -> dict[str, Any]:
         """Edit an answer, or a lone item of one."""
-        if not isinstance(answer.get("Data"), list):
+        if not isinstance(answer.get(_DATA), list):
             return self._item(answer)
         kept = [
             self._item(item) if isinstance(item, dict) else item
-            for item in answer["Data"]
-            if not (isinstance(item, dict) and self._is_session(item.get("SessionNo")))
+            for item in answer[_DATA]
+            if not (isinstance(item, dict) and self._is_session(item.get(_SESSION_NO)))
         ]
-        return answer | {"Data": kept}
+        return answer | {_DATA: kept}
 
     def _item(self, item: dict[str, Any]) -> dict[str, Any]:
         def is_forgotten(receipt: Any) -> bool:
-            return isinstance(receipt, dict) and self._is_recipient(receipt.get("Phone"))
+            return isinstance(receipt, dict) and self._is_recipient(receipt.get(_PHONE))
 
         edited = dict(item)
-        for key in ("Receipt", "ReceiptSet"):
+        for key in (api.ITEM["receipt"], api.ITEM["receipt_set"]):
             receipts = item.get(key)
             if isinstance(receipts, list):
                 edited[key] = [receipt for receipt in receipts if not is_forgotten(receipt)]
@@ -147,19 +146,19 @@ class Scrubber:
 
     def _is_forgotten_name(self, name: str, known: dict[str, bool]) -> bool:
         if name not in known:
-            known[name] = name not in _NAMES and (
+            known[name] = name not in api.KEYS and (
                 self._names_phone(name) or self._names_recipient(name) or self._names_session(name)
             )
         return known[name]
 
     def _is_forgotten_value(self, value: Any, key: str) -> bool:
         texts = _texts(value)
-        if key == "Phone" and self._is_recipient(value):
+        if key == _PHONE and self._is_recipient(value):
             return True
-        if key == "Phone" and any(self._book.national_digits(text) for text in texts):
+        if key == _PHONE and any(self._book.national_digits(text) for text in texts):
             return False  # somebody else's number, though it may end alike
         return any(
-            (key != "SessionNo" and (self._names_phone(text) or self._names_recipient(text)))
+            (key != _SESSION_NO and (self._names_phone(text) or self._names_recipient(text)))
             or self._names_session(text)
             for text in texts
         )

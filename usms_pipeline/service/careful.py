@@ -1,0 +1,331 @@
+"""One answer at a time, in whatever shape it comes: liberal, and names what it can't read.
+
+This reading decides: ``decode`` must agree with it wherever that reads many answers at once. Here
+too are the form in which a reading is handed on, and the bounds of what is kept of an answer.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeVar
+
+import msgspec
+import pyarrow as pa
+
+from usms_pipeline.schema import MOST_CHARACTERS
+from usms_pipeline.service import api
+
+_T = TypeVar("_T")
+_INT64: Final = 2**63
+_INTEGER: Final = re.compile(r"\s*-?[0-9]{1,19}\s*")
+_ABSENT: Final = msgspec.Raw()
+_Unreadable: Final = msgspec.ValidationError
+"""Raised here with a reason in words that hold no data; never leaves this module."""
+
+MOST_BYTES_KEPT: Final = 64 * 1024
+"""Of an answer or an item that can't be used, so much is kept in quarantine."""
+
+MOST_REJECTS: Final = 100
+"""So many items of one answer are quarantined each by itself; the others are counted in one."""
+
+MOST_VALUES: Final = 2_000_000
+"""An answer with more commas can't be read. 100 sessions of 1,000 phones have a million."""
+
+_CUT: Final = "…"
+
+ITEMS: Final = pa.schema(
+    [
+        ("response", pa.int32()),  # the answer's row in the table being decoded
+        ("place", pa.int64()),  # orders what is inside an answer
+        ("session_no", pa.string()),  # as it was asked
+        ("submit_status", pa.string()),
+    ]
+)
+"""One item of an answer that could be read."""
+
+SAID: Final = pa.schema(
+    [
+        (name, pa.int64() if name in api.WHOLE_NUMBERS else pa.string())
+        for name in api.RECEIPT
+        if name != "older_word"  # it is read as the word where there is none
+    ]
+)
+"""What a receipt says, as received; all null or empty when it says nothing."""
+
+RECEIPTS: Final = pa.schema([*ITEMS, *SAID])
+"""One receipt that says something."""
+
+PLACES_AN_ITEM: Final = 1 << 24
+"""``place`` of an item is its number times this; its receipts follow."""
+
+BAD_ITEM: Final = "bad_item"
+UNASKED_SESSION: Final = "unasked_session"
+UNREADABLE_ANSWER: Final = "unreadable_answer"
+REFUSED_ID: Final = "refused_id"
+
+
+@dataclass(frozen=True)
+class Reject:
+    """What could not be used of one answer, and why (in words that hold no data)."""
+
+    response: int
+    kind: str
+    reason: str
+    session_no: str | None
+    body: bytes = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What was read of some answers."""
+
+    items: pa.Table = field(default_factory=ITEMS.empty_table, repr=False)
+    receipts: pa.Table = field(default_factory=RECEIPTS.empty_table, repr=False)
+    rejects: tuple[Reject, ...] = ()
+
+
+def _reader(keys: Mapping[str, str]) -> msgspec.json.Decoder[Any]:
+    """Return a decoder of an object to one with these names, each value's JSON as it is written."""
+    fields = [(ours, msgspec.Raw, _ABSENT) for ours in keys]
+    return msgspec.json.Decoder(msgspec.defstruct("Object", fields, rename=dict(keys)))
+
+
+ENVELOPE: Final = _reader(api.ENVELOPE)
+_ITEM: Final = _reader(api.ITEM)
+_RECEIPT: Final = _reader(api.RECEIPT)
+_DATA: Final = api.ENVELOPE["data"]
+_SESSION_NO, _SUBMIT_STATUS = api.ITEM["session_no"], api.ITEM["submit_status"]
+_RAWS: Final = msgspec.json.Decoder(list[msgspec.Raw])
+_STRING: Final = msgspec.json.Decoder(str)
+
+
+def read_bodies(bodies: Iterable[tuple[int, bytes, list[str]]]) -> Parts:
+    """Read answers (response, body, ids asked) one by one. Never raises for what they hold."""
+    items: list[tuple[Any, ...]] = []
+    receipts: list[tuple[Any, ...]] = []
+    rejects: list[Reject] = []
+    for response, body, ids in bodies:
+        asked = {session.strip(): session for session in ids} | {
+            session: session for session in ids
+        }
+        try:
+            entries = _entries(_text_of(body))
+        except _Unreadable as error:
+            kept = body[:MOST_BYTES_KEPT]
+            rejects.append(Reject(response, UNREADABLE_ANSWER, str(error), None, kept))
+            continue
+        found: list[Reject] = []
+        further = 0
+        for number, entry in enumerate(entries):
+            head = (response, number * PLACES_AN_ITEM)
+            problem = _read_item(head, bytes(entry), asked, items, receipts)
+            if problem is not None and len(found) < MOST_REJECTS:
+                found.append(Reject(response, *problem, bytes(entry)))
+            elif problem is not None:
+                further += 1
+        rejects += found
+        if further:
+            words = f"{further:,} further items of the answer could not be used"
+            kept = body[:MOST_BYTES_KEPT]
+            rejects.append(Reject(response, found[-1].kind, words, None, kept))
+    return Parts(_table(items, ITEMS), _table(receipts, RECEIPTS), tuple(rejects))
+
+
+def is_object(body: Any) -> bool:
+    """Return whether bytes are one JSON object, in UTF-8 or not; what is inside may be anything."""
+    try:
+        ENVELOPE.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return False
+    return True
+
+
+def has_too_many_values(body: bytes) -> bool:
+    """Return whether to take a body apart would cost more memory than any answer is worth."""
+    return len(body) > MOST_VALUES and body.count(b",") > MOST_VALUES
+
+
+def cut(text: str | None) -> str | None:
+    """Return a text's first ``MOST_CHARACTERS``; a cut one ends with "…", so it is no known word.
+
+    >>> cut("delivered"), len(cut("x" * 5000))
+    ('delivered', 1000)
+    """
+    if text is None or len(text) <= MOST_CHARACTERS:
+        return text
+    return text[: MOST_CHARACTERS - 1] + _CUT
+
+
+def mended(body: bytes) -> bytes | None:
+    """Return a body as the JSON object in UTF-8 that it is or was meant to be, or else None."""
+    try:
+        text = _text_of(body)
+        _decoded(ENVELOPE.decode, text, "the answer is not a JSON object")
+    except _Unreadable:
+        return None
+    return text
+
+
+def _read_item(
+    head: tuple[int, int],
+    entry: bytes,
+    asked: dict[str, str],
+    items: list[tuple[Any, ...]],
+    receipts: list[tuple[Any, ...]],
+) -> tuple[str, str, str | None] | None:
+    """Add what one entry of ``Data`` says; give kind, reason and session of what it can't."""
+    session = None
+    try:
+        item = _decoded(_ITEM.decode, entry, "the item is not an object")
+        session = _named(item)
+        if session not in asked and session.strip() not in asked:
+            return UNASKED_SESSION, "the answer is about a session that nobody asked about", session
+        session = asked[session if session in asked else session.strip()]
+        status = cut(_scalar(item.submit_status, _SUBMIT_STATUS))
+        items.append((*head, session, status))
+        said, problems = _read_receipts(item)
+        for number, values in enumerate(said):
+            receipts.append((head[0], head[1] + number, session, status, *values))
+    except _Unreadable as error:
+        problems = [str(error)]
+    return (BAD_ITEM, problems[0], session) if problems else None
+
+
+def _named(item: Any) -> str:
+    session = _scalar(item.session_no, _SESSION_NO)
+    if session is None or not session.strip():
+        raise _Unreadable(f"the item has no {_SESSION_NO}")
+    return session
+
+
+def _read_receipts(item: Any) -> tuple[list[tuple[Any, ...]], list[str]]:
+    """Return what the receipts of an item say, without those that say nothing; and problems."""
+    said: list[tuple[Any, ...]] = []
+    problems: list[str] = []
+    for name in ("receipt", "receipt_set"):
+        text = bytes(getattr(item, name))
+        receipts = [text]
+        if text.startswith(b"["):
+            receipts = [bytes(one) for one in _RAWS.decode(text) if not _is_absent(one)]
+        elif _is_absent(text):
+            continue
+        elif not text.startswith(b"{"):
+            problems.append(f"{api.ITEM[name]} is neither an object nor a list")
+            continue
+        for receipt in receipts:
+            try:
+                values = _receipt(receipt)
+            except _Unreadable as error:
+                problems.append(str(error))
+            else:
+                if any(value not in (None, "") for value in values):
+                    said.append(values)
+    return said, problems
+
+
+def _receipt(text: bytes) -> tuple[Any, ...]:
+    """Return what a receipt says: a value for each column of ``SAID``."""
+    receipt = _decoded(_RECEIPT.decode, text, "a receipt is not an object")
+    said = {name: _scalar(getattr(receipt, name), key) for name, key in api.RECEIPT.items()}
+    older_word = said.pop("older_word")
+    if said["word"] is None:
+        said["word"] = older_word
+    if said["time"] is None and _integer(said["epoch"]) is None:
+        said["time"] = said["epoch"]  # a count as text may be a time in words
+    return tuple(
+        _integer(text) if name in api.WHOLE_NUMBERS else text for name, text in said.items()
+    )
+
+
+def _integer(text: str | None) -> int | None:
+    number = int(text) if text and _INTEGER.fullmatch(text) else None
+    return number if number is not None and -_INT64 <= number < _INT64 else None
+
+
+def _scalar(raw: msgspec.Raw, name: str) -> str | None:
+    """Give a string's text, or a number's exactly as it is written."""
+    text = bytes(raw)
+    if text.startswith(b'"'):
+        return _decoded(_STRING.decode, text, f"{name} is not text")
+    if text[:1] in (b"{", b"["):
+        raise _Unreadable(f"{name} is neither text nor a number")
+    return None if _is_absent(raw) else text.decode()
+
+
+def _is_absent(raw: bytes | msgspec.Raw) -> bool:
+    return bytes(raw) in (b"", b"null", b'""')
+
+
+def _entries(body: bytes) -> list[msgspec.Raw]:
+    data = bytes(_decoded(ENVELOPE.decode, body, "the answer is not a JSON object").data)
+    if data in (b"", b"null"):
+        return []
+    return (
+        _decoded(_RAWS.decode, data, f"{_DATA} is not a list")
+        if data.startswith(b"[")
+        else [msgspec.Raw(data)]
+    )
+
+
+def _decoded(decode: Callable[[bytes], _T], text: bytes, reason: str) -> _T:
+    try:
+        return decode(text)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise _Unreadable(reason) from None
+
+
+def _text_of(body: bytes) -> bytes:
+    """Mend what can be: a byte-order mark, bytes that are no UTF-8, lone surrogates, NaN."""
+    if has_too_many_values(body):
+        raise _Unreadable("the answer holds more values than any answer needs")
+    try:
+        str(body, "utf-8")
+        if is_object(body):
+            return body
+    except UnicodeDecodeError:
+        pass
+    text = body.decode("utf-8-sig", "replace")
+    try:
+        mended = json.loads(
+            text, strict=False, parse_constant=lambda _: None, parse_int=str, parse_float=str
+        )
+        return json.dumps(mended, ensure_ascii=False).encode("utf-8", "replace")
+    except ValueError:
+        raise _Unreadable("the answer is not JSON") from None
+    except RecursionError:
+        raise _Unreadable("the answer is nested too deeply") from None
+
+
+def _table(rows: list[tuple[Any, ...]], schema: pa.Schema) -> pa.Table:
+    columns = zip(*rows, strict=True) if rows else [()] * len(schema)
+    return pa.Table.from_arrays(
+        [pa.array(column, field.type) for column, field in zip(columns, schema, strict=True)],
+        schema=schema,
+    )
+
+
+def joined(parts: list[Parts]) -> Parts:
+    """Put readings together, in the order of the answers."""
+    return Parts(
+        items=_in_order([part.items for part in parts], ITEMS),
+        receipts=_in_order([part.receipts for part in parts], RECEIPTS),
+        rejects=tuple(
+            sorted(
+                (reject for part in parts for reject in part.rejects),
+                key=lambda reject: reject.response,
+            )
+        ),
+    )
+
+
+def _in_order(tables: list[pa.Table], schema: pa.Schema) -> pa.Table:
+    filled = [table for table in tables if table.num_rows]
+    if not filled:
+        return schema.empty_table()
+    whole = pa.concat_tables(filled)
+    if len(filled) > 1:
+        whole = whole.sort_by([("response", "ascending"), ("place", "ascending")])
+    return whole.combine_chunks()

@@ -1,0 +1,425 @@
+"""Stored answers to observations and rejects: one function, the same rows for the same answers.
+
+Answers of the documented shape are read many at once, by Arrow. Whatever is odd in the least is
+left to ``careful``; nothing is decided here. Pure: no disk, no network, no clock.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.json as pj
+
+from usms_pipeline.phones import PhoneBook
+from usms_pipeline.schema import OBSERVATIONS, QUARANTINE, RESPONSES
+from usms_pipeline.service import api
+from usms_pipeline.service.careful import (
+    ITEMS,
+    MOST_BYTES_KEPT,
+    PLACES_AN_ITEM,
+    RECEIPTS,
+    REFUSED_ID,
+    SAID,
+    UNREADABLE_ANSWER,
+    Parts,
+    Reject,
+    cut,
+    has_too_many_values,
+    is_object,
+    joined,
+    read_bodies,
+)
+from usms_pipeline.service.rows import cut_array, receipt_rows, session_rows
+
+_BLOCK_ANSWERS: Final = 500
+_BLOCK_BYTES: Final = 32 * 2**20
+
+SMALL_BYTES: Final = 2_000
+"""Arrow takes 0.15 ms to begin, in which the careful reader reads so much."""
+
+_RECEIPT_KEY: Final = api.ITEM["receipt"].encode()
+_A_LIST: Final = re.compile(rb'"%b"\s*:\s*\[' % _RECEIPT_KEY)
+_AN_OBJECT: Final = re.compile(rb'"%b"\s*:\s*\{' % _RECEIPT_KEY)
+
+
+def _shape(has_lists: bool) -> pa.Schema:
+    """Return what Arrow is to read of an answer; it is one type to a key, so a list or not."""
+    receipt = pa.struct(
+        [
+            (key, pa.int64() if name in api.WHOLE_NUMBERS else pa.string())
+            for name, key in api.RECEIPT.items()
+        ]
+    )
+    types = {
+        "session_no": pa.string(),
+        "submit_status": pa.string(),
+        "receipt": pa.list_(receipt) if has_lists else receipt,
+        "receipt_set": pa.list_(receipt),
+    }
+    item = pa.struct([(api.ITEM[name], kind) for name, kind in types.items()])
+    return pa.schema([(api.ENVELOPE["data"], pa.list_(item))])
+
+
+_SHAPES: Final = {has_lists: _shape(has_lists) for has_lists in (False, True)}
+
+
+class Decoded(NamedTuple):
+    """What answers say (``schema.OBSERVATIONS``), and what is no use (``schema.QUARANTINE``)."""
+
+    observations: pa.Table
+    rejects: pa.Table
+
+    def __repr__(self) -> str:
+        return f"Decoded({self.observations.num_rows} rows, {self.rejects.num_rows} rejects)"
+
+
+def decode(responses: pa.RecordBatch | pa.Table, book: PhoneBook, receipt_zone: str) -> Decoded:
+    """Read answers (``schema.RESPONSES``) into observations. Never raises for what they hold.
+
+    Every receipt of an 'ok' answer gives a row, and so does every id that the answer has none of:
+    with number ``''``, pending. A lone id that was refused is ``invalid``. ``receipt_zone`` (an
+    IANA name) is the zone of times that have none. A session is matched to the ids asked as it is,
+    or else without blanks around it; upper and lower case differ.
+    """
+    rows = responses if isinstance(responses, pa.Table) else pa.Table.from_batches([responses])
+    rows = rows.select(RESPONSES.names).combine_chunks()
+    verdicts = rows["verdict"].to_pylist()
+    ids = [list(dict.fromkeys(asked or ())) for asked in rows["ids"].to_pylist()]
+    tables: list[pa.Table] = []
+    rejects: list[Reject] = []
+    for answers in _blocks(rows, ids, verdicts):
+        parts = read_block(answers)
+        tables += _observed(parts, answers, rows["asked_at"], book, receipt_zone)
+        rejects += parts.rejects
+    refused = [number for number, verdict in enumerate(verdicts) if verdict == "refused"]
+    tables += _refused(rows, ids, refused)
+    rejects += _useless(rows, ids, verdicts)
+    observations = pa.concat_tables([OBSERVATIONS.empty_table(), *tables]).combine_chunks()
+    return Decoded(observations, _quarantined(rejects, rows))
+
+
+def entry_id(
+    kind: str, session_no: str | None, ids: Sequence[str], asked_at: datetime, body: bytes
+) -> str:
+    """Name a quarantined entry by what it holds: 16 hex digits, the same each time.
+
+    The same trouble in a later answer is the same entry, but for a refusal: that is the answer to
+    a question of its own. ``ids`` tell apart answers whose sessions are not known. How JSON is
+    laid out does not matter: an answer that something was cut out of is written anew.
+    """
+    digest = hashlib.sha256()
+    about = ids if session_no is None else [session_no]
+    moment = asked_at.isoformat() if kind == REFUSED_ID else ""
+    for part in (kind, moment, *about):
+        text = part.encode("utf-8", "surrogatepass")
+        digest.update(b"%d:%b" % (len(text), text))
+    said = _sorted(body)
+    digest.update(b"%d:" % len(said) + said)
+    return digest.hexdigest()[:16]
+
+
+def _sorted(body: bytes) -> bytes:
+    """Return JSON without its layout and order; what is none, as it is."""
+    try:
+        return json.dumps(json.loads(body), sort_keys=True).encode()
+    except (ValueError, RecursionError):
+        return body
+
+
+def _blocks(
+    rows: pa.Table, ids: list[list[str]], verdicts: list[str | None]
+) -> Iterator[list[Answer]]:
+    """Give the 'ok' answers in blocks of bounded size."""
+    block: list[Answer] = []
+    size = 0
+    for number, body in enumerate(rows["body"]):
+        if verdicts[number] != "ok":
+            continue
+        block.append(Answer(number, body.as_py() or b"", ids[number]))
+        size += len(block[-1].body)
+        if len(block) >= _BLOCK_ANSWERS or size >= _BLOCK_BYTES:
+            yield block
+            block, size = [], 0
+    if block:
+        yield block
+
+
+class Answer(NamedTuple):
+    """One answer to read: its row in the table, the body, the ids asked."""
+
+    response: int
+    body: bytes
+    ids: list[str]
+
+    def __repr__(self) -> str:  # not the body, which holds phone numbers
+        return f"Answer(response={self.response}, {len(self.body)} bytes)"
+
+
+def read_block(answers: list[Answer]) -> Parts:
+    """Read answers together where they are plain, one by one where they are not.
+
+    That each is one JSON object is looked at first (0.1 µs a receipt, of 3.5), for Arrow reads more:
+    a second object behind the first as a row, which would push the neighbours out of theirs;
+    ``Inf``, and brackets without end, where nobody reads the field. Of ``null`` it dies.
+    """
+    odd: list[Answer] = []
+    plain: dict[bool, list[Answer]] = {False: [], True: []}
+    for answer in answers:
+        if has_too_many_values(answer.body) or not is_object(answer.body):
+            odd.append(answer)
+        else:
+            plain[_A_LIST.search(answer.body) is not None].append(answer)
+    read = [part for has_lists in plain for part in _read_plain(plain[has_lists], has_lists)]
+    return joined([read_bodies(odd), *read])
+
+
+def _read_plain(answers: list[Answer], has_lists: bool) -> list[Parts]:
+    """Read what Arrow takes in one piece; else each half of it, down to the answer it stops at."""
+    if sum(len(answer.body) for answer in answers) < SMALL_BYTES:
+        return [read_bodies(answers)]
+    data = _parsed(answers, has_lists)
+    if data is not None:
+        return _read_parsed(answers, data)
+    half = len(answers) // 2
+    if not half:
+        return [read_bodies(answers)]
+    return [*_read_plain(answers[:half], has_lists), *_read_plain(answers[half:], has_lists)]
+
+
+def _parsed(answers: list[Answer], has_lists: bool) -> pa.ListArray | None:
+    """Return the items of every answer, or None when one of them has another shape."""
+    block = b"\n".join(answer.body for answer in answers)
+    if has_lists:
+        block = _with_lists_only(block)
+    try:
+        pa.array([block], pa.binary()).cast(pa.string())  # Arrow's reader takes what is no UTF-8
+        table = pj.read_json(
+            pa.BufferReader(block),
+            read_options=pj.ReadOptions(use_threads=False, block_size=len(block) + 1),
+            parse_options=pj.ParseOptions(
+                explicit_schema=_SHAPES[has_lists], unexpected_field_behavior="ignore"
+            ),
+        )
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        return None
+    return table.column(0).combine_chunks() if table.num_rows == len(answers) else None
+
+
+def _with_lists_only(block: bytes) -> bytes:
+    """Put a lone receipt into a list, so that all are of one type (0.6 µs a receipt; else 14).
+
+    The first brace that closes may stand in a text or belong to something within the receipt. Then
+    what comes out is no JSON, and the answer is read carefully.
+    """
+    before, *behind = _AN_OBJECT.split(block)
+    opened = b'"%b":[{' % _RECEIPT_KEY
+    return opened.join([before, *(piece.replace(b"}", b"}]", 1) for piece in behind)])
+
+
+def _read_parsed(answers: list[Answer], data: pa.ListArray) -> list[Parts]:
+    odd = _odd(answers, data)
+    if odd:
+        kept = [number for number in range(len(answers)) if number not in odd]
+        plain = [answers[number] for number in kept]
+        left = read_bodies(answers[number] for number in sorted(odd))
+        return [left, *(_read_parsed(plain, data.take(pa.array(kept, pa.int64()))) if kept else [])]
+    items = data.flatten()
+    parents = pc.list_parent_indices(data)
+    responses = pa.array([answer.response for answer in answers], pa.int32())
+    counted = pa.array(range(len(items)), pa.int64())
+    first = _first_of_each(data)
+    head = [
+        responses.take(parents),
+        pc.multiply(pc.subtract(counted, first.take(parents)), PLACES_AN_ITEM),
+        _of(items, api.ITEM, "session_no"),
+        cut_array(_of(items, api.ITEM, "submit_status")),
+    ]
+    return [Parts(pa.Table.from_arrays(head, schema=ITEMS), _receipts(items, head))]
+
+
+def _first_of_each(data: pa.ListArray) -> pa.Array:
+    lengths = pc.fill_null(pc.list_value_length(data), 0).cast(pa.int64())
+    return pc.subtract(pc.cumulative_sum(lengths), lengths)
+
+
+def _odd(answers: list[Answer], data: pa.ListArray) -> set[int]:
+    """Give the answers with an entry that is null, nameless or about a session not asked."""
+    items = data.flatten()
+    sessions = _of(items, api.ITEM, "session_no")
+    asked = pa.array([session for answer in answers for session in answer.ids], pa.string())
+    if not sessions.null_count and sessions.equals(asked):
+        lengths = pc.fill_null(pc.list_value_length(data), 0).to_pylist()
+        if lengths == [len(answer.ids) for answer in answers]:
+            return set()
+    parents = pc.list_parent_indices(data).to_pylist()
+    known = [set(answer.ids) for answer in answers]
+    return {
+        parent
+        for parent, session in zip(parents, sessions.to_pylist(), strict=True)
+        if session not in known[parent]
+    }
+
+
+def _receipts(items: pa.StructArray, head: list[pa.Array]) -> pa.Table:
+    single, listed = (_of(items, api.ITEM, name) for name in ("receipt", "receipt_set"))
+    if pa.types.is_list(single.type):
+        tables = [_listed(single, head, 0)]
+        after = pc.fill_null(pc.list_value_length(single), 0).cast(pa.int64())
+    else:
+        tables = [_said(single, head)]
+        after = pa.repeat(pa.scalar(1, pa.int64()), len(items))
+    tables.append(_listed(listed, head, after))
+    filled = [table for table in tables if table.num_rows]
+    whole = pa.concat_tables(filled or tables)
+    if len(filled) > 1:
+        whole = whole.sort_by([("response", "ascending"), ("place", "ascending")])
+    return whole
+
+
+def _listed(lists: pa.ListArray, head: list[pa.Array], after: pa.Array | int) -> pa.Table:
+    """Return the receipts of lists; ``after`` is how many receipts come before in the item."""
+    parents = pc.list_parent_indices(lists)
+    counted = pa.array(range(len(parents)), pa.int64())
+    shift = pc.subtract(after, _first_of_each(lists))
+    response, place, session, status = (column.take(parents) for column in head)
+    place = pc.add(place, pc.add(counted, shift.take(parents)))
+    return _said(lists.flatten(), [response, place, session, status])
+
+
+def _said(receipts: pa.StructArray, head: list[pa.Array]) -> pa.Table:
+    """Return what receipts say, leaving out those that say nothing."""
+    said = {name: _of(receipts, api.RECEIPT, name) for name in api.RECEIPT}
+    said["word"] = pc.coalesce(said["word"], said.pop("older_word"))
+    table = pa.Table.from_arrays([*head, *said.values()], schema=RECEIPTS)
+    if not said["word"].null_count and not pc.any(pc.equal(said["word"], "")).as_py():
+        return table
+    says = pa.array([False] * len(receipts), pa.bool_())
+    for field in SAID:
+        column = said[field.name]
+        is_said = pc.is_valid(column)
+        if pa.types.is_string(field.type):
+            is_said = pc.and_(is_said, pc.fill_null(pc.not_equal(column, ""), False))
+        says = pc.or_(says, is_said)
+    return table.filter(says)
+
+
+def _of(structs: pa.StructArray, keys: dict[str, str], name: str) -> pa.Array:
+    return pc.struct_field(structs, keys[name])
+
+
+def _observed(
+    parts: Parts, answers: list[Answer], asked_at: pa.ChunkedArray, book: PhoneBook, zone: str
+) -> list[pa.Table]:
+    counts = [len(answer.ids) for answer in answers]
+    numbers = np.repeat([answer.response for answer in answers], counts).astype(np.int32)
+    sessions = pa.array([session for answer in answers for session in answer.ids], pa.string())
+    asked = pa.table({"response": numbers, "session_no": sessions})
+    submit_status = _submit_status(parts.items, asked)
+    told = parts.receipts.select(asked.column_names)
+    if not told.num_rows:
+        return [session_rows(sessions, _at(asked_at, numbers), submit_status, "pending")]
+    when = _at(asked_at, told["response"])
+    if told.equals(asked):  # the common case: one receipt each
+        return [receipt_rows(parts.receipts, when, submit_status, book, zone)]
+    keys, told_of = _keys(asked), _keys(told)
+    of_each = submit_status.take(pc.index_in(told_of, value_set=keys))
+    silent = pc.invert(pc.is_in(keys, value_set=told_of))
+    return [
+        session_rows(
+            sessions.filter(silent),
+            _at(asked_at, asked["response"].filter(silent)),
+            submit_status.filter(silent),
+            "pending",
+        ),
+        receipt_rows(parts.receipts, when, of_each, book, zone),
+    ]
+
+
+def _keys(asked: pa.Table) -> pa.Array:
+    """Tell apart sessions and the answers they are in."""
+    responses = asked["response"].cast(pa.string())
+    return pc.binary_join_element_wise(responses, asked["session_no"], " ").combine_chunks()
+
+
+def _submit_status(items: pa.Table, asked: pa.Table) -> pa.Array:
+    """Give every session's own status word, the least of several; null where there is none."""
+    names = asked.column_names
+    if items.select(names).equals(asked):
+        return items["submit_status"].combine_chunks()
+    said = items.filter(pc.is_valid(items["submit_status"]))
+    least = said.group_by(names).aggregate([("submit_status", "min")])
+    places = pc.index_in(_keys(asked), value_set=_keys(least))
+    return _at(least["submit_status_min"], places)
+
+
+def _refused(rows: pa.Table, ids: list[list[str]], refused: list[int]) -> list[pa.Table]:
+    """Give ids that the service refuses: asked, answered, and ``invalid``."""
+    counts = [len(ids[number]) for number in refused]
+    if not sum(counts):
+        return []
+    responses = pa.array(np.repeat(refused, counts).astype(np.int32))
+    sessions = pa.array([session for number in refused for session in ids[number]], pa.string())
+    return [
+        session_rows(
+            sessions,
+            _at(rows["asked_at"], responses),
+            pa.nulls(len(sessions), pa.string()),
+            "invalid",
+            code=_at(rows["ret_code"], responses).cast(pa.string()),
+            description=_at(rows["reason"], responses),
+        )
+    ]
+
+
+def _useless(rows: pa.Table, ids: list[list[str]], verdicts: list[str | None]) -> Iterator[Reject]:
+    """Give the answers that were found useless when they came: refused ids, unreadable bodies."""
+    for number, verdict in enumerate(verdicts):
+        if verdict == "ok":
+            continue
+        body = (rows["body"][number].as_py() or b"")[:MOST_BYTES_KEPT]
+        reason = rows["reason"][number].as_py()
+        if verdict == "refused":
+            for session in ids[number]:
+                words = reason or "the service refuses this session number"
+                yield Reject(number, REFUSED_ID, words, session, body)
+        else:
+            words = reason or "the answer can't be read"
+            yield Reject(number, UNREADABLE_ANSWER, words, None, body)
+
+
+def _quarantined(rejects: list[Reject], rows: pa.Table) -> pa.Table:
+    return pa.Table.from_pylist([_entry(reject, rows) for reject in rejects], QUARANTINE)
+
+
+def _entry(reject: Reject, rows: pa.Table) -> dict[str, Any]:
+    response = {
+        name: rows[name][reject.response].as_py() for name in ("ids", "asked_at", "http_status")
+    }
+    return {
+        **response,
+        "id": entry_id(
+            reject.kind,
+            reject.session_no,
+            response["ids"] or (),
+            response["asked_at"],
+            reject.body,
+        ),
+        "kind": reject.kind,
+        "reason": reject.reason,
+        "session_no": cut(reject.session_no),
+        "body": reject.body[:MOST_BYTES_KEPT],
+        "state": "open",
+    }
+
+
+def _at(column: pa.ChunkedArray, places: Any) -> pa.Array:
+    taken = column.take(places)
+    return taken.combine_chunks() if isinstance(taken, pa.ChunkedArray) else taken
