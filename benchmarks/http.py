@@ -16,7 +16,7 @@ from benchmarks.server import serving
 from benchmarks.world import ids
 from usms_pipeline.client import Client
 from usms_pipeline.settings import Settings
-from usms_pipeline.transport import AiohttpTransport
+from usms_pipeline.transport import CurlTransport
 
 _AT_A_TIME, _BATCH = 16, 100
 _OURS, _THEIRS = 5_000, 500
@@ -51,7 +51,7 @@ async def _ours(url: str, batches: list[list[str]]) -> float:
             access_key_secret="secret",
             data_dir=folder,
         )
-        transport = AiohttpTransport()
+        transport = CurlTransport()
         client = Client(settings, transport, lambda: datetime.now(UTC))
         try:
             return await _rate(client.ask, batches, _OURS)

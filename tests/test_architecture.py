@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parent.parent / "usms_pipeline"
 ALLOWED = {
     "dagster": ("components", "definitions", "defs"),
     "httpx": ("client", "transport"),
-    "aiohttp": ("transport",),
+    "pycurl": ("transport",),
     "duckdb": (
         "phones",
         "source",

@@ -55,7 +55,7 @@ from usms_pipeline.numbering import NumberingPlan
 from usms_pipeline.phones import PhoneBook
 from usms_pipeline.pipeline import Pipeline
 from usms_pipeline.settings import Settings
-from usms_pipeline.transport import AiohttpTransport
+from usms_pipeline.transport import CurlTransport
 from usms_pipeline.wire import blocks, decoding, parts
 
 NOW = datetime.now(UTC)
@@ -426,7 +426,7 @@ def test_no_object_shows_a_secret_a_number_or_a_body(tmp_path: Path) -> None:
     shown = [
         settings, pipeline, pipeline.book, pipeline.store,
         PhoneBook(bytes.fromhex(PHONE_KEY), "CN", "masked"),
-        Client(settings, AiohttpTransport(), lambda: NOW),
+        Client(settings, CurlTransport(), lambda: NOW),
         Reply(NOW, 200, 0, "", body), Answer(*facts, "ok", None, body),  # type: ignore[arg-type]
         parts.Reject(0, parts.BAD_ITEM, "why", "s", body), blocks.Answer(0, body, ["s"]),
         parts.Parts(table, table), decoding.Decoded(table, table), read, columns, columns._forms,

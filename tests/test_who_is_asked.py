@@ -17,7 +17,7 @@ from usms_pipeline.client import Client, Reply
 from usms_pipeline.errors import SettingsError
 from usms_pipeline.setting_types import is_loopback
 from usms_pipeline.settings import Settings, load
-from usms_pipeline.transport import AiohttpTransport
+from usms_pipeline.transport import CurlTransport
 
 REFUSED = (
     "http://127.0.0.1.evil.com", "http://localhost.evil.com", "http://evil.com/127.0.0.1",
@@ -99,8 +99,7 @@ def ask(url: str, authority: Path) -> Reply:
     )
 
     async def main() -> Reply:
-        trusted = ssl.create_default_context(cafile=str(authority / "ca.pem"))
-        async with AiohttpTransport(trusted) as transport:
+        async with CurlTransport(authority / "ca.pem") as transport:
             return await Client(settings, transport, lambda: datetime.now(UTC)).ask(["a"])
 
     return asyncio.run(main())
