@@ -131,9 +131,7 @@ def ask(url: str, cafile: Path | None = None) -> Reply:
     return asyncio.run(main())
 
 
-def test_a_certificate_nobody_vouches_for_is_refused(
-    server: Server, trusted: Path
-) -> None:
+def test_a_certificate_nobody_vouches_for_is_refused(server: Server, trusted: Path) -> None:
     refused = ask(server.url)
     assert refused.verdict is Verdict.RETRY
     assert "certificate" in refused.message

@@ -30,12 +30,14 @@ _MOST_IDLE: Final = 256
 """Connections kept open: one for each request that settings allow at a time. libcurl's own limit
 follows the number of requests just now, and would close what the next moment needs."""
 
-_IDLE_SECONDS: Final = 60
+_STEP_BYTES: Final = 1 << 14
+"""What one step decompresses. What follows a gzip member is copied, and there may be thousands."""
+
 _PIECE_BYTES: Final = 1 << 18
-"""The most that one step of decompression may yield, so that a reader can stop in time."""
+"""The most that one step may yield, so that a reader can stop in time."""
 
 _STEPS_A_TURN: Final = 16
-"""Then it is the turn of the loop's other tasks, and of time-outs: after 4 MB, or 2 ms."""
+"""Then the loop's other tasks have their turn, and time-outs strike: after 4 MB at most."""
 
 _GZIP_OR_ZLIB: Final = zlib.MAX_WBITS | 32
 _COMPRESSED: Final = frozenset({b"gzip", b"x-gzip", b"deflate"})
@@ -54,7 +56,7 @@ _OPTIONS: Final[dict[int, Any]] = {
     pycurl.SSL_VERIFYHOST: 2,
     pycurl.LOW_SPEED_LIMIT: 1,
     pycurl.BUFFERSIZE: 1 << 17,  # an answer for 100 ids comes in one piece
-    pycurl.MAXAGE_CONN: _IDLE_SECONDS,
+    pycurl.MAXAGE_CONN: 60,  # many servers drop a connection that was idle for longer
 }
 
 _TOO_LARGE: Final = 100
@@ -63,10 +65,11 @@ _TOO_LARGE: Final = 100
 _CERTIFICATE: Final = (pycurl.E_PEER_FAILED_VERIFICATION, pycurl.E_SSL_CACERT_BADFILE)
 _PROXY: Final = "the proxy (HTTPS_PROXY or ALL_PROXY)"
 _NO_CONNECTION: Final = httpx.ConnectError, "no connection: {reason}"
-_REFUSED: Final = httpx.ConnectError, "the TLS certificate was refused: {reason}"
 _BROKE: Final = httpx.ReadError, "the connection broke: {reason}"
 _CLOSED: Final = httpx.RemoteProtocolError, "the connection was closed before the answer ended"
 _NOT_HTTP: Final = httpx.RemoteProtocolError, "the answer is not HTTP"
+_SLOW_CONNECTION: Final = httpx.ConnectTimeout, "the connection took too long"
+_SLOW_ANSWER: Final = httpx.ReadTimeout, "the answer took too long"
 _TOO_LONG: Final = httpx.RemoteProtocolError, "the answer is larger than 64 MB"
 _CORRUPT: Final = (
     httpx.RemoteProtocolError,
@@ -76,14 +79,20 @@ _FAILED: Final = httpx.NetworkError, "the connection failed: {reason}"
 _FAILURES: Final[dict[int, tuple[type[httpx.TransportError], str]]] = {
     pycurl.E_COULDNT_RESOLVE_HOST: _NO_CONNECTION,
     pycurl.E_COULDNT_CONNECT: _NO_CONNECTION,
-    pycurl.E_SSL_CONNECT_ERROR: _NO_CONNECTION,
-    pycurl.E_PEER_FAILED_VERIFICATION: _REFUSED,
-    pycurl.E_SSL_CACERT_BADFILE: _REFUSED,
+    pycurl.E_SSL_CONNECT_ERROR: (httpx.ConnectError, "no connection: TLS: {reason}"),
+    pycurl.E_PEER_FAILED_VERIFICATION: (
+        httpx.ConnectError,
+        "the TLS certificate was refused: {reason}",
+    ),
+    pycurl.E_SSL_CACERT_BADFILE: (
+        httpx.ConnectError,
+        "the TLS certificate was refused: the authorities (SSL_CERT_FILE) can't be read",
+    ),
     pycurl.E_SEND_ERROR: _BROKE,
     pycurl.E_RECV_ERROR: _BROKE,
     pycurl.E_PARTIAL_FILE: _CLOSED,
     pycurl.E_GOT_NOTHING: _CLOSED,
-    pycurl.E_UNSUPPORTED_PROTOCOL: _NOT_HTTP,  # of the scheme, or of what looks like HTTP/0.9
+    pycurl.E_UNSUPPORTED_PROTOCOL: _NOT_HTTP,  # as libcurl sees it: HTTP/0.9
     pycurl.E_FTP_WEIRD_SERVER_REPLY: _NOT_HTTP,  # its old name; today it is of any protocol
     pycurl.E_BAD_CONTENT_ENCODING: _NOT_HTTP,  # a Transfer-Encoding that nobody asked for
     _TOO_LARGE: (httpx.RemoteProtocolError, "the headers of the answer are too large"),
@@ -97,8 +106,8 @@ class CurlTransport(httpx.AsyncBaseTransport):
     The request extension ``target`` (bytes: path and query, percent-encoded) is sent as it is,
     in place of the URL's own. The extension ``timeout`` gives ``connect`` seconds and ``read``
     seconds without a byte; these are whole seconds, rounded up.
-    A response is there when all of its body is, at most 64 MB. Reading decompresses it in pieces
-    of at most 256 kB, whatever it grows to: count, and stop.
+    A response is there when its body is, or the first 64 MB of it. A compressed one is decompressed
+    while it is read, in pieces of at most 256 kB, whatever it grows to: count, and stop.
     TLS certificates are verified: against ``cafile``, else against what ``SSL_CERT_FILE`` and
     ``SSL_CERT_DIR`` name, else against the system's. Redirects are not followed; cookies and
     .netrc are not used. The proxy that the environment names (``HTTPS_PROXY``, ``ALL_PROXY``,
@@ -162,15 +171,14 @@ class _Exchange:
         self.curl = pycurl.Curl()
         self._prepared_for: object = None
         self._lines: list[bytes] = []
-        self._pieces: list[bytes] = []
-        self._size = 0
+        self._body = bytearray()  # not a list: chunks of a byte or two would take 20 times as much
         for option, value in (_OPTIONS | authorities).items():
             self.curl.unsetopt(option) if value is None else self.curl.setopt(option, value)
         self.curl.setopt(pycurl.HEADERFUNCTION, self._lines.append)
-        self.curl.setopt(pycurl.WRITEFUNCTION, self._write)
+        self.curl.setopt(pycurl.WRITEFUNCTION, self._write, use_memoryview=True)
 
     def prepare(self, request: httpx.Request) -> None:
-        """Set what to send, and forget what was received."""
+        """Set what to send."""
         url, headers, timeout = request.url, request.headers.raw, request.extensions.get("timeout")
         wanted = (request.method, url.raw_scheme, url.netloc, headers, timeout)
         if wanted != self._prepared_for:  # from one request to the next only the target changes
@@ -180,59 +188,63 @@ class _Exchange:
             self._prepared_for = wanted
         target = request.extensions.get("target") or url.raw_path
         self.curl.setopt(pycurl.REQUEST_TARGET, _single_line(target))
-        self._lines.clear()
-        self._pieces, self._size = [], 0
 
-    def _write(self, piece: bytes) -> int | None:
-        self._pieces.append(piece)
-        self._size += len(piece)
-        return 0 if self._size > _MOST_RAW_BYTES else None  # 0 ends the transfer
+    def _write(self, piece: memoryview) -> int | None:
+        self._body += piece
+        return 0 if len(self._body) > _MOST_RAW_BYTES else None  # 0 ends the transfer
+
+    def _taken(self) -> tuple[list[bytes], bytearray]:
+        """Return the lines and the body that were received, and keep nothing of them."""
+        lines, body = self._lines.copy(), self._body
+        self._lines.clear()
+        self._body = bytearray()
+        return lines, body
 
     def response(self) -> httpx.Response:
         """Return what was received; raises ``httpx.RemoteProtocolError`` if it isn't whole."""
+        lines, body = self._taken()
         status = self.curl.getinfo(pycurl.RESPONSE_CODE)
         if status < 100:
             raise _error(_NOT_HTTP)
         encoding, headers = b"", []
-        for name, value in _last_head(self._lines):
+        for name, value in _last_head(lines):
             if (kind := name.lower()) not in _ABOUT_WIRE:
                 headers.append((name, value))
             elif kind == b"content-encoding":
                 encoding = value.lower()
-        is_cut = self._size > _MOST_RAW_BYTES
-        body = _Body(self._pieces, encoding in _COMPRESSED, is_cut)
-        return httpx.Response(status, headers=headers, stream=body)
+        stream = _Body(body, encoding in _COMPRESSED)
+        return httpx.Response(status, headers=headers, stream=stream)
 
     def failure(self, code: int, text: str) -> httpx.TransportError | None:
         """Return httpx's exception for an error of libcurl's; None where it was told to stop."""
-        if self._size > _MOST_RAW_BYTES:
+        if len(self._body) > _MOST_RAW_BYTES:
             return None
-        is_sent = self.curl.getinfo(pycurl.PRETRANSFER_TIME) > 0
-        proxy_status = self.curl.getinfo(pycurl.HTTP_CONNECTCODE)
-        system = self.curl.getinfo(pycurl.OS_ERRNO)
-        reason = _reason(code, text, system)
+        self._taken()
+        info = self.curl.getinfo
+        is_sent = info(pycurl.REQUEST_SIZE) > 0  # to the service: a CONNECT doesn't count
+        proxy_status, system = info(pycurl.HTTP_CONNECTCODE), info(pycurl.OS_ERRNO)
         if code == pycurl.E_OPERATION_TIMEDOUT:
-            if is_sent:
-                return httpx.ReadTimeout("the answer took too long")
-            return httpx.ConnectTimeout("the connection took too long")
+            return _error(_SLOW_ANSWER if is_sent else _SLOW_CONNECTION)
+        reason = _reason(code, text, system)
         if proxy_status >= 300:
             return httpx.ProxyError(f"{_PROXY} answered HTTP {proxy_status}")
-        is_tunnelled = is_sent or proxy_status
-        if self.curl.getinfo(pycurl.USED_PROXY) and not is_tunnelled and code not in _CERTIFICATE:
+        is_at_proxy = info(pycurl.USED_PROXY) and not (is_sent or proxy_status)
+        if is_at_proxy and code not in _CERTIFICATE:
             return httpx.ProxyError(f"no connection to {_PROXY}: {reason}")
-        if code == pycurl.E_RECV_ERROR and not system and "::" not in text:
-            return _error(_NOT_HTTP)  # of what it has read, not of reading
+        if code == pycurl.E_RECV_ERROR and not system:
+            # No error of the system's: of what was read, or of TLS, where some close rudely.
+            return _error(_CLOSED if "unexpected eof" in text else _NOT_HTTP)
         return _error(_FAILURES.get(code, _FAILED), reason)
 
 
 class _Body(httpx.AsyncByteStream):
-    def __init__(self, pieces: list[bytes], is_compressed: bool, is_cut: bool) -> None:
-        self._pieces, self._is_compressed, self._is_cut = pieces, is_compressed, is_cut
+    def __init__(self, raw: bytearray, is_compressed: bool) -> None:
+        self._raw, self._is_compressed = raw, is_compressed
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        failure = _TOO_LONG if self._is_cut else None
-        pieces = _inflated(self._pieces) if self._is_compressed else self._pieces
+        failure = _TOO_LONG if len(self._raw) > _MOST_RAW_BYTES else None
         try:
+            pieces = _inflated(self._raw) if self._is_compressed else (bytes(self._raw),)
             for step, piece in enumerate(pieces, 1):
                 if piece:
                     yield piece
@@ -244,17 +256,15 @@ class _Body(httpx.AsyncByteStream):
             raise _error(failure)
 
 
-def _inflated(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """Decompress gzip (also of several members) or zlib in bounded pieces; some are empty.
+def _inflated(raw: bytearray) -> Iterator[bytes]:
+    """Decompress gzip (also of several members) or zlib in bounded pieces, of which some are empty.
 
     Not libcurl: it takes a stream that ends early for whole. Raises ``zlib.error`` for one, and
     for one that is corrupt.
     """
     member = zlib.decompressobj(_GZIP_OR_ZLIB)
-    is_empty = True
-    for chunk in chunks:
-        is_empty = False
-        rest = chunk
+    for start in range(0, len(raw), _STEP_BYTES):
+        rest = bytes(raw[start : start + _STEP_BYTES])
         while rest:
             if member.eof:
                 member = zlib.decompressobj(_GZIP_OR_ZLIB)
@@ -262,14 +272,14 @@ def _inflated(chunks: Iterable[bytes]) -> Iterator[bytes]:
             rest = member.unused_data if member.eof else member.unconsumed_tail
     while piece := member.decompress(member.unconsumed_tail, _PIECE_BYTES):
         yield piece
-    if not (member.eof or is_empty):
+    if raw and not member.eof:
         raise zlib.error("the compressed body ends early")
 
 
 def _request_options(request: httpx.Request) -> dict[int, Any]:
     url, seconds = request.url, request.extensions.get("timeout") or {}
     if request.method != "GET" or url.scheme not in ("http", "https"):
-        raise httpx.UnsupportedProtocol(f"not GET over http or https: {request.method}")
+        raise httpx.UnsupportedProtocol("only GET is sent, and over http or https alone")
     headers = [b"%b: %b" % pair if pair[1] else b"%b;" % pair[0] for pair in request.headers.raw]
     return {
         pycurl.URL: b"%b://%b/" % (url.raw_scheme, url.netloc),
@@ -288,23 +298,24 @@ def _single_line(text: bytes) -> bytes:
     return text
 
 
-def _last_head(lines: Iterable[bytes]) -> Iterator[tuple[bytes, bytes]]:
-    """Yield the headers of the last response: not those of a proxy or of 1xx, and no trailers.
+def _last_head(lines: Iterable[bytes]) -> list[tuple[bytes, bytes]]:
+    """Return the headers of the last response: not those of a proxy or of 1xx, and no trailers.
 
     Raises ``httpx.RemoteProtocolError`` for a head that ends early: libcurl takes it for whole.
     """
-    heads, is_open = [], False
+    headers: list[tuple[bytes, bytes]] = []
+    is_open = False
     for line in lines:
         name, colon, value = line.partition(b":")
         if not is_open and line.startswith(b"HTTP/"):
-            heads, is_open = [], True
+            headers, is_open = [], True
         elif is_open and colon:
-            heads.append((name, value.strip()))
+            headers.append((name, value.strip()))
         elif not line.strip():
             is_open = False
     if is_open:
         raise _error(_CLOSED)
-    return iter(heads)
+    return headers
 
 
 def _authorities(cafile: str | os.PathLike[str] | None) -> dict[int, str | None]:
@@ -313,16 +324,13 @@ def _authorities(cafile: str | os.PathLike[str] | None) -> dict[int, str | None]
     Without them, the wheel of pycurl looks in places of its own and knows no variables.
     """
     known = ssl.get_default_verify_paths()
-    file = os.fspath(cafile) if cafile else known.cafile
-    folder = None if cafile else known.capath
+    file, folder = (os.fspath(cafile), None) if cafile else (known.cafile, known.capath)
     if not (file or folder):
         return {}
-    if file and not {known.openssl_cafile_env, known.openssl_capath_env} & os.environ.keys():
-        folder = None  # the same again, and libcurl would read the file for each connection
     return {
         pycurl.CAINFO: file,
-        pycurl.PROXY_CAINFO: file,
         pycurl.CAPATH: folder,
+        pycurl.PROXY_CAINFO: file,
         pycurl.PROXY_CAPATH: folder,
     }
 
