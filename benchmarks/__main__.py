@@ -28,7 +28,7 @@ from benchmarks import (
 )
 
 _RESULTS = Path(__file__).parent / "RESULTS.md"
-_PACKAGES = ("usms-pipeline", "duckdb", "pyarrow", "aiohttp", "httpx", "uvloop", "dlt", "pandas")
+_PACKAGES = ("usms-pipeline", "duckdb", "pyarrow", "pycurl", "httpx", "uvloop", "dlt", "pandas")
 
 
 def main() -> None:

@@ -10,8 +10,8 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
-
 from usms_pipeline.collect import Patience
+
 from usms_pipeline.dataset import Window
 from usms_pipeline.pipeline import Pipeline
 from usms_pipeline.settings import Settings

@@ -14,7 +14,7 @@ from functools import cache
 from tests.hostile_memory import peak_mb
 from usms_pipeline.service.client import Client, Reply
 from usms_pipeline.service.collect import utc_now
-from usms_pipeline.service.transport import AiohttpTransport
+from usms_pipeline.service.transport import CurlTransport
 from usms_pipeline.settings import load
 
 MB = 1_000_000
@@ -82,7 +82,7 @@ async def sent(name: str) -> AsyncIterator[bytes]:
 async def ask_all() -> dict[str, Reply]:
     async with (
         await asyncio.start_server(answer, "127.0.0.1", 0) as server,
-        AiohttpTransport() as transport,
+        CurlTransport() as transport,
     ):
         url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
         settings = load(

@@ -17,7 +17,7 @@ PACKAGE = Path(__file__).parent.parent / "usms_pipeline"
 ALLOWED = {
     "dagster": ("components", "definitions", "defs"),
     "httpx": ("service.client", "service.transport"),
-    "aiohttp": ("service.transport",),
+    "pycurl": ("service.transport",),
     "duckdb": (
         "phones",
         "source",

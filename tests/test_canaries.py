@@ -55,7 +55,7 @@ from usms_pipeline.pipeline import Pipeline
 from usms_pipeline.service import careful, decode
 from usms_pipeline.service.client import Client, Reply
 from usms_pipeline.service.fetch import Answer
-from usms_pipeline.service.transport import AiohttpTransport
+from usms_pipeline.service.transport import CurlTransport
 from usms_pipeline.settings import Settings
 
 NOW = datetime.now(UTC)
@@ -426,7 +426,7 @@ def test_no_object_shows_a_secret_a_number_or_a_body(tmp_path: Path) -> None:
     shown = [
         settings, pipeline, pipeline.book, pipeline.store,
         PhoneBook(bytes.fromhex(PHONE_KEY), "CN", "masked"),
-        Client(settings, AiohttpTransport(), lambda: NOW),
+        Client(settings, CurlTransport(), lambda: NOW),
         Reply(NOW, 200, 0, "", body), Answer(*facts, "ok", None, body),  # type: ignore[arg-type]
         careful.Reject(0, careful.BAD_ITEM, "why", "s", body), decode.Answer(0, body, ["s"]),
         careful.Parts(table, table), decode.Decoded(table, table), read, columns, columns._forms,

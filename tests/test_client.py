@@ -19,7 +19,7 @@ from usms_pipeline.service.client import KEPT_BYTES, Client, retry_after_seconds
 from usms_pipeline.service.collect import Patience, utc_now
 from usms_pipeline.service.fetch import Answer, CollectStats, Fetcher, nothing_answered
 from usms_pipeline.service.pace import BreakerLimits, Governor
-from usms_pipeline.service.transport import AiohttpTransport
+from usms_pipeline.service.transport import CurlTransport
 from usms_pipeline.settings import load
 
 KEY_ID, SECRET = "AKIDtheKeyId", "theVerySecretHalf"
@@ -34,7 +34,7 @@ def ask(url, ids, max_body_bytes=1_000_000, transport=None, **more):
     """Send one request; give the reply."""
 
     async def main():
-        connection = transport or AiohttpTransport()
+        connection = transport or CurlTransport()
         async with connection:
             client = Client(settings(url, **more), connection, utc_now, max_body_bytes)
             return await client.ask(ids)
@@ -64,7 +64,7 @@ class Fetched:
         def clock():
             return now
 
-        async with AiohttpTransport() as transport:
+        async with CurlTransport() as transport:
             client = Client(settings(url, **more), transport, utc_now, max_body_bytes)
             governor = Governor(1e6, clock=clock, sleep=sleep)
             fetcher = Fetcher(
@@ -139,7 +139,7 @@ def test_a_batch_is_1_to_100_distinct_ids(ids):
 
 def test_connections_are_kept_alive():
     async def main(url):
-        async with AiohttpTransport() as transport:
+        async with CurlTransport() as transport:
             client = Client(settings(url), transport, utc_now)
             for _ in range(20):
                 await client.ask(["a"])
@@ -152,7 +152,7 @@ def test_connections_are_kept_alive():
 
 def test_cookies_are_not_kept():
     async def main(url):
-        async with AiohttpTransport() as transport:
+        async with CurlTransport() as transport:
             client = Client(settings(url), transport, utc_now)
             await client.ask(["a"])
             await client.ask(["b"])
@@ -244,13 +244,13 @@ def test_a_gzip_bomb_is_not_unpacked_beyond_the_cap():
 
     async def main(url):
         nonlocal read
-        async with AiohttpTransport() as transport:
+        async with CurlTransport() as transport:
             client = Client(settings(url), transport, utc_now, 2_000_000)
             join = client._read
 
-            async def counting(response):
+            async def counting(stream):
                 nonlocal read
-                body = await join(response)
+                body = await join(stream)
                 read = len(body)
                 return body
 
@@ -303,7 +303,7 @@ def test_a_server_that_does_not_speak_http_is_no_answer():
 
         async with await asyncio.start_server(talk, "127.0.0.1", 0) as server:
             url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-            async with AiohttpTransport() as transport:
+            async with CurlTransport() as transport:
                 return await Client(settings(url), transport, utc_now).ask(["a"])
 
     reply = asyncio.run(main())
@@ -554,7 +554,7 @@ def test_a_service_that_stays_down_is_given_up():
             nonlocal now
             now += seconds
 
-        async with AiohttpTransport() as transport:
+        async with CurlTransport() as transport:
             client = Client(settings(url), transport, utc_now)
             governor = Governor(clock=lambda: now, sleep=sleep)
             fetcher = Fetcher(client, governor, stats, sleep=sleep, monotonic=lambda: now)
@@ -578,7 +578,7 @@ def test_no_secret_or_id_in_what_a_failure_shows():
     """A reply, a transport's exception and its chain hold neither the key nor what was asked."""
 
     async def raised(url):
-        async with AiohttpTransport() as transport:
+        async with CurlTransport() as transport:
             client = Client(settings(url), transport, utc_now)
             request = httpx.Request(
                 "GET", url, headers=client._headers, extensions={"target": b"/?id=session-001"}
@@ -597,7 +597,7 @@ def test_no_secret_or_id_in_what_a_failure_shows():
         shown += [repr(one), str(one), repr(one.__context__), repr(one.__cause__)]
         assert one.__context__ is None
     shown.append(repr(settings(server.url)))
-    shown.append(repr(Client(settings(server.url), AiohttpTransport(), utc_now)))
+    shown.append(repr(Client(settings(server.url), CurlTransport(), utc_now)))
     for text in shown:
         for private in (SECRET, KEY_ID, BASIC, "session-001"):
             assert private not in text

@@ -76,7 +76,7 @@ def test_nothing_to_ask_sends_nothing(good):
 
 def test_nothing_to_ask_makes_no_client(good, monkeypatch):
     """Its imports and certificates are a seventh of a run with nothing due."""
-    monkeypatch.delattr("usms_pipeline.service.transport.AiohttpTransport")
+    monkeypatch.delattr("usms_pipeline.service.transport.CurlTransport")
     run(good.url, [])
     with pytest.raises(ImportError):
         run(good.url, batches(1))

@@ -440,7 +440,7 @@ def test_definitions_load_without_any_variable_and_without_the_heavy_libraries(
     program = (
         "import sys\nfrom usms_pipeline.definitions import defs\n"
         "defs().get_repository_def()\n"
-        "heavy = {'altair', 'vl_convert', 'duckdb', 'httpx', 'aiohttp', 'pandas'}\n"
+        "heavy = {'altair', 'vl_convert', 'duckdb', 'httpx', 'pycurl', 'pandas'}\n"
         "print(*heavy & set(sys.modules))"
     )
     assert run([sys.executable, "-W", "ignore", "-c", program], tmp_path).strip() == ""

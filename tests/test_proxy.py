@@ -19,7 +19,7 @@ from tests.services import free_port
 from usms_pipeline.service.api import Verdict
 from usms_pipeline.service.client import Client, Reply
 from usms_pipeline.service.collect import utc_now
-from usms_pipeline.service.transport import AiohttpTransport
+from usms_pipeline.service.transport import CurlTransport
 from usms_pipeline.settings import load
 
 SECRET = "theVerySecretHalf"
@@ -107,8 +107,8 @@ def server(certificate: Path) -> Iterator[Server]:
 
 
 @pytest.fixture
-def trusted(certificate: Path) -> ssl.SSLContext:
-    return ssl.create_default_context(cafile=str(certificate / "cert"))
+def trusted(certificate: Path) -> Path:
+    return certificate / "cert"
 
 
 @contextmanager
@@ -122,18 +122,16 @@ def environment(monkeypatch: pytest.MonkeyPatch, **variables: str) -> Iterator[N
         yield
 
 
-def ask(url: str, tls: ssl.SSLContext | None = None) -> Reply:
+def ask(url: str, cafile: Path | None = None) -> Reply:
     async def main() -> Reply:
         settings = load(base_url=url, access_key_id="key", access_key_secret=SECRET)
-        async with AiohttpTransport(tls) as transport:
+        async with CurlTransport(cafile) as transport:
             return await Client(settings, transport, utc_now).ask(["a"])
 
     return asyncio.run(main())
 
 
-def test_a_certificate_nobody_vouches_for_is_refused(
-    server: Server, trusted: ssl.SSLContext
-) -> None:
+def test_a_certificate_nobody_vouches_for_is_refused(server: Server, trusted: Path) -> None:
     refused = ask(server.url)
     assert refused.verdict is Verdict.RETRY
     assert "certificate" in refused.message
@@ -157,7 +155,7 @@ def test_ones_own_authority_is_trusted_by_the_usual_variable(
 
 
 def test_https_goes_through_the_environments_proxy_which_sees_no_credentials(
-    server: Server, trusted: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
+    server: Server, trusted: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with Tunnel() as tunnel:
         proxy = f"http://someone:hidden@127.0.0.1:{tunnel.port}"
@@ -174,7 +172,7 @@ def test_https_goes_through_the_environments_proxy_which_sees_no_credentials(
 
 
 def test_a_host_in_no_proxy_and_plain_http_go_straight(
-    server: Server, trusted: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
+    server: Server, trusted: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dead = f"http://127.0.0.1:{free_port()}"
     with environment(monkeypatch, HTTPS_PROXY=dead, NO_PROXY="127.0.0.1"):

@@ -15,7 +15,7 @@ import pytest
 from tests.loopback import ok, serving
 from usms_pipeline.errors import SettingsError
 from usms_pipeline.service.client import Client, Reply
-from usms_pipeline.service.transport import AiohttpTransport
+from usms_pipeline.service.transport import CurlTransport
 from usms_pipeline.setting_types import is_loopback
 from usms_pipeline.settings import Settings, load
 
@@ -99,8 +99,7 @@ def ask(url: str, authority: Path) -> Reply:
     )
 
     async def main() -> Reply:
-        trusted = ssl.create_default_context(cafile=str(authority / "ca.pem"))
-        async with AiohttpTransport(trusted) as transport:
+        async with CurlTransport(authority / "ca.pem") as transport:
             return await Client(settings, transport, lambda: datetime.now(UTC)).ask(["a"])
 
     return asyncio.run(main())

@@ -87,9 +87,9 @@ def collect(
         if (first := next(drawn, None)) is None:  # a client for nothing would be a seventh of a run
             return stats
         batches = chain([first], drawn)
-        from usms_pipeline.service.transport import AiohttpTransport
+        from usms_pipeline.service.transport import CurlTransport
 
-        transport = AiohttpTransport()
+        transport = CurlTransport()
     client = Client(settings, transport, clock)
     fetcher = Fetcher(client, governor, stats, patience)
     workers = _Workers(fetcher, transport, settings.max_concurrency, stats)

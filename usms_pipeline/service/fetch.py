@@ -1,7 +1,7 @@
 """A batch of ids to answers: the one retry loop, the splitting, and what is counted.
 
 No HTTP here (client.py) and no threads (collect.py). No other place retries, but that
-aiohttp asks once more where a connection that was kept open turns out to be closed.
+libcurl asks once more where a connection that was kept open turns out to be closed.
 """
 
 from __future__ import annotations

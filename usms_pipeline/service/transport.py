@@ -1,105 +1,159 @@
-"""httpx's transport interface over aiohttp: a tenth of what httpx's own costs (``make bench``).
+"""httpx's transport interface over libcurl: a twentieth of what httpx's own costs (``make bench``).
 
 That one walks a URL of 100 ids character by character, looks through all connections for each
 request, and parses HTTP in Python. Two means that httpx documents take this out: a transport, and
-the extension ``target``. uvloop would take off a seventh of what is left, which is 3 % of a run
-against a service that takes no time, and nothing against a real one: no dependency for that.
+the extension ``target``. Connections, TLS, proxies and HTTP/1.1 are libcurl's.
 
 Bytes and connections only: no addresses, no credentials, no retries, no meaning.
 """
 
 from __future__ import annotations
 
-import errno
+import asyncio
+import math
 import os
 import ssl
 import urllib.request
 import zlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import suppress
 from types import TracebackType
-from typing import Final
+from typing import Any, Final
 
-import aiohttp
 import httpx
-from yarl import URL
+import pycurl
+
+_MOST_RAW_BYTES: Final = 64_000_000
+"""The most that is received of one body: it is held in memory, and the client reads no more."""
+
+_MOST_IDLE: Final = 256
+"""Connections kept open: one for each request that settings allow at a time. libcurl's own limit
+follows the number of requests just now, and would close what the next moment needs."""
+
+_STEP_BYTES: Final = 1 << 14
+"""What one step decompresses. What follows a gzip member is copied, and there may be thousands."""
 
 _PIECE_BYTES: Final = 1 << 18
-"""The most that one step of decompression may yield, so that a reader can stop in time."""
+"""The most that one step may yield, so that a reader can stop in time."""
+
+_STEPS_A_TURN: Final = 16
+"""Then the loop's other tasks have their turn, and time-outs strike: after 4 MB at most."""
 
 _GZIP_OR_ZLIB: Final = zlib.MAX_WBITS | 32
-_COMPRESSED: Final = frozenset({"gzip", "x-gzip", "deflate"})
-_FAILURES: Final = (aiohttp.ClientError, TimeoutError, OSError, zlib.error)
+_COMPRESSED: Final = frozenset({b"gzip", b"x-gzip", b"deflate"})
+_ABOUT_WIRE: Final = frozenset({b"content-encoding", b"content-length", b"transfer-encoding"})
+"""Headers that speak of the bytes on the wire, which the reader never sees."""
+
+_OPTIONS: Final[dict[int, Any]] = {
+    pycurl.NOSIGNAL: 1,  # a signal would reach the main thread, and this runs in others
+    pycurl.PROTOCOLS: pycurl.PROTO_HTTP | pycurl.PROTO_HTTPS,
+    pycurl.HTTP_VERSION: pycurl.CURL_HTTP_VERSION_1_1,
+    pycurl.FOLLOWLOCATION: 0,
+    pycurl.NETRC: pycurl.NETRC_IGNORED,
+    pycurl.NOPROXY: "",  # not None: then libcurl would read NO_PROXY itself, in a way of its own
+    pycurl.SSLVERSION: pycurl.SSLVERSION_TLSv1_2,
+    pycurl.SSL_VERIFYPEER: 1,
+    pycurl.SSL_VERIFYHOST: 2,
+    pycurl.LOW_SPEED_LIMIT: 1,
+    pycurl.BUFFERSIZE: 1 << 17,  # an answer for 100 ids comes in one piece
+    pycurl.MAXAGE_CONN: 60,  # many servers drop a connection that was idle for longer
+}
+
+_TOO_LARGE: Final = 100
+"""An error of libcurl's that pycurl has no name for."""
+
+_CERTIFICATE: Final = (pycurl.E_PEER_FAILED_VERIFICATION, pycurl.E_SSL_CACERT_BADFILE)
+_PROXY: Final = "the proxy (HTTPS_PROXY or ALL_PROXY)"
+_NO_CONNECTION: Final = httpx.ConnectError, "no connection: {reason}"
+_BROKE: Final = httpx.ReadError, "the connection broke: {reason}"
+_CLOSED: Final = httpx.RemoteProtocolError, "the connection was closed before the answer ended"
+_NOT_HTTP: Final = httpx.RemoteProtocolError, "the answer is not HTTP"
+_SLOW_CONNECTION: Final = httpx.ConnectTimeout, "the connection took too long"
+_SLOW_ANSWER: Final = httpx.ReadTimeout, "the answer took too long"
+_TOO_LONG: Final = httpx.RemoteProtocolError, "the answer is larger than 64 MB"
+_CORRUPT: Final = (
+    httpx.RemoteProtocolError,
+    "the compressed answer is corrupt or ends early",
+)
+_FAILED: Final = httpx.NetworkError, "the connection failed: {reason}"
+_FAILURES: Final[dict[int, tuple[type[httpx.TransportError], str]]] = {
+    pycurl.E_COULDNT_RESOLVE_HOST: _NO_CONNECTION,
+    pycurl.E_COULDNT_CONNECT: _NO_CONNECTION,
+    pycurl.E_SSL_CONNECT_ERROR: (httpx.ConnectError, "no connection: TLS: {reason}"),
+    pycurl.E_PEER_FAILED_VERIFICATION: (
+        httpx.ConnectError,
+        "the TLS certificate was refused: {reason}",
+    ),
+    pycurl.E_SSL_CACERT_BADFILE: (
+        httpx.ConnectError,
+        "the TLS certificate was refused: the authorities (SSL_CERT_FILE) can't be read",
+    ),
+    pycurl.E_SEND_ERROR: _BROKE,
+    pycurl.E_RECV_ERROR: _BROKE,
+    pycurl.E_PARTIAL_FILE: _CLOSED,
+    pycurl.E_GOT_NOTHING: _CLOSED,
+    pycurl.E_UNSUPPORTED_PROTOCOL: _NOT_HTTP,  # as libcurl sees it: HTTP/0.9
+    pycurl.E_FTP_WEIRD_SERVER_REPLY: _NOT_HTTP,  # its old name; today it is of any protocol
+    pycurl.E_BAD_CONTENT_ENCODING: _NOT_HTTP,  # a Transfer-Encoding that nobody asked for
+    _TOO_LARGE: (httpx.RemoteProtocolError, "the headers of the answer are too large"),
+}
+"""What is said for each of libcurl's errors, without an address, the target or a header."""
 
 
-class AiohttpTransport(httpx.AsyncBaseTransport):
-    """Send requests through one aiohttp session, made on first use in the running loop.
+class CurlTransport(httpx.AsyncBaseTransport):
+    """Send GET requests through libcurl, in the event loop that the first of them runs in.
 
     The request extension ``target`` (bytes: path and query, percent-encoded) is sent as it is,
-    in place of the URL's own. The extension ``timeout`` gives ``connect`` and ``read`` seconds.
-    Bodies come decompressed, in pieces of at most 256 kB, whatever they grow to: count, and stop.
-    TLS certificates are verified. Redirects are not followed; cookies and .netrc are not used. The
-    proxy that the environment names (``HTTPS_PROXY``, ``ALL_PROXY``, ``NO_PROXY``) carries https
-    alone, through a tunnel that it can't look into: the requests hold credentials.
+    in place of the URL's own. The extension ``timeout`` gives ``connect`` seconds and ``read``
+    seconds without a byte; these are whole seconds, rounded up.
+    A response is there when its body is, or the first 64 MB of it. A compressed one is decompressed
+    while it is read, in pieces of at most 256 kB, whatever it grows to: count, and stop.
+    TLS certificates are verified: against ``cafile``, else against what ``SSL_CERT_FILE`` and
+    ``SSL_CERT_DIR`` name, else against the system's. Redirects are not followed; cookies and
+    .netrc are not used. The proxy that the environment names (``HTTPS_PROXY``, ``ALL_PROXY``,
+    ``NO_PROXY``) carries https alone, through a tunnel that it can't look into: the requests hold
+    credentials.
 
     Raises ``httpx.TransportError``; its text never holds the target or a header.
     """
 
-    def __init__(self, ssl_context: ssl.SSLContext | None = None) -> None:
-        self._ssl = ssl_context
-        self._session: aiohttp.ClientSession | None = None
-        self._proxies: dict[str, str | None] = {}
+    def __init__(self, cafile: str | os.PathLike[str] | None = None) -> None:
+        self._authorities = _authorities(cafile)
+        self._multi: pycurl.AsyncCurlMulti | None = None
+        self._idle: list[_Exchange] = []
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Send one request; the response's body is still to be read."""
-        failure: httpx.TransportError
+        """Send one request and receive its answer; the body is still to be decompressed."""
+        if self._multi is None:
+            self._multi = pycurl.AsyncCurlMulti()
+            self._multi.setopt(pycurl.M_MAXCONNECTS, _MOST_IDLE)
+        multi, failure = self._multi, None
+        exchange = self._idle.pop() if self._idle else _Exchange(self._authorities)
         try:
-            response = await self._opened().request(
-                request.method,
-                _url(request),
-                headers=_headers(request),
-                allow_redirects=False,
-                timeout=_timeout(request),
-                proxy=self._proxy(request.url),
-            )
-        except _FAILURES as error:
-            # Raised below, not here: aiohttp's errors hold the request's headers, and a chained
+            exchange.prepare(request)
+            await multi.add_handle(exchange.curl)
+        except pycurl.error as error:
+            # Raised below, not here: libcurl's texts hold the host's name, and a chained
             # exception would carry them along.
-            failure = _translated(error)
-        else:
-            encoding = response.headers.get("Content-Encoding", "").strip().lower()
-            return httpx.Response(
-                response.status,
-                headers=[pair for pair in response.raw_headers if not _is_about_wire(pair[0])],
-                stream=_Body(response, encoding in _COMPRESSED),
-            )
-        raise failure
+            failure = exchange.failure(*error.args)
+        except BaseException:
+            # Cancelled, mostly. A handle goes back only when libcurl is done with it.
+            with suppress(RuntimeError):  # where it has left already
+                multi.remove_handle(exchange.curl)
+            exchange.curl.close()
+            raise
+        self._idle.append(exchange)
+        if failure is not None:
+            raise failure
+        return exchange.response()
 
     async def aclose(self) -> None:
-        """Close the session and its connections."""
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
-
-    def _proxy(self, url: httpx.URL) -> str | None:
-        """Give the proxy to go through; raises ``httpx.ProxyError`` where it can't be used."""
-        if url.scheme != "https":
-            return None
-        if url.host not in self._proxies:
-            self._proxies[url.host] = _proxy_for(url.host)
-        return self._proxies[url.host]
-
-    def _opened(self) -> aiohttp.ClientSession:
-        if self._session is None:
-            # No limit here: the number of workers is the limit, and one queue is enough.
-            connector = aiohttp.TCPConnector(limit=0, ssl=self._ssl or True, keepalive_timeout=60)
-            self._session = aiohttp.ClientSession(
-                connector=connector,
-                cookie_jar=aiohttp.DummyCookieJar(),
-                auto_decompress=False,
-                trust_env=False,
-                raise_for_status=False,
-            )
-        return self._session
+        """Close all connections. A request that is under way is cancelled."""
+        if self._multi is not None:
+            await self._multi.aclose()
+            self._multi = None
+        while self._idle:
+            self._idle.pop().curl.close()
 
     async def __aexit__(
         self,
@@ -110,63 +164,183 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
         await self.aclose()
 
 
+class _Exchange:
+    """A handle of libcurl's and what it received last. It serves one request after the other."""
+
+    def __init__(self, authorities: dict[int, str | None]) -> None:
+        self.curl = pycurl.Curl()
+        self._prepared_for: object = None
+        self._lines: list[bytes] = []
+        self._body = bytearray()  # not a list: chunks of a byte or two would take 20 times as much
+        for option, value in (_OPTIONS | authorities).items():
+            self.curl.unsetopt(option) if value is None else self.curl.setopt(option, value)
+        self.curl.setopt(pycurl.HEADERFUNCTION, self._lines.append)
+        self.curl.setopt(pycurl.WRITEFUNCTION, self._write, use_memoryview=True)
+
+    def prepare(self, request: httpx.Request) -> None:
+        """Set what to send."""
+        url, headers, timeout = request.url, request.headers.raw, request.extensions.get("timeout")
+        wanted = (request.method, url.raw_scheme, url.netloc, headers, timeout)
+        if wanted != self._prepared_for:  # from one request to the next only the target changes
+            self._prepared_for = None
+            for option, value in _request_options(request).items():
+                self.curl.setopt(option, value)
+            self._prepared_for = wanted
+        target = request.extensions.get("target") or url.raw_path
+        self.curl.setopt(pycurl.REQUEST_TARGET, _single_line(target))
+
+    def _write(self, piece: memoryview) -> int | None:
+        self._body += piece
+        return 0 if len(self._body) > _MOST_RAW_BYTES else None  # 0 ends the transfer
+
+    def _taken(self) -> tuple[list[bytes], bytearray]:
+        """Return the lines and the body that were received, and keep nothing of them."""
+        lines, body = self._lines.copy(), self._body
+        self._lines.clear()
+        self._body = bytearray()
+        return lines, body
+
+    def response(self) -> httpx.Response:
+        """Return what was received; raises ``httpx.RemoteProtocolError`` if it isn't whole."""
+        lines, body = self._taken()
+        status = self.curl.getinfo(pycurl.RESPONSE_CODE)
+        if status < 100:
+            raise _error(_NOT_HTTP)
+        encoding, headers = b"", []
+        for name, value in _last_head(lines):
+            if (kind := name.lower()) not in _ABOUT_WIRE:
+                headers.append((name, value))
+            elif kind == b"content-encoding":
+                encoding = value.lower()
+        stream = _Body(body, encoding in _COMPRESSED)
+        return httpx.Response(status, headers=headers, stream=stream)
+
+    def failure(self, code: int, text: str) -> httpx.TransportError | None:
+        """Return httpx's exception for an error of libcurl's; None where it was told to stop."""
+        if len(self._body) > _MOST_RAW_BYTES:
+            return None
+        self._taken()
+        info = self.curl.getinfo
+        is_sent = info(pycurl.REQUEST_SIZE) > 0  # to the service: a CONNECT doesn't count
+        proxy_status, system = info(pycurl.HTTP_CONNECTCODE), info(pycurl.OS_ERRNO)
+        if code == pycurl.E_OPERATION_TIMEDOUT:
+            return _error(_SLOW_ANSWER if is_sent else _SLOW_CONNECTION)
+        reason = _reason(code, text, system)
+        if proxy_status >= 300:
+            return httpx.ProxyError(f"{_PROXY} answered HTTP {proxy_status}")
+        is_at_proxy = info(pycurl.USED_PROXY) and not (is_sent or proxy_status)
+        if is_at_proxy and code not in _CERTIFICATE:
+            return httpx.ProxyError(f"no connection to {_PROXY}: {reason}")
+        if code == pycurl.E_RECV_ERROR and not system:
+            # No error of the system's: of what was read, or of TLS, where some close rudely.
+            return _error(_CLOSED if "unexpected eof" in text else _NOT_HTTP)
+        return _error(_FAILURES.get(code, _FAILED), reason)
+
+
 class _Body(httpx.AsyncByteStream):
-    def __init__(self, response: aiohttp.ClientResponse, is_compressed: bool) -> None:
-        self._response = response
-        self._is_compressed = is_compressed
+    def __init__(self, raw: bytearray, is_compressed: bool) -> None:
+        self._raw, self._is_compressed = raw, is_compressed
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        failure: httpx.TransportError | None = None
+        failure = _TOO_LONG if len(self._raw) > _MOST_RAW_BYTES else None
         try:
-            chunks = self._response.content.iter_any()
-            async for piece in _inflated(chunks) if self._is_compressed else chunks:
-                yield piece
-        except _FAILURES as error:
-            failure = _translated(error)
+            pieces = _inflated(self._raw) if self._is_compressed else (bytes(self._raw),)
+            for step, piece in enumerate(pieces, 1):
+                if piece:
+                    yield piece
+                if step % _STEPS_A_TURN == 0:
+                    await asyncio.sleep(0)
+        except zlib.error:
+            failure = failure or _CORRUPT
         if failure is not None:
-            raise failure
-
-    async def aclose(self) -> None:
-        # A body read to its end has given its connection back already; this drops the others.
-        self._response.close()
+            raise _error(failure)
 
 
-async def _inflated(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """Decompress gzip (also of several members) or zlib in bounded pieces.
+def _inflated(raw: bytearray) -> Iterator[bytes]:
+    """Decompress gzip (also of several members) or zlib in bounded pieces, of which some are empty.
 
-    Raises ``zlib.error`` for a stream that is corrupt or ends early.
+    Not libcurl: it takes a stream that ends early for whole. Raises ``zlib.error`` for one, and
+    for one that is corrupt.
     """
     member = zlib.decompressobj(_GZIP_OR_ZLIB)
-    is_empty = True
-    async for chunk in chunks:
-        is_empty = False
-        rest = chunk
+    for start in range(0, len(raw), _STEP_BYTES):
+        rest = bytes(raw[start : start + _STEP_BYTES])
         while rest:
             if member.eof:
                 member = zlib.decompressobj(_GZIP_OR_ZLIB)
-            piece = member.decompress(rest, _PIECE_BYTES)
+            yield member.decompress(rest, _PIECE_BYTES)
             rest = member.unused_data if member.eof else member.unconsumed_tail
-            if piece:
-                yield piece
     while piece := member.decompress(member.unconsumed_tail, _PIECE_BYTES):
         yield piece
-    if not (member.eof or is_empty):
+    if raw and not member.eof:
         raise zlib.error("the compressed body ends early")
 
 
-def _url(request: httpx.Request) -> URL:
-    target = request.extensions.get("target", request.url.raw_path)
-    host = request.url.raw_host.decode("ascii")
-    origin = f"{request.url.scheme}://{f'[{host}]' if ':' in host else host}"
-    port = f":{request.url.port}" if request.url.port is not None else ""
-    return URL(f"{origin}{port}{target.decode('ascii')}", encoded=True)
+def _request_options(request: httpx.Request) -> dict[int, Any]:
+    url, seconds = request.url, request.extensions.get("timeout") or {}
+    if request.method != "GET" or url.scheme not in ("http", "https"):
+        raise httpx.UnsupportedProtocol("only GET is sent, and over http or https alone")
+    headers = [b"%b: %b" % pair if pair[1] else b"%b;" % pair[0] for pair in request.headers.raw]
+    return {
+        pycurl.URL: b"%b://%b/" % (url.raw_scheme, url.netloc),
+        pycurl.HTTPHEADER: [_single_line(header) for header in headers],
+        # Not unset: then libcurl would read the variables itself, those for http too.
+        pycurl.PROXY: _proxy_for(url.host) if url.scheme == "https" else "",
+        pycurl.CONNECTTIMEOUT_MS: math.ceil(1000 * (seconds.get("connect") or 0)),
+        pycurl.LOW_SPEED_TIME: math.ceil(seconds.get("read") or 0),
+    }
 
 
-def _proxy_for(host: str) -> str | None:
+def _single_line(text: bytes) -> bytes:
+    """Return a text that goes into the head; libcurl would send the lines of two as they are."""
+    if b"\r" in text or b"\n" in text:
+        raise httpx.LocalProtocolError("a line break in the target or a header")
+    return text
+
+
+def _last_head(lines: Iterable[bytes]) -> list[tuple[bytes, bytes]]:
+    """Return the headers of the last response: not those of a proxy or of 1xx, and no trailers.
+
+    Raises ``httpx.RemoteProtocolError`` for a head that ends early: libcurl takes it for whole.
+    """
+    headers: list[tuple[bytes, bytes]] = []
+    is_open = False
+    for line in lines:
+        name, colon, value = line.partition(b":")
+        if not is_open and line.startswith(b"HTTP/"):
+            headers, is_open = [], True
+        elif is_open and colon:
+            headers.append((name, value.strip()))
+        elif not line.strip():
+            is_open = False
+    if is_open:
+        raise _error(_CLOSED)
+    return headers
+
+
+def _authorities(cafile: str | os.PathLike[str] | None) -> dict[int, str | None]:
+    """Return the options that say whom to trust, for the service as for the proxy.
+
+    Without them, the wheel of pycurl looks in places of its own and knows no variables.
+    """
+    known = ssl.get_default_verify_paths()
+    file, folder = (os.fspath(cafile), None) if cafile else (known.cafile, known.capath)
+    if not (file or folder):
+        return {}
+    return {
+        pycurl.CAINFO: file,
+        pycurl.CAPATH: folder,
+        pycurl.PROXY_CAINFO: file,
+        pycurl.PROXY_CAPATH: folder,
+    }
+
+
+def _proxy_for(host: str) -> str:
+    """Return the proxy to go through, or ""; raises ``httpx.ProxyError`` for one of no use."""
     known = urllib.request.getproxies()
     proxy = known.get("https") or known.get("all")
     if not proxy or urllib.request.proxy_bypass(host):
-        return None
+        return ""
     proxy = proxy if "://" in proxy else f"http://{proxy}"
     scheme = proxy.partition("://")[0].lower()
     if scheme not in ("http", "https"):
@@ -174,61 +348,26 @@ def _proxy_for(host: str) -> str | None:
             f"the environment names a proxy of kind {scheme!r} (HTTPS_PROXY or ALL_PROXY): give "
             "one of http:// or https://, or name the host in NO_PROXY"
         )
+    if not proxy.isascii():
+        raise httpx.ProxyError(f"{_PROXY} is not plain ASCII: percent-encode it")
     return proxy
 
 
-def _headers(request: httpx.Request) -> list[tuple[str, str]]:
-    # Only what the request says: aiohttp adds nothing of its own that matters here.
-    return [(name.decode("ascii"), value.decode("latin-1")) for name, value in request.headers.raw]
+def _error(
+    failure: tuple[type[httpx.TransportError], str], reason: str = ""
+) -> httpx.TransportError:
+    kind, words = failure
+    return kind(words.format(reason=reason))
 
 
-def _timeout(request: httpx.Request) -> aiohttp.ClientTimeout:
-    seconds = request.extensions.get("timeout", {})
-    return aiohttp.ClientTimeout(
-        total=None, sock_connect=seconds.get("connect"), sock_read=seconds.get("read")
-    )
-
-
-def _is_about_wire(name: bytes) -> bool:
-    """Tell whether a header speaks of the bytes on the wire, which the reader never sees."""
-    return name.lower() in (b"content-encoding", b"content-length", b"transfer-encoding")
-
-
-def _translated(error: Exception) -> httpx.TransportError:
-    """Give httpx's exception for one of aiohttp's, with a text that holds no address or header."""
-    match error:
-        case aiohttp.ConnectionTimeoutError():
-            return httpx.ConnectTimeout("the connection took too long")
-        case TimeoutError():
-            return httpx.ReadTimeout("the answer took too long")
-        case aiohttp.ClientConnectorCertificateError():
-            return httpx.ConnectError(f"the TLS certificate was refused: {_reason(error)}")
-        case aiohttp.ClientProxyConnectionError():
-            return httpx.ProxyError(
-                f"no connection to the proxy (HTTPS_PROXY or ALL_PROXY): {_reason(error.os_error)}"
-            )
-        case aiohttp.ClientHttpProxyError():
-            return httpx.ProxyError(
-                f"the proxy (HTTPS_PROXY or ALL_PROXY) answered HTTP {error.status}"
-            )
-        case aiohttp.ClientConnectorError():
-            return httpx.ConnectError(f"no connection: {_reason(error.os_error)}")
-        case aiohttp.ServerDisconnectedError() | aiohttp.ClientPayloadError():
-            return httpx.RemoteProtocolError("the connection was closed before the answer ended")
-        case aiohttp.ClientResponseError():
-            return httpx.RemoteProtocolError("the answer is not HTTP")
-        case zlib.error():
-            return httpx.RemoteProtocolError("the compressed answer is corrupt or ends early")
-        case OSError():
-            return httpx.ReadError(f"the connection broke: {_reason(error)}")
-    return httpx.NetworkError(f"the connection failed: {type(error).__name__}")
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, aiohttp.ClientConnectorCertificateError):
-        error = error.certificate_error
-    code = getattr(error, "errno", None)
-    if isinstance(code, int) and code in errno.errorcode:
-        return os.strerror(code)  # asyncio's own text shows a Python tuple
-    verify = getattr(error, "verify_message", None)
-    return str(verify or getattr(error, "strerror", None) or type(error).__name__)
+def _reason(code: int, text: str, system: int) -> str:
+    """Return the reason of a failure, in words that libcurl, OpenSSL or the system has fixed."""
+    words = ""
+    if code in _CERTIFICATE:
+        is_of_another = "match" in text
+        words = "it is for another host" if is_of_another else text.partition(": ")[2]
+    elif system:
+        words = os.strerror(system)
+    elif "::" in text:  # OpenSSL's: "error:0A00010B:SSL routines::wrong version number"
+        words = text.rpartition("::")[2]
+    return words or str(pycurl.easy_strerror(code))
