@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parent.parent / "usms_pipeline"
 
 ALLOWED = {
     "dagster": ("components", "definitions", "defs"),
-    "httpx": ("client", "transport"),
+    "httpx": ("client", "transport", "cli"),
     "aiohttp": ("transport",),
     "duckdb": (
         "phones",
