@@ -36,7 +36,7 @@ def run(
 ) -> int:
     """Collect receipts and publish: the days still open, or the days you name."""
     days = _days(first, last, everything)
-    lean.load_libraries()
+    lean.load_pipeline()
     from usms_pipeline.pipeline import Pipeline
 
     settings = config.load(["source", "api"])
@@ -61,7 +61,7 @@ def plan(
 ) -> None:
     """Read your table and say what a run would ask, and how long; asks nothing of the service."""
     days = _days(first, last, everything)
-    lean.load_libraries()
+    lean.load_pipeline()
     from usms_pipeline.pipeline import Pipeline
 
     settings = config.load(["source"])
