@@ -16,7 +16,7 @@ PACKAGE = Path(__file__).parent.parent / "usms_pipeline"
 
 ALLOWED = {
     "dagster": ("components", "definitions", "defs"),
-    "httpx": ("service.client", "service.transport"),
+    "httpx": ("service.client", "service.transport", "cli"),
     "pycurl": ("service.transport",),
     "duckdb": (
         "phones",

@@ -207,7 +207,7 @@ def _fold_partition(
             con.register("sessions_file", some.select(layout.names))
         elif commit and (not is_anew or commit.is_purged):
             known.load(commit.registers)
-        _match(con, settings)
+        matched = _match(con, settings)
         to_be = Commit(
             sessions=sessions["token"],
             settled_registers=commit.settled_registers if commit and part else (),
@@ -220,7 +220,7 @@ def _fold_partition(
         )
         # first, or a disk that is full now would have more left with every run
         registers.tidy(store, day, commit.files if commit else ())
-        in_order = "FROM receipts ORDER BY sent_at, session_no, recipient"
+        in_order = f"FROM {matched} ORDER BY sent_at, session_no, recipient"
         receipts = scratch.stream(con, in_order, schema.receipts_schema(settings.dimensions))
         if part:
             receipts = part.among(store.batches(file_name(RECEIPTS, day)), receipts)
@@ -282,8 +282,8 @@ def portions(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
         yield pa.Table.from_batches(part)
 
 
-def _match(con: duckdb.DuckDBPyConnection, settings: Settings) -> None:
-    """Fill ``registers`` and ``receipts``, of the sessions that ``sessions_file`` has.
+def _match(con: duckdb.DuckDBPyConnection, settings: Settings) -> str:
+    """Return what to read the receipts of the ``sessions_file`` from; makes ``registers`` too.
 
     The sessions are dealt into parts that can be joined in memory.
     """
@@ -310,8 +310,8 @@ def _match(con: duckdb.DuckDBPyConnection, settings: Settings) -> None:
     if parts == 1:
         filled_in |= {"part": 0, "registers": "registers"}
         con.execute(f"CREATE {kind} registers AS {scratch.filled(joined, **filled_in)}")
-        con.execute(f"CREATE VIEW receipts AS {scratch.sql('receipts', **filled_in)}")
-        return
+        # not a view: to make one costs as much as to read it, when they are few
+        return f"({scratch.sql('receipts', **filled_in)})"
     if is_heard_once:
         con.execute(f"CREATE VIEW registers AS {_EVERYTHING}")
     else:
@@ -324,6 +324,7 @@ def _match(con: duckdb.DuckDBPyConnection, settings: Settings) -> None:
         con.execute(f"INSERT INTO receipts {scratch.sql('receipts', **filled_in)}")
         if not is_heard_once:
             con.execute("INSERT INTO registers BY NAME FROM some_registers")
+    return "receipts"
 
 
 _EVERYTHING = "FROM known_registers UNION ALL BY NAME FROM observed"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -42,6 +41,8 @@ def write(messages: pa.Table, path: Path) -> None:
 
 def _write_sqlite(messages: pa.Table, path: Path) -> None:
     """Write the messages as most applications keep them: times as naive text, in UTC."""
+    import sqlite3
+
     import pyarrow.compute as pc
 
     path.unlink(missing_ok=True)

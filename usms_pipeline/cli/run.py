@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from usms_pipeline import wording
-from usms_pipeline.cli import config, progress, rehearsal
+from usms_pipeline.cli import config, lean, progress, rehearsal
 from usms_pipeline.cli.shell import OK, echo_json, fell_short, out, plain, span, warn
 from usms_pipeline.cli.tables import facts_grid
 
@@ -36,6 +36,7 @@ def run(
 ) -> int:
     """Collect receipts and publish: the days still open, or the days you name."""
     days = _days(first, last, everything)
+    lean.load_pipeline()
     from usms_pipeline.pipeline import Pipeline
 
     settings = config.load(["source", "api"])
@@ -60,6 +61,7 @@ def plan(
 ) -> None:
     """Read your table and say what a run would ask, and how long; asks nothing of the service."""
     days = _days(first, last, everything)
+    lean.load_pipeline()
     from usms_pipeline.pipeline import Pipeline
 
     settings = config.load(["source"])

@@ -223,6 +223,8 @@ def _committed(store: Store) -> dict[date, dict[str, str]]:
 
 def _published(path: Path) -> _Published | None:
     """Read what the present file says of itself; None where there is none that can be read."""
+    if not path.exists():  # a first run need not open a DuckDB, 20 ms, to learn that
+        return None
     with suppress(duckdb.Error), _reading(path) as con:
         return _self_description(con)
     return None  # missing, corrupt, foreign or held by a writer: build anew
@@ -315,8 +317,10 @@ def _fill(con: duckdb.DuckDBPyConnection, store: Store, plan: _Plan, days: list[
                 day in plan.clear,
             ],
         )
-    if con.execute("SELECT digest FROM usms_definitions").fetchone() != (plan.digest,):
-        _drop_definitions(con)
+    made_by = con.execute("SELECT digest FROM usms_definitions").fetchone()
+    if made_by != (plan.digest,):
+        if made_by is not None:  # a new file has none, and to look for them takes 40 ms
+            _drop_definitions(con)
         con.execute(plan.definitions)
         con.execute("DELETE FROM usms_definitions")
         con.execute("INSERT INTO usms_definitions VALUES (?)", [plan.digest])
