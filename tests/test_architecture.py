@@ -15,7 +15,6 @@ ALLOWED = {
     "httpx": ("client", "transport"),
     "aiohttp": ("transport",),
     "duckdb": (
-        "phones",
         "source",
         "scratch",
         "sessions",
@@ -27,7 +26,7 @@ ALLOWED = {
         "queries",
         "warehouse",
     ),
-    "phonenumbers": ("numbering", "setting_types", "simulator"),
+    "phonenumbers": ("phones", "setting_types", "simulator"),
     "starlette": ("simulator",),
     "uvicorn": ("simulator",),
     "typer": ("cli",),
