@@ -19,6 +19,7 @@ from benchmarks import (
     growth,
     http,
     latency,
+    phones,
     quiet,
     refresh,
     stages,
@@ -82,6 +83,7 @@ def _parts(is_quick: bool) -> dict[str, list[Iterator[str]]]:
         return {
             "Stages": [stages.table(few)],
             "End to end": [end_to_end.table(few, ["script", "sockets"], rounds)],
+            "Phone numbers": [phones.table()],
             "Nothing due": [quiet.table(few)],
             "A large open day": [refresh.table(few)],
             "Publishing": [warehouse.table((100_000, 1_000_000)), warehouse.shared(100_000)],
@@ -102,6 +104,7 @@ def _parts(is_quick: bool) -> dict[str, list[Iterator[str]]]:
             end_to_end.table(200_000, ["dlt", "dlt-page"], latency_seconds=0.05),
         ],
         "Stages": [stages.table(200_000), stages.table(1_000_000)],
+        "Phone numbers": [phones.table()],
         "Nothing due": [quiet.table(1_000_000)],
         "A large open day": [refresh.table(5_000_000)],
         "Publishing": [

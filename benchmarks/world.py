@@ -20,7 +20,7 @@ UNTIL: Final = datetime(2026, 1, 6, tzinfo=UTC)
 
 DAYS: Final = 5
 _ROWS_AT_ONCE: Final = 100_000
-_PREFIXES: Final = (
+PREFIXES: Final = (
     "130", "131", "132", "133", "134", "135", "136", "137", "138", "139", "150", "151", "152",
     "153", "155", "156", "157", "158", "159", "166", "170", "173", "175", "176", "177", "178",
     "180", "181", "182", "183", "184", "185", "186", "187", "188", "189", "191", "195", "198",
@@ -54,7 +54,7 @@ def _batches(sessions: int, seed: int, days: int, until: datetime) -> Iterator[p
         high = random.integers(0, 2**48, count)
         low = random.integers(0, 2**24, count)
         digits = random.integers(0, 10**10, count)
-        prefixes = random.integers(0, len(_PREFIXES), count)
+        prefixes = random.integers(0, len(PREFIXES), count)
         ids = [
             f"{h >> 16:08x}-{h & 0xFFFF:04x}-4{m >> 12:03x}-9{m & 0xFFF:03x}-{p:02d}{d:010d}"
             for h, m, p, d in zip(high, low, prefixes, digits, strict=True)
@@ -88,7 +88,7 @@ def _tail(outcome: int) -> bytes:
 _TAILS: Final = {b"%02d" % n: _tail(n) for n in range(100)}
 _HEADS: Final = {
     b"%02d" % n: b'","Status":"success","Receipt":{"Phone":"%b' % prefix.encode()
-    for n, prefix in enumerate(_PREFIXES)
+    for n, prefix in enumerate(PREFIXES)
 }
 
 

@@ -19,7 +19,6 @@ ALLOWED = {
     "httpx": ("service.client", "service.transport", "cli"),
     "pycurl": ("service.transport",),
     "duckdb": (
-        "phones",
         "source",
         "scratch",
         "sessions",
@@ -31,7 +30,7 @@ ALLOWED = {
         "queries",
         "warehouse",
     ),
-    "phonenumbers": ("numbering", "setting_types", "simulator"),
+    "phonenumbers": ("phones", "setting_types", "simulator"),
     "starlette": ("simulator",),
     "uvicorn": ("simulator",),
     "typer": ("cli",),

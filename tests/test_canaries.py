@@ -42,14 +42,12 @@ from tests.canaries import (
 )
 from tests.loopback import Response, Seen, Server, code, serving
 from tests.services import Database
-from usms_pipeline import numbering, source, wording
+from usms_pipeline import source, wording
 from usms_pipeline.cli import app
 from usms_pipeline.components import ReceiptPipeline
 from usms_pipeline.dataset import PRIVATE
 from usms_pipeline.defs.account import RANGE_END, RANGE_START
 from usms_pipeline.errors import UsmsError
-from usms_pipeline.number_columns import NumberColumns
-from usms_pipeline.numbering import NumberingPlan
 from usms_pipeline.phones import PhoneBook
 from usms_pipeline.pipeline import Pipeline
 from usms_pipeline.service import careful, decode
@@ -420,17 +418,15 @@ def test_no_object_shows_a_secret_a_number_or_a_body(tmp_path: Path) -> None:
     facts = (("s",), NOW, 200, 0)
     alone = "+41445566778"  # nothing shorter settles what it is
     texts = pa.array([*PHONES, *NATIONAL, alone])
-    table, columns = pa.table({"phone": texts}), NumberColumns(NumberingPlan("CN"))
-    read = columns.read(texts)
-    numbers = [number for phone in PHONES if (number := NumberingPlan("CN").read(phone))]
+    table, book = pa.table({"phone": texts}), PhoneBook(bytes.fromhex(PHONE_KEY), "CN", "masked")
+    book.describe(texts)
     shown = [
         settings, pipeline, pipeline.book, pipeline.store,
-        PhoneBook(bytes.fromhex(PHONE_KEY), "CN", "masked"),
+        book, book._reader,
         Client(settings, CurlTransport(), lambda: NOW),
         Reply(NOW, 200, 0, "", body), Answer(*facts, "ok", None, body),  # type: ignore[arg-type]
         careful.Reject(0, careful.BAD_ITEM, "why", "s", body), decode.Answer(0, body, ["s"]),
-        careful.Parts(table, table), decode.Decoded(table, table), read, columns, columns._forms,
-        numbers, [numbering.Answer(number.e164, 0, number.line) for number in numbers],
+        careful.Parts(table, table), decode.Decoded(table, table),
     ]  # fmt: skip
     for one in shown:
         assert found(f"{one!r} {one!s}") == []

@@ -21,7 +21,7 @@ from usms_pipeline import scratch
 from usms_pipeline.cli import check
 from usms_pipeline.dataset import PRIVATE
 from usms_pipeline.errors import StorageError
-from usms_pipeline.phones import load_key
+from usms_pipeline.phone_key import load_key
 from usms_pipeline.pipeline import Pipeline
 from usms_pipeline.responses import file_name
 from usms_pipeline.settings import Settings

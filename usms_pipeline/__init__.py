@@ -21,10 +21,10 @@ def recipient_id(phone: str, **given: Any) -> str:
 
     Raises ``SettingsError``, and ``StorageError`` where there is no key yet: none is made here.
     """
-    from usms_pipeline import phones, settings
+    from usms_pipeline import phone_key, phones, settings
 
     ours = settings.load(**given)
-    key = phones.load_key(ours, may_make=False)
+    key = phone_key.load_key(ours, may_make=False)
     return phones.PhoneBook(key, ours.default_region, ours.phones).recipient_id(phone)
 
 

@@ -237,7 +237,7 @@ def check_key(store: Store, name: str, key: str | None, fingerprint: str) -> Non
 
 
 def _right_key(store: Store, fingerprint: str | None) -> str:
-    from usms_pipeline.phones import KEY_FILE, kept_fingerprint
+    from usms_pipeline.phone_key import KEY_FILE, kept_fingerprint
 
     if store.is_local and fingerprint and kept_fingerprint(store.data_dir) == fingerprint:
         return f"Unset USMS_PHONE_KEY, for {store.data_dir}/{KEY_FILE} is the key it was made with"

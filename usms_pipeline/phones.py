@@ -1,29 +1,41 @@
 """Phone numbers as personal data: the keyed hash that stands for one, and what may be shown.
 
-Reads and makes the key file; nothing else touches the disk. No number or key is ever logged.
+What a text says as a number is libphonenumber's answer (``ask``). It is asked about each number at
+first, and about few later on: one answer serves all numbers with the digits which settle it, and
+is kept for the next process. No number is ever logged.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
-import secrets
-import tempfile
+import json
+import re
+import unicodedata
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Iterator
 from contextlib import suppress
-from functools import cached_property
-from pathlib import Path
-from typing import Final, Literal
+from dataclasses import astuple, dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
-import duckdb
-import numpy as np
+import phonenumbers
 import pyarrow as pa
 import pyarrow.compute as pc
+from phonenumbers import (
+    COUNTRY_CODE_TO_REGION_CODE,
+    PhoneMetadata,
+    PhoneNumber,
+    PhoneNumberFormat,
+    PhoneNumberType,
+    ValidationResult,
+)
 
 from usms_pipeline.errors import StorageError
-from usms_pipeline.number_columns import POWERS, Ints, NumberColumns, Numbers
-from usms_pipeline.numbering import NumberingPlan
-from usms_pipeline.settings import Settings
-from usms_pipeline.storage import make_folder, publish_file
+from usms_pipeline.phone_key import fingerprint
+
+if TYPE_CHECKING:
+    from usms_pipeline.storage import Store
 
 DESCRIPTION: Final = pa.struct(
     [
@@ -34,133 +46,134 @@ DESCRIPTION: Final = pa.struct(
         ("number_type", pa.string()),
     ]
 )
-"""What ``PhoneBook.describe`` gives of each text."""
+"""What ``PhoneBook.describe`` says of each text."""
 
-KEY_FILE: Final = "phone.key"
 MASK: Final = "****"
+PREFIX_FILE: Final = "prefixes.json"
 _MASKED: Final = r"^(\+\d{1,6})?\*{4}\d{0,2}$"
-_KEY_BYTES: Final = 32
 _HASH_BLOCK_BYTES: Final = 64
 _RECIPIENT_DIGITS: Final = 32
-_FEW: Final = 2_000
-"""Fewer texts than this are hashed one by one: DuckDB takes longer to start than that."""
 
-_HASHED_AT_ONCE: Final = 4_096
-_HMAC: Final = f"""
-    SELECT left(sha256($outer::BLOB || unhex(sha256($inner::BLOB || encode(text)))),
-        {_RECIPIENT_DIGITS})
-    FROM texts
-"""
+_FEW: Final = 250
+"""So many numbers are asked about one by one, at 30 µs each, before any prefix is learnt: what it
+takes to learn the first one of a country (patterns are compiled) costs as much as 250 answers."""
+
+_LEFT_OPEN: Final = 4
+"""No prefix leaves fewer digits open: 10,000 numbers share it, so it may be kept in a file."""
+
+_MOST_PREFIXES: Final = 20_000
+"""More are forgotten at once. All operators of India have 3,258; the file is 2 MB at most."""
+
+_FORMAT: Final = 1
+"""To be raised when ``ask`` reads a text in another way, or the file has another form."""
+
+_PLAIN: Final = re.compile(r"\+?[0-9]{5,15}")
+_SEPARATORS: Final = re.compile(r"[\s\-.\u2010-\u2015\u200b\ufeff/]")
+_IN_BRACKETS: Final = re.compile(r"\(\+?(?:00)?([1-9]\d{0,2})\)(\d+)")
+_CHINESE_MOBILE: Final = re.compile(r"1\d{10}")
+_TOKEN: Final = re.compile(r"\{\d+(?:,\d+)?\}|\\d|\[[\d-]+\]|\d")
+_ANY, _SOME = "x", "y"
+_KINDS: Final = (
+    "fixed_line", "mobile", "toll_free", "premium_rate", "shared_cost", "personal_number",
+    "voip", "pager", "uan", "voicemail",
+)  # fmt: skip
+_TYPES: Final = {
+    getattr(PhoneNumberType, name.upper()): name for name in (*_KINDS, "fixed_line_or_mobile")
+}
+_GETS_MESSAGES: Final = (PhoneNumberType.MOBILE, PhoneNumberType.FIXED_LINE_OR_MOBILE)
+_HAS_OPERATOR: Final = (*_GETS_MESSAGES, PhoneNumberType.PAGER)
 
 
 class PhoneBook:
     """Describes phone numbers under one key (16 bytes or more) and one default region.
 
-    Texts that say the same number in different ways get the same ``recipient``.
+    Texts that say the same number in different ways get the same ``recipient``. With a ``store``,
+    what was learnt of prefixes is kept there.
     """
 
-    def __init__(self, key: bytes, region: str, mode: Literal["masked", "clear"]) -> None:
-        self._plan = NumberingPlan(region)
-        self._columns = NumberColumns(self._plan)
+    def __init__(
+        self,
+        key: bytes,
+        region: str,
+        mode: Literal["masked", "clear"],
+        store: Store | None = None,
+    ) -> None:
+        self._reader = _Reader(region.upper(), store)
         self._is_clear = mode == "clear"
         padded = (key if len(key) <= _HASH_BLOCK_BYTES else hashlib.sha256(key).digest()).ljust(
             _HASH_BLOCK_BYTES, b"\0"
         )
-        self._pads = {
-            "inner": bytes(byte ^ 0x36 for byte in padded),
-            "outer": bytes(byte ^ 0x5C for byte in padded),
-        }
-        self._inner = hashlib.sha256(self._pads["inner"])
-        self._outer = hashlib.sha256(self._pads["outer"])
-        self._fingerprint = _fingerprint(key)
-
-    @property
-    def fingerprint(self) -> str:
-        """Name the key without giving it away: 16 hexadecimal digits."""
-        return self._fingerprint
+        self._inner = hashlib.sha256(bytes(byte ^ 0x36 for byte in padded))
+        self._outer = hashlib.sha256(bytes(byte ^ 0x5C for byte in padded))
+        self.fingerprint = fingerprint(key)
 
     def recipient_id(self, phone: str) -> str:
-        """Give the hash that stands for a number: HMAC-SHA-256 of its E.164 form, 32 hex digits.
+        """Return the hash that stands for a number: HMAC-SHA-256 of its E.164 form, 32 hex digits.
 
         Of a text that says no number, the hash of the text, trimmed and casefolded.
         """
         text = phone.strip()
-        number = self._plan.read(text)
-        return self._hash(text.casefold() if number is None else number.e164)
+        return self._hashed([self._reader.read(text)[0] or text.casefold()])[0]
 
     def national_digits(self, phone: str) -> str | None:
-        """Give a number's digits without its country code; None of a text that says no number."""
-        number = self._plan.read(phone.strip())
-        return None if number is None else number.e164[1 + len(str(number.line.country_code)) :]
+        """Return a number's digits without its country code; None of a text that says none."""
+        e164, _, facts = self._reader.read(phone.strip())
+        return None if facts is None else e164[1 + len(str(facts.country_code)) :]
 
     def is_number(self, phone: str) -> bool:
-        """Tell whether a text says a phone number, however it is written."""
-        return self._plan.read(phone.strip()) is not None
+        """Return whether a text says a phone number, however it is written."""
+        return self._reader.read(phone.strip())[2] is not None
 
     def are_numbers(self, texts: pa.Array) -> bool:
-        """Tell whether most of the texts (string) are valid numbers of mobile phones."""
+        """Return whether most of the texts (string) are valid numbers of mobile phones."""
         types = self.describe(texts).field("number_type").drop_null().to_pylist()
         mobile = sum("mobile" in one for one in types)
         return bool(2 * mobile > len(texts) - texts.null_count)
 
     def describe(self, texts: pa.Array | pa.ChunkedArray) -> pa.StructArray:
-        """Give ``DESCRIPTION`` of every text (string); all null where it is null or blank.
-
-        No step of Python for a number written in digits alone: about 1.5 µs each.
-        """
+        """Return ``DESCRIPTION`` of every text (string); all null where it is null or blank."""
         if isinstance(texts, pa.ChunkedArray):
             texts = texts.combine_chunks()
-        texts = texts.cast(pa.string())
-        if texts.null_count == len(texts):
-            return pa.nulls(len(texts), DESCRIPTION)
-        read = self._columns.read(texts)
-        is_number = pa.array(read.digits > 0)
-        e164 = pc.binary_join_element_wise("+", pa.array(read.digits).cast(pa.string()), "")
-        others = _others(texts, is_number)  # what says something, but no number
-        shown = e164 if self._is_clear else _masked(read)
-        hidden = others if self._is_clear else pc.if_else(pc.is_valid(others), MASK, others)
-        facts = [
-            pa.array([getattr(line, name, None) for line in read.lines], pa.string())
-            for name in ("country", "operator", "number_type")
-        ]
-        columns = [
-            self._hashed(pc.if_else(is_number, e164, _casefolded(others))),
-            pc.if_else(is_number, shown, hidden),
-            *(fact.take(pa.array(read.line)) for fact in facts),
-        ]
+        coded = pc.dictionary_encode(texts.cast(pa.string()))
+        said: list[str] = []  # strings alone: of a tuple for each the collector makes 0.8 µs more
+        shown: list[str | None] = []
+        places: list[int] = []
+        known: dict[Facts | None, int] = {}
+        for text in map(str.strip, coded.dictionary.to_pylist()):
+            e164, phone, facts = self._reader.read(text)
+            said.append(e164 or text.casefold())
+            if self._is_clear:
+                phone = e164 or text
+            shown.append(phone if text else None)
+            places.append(known.setdefault(facts, len(known)))
+        self._reader.keep()
+        phones = pa.array(shown, pa.string())
+        recipients = pa.array(self._hashed(said), pa.string())
+        columns = [pc.if_else(pc.is_valid(phones), recipients, None), phones]
+        for name in ("country", "operator", "number_type"):
+            values = pa.array([getattr(facts, name, None) for facts in known], pa.string())
+            columns.append(values.take(pa.array(places, pa.int64())))
+        columns = [column.take(coded.indices) for column in columns]
         is_blank = pc.is_null(columns[0])
         return pa.StructArray.from_arrays(columns, fields=list(DESCRIPTION), mask=is_blank)
 
     def remasked(self, shown: pa.Array | pa.ChunkedArray) -> pa.Array:
-        """Mask what ``describe`` gave when it showed numbers whole; what is masked stays."""
+        """Mask what ``describe`` said when it showed numbers whole; what is masked stays."""
         if isinstance(shown, pa.ChunkedArray):
             shown = shown.combine_chunks()
         is_masked = pc.match_substring_regex(shown, _MASKED)
         whole = pc.if_else(pc.fill_null(is_masked, True), None, shown)
         return pc.coalesce(self.describe(whole).field("phone"), shown)
 
-    def _hashed(self, texts: pa.StringArray) -> pa.Array:
-        """Hash every text as ``_hash`` does."""
-        if len(texts) < _FEW:
-            hashed = [None if text is None else self._hash(text) for text in texts.to_pylist()]
-            return pa.array(hashed, pa.string())
-        with self._hasher.cursor() as cursor:
-            # in pieces, for a piece is hashed by one thread
-            pieces = pa.table({"text": texts}).to_batches(max_chunksize=_HASHED_AT_ONCE)
-            cursor.register("texts", pa.Table.from_batches(pieces))
-            hashed = cursor.sql(_HMAC, params=self._pads).to_arrow_table()
-            return hashed.column(0).combine_chunks()
-
-    @cached_property
-    def _hasher(self) -> duckdb.DuckDBPyConnection:
-        return duckdb.connect(config={"python_enable_replacements": "false"})
-
-    def _hash(self, text: str) -> str:
-        # Copied contexts: half the time of hmac.digest, which sets the key up again each time.
-        inner, outer = self._inner.copy(), self._outer.copy()
-        inner.update(text.encode("utf-8", "surrogatepass"))
-        outer.update(inner.digest())
-        return outer.hexdigest()[:_RECIPIENT_DIGITS]
+    def _hashed(self, texts: list[str]) -> list[str]:
+        # Copied contexts, 0.8 µs each: hmac.digest sets the key up again each time and takes 1.8.
+        found = []
+        for text in texts:
+            inner, outer = self._inner.copy(), self._outer.copy()
+            inner.update(text.encode("utf-8", "surrogatepass"))
+            outer.update(inner.digest())
+            found.append(outer.hexdigest()[:_RECIPIENT_DIGITS])
+        return found
 
 
 def masked(e164: str, country_code: int) -> str:
@@ -169,135 +182,339 @@ def masked(e164: str, country_code: int) -> str:
     >>> masked("+8613800138000", 86), masked("+6591234567", 65)
     ('+86138****00', '+6591****67')
     """
-    head, tail = _kept(np.array([country_code]), np.array([len(e164)]))
-    return f"{e164[: int(head[0])]}{MASK}{e164[len(e164) - int(tail[0]) :]}"
+    head, tail = _kept(country_code, len(e164))
+    return f"{e164[:head]}{MASK}{e164[len(e164) - tail :]}"
 
 
-def _kept(country_code: Ints, length: Ints) -> tuple[Ints, Ints]:
-    """Give how many characters stay at both ends of E.164 forms of so many characters."""
-    start = 2 + (country_code >= 10) + (country_code >= 100)
+def _kept(country_code: int, length: int) -> tuple[int, int]:
+    """Return how many characters stay at both ends of an E.164 form of so many characters."""
+    start = 1 + len(str(country_code))
     shown = (length - start) // 2
-    tail = np.minimum(2, shown // 2)
-    return start + np.minimum(3, shown - tail), tail
+    tail = min(2, shown // 2)
+    return start + min(3, shown - tail), tail
 
 
-def _masked(read: Numbers) -> pa.Array:
-    """Mask every number: each distinct beginning and end is put into words once."""
-    code = np.array([getattr(line, "country_code", 1) for line in read.lines])[read.line]
-    length = np.searchsorted(POWERS, read.digits, side="right")  # of the digits
-    head_size, tail_size = _kept(code, length + 1)
-    head = read.digits // POWERS[np.maximum(length + 1 - head_size, 0)]
-    key = (head * 100 + read.digits % POWERS[tail_size]) * 3 + tail_size
-    coded = pc.dictionary_encode(pa.array(key))
-    words = [
-        f"+{one // 300}{MASK}{f'{one // 3 % 100:0{one % 3}d}' if one % 3 else ''}"
-        for one in coded.dictionary.to_pylist()
-    ]
-    return pa.array(words, pa.string()).take(coded.indices)
+@dataclass(frozen=True, eq=False)  # by identity, which takes a third of the time to look up
+class Facts:
+    """What numbers alike have in common; a number that is not valid has no type.
+
+    ``country`` is ISO 3166-1 alpha-2, None where unknown.
+    """
+
+    country_code: int
+    country: str | None
+    operator: str | None
+    number_type: str | None
 
 
-def _others(texts: pa.Array, is_number: pa.Array) -> pa.Array:
-    """Give the texts that say something but no number, trimmed; null for the others."""
-    left = pc.if_else(is_number, None, texts)
-    if left.null_count == len(left):
-        return left
-    stripped = [text.strip() or None if text else None for text in left.to_pylist()]
-    return pa.array(stripped, pa.string())
+_Number = tuple[str, str, Facts | None]
+"""The E.164 form, the masked form, and the rest; or ``_NO_NUMBER``."""
+_NO_NUMBER: Final[_Number] = ("", MASK, None)
+_Prefix = tuple[str, str, int, Facts | None]
+_NOTHING: Final[tuple[tuple[int, ...], dict[str, _Prefix]]] = ((), {})
 
 
-def _casefolded(texts: pa.Array) -> pa.Array:
-    if texts.null_count == len(texts):
-        return texts
-    return pa.array([text and text.casefold() for text in texts.to_pylist()], pa.string())
+class _Reader:
+    """Reads phone numbers as they are written in one region (ISO 3166-1 alpha-2)."""
+
+    def __init__(self, region: str, store: Store | None) -> None:
+        self._region, self._store = region, store
+        self._is_recalled = False
+        # Length of a text → how long its prefixes are, and of each prefix: what its E.164 form
+        # begins with instead, the mask up to its last digits, where in the text those begin, and
+        # the facts (None: it is no number).
+        self._learnt: dict[int, tuple[tuple[int, ...], dict[str, _Prefix]]] = {}
+        self._few: dict[str, _Number] = {}  # what was asked about one by one
+        self._asked: Counter[int] = Counter()  # of each country code
+        self._size = self._kept = 0
+
+    def read(self, text: str) -> _Number:
+        """Return what a trimmed text says.
+
+        Understood: E.164, the region's own way of writing, a leading ``00``, a country code
+        without ``+`` or in brackets, separators and full-width digits.
+        """
+        known = self._known(text)
+        if known is not None:
+            return known
+        tidy = _SEPARATORS.sub("", unicodedata.normalize("NFKC", text))
+        for international in _as_international(tidy):
+            number = self._plain(international)
+            if number[2] is not None and number[2].number_type is not None:
+                return number
+        return self._plain(tidy.replace("(", "").replace(")", ""))
+
+    def _known(self, text: str) -> _Number | None:
+        sizes, prefixes = self._learnt.get(len(text), _NOTHING)
+        for size in sizes:
+            prefix = prefixes.get(text[:size])
+            if prefix is not None and (tail := text[size:]).isdecimal() and tail.isascii():
+                e164, shown, end, facts = prefix
+                return _NO_NUMBER if facts is None else (e164 + tail, shown + text[end:], facts)
+        return None
+
+    def _plain(self, text: str) -> _Number:
+        """Return what a tidy text says, in the one way that it can be read."""
+        if not self._is_recalled:
+            self._recall()
+        known = self._known(text) or self._few.get(text)
+        if known is not None:
+            return known
+        number = ask(text, self._region)
+        code = 0 if number[2] is None else number[2].country_code
+        self._asked[code] += 1
+        if self._asked[code] <= _FEW:
+            self._few[text] = number
+        elif _PLAIN.fullmatch(text) and not text.startswith("00"):
+            self._learn(text, number)
+        return number
+
+    def _learn(self, text: str, number: _Number) -> None:
+        """Learn the prefix that settles a text, if one does."""
+        (said, _, facts), begun = number, ""
+        size = settling(text, self._region)
+        if size is None:
+            return
+        if facts is not None:
+            lead = f"+{facts.country_code}"
+            dropped = len(text) - len(said) + len(lead)
+            if not 0 <= dropped <= size or lead + text[dropped:] != said:
+                return
+            shown, _ = _kept(facts.country_code, len(said))
+            begun = lead + text[dropped:size]
+            while len(begun) < shown or (size < len(text) and _is_open(begun)):
+                begun += text[size]
+                size += 1
+        if len(text) - size >= _LEFT_OPEN:
+            self._add(len(text), text[:size], begun, facts)
+
+    def _add(self, length: int, prefix: str, e164: str, facts: Facts | None) -> None:
+        if self._size >= _MOST_PREFIXES:
+            self._learnt, self._size, self._kept = {}, 0, 0
+        whole = len(e164) + length - len(prefix)
+        head, tail = (0, 0) if facts is None else _kept(facts.country_code, whole)
+        shown = e164[:head] + MASK
+        sizes, prefixes = self._learnt.get(length, ((), {}))
+        prefixes[prefix] = (e164, shown, length - tail, facts)
+        self._learnt[length] = (tuple(sorted({*sizes, len(prefix)})), prefixes)
+        self._size += 1
+
+    def _recall(self) -> None:
+        """Learn what an earlier process kept, if it is whole and of this region and library."""
+        self._is_recalled = True
+        if self._store is None:
+            return
+        with suppress(StorageError):  # it spares work; nothing depends on it
+            said = self._store.read_json(PREFIX_FILE)
+            if said.get("stamp") == self._stamp(said.get("prefixes")):
+                for length, prefix, e164, facts in said["prefixes"]:
+                    self._add(length, prefix, e164, facts and Facts(*facts))
+        self._kept = self._size
+
+    def keep(self) -> None:
+        """Keep what was learnt for the next process, once it is a fifth more than is kept."""
+        if self._store is None or self._size <= 1.2 * self._kept:
+            return
+        prefixes = [
+            (length, prefix, e164, facts and astuple(facts))
+            for length, (_, known) in list(self._learnt.items())
+            for prefix, (e164, _, _, facts) in list(known.items())
+        ]
+        self._kept = self._size
+        with suppress(StorageError):
+            said = {"stamp": self._stamp(prefixes), "prefixes": prefixes}
+            self._store.keep_json(PREFIX_FILE, said, private=True)
+
+    def _stamp(self, prefixes: object) -> str:
+        said = json.dumps([_FORMAT, phonenumbers.__version__, self._region, prefixes])
+        return hashlib.sha256(said.encode()).hexdigest()
 
 
-def _fingerprint(key: bytes) -> str:
-    return hashlib.sha256(b"usms-key:" + key).hexdigest()[:16]
+def _as_international(text: str) -> Iterator[str]:
+    if text.startswith("00"):
+        yield f"+{text[2:]}"
+    bracketed = _IN_BRACKETS.fullmatch(text)
+    if bracketed:
+        yield f"+{bracketed[1]}{bracketed[2]}"
 
 
-def kept_fingerprint(data_dir: str | Path) -> str | None:
-    """Name the key in a data directory's own file; None where there is none that can be read."""
-    path = Path(data_dir) / KEY_FILE
+# -- libphonenumber, and how many digits its answer depends on -------------------------------------
+
+
+def ask(text: str, region: str) -> _Number:
+    """Return what libphonenumber says of a tidy text.
+
+    Without a plus the region's reading comes first and one with a country code second: a valid
+    number before a possible one, and a number that can get messages before a fixed line.
+    """
+    if _is_chinese_mobile(text, region):
+        text = f"+86{text}"
+    if text.startswith("+"):
+        number = _parsed(text, None)
+        return _described(number) if number is not None and _is_possible(number) else _NO_NUMBER
+    readings = [_parsed(text, region), _parsed(f"+{text}", None) if text.isdecimal() else None]
+    for is_good in (_can_get_messages, phonenumbers.is_valid_number, _is_possible):
+        for number in readings:
+            if number is not None and is_good(number):
+                return _described(number)
+    return _NO_NUMBER
+
+
+def _is_chinese_mobile(text: str, region: str) -> bool:
+    """Return whether a text has one reading, though its digits could be another country's."""
+    return region == "CN" and _CHINESE_MOBILE.fullmatch(text) is not None
+
+
+def _parsed(text: str, region: str | None) -> PhoneNumber | None:
     try:
-        return _fingerprint(_key_of(path.read_text("ascii", "replace").strip(), path))
-    except (OSError, StorageError):
+        return phonenumbers.parse(text, region)
+    except phonenumbers.NumberParseException:
         return None
 
 
-def load_key(
-    settings: Settings, data_dir: str | Path | None = None, *, may_make: bool = True
-) -> bytes:
-    """Give the key of the ``recipient`` hash: the setting's, else the data directory's own.
+def _is_possible(number: PhoneNumber) -> bool:
+    reason = phonenumbers.is_possible_number_with_reason(number)
+    return bool(reason == ValidationResult.IS_POSSIBLE)
 
-    The latter is made once, readable by its owner alone; of several processes that make it at the
-    same time, all get the same one. Who only reads says ``may_make=False``: a new key would match
-    nothing. Raises ``StorageError``.
+
+def _can_get_messages(number: PhoneNumber) -> bool:
+    return phonenumbers.number_type(number) in _GETS_MESSAGES
+
+
+def _described(number: PhoneNumber) -> _Number:
+    kind = phonenumbers.number_type(number)
+    country = phonenumbers.region_code_for_number(number)
+    operator = None
+    if kind in _HAS_OPERATOR:
+        from phonenumbers import carrier  # 20 ms, and not needed where all prefixes are known
+
+        operator = carrier.name_for_valid_number(number, "en") or None
+    facts = Facts(
+        country_code=number.country_code or 0,
+        country=country if country and country.isalpha() else None,
+        operator=operator,
+        number_type=_TYPES.get(kind),
+    )
+    e164 = phonenumbers.format_number(number, PhoneNumberFormat.E164)
+    return e164, masked(e164, facts.country_code), facts
+
+
+def settling(text: str, region: str) -> int | None:
+    """Return how many leading characters of a plain text settle what ``ask`` says of it.
+
+    It says the same of all texts of that length and beginning, but for the digits that follow.
+    None: so many that fewer than ``_LEFT_OPEN`` are left, or not known.
+
+    ``ask`` looks at digits by their number and by libphonenumber's patterns alone. So each of the
+    patterns that it may reach is tried on the digits that are known and a sign for each other one:
+    ``_ANY`` passes where the pattern takes all digits, ``_SOME`` where it takes some. A pattern
+    that passes both or none answers alike for every digit.
     """
-    if settings.phone_key is not None:
-        return bytes.fromhex(settings.phone_key.get_secret_value())
-    path = Path(data_dir if data_dir is not None else settings.data_dir) / KEY_FILE
+    start = 1 if text.startswith("+") else 0
+    digits = text[start:]
+    readings: list[tuple[str, int, int]] = []  # whose plan, its country code, where it begins
+    if not start:
+        own = phonenumbers.country_code_for_region(region)
+        readings.append((region, own, 0))
+        if digits.startswith(str(own)):
+            readings.append((region, own, len(str(own))))
+    codes = (int(digits[:size]) for size in (1, 2, 3) if digits[0] != "0")
+    code = next((one for one in codes if one in COUNTRY_CODE_TO_REGION_CODE), None)
+    if code is not None and not _is_chinese_mobile(text, region):
+        readings.append((COUNTRY_CODE_TO_REGION_CODE[code][0], code, len(str(code))))
+    size: int | None = 3  # so many tell the country code
+    for region_of, code_of, offset in readings:
+        size = size and _settled(digits, size, _plan(region_of, code_of), offset)
+    return size and start + size
+
+
+class _Plan(NamedTuple):
+    """How numbers of a country code are read: what is asked of the digits."""
+
+    patterns: tuple[tuple[re.Pattern[str], bool], ...]  # each: may it match? Else it strips digits
+    prefixes: tuple[str, ...]  # what is stripped whatever follows: "0"
+
+
+def _settled(digits: str, size: int, plan: _Plan | None, offset: int) -> int | None:
+    """Return how many digits settle a reading that begins at ``offset``, at least ``size``."""
+    if plan is None:
+        return None
+    offsets = [offset]
+    for offset in offsets:  # grows on the way
+        for prefix in plan.prefixes:
+            size = max(size, offset + len(prefix))
+            if digits.startswith(prefix, offset):
+                offsets.append(offset + len(prefix))
+        for pattern, may_match in plan.patterns:
+            while (left := len(digits) - size) >= _LEFT_OPEN:
+                known = digits[offset:size]
+                if not pattern.fullmatch(known + _SOME * left):
+                    break
+                if may_match and pattern.fullmatch(known + _ANY * left):
+                    break
+                size += 1
+            else:
+                return None
+    return size
+
+
+@cache
+def _plan(region: str, code: int) -> _Plan | None:
+    """Return how a region reads numbers of a country code; None where that is not understood."""
+    regions = [_metadata(code, one) for one in COUNTRY_CODE_TO_REGION_CODE[code]]
+    own = _metadata(code, region)
+    prefixes: set[str] = set()
+    stripping = {own.international_prefix}
+    for one in (own, regions[0]):  # what the country code's main region strips, goes as well
+        prefix = one.national_prefix_for_parsing or ""
+        is_plain = prefix.isdecimal() and not one.national_prefix_transform_rule
+        (prefixes if is_plain else stripping).add(prefix)
+    kinds = (getattr(one, kind) for one in regions for kind in ("general_desc", *_KINDS))
+    matching = {kind.national_number_pattern for kind in kinds if kind is not None}
+    leading = {one.leading_digits for one in regions}
     try:
-        if not path.exists():
-            if not may_make:
-                raise _no_key(path)
-            _make_key(path)
-        text = path.read_text("ascii", "replace").strip()
-        _sweep(path)
-    except OSError as error:
-        raise _unusable(path, error) from error
-    return _key_of(text, path)
-
-
-def _unusable(path: Path, error: OSError) -> StorageError:
-    """Say why the key can't be had; giving it helps only who can write the folder besides."""
-    if isinstance(error, PermissionError) and os.access(path.parent, os.W_OK):
-        return StorageError(
-            f"Can't read the phone key {str(path)!r}: {error.strerror}. Run as the account that "
-            "made it, or give the key (USMS_PHONE_KEY)."
-        )
-    return StorageError(
-        f"Can't read or make the phone key {str(path)!r}: {error.strerror}. Check that the data "
-        "directory exists, is writable and has room (USMS_DATA_DIR)."
-    )
-
-
-def _no_key(path: Path) -> StorageError:
-    return StorageError(
-        f"There is no phone key at {str(path)!r}: the first `usms run` makes it. Point "
-        "USMS_DATA_DIR at the data directory of the receipts, or give their key (USMS_PHONE_KEY)."
-    )
-
-
-def _key_of(text: str, path: Path) -> bytes:
-    try:
-        key = bytes.fromhex(text)
+        patterns = [
+            *((_opened(pattern, "begins"), False) for pattern in stripping if pattern),
+            *((_opened(pattern, "begins"), True) for pattern in leading if pattern),
+            *((_opened(pattern, "is"), True) for pattern in matching if pattern),
+        ]
     except ValueError:
-        key = b""
-    if len(key) < _KEY_BYTES // 2:
-        raise StorageError(
-            f"The phone key {str(path)!r} is not {2 * _KEY_BYTES} hexadecimal digits. Restore it "
-            "from a backup, or give the key (USMS_PHONE_KEY)."
-        )
-    return key
+        return None
+    return _Plan(tuple(patterns), tuple(prefixes))
 
 
-def _make_key(path: Path) -> None:
-    """Give the key file its name only when it is whole; the first of several makers wins."""
-    make_folder(path.parent, private=False)
-    descriptor, name = tempfile.mkstemp(prefix=f".{KEY_FILE}.", dir=path.parent)
-    temporary = Path(name)
-    try:
-        with os.fdopen(descriptor, "w") as file:
-            file.write(secrets.token_hex(_KEY_BYTES) + "\n")
-        # gone already: a faster maker's key is there, and this one was swept away
-        with suppress(FileExistsError, FileNotFoundError):
-            publish_file(temporary, path, replaces=False)
-    finally:
-        temporary.unlink(missing_ok=True)
+def _metadata(code: int, region: str) -> Any:
+    return PhoneMetadata.metadata_for_region_or_calling_code(code, region)
 
 
-def _sweep(path: Path) -> None:
-    """Delete what killed makers of the key left: it can be a second name of the key itself."""
-    with suppress(OSError):  # who may only read the key may still read it
-        for left in path.parent.glob(f".{KEY_FILE}.*"):
-            left.unlink(missing_ok=True)
+def _opened(pattern: str, of: Literal["begins", "is"]) -> re.Pattern[str]:
+    """Compile a pattern for digits that are not known. Raise ``ValueError`` where it is an odd one.
+
+    Only what is listed here is understood: with a negation, what matches more digits could match
+    fewer numbers.
+    """
+    if not re.fullmatch(rf"(?:{_TOKEN.pattern}|\(\?:|[()|?$])*", pattern):
+        raise ValueError("not a pattern of digits, sets, groups and repeats")
+    opened = _TOKEN.sub(_open_token, pattern)
+    return re.compile(opened if of == "is" else rf"(?:{opened})[\d{_ANY}{_SOME}]*")
+
+
+def _open_token(token: re.Match[str]) -> str:
+    text = token[0]
+    if text.startswith("{"):
+        return text
+    return rf"[\d{_ANY}{_SOME}]" if text == r"\d" else f"[{text.strip('[]')}{_SOME}]"
+
+
+def _is_open(e164: str) -> bool:
+    """Return whether the operator of numbers that begin so depends on the digits that follow."""
+    prefixes, beginning = _operator_prefixes(), e164[1:]
+    at = bisect_right(prefixes, beginning)
+    return at < len(prefixes) and prefixes[at].startswith(beginning)
+
+
+@cache
+def _operator_prefixes() -> list[str]:
+    from phonenumbers.carrierdata import CARRIER_DATA
+
+    return sorted(CARRIER_DATA)

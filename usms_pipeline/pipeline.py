@@ -36,7 +36,8 @@ from usms_pipeline.errors import (
     StorageError,
 )
 from usms_pipeline.fold import ReceiptsReport
-from usms_pipeline.phones import PhoneBook, load_key
+from usms_pipeline.phone_key import load_key
+from usms_pipeline.phones import PhoneBook
 from usms_pipeline.responses import ResponsesWriter
 from usms_pipeline.service.collect import Answer, Batch, CollectStats, Patience, collect, utc_now
 from usms_pipeline.service.pace import FIRST_PACE
@@ -187,7 +188,7 @@ class Pipeline:
     def book(self) -> PhoneBook:
         """Give what hashes and describes phone numbers; makes the key at its first use."""
         key = load_key(self.settings)
-        return PhoneBook(key, self.settings.default_region, self.settings.phones)
+        return PhoneBook(key, self.settings.default_region, self.settings.phones, self.store)
 
     # -- which partitions ---------------------------------------------------------------------
 

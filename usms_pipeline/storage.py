@@ -271,12 +271,16 @@ class Store:
             if self.exists(name):
                 self.fs.delete_file(self.path(name))
 
-    def keep_json(self, name: str, content: object) -> None:
-        """Write a small file of the data directory, unless another process is about to."""
+    def keep_json(self, name: str, content: object, private: bool = False) -> None:
+        """Write a small file of the data directory, unless another process is about to.
+
+        A ``private`` one is 0600.
+        """
         with self.lock(name.removesuffix(".json")) as held:
             if held:
                 self.sweep("", name)
                 with self.replacing(name) as path:
+                    path.touch(_PRIVATE_FILE if private else 0o666)
                     path.write_text(json.dumps(content))
 
     def sweep(self, folder: str, of: str = "*.parquet") -> None:

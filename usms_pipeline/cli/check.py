@@ -186,7 +186,8 @@ def _room(settings: Settings) -> Iterator[tuple[str, str]]:
 def _key(settings: Settings) -> Iterator[tuple[str, str]]:
     """Compare the key of the recipient hash with the one that the dataset was made with."""
     from usms_pipeline import dataset
-    from usms_pipeline.phones import PhoneBook, load_key
+    from usms_pipeline.phone_key import load_key
+    from usms_pipeline.phones import PhoneBook
     from usms_pipeline.storage import Store
 
     store = Store(settings.data_dir)
