@@ -41,7 +41,9 @@ _MAX_BLOAT, _SMALL_ROWS, _SMALL_BLOCKS = 1.5, 100_000, 64
 """A file with more than half again of what it needs, past a small size, is built from scratch."""
 _FEW: Final = 1_000
 _MOST_SHARE: Final = 0.1
-"""TODO"""
+"""Where more than this share of a day changed, and not few, the whole day is loaded: by then
+DuckDB rewrites what the deleted rows leave. Of a day of 200,000 (CPU s a publish, mean of 25):
+1 % 0.29, 5 % 0.47, 10 % 0.70, 20 % 0.97; the whole day 0.67."""
 
 
 @dataclass(frozen=True)
