@@ -85,7 +85,7 @@ def _parts(is_quick: bool) -> dict[str, list[Iterator[str]]]:
             "End to end": [end_to_end.table(few, ["script", "sockets"], rounds)],
             "Phone numbers": [phones.table()],
             "Nothing due": [quiet.table(few)],
-            "A large open day": [refresh.table(few)],
+            "A large open day": [refresh.table(few), refresh.few_due(few)],
             "Publishing": [warehouse.table((100_000, 1_000_000)), warehouse.shared(100_000)],
             "Figures": [views.table(100_000)],
             "HTTP": [http.table()],
@@ -106,7 +106,7 @@ def _parts(is_quick: bool) -> dict[str, list[Iterator[str]]]:
         "Stages": [stages.table(200_000), stages.table(1_000_000)],
         "Phone numbers": [phones.table()],
         "Nothing due": [quiet.table(1_000_000)],
-        "A large open day": [refresh.table(5_000_000)],
+        "A large open day": [refresh.table(5_000_000), refresh.few_due(1_000_000)],
         "Publishing": [
             warehouse.table((1_000_000, 10_000_000, 100_000_000)),
             warehouse.shared(10_000_000),

@@ -1,4 +1,4 @@
-"""A large open partition of which little changed: a refresh beside a bare rewrite of its file."""
+"""Open partitions of which little changed: a refresh, and beside it a bare rewrite of a file."""
 
 from __future__ import annotations
 
@@ -6,20 +6,24 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from datetime import date, datetime, timedelta
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
 import duckdb
 
 from benchmarks.measure import PAIRS
 from benchmarks.server import serving
 from benchmarks.stages import settings_for
-from benchmarks.world import UNTIL, write_source
+from benchmarks.world import DAYS, UNTIL, write_source
 from usms_pipeline.dataset import RECEIPTS
 from usms_pipeline.pipeline import Pipeline, ResponsesReport
 
 _STEP = timedelta(minutes=30)
 """A session is asked about once a day, so between two refreshes a 48th of the open ones is due."""
+_DUE = 20
 
 
 class _Clock:
@@ -46,18 +50,54 @@ def table(sessions: int, rounds: int = PAIRS) -> Iterator[str]:
     yield f"| refresh ÷ rewrite | {ratio:.2f} |"
 
 
-def _asked_once(folder: Path, sessions: int, url: str) -> tuple[Pipeline, _Clock]:
+def few_due(sessions: int, rounds: int = PAIRS) -> Iterator[str]:
+    """Give the lines of a table: whole runs with some twenty due, of so many known in five days."""
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder, serving() as url:
+        pipeline, clock = _asked_once(Path(folder), sessions, url, DAYS)
+        step = timedelta(days=1) * _DUE / sum(_run(pipeline)[1])
+        costs = []
+        for _ in range(rounds + 1):  # the first publish after a build also settles the file
+            clock.now += step
+            costs.append(_run(pipeline)[0])
+    yield f"| {sessions:,} known in {DAYS} days, some {_DUE} due | CPU s |"
+    yield "|---|---|"
+    for name in costs[0]:
+        yield f"| {name} | {statistics.median(cost[name] for cost in costs[1:]):.2f} |"
+
+
+def _run(pipeline: Pipeline) -> tuple[dict[str, float], list[int]]:
+    """Run once; give the CPU seconds of each step and of all, and how many each day awaits."""
+    costs, begun = {}, time.process_time()
+    steps = ("load_sessions", "ask", "fold_read", "publish")
+    with ExitStack() as patched:
+        for name in steps:
+            whole = getattr(pipeline, name)
+
+            def timed(*given: Any, name: str = name, whole: Callable[..., Any] = whole) -> Any:
+                started = time.process_time()
+                try:
+                    return whole(*given)
+                finally:
+                    costs[name] = time.process_time() - started
+
+            patched.enter_context(patch.object(pipeline, name, timed))
+        report = pipeline.run()
+    costs["the whole run, without the imports"] = time.process_time() - begun
+    return costs, [counts.awaited for counts in report.receipts.partitions.values()]
+
+
+def _asked_once(folder: Path, sessions: int, url: str, days: int = 1) -> tuple[Pipeline, _Clock]:
     source = folder / "messages.parquet"
-    write_source(source, sessions, days=1)
+    write_source(source, sessions, days=days)
     clock = _Clock(UNTIL + timedelta(hours=2))
     settings = settings_for(source, url, f"{folder}/data").model_copy(
         update={"poll_minutes": (5,), "poll_every_hours": 24, "timezone": "UTC"}
     )
     pipeline = Pipeline(settings, clock=clock)
     pipeline.load_sessions(pipeline.open_window())
-    days = pipeline.dates(pipeline.open_window())
-    pipeline.ask(days)
-    pipeline.fold(days)
+    dates = pipeline.dates(pipeline.open_window())
+    pipeline.ask(dates)
+    pipeline.fold(dates)
     return pipeline, clock
 
 

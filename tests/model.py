@@ -217,3 +217,13 @@ def _row(
         "final_at": None,
         "conflicts": [],
     }
+
+
+def is_due(
+    now: datetime, sent_at: datetime, last_asked_at: datetime | None, offsets: list[timedelta]
+) -> bool:
+    """A polling time lies after the last question and not after now; past the last, every day."""
+    age = now - sent_at
+    after = timedelta(-1) if last_asked_at is None else last_asked_at - sent_at
+    is_another_day = after >= offsets[-1] and age >= after + timedelta(days=1)
+    return is_another_day or any(after < offset <= age for offset in offsets)

@@ -45,6 +45,7 @@ from usms_pipeline.simulator import (
     serve,
 )
 from usms_pipeline.status import BUCKETS
+from usms_pipeline.warehouse import connect
 
 pytestmark = pytest.mark.filterwarnings("ignore::dagster.BetaWarning")  # backfill_policy
 
@@ -187,6 +188,27 @@ def test_a_second_run_asks_nothing_that_is_not_due(project: MakeProject) -> None
     requests = account.rehearsal.service.counters.requests
     assert account.refresh().success
     assert account.rehearsal.service.counters.requests == requests
+
+
+@pytest.mark.long
+def test_folding_tells_publishing_which_sessions_changed(project: MakeProject) -> None:
+    """Their rows come to stand at the end of the published table; the others stay in place."""
+    account = project(100)
+    messages, source = account.rehearsal.messages, account.data_dir.parent / "sent.parquet"
+    is_late = [n % 20 == 7 for n in range(messages.num_rows)]
+    pq.write_table(messages.filter(pa.array([not late for late in is_late])), source)
+    assert account.refresh().success
+    before = places(account)
+    pq.write_table(messages, source)
+    assert account.refresh().success
+    assert places(account)[: len(before)] == before
+    assert len(places(account)) > len(before)
+
+
+def places(account: Project) -> list[str]:
+    with connect(account.data_dir / "usms.duckdb") as con:
+        con.execute("SET threads = 1")
+        return [row[0] for row in con.execute("SELECT session_no FROM receipts").fetchall()]
 
 
 def test_the_delivery_rates_have_chart_table_and_report(first_run: tuple[Project, Any]) -> None:

@@ -14,10 +14,9 @@ from datetime import date, datetime, timedelta
 from typing import Any
 
 from tests import world_answers
-from tests.model import SourceRow, World
+from tests.model import SourceRow, World, is_due
 from tests.world_answers import Reading, Trouble
 from tests.world_disk import Day
-from usms_pipeline import polling
 from usms_pipeline.dataset import Window
 from usms_pipeline.phones import PhoneBook
 
@@ -128,7 +127,7 @@ class Ledger:
             for row in self.receipts(day, rows.values(), self.answers.get(day, {}))
             if not row["is_final"]
             and not row["is_closed"]
-            and polling.is_due(
+            and is_due(
                 now,
                 row["sent_at"],
                 max(

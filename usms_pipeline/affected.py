@@ -28,6 +28,20 @@ _MOST: Final = 250_000
 
 
 @dataclass(frozen=True)
+class Change:
+    """One fold of a partition that looked at some sessions: what to load where a copy is kept.
+
+    From the version of the file with the token ``before`` to the one with ``after`` all other
+    sessions' rows stayed as they were. A NULL among ``sessions`` stands for the rows without one.
+    """
+
+    day: date
+    before: str
+    after: str
+    sessions: pa.Array
+
+
+@dataclass(frozen=True)
 class Affected:
     """Sessions to look at again; ``settled`` are those that nobody would have asked about."""
 

@@ -28,6 +28,7 @@ from usms_pipeline import (
     scratch,
 )
 from usms_pipeline import sessions as placed
+from usms_pipeline.affected import Change
 from usms_pipeline.dataset import RECEIPTS, RESPONSES, SESSIONS, Commit, file_name
 from usms_pipeline.due import NextDue
 from usms_pipeline.metrics import UNANNOUNCED_SHARE
@@ -74,12 +75,16 @@ class PartitionCounts:
 
 @dataclass
 class ReceiptsReport:
-    """What folding gave. ``rejected`` has the quarantine ids of all that could not be used."""
+    """What folding gave. ``rejected`` has the quarantine ids of all that could not be used.
+
+    ``changes`` are for ``warehouse.reconcile``, in the order they were made; not for people.
+    """
 
     partitions: dict[date, PartitionCounts] = field(default_factory=dict)
     rejected: set[str] = field(default_factory=set)
     locked: list[date] = field(default_factory=list)
     seconds: float = 0.0
+    changes: list[Change] = field(default_factory=list, repr=False)
 
     @property
     def quarantined_new(self) -> int:
@@ -130,9 +135,7 @@ def fold(
                 if not held:
                     report.locked.append(day)
                     continue
-                counts = _fold_partition(
-                    store, settings, book, reused, day, is_anew, report.rejected
-                )
+                counts = _fold_partition(store, settings, book, reused, day, is_anew, report)
                 if counts is not None:
                     report.partitions[day] = counts
     report.seconds = time.monotonic() - begun
@@ -176,7 +179,7 @@ def _fold_partition(
     reused: scratch.Reused,
     day: date,
     is_anew: bool,
-    rejected: set[str],
+    report: ReceiptsReport,
 ) -> PartitionCounts | None:
     placed.mask(store, settings, day, book)
     sessions = dataset.checked_metadata(store, file_name(SESSIONS, day), book.fingerprint)
@@ -195,7 +198,8 @@ def _fold_partition(
         scratch.database(scratch.LARGE_LIMIT, is_large=True) if is_large else reused.database()
     ) as con:
         con.register("sessions_file", announced)
-        quarantined = _observe(con, store, settings, book, day, sorted(landed - folded), rejected)
+        new_names = sorted(landed - folded)
+        quarantined = _observe(con, store, settings, book, day, new_names, report.rejected)
         masks = commit is not None and _must_mask(commit, settings)
         known = Registers(con, store, book, day, reads_anew=is_anew, masks=masks)
         part = None
@@ -226,6 +230,8 @@ def _fold_partition(
             receipts = part.among(store.batches(file_name(RECEIPTS, day)), receipts)
         counted = _Counted(receipts, settings.poll_offsets)
         new = _write(store, known, day, counted, to_be, book.fingerprint)
+    if commit and part:
+        report.changes.append(Change(day, commit.token, new.token, part.sessions))
     registers.tidy(store, day, new.files)
     return dataclasses.replace(_counts(new, is_changed=True), quarantined_new=quarantined)
 

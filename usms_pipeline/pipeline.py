@@ -27,6 +27,7 @@ from usms_pipeline import (
     warehouse,
     wording,
 )
+from usms_pipeline.affected import Change
 from usms_pipeline.dataset import SESSIONS, Window
 from usms_pipeline.errors import (
     Busy,
@@ -160,7 +161,11 @@ class Plan:
 
 
 class Pipeline:
-    """One account's pipeline: its settings, its data directory, a clock, a transport, patience."""
+    """One account's pipeline: its settings, its data directory, a clock, a transport, patience.
+
+    ``changes`` are what folds changed that is not published yet, so that publishing need not load
+    whole days; one list for several pipelines of a process where each does one step.
+    """
 
     def __init__(
         self,
@@ -170,12 +175,14 @@ class Pipeline:
         transport: Any = None,
         patience: Patience | None = None,
         on_progress: OnProgress | None = None,
+        changes: list[Change] | None = None,
     ) -> None:
         self.settings = settings
         self.clock = clock
         self.transport = transport
         self.patience = patience
         self._tell = on_progress or (lambda progress: None)
+        self._changes = [] if changes is None else changes
 
     @cached_property
     def store(self) -> Store:
@@ -349,12 +356,17 @@ class Pipeline:
                 self._tell(Progress("receipts", done, len(wanted)))
                 yield day
 
-        return fold.fold(self.store, self.settings, self.book, told(), is_anew=is_anew)
+        report = fold.fold(self.store, self.settings, self.book, told(), is_anew=is_anew)
+        self._changes += report.changes
+        return report
 
     def publish(self) -> WarehouseReport:
         """Publish the warehouse from the dataset, where a partition changed."""
         self._tell(Progress("warehouse", 0))
-        return warehouse.reconcile(self.store, self.settings)
+        report = warehouse.reconcile(self.store, self.settings, changes=self._changes)
+        if not report.is_locked:  # else the process that publishes may not have seen them
+            self._changes.clear()
+        return report
 
     def purge(self) -> list[date]:
         """Delete raw answers whose retention is over; names the partitions."""

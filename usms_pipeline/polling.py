@@ -8,7 +8,7 @@ The service's own advice is to look after 5 to 10 minutes; comparable services c
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Final
 
 EARLY_OFFSETS: Final = tuple(timedelta(minutes=m) for m in (5, 10, 20, 40, 60, 120, 240))
@@ -37,23 +37,3 @@ def offsets(
         times.append(late)
         late += step
     return [*times, cutoff]
-
-
-def next_poll_at(
-    sent_at: datetime, last_asked_at: datetime | None, schedule: Sequence[timedelta]
-) -> datetime:
-    """Give the oldest polling time not yet met, of a session that is not closed."""
-    if last_asked_at is None:
-        return sent_at + schedule[0]
-    times = (sent_at + offset for offset in schedule)
-    return next((at for at in times if at > last_asked_at), last_asked_at + IN_VAIN_EVERY)
-
-
-def is_due(
-    now: datetime,
-    sent_at: datetime,
-    last_asked_at: datetime | None,
-    schedule: Sequence[timedelta],
-) -> bool:
-    """Tell whether a polling time lies in (last_asked_at, now], of a session that is not closed."""
-    return next_poll_at(sent_at, last_asked_at, schedule) <= now

@@ -187,10 +187,10 @@ def echo_json(value: Any) -> None:
 
 
 def plain(value: Any) -> Any:
-    """Turn a report into what JSON can hold."""
+    """Turn a report into what JSON can hold, without the fields that its ``repr`` leaves out."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = dataclasses.fields(value)
-        return {field.name: plain(getattr(value, field.name)) for field in fields}
+        return {field.name: plain(getattr(value, field.name)) for field in fields if field.repr}
     if isinstance(value, dict):
         return {str(plain(key)): plain(part) for key, part in value.items()}
     if isinstance(value, (list, tuple, set, frozenset)):

@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import dagster as dg
-from pydantic import Field, create_model
+from pydantic import Field, PrivateAttr, create_model
 
 from usms_pipeline import settings as core_settings
 from usms_pipeline.errors import SettingProblem, SettingsError, UsmsError
 from usms_pipeline.settings import Need, Settings
 
 if TYPE_CHECKING:
+    from usms_pipeline.affected import Change
     from usms_pipeline.dataset import Window
     from usms_pipeline.pipeline import OnProgress, Pipeline, Progress
 
@@ -62,6 +63,9 @@ class Account:
 class AccountResource(dg.ConfigurableResource[Any]):
     """The settings of one account; what is not given here is read from ``USMS_…`` at run time."""
 
+    # Dagster makes one resource a run and process: so folding tells publishing what it changed.
+    _changes: list[Change] = PrivateAttr(default_factory=list)
+
     def load(self, *needs: Need) -> Settings:
         """Read the settings now. Raises ``SettingsError`` with every missing and wrong one."""
         given = {name: text for name, text in self.model_dump().items() if text is not None}
@@ -75,7 +79,7 @@ class AccountResource(dg.ConfigurableResource[Any]):
         """Give the pipeline of this account. Raises ``SettingsError``."""
         from usms_pipeline.pipeline import Pipeline
 
-        return Pipeline(self.load(*needs), on_progress=on_progress)
+        return Pipeline(self.load(*needs), on_progress=on_progress, changes=self._changes)
 
 
 _texts: Final[dict[str, Any]] = {

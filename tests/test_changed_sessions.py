@@ -1,0 +1,323 @@
+"""Publishing the rows of changed sessions alone: the table is what the files say, whatever came."""
+
+from __future__ import annotations
+
+import random
+import uuid
+from collections.abc import Callable, Iterable
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pytest
+
+from tests import cohorts
+from tests.account import START, Account
+from tests.cohorts import DAY, NOON, receipt
+from usms_pipeline import dataset
+from usms_pipeline.affected import Change
+from usms_pipeline.settings import Settings
+from usms_pipeline.simulator import Population
+from usms_pipeline.storage import Store
+from usms_pipeline.warehouse import connect, publish, reconcile
+
+Row = dict[str, Any]
+DIMENSIONS = ("template",)
+
+
+def check(settings: Settings) -> None:
+    """The published rows are those of the files, and the bookkeeping says which and how many."""
+    store = Store(settings.data_dir)
+    days = dataset.days(store, dataset.RECEIPTS)
+    with connect(settings.warehouse_path) as con:
+        names = ", ".join(f'"{row[0]}"' for row in con.execute("DESCRIBE receipts").fetchall())
+        con.execute(
+            f"CREATE TEMP TABLE files AS SELECT {names} FROM read_parquet("
+            f"'{settings.data_dir}/receipts/*/receipts.parquet', hive_partitioning = true, "
+            "hive_types = {'sent_date': DATE}, union_by_name = true)"
+        )
+        for left, right in (("receipts", "files"), ("files", "receipts")):
+            more = f"SELECT {names} FROM {left} EXCEPT ALL SELECT {names} FROM {right}"
+            assert con.execute(more).fetchall() == [], f"{left} has more than {right}"
+        counts = dict(con.execute("SELECT sent_date, count(*) FROM files GROUP BY ALL").fetchall())
+        said = con.execute("SELECT sent_date, token, row_count FROM usms_partitions ORDER BY 1")
+        assert said.fetchall() == [
+            (day, store.metadata(cohorts.name(day))["token"], counts.get(day, 0)) for day in days
+        ]
+
+
+class Days:
+    """Some days of receipts in a data directory, changed by hand as a fold changes them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.settings = cohorts.settings(folder, dimensions=DIMENSIONS)
+        self.store = Store(str(folder))
+        self.rows: dict[date, list[Row]] = {}
+        self.tokens: dict[date, str] = {}
+
+    def write(self, day: date, rows: list[Row], sessions: Iterable[str | None] = ()) -> Change:
+        """Write a day anew; say that it changed in some sessions."""
+        before, after = self.tokens.get(day, ""), uuid.uuid4().hex
+        in_order = sorted(rows, key=lambda r: (r["sent_at"], r["session_no"] or "~"))
+        cohorts.write(self.store, in_order, day, DIMENSIONS, token=after)
+        self.rows[day], self.tokens[day] = rows, after
+        return Change(day, before, after, pa.array(sessions, pa.string()))
+
+    def replace(self, day: date, sessions: set[str | None], rows: Iterable[Row] = ()) -> Change:
+        """Put rows in the place of those of some sessions."""
+        kept = [row for row in self.rows[day] if row["session_no"] not in sessions]
+        return self.write(day, [*kept, *rows], sessions)
+
+    def publish(self, *changes: Change) -> None:
+        reconcile(self.store, self.settings, changes=changes)
+        check(self.settings)
+
+    def places(self, day: date = DAY) -> list[str | None]:
+        """The session numbers of a day as the table has them, one after another."""
+        with connect(self.settings.warehouse_path) as con:
+            con.execute("SET threads = 1")
+            query = "SELECT session_no FROM receipts WHERE sent_date = ?"
+            return [row[0] for row in con.execute(query, [day]).fetchall()]
+
+
+def rows(*sessions: str | None, **given: Any) -> list[Row]:
+    """One recipient a name, sent in this order."""
+    return [
+        receipt(session_no=name, sent_at=NOON + timedelta(minutes=n), **given)
+        for n, name in enumerate(sessions)
+    ]
+
+
+@pytest.fixture
+def days(tmp_path: Path) -> Days:
+    """Two sessions, one of two recipients, and two rows without a session."""
+    days = Days(tmp_path)
+    days.write(DAY, rows("a", "b", "b", None, None))
+    days.publish()
+    return days
+
+
+# -- one fact each --------------------------------------------------------------------------------
+
+
+def test_the_other_sessions_stay_where_they_are(days: Days) -> None:
+    days.publish(days.replace(DAY, {"a"}, rows("a", template="otp")))
+    assert days.places() == ["b", "b", None, None, "a"]
+
+
+def test_a_session_may_gain_a_recipient_or_lose_all(days: Days) -> None:
+    days.publish(days.replace(DAY, {"a"}, rows("a", "a", "a")))
+    days.publish(days.replace(DAY, {"b"}))
+    days.publish(days.replace(DAY, {"new"}, rows("new")))
+    assert days.places() == [None, None, "a", "a", "a", "new"]
+
+
+def test_rows_without_a_session_are_replaced_together(days: Days) -> None:
+    days.publish(days.replace(DAY, {None, "b"}, rows(None, "b")))
+    assert days.places() == ["a", None, "b"]
+    days.publish(days.replace(DAY, {None}))
+    assert days.places() == ["a", "b"]
+
+
+def test_a_session_of_another_day_is_not_touched(days: Days) -> None:
+    tomorrow = DAY + timedelta(days=1)
+    days.write(tomorrow, rows("b", "a", None))
+    days.publish()
+    days.publish(days.replace(DAY, {"a", None}, rows("a")))
+    assert days.places(tomorrow) == ["b", "a", None]
+
+
+def test_changes_of_several_folds_lead_from_one_to_the_next(days: Days) -> None:
+    first = days.replace(DAY, {"a"}, rows("a"))
+    second = days.replace(DAY, {"a", "new"}, rows("a", "new"))
+    days.publish(first, second)
+    assert days.places() == ["b", "b", None, None, "a", "new"]
+
+
+def test_changes_that_another_process_has_published_do_no_harm(days: Days) -> None:
+    first = days.replace(DAY, {"a"}, rows("a"))
+    days.publish()
+    days.publish(first, days.replace(DAY, {"b"}, rows("b")))
+    assert days.places() == ["a", None, None, "b"], "the second alone was to be published"
+
+
+@pytest.mark.parametrize("lost", [0, 1, 2])
+def test_a_day_of_which_a_change_is_missing_is_loaded_whole(days: Days, lost: int) -> None:
+    changes = [days.replace(DAY, {name}, rows(name)) for name in ("a", "b", "c")]
+    del changes[lost]
+    days.publish(*changes)
+    assert days.places() == sorted(days.places(), key=lambda name: name or "~")
+
+
+def test_where_loading_the_day_costs_less_it_is_loaded_whole(
+    days: Days, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(publish, "_FEW", 0)
+    change = days.replace(DAY, {"a"}, rows("a"))
+    days.publish(change)
+    assert days.places() == ["a", "b", "b", None, None]
+
+
+def test_changed_sessions_of_every_day_need_no_building_from_scratch(tmp_path: Path) -> None:
+    days = Days(tmp_path)
+    three = [DAY + timedelta(days=n) for n in range(3)]
+    for day in three:
+        days.write(day, rows("a", "b"))
+    days.publish()
+    days.publish(*[days.replace(day, {"a"}, rows("a")) for day in three])
+    assert [days.places(day) for day in three] == [["b", "a"]] * 3
+
+
+def test_a_dimension_that_came_since_is_published(days: Days) -> None:
+    change = days.replace(DAY, {"a"}, rows("a", template="otp"))
+    settings = cohorts.settings(Path(days.store.data_dir), dimensions=(*DIMENSIONS, "campaign"))
+    reconcile(days.store, settings, changes=[change])
+    with connect(settings.warehouse_path) as con:
+        found = con.execute("SELECT template, campaign FROM receipts ORDER BY ALL").fetchall()
+    assert found == [("otp", None), *[(None, None)] * 4]
+
+
+def test_rows_that_went_missing_in_the_table_bring_the_whole_day_back(days: Days) -> None:
+    days.settings.warehouse_path.chmod(0o600)
+    with duckdb.connect(days.settings.warehouse_path) as con:
+        con.execute("DELETE FROM receipts WHERE session_no = 'b'")
+    days.publish(days.replace(DAY, {"a"}, rows("a")))
+
+
+# -- any sequence ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_whatever_is_folded_published_and_lost_the_table_is_what_the_files_say(
+    tmp_path: Path, seed: int
+) -> None:
+    chance, days = random.Random(seed), Days(tmp_path)
+    names = [DAY + timedelta(days=n) for n in range(4)]
+    for day in names:
+        days.write(day, some_rows(chance))
+    kept: list[Change] = []
+    for _ in range(9):
+        for _ in range(chance.randrange(4)):
+            day = chance.choice(names)
+            sessions = set(chance.sample(SESSIONS, chance.randrange(1, 4)))
+            new = [row for row in some_rows(chance) if row["session_no"] in sessions]
+            change = days.replace(day, sessions, new)
+            if chance.random() < 0.8:
+                kept.append(change)  # else the report of this fold is lost
+        if chance.random() < 0.2:
+            days.write(chance.choice(names), some_rows(chance))  # a rebuild: it tells no sessions
+        chosen = kept if chance.random() < 0.8 else chance.sample(kept, len(kept) // 2)
+        days.publish(*chosen)
+        if chance.random() < 0.8:
+            kept.clear()  # else another process has them, and publishes later
+
+
+SESSIONS: list[Any] = [*"abcdefgh", None]
+
+
+def some_rows(chance: random.Random) -> list[Row]:
+    return rows(
+        *chance.choices(SESSIONS, k=12),
+        template=chance.choice([None, "otp", "order"]),
+        submit_status=chance.choice(["success", "accepted"]),
+    )
+
+
+# -- with real folds ------------------------------------------------------------------------------
+
+
+def collect(account: Account) -> None:
+    account.run()
+
+
+def be_killed_before_publishing(account: Account) -> None:
+    fold(account)
+    account.pipeline.publish()
+
+
+def let_two_work_at_once(account: Account) -> None:
+    """One folds, the other folds on, and either publishes first."""
+    one, other = fold(account), fold(account)
+    for pipeline in (one, other) if account.clock.now.minute % 2 else (other, one):
+        pipeline.publish()
+        check(account.settings)
+
+
+def fold_twice(account: Account) -> None:
+    """As a run does that finds answers of one that was killed."""
+    pipeline = fold(account)
+    account.clock.turn(minutes=61)
+    days = pipeline.dates(account.window)
+    pipeline.ask(days)
+    pipeline.fold_read(days)
+    pipeline.publish()
+
+
+def rebuild(account: Account) -> None:
+    pipeline = fold(account)
+    pipeline.rebuild()
+    fold(account)
+    pipeline.publish()
+
+
+def forget(account: Account) -> None:
+    """Of what another pipeline has folded, and publishes only then."""
+    before = fold(account)
+    published = "SELECT session_no FROM receipts WHERE session_no IS NOT NULL ORDER BY 1 LIMIT 1"
+    [(session,)] = account.sql(published)
+    account.pipeline.forget([], [session])
+    before.publish()
+
+
+def fold(account: Account) -> Any:
+    """Ask and fold, and give the pipeline that did it."""
+    pipeline = account.pipeline
+    pipeline.load_sessions(account.window)
+    days = pipeline.dates(account.window)
+    pipeline.catch_up(days)
+    pipeline.ask(days)
+    pipeline.fold_read(days)
+    return pipeline
+
+
+STEPS = (collect, be_killed_before_publishing, let_two_work_at_once, fold_twice, rebuild, forget)
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_whatever_pipelines_do_the_table_is_what_the_files_say(
+    tmp_path: Path, simulator: Callable[..., Any], seed: int
+) -> None:
+    chance = random.Random(seed)
+    messages = Population(90, seed=seed, days=3, until=START, group_share=0.2).table()
+    account = Account(tmp_path, simulator, messages, dimensions="template", poll_every_hours=1)
+    account.announce(messages.slice(0, 60))
+    account.run()
+    check(account.settings)
+    for step in chance.sample(STEPS, len(STEPS)):
+        account.announce(messages.slice(0, chance.randrange(60, 91)))
+        account.clock.turn(minutes=chance.randrange(60, 200))
+        step(account)
+        check(account.settings)
+
+
+def test_a_run_writes_the_changed_sessions_alone(
+    tmp_path: Path, simulator: Callable[..., Any]
+) -> None:
+    account = Account(tmp_path, simulator, 120, poll_every_hours=1)
+    account.run()
+    account.clock.turn(minutes=61)
+    before, asked = places(account), account.service.counters.ids_asked.copy()
+    account.run()
+    changed = set(account.service.counters.ids_asked - asked)
+    assert 0 < len(changed) < 120
+    stayed = [session for session in before if session not in changed]
+    assert places(account)[: len(stayed)] == stayed
+    assert len(stayed) < len(before)
+
+
+def places(account: Account) -> list[str]:
+    with connect(account.settings.warehouse_path) as con:
+        con.execute("SET threads = 1")
+        return [row[0] for row in con.execute("SELECT session_no FROM receipts").fetchall()]
