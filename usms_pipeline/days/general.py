@@ -16,7 +16,8 @@ from typing import Any, Final
 
 import msgspec
 
-from usms_pipeline.status import BUCKETS, FINAL, canonical
+from usms_pipeline.service.api import canonical
+from usms_pipeline.status import BUCKETS, FINAL
 
 NO_NUMBER: Final = ""
 """Stands for the recipient of a response that names no number."""
