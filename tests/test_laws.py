@@ -18,13 +18,13 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from usms_pipeline.collect import Patience
-from usms_pipeline.pace import BreakerLimits
 
 import usms_pipeline
 from tests.account import START, Account
 from usms_pipeline import dataset, quarantine
 from usms_pipeline.errors import ServiceDown
+from usms_pipeline.service.collect import Patience
+from usms_pipeline.service.pace import BreakerLimits
 from usms_pipeline.simulator import Faults
 from usms_pipeline.status import BUCKETS
 
