@@ -10,8 +10,8 @@ from datetime import date
 import pytest
 
 from tests.loopback import Response, code, ok, serving
-from usms_pipeline import pace
 from usms_pipeline.errors import CredentialsRefused, ServiceDown
+from usms_pipeline.service import pace
 from usms_pipeline.service.collect import Batch, Patience, collect
 from usms_pipeline.service.pace import BreakerLimits
 from usms_pipeline.settings import load

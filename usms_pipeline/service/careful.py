@@ -246,7 +246,7 @@ def _integer(text: str | None) -> int | None:
 
 
 def _scalar(raw: msgspec.Raw, name: str) -> str | None:
-    """Give a string's text, or a number's exactly as it is written."""
+    """Return a string's text, or a number's exactly as it is written."""
     text = bytes(raw)
     if text.startswith(b'"'):
         return _decoded(_STRING.decode, text, f"{name} is not text")

@@ -137,7 +137,7 @@ def _sorted(body: bytes) -> bytes:
 def _blocks(
     rows: pa.Table, ids: list[list[str]], verdicts: list[str | None]
 ) -> Iterator[list[Answer]]:
-    """Give the 'ok' answers in blocks of bounded size."""
+    """Return the 'ok' answers in blocks of bounded size."""
     block: list[Answer] = []
     size = 0
     for number, body in enumerate(rows["body"]):
@@ -166,9 +166,9 @@ class Answer(NamedTuple):
 def read_block(answers: list[Answer]) -> Parts:
     """Read answers together where they are plain, one by one where they are not.
 
-    That each is one JSON object is looked at first (0.1 µs a receipt of 3.5): Arrow reads more,
-    a second object behind the first as a row, which would push the neighbours out of theirs;
-    ``Inf``, and brackets without end, where nobody reads the field. Of ``null`` it dies.
+    That each is one JSON object is looked at first (0.1 µs a receipt), for Arrow takes more:
+    a second object behind the first is a row to it, which would push the neighbours out of theirs;
+    it passes over ``Inf`` and brackets without end; and of a body ``null`` it dies.
     """
     odd: list[Answer] = []
     plain: dict[bool, list[Answer]] = {False: [], True: []}
@@ -234,7 +234,7 @@ def _read_parsed(answers: list[Answer], data: pa.ListArray) -> list[Parts]:
     items = data.flatten()
     parents = pc.list_parent_indices(data)
     responses = pa.array([answer.response for answer in answers], pa.int32())
-    counted = pa.array(range(len(items)), pa.int64())
+    counted = pa.array(np.arange(len(items)))
     first = _first_of_each(data)
     head = [
         responses.take(parents),
@@ -251,7 +251,7 @@ def _first_of_each(data: pa.ListArray) -> pa.Array:
 
 
 def _odd(answers: list[Answer], data: pa.ListArray) -> set[int]:
-    """Give the answers with an entry that is null, nameless or about a session not asked."""
+    """Return the answers with an entry that is null, nameless or about a session not asked."""
     items = data.flatten()
     sessions = _of(items, api.ITEM, "session_no")
     asked = pa.array([session for answer in answers for session in answer.ids], pa.string())
@@ -287,7 +287,7 @@ def _receipts(items: pa.StructArray, head: list[pa.Array]) -> pa.Table:
 def _listed(lists: pa.ListArray, head: list[pa.Array], after: pa.Array | int) -> pa.Table:
     """Return the receipts of lists; ``after`` is how many receipts come before in the item."""
     parents = pc.list_parent_indices(lists)
-    counted = pa.array(range(len(parents)), pa.int64())
+    counted = pa.array(np.arange(len(parents)))
     shift = pc.subtract(after, _first_of_each(lists))
     response, place, session, status = (column.take(parents) for column in head)
     place = pc.add(place, pc.add(counted, shift.take(parents)))
@@ -344,13 +344,13 @@ def _observed(
 
 
 def _keys(asked: pa.Table) -> pa.Array:
-    """Tell apart sessions and the answers they are in."""
+    """Return a key for each session in each answer."""
     responses = asked["response"].cast(pa.string())
     return pc.binary_join_element_wise(responses, asked["session_no"], " ").combine_chunks()
 
 
 def _submit_status(items: pa.Table, asked: pa.Table) -> pa.Array:
-    """Give every session's own status word, the least of several; null where there is none."""
+    """Return every session's own status word, the least of several; null where there is none."""
     names = asked.column_names
     if items.select(names).equals(asked):
         return items["submit_status"].combine_chunks()
@@ -361,7 +361,7 @@ def _submit_status(items: pa.Table, asked: pa.Table) -> pa.Array:
 
 
 def _refused(rows: pa.Table, ids: list[list[str]], refused: list[int]) -> list[pa.Table]:
-    """Give ids that the service refuses: asked, answered, and ``invalid``."""
+    """Return rows for ids that the service refuses: asked, answered, and ``invalid``."""
     counts = [len(ids[number]) for number in refused]
     if not sum(counts):
         return []
@@ -380,7 +380,7 @@ def _refused(rows: pa.Table, ids: list[list[str]], refused: list[int]) -> list[p
 
 
 def _useless(rows: pa.Table, ids: list[list[str]], verdicts: list[str | None]) -> Iterator[Reject]:
-    """Give the answers that were found useless when they came: refused ids, unreadable bodies."""
+    """Return the answers that were found useless when they came: refused ids, unreadable bodies."""
     for number, verdict in enumerate(verdicts):
         if verdict == "ok":
             continue

@@ -51,7 +51,7 @@ def session_rows(
     code: pa.Array | None = None,
     description: pa.Array | None = None,
 ) -> pa.Table:
-    """Give a row for each session that was asked about: number ``''``, open, in one bucket."""
+    """Return a row for each session that was asked about: number ``''``, open, in one bucket."""
     count = len(sessions)
     return _observations(
         count,
@@ -68,7 +68,7 @@ def session_rows(
 def receipt_rows(
     receipts: pa.Table, asked_at: pa.Array, submit_status: pa.Array, book: PhoneBook, zone: str
 ) -> pa.Table:
-    """Give one row a receipt, final where its word is an outcome.
+    """Return one row a receipt, final where its word is an outcome.
 
     ``receipts`` is of ``careful.RECEIPTS``, ``asked_at`` the time of each one's answer,
     ``submit_status`` the word of its session there.
@@ -161,7 +161,7 @@ def cut_array(texts: pa.Array) -> pa.Array:
 
 
 def received_at(texts: pa.Array, counts: pa.Array, zone: str) -> pa.Array:
-    """Give the time (UTC) of every text (string), or else of the count beside it (int64).
+    """Return the time (UTC) of every text (string), or else of the count beside it (int64).
 
     A text is ``YYYY-MM-DD HH:MM:SS`` in ``zone``; ISO 8601 forms with an offset, fractions or
     ``T`` and counts since 1970 are understood too. Of a local hour that the clock shows twice, the
@@ -202,7 +202,7 @@ def _read_rest(texts: pa.Array) -> tuple[pa.Array, pa.Array]:
 
 
 def _read(text: str) -> datetime | None:
-    """Give a local time without zone, a moment in UTC, or None."""
+    """Return a local time without zone, a moment in UTC, or None."""
     text = text.strip()
     count = _COUNT.fullmatch(text)
     try:
@@ -221,7 +221,7 @@ def _with_dashes(found: re.Match[str]) -> str:
 
 
 def _scaled(counts: pa.Array) -> pa.Array:
-    """Give the moment of counts of seconds, milli-, micro- or nanoseconds since 1970, by size."""
+    """Return the moment of counts of seconds, milli-, micro- or nanoseconds since 1970, by size."""
     if counts.null_count == len(counts):
         return pa.nulls(len(counts), TIME)
     by_size = pc.make_struct(*(pc.less(counts, _MOST_SECONDS * 10**n) for n in (0, 3, 6)))
