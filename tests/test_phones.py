@@ -219,7 +219,7 @@ def check_prefixes(rng, count):
             settled += 1
             for digits in (*"019", *["0123456789"] * 7):
                 other = prefix + "".join(rng.choice(digits) for _ in range(length - len(prefix)))
-                seen, asked = reader._known(other), phones.ask(other, region)
+                seen, asked = reader.known(other), phones.ask(other, region)
                 assert content(seen) == content(asked), (region, prefix, other)
     assert settled > count / 2
 
@@ -287,6 +287,13 @@ def test_a_pattern_that_could_mean_something_else_settles_nothing():
 @pytest.mark.parametrize("text", ["0800345045", "0802350455", "08003450455"])
 def test_a_national_prefix_of_many_forms_is_never_taken_for_settled(text):
     assert phones.settling(text, "BR") is None
+
+
+def test_more_texts_than_are_described_at_once_are_described_in_order(monkeypatch):
+    texts = [*(f"138{n:08d}" for n in range(50)), "Äpfel", None, "", *CHINESE]
+    expected = described(texts)
+    monkeypatch.setattr(phones, "_AT_ONCE", 7)
+    assert described(texts) == expected
 
 
 # --- what is kept of prefixes ---------------------------------------------------------------------
