@@ -175,7 +175,7 @@ class _Exchange:
         for option, value in (_OPTIONS | authorities).items():
             self.curl.unsetopt(option) if value is None else self.curl.setopt(option, value)
         self.curl.setopt(pycurl.HEADERFUNCTION, self._lines.append)
-        self.curl.setopt(pycurl.WRITEFUNCTION, self._write, use_memoryview=True)
+        self.curl.setopt(pycurl.WRITEFUNCTION, self._write)
 
     def prepare(self, request: httpx.Request) -> None:
         """Set what to send."""
@@ -189,7 +189,7 @@ class _Exchange:
         target = request.extensions.get("target") or url.raw_path
         self.curl.setopt(pycurl.REQUEST_TARGET, _single_line(target))
 
-    def _write(self, piece: memoryview) -> int | None:
+    def _write(self, piece: bytes) -> int | None:
         self._body += piece
         return 0 if len(self._body) > _MOST_RAW_BYTES else None  # 0 ends the transfer
 
