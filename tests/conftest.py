@@ -26,20 +26,19 @@ if TYPE_CHECKING:
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# No test is timed: a machine may be slow. In CI a failure is told as it was found: to shrink it
-# costs minutes, and whoever mends it shrinks it at home.
-_PHASES = [
-    phase
-    for phase in hypothesis.Phase
-    if not (os.environ.get("CI") == "true" and phase in (hypothesis.Phase.shrink,))
-]
-hypothesis.settings.register_profile(
-    "untimed",
-    deadline=None,
-    phases=_PHASES,
-    suppress_health_check=[hypothesis.HealthCheck.too_slow],
-)
-hypothesis.settings.load_profile("untimed")
+# No test is timed: a machine may be slow. In CI a failure is shown as it was found: to shrink it
+# takes minutes, and whoever cures it shrinks it at home.
+_PHASES = [*hypothesis.Phase]
+if os.environ.get("CI") == "true":
+    _PHASES.remove(hypothesis.Phase.shrink)
+for _name, _examples in (("quick", 20), ("all", 100)):
+    hypothesis.settings.register_profile(
+        _name,
+        max_examples=_examples,
+        deadline=None,
+        phases=_PHASES,
+        suppress_health_check=[hypothesis.HealthCheck.too_slow],
+    )
 
 __all__ = ["disk", "mariadb", "mariadb_server", "postgresql", "postgresql_server", "published"]
 
@@ -69,6 +68,8 @@ def pytest_configure(config: pytest.Config) -> None:
     # Drawn here, once: workers get the options of the process that starts them.
     if config.option.draw_seed is None:
         config.option.draw_seed = random.SystemRandom().randrange(10_000)
+    is_quick = "not long" in config.option.markexpr
+    hypothesis.settings.load_profile("quick" if is_quick else "all")
 
 
 def pytest_report_header(config: pytest.Config) -> str | None:

@@ -194,6 +194,7 @@ def uncovered(*days: tuple[int, int, int], **given: Any) -> list[int]:
     return [(noon.date() - one["sent_date"]).days for one in found]
 
 
+@pytest.mark.long
 def test_few_outcomes_every_day_are_beyond_chance_together() -> None:
     """Each day alone might be chance: 24 of 30; 4,800 of 5,000."""
     assert uncovered((0, 30, 30), *((ago, 30, 24) for ago in range(1, 9))) == list(range(7, 0, -1))

@@ -189,7 +189,7 @@ def test_rows_that_went_missing_in_the_table_bring_the_whole_day_back(days: Days
 # -- any sequence ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(n, marks=pytest.mark.long) for n in (1, 2, 3))])
 def test_whatever_is_folded_published_and_lost_the_table_is_what_the_files_say(
     tmp_path: Path, seed: int
 ) -> None:
@@ -285,6 +285,7 @@ def fold(account: Account) -> Any:
 STEPS = (collect, be_killed_before_publishing, let_two_work_at_once, fold_twice, rebuild, forget)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seed", range(2))
 def test_whatever_pipelines_do_the_table_is_what_the_files_say(
     tmp_path: Path, simulator: Callable[..., Any], seed: int

@@ -236,6 +236,7 @@ def test_a_damaged_gzip_body_is_no_answer(damage):
     assert "corrupt or ends early" in reply.message
 
 
+@pytest.mark.long
 def test_a_gzip_bomb_is_not_unpacked_beyond_the_cap():
     """500 MB of zeros in half a megabyte: the reader stops just after the cap."""
     packer = zlib.compressobj(wbits=31)

@@ -14,6 +14,8 @@ import pytest
 from tests.account import START, Account, Clock
 from tests.processes import outcome
 
+pytestmark = pytest.mark.long
+
 KEY = "0123456789abcdef" * 2
 
 

@@ -150,6 +150,7 @@ def failure(result: Any) -> Any:
     return event.step_failure_data
 
 
+@pytest.mark.long
 def test_a_range_is_one_run_that_materializes_every_day_of_it(
     first_run: tuple[Project, Any],
 ) -> None:
@@ -290,6 +291,7 @@ def test_a_missing_setting_is_the_cores_sentence_and_no_retry(
     assert said.error.cause is None
 
 
+@pytest.mark.long
 def test_refused_credentials_fail_the_run_with_a_sentence(
     project: MakeProject, monkeypatch: pytest.MonkeyPatch
 ) -> None:

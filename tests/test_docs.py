@@ -142,6 +142,7 @@ def test_every_module_has_its_place_in_the_readmes_layout() -> None:
     }
 
 
+@pytest.mark.long
 def test_five_variables_and_the_commands_shown_lead_to_a_delivery_rate(
     simulator: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

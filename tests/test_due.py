@@ -181,6 +181,7 @@ def test_days_asked_about_before_and_new_ones_are_found_together(
     assert len(report.responses.due_sessions) > 1
 
 
+@pytest.mark.long
 @given(
     st.lists(
         st.tuples(

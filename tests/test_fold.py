@@ -404,6 +404,7 @@ def heard(asked_at: datetime, sessions: list[str], word: str) -> dict[str, Any]:
     return answer(asked_at, items, sessions)
 
 
+@pytest.mark.long
 def test_settled_registers_are_put_together_when_they_are_many(place: Place) -> None:
     names = [f"s{n:02}" for n in range(60)]
     place.announce([{"session_no": name, "sent_at": NOON} for name in names])

@@ -198,6 +198,7 @@ def page(folder: Path) -> Page:
     return Page((folder / "data/report.html").read_text("utf-8"))
 
 
+@pytest.mark.long
 def test_no_name_is_markup_in_the_report(page: Page) -> None:
     assert page.tags <= TAGS
     names = {name for name, _ in page.attributes}
@@ -254,6 +255,7 @@ def receipt_figures(name: str):  # type: ignore[no-untyped-def]
 # --- Dagster's page -------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_the_markdown_on_dagsters_page_holds_no_text_from_outside(folder: Path) -> None:
     """A picture, and a table of days and figures."""
     with connect(folder / "data/usms.duckdb") as con:

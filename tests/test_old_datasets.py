@@ -20,6 +20,8 @@ from usms_pipeline.pipeline import Pipeline
 from usms_pipeline.settings import Settings
 from usms_pipeline.storage import Store
 
+pytestmark = pytest.mark.long
+
 VERSIONS = [place.name for place in sorted(WHERE.glob("version-*"))]
 ZONES = (SESSIONS, RESPONSES, REGISTERS, RECEIPTS, QUARANTINE)
 NOBODY = "http://127.0.0.1:9"

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+pytestmark = pytest.mark.long
+
 if TYPE_CHECKING:
     from tests.plug.world import World
 
@@ -57,7 +59,6 @@ def test_killed_after_a_few_steps_and_run_again_all_is_as_if_undisturbed(plug: W
     assert [one for found in amiss for one in found] == []
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_killed_after_any_step_and_run_again_all_is_as_if_undisturbed(
     plug: World, name: str, record_property: Callable[[str, object], None]
@@ -77,7 +78,6 @@ def test_killed_after_any_step_and_run_again_all_is_as_if_undisturbed(
     assert plug.survived[name] >= len(moments)
 
 
-@pytest.mark.long
 def test_two_hundred_kills_were_survived(plug: World) -> None:
     if set(plug.survived) != set(SCENARIOS):
         pytest.skip("counts those of the test above, which was left out")

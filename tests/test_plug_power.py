@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+pytestmark = pytest.mark.long
+
 if TYPE_CHECKING:
     from tests.plug.world import World
 
@@ -19,7 +21,6 @@ SCENARIOS = ("first_run_without_a_key", "later_run", "run_that_purges", "replay"
 NAMING, WRITING = ("replace", "rename", "link"), ("open", "__init__", "write_batch", "close")
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_after_a_power_cut_at_any_fsync_all_is_as_if_undisturbed(
     plug: World, name: str, record_property: Callable[[str, object], None]

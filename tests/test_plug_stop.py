@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+pytestmark = pytest.mark.long
+
 if TYPE_CHECKING:
     from tests.plug.world import World
 
@@ -51,7 +53,6 @@ def test_stopped_while_it_asks_it_says_so_in_a_sentence_and_goes_on_from_there(p
         assert check(plug, number, at=steps[len(steps) // 2]) == []
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("number", CODES)
 @pytest.mark.parametrize("phase", PHASES)
 def test_stopped_in_any_phase_it_says_so_in_a_sentence_and_goes_on_from_there(
@@ -62,7 +63,6 @@ def test_stopped_in_any_phase_it_says_so_in_a_sentence_and_goes_on_from_there(
         assert check(plug, number, at=at) == []
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("number", CODES)
 def test_stopped_at_any_moment_it_says_so_in_a_sentence_and_goes_on_from_there(
     plug: World, number: int

@@ -257,6 +257,7 @@ def struck(tmp_path_factory: pytest.TempPathFactory) -> Page:
     return Page(path.read_text(encoding="utf-8"))
 
 
+@pytest.mark.long
 def test_what_is_out_of_line_is_said_at_the_top(struck: Page, tmp_path: Path) -> None:
     calm = of([message(n, NOW - timedelta(minutes=n)) for n in range(300)], tmp_path)
     assert re.search(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pytest
 
 from tests.account import Account
 from usms_pipeline import dataset, quarantine
@@ -33,6 +34,7 @@ def test_what_was_dismissed_is_deleted_with_the_raw_answers(tmp_path: Path, simu
     assert account.rows() == rows
 
 
+@pytest.mark.long
 def test_files_of_others_among_the_raw_answers_are_left_alone_and_told(
     tmp_path: Path, simulator: Any
 ) -> None:

@@ -27,6 +27,7 @@ MADE_HERE = {
     ("due", "table.name"): "made of a date, in digits",
     ("due", "_VIEWS[name]"): "one of two texts in this module",
     ("fold", "BUCKETS"): "the eight statuses, all ours",
+    ("fold", "_match(con, settings)"): "made of the texts in sql/, and looked at there",
     ("fold", "kind"): "one of two words, both in this function",
     ("fold", "layout.names"): "our own columns, for the dimensions are left out",
     ("fold", "schema.dimension_name(dimension)"): "quoted in the line before",
@@ -51,8 +52,8 @@ MADE_HERE = {
     ("warehouse/ddl", "options"): "a text in the caller's code",
     ("warehouse/ddl", "table"): "a name in the caller's code",
     ("warehouse/ddl", "_TYPES[field.type]"): "one of the texts in this module",
-    ("warehouse/publish", "plan.stale"): "dates",
-    ("warehouse/publish", "plan.gone"): "dates",
+    ("warehouse/publish", "days"): "dates",
+    ("warehouse/publish", "table"): "one of two names in this function",
 }
 """Module and expression → why it holds nothing of somebody else's."""
 
