@@ -225,6 +225,7 @@ class Pipeline:
         notes: list[str] = []
         batches = self._counted(source.read(self.settings, start, end), notes)
         report = sessions.load(self.store, self.settings, window, batches, self.book)
+        self.book.keep_prefixes()
         report.notes += notes
         return report
 
@@ -349,7 +350,9 @@ class Pipeline:
                 self._tell(Progress("receipts", done, len(wanted)))
                 yield day
 
-        return fold.fold(self.store, self.settings, self.book, told(), is_anew=is_anew)
+        report = fold.fold(self.store, self.settings, self.book, told(), is_anew=is_anew)
+        self.book.keep_prefixes()
+        return report
 
     def publish(self) -> WarehouseReport:
         """Publish the warehouse from the dataset, where a partition changed."""
