@@ -60,6 +60,7 @@ def _describe(count: int, folder: str) -> None:
         before = time.process_time()
         book.describe(texts)
         print(1e3 * (time.process_time() - before))
+    book.keep_prefixes()
 
 
 if __name__ == "__main__":

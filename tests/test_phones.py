@@ -305,10 +305,17 @@ def kept_book(folder, region="CN"):
     return PhoneBook(KEY, region, "masked", Store(str(folder)))
 
 
+def described_and_kept(folder, **options):
+    one = kept_book(folder, **options)
+    said = one.describe(MANY)
+    one.keep_prefixes()
+    return said
+
+
 @pytest.fixture
 def learnt(tmp_path):
     """Return what is said of many numbers, in a data directory where their prefixes are kept."""
-    return kept_book(tmp_path).describe(MANY)
+    return described_and_kept(tmp_path)
 
 
 def test_what_was_learnt_is_not_asked_again_by_the_next_process(tmp_path, learnt, monkeypatch):
@@ -316,7 +323,7 @@ def test_what_was_learnt_is_not_asked_again_by_the_next_process(tmp_path, learnt
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     before = path.stat()
     monkeypatch.setattr(phones, "ask", lambda text, region: pytest.fail("asked again"))
-    assert kept_book(tmp_path).describe(MANY).equals(learnt)
+    assert described_and_kept(tmp_path).equals(learnt)
     assert kept_book(tmp_path).recipient_id("13900000000") == learnt[400]["recipient"].as_py()
     assert path.stat() == before, "nothing new was learnt"
 
@@ -328,7 +335,9 @@ def test_no_number_is_in_the_file(tmp_path, learnt):
 
 
 def test_few_numbers_leave_no_file(tmp_path):
-    kept_book(tmp_path).describe(MANY.slice(0, 200))
+    few = kept_book(tmp_path)
+    few.describe(MANY.slice(0, 200))
+    few.keep_prefixes()
     assert list(tmp_path.iterdir()) == []
 
 
@@ -347,7 +356,7 @@ def test_a_damaged_file_is_passed_over_and_written_again(tmp_path, learnt, damag
     path = tmp_path / PREFIX_FILE
     good = path.read_text()
     path.write_text(damage(good), "latin-1")
-    assert kept_book(tmp_path).describe(MANY).equals(learnt)
+    assert described_and_kept(tmp_path).equals(learnt)
     assert path.read_text() == good
 
 
@@ -361,11 +370,11 @@ def test_what_another_release_or_region_learnt_is_passed_over(
     monkeypatch.setattr(phones, "ask", lambda *text: asked.append(text) or ask(*text))
     if name != "region":
         monkeypatch.setattr(f"usms_pipeline.phones.{name}", value)
-    kept_book(tmp_path, region=value if name == "region" else "CN").describe(MANY)
+    described_and_kept(tmp_path, region=value if name == "region" else "CN")
     assert asked
     before = (tmp_path / PREFIX_FILE).read_text()
     asked.clear()
-    kept_book(tmp_path, region=value if name == "region" else "CN").describe(MANY)
+    described_and_kept(tmp_path, region=value if name == "region" else "CN")
     assert not asked
     assert (tmp_path / PREFIX_FILE).read_text() == before
 
@@ -373,7 +382,7 @@ def test_what_another_release_or_region_learnt_is_passed_over(
 def test_a_file_that_can_be_neither_read_nor_written_stops_nothing(tmp_path, learnt):
     (tmp_path / PREFIX_FILE).unlink()
     (tmp_path / PREFIX_FILE).mkdir()
-    assert kept_book(tmp_path).describe(MANY).equals(learnt)
+    assert described_and_kept(tmp_path).equals(learnt)
 
 
 def test_more_prefixes_than_are_held_are_forgotten_at_once(monkeypatch, tmp_path):
@@ -382,6 +391,7 @@ def test_more_prefixes_than_are_held_are_forgotten_at_once(monkeypatch, tmp_path
     texts = [f"+861{n:02}{n:08}" for n in range(30, 100)]
     few = kept_book(tmp_path)
     assert few.describe(pa.array(texts)).to_pylist() == described(texts)
+    few.keep_prefixes()
     assert few._reader._size <= 3
     assert len(json.loads((tmp_path / PREFIX_FILE).read_text())["prefixes"]) <= 3
 

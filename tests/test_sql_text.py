@@ -53,6 +53,8 @@ MADE_HERE = {
     ("warehouse/ddl", "table"): "a name in the caller's code",
     ("warehouse/ddl", "_TYPES[field.type]"): "one of the texts in this module",
     ("warehouse/publish", "days"): "dates",
+    ("warehouse/publish", "plan.stale"): "dates",
+    ("warehouse/publish", "plan.gone"): "dates",
     ("warehouse/publish", "table"): "one of two names in this function",
 }
 """Module and expression → why it holds nothing of somebody else's."""

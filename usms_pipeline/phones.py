@@ -92,7 +92,7 @@ class PhoneBook:
     """Describes phone numbers under one key (16 bytes or more) and one default region.
 
     Texts that say the same number in different ways get the same ``recipient``. With a ``store``,
-    what was learnt of prefixes is kept there.
+    what was learnt of prefixes is found there, and kept by ``keep_prefixes``.
     """
 
     def __init__(
@@ -154,7 +154,6 @@ class PhoneBook:
                 phone = e164 or text
             shown.append(phone if text else None)
             places.append(all_facts.setdefault(facts, len(all_facts)))
-        self._reader.keep()
         phones = pa.array(shown, pa.string())
         recipients = pa.array(self._hashed(said), pa.string())
         columns = [pc.if_else(pc.is_valid(phones), recipients, None), phones]
@@ -164,6 +163,10 @@ class PhoneBook:
         columns = [column.take(coded.indices) for column in columns]
         is_blank = pc.is_null(columns[0])
         return pa.StructArray.from_arrays(columns, fields=list(DESCRIPTION), mask=is_blank)
+
+    def keep_prefixes(self) -> None:
+        """Keep what was learnt of prefixes for the next process, if anything was."""
+        self._reader.keep()
 
     def remasked(self, shown: pa.Array | pa.ChunkedArray) -> pa.Array:
         """Mask what ``describe`` said when it showed numbers whole; what is masked stays."""
@@ -318,8 +321,8 @@ class _Reader:
         self._kept = self._size
 
     def keep(self) -> None:
-        """Keep what was learnt for the next process, once it is a fifth more than is kept."""
-        if self._store is None or self._size <= 1.2 * self._kept:
+        """Write down what was learnt, where that is more than what is written already."""
+        if self._store is None or self._size == self._kept:
             return
         prefixes = [
             (length, prefix, e164, facts and astuple(facts))

@@ -232,6 +232,7 @@ class Pipeline:
         notes: list[str] = []
         batches = self._counted(source.read(self.settings, start, end), notes)
         report = sessions.load(self.store, self.settings, window, batches, self.book)
+        self.book.keep_prefixes()
         report.notes += notes
         return report
 
@@ -358,6 +359,7 @@ class Pipeline:
 
         report = fold.fold(self.store, self.settings, self.book, told(), is_anew=is_anew)
         self._changes += report.changes
+        self.book.keep_prefixes()
         return report
 
     def publish(self) -> WarehouseReport:
