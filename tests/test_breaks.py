@@ -17,8 +17,8 @@ GUARDS = ("tests/test_laws.py", "tests/test_fold.py")
 BREAKS = {
     "1 conservation: one session in twenty is lost": (
         "fold.py",
-        '"FROM receipts ORDER BY',
-        '"FROM receipts WHERE hash(session_no) % 20 <> 0 ORDER BY',
+        "FROM {matched} ORDER BY",
+        "FROM {matched} WHERE hash(session_no) % 20 <> 0 ORDER BY",
     ),
     "2 join: the last evidence counts": (
         "sql/registers.sql",

@@ -146,8 +146,12 @@ def test_law_5_a_reader_and_the_pipeline_do_not_block_each_other(
     held = usms_pipeline.connect(data_dir=account.given["data_dir"])
     query = "SELECT sum(messages), sum(delivered), sum(awaited) FROM delivery_rate_daily"
     before = held.execute(query).fetchall()
-    account.clock.turn(days=4)
-    report = account.run()
+    with (tmp_path / "data/usms.duckdb").open("rb") as opened:
+        published = opened.read()
+        account.clock.turn(days=4)
+        report = account.run()
+        opened.seek(0)
+        assert opened.read() == published, "what somebody has open never changes"
     assert not report.warehouse.is_skipped
     assert held.execute(query).fetchall() == before
     held.close()
