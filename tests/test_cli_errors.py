@@ -280,7 +280,8 @@ def test_a_dataset_of_a_newer_version(zone: str, command: str, shop: Shop) -> No
     store.write(name, store.read(name), store.metadata(name) | {"version": "99"})
     said = sentence(shop.told(2, command))
     assert name in said
-    assert "pgrade" in said or "newer version" in said
+    assert "has layout 99" in said
+    assert "Upgrade usms-pipeline" in said
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"requests_per_second": "fa'])

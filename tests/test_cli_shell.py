@@ -47,7 +47,7 @@ def outcome(error: BaseException | None = None, code: int | None = None) -> tupl
         (errors.Busy("It broke."), 1),
         (errors.SourceError("It broke."), 2),
         (errors.KeyMismatch("It broke."), 2),
-        (errors.NewerDataset("It broke."), 2),
+        (errors.OtherLayout("It broke."), 2),
         (errors.CredentialsRefused("It broke."), 3),
     ],
 )

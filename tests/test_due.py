@@ -9,17 +9,16 @@ from typing import Any
 
 import duckdb
 import pyarrow as pa
-import pyarrow.compute as pc
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.account import START, Account
 from tests.test_fold import BOOK, DAY, NOON, Place, answer
-from usms_pipeline import due, fold, scratch
+from usms_pipeline import due, fold, schema, scratch
 from usms_pipeline.dataset import Window
 from usms_pipeline.due import NextDue
-from usms_pipeline.errors import KeyMismatch, NewerDataset
+from usms_pipeline.errors import KeyMismatch
 from usms_pipeline.phones import PhoneBook
 from usms_pipeline.settings import Settings
 from usms_pipeline.simulator import Faults
@@ -109,19 +108,6 @@ def test_another_key_is_refused_before_anything_is_asked(place: Place) -> None:
         fold.fold(place.store, place.settings, OTHER_BOOK, [DAY])
 
 
-@pytest.mark.parametrize("zone", ["sessions", "receipts"])
-def test_a_newer_dataset_is_refused_at_every_door(place: Place, zone: str) -> None:
-    place.announce([{"session_no": "s1", "sent_at": NOON}])
-    place.fold()
-    name = f"{zone}/sent_date={DAY}/{zone}.parquet"
-    place.store.write(name, place.store.read(name), place.store.metadata(name) | {"version": "99"})
-    with pytest.raises(NewerDataset, match="Upgrade usms-pipeline"):
-        place.fold()
-    if zone == "receipts":
-        with pytest.raises(NewerDataset):
-            found(place, 5)
-
-
 def test_a_late_row_of_an_old_settled_day_is_worked_on_though_its_run_was_killed(
     tmp_path: Path, simulator: Any
 ) -> None:
@@ -187,13 +173,12 @@ def test_days_asked_about_before_and_new_ones_are_found_together(
         st.tuples(
             st.integers(0, 90),
             st.none() | st.integers(0, 5_000) | st.integers(4_320, 5_000),
-            st.booleans(),
         ),
         max_size=12,
     )
 )
 def test_what_a_commit_says_is_due_next_is_when_something_is(
-    drawn: list[tuple[int, int | None, bool]],
+    drawn: list[tuple[int, int | None]],
 ) -> None:
     """Nothing is due before that moment, and something is at it; by the rule in SQL."""
     offsets = Settings(_env_file=None, poll_minutes="5,60", poll_every_hours=24).poll_offsets
@@ -202,28 +187,25 @@ def test_what_a_commit_says_is_due_next_is_when_something_is(
             "session_no": f"s{n}",
             "sent_at": NOON + timedelta(minutes=sent),
             "last_asked_at": None if asked is None else NOON + timedelta(minutes=sent + asked),
-            "is_final": is_final,
-            "is_closed": False,
         }
-        for n, (sent, asked, is_final) in enumerate(drawn)
+        for n, (sent, asked) in enumerate(drawn)
     ]
-    table = pa.Table.from_pylist(rows, due._NEEDED)
-    waiting = table.filter(pc.invert(table["is_final"])).combine_chunks()
+    waiting = pa.Table.from_pylist(rows, schema.WAITING)
     next_due = NextDue(offsets)
     for batch in waiting.to_batches(5):
         next_due.add(batch)
     at = next_due.at
     if at is not None:
-        assert count_due(table, offsets, at) > 0
-        assert count_due(table, offsets, at - timedelta(microseconds=1)) == 0
+        assert count_due(waiting, offsets, at) > 0
+        assert count_due(waiting, offsets, at - timedelta(microseconds=1)) == 0
     else:
-        assert count_due(table, offsets, NOON + timedelta(days=365)) == 0
+        assert count_due(waiting, offsets, NOON + timedelta(days=365)) == 0
 
 
-def count_due(receipts: pa.Table, offsets: Any, now: datetime) -> int:
+def count_due(waiting: pa.Table, offsets: Any, now: datetime) -> int:
     with duckdb.connect() as con:
         con.execute("SET TimeZone = 'UTC'")
-        con.register("receipts", receipts)
+        con.register("waiting", waiting)
         con.register("tried", due._TRIED.empty_table())
         micros = [offset // timedelta(microseconds=1) for offset in offsets]
         query = f"SELECT count(*) FROM ({scratch.sql('due')})"

@@ -87,7 +87,8 @@ class Place:
         self.files += 1
         name = f"20260301T120000.{self.files:06}-00000000.parquet"
         table = pa.Table.from_pylist(answers, schema.RESPONSES)
-        self.store.write(dataset.file_name(dataset.RESPONSES, DAY, name), table, private=True)
+        name = dataset.file_name(dataset.RESPONSES, DAY, name)
+        self.store.write(name, table, dataset.stamp(BOOK.fingerprint), private=True)
 
     def fold(self, is_anew: bool = False) -> fold.PartitionCounts:
         report = fold.fold(self.store, self.settings, BOOK, [DAY], is_anew=is_anew)

@@ -73,10 +73,10 @@ def test_law_2_repeating_a_run_changes_no_row(tmp_path: Path, simulator: Any) ->
     """The order of answers and their repetition: `test_fold.py`, against a reference."""
     account = Account(tmp_path, simulator)
     account.run()
-    before = account.rows()
-    for name in account.pipeline.store.names("responses"):
-        again = name.replace(".parquet", "x.parquet")
-        account.pipeline.store.write(again, account.pipeline.store.read(name), private=True)
+    before, store = account.rows(), account.pipeline.store
+    for name in store.names("responses"):
+        again = f"{name[: -len('01234567.parquet')]}{'0' * 8}.parquet"
+        store.write(again, store.read(name), store.metadata(name), private=True)
     account.run()
     assert account.rows() == before
 

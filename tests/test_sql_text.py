@@ -25,7 +25,6 @@ MADE_HERE = {
     ("cli/messages", "messages.schema.names"): "columns of the made-up table",
     ("due", "days"): "dates, in digits",
     ("due", "table.name"): "made of a date, in digits",
-    ("due", "_VIEWS[name]"): "one of two texts in this module",
     ("fold", "BUCKETS"): "the eight statuses, all ours",
     ("fold", "_match(con, settings)"): "made of the texts in sql/, and looked at there",
     ("fold", "kind"): "one of two words, both in this function",

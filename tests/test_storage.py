@@ -219,7 +219,7 @@ def test_a_commit_says_the_same_when_read_back(store: Store) -> None:
         sessions="s", settled_registers=("r.parquet", "s.parquet"), open_registers="o.parquet",
         waiting="w.parquet", folded=frozenset({"b", "a"}),
         buckets={"delivered": 2}, unannounced=1, awaited=3, dimensions=("a,b", "短信"),
-        cutoff_hours=1 / 3, is_purged=True,
+        cutoff_hours=1 / 3, is_purged=True, poll_seconds=(300.0, 1 / 3),
     )  # fmt: skip
     store.write(NAME, ROWS, commit.metadata("f"))
     assert dataset.read_commit(store, date(2024, 3, 1), "f") == commit

@@ -19,7 +19,7 @@ import usms_pipeline
 from tests import cohorts
 from tests.cohorts import DAY, NOON, receipt
 from usms_pipeline import queries, schema
-from usms_pipeline.errors import NewerDataset, OtherWarehouse, StorageError, WarehouseMissing
+from usms_pipeline.errors import OtherLayout, OtherWarehouse, StorageError, WarehouseMissing
 from usms_pipeline.settings import Settings
 from usms_pipeline.storage import Store
 from usms_pipeline.warehouse import WarehouseReport, connect, ddl, reconcile
@@ -342,9 +342,12 @@ def test_a_damaged_partition_leaves_the_published_file_as_it_was(
     assert left_behind(settings) == []
 
 
-def test_a_dataset_of_a_newer_version_is_refused(store: Store, settings: Settings) -> None:
-    cohorts.write(store, [receipt()], version=str(schema.VERSION + 1))
-    with pytest.raises(NewerDataset, match=str(DAY)):
+@pytest.mark.parametrize("version", [schema.VERSION - 1, schema.VERSION + 1])
+def test_a_dataset_of_another_version_is_refused(
+    store: Store, settings: Settings, version: int
+) -> None:
+    cohorts.write(store, [receipt()], version=str(version))
+    with pytest.raises(OtherLayout, match=str(DAY)):
         reconcile(store, settings)
 
 

@@ -67,7 +67,7 @@ def find(
     """Find what ``observations`` and the changed rows of ``sessions_file`` affect.
 
     None where that is too much, or the rows as they are can't stay: made under other settings, or
-    by an older version, or holding somebody forgotten.
+    holding somebody forgotten.
     """
     after = sessions.changed_since(commit.sessions, token)
     if after is None or not _may_stay(store, settings, day, commit):
@@ -93,8 +93,7 @@ def _may_stay(store: Store, settings: Settings, day: date, commit: Commit) -> bo
     name, layout = file_name(RECEIPTS, day), schema.receipts_schema(settings.dimensions)
     forgotten = forget.read(store)
     return (
-        commit.waiting is not None
-        and commit.cutoff_hours == settings.cutoff_hours
+        commit.cutoff_hours == settings.cutoff_hours
         and commit.phones == settings.phones
         and store.schema(name).equals(layout)
         and not (forgotten and forget.is_named(store, day, forgotten))
@@ -103,7 +102,6 @@ def _may_stay(store: Store, settings: Settings, day: date, commit: Commit) -> bo
 
 def _settled(store: Store, day: date, commit: Commit, chosen: pa.Array) -> pa.Array:
     """Give those of the chosen sessions that have receipts, none of which waits for more."""
-    assert commit.waiting is not None
     waiting = store.read(file_name(REGISTERS, day, commit.waiting))["session_no"]
     others = chosen.filter(pc.invert(pc.is_in(chosen, waiting.combine_chunks())))
     found = [others[:0]]

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from usms_pipeline import schema
-from usms_pipeline.errors import KeyMismatch, NewerDataset, StorageError
+from usms_pipeline.errors import KeyMismatch, OtherLayout, StorageError
 from usms_pipeline.storage import Store
 
 SESSIONS, RESPONSES, REGISTERS = "sessions", "responses", "registers"
@@ -55,8 +55,8 @@ class Commit:
     ``token`` is new with every content; ``awaited`` counts rows neither final nor closed, whether
     announced or not.
     The registers are in several files: ``open_registers`` has the sessions that are still asked
-    about, ``settled_registers`` the others. Version 1 had all in one file, which counts as settled.
-    ``waiting`` is the file beside them that says who is asked about when.
+    about, ``settled_registers`` the others. ``waiting`` is the file beside them that says who is
+    asked about when.
     ``next_due_at``: before that none is due, at the polling times ``poll_seconds``; None where none
     will be.
     ``is_purged``: raw answers were deleted, so the registers are where a rebuild starts.
@@ -65,8 +65,8 @@ class Commit:
 
     sessions: str
     settled_registers: tuple[str, ...]
-    open_registers: str | None = None
-    waiting: str | None = None
+    open_registers: str
+    waiting: str
     folded: frozenset[str] = frozenset()
     buckets: dict[str, int] = field(default_factory=dict)
     unannounced: int = 0
@@ -82,13 +82,12 @@ class Commit:
     @property
     def registers(self) -> list[str]:
         """Name all files of registers."""
-        last = [] if self.open_registers is None else [self.open_registers]
-        return [*self.settled_registers, *last]
+        return [*self.settled_registers, self.open_registers]
 
     @property
     def files(self) -> list[str]:
         """Name all that is beside the registers, and these."""
-        return [*self.registers, *([] if self.waiting is None else [self.waiting])]
+        return [*self.registers, self.waiting]
 
     @property
     def rows(self) -> int:
@@ -209,19 +208,14 @@ def stamp(fingerprint: str) -> dict[str, str]:
 def checked_metadata(store: Store, name: str, fingerprint: str | None) -> dict[str, str]:
     """Read a file's metadata, empty when there is no file; ``fingerprint`` None checks no key.
 
-    Raises ``NewerDataset``, ``KeyMismatch`` or ``StorageError`` for a file that this run must not
+    Raises ``OtherLayout``, ``KeyMismatch`` or ``StorageError`` for a file that this run must not
     touch: one that says no version was written by something else, and would be overwritten.
     """
     found = store.metadata(name)
-    # the first answers that landed had no stamp; their bodies are whole all the same
-    if not found and (name.startswith(f"{RESPONSES}/") or not store.exists(name)):
+    if not found and not store.exists(name):
         return {}
-    if version_of(store, name, found) > schema.VERSION:
-        raise NewerDataset(
-            f"{name} in {store.data_dir!r} has layout {found['version']}, this version reads up "
-            f"to {schema.VERSION}. Upgrade usms-pipeline, or point USMS_DATA_DIR elsewhere."
-        )
-    if found and fingerprint is not None:
+    check_version(store, name, found)
+    if fingerprint is not None:
         check_key(store, name, found.get("key"), fingerprint)
     return found
 
@@ -244,44 +238,60 @@ def _right_key(store: Store, fingerprint: str | None) -> str:
     return "Set USMS_PHONE_KEY to the key it was made with"
 
 
-def version_of(store: Store, name: str, said: Mapping[str, str]) -> int:
-    """Read the layout's version in a file's metadata; raises ``StorageError`` where it has none."""
+def check_version(store: Store, name: str, said: Mapping[str, str]) -> None:
+    """Refuse a file of another layout than today's, by what its metadata says.
+
+    Raises ``OtherLayout``, and ``StorageError`` where it says none.
+    """
     if not (text := said.get("version", "")).isdecimal():
         raise StorageError(
             f"{name} in {store.data_dir!r} says {'no version' if not text else 'an odd version'}: "
             "something else wrote or changed it. Restore it from a backup, or move it away."
         )
-    return int(text)
+    _check_is_ours(store, name, int(text))
 
 
 def check_layout(store: Store) -> None:
-    """Refuse a data directory that a newer version has worked in, before anything is touched.
+    """Refuse a data directory of another layout than today's, before anything is touched.
 
-    Raises ``NewerDataset``, and ``StorageError`` where the file that says it is damaged.
+    Raises ``OtherLayout``, and ``StorageError`` where the file that says it is damaged.
     """
     said = store.read_json(LAYOUT)
     version = said.get("version") if said else schema.VERSION
     if not isinstance(version, int):
         raise StorageError(
-            f"{LAYOUT} in {store.data_dir!r} says no version. Restore it from a backup, or write "
-            f'{{"version": {schema.VERSION}}} there.'
+            f"{LAYOUT} in {store.data_dir!r} says no version. Restore it from a backup, or remove "
+            "it: the next `usms run` says what belongs there."
         )
-    if version > schema.VERSION:
-        raise NewerDataset(
-            f"{LAYOUT} in {store.data_dir!r} says layout {version}, this version reads up to "
-            f"{schema.VERSION}. Upgrade usms-pipeline, or point USMS_DATA_DIR elsewhere."
-        )
+    _check_is_ours(store, LAYOUT, version)
+
+
+def _check_is_ours(store: Store, name: str, version: int) -> None:
+    if version == schema.VERSION:
+        return
+    remedies = (
+        "Start over in another USMS_DATA_DIR: the service still knows the last three days.",
+        "Upgrade usms-pipeline, or point USMS_DATA_DIR elsewhere.",
+    )
+    raise OtherLayout(
+        f"{name} in {store.data_dir!r} has layout {version}, this version reads layout "
+        f"{schema.VERSION} alone. {remedies[version > schema.VERSION]}"
+    )
 
 
 def mark_layout(store: Store, fingerprint: str, identity: Mapping[str, Any]) -> None:
     """Say once which layout the data directory has, and which key and settings it was made with.
 
-    Older versions, other keys and other settings then leave it alone, the whole of it.
+    Other versions, other keys and other settings then leave it alone, the whole of it.
     """
-    said = {"version": schema.VERSION, "key": fingerprint, "identity": dict(identity)}
-    if store.read_json(LAYOUT) == said:
-        return
-    store.keep_json(LAYOUT, said)
+    said = layout_mark(fingerprint, identity)
+    if store.read_json(LAYOUT) != said:
+        store.keep_json(LAYOUT, said)
+
+
+def layout_mark(fingerprint: str, identity: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what ``layout.json`` says of a data directory."""
+    return {"version": schema.VERSION, "key": fingerprint, "identity": dict(identity)}
 
 
 def read_commit(store: Store, day: date, fingerprint: str | None = None) -> Commit | None:
@@ -289,13 +299,11 @@ def read_commit(store: Store, day: date, fingerprint: str | None = None) -> Comm
     found = checked_metadata(store, file_name(RECEIPTS, day), fingerprint)
     if not found:
         return None
-    if "registers" in found:  # version 1
-        found["settled_registers"] = json.dumps([found["registers"]])
     return Commit(
         sessions=found["sessions"],
-        settled_registers=tuple(json.loads(found.get("settled_registers", "[]"))),
-        open_registers=json.loads(found.get("open_registers", "null")),
-        waiting=json.loads(found.get("waiting", "null")),
+        settled_registers=tuple(json.loads(found["settled_registers"])),
+        open_registers=json.loads(found["open_registers"]),
+        waiting=json.loads(found["waiting"]),
         folded=frozenset(json.loads(found["folded"])),
         buckets=json.loads(found["buckets"]),
         unannounced=int(found["unannounced"]),
@@ -303,9 +311,9 @@ def read_commit(store: Store, day: date, fingerprint: str | None = None) -> Comm
         dimensions=tuple(json.loads(found["dimensions"])),
         cutoff_hours=float(found["cutoff_hours"]),
         is_purged=json.loads(found["is_purged"]),
-        phones=found.get("phones", "masked"),
-        poll_seconds=tuple(json.loads(found.get("poll_seconds", "[]"))),
-        next_due_at=datetime.fromisoformat(at) if (at := found.get("next_due_at")) else None,
+        phones=found["phones"],
+        poll_seconds=tuple(json.loads(found["poll_seconds"])),
+        next_due_at=datetime.fromisoformat(at) if (at := found["next_due_at"]) else None,
         token=found["token"],
     )
 

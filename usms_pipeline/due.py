@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
-from typing import Any, Final
 
 import duckdb
 import numpy as np
@@ -15,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from usms_pipeline import dataset, polling, quarantine, schema, scratch
-from usms_pipeline.dataset import RECEIPTS, REGISTERS, SESSIONS, Commit, file_name
+from usms_pipeline.dataset import REGISTERS, SESSIONS, Commit, file_name
 from usms_pipeline.service.collect import Batch
 from usms_pipeline.settings import Settings
 from usms_pipeline.storage import Store
@@ -23,18 +22,8 @@ from usms_pipeline.storage import Store
 _MICROSECOND = timedelta(microseconds=1)
 _IN_VAIN_EVERY = polling.IN_VAIN_EVERY // _MICROSECOND
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_NEEDED = pa.schema([*schema.WAITING, ("is_final", pa.bool_()), ("is_closed", pa.bool_())])
-
 _ANSWERED = pa.schema([schema.RESPONSES.field(name) for name in ("verdict", "ids", "asked_at")])
 _TRIED = pa.schema([("session_no", schema.TEXT), ("asked_at", schema.TIME)])
-_ANNOUNCED = pa.schema([("session_no", schema.TEXT), ("sent_at", schema.TIME)])
-_VIEWS: Final = {
-    "waiting": "SELECT session_no, sent_at, last_asked_at, false AS is_final, false AS is_closed "
-    "FROM waiting",
-    "kept": "SELECT session_no, sent_at, last_asked_at, is_final, is_closed FROM kept",
-    "unasked": "SELECT session_no, sent_at, NULL::TIMESTAMPTZ AS last_asked_at, "
-    "false AS is_final, false AS is_closed FROM unasked WHERE session_no IS NOT NULL",
-}
 _DUE = pa.schema([("session_no", schema.TEXT), ("unmet_at", schema.TIME)])
 
 
@@ -82,7 +71,7 @@ def find(
 
     What has landed in a partition must be folded: one without receipts counts as never asked.
 
-    Raises ``KeyMismatch`` and ``NewerDataset``.
+    Raises ``KeyMismatch`` and ``OtherLayout``.
     """
     due = Due()
     offsets = [offset // _MICROSECOND for offset in settings.poll_offsets]
@@ -92,10 +81,9 @@ def find(
         if commit and (not commit.awaited or _is_early(commit, settings, now)):
             continue
         con = con or stack.enter_context(scratch.database())
-        if commit is None:  # nothing was answered yet: the sessions say all there is
-            _show_unasked(con, store, day)
-        else:
-            _show_waiting(con, store, day, commit.waiting)
+        # where nothing was answered yet, the sessions say all there is: nobody was asked about
+        waiting = file_name(REGISTERS, day, commit.waiting) if commit else file_name(SESSIONS, day)
+        con.register("waiting", store.dataset([waiting], schema.WAITING))
         con.register("tried", _tried_in_vain(store, day))
         table = f"due_{day:%Y%m%d}"
         query = f"CREATE TABLE {table} AS {scratch.sql('due')}"
@@ -162,31 +150,6 @@ def _tried_in_vain(store: Store, day: date) -> pa.Table:
     rows = answers.to_table(filter=pc.field("verdict") == "unreadable").combine_chunks()
     asked_at = rows["asked_at"].take(pc.list_parent_indices(rows["ids"]))
     return pa.table([pc.list_flatten(rows["ids"]), asked_at], schema=_TRIED)
-
-
-def _show_unasked(con: duckdb.DuckDBPyConnection, store: Store, day: date) -> None:
-    """Show a partition's sessions as receipts that nobody asked about."""
-    _show(con, "unasked", store.dataset([file_name(SESSIONS, day)], _ANNOUNCED))
-
-
-def _show_waiting(
-    con: duckdb.DuckDBPyConnection, store: Store, day: date, waiting: str | None
-) -> None:
-    """Show the receipts of a partition that are neither final nor closed.
-
-    They have a file of their own, but not where version 1 wrote it.
-    """
-    if waiting is None:
-        _show(con, "kept", store.dataset([file_name(RECEIPTS, day)], _NEEDED))
-    else:
-        file = file_name(REGISTERS, day, waiting)
-        _show(con, "waiting", store.dataset([file], schema.WAITING))
-
-
-def _show(con: duckdb.DuckDBPyConnection, name: str, rows: Any) -> None:
-    """Make rows of a partition the view ``receipts``."""
-    con.register(name, rows)
-    con.execute(f"CREATE OR REPLACE TEMP VIEW receipts AS {_VIEWS[name]}")
 
 
 def _batches(table: _Table, batch_size: int) -> Iterator[tuple[datetime, date, Batch]]:

@@ -7,7 +7,7 @@ No other module defines an exception. A message says what is wrong, where, and w
     ├── SourceError               2   the source table can't be used as configured
     │   └── SourceUnavailable     1   the source can't be reached just now
     ├── KeyMismatch               2   the dataset was made with another phone key
-    ├── NewerDataset              2   the dataset was written by a newer version
+    ├── OtherLayout               2   the dataset was written by a newer or older version
     ├── CredentialsRefused        3   the service refused the access key
     ├── ServiceDown               1   the service did not answer; what had landed stays
     ├── StorageError              1   the data directory can't be read or written
@@ -73,8 +73,8 @@ class KeyMismatch(UsmsError):
     exit_code = 2
 
 
-class NewerDataset(UsmsError):
-    """The dataset was written by a newer version of this package."""
+class OtherLayout(UsmsError):
+    """The dataset was written by a newer or older version of this package, in another layout."""
 
     exit_code = 2
 

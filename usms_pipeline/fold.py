@@ -126,7 +126,7 @@ def fold(
     and named in the report. ``is_anew`` makes them anew from all raw answers; where these were
     purged, from the registers, each status read anew from its word.
 
-    Raises ``KeyMismatch``, ``NewerDataset``, ``StorageError``.
+    Raises ``KeyMismatch``, ``OtherLayout``, ``StorageError``.
     """
     begun, report = time.monotonic(), ReceiptsReport()
     with scratch.Reused(_MEMORY_LIMIT) as reused:
@@ -215,6 +215,8 @@ def _fold_partition(
         to_be = Commit(
             sessions=sessions["token"],
             settled_registers=commit.settled_registers if commit and part else (),
+            open_registers="",  # named, as those who wait, when it is written
+            waiting="",
             folded=frozenset(landed),
             dimensions=tuple(map(schema.dimension_name, settings.dimensions)),
             cutoff_hours=settings.cutoff_hours,

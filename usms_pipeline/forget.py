@@ -143,14 +143,10 @@ def without_receipts(known: pa.Table, forgotten: Forgotten) -> pa.Table:
         return known
     rows = _without_sessions(known, forgotten)
     named = pc.is_in(rows["number"], pa.array(forgotten.recipients, pa.string()))
-    # of those that an older version wrote, the session has a row of its own
-    asked_at = "asked_at" if "asked_at" in rows.column_names else "last_asked_at"
-    says_more = rows.filter(pc.and_(named, pc.is_valid(rows[asked_at])))
+    of_session = [name for name in _OF_THE_SESSION if name in rows.column_names]
+    stays = rows.filter(named).select(of_session).to_pylist()
+    silent = [{**row, "number": "", "finals_seen": []} for row in stays]
     kept = rows.filter(pc.invert(named))
-    if not says_more.num_rows:
-        return kept
-    stays = says_more.select([name for name in _OF_THE_SESSION if name in rows.column_names])
-    silent = [{**row, "number": "", "finals_seen": []} for row in stays.to_pylist()]
     return pa.concat_tables([kept, pa.Table.from_pylist(silent, rows.schema)])
 
 

@@ -186,7 +186,7 @@ class Pipeline:
 
     @cached_property
     def store(self) -> Store:
-        """Give the data directory; raises ``NewerDataset`` where a newer version worked in it."""
+        """Give the data directory; raises ``OtherLayout`` where another version worked in it."""
         store = Store(self.settings.data_dir)
         dataset.check_layout(store)
         return store

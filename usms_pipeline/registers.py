@@ -60,7 +60,7 @@ class Registers:
 
         The rest of the open file goes to ``untouched_registers``, the settled ones stay.
         """
-        for rows in self._tables(commit.registers[len(commit.settled_registers) :]):
+        for rows in self._tables([commit.open_registers]):
             is_affected = pc.is_in(rows["session_no"], part.sessions)
             scratch.insert(self._con, "known_registers", rows.filter(is_affected))
             scratch.insert(self._con, "untouched_registers", rows.filter(pc.invert(is_affected)))
@@ -74,7 +74,7 @@ class Registers:
             name = file_name(REGISTERS, self._day, name)
             dataset.checked_metadata(self._store, name, self._book.fingerprint)
             for batch in self._store.batches(name):
-                table = upgraded(batch)
+                table = pa.table(batch)
                 if self._masks:
                     table = table.set_column(place, "phone", self._book.remasked(table["phone"]))
                 yield reread(table) if self._reads_anew else table
@@ -113,8 +113,7 @@ class Registers:
         kept = () if together is before else (first,)
         names = [file_name(REGISTERS, self._day, name) for name in together]
         old = chain.from_iterable(map(self._store.batches, names))
-        rows = (part for batch in old for part in upgraded(batch).to_batches())
-        return (*kept, self._write(chain(rows, new)))
+        return (*kept, self._write(chain(old, new)))
 
     def _count(self, name: str) -> int:
         file = file_name(REGISTERS, self._day, name)
@@ -140,19 +139,6 @@ def tidy(store: Store, day: date, named: Iterable[str]) -> None:
         if name not in kept:
             store.delete(name)
     dataset.sweep(store, day)
-
-
-def upgraded(rows: pa.RecordBatch) -> pa.Table:
-    """Give registers of any version the columns of ``schema.REGISTERS``.
-
-    Before version 3 a session's submission word was in the row with number ``''`` alone.
-    """
-    table = pa.table(rows)
-    if "session_submit_status" not in table.column_names:
-        is_own = pc.equal(table["number"], "")
-        word = pc.struct_field(table["open"], "submit_status")
-        table = table.append_column("session_submit_status", pc.if_else(is_own, word, None))
-    return table.cast(schema.REGISTERS)
 
 
 def reread(registers: pa.Table) -> pa.Table:

@@ -16,12 +16,9 @@ from usms_pipeline.metrics import METRICS
 from usms_pipeline.status import BUCKETS
 
 VERSION: Final = 3
-"""Version of the dataset's layout; in every file's metadata. A newer one is refused.
+"""Version of the dataset's layout; in every file's metadata. Any other is refused.
 
-3: a row of the registers says itself when its session was asked about (one that an older version
-wrote may not); there is none of the session's own where a receipt's does. 2: sessions say in which
-version they changed, registers are in several files, and who is asked about when beside them.
-1: none of it."""
+Nothing older was released, so there is nothing to read it with."""
 
 MOST_CHARACTERS: Final = 1_000
 """Of a text that the service sends, so many characters are kept; the raw answer has all of it."""

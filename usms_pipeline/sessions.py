@@ -24,7 +24,7 @@ import pyarrow.compute as pc
 
 from usms_pipeline import dataset, forget, schema, scratch, seen
 from usms_pipeline.dataset import SESSIONS, Window, file_name
-from usms_pipeline.errors import SettingProblem, SettingsError
+from usms_pipeline.errors import SettingProblem, SettingsError, StorageError
 from usms_pipeline.phones import PhoneBook
 from usms_pipeline.settings import Settings
 from usms_pipeline.storage import Store
@@ -135,7 +135,7 @@ def load(
     """Merge the rows read for ``window`` (and the margin around it) into its partitions.
 
     A partition that another process holds is left alone and named in the report.
-    Raises ``KeyMismatch``, ``NewerDataset``, ``SettingsError``, ``StorageError``.
+    Raises ``KeyMismatch``, ``OtherLayout``, ``SettingsError``, ``StorageError``.
     """
     begun, report = time.monotonic(), SessionsReport()
     _check_account(store, settings, book.fingerprint)
@@ -525,7 +525,6 @@ def _metadata(settings: Settings, fingerprint: str, read: str) -> dict[str, str]
     return dataset.stamp(fingerprint) | {
         "read": read,
         "phones": settings.phones,
-        "identity": json.dumps(_identity(settings)),
     }
 
 
@@ -536,27 +535,31 @@ def _identity(settings: Settings) -> dict[str, Any]:
 def _check_account(store: Store, settings: Settings, fingerprint: str) -> None:
     """Refuse another key, and settings that take stored rows for others, before anything is done.
 
-    Raises ``KeyMismatch`` and ``SettingsError``.
+    Raises ``KeyMismatch``, ``SettingsError``, and ``StorageError`` where nothing says which they
+    were.
     """
-    days, said = dataset.days(store, SESSIONS), store.read_json(dataset.LAYOUT)
-    if days and "identity" in said:
-        dataset.check_key(store, dataset.LAYOUT, said.get("key"), fingerprint)
-        _check_identity(settings, said["identity"], "this data directory was begun")
+    if not dataset.days(store, SESSIONS):
         return
-    for day in days:  # older versions said it in every file alone
-        name = file_name(SESSIONS, day)
-        metadata = dataset.checked_metadata(store, name, fingerprint)
-        _check_identity(settings, json.loads(metadata.get("identity", "{}")), f"{name} was read")
+    said = store.read_json(dataset.LAYOUT)
+    if not said.keys() >= {"key", "identity"}:
+        mark = json.dumps(dataset.layout_mark(fingerprint, _identity(settings)))
+        raise StorageError(
+            f"{dataset.LAYOUT} in {store.data_dir!r} is missing or says too little: with which "
+            "key and settings were the days there begun? Restore it from a backup; or, if with "
+            f"those of now, write there: {mark}"
+        )
+    dataset.check_key(store, dataset.LAYOUT, said["key"], fingerprint)
+    _check_identity(settings, said["identity"])
 
 
 def mask(store: Store, settings: Settings, day: date, book: PhoneBook) -> None:
     """Mask the numbers of a partition that was read when ``phones`` was clear, if it no longer is.
 
-    The caller holds the partition. Raises ``KeyMismatch`` and ``NewerDataset``.
+    The caller holds the partition. Raises ``KeyMismatch`` and ``OtherLayout``.
     """
     name = file_name(SESSIONS, day)
     metadata = dataset.checked_metadata(store, name, book.fingerprint)
-    if settings.phones == "clear" or metadata.get("phones", "masked") == "masked":
+    if settings.phones == "clear" or metadata.get("phones") != "clear":
         return
     layout = store.schema(name)
     place = layout.get_field_index("phone")
@@ -569,13 +572,14 @@ def mask(store: Store, settings: Settings, day: date, book: PhoneBook) -> None:
     store.write(name, pa.RecordBatchReader.from_batches(layout, parts), said)
 
 
-def _check_identity(settings: Settings, before: Mapping[str, Any], when: str) -> None:
+def _check_identity(settings: Settings, before: Mapping[str, Any]) -> None:
     """Refuse settings under which the stored rows would be taken for other rows."""
     problems = [
         SettingProblem(
             f"USMS_{setting.upper()}",
-            f"was {value!r} when {when} and is {getattr(settings, setting)!r} now: "
-            "messages would count twice. Set it back, or start over in another USMS_DATA_DIR",
+            f"was {value!r} when this data directory was begun and is "
+            f"{getattr(settings, setting)!r} now: messages would count twice. Set it back, or "
+            "start over in another USMS_DATA_DIR",
             str(value),
         )
         for setting, value in before.items()

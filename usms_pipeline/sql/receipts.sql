@@ -30,10 +30,8 @@ asked AS (
         session_no,
         min(first_asked_at) AS first_asked_at,
         max(last_asked_at) AS last_asked_at,
-        (
-            max({'asked_at': last_asked_at, 'word': session_submit_status})
-                FILTER (last_asked_at IS NOT NULL)
-        ).word AS session_submit_status
+        max({'asked_at': last_asked_at, 'word': session_submit_status}).word
+            AS session_submit_status
     FROM {{registers}}
     WHERE hash(session_no) IN (
         FROM involved

@@ -33,9 +33,6 @@ SELECT
     list_sort(list_distinct(flatten(list(finals_seen)))) AS finals_seen,
     min(first_asked_at) AS first_asked_at,
     max(last_asked_at) AS last_asked_at,
-    (
-        max({'asked_at': last_asked_at, 'word': session_submit_status})
-            FILTER (last_asked_at IS NOT NULL)
-    ).word AS session_submit_status
+    max({'asked_at': last_asked_at, 'word': session_submit_status}).word AS session_submit_status
 FROM everything SEMI JOIN repeated USING (key)
 GROUP BY session_no, number

@@ -26,7 +26,7 @@ import pyarrow as pa
 
 from usms_pipeline import dataset, schema, scratch
 from usms_pipeline.affected import Change
-from usms_pipeline.errors import NewerDataset, StorageError
+from usms_pipeline.errors import StorageError
 from usms_pipeline.settings import Settings
 from usms_pipeline.storage import Store, make_folder, publish_file
 from usms_pipeline.warehouse import ddl
@@ -167,7 +167,7 @@ def reconcile(
     ``memory_limit``.
 
     Raises ``StorageError``, also where a dataset without any day would empty the published file
-    (not so with ``is_anew``), and ``NewerDataset`` where a newer version wrote the dataset.
+    (not so with ``is_anew``), and ``OtherLayout`` where another version wrote the dataset.
     """
     path, started = settings.warehouse_path.absolute(), time.monotonic()
     with store.lock("warehouse") as is_ours, _told(path):
@@ -256,11 +256,7 @@ def _committed(store: Store) -> dict[date, dict[str, str]]:
     with ThreadPoolExecutor(_METADATA_READERS) as pool:  # round trips, on object storage
         found = list(pool.map(store.metadata, map(_file, days)))
     for day, one in zip(days, found, strict=True):
-        if dataset.version_of(store, _file(day), one) > schema.VERSION:
-            raise NewerDataset(
-                f"A newer version of usms-pipeline wrote {_file(day)!r}. Install that version, or "
-                "set USMS_DATA_DIR to another folder."
-            )
+        dataset.check_version(store, _file(day), one)
     # A file without a token can't be told from its successor: it always counts as changed.
     return {day: {"token": uuid.uuid4().hex} | one for day, one in zip(days, found, strict=True)}
 

@@ -1,0 +1,183 @@
+"""A data directory of another layout than today's, older or newer, is left as it is and told."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from tests.account import START, Account, Clock
+from tests.conftest import Rehearsal
+from usms_pipeline import dataset, schema
+from usms_pipeline.cli import app
+from usms_pipeline.dataset import QUARANTINE, RECEIPTS, REGISTERS, RESPONSES, SESSIONS
+from usms_pipeline.errors import OtherLayout, SettingsError, StorageError
+from usms_pipeline.pipeline import Pipeline
+from usms_pipeline.settings import Settings
+from usms_pipeline.simulator import Faults, Population, Simulator, serve
+from usms_pipeline.storage import Store
+
+ZONES = (SESSIONS, RESPONSES, REGISTERS, RECEIPTS, QUARANTINE)
+OLDER, NEWER = schema.VERSION - 1, schema.VERSION + 1
+REMEDIES = {OLDER: "Start over in another USMS_DATA_DIR", NEWER: "Upgrade usms-pipeline"}
+COMMANDS = (
+    "run --all", "plan --all", "rebuild", "forget --session x --yes", "quarantine replay --all",
+    "quarantine dismiss --all", "check",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Place:
+    """A data directory, and the settings that it was made with."""
+
+    given: dict[str, Any]
+
+    @property
+    def store(self) -> Store:
+        return Store(self.given["data_dir"])
+
+    @property
+    def mark(self) -> Path:
+        return Path(self.given["data_dir"], dataset.LAYOUT)
+
+    def pipeline(self, **given: Any) -> Pipeline:
+        return Pipeline(Settings(_env_file=None, **self.given | given), clock=Clock())
+
+    def run(self, **given: Any) -> Any:
+        pipeline = self.pipeline(**given)
+        return pipeline.run(pipeline.everything())
+
+    def usms(self, command: str) -> Any:
+        env = {f"USMS_{name.upper()}": str(value) for name, value in self.given.items()}
+        return CliRunner().invoke(app, command.split(), env=env)
+
+    def state(self) -> dict[str, bytes]:
+        """Every file, to the byte; locks apart."""
+        files = [p for p in self.mark.parent.rglob("*") if p.is_file() and ".locks" not in p.parts]
+        return {str(path): path.read_bytes() for path in files}
+
+    def change(self, name: str, **said: str) -> None:
+        """Change what a file says of itself, and nothing else."""
+        metadata = self.store.metadata(name) | said if said else {}
+        is_private = name.split("/", 1)[0] in dataset.PRIVATE
+        self.store.write(name, self.store.read(name), metadata, private=is_private)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Account]:
+    """What one run left, with a file in every zone."""
+    messages = Population(40, days=0.8, until=START).table()
+    refused = frozenset({messages["session_no"][3].as_py()})
+    service = Simulator(messages, faults=Faults(poison_ids=refused))
+    with serve(service) as url:
+
+        def simulator(messages: Any, clock: Any) -> Rehearsal:
+            service.clock = clock
+            return Rehearsal(url, service, messages)
+
+        account = Account(tmp_path_factory.mktemp("made"), simulator, messages)
+        account.run()
+        yield account
+
+
+@pytest.fixture
+def place(made: Account, tmp_path: Path) -> Place:
+    shutil.copytree(made.folder / "data", tmp_path / "data")
+    return Place(made.given | {"data_dir": str(tmp_path / "data")})
+
+
+@pytest.mark.parametrize("version", [OLDER, NEWER])
+@pytest.mark.parametrize("command", COMMANDS)
+def test_another_layout_is_refused_by_every_command_before_anything_changes(
+    place: Place, command: str, version: int
+) -> None:
+    place.mark.write_text(f'{{"version": {version}}}')
+    before = place.state()
+    result = place.usms(command)
+    assert result.exit_code == 2, result.output
+    said = " ".join(result.output.split())
+    assert f"has layout {version}, this version reads layout {schema.VERSION} alone" in said
+    assert REMEDIES[version] in said
+    assert place.state() == before
+
+
+@pytest.mark.parametrize("version", [OLDER, NEWER])
+@pytest.mark.parametrize("zone", ZONES)
+def test_a_file_of_another_layout_is_refused_in_every_zone(
+    place: Place, zone: str, version: int
+) -> None:
+    """Where the mark of the whole is missing or wrong, every file says it of itself."""
+    [name, *_] = place.store.names(zone)
+    if zone == REGISTERS:  # named at random: of a partition's, the one that every fold reads
+        day = dataset.partition_of(name)
+        commit = dataset.read_commit(place.store, day)
+        assert commit is not None
+        name = dataset.file_name(zone, day, commit.open_registers)
+    place.change(name, version=str(version))
+    before = place.store.read(name)
+    with pytest.raises(OtherLayout, match=REMEDIES[version]) as caught:
+        touch(place, zone, dataset.partition_of(name))
+    assert str(caught.value).startswith(f"{name} in ")
+    assert place.store.metadata(name)["version"] == str(version)
+    assert place.store.read(name).equals(before)
+
+
+def touch(place: Place, zone: str, day: date) -> None:
+    """Do what reads a file of the zone."""
+    if zone == REGISTERS:  # read where something is new; a rebuild starts from the raw answers
+        place.change(dataset.file_name(SESSIONS, day), token="new")
+        place.pipeline().fold([day])
+    else:
+        place.pipeline().rebuild([day])
+
+
+@pytest.mark.parametrize("zone", [SESSIONS, RESPONSES, RECEIPTS, QUARANTINE])
+@pytest.mark.parametrize("version", [None, "", "one", "-1"])
+def test_a_file_with_no_version_or_a_damaged_one_is_told_and_left_alone(
+    place: Place, zone: str, version: str | None
+) -> None:
+    """It was rewritten by something else; taken for none, it would be overwritten."""
+    [name, *_] = place.store.names(zone)
+    place.change(name, **({} if version is None else {"version": version}))
+    before = place.store.read(name)
+    with pytest.raises(StorageError, match=r"says (no|an odd) version: something else"):
+        place.pipeline().rebuild()
+    assert place.store.read(name).equals(before)
+    result = place.usms("rebuild")
+    assert result.exit_code == 1
+    assert name in result.output
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"version": "x"}', '{"versio": 1}'])
+def test_a_damaged_mark_of_the_layout_is_told(place: Place, text: str) -> None:
+    place.mark.write_text(text)
+    with pytest.raises(StorageError, match=r"layout\.json"):
+        place.pipeline().rebuild()
+
+
+@pytest.mark.parametrize("left", [None, {"version": schema.VERSION}])
+def test_a_lost_mark_of_the_layout_is_told_with_what_to_write(
+    place: Place, left: dict[str, Any] | None
+) -> None:
+    """A run that made it up would take rows for others, had the settings changed as well."""
+    before = place.mark.read_text()
+    place.mark.unlink()
+    if left is not None:
+        place.mark.write_text(json.dumps(left))
+    state = place.state()
+    with pytest.raises(StorageError, match="missing or says too little") as caught:
+        place.run()
+    assert place.state() == state
+    told = str(caught.value).rsplit("write there: ", 1)[1]
+    assert json.loads(told) == json.loads(before)
+    place.mark.write_text(told)
+    with pytest.raises(SettingsError, match="USMS_TIMEZONE"):
+        place.run(timezone="Europe/Berlin")
+    place.run()
