@@ -87,12 +87,6 @@ def test_debug_shows_the_traceback() -> None:
     assert told.endswith("✗ It broke.\n")
 
 
-def test_ctrl_c_is_130_with_a_sentence() -> None:
-    code, told = outcome(KeyboardInterrupt())
-    assert code == 130
-    assert "What had landed is kept" in told
-
-
 def test_a_usage_error_is_2() -> None:
     code, told = outcome(typer.BadParameter("Say which."))
     assert code == 2
@@ -127,32 +121,6 @@ def test_missing_settings_are_2_and_all_named_on_stderr(tmp_path: Path) -> None:
     assert ran.stdout == ""
     for variable in ("ACCESS_KEY_ID", "ACCESS_KEY_SECRET", "SOURCE_URL", "SOURCE_TABLE"):
         assert f"USMS_{variable}: is not set" in ran.stderr
-
-
-def test_sigterm_ends_a_command_with_143_and_a_sentence(tmp_path: Path) -> None:
-    script = (
-        "import time, typer\n"
-        "from usms_pipeline.cli.shell import told\n"
-        "def wait() -> None:\n"
-        "    print('ready', flush=True)\n"
-        "    time.sleep(60)\n"
-        "typer.run(told(wait))\n"
-    )
-    for number, code in ((signal.SIGTERM, 143), (signal.SIGINT, 130)):
-        child = subprocess.Popen(
-            [sys.executable, "-c", script],
-            cwd=tmp_path,
-            env=bare_environment(),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        assert child.stdout is not None
-        assert child.stdout.readline() == "ready\n"
-        child.send_signal(number)
-        _, told = child.communicate(timeout=30)
-        assert child.returncode == code
-        assert told.startswith("✗ Stopped.")
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
@@ -204,17 +172,6 @@ def test_a_reader_that_stops_reading_is_no_error_worth_a_traceback(tmp_path: Pat
         child.stdout.close()
         assert child.stderr.read() == b""
     assert child.returncode == 141
-
-
-def test_starting_up_loads_nothing_heavy() -> None:
-    """Nobody waits for pandas, DuckDB or Dagster to read a help text."""
-    script = (
-        "import sys, usms_pipeline.cli\n"
-        "heavy = {'pandas', 'duckdb', 'dagster', 'altair', 'pyarrow', 'httpx', 'sqlalchemy'}\n"
-        "print(sorted(heavy & set(sys.modules)))"
-    )
-    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert ran.stdout == "[]\n"
 
 
 @dataclass

@@ -8,7 +8,6 @@ import json
 import signal
 import subprocess
 import sys
-import time
 from base64 import b64encode
 from collections import Counter
 from collections.abc import Iterable
@@ -77,11 +76,6 @@ def rows(table: pa.Table) -> dict[tuple[str, str], dict[str, Any]]:
 
 
 # What was sent
-
-
-def test_the_same_seed_makes_the_same_population() -> None:
-    assert population(seed=3).equals(population(seed=3))
-    assert not population(seed=3).equals(population(seed=4))
 
 
 def test_a_population_has_the_messages_asked_for_within_the_days_asked_for() -> None:
@@ -826,102 +820,3 @@ def test_a_spoiled_answer_does_not_count_as_said() -> None:
 
 
 # A good client, against all of it
-
-
-class GoodClient:
-    """Retries, splits, asks again, keeps the first outcome: as plainly as it can be written."""
-
-    def __init__(self, url: str) -> None:
-        self.wire = http.client.HTTPConnection(url.removeprefix("http://"), timeout=20)
-        self.finals: dict[tuple[str, str], tuple[datetime, datetime, str]] = {}
-        self.words: dict[tuple[str, str], str] = {}
-        self.refused: set[str] = set()
-
-    def ask(self, ids: list[str], asked_at: datetime) -> None:
-        for _ in range(40):
-            answer = self._answer(ids)
-            code = int(answer.get("RetCode", -1))
-            if code == 0:
-                self._take(answer.get("Data") or [], set(ids), asked_at)
-                return
-            if code == 215392:
-                self._split(ids, asked_at)
-                return
-            time.sleep(0.01)  # or a fast machine spends all forty on the rate limit
-        raise AssertionError("no good answer in forty")
-
-    def _split(self, ids: list[str], asked_at: datetime) -> None:
-        if len(ids) == 1:
-            self.refused.update(ids)
-            return
-        self.ask(ids[: len(ids) // 2], asked_at)
-        self.ask(ids[len(ids) // 2 :], asked_at)
-
-    def _answer(self, ids: list[str]) -> dict[str, Any]:
-        headers = {"Authorization": DEMO, "Accept-Encoding": "gzip"}
-        try:
-            self.wire.request("GET", f"{PATH}?{query(ids)}", headers=headers)
-            response = self.wire.getresponse()
-            body = response.read()
-            if response.headers["Content-Encoding"] == "gzip":
-                body = gzip.decompress(body)
-            if len(body) > 1_000_000:
-                return {}
-            return dict(json.loads(body))
-        except (http.client.HTTPException, ConnectionError, ValueError):
-            self.wire.close()
-            return {}
-
-    def _take(self, data: list[Any], asked: set[str], asked_at: datetime) -> None:
-        for item in data:
-            number = item.get("SessionNo") if isinstance(item, dict) else None
-            if not isinstance(number, str) or number not in asked:
-                continue
-            receipts = item.get("Receipt", item.get("ReceiptSet"))
-            for receipt in receipts if isinstance(receipts, list) else [receipts or {}]:
-                if receipt:
-                    self._keep(number, receipt, asked_at)
-
-    def _keep(self, number: str, receipt: dict[str, Any], asked_at: datetime) -> None:
-        key = number, to_e164(receipt["Phone"])
-        status = canonical(receipt.get("Status", receipt.get("ReceiptResult")))
-        if status not in FINAL:
-            self.words[key] = status
-            return
-        if "ReceiveTime" in receipt:
-            text = datetime.strptime(receipt["ReceiveTime"], "%Y-%m-%d %H:%M:%S")
-            received_at = text.replace(tzinfo=CHINA)
-        else:
-            received_at = datetime.fromtimestamp(receipt["ReceiptTime"], UTC)
-        found = asked_at, received_at, status
-        self.finals[key] = min(found, self.finals.get(key, found))
-
-    def state(self, key: tuple[str, str]) -> tuple[str, datetime | None]:
-        if key[0] in self.refused:
-            return "invalid", None
-        if key in self.finals:
-            return self.finals[key][2], self.finals[key][1]
-        return self.words.get(key, "pending"), None
-
-
-def test_a_good_client_ends_with_the_full_truth_under_every_fault(simulator: MakeRehearsal) -> None:
-    """At each look, not only at the last; though it asks again about what it knows."""
-    clock = [NOW]
-    faults = replace(
-        Faults.every(), slow_seconds=0.01, oversized=0.01, oversized_mb=1.2, poison=0.005
-    )
-    table = population(2000, group_share=0.3, days=3)
-    made = simulator(table, clock=lambda: clock[0], faults=faults)
-    client = GoodClient(made.url)
-    with closing(client.wire):
-        for hours in (0, 6, 30, 90):
-            clock[0] = NOW + timedelta(hours=hours)
-            ids = made.service.sessions
-            for start in range(0, len(ids), 100):
-                client.ask(ids[start : start + 100], clock[0])
-            truth = rows(made.service.truth(clock[0]))
-            expected = {key: (row["status"], row["received_at"]) for key, row in truth.items()}
-            assert {key: client.state(key) for key in truth} == expected
-    met = {"throttle", "server_error", "reset", "truncated", "cut_json", "html", "oversized"}
-    assert met & set(made.service.counters.faults) > {"throttle", "server_error"}
-    assert {row["status"] for row in truth.values()} >= {*FINAL, "invalid", "unrecognized"}

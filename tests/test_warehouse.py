@@ -186,21 +186,6 @@ def test_a_dataset_that_went_away_unpublishes_nothing(store: Store, tmp_path: Pa
     assert sessions(settings) == []
 
 
-def test_refreshing_gives_what_building_anew_gives(store: Store, settings: Settings) -> None:
-    for round_ in range(4):
-        for n in range(4):
-            if round_ == 0 or n == round_:
-                rows = [receipt(sent_at=NOON + timedelta(days=n)) for _ in range(round_ + 1)]
-                cohorts.write(store, rows, DAY + timedelta(days=n))
-        reconcile(store, settings)
-    query = "SELECT * FROM receipts ORDER BY session_no"
-    refreshed = ask(settings, query)
-    settings.warehouse_path.unlink()
-    reconcile(store, settings)
-    assert ask(settings, query) == refreshed
-    assert len(refreshed) == 1 + 2 + 3 + 4
-
-
 def test_a_dimension_added_later_is_null_in_old_partitions(
     store: Store, settings: Settings
 ) -> None:
@@ -221,19 +206,6 @@ def test_a_dimension_that_no_partition_has_any_more_is_gone(
     cohorts.write(store, [receipt()])
     reconcile(store, settings)
     assert "template" not in [row[0] for row in ask(settings, "DESCRIBE receipts")]
-
-
-@pytest.mark.parametrize("name", ['say "hi"', "it's", "客户", "order", "a;b", "Status", "known"])
-def test_a_dimension_may_have_any_name(store: Store, tmp_path: Path, name: str) -> None:
-    settings = cohorts.settings(tmp_path, dimensions=(name,))
-    column = schema.dimension_name(name)
-    cohorts.write(store, [receipt(**{column: "x"})], dimensions=(name,))
-    reconcile(store, settings)
-    with connect(settings.warehouse_path) as con:
-        row = con.execute("FROM delivery_rate_by(?)", [column]).fetchone()
-        assert row is not None
-        assert row[:2] == ("x", 1)
-        assert con.execute("SELECT count(*) FROM as_of('2025-01-01')").fetchone() == (1,)
 
 
 def test_dimensions_that_differ_in_case_alone_share_a_column(
