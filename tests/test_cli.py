@@ -207,12 +207,6 @@ def test_rates_are_the_same_as_table_csv_and_json(account: Account) -> None:
     assert f"{awaited} still awaited" in table.stdout
 
 
-def test_rates_before_any_run_say_what_to_run(account: Account) -> None:
-    result = account("rates")
-    assert result.exit_code == 1
-    assert "usms run" in result.stderr
-
-
 @pytest.mark.parametrize("place", ["folder", "missing/r.html", "data/usms.duckdb/r.html"])
 def test_a_report_that_can_not_be_written_is_told_by_its_option(
     account: Account, place: str

@@ -113,16 +113,6 @@ def test_arguments_that_cannot_be_used_are_2(arguments: list[str], complaint: st
     assert complaint in result.stderr
 
 
-def test_missing_settings_are_2_and_all_named_on_stderr(tmp_path: Path) -> None:
-    ran = subprocess.run(
-        [*USMS, "run"], cwd=tmp_path, env=bare_environment(), capture_output=True, text=True
-    )
-    assert ran.returncode == 2
-    assert ran.stdout == ""
-    for variable in ("ACCESS_KEY_ID", "ACCESS_KEY_SECRET", "SOURCE_URL", "SOURCE_TABLE"):
-        assert f"USMS_{variable}: is not set" in ran.stderr
-
-
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 @pytest.mark.parametrize("instead", [RuntimeError("Query interrupted"), UsmsError("It broke.")])
 def test_an_interruption_that_a_library_tells_as_an_error_of_its_own_is_one(

@@ -353,26 +353,6 @@ def test_patience_with_one_batch_ends_also_in_time():
 # Splitting
 
 
-@pytest.mark.parametrize(("bad", "bound"), [({17}, 15), ({0}, 15), ({3, 50, 99}, 45)])
-def test_bad_ids_are_found_by_halving(bad, bound):
-    poison = {IDS[n] for n in bad}
-
-    def handler(seen):
-        is_bad = poison & set(seen.ids)
-        return code(215392, f"Invalid parameter [{seen.ids[0]}]") if is_bad else ok(seen.ids)
-
-    with serving(handler) as server:
-        fetched = Fetched(server.url, IDS)
-        assert len(server.seen) <= bound
-    assert fetched.ids("refused") == sorted(poison)
-    assert fetched.ids("ok") == sorted(set(IDS) - poison)
-    assert (fetched.stats.ids_refused, fetched.stats.ids_answered) == (len(bad), 100 - len(bad))
-    for answer in fetched.answers:
-        if answer.verdict == "refused":
-            assert answer.ret_code == 215392
-            assert answer.reason == "RetCode 215392: Invalid parameter […]"
-
-
 @pytest.mark.parametrize("status", [413, 414])
 def test_a_batch_too_large_for_the_service_is_halved(status):
     def handler(seen):

@@ -276,14 +276,6 @@ def test_a_dead_service_ends_the_run_and_what_landed_is_kept():
     assert no_thread_is_left()
 
 
-@pytest.mark.long
-def test_nobody_listening_ends_the_run_well_within_a_minute():
-    started = time.monotonic()
-    with pytest.raises(ServiceDown, match="USMS_BASE_URL"):
-        run("http://127.0.0.1:9", batches(5_000), patience=Patience())
-    assert time.monotonic() - started < 45
-
-
 def test_what_the_sink_raises_ends_the_run(good):
     taken = []
 

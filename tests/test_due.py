@@ -19,7 +19,7 @@ from tests.test_fold import BOOK, DAY, NOON, Place, answer
 from usms_pipeline import due, fold, scratch
 from usms_pipeline.dataset import Window
 from usms_pipeline.due import NextDue
-from usms_pipeline.errors import KeyMismatch, NewerDataset
+from usms_pipeline.errors import KeyMismatch
 from usms_pipeline.phones import PhoneBook
 from usms_pipeline.settings import Settings
 from usms_pipeline.simulator import Faults
@@ -107,19 +107,6 @@ def test_another_key_is_refused_before_anything_is_asked(place: Place) -> None:
         found(place, 5, OTHER_BOOK)
     with pytest.raises(KeyMismatch):
         fold.fold(place.store, place.settings, OTHER_BOOK, [DAY])
-
-
-@pytest.mark.parametrize("zone", ["sessions", "receipts"])
-def test_a_newer_dataset_is_refused_at_every_door(place: Place, zone: str) -> None:
-    place.announce([{"session_no": "s1", "sent_at": NOON}])
-    place.fold()
-    name = f"{zone}/sent_date={DAY}/{zone}.parquet"
-    place.store.write(name, place.store.read(name), place.store.metadata(name) | {"version": "99"})
-    with pytest.raises(NewerDataset, match="Upgrade usms-pipeline"):
-        place.fold()
-    if zone == "receipts":
-        with pytest.raises(NewerDataset):
-            found(place, 5)
 
 
 def test_a_late_row_of_an_old_settled_day_is_worked_on_though_its_run_was_killed(

@@ -19,7 +19,7 @@ from tests.account import START, Account
 from tests.test_fold import DAY, NOON, Place, answer
 from usms_pipeline import dataset, forget, quarantine, report
 from usms_pipeline.dataset import RECEIPTS, REGISTERS, RESPONSES, SESSIONS
-from usms_pipeline.errors import Busy, KeyMismatch
+from usms_pipeline.errors import Busy
 from usms_pipeline.forget import Forgotten, scrub
 from usms_pipeline.phones import PhoneBook
 from usms_pipeline.pipeline import Pipeline
@@ -147,15 +147,6 @@ def test_what_was_interrupted_is_finished_by_the_same_command(account: Account) 
         ("yours",),
         ("yours-old",),
     ]
-
-
-def test_another_key_forgets_nothing_and_says_so(account: Account) -> None:
-    """With another key the hash is another one: it would find nothing and report success."""
-    account.run()
-    account.given["phone_key"] = "00112233445566778899aabbccddeeff" * 2
-    with pytest.raises(KeyMismatch):
-        account.pipeline.forget(phones=[PHONE])
-    assert not account.pipeline.store.exists(forget.TOMBSTONES)
 
 
 def test_a_dead_process_leaves_no_numbers_behind(account: Account) -> None:

@@ -477,13 +477,6 @@ def test_without_a_warehouse_the_error_tells_what_to_run(tmp_path: Path) -> None
         usms_pipeline.connect(data_dir=str(tmp_path))
 
 
-def test_a_file_that_is_no_warehouse_is_told_apart(tmp_path: Path) -> None:
-    path = tmp_path / "usms.duckdb"
-    path.write_bytes(b"not a database" * 1_000)
-    with pytest.raises(WarehouseMissing, match=r"can't be opened.*`usms run`"):
-        connect(path)
-
-
 def test_a_file_with_another_versions_views_is_told_and_the_next_run_mends_it(
     store: Store, settings: Settings
 ) -> None:
