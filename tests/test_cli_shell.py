@@ -49,19 +49,17 @@ def outcome(error: BaseException | None = None, code: int | None = None) -> tupl
         (errors.KeyMismatch("It broke."), 2),
         (errors.NewerDataset("It broke."), 2),
         (errors.CredentialsRefused("It broke."), 3),
+        (UsmsError("No column '[red]'."), 1),
     ],
 )
 def test_an_error_of_ours_is_its_sentence_and_its_exit_code(error: UsmsError, code: int) -> None:
-    assert outcome(error) == (code, "✗ It broke.\n")
+    """As it is, though rich would take what stands in square brackets for markup."""
+    assert outcome(error) == (code, f"✗ {error}\n")
 
 
 def test_the_exit_code_is_what_the_command_returns() -> None:
     assert outcome(code=None) == (0, "")
     assert outcome(code=1) == (1, "")
-
-
-def test_a_sentence_with_square_brackets_is_shown_as_it_is() -> None:
-    assert outcome(UsmsError("No column '[red]'."))[1] == "✗ No column '[red]'.\n"
 
 
 def test_an_unexpected_error_asks_for_a_report_and_shows_no_traceback_and_no_values() -> None:
@@ -87,17 +85,9 @@ def test_debug_shows_the_traceback() -> None:
     assert told.endswith("✗ It broke.\n")
 
 
-def test_a_usage_error_is_2() -> None:
-    code, told = outcome(typer.BadParameter("Say which."))
-    assert code == 2
-    assert "Say which." in told
-
-
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (["rates", "--from", "yesterday"], "is not a day"),
-        (["rates", "--from", "2026-02-02", "--to", "2026-02-01"], "lies after"),
         (["run", "--all", "--from", "2026-02-02"], "--all already means"),
         (["rates", "--format", "xml"], "xml"),
         (["quarantine", "replay"], "say --all"),

@@ -15,7 +15,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from usms_pipeline import transport as transport_module
+from usms_pipeline.service import transport as transport_module
 from usms_pipeline.service.transport import CurlTransport
 
 HEAD = b"HTTP/1.1 200 OK\r\n"
