@@ -194,31 +194,6 @@ def test_the_total_is_what_plain_python_counts(
     assert total == pytest.approx(expected(rows))
 
 
-@quick
-@given(rows=many)
-def test_buckets_add_up_the_three_states_too_and_the_rate_lies_within_its_bounds(
-    con: duckdb.DuckDBPyConnection, rows: list[Row]
-) -> None:
-    fill(con, rows)
-    for total in [
-        *rates(con).to_pylist(),
-        *rates(con, "country").to_pylist(),
-    ]:
-        assert sum(total[bucket] for bucket in status.BUCKETS) == total["messages"]
-        assert total["awaited"] <= total["pending"] + total["unknown"] + total["unrecognized"]
-        low, high = total["delivery_rate_low"], total["delivery_rate_high"]
-        if total["messages"]:
-            assert 0 <= low <= high <= 1
-        else:
-            assert (low, high, total["receipt_coverage"]) == (None, None, None)
-        if total["delivery_rate"] is not None:
-            assert low <= total["delivery_rate"] <= high
-    states = "count(*) FILTER (is_final) AS final, count(*) FILTER (is_closed) AS closed"
-    (state,) = dicts(con, f"SELECT {states} FROM receipts WHERE is_announced")
-    (total,) = rates(con).to_pylist()
-    assert total["messages"] == state["final"] + state["closed"] + total["awaited"]
-
-
 def named_operator(row: Row) -> str | None:
     """Give an operator's name with its country, as what groups by a column named has it."""
     suffix = f" ({row['country']})" if row["country"] else ""

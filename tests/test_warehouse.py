@@ -81,20 +81,6 @@ def test_the_published_table_has_the_contracts_columns_types_and_comments(
     assert types["conflicts"] == "VARCHAR[]"
 
 
-def test_rows_arrive_whole_with_the_date_of_their_path_and_sorted_by_sending(
-    store: Store, settings: Settings
-) -> None:
-    rows = [receipt(sent_at=NOON + timedelta(minutes=m), conflicts=["failed"]) for m in (5, 1, 3)]
-    cohorts.write(store, rows)
-    report = reconcile(store, settings)
-    assert (report.rows, report.partitions_changed, report.is_skipped) == (3, 1, False)
-    with connect(settings.warehouse_path) as con:
-        got = con.sql("FROM receipts").to_arrow_table()
-    assert set(got.column("sent_date").to_pylist()) == {DAY}
-    wanted = cohorts.table(rows).sort_by("sent_at")
-    assert got.drop_columns(["sent_date"]).cast(wanted.schema).to_pylist() == wanted.to_pylist()
-
-
 def test_every_view_column_and_macro_is_explained_in_the_file(
     store: Store, settings: Settings
 ) -> None:
