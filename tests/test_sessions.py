@@ -236,25 +236,21 @@ def test_a_send_at_midnight_is_in_one_partition_however_it_is_read(
     assert len({row["recipient"] for row in source.stored()}) == 2
 
 
-def test_rows_far_apart_count_once_when_the_window_moves_on(source: Source) -> None:
-    """The first row, two hours before midnight, is not read any more once its day is over."""
-    source.row("s1", MIDNIGHT - timedelta(hours=2), PHONE)
-    source.row("s1", MIDNIGHT + timedelta(hours=2), OTHER)
-    source.load(DAY, NEXT)
-    source.load(NEXT, NEXT)
-    assert source.recipients() == 2
-
-
-def test_a_long_send_over_midnight_counts_once_when_the_window_moves_on(source: Source) -> None:
-    source.row("s1", MIDNIGHT - MINUTE, PHONE)
-    source.row("s1", MIDNIGHT + timedelta(hours=3), OTHER)
-    source.load(DAY, DAY)
-    assert source.recipients() == 1
-    source.load(NEXT, NEXT)
-    source.load(NEXT, NEXT)
-    assert source.recipients() == 2
-    source.load(DAY, NEXT)
-    assert source.recipients() == 2
+@pytest.mark.parametrize(
+    ("before", "after", "windows"),
+    [
+        (2, 2, [(DAY, NEXT), (NEXT, NEXT)]),  # the first row is not read any more
+        (1 / 60, 3, [(DAY, DAY), (NEXT, NEXT), (NEXT, NEXT), (DAY, NEXT)]),
+    ],
+)
+def test_a_long_send_over_midnight_counts_once_when_the_window_moves_on(
+    source: Source, before: float, after: float, windows: list[tuple[date, date]]
+) -> None:
+    source.row("s1", MIDNIGHT - timedelta(hours=before), PHONE)
+    source.row("s1", MIDNIGHT + timedelta(hours=after), OTHER)
+    for number, window in enumerate(windows):
+        source.load(*window)
+        assert source.recipients() == (1 if window == (DAY, DAY) else 2), number
 
 
 def test_a_row_before_midnight_that_comes_late_joins_its_session(source: Source) -> None:
