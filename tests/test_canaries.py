@@ -372,35 +372,30 @@ def of_a_view(folder: Path, url: str) -> Settings:
     )  # fmt: skip
 
 
-def test_a_cast_error_of_duckdb_shows_no_number(tmp_path: Path) -> None:
-    with duckdb.connect(str(tmp_path / "s.duckdb")) as con:
-        con.execute(
-            f"CREATE VIEW v AS SELECT 's' AS session_no, now() AS sent_at, "
-            f"CAST(unnest(['1', '{spelled(20)}']) AS INT) AS phone"
-        )
-    shown = errors_of(of_a_view(tmp_path, f"duckdb:///{tmp_path}/s.duckdb"))
-    assert "broke off" in shown
-    assert found(shown) == []
-
-
-def test_a_cast_error_of_postgresql_shows_no_number(postgresql: Database, tmp_path: Path) -> None:
-    postgresql.execute(
-        "CREATE TABLE t AS SELECT unnest(ARRAY['1', '139.8765.4321 x']) AS p",
-        "CREATE VIEW v AS SELECT 's' AS session_no, now() AS sent_at, CAST(p AS int) AS phone "
-        "FROM t",
-    )
-    shown = errors_of(of_a_view(tmp_path, postgresql.url))
-    assert "broke off" in shown
-    assert found(shown) == []
-
-
-def test_an_error_of_mariadb_shows_no_number(mariadb: Database, tmp_path: Path) -> None:
-    mariadb.execute(
-        "CREATE FUNCTION f(p TEXT) RETURNS TEXT BEGIN "
-        "SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = p; RETURN p; END",
-        f"CREATE VIEW v AS SELECT 's' AS session_no, now() AS sent_at, f('{spelled(20)}') AS phone",
-    )
-    shown = errors_of(of_a_view(tmp_path, mariadb.url))
+@pytest.mark.parametrize("kind", ["duckdb", "postgresql", "mariadb"])
+def test_an_error_that_quotes_a_value_shows_no_number(
+    kind: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    view = "CREATE VIEW v AS SELECT 's' AS session_no, now() AS sent_at, "
+    if kind == "duckdb":
+        url = f"duckdb:///{tmp_path}/s.duckdb"
+        with duckdb.connect(str(tmp_path / "s.duckdb")) as con:
+            con.execute(f"{view} CAST(unnest(['1', '{spelled(20)}']) AS INT) AS phone")
+    else:
+        database: Database = request.getfixturevalue(kind)
+        url = database.url
+        database.execute(*{
+            "postgresql": (
+                "CREATE TABLE t AS SELECT unnest(ARRAY['1', '139.8765.4321 x']) AS p",
+                f"{view} CAST(p AS int) AS phone FROM t",
+            ),
+            "mariadb": (
+                "CREATE FUNCTION f(p TEXT) RETURNS TEXT BEGIN "
+                "SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = p; RETURN p; END",
+                f"{view} f('{spelled(20)}') AS phone",
+            ),
+        }[kind])  # fmt: skip
+    shown = errors_of(of_a_view(tmp_path, url))
     assert "broke off" in shown
     assert found(shown) == []
 

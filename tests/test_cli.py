@@ -170,13 +170,6 @@ def test_run_falls_short_with_1_and_says_what_to_do(account: Account) -> None:
     assert "Traceback" not in result.stderr
 
 
-def test_run_with_a_refused_key_is_3_and_names_the_settings(account: Account) -> None:
-    result = account("run", access_key_secret="WRONG-SECRET")
-    assert result.exit_code == 3
-    assert "USMS_ACCESS_KEY_SECRET" in result.stderr
-    assert "WRONG-SECRET" not in result.stderr
-
-
 def test_run_of_one_day_leaves_the_others_alone(account: Account) -> None:
     with closing(sqlite3.connect("shop.sqlite")) as con:
         query = f"SELECT date(sent_at), count(*) FROM {made_up.TABLE} GROUP BY 1 ORDER BY 1"
@@ -214,12 +207,6 @@ def test_rates_are_the_same_as_table_csv_and_json(account: Account) -> None:
     assert f"{awaited} still awaited" in table.stdout
 
 
-def test_rates_before_any_run_say_what_to_run(account: Account) -> None:
-    result = account("rates")
-    assert result.exit_code == 1
-    assert "usms run" in result.stderr
-
-
 @pytest.mark.parametrize("place", ["folder", "missing/r.html", "data/usms.duckdb/r.html"])
 def test_a_report_that_can_not_be_written_is_told_by_its_option(
     account: Account, place: str
@@ -244,13 +231,6 @@ def test_a_report_for_a_folder_that_can_not_be_written_is_told_by_its_option(
     ran = subprocess.run(command, cwd=account.folder, env=env, capture_output=True, text=True)
     assert ran.returncode == 1
     assert "Can't write the report to 'folder/r.html': Permission denied. Name" in ran.stderr
-
-
-def test_rates_by_an_unknown_column_name_near_ones(account: Account) -> None:
-    account("run")
-    result = account("rates", "--by", "contry")
-    assert result.exit_code == 2
-    assert "country" in result.stderr
 
 
 def test_rates_of_days_without_messages_are_no_error(account: Account) -> None:

@@ -9,13 +9,12 @@ import zlib
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
-import httpx
 import pytest
 
 from tests.loopback import Response, Seen, code, ok, serving
 from usms_pipeline.errors import CredentialsRefused, ServiceDown
 from usms_pipeline.service.api import Verdict
-from usms_pipeline.service.client import KEPT_BYTES, Client, retry_after_seconds, target
+from usms_pipeline.service.client import KEPT_BYTES, Client, retry_after_seconds
 from usms_pipeline.service.collect import Patience, utc_now
 from usms_pipeline.service.fetch import Answer, CollectStats, Fetcher, nothing_answered
 from usms_pipeline.service.pace import BreakerLimits, Governor
@@ -122,11 +121,6 @@ def test_odd_ids_arrive_as_they_are():
         ask(server.url, odd)
     assert server.seen[0].ids == odd
     assert "+" not in server.seen[0].target
-
-
-def test_plain_ids_are_sent_without_quoting_and_odd_ones_quoted():
-    assert target("/p", ["a-1", "b_2"]) == b"/p?id=a-1&id=b_2"
-    assert target("/p", ["a 1", "b"]) == b"/p?id=a%201&id=b"
 
 
 @pytest.mark.parametrize("ids", [[], [""], ["a", "a"], ["a", ""], [str(n) for n in range(101)]])
@@ -236,85 +230,10 @@ def test_a_damaged_gzip_body_is_no_answer(damage):
     assert "corrupt or ends early" in reply.message
 
 
-@pytest.mark.long
-def test_a_gzip_bomb_is_not_unpacked_beyond_the_cap():
-    """500 MB of zeros in half a megabyte: the reader stops just after the cap."""
-    packer = zlib.compressobj(wbits=31)
-    bomb = b"".join(packer.compress(bytes(1_000_000)) for _ in range(500)) + packer.flush()
-    read = 0
-
-    async def main(url):
-        nonlocal read
-        async with CurlTransport() as transport:
-            client = Client(settings(url), transport, utc_now, 2_000_000)
-            join = client._read
-
-            async def counting(stream):
-                nonlocal read
-                body = await join(stream)
-                read = len(body)
-                return body
-
-            client._read = counting
-            return await client.ask(["a"])
-
-    with serving(script(Response(bomb, headers={"Content-Encoding": "gzip"}))) as server:
-        reply = asyncio.run(main(server.url))
-    assert reply.is_oversized
-    assert reply.verdict is Verdict.SPLIT
-    assert len(reply.body) == KEPT_BYTES
-    assert 2_000_000 < read < 2_500_000
-
-
-@pytest.mark.parametrize(
-    ("response", "words"),
-    [
-        (Response(b"x" * 1000, cut=500), "before the answer ended"),
-        (Response(b"x" * 1000, cut=500, is_reset=True), ""),
-        (Response(cut=0, is_reset=True, headers={"Content-Length": "9"}), ""),
-    ],
-)
-def test_a_connection_that_breaks_is_no_answer(response, words):
-    with serving(script(response)) as server:
-        reply = ask(server.url, ["a"])
-    assert reply.http_status is None
-    assert reply.verdict is Verdict.RETRY
-    assert words in reply.message
-
-
-def test_an_answer_that_takes_too_long_is_no_answer():
-    with serving(script(Response(b"{}", delay_seconds=5))) as server:
-        reply = ask(server.url, ["a"], timeout_seconds=0.1)
-    assert reply.verdict is Verdict.RETRY
-    assert reply.http_status is None
-
-
 def test_an_answer_that_trickles_is_cut_off_by_the_time_for_the_whole():
     with serving(script(Response(b"x" * 100, trickle_seconds=0.02))) as server:
         reply = ask(server.url, ["a"], timeout_seconds=0.2)
     assert reply.message == "no whole answer within 0.2 s"
-
-
-def test_a_server_that_does_not_speak_http_is_no_answer():
-    async def main():
-        async def talk(reader, writer):
-            await reader.readuntil(b"\r\n\r\n")
-            writer.write(b"SSH-2.0-OpenSSH_9.2\r\n\r\n")
-            writer.close()
-
-        async with await asyncio.start_server(talk, "127.0.0.1", 0) as server:
-            url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-            async with CurlTransport() as transport:
-                return await Client(settings(url), transport, utc_now).ask(["a"])
-
-    reply = asyncio.run(main())
-    assert reply.message == "the answer is not HTTP"
-
-
-def test_nobody_listening_is_no_answer():
-    reply = ask("http://127.0.0.1:9", ["a"])
-    assert reply.verdict is Verdict.RETRY
-    assert reply.message == "no connection: Connection refused"
 
 
 def test_asked_at_is_before_the_request():
@@ -328,20 +247,21 @@ def test_asked_at_is_before_the_request():
 # Asking again
 
 
+NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
+
+
 @pytest.mark.parametrize(
     ("header", "seconds"),
-    [("7", 7), ("0", 0), (" 12 ", 12), ("", None), (None, None), ("soon", None), ("-5", None)],
-)
-def test_retry_after_in_seconds(header, seconds):
-    assert retry_after_seconds(header, utc_now()) == seconds
-
-
-def test_retry_after_as_a_date():
-    now = datetime(2026, 1, 1, 12, tzinfo=UTC)
-    later = format_datetime(now + timedelta(seconds=90), usegmt=True)
-    earlier = format_datetime(now - timedelta(seconds=90), usegmt=True)
-    assert retry_after_seconds(later, now) == 90
-    assert retry_after_seconds(earlier, now) == 0
+    [
+        ("7", 7), ("0", 0), (" 12 ", 12), ("", None), (None, None), ("soon", None), ("-5", None),
+        (format_datetime(NOW + timedelta(seconds=90), usegmt=True), 90),
+        (format_datetime(NOW - timedelta(seconds=90), usegmt=True), 0),
+        ("Mon, 1 Jan 2024 00:00:00 +99999999999999", None),
+        ("Mon, 1 Jan 99999999999 00:00:00 GMT", None),
+    ],
+)  # fmt: skip
+def test_retry_after_is_seconds_or_a_date(header, seconds):
+    assert retry_after_seconds(header, NOW) == seconds
 
 
 @pytest.mark.parametrize("kind", ["seconds", "date"])
@@ -420,26 +340,6 @@ def test_patience_with_one_batch_ends_also_in_time():
 
 
 # Splitting
-
-
-@pytest.mark.parametrize(("bad", "bound"), [({17}, 15), ({0}, 15), ({3, 50, 99}, 45)])
-def test_bad_ids_are_found_by_halving(bad, bound):
-    poison = {IDS[n] for n in bad}
-
-    def handler(seen):
-        is_bad = poison & set(seen.ids)
-        return code(215392, f"Invalid parameter [{seen.ids[0]}]") if is_bad else ok(seen.ids)
-
-    with serving(handler) as server:
-        fetched = Fetched(server.url, IDS)
-        assert len(server.seen) <= bound
-    assert fetched.ids("refused") == sorted(poison)
-    assert fetched.ids("ok") == sorted(set(IDS) - poison)
-    assert (fetched.stats.ids_refused, fetched.stats.ids_answered) == (len(bad), 100 - len(bad))
-    for answer in fetched.answers:
-        if answer.verdict == "refused":
-            assert answer.ret_code == 215392
-            assert answer.reason == "RetCode 215392: Invalid parameter […]"
 
 
 @pytest.mark.parametrize("status", [413, 414])
@@ -573,32 +473,3 @@ def test_a_service_that_stays_down_is_given_up():
     assert "HTTP 503" in text
     assert "USMS_BASE_URL" in text
     assert "id-" not in text
-
-
-def test_no_secret_or_id_in_what_a_failure_shows():
-    """A reply, a transport's exception and its chain hold neither the key nor what was asked."""
-
-    async def raised(url):
-        async with CurlTransport() as transport:
-            client = Client(settings(url), transport, utc_now)
-            request = httpx.Request(
-                "GET", url, headers=client._headers, extensions={"target": b"/?id=session-001"}
-            )
-            try:
-                async with httpx.AsyncClient(transport=transport) as http:
-                    await http.send(request)
-            except httpx.TransportError as error:
-                return error
-
-    with serving(script(then=Response(b"x" * 100, cut=5))) as server:
-        shown = [repr(ask(server.url, ["session-001"]))]
-        error = asyncio.run(raised(server.url))
-    refused = asyncio.run(raised("http://127.0.0.1:9"))
-    for one in (error, refused):
-        shown += [repr(one), str(one), repr(one.__context__), repr(one.__cause__)]
-        assert one.__context__ is None
-    shown.append(repr(settings(server.url)))
-    shown.append(repr(Client(settings(server.url), CurlTransport(), utc_now)))
-    for text in shown:
-        for private in (SECRET, KEY_ID, BASIC, "session-001"):
-            assert private not in text

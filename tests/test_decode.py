@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import random
 from datetime import UTC, datetime, timedelta
 from unittest import mock
 
@@ -568,48 +567,3 @@ def test_the_same_answers_give_the_same_rows_in_any_order_and_any_company(made, 
     assert as_set(decode(*shuffled)) == as_set(whole)
     alone = [decode(row) for row in rows]
     assert sorted(line for one in alone for line in as_set(one)) == as_set(whole)
-
-
-# --- Fuzzing -----------------------------------------------------------------------------------
-
-REAL = [
-    json.dumps(answer(*(item(s, DELIVERED) for s in "abcde"))).encode(),
-    json.dumps(answer(item("a", [DELIVERED] * 3), item("b", {})), indent=1).encode(),
-    json.dumps(answer(item("a", ReceiptSet=[{"Phone": "1", "ReceiptTime": 1704081600}]))).encode(),
-]
-PIECES = [
-    b"{", b"}", b"[", b"]", b",", b'"', b"\\", b"\\u", b"null", b"\xff", b"\x00", b"\n", b"1e9",
-    b"\\ud800", b'"SessionNo":', b"NaN", b"-", b"9" * 30,
-]  # fmt: skip
-
-
-def mutated(rng):
-    body = bytearray(rng.choice(REAL))
-    for _ in range(rng.randrange(4)):
-        at = rng.randrange(len(body) + 1)
-        length = rng.choice([0, 1, 1, 5, 60])
-        body[at : at + length] = rng.choice([b"", rng.choice(PIECES), rng.randbytes(2)])
-    return bytes(body)
-
-
-def fuzz(seed, count):
-    rng = random.Random(seed)
-    for _ in range(count // 20):
-        made = [mutated(rng) if rng.random() < 0.9 else rng.randbytes(40) for _ in range(20)]
-        numbered = [Answer(number, body, list("abcde")) for number, body in enumerate(made)]
-        check_ways(numbered)
-        moments = [ASKED_AT + timedelta(seconds=number) for number in range(len(made))]
-        asked = zip(made, moments, strict=True)
-        decoded = decode(*(response(body, "abcde", asked_at=moment) for body, moment in asked))
-        rows = decoded.observations.select(["session_no", "asked_at"])
-        assert rows.group_by(rows.column_names).aggregate([]).num_rows == 5 * len(made)
-
-
-def test_damaged_answers_never_crash_and_both_ways_agree():
-    fuzz("few", 2000)
-
-
-@pytest.mark.long
-@pytest.mark.parametrize("seed", range(2))  # a hundred thousand inputs: test_fuzz.py
-def test_many_damaged_answers_never_crash_and_both_ways_agree(seed):
-    fuzz(seed, 10_000)

@@ -14,7 +14,7 @@ import yaml
 from typer.testing import CliRunner
 
 from tests import readme_picture, readme_tables
-from usms_pipeline import errors, metrics, schema, settings, status
+from usms_pipeline import settings
 from usms_pipeline.cli import app
 from usms_pipeline.cli import messages as made_up
 from usms_pipeline.simulator import ACCESS_KEY_ID, ACCESS_KEY_SECRET
@@ -36,11 +36,6 @@ def commands(block: str | None = None) -> list[list[str]]:
     return [shlex.split(line[2:], comments=True) for line in lines if line.startswith("$ ")]
 
 
-def error_names() -> list[str]:
-    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type)]
-    return [k.__name__ for k in kinds if issubclass(k, errors.UsmsError)]
-
-
 def after(heading: str) -> str:
     """The README from a line on, to the next blank one after its table."""
     return README.split(f"{heading}\n", 1)[1].split("\n\n", 1)[0]
@@ -48,22 +43,6 @@ def after(heading: str) -> str:
 
 def test_the_readmes_tables_are_those_of_the_code() -> None:
     assert readme_tables.filled_in(README) == README, "run: python -m tests.readme_tables"
-
-
-@pytest.mark.parametrize(
-    ("table", "names"),
-    [
-        ("settings", [f"USMS_{name.upper()}" for name in settings.Settings.model_fields]),
-        ("columns", [field.name for field in [*schema.receipts_fields(), schema.SENT_DATE]]),
-        ("statuses", list(status.BUCKETS)),
-        ("metrics", [metric.name for metric in metrics.METRICS]),
-        ("errors", error_names()[1:]),
-        ("commands", list(typer.main.get_command(app).commands)),  # type: ignore[attr-defined]
-    ],
-)
-def test_a_table_has_exactly_what_exists(table: str, names: list[str]) -> None:
-    shown = README.split(f"<!-- {table} -->")[1].split(f"<!-- /{table} -->")[0]
-    assert re.findall(r"^\| `(?:usms )?(\w+)[^`]*`", shown, re.MULTILINE) == names
 
 
 def test_every_variable_named_anywhere_is_a_setting() -> None:

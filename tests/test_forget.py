@@ -19,7 +19,7 @@ from tests.account import START, Account
 from tests.test_fold import DAY, NOON, Place, answer
 from usms_pipeline import dataset, forget, quarantine, report
 from usms_pipeline.dataset import RECEIPTS, REGISTERS, RESPONSES, SESSIONS
-from usms_pipeline.errors import Busy, KeyMismatch
+from usms_pipeline.errors import Busy
 from usms_pipeline.forget import Forgotten, scrub
 from usms_pipeline.phones import PhoneBook
 from usms_pipeline.pipeline import Pipeline
@@ -46,36 +46,11 @@ def table(rows: list[tuple[str, str | None]]) -> pa.Table:
     )
 
 
-def bytes_on_disk(folder: Path) -> bytes:
-    """All files, Parquet read into text, for a number to be looked for."""
-    found = []
-    for path in sorted(folder.rglob("*")):
-        if path.is_file():
-            found.append(path.read_bytes())
-            if path.suffix == ".parquet":
-                found.append(str(pa.parquet.read_table(path).to_pylist()).encode())
-    return b"\n".join(found)
-
-
 @pytest.fixture
 def account(tmp_path: Path, simulator: Any) -> Account:
     """A group of two, and a message of one's own for each of two phones."""
     rows = [("group", PHONE), ("group", OTHER), ("mine", PHONE), ("yours", OTHER)]
     return Account(tmp_path, simulator, table(rows))
-
-
-def test_a_forgotten_phone_is_nowhere_and_stays_away(account: Account) -> None:
-    account.run_to_the_end()
-    account.pipeline.forget(phones=[PHONE])
-    account.run()
-    account.pipeline.rebuild()
-    everything = bytes_on_disk(account.folder / "data")
-    assert account.pipeline.book.recipient_id(PHONE).encode() not in everything.replace(
-        (account.folder / "data" / forget.TOMBSTONES).read_bytes(), b""
-    )
-    assert b"13800138000" not in everything
-    assert account.sql("SELECT session_no FROM receipts ORDER BY 1") == [("group",), ("yours",)]
-    assert account.pipeline.conservation(account.window.days()) == []
 
 
 def test_others_of_a_session_stay_though_only_the_forgotten_was_heard_of(
@@ -172,15 +147,6 @@ def test_what_was_interrupted_is_finished_by_the_same_command(account: Account) 
         ("yours",),
         ("yours-old",),
     ]
-
-
-def test_another_key_forgets_nothing_and_says_so(account: Account) -> None:
-    """With another key the hash is another one: it would find nothing and report success."""
-    account.run()
-    account.given["phone_key"] = "00112233445566778899aabbccddeeff" * 2
-    with pytest.raises(KeyMismatch):
-        account.pipeline.forget(phones=[PHONE])
-    assert not account.pipeline.store.exists(forget.TOMBSTONES)
 
 
 def test_a_dead_process_leaves_no_numbers_behind(account: Account) -> None:

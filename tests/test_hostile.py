@@ -25,8 +25,7 @@ from usms_pipeline.forget import Forgotten, scrub
 from usms_pipeline.schema import MOST_CHARACTERS
 from usms_pipeline.service.api import Verdict
 from usms_pipeline.service.careful import MOST_REJECTS, cut
-from usms_pipeline.service.client import _read_envelope, retry_after_seconds
-from usms_pipeline.service.collect import utc_now
+from usms_pipeline.service.client import _read_envelope
 
 # Bounds
 
@@ -143,13 +142,6 @@ def test_what_the_decoder_can_mend_is_an_answer_to_the_client_too(damage: str) -
         reply = ask(server.url, ["a"])
     assert reply.verdict is Verdict.OK
     assert len(receipts(decode(response(reply.body)))) == 1
-
-
-@pytest.mark.parametrize(
-    "header", ["Mon, 1 Jan 2024 00:00:00 +99999999999999", "Mon, 1 Jan 99999999999 00:00:00 GMT"]
-)
-def test_a_retry_after_of_no_possible_date_is_none(header: str) -> None:
-    assert retry_after_seconds(header, utc_now()) is None
 
 
 def test_a_message_of_megabytes_is_looked_through_at_its_beginning_only() -> None:

@@ -16,15 +16,17 @@ from pathlib import Path
 from types import SimpleNamespace
 from xml.etree import ElementTree
 
+import pyarrow as pa
 import pytest
 from rich.console import Console
-from rich.table import Table
 from typer.testing import CliRunner, Result
 
 from tests import cohorts
 from tests.cohorts import receipt
+from tests.test_charts import cohort
 from usms_pipeline import charts, errors, report, wording
 from usms_pipeline.cli import app, rates, shell
+from usms_pipeline.cli.tables import rates_table
 from usms_pipeline.defs import figures
 from usms_pipeline.storage import Store
 from usms_pipeline.warehouse import connect, reconcile
@@ -108,16 +110,10 @@ def test_no_name_is_markup_in_a_table() -> None:
          "latency_p50_seconds"), 1,
     )  # fmt: skip
     shown = io.StringIO()
-    table = shell_table([row], "[red]column[/red]")
+    table = rates_table([row], row, "[red]column[/red]", 120)
     shell._Console(file=shown, width=120, force_terminal=False).print(table)
     assert "[red]column[/red]" in shown.getvalue()
     assert "[bold]a[/bold]" in shown.getvalue()
-
-
-def shell_table(rows: list[dict[str, object]], by: str) -> Table:
-    from usms_pipeline.cli.tables import rates_table
-
-    return rates_table(rows, rows[0], by, 120)
 
 
 @pytest.mark.parametrize("text", HOSTILE)
@@ -198,7 +194,6 @@ def page(folder: Path) -> Page:
     return Page((folder / "data/report.html").read_text("utf-8"))
 
 
-@pytest.mark.long
 def test_no_name_is_markup_in_the_report(page: Page) -> None:
     assert page.tags <= TAGS
     names = {name for name, _ in page.attributes}
@@ -237,19 +232,8 @@ def test_no_name_is_markup_or_an_expression_in_a_chart(drawn: list[str]) -> None
 
 def test_an_expression_in_a_name_is_shown_as_it_is() -> None:
     name = "datum['x']; ${alert(1)} {{alert(1)}}"
-    row = receipt_figures(name)
-    svg = charts.svg(charts.rate_by(row, "template"))
-    assert "datum['x']; ${alert(1)} {{alert(1)}}" in svg.replace("&#39;", "'")
-
-
-def receipt_figures(name: str):  # type: ignore[no-untyped-def]
-    import pyarrow as pa
-
-    figures_of_one = dict.fromkeys(
-        ("messages", "delivered", "failed", "rejected", "expired", "unknown", "pending",
-         "unrecognized", "invalid", "awaited"), 0,
-    ) | {"messages": 1, "delivered": 1, "delivery_rate": 1.0}  # fmt: skip
-    return pa.Table.from_pylist([{"template": name, **figures_of_one}])
+    table = pa.Table.from_pylist([{"template": name, **cohort()}])
+    assert name in charts.svg(charts.rate_by(table, "template")).replace("&#39;", "'")
 
 
 # --- Dagster's page -------------------------------------------------------------------------------

@@ -127,23 +127,6 @@ def test_a_plain_glob_of_the_bucket_is_the_dataset(
 
 
 @pytest.mark.long
-def test_retention_deletes_answers_and_rebuilt_is_equal_still(
-    tmp_path: Path, simulator: Any, objects: ObjectService
-) -> None:
-    shop = account(tmp_path, simulator)
-    shop.clock.turn(days=4)
-    shop.run()
-    first = published(shop)
-    shop.clock.turn(days=31)
-    shop.run()
-    assert shop.pipeline.store.names("responses") == []
-    assert not [key for key in objects.objects() if "responses/" in key and "parquet" in key]
-    shop.pipeline.rebuild()
-    shop.pipeline.publish()
-    assert published(shop) == first
-
-
-@pytest.mark.long
 def test_forget_erases_from_every_object(
     tmp_path: Path, simulator: Any, objects: ObjectService
 ) -> None:

@@ -81,34 +81,48 @@ class Tunnel:
         sink.close()
 
 
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a certificate for 127.0.0.1 that nobody vouches for, and its key."""
-    folder = tmp_path_factory.mktemp("tls")
-    command = [
-        "openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1",
-        "-keyout", str(folder / "key"), "-out", str(folder / "cert"),
-        "-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1",
-    ]  # fmt: skip
+def openssl(*arguments: str) -> None:
     try:
-        subprocess.run(command, check=True, capture_output=True)
+        subprocess.run(["openssl", *arguments], check=True, capture_output=True)
     except FileNotFoundError:
         pytest.skip("needs the openssl command")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with an authority of one's own."""
+    folder = tmp_path_factory.mktemp("tls")
+    openssl(
+        "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=authority",
+        "-keyout", f"{folder}/ca.key", "-out", f"{folder}/ca.pem",
+    )  # fmt: skip
     return folder
 
 
+def certificate(folder: Path, name: str = "IP:127.0.0.1", days: int = 2) -> ssl.SSLContext:
+    """Make a server's certificate that the authority vouches for."""
+    extensions = folder / "extensions"
+    extensions.write_text(f"subjectAltName={name}\n")
+    openssl("req", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=server",
+            "-keyout", f"{folder}/key", "-out", f"{folder}/request")  # fmt: skip
+    openssl("x509", "-req", "-in", f"{folder}/request", "-CA", f"{folder}/ca.pem",
+            "-CAkey", f"{folder}/ca.key", "-out", f"{folder}/cert", "-set_serial", "7",
+            "-extfile", str(extensions), "-days", str(days))  # fmt: skip
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(folder / "cert", folder / "key")
+    return context
+
+
 @pytest.fixture
-def server(certificate: Path) -> Iterator[Server]:
+def server(folder: Path) -> Iterator[Server]:
     """The service over TLS."""
-    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    tls.load_cert_chain(certificate / "cert", certificate / "key")
-    with serving(lambda seen: ok(seen.ids), tls) as server:
+    with serving(lambda seen: ok(seen.ids), certificate(folder)) as server:
         yield server
 
 
 @pytest.fixture
-def trusted(certificate: Path) -> Path:
-    return certificate / "cert"
+def trusted(folder: Path) -> Path:
+    return folder / "ca.pem"
 
 
 @contextmanager
@@ -139,11 +153,20 @@ def test_a_certificate_nobody_vouches_for_is_refused(server: Server, trusted: Pa
     assert ask(server.url, trusted).verdict is Verdict.OK
 
 
-def test_ones_own_authority_is_trusted_by_the_usual_variable(
-    server: Server, certificate: Path
+@pytest.mark.parametrize(("name", "days"), [("DNS:api.uspeedo.com", 2), ("IP:127.0.0.1", -1)])
+def test_a_certificate_for_another_host_or_an_expired_one_is_refused(
+    folder: Path, trusted: Path, name: str, days: int
 ) -> None:
+    with serving(lambda seen: ok(seen.ids), certificate(folder, name, days)) as server:
+        reply = ask(server.url, trusted)
+        assert server.seen == [], "nothing is sent before it is verified"
+    assert reply.http_status is None
+    assert "certificate" in reply.message
+
+
+def test_ones_own_authority_is_trusted_by_the_usual_variable(server: Server, trusted: Path) -> None:
     code = "import sys, tests.test_proxy as t; print(t.ask(sys.argv[1]).verdict.name)"
-    for authority, verdict in ((certificate / "cert", "OK"), (certificate / "none", "RETRY")):
+    for authority, verdict in ((trusted, "OK"), (trusted / "none", "RETRY")):
         done = subprocess.run(
             [sys.executable, "-c", code, server.url],
             env=os.environ | {"SSL_CERT_FILE": str(authority), "NO_PROXY": "*"},

@@ -37,27 +37,6 @@ def problems(*needs: config.Need, **given: object) -> dict[str, str]:
     return {problem.variable: problem.reason for problem in caught.value.problems}
 
 
-def test_every_wrong_and_every_missing_setting_is_reported_at_once(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setenv("USMS_BATCH_SIZE", "101")
-    monkeypatch.setenv("USMS_TIMEZONE", "Mars/Olympus")
-    monkeypatch.setenv("USMS_POLL_MINUTES", "5,soon,later")
-    found = problems("source", "api", data_dir="s3://bucket/usms", phones="shown")
-    assert set(found) == {
-        "USMS_ACCESS_KEY_ID",
-        "USMS_ACCESS_KEY_SECRET",
-        "USMS_BATCH_SIZE",
-        "USMS_PHONES",
-        "USMS_PHONE_KEY",
-        "USMS_POLL_MINUTES",
-        "USMS_SOURCE_TABLE",
-        "USMS_SOURCE_URL",
-        "USMS_TIMEZONE",
-        "USMS_WAREHOUSE",
-    }
-
-
 def test_both_problems_of_object_storage_are_reported() -> None:
     assert set(problems(data_dir="s3://bucket/usms")) == {"USMS_PHONE_KEY", "USMS_WAREHOUSE"}
 
@@ -73,12 +52,6 @@ def test_a_problem_names_variable_reason_and_a_value_that_works() -> None:
 def test_the_example_of_every_setting_is_accepted(name: str) -> None:
     given = {name: config.example(name)}
     assert getattr(load(**given), name) is not None
-
-
-def test_only_what_a_command_needs_is_missed() -> None:
-    assert load().access_key_id is None
-    assert set(problems("api")) == {"USMS_ACCESS_KEY_ID", "USMS_ACCESS_KEY_SECRET"}
-    assert set(problems("source")) == {"USMS_SOURCE_TABLE", "USMS_SOURCE_URL"}
 
 
 @pytest.mark.parametrize("url", ["sms.parquet", "/data/SMS.CSV"])
@@ -193,19 +166,9 @@ def test_a_value_that_cannot_work_is_refused_with_its_reason(
     assert reason in problems(**{name: value})[config.variable(name)]
 
 
-@pytest.mark.parametrize("host", ["localhost:8080", "127.0.0.1", "[::1]:1"])
-def test_plain_http_is_for_loopback_only(host: str) -> None:
-    assert load(base_url=f"http://{host}/").base_url == f"http://{host}"
-
-
 def test_a_home_folder_is_expanded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/someone")
     assert load(data_dir="~/usms").warehouse_path == Path("/home/someone/usms/usms.duckdb")
-
-
-def test_a_file_that_is_not_text_is_a_sentence(tmp_path: Path) -> None:
-    (tmp_path / ".env").write_bytes(b"USMS_TIMEZONE=\xff\xfe\n")
-    assert problems() == {".env": "is not a text file in UTF-8"}
 
 
 def test_variables_that_set_nothing_are_named_with_what_they_may_mean(

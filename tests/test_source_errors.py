@@ -129,24 +129,6 @@ def test_a_column_that_holds_no_time_is_refused(server: Database) -> None:
     assert "USMS_SENT_AT_COLUMN" in said
 
 
-def test_a_read_that_breaks_off_in_the_middle_is_unavailable(server: Database) -> None:
-    count = 400_000
-    if server.url.startswith("mysql"):
-        rows = f"SELECT seq, '2024-08-01 11:00:00', 1 FROM seq_1_to_{count}"
-        sessions = "SELECT id FROM information_schema.processlist WHERE db = DATABASE() AND id <> CONNECTION_ID()"  # noqa: E501
-    else:
-        rows = f"SELECT g, timestamp '2024-08-01 11:00:00', 1 FROM generate_series(1, {count}) g"
-        sessions = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"  # noqa: E501
-    server.execute(f"INSERT INTO sms_log {rows}")
-    batches = source.read(settings(server.url), START, START + timedelta(days=1))
-    assert next(batches).num_rows < count
-    for (session,) in server.execute(sessions):
-        kill = "KILL {}" if server.url.startswith("mysql") else "SELECT pg_terminate_backend({})"
-        server.execute(kill.format(session))
-    with pytest.raises(SourceUnavailable, match=r"run again|Can't reach"):
-        list(batches)
-
-
 def test_a_read_that_is_given_up_leaves_nothing_behind(server: Database) -> None:
     """Also in the middle of a large result; warnings of open cursors are errors here."""
     batches = source.read(settings(server.url), START, START + timedelta(days=1))

@@ -217,15 +217,3 @@ def test_what_was_forgotten_is_not_missed(tmp_path: Path, simulator: Any) -> Non
     rows = pq.read_table(account.source).to_pylist()
     account.pipeline.forget([rows[3]["phone"]], [rows[9]["session_no"]])
     assert gone(account.run()) == []
-
-
-def test_a_phone_filled_in_or_blanked_is_the_same_row(tmp_path: Path, simulator: Any) -> None:
-    account = Account(tmp_path, simulator, 50)
-    messages = pq.read_table(account.source)
-    place = messages.schema.get_field_index("phone")
-    account.announce(messages.set_column(place, "phone", pa.nulls(50, pa.string())))
-    account.run()
-    account.announce(messages)
-    assert gone(account.run()) == []
-    account.announce(messages.set_column(place, "phone", pa.nulls(50, pa.string())))
-    assert gone(account.run()) == []

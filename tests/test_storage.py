@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import stat
 import subprocess
 import sys
 from datetime import UTC, date, datetime
@@ -128,26 +127,6 @@ def test_what_killed_writers_left_beside_the_partitions_goes_when_it_is_a_day_ol
     with store.replacing("pace.json") as path:
         path.write_text("{}")
     assert (old.exists(), new.exists(), mine.exists()) == (False, True, True)
-
-
-def test_private_files_are_their_owners_alone_whatever_the_umask(store: Store) -> None:
-    name = "responses/sent_date=2024-03-01/1.parquet"
-    before = os.umask(0)
-    try:
-        store.write(name, ROWS, private=True)
-        store.write(NAME, ROWS)
-    finally:
-        os.umask(before)
-    modes = {
-        part: stat.S_IMODE(Path(store.path(part)).stat().st_mode)
-        for part in ("responses", "responses/sent_date=2024-03-01", name, "receipts")
-    }
-    assert modes == {
-        "responses": 0o700,
-        "responses/sent_date=2024-03-01": 0o700,
-        name: 0o600,
-        "receipts": 0o777,
-    }
 
 
 def test_a_lock_is_one_holders_and_free_again_after(store: Store) -> None:

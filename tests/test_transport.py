@@ -15,7 +15,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from usms_pipeline import transport as transport_module
+from usms_pipeline.service import transport as transport_module
 from usms_pipeline.service.transport import CurlTransport
 
 HEAD = b"HTTP/1.1 200 OK\r\n"
@@ -78,8 +78,9 @@ def got(answer: bytes, **extensions: object) -> tuple[int, dict[str, str], bytes
     ],
 )
 def test_an_answer_that_ends_early_is_none_wherever_it_ends(answer: bytes) -> None:
-    with pytest.raises(httpx.RemoteProtocolError, match="closed before the answer ended"):
+    with pytest.raises(httpx.RemoteProtocolError, match="closed before the answer ended") as caught:
         got(answer)
+    assert (caught.value.__context__, caught.value.__cause__) == (None, None)
 
 
 @pytest.mark.parametrize(

@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
-import ssl
-import subprocess
-from datetime import UTC, datetime
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
 import pytest
 
-from tests.loopback import ok, serving
 from usms_pipeline.errors import SettingsError
-from usms_pipeline.service.client import Client, Reply
-from usms_pipeline.service.transport import CurlTransport
 from usms_pipeline.setting_types import is_loopback
-from usms_pipeline.settings import Settings, load
+from usms_pipeline.settings import load
 
 REFUSED = (
     "http://127.0.0.1.evil.com", "http://localhost.evil.com", "http://evil.com/127.0.0.1",
@@ -56,72 +48,3 @@ def test_who_is_asked_is_who_was_checked(address: str) -> None:
     assert sent_to.raw_host.decode() == urlsplit(accepted).hostname
     assert sent_to.scheme == "https" or is_loopback(sent_to.host)
     assert not sent_to.userinfo
-
-
-# --- TLS ------------------------------------------------------------------------------------------
-
-
-def openssl(*arguments: str) -> None:
-    try:
-        subprocess.run(["openssl", *arguments], check=True, capture_output=True)
-    except FileNotFoundError:
-        pytest.skip("needs the openssl command")
-
-
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with an authority that the client trusts in these tests."""
-    folder = tmp_path_factory.mktemp("tls")
-    openssl(
-        "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=authority",
-        "-keyout", f"{folder}/ca.key", "-out", f"{folder}/ca.pem",
-    )  # fmt: skip
-    return folder
-
-
-def certificate(folder: Path, name: str, *validity: str) -> ssl.SSLContext:
-    """Make a server's certificate that the authority vouches for."""
-    extensions = folder / "extensions"
-    extensions.write_text(f"subjectAltName={name}\n")
-    openssl("req", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=server",
-            "-keyout", f"{folder}/key", "-out", f"{folder}/request")  # fmt: skip
-    openssl("x509", "-req", "-in", f"{folder}/request", "-CA", f"{folder}/ca.pem",
-            "-CAkey", f"{folder}/ca.key", "-out", f"{folder}/cert", "-set_serial", "7",
-            "-extfile", str(extensions), *validity)  # fmt: skip
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(folder / "cert", folder / "key")
-    return context
-
-
-def ask(url: str, authority: Path) -> Reply:
-    settings = Settings(
-        _env_file=None, base_url=url, access_key_id="id", access_key_secret="key", timeout_seconds=9
-    )
-
-    async def main() -> Reply:
-        async with CurlTransport(authority / "ca.pem") as transport:
-            return await Client(settings, transport, lambda: datetime.now(UTC)).ask(["a"])
-
-    return asyncio.run(main())
-
-
-@pytest.mark.parametrize(
-    ("name", "validity", "reason"),
-    [
-        ("IP:127.0.0.1", ("-days", "2"), None),
-        ("DNS:api.uspeedo.com", ("-days", "2"), "certificate"),
-        ("IP:127.0.0.1", ("-days", "-1"), "certificate"),
-    ],
-    ids=["as it should be", "for another host", "expired"],
-)
-def test_a_certificate_for_another_host_or_an_expired_one_is_refused(
-    authority: Path, name: str, validity: tuple[str, ...], reason: str | None
-) -> None:
-    with serving(lambda seen: ok(seen.ids), certificate(authority, name, *validity)) as server:
-        reply = ask(server.url, authority)
-        assert len(server.seen) == (reason is None), "nothing is sent before it is verified"
-    if reason is None:
-        assert reply.ret_code == 0
-    else:
-        assert reply.http_status is None
-        assert reason in reply.message
