@@ -107,28 +107,6 @@ def test_the_other_sessions_stay_where_they_are(days: Days) -> None:
     assert days.places() == ["b", "b", None, None, "a"]
 
 
-def test_a_session_may_gain_a_recipient_or_lose_all(days: Days) -> None:
-    days.publish(days.replace(DAY, {"a"}, rows("a", "a", "a")))
-    days.publish(days.replace(DAY, {"b"}))
-    days.publish(days.replace(DAY, {"new"}, rows("new")))
-    assert days.places() == [None, None, "a", "a", "a", "new"]
-
-
-def test_rows_without_a_session_are_replaced_together(days: Days) -> None:
-    days.publish(days.replace(DAY, {None, "b"}, rows(None, "b")))
-    assert days.places() == ["a", None, "b"]
-    days.publish(days.replace(DAY, {None}))
-    assert days.places() == ["a", "b"]
-
-
-def test_a_session_of_another_day_is_not_touched(days: Days) -> None:
-    tomorrow = DAY + timedelta(days=1)
-    days.write(tomorrow, rows("b", "a", None))
-    days.publish()
-    days.publish(days.replace(DAY, {"a", None}, rows("a")))
-    assert days.places(tomorrow) == ["b", "a", None]
-
-
 def test_changes_of_several_folds_lead_from_one_to_the_next(days: Days) -> None:
     first = days.replace(DAY, {"a"}, rows("a"))
     second = days.replace(DAY, {"a", "new"}, rows("a", "new"))

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -62,25 +62,35 @@ class Account:
         )
 
 
+@contextmanager
+def begun(
+    folder: Path, patch: pytest.MonkeyPatch, messages: int, seed: int
+) -> Iterator[tuple[Simulator, dict[str, str]]]:
+    """Make a source table in a folder to work in; give the service that knows it, and settings."""
+    patch.chdir(folder)
+    for name in [name for name in os.environ if name.startswith("USMS_")]:
+        patch.delenv(name)
+    table = Population(messages, days=2, seed=seed).table()
+    made_up.write(table, folder / "shop.sqlite")
+    simulator = Simulator(table, seed=seed)
+    with serve(simulator) as url:
+        yield (
+            simulator,
+            {
+                "USMS_BASE_URL": url,
+                "USMS_ACCESS_KEY_ID": ACCESS_KEY_ID,
+                "USMS_ACCESS_KEY_SECRET": ACCESS_KEY_SECRET,
+                "USMS_SOURCE_URL": "sqlite:///shop.sqlite",
+                "USMS_SOURCE_TABLE": made_up.TABLE,
+                "USMS_PHONE_COLUMN": "phone",
+            },
+        )
+
+
 @pytest.fixture
 def account(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Account]:
-    monkeypatch.chdir(tmp_path)
-    for name in [name for name in os.environ if name.startswith("USMS_")]:
-        monkeypatch.delenv(name)
-    table = Population(MESSAGES, days=2, seed=7).table()
-    made_up.write(table, tmp_path / "shop.sqlite")
-    simulator = Simulator(table, seed=7)
-    with serve(simulator) as url:
-        settings = {
-            "USMS_BASE_URL": url,
-            "USMS_ACCESS_KEY_ID": ACCESS_KEY_ID,
-            "USMS_ACCESS_KEY_SECRET": ACCESS_KEY_SECRET,
-            "USMS_SOURCE_URL": "sqlite:///shop.sqlite",
-            "USMS_SOURCE_TABLE": made_up.TABLE,
-            "USMS_PHONE_COLUMN": "phone",
-            "USMS_DIMENSIONS": "template",
-        }
-        yield Account(tmp_path, simulator, settings)
+    with begun(tmp_path, monkeypatch, MESSAGES, seed=7) as (simulator, settings):
+        yield Account(tmp_path, simulator, settings | {"USMS_DIMENSIONS": "template"})
 
 
 def test_check_finds_nothing_wrong_and_changes_nothing(account: Account) -> None:

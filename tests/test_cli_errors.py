@@ -5,7 +5,6 @@ Never a traceback, a secret or a phone number.
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import sqlite3
@@ -20,16 +19,10 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from tests.services import free_port
+from tests.test_cli import begun
 from usms_pipeline.cli import app
 from usms_pipeline.cli import messages as made_up
-from usms_pipeline.simulator import (
-    ACCESS_KEY_ID,
-    ACCESS_KEY_SECRET,
-    Faults,
-    Population,
-    Simulator,
-    serve,
-)
+from usms_pipeline.simulator import ACCESS_KEY_SECRET, Faults, Simulator
 from usms_pipeline.storage import Store
 
 PASSWORD = "hunter2%2Fx"
@@ -85,25 +78,8 @@ def sentence(said: str) -> str:
 
 @pytest.fixture
 def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shop]:
-    monkeypatch.chdir(tmp_path)
-    for name in [name for name in os.environ if name.startswith("USMS_")]:
-        monkeypatch.delenv(name)
-    table = Population(40, days=2, seed=3).table()
-    made_up.write(table, tmp_path / "shop.sqlite")
-    service = Simulator(table, seed=3)
-    with serve(service) as url:
-        yield Shop(
-            tmp_path,
-            service,
-            {
-                "USMS_BASE_URL": url,
-                "USMS_ACCESS_KEY_ID": ACCESS_KEY_ID,
-                "USMS_ACCESS_KEY_SECRET": ACCESS_KEY_SECRET,
-                "USMS_SOURCE_URL": "sqlite:///shop.sqlite",
-                "USMS_SOURCE_TABLE": made_up.TABLE,
-                "USMS_PHONE_COLUMN": "phone",
-            },
-        )
+    with begun(tmp_path, monkeypatch, 40, seed=3) as (service, settings):
+        yield Shop(tmp_path, service, settings)
 
 
 NEEDED = ("access_key_id", "access_key_secret", "source_url", "source_table")

@@ -271,20 +271,6 @@ def test_a_missing_setting_is_the_cores_sentence_and_no_retry(
 
 
 @pytest.mark.long
-def test_refused_credentials_fail_the_run_with_a_sentence(
-    project: MakeProject, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    account = project(20)
-    monkeypatch.setenv("USMS_ACCESS_KEY_SECRET", "wr0ng")
-    result = account.refresh()
-    said = failure(result).user_failure_data.description
-    assert "USMS_ACCESS_KEY" in said
-    assert "wr0ng" not in said
-    assert materializations(result, "sessions")
-    assert materializations(result, "warehouse") == {}
-
-
-@pytest.mark.long
 def test_an_older_day_that_still_awaits_receipts_is_told_beside_the_range(
     project: MakeProject, monkeypatch: pytest.MonkeyPatch
 ) -> None:

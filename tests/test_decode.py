@@ -412,18 +412,6 @@ answers = st.lists(
 )
 
 
-def said_in(body):
-    """Count what an answer says: receipts with something in them, and entries."""
-    data = json.loads(body).get("Data")
-    entries = data if isinstance(data, list) else [data]
-    count = 0
-    for entry in entries:
-        if isinstance(entry, dict):
-            for listed in (entry.get("Receipt"), entry.get("ReceiptSet")):
-                count += len(listed) if isinstance(listed, list) else int(isinstance(listed, dict))
-    return count, len(entries)
-
-
 def check_ways(numbered):
     """Both ways of reading give the same; of places only their order counts. Gives the careful one.
 
@@ -523,33 +511,6 @@ def test_two_halves_of_an_answer_are_two_unreadable_answers():
     halves = [OTHERWISE["half an object"], OTHERWISE["the other half"], b"{}{}"]
     parts = check_ways([Answer(number, body, ["a"]) for number, body in enumerate(halves)])
     assert [reject.kind for reject in parts.rejects] == ["unreadable_answer"] * 3
-
-
-@settings(max_examples=100)
-@given(answers)
-def test_every_id_asked_is_in_a_row_and_every_entry_is_observed_or_rejected(made):
-    for body, ids in made:
-        decoded = decode(response(body, ids))
-        rows = decoded.observations.to_pylist()
-        assert all(row["is_final"] == (row["status"] in status.FINAL) for row in rows)
-        assert all(row["asked_at"] == ASKED_AT for row in rows)
-        told = {row["session_no"] for row in receipts(decoded)}
-        assert {row["session_no"] for row in rows} == set(ids)
-        receipt_count, entry_count = said_in(body)
-        assert len(rows) - len(set(ids) - told) <= receipt_count
-        assert decoded.rejects.num_rows <= entry_count
-
-
-@settings(max_examples=100)
-@given(st.lists(st.lists(st.just(DELIVERED) | rare, max_size=5), max_size=6))
-def test_no_receipt_is_lost(lists):
-    ids = [str(number) for number in range(len(lists))]
-    body = answer(*(item(s, receipt) for s, receipt in zip(ids, lists, strict=True)))
-    decoded = decode(response(body, ids))
-    assert len(receipts(decoded)) == sum(one == DELIVERED for many in lists for one in many)
-    has_bad = [any(one != DELIVERED for one in many) for many in lists]
-    with_bad = {session for session, is_bad in zip(ids, has_bad, strict=True) if is_bad}
-    assert set(decoded.rejects["session_no"].to_pylist()) == with_bad
 
 
 def as_set(decoded):

@@ -275,12 +275,6 @@ def test_figures_of_nothing_are_zero_or_null_and_there_are_no_groups(
         assert con.execute(query).fetchall() == []
 
 
-def test_a_group_of_extra_phones_alone_is_not_shown(con: duckdb.DuckDBPyConnection) -> None:
-    fill(con, [receipt(country="SG", is_announced=False), receipt(country="CN")])
-    assert rates(con, "country").column("country").to_pylist() == ["CN"]
-    assert [row["country"] for row in dicts(con, "FROM delivery_rate_by_country")] == ["CN"]
-
-
 NAMES = ("usms_hour", "USMS_Now", "usms_is_watched", "everything", "figures", "r", "Cohort", "hour",
          "last_day", "kind", "m", 'qu"ote', "Operators", "n", "age", "it's", "客户", "order", "a;b",
          "Status", "known")  # fmt: skip

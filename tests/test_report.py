@@ -221,17 +221,14 @@ def test_what_was_counted_elsewhere_is_shown_when_given(page: Page, tmp_path: Pa
     assert not {"In quarantine", "Source rows without a usable time"} & set(found([], tmp_path))
 
 
-def test_many_receipts_of_unannounced_phones_are_a_reason_to_look(tmp_path: Path) -> None:
-    rows = [message(n, NOW - timedelta(hours=1), is_announced=n > 1) for n in range(50)]
+@pytest.mark.parametrize(("extra", "of", "is_told"), [(2, 50, True), (1, 200, False)])
+def test_many_receipts_of_unannounced_phones_are_a_reason_to_look_and_a_few_are_not(
+    extra: int, of: int, is_told: bool, tmp_path: Path
+) -> None:
+    rows = [message(n, NOW - timedelta(hours=1), is_announced=n >= extra) for n in range(of)]
     extras = found(rows, tmp_path)["Receipts of phones nobody announced"]
-    assert extras.found == "2 beside 48 announced, left out of the rates"
-    assert "USMS_PHONE_COLUMN" in extras.advice
-
-
-def test_a_few_receipts_of_unannounced_phones_are_not(tmp_path: Path) -> None:
-    rows = [message(n, NOW - timedelta(hours=1), is_announced=n > 0) for n in range(200)]
-    extras = found(rows, tmp_path)["Receipts of phones nobody announced"]
-    assert (extras.found, extras.advice) == ("1 beside 199 announced, left out of the rates", "")
+    assert extras.found == f"{extra} beside {of - extra} announced, left out of the rates"
+    assert ("USMS_PHONE_COLUMN" in extras.advice) == is_told == bool(extras.advice)
 
 
 @pytest.fixture(scope="module")

@@ -161,17 +161,6 @@ def test_the_range_in_the_query_never_leaves_a_row_of_the_window_out(
         assert connection.execute(f"SELECT count(*) FROM t WHERE {where}").fetchone() == (1,)
 
 
-def test_bounds_are_written_by_type() -> None:
-    standard = Dialect(query.quoter(), lambda sql, c: sql)
-    assert query.literal(standard, TimeType.AWARE, MOMENT) == (
-        "TIMESTAMP WITH TIME ZONE '2024-08-01 09:30:15.123456+00:00'"
-    )
-    assert query.literal(standard, TimeType.NAIVE, MOMENT) == (
-        "TIMESTAMP '2024-08-01 09:30:15.123456'"
-    )
-    assert query.literal(standard, TimeType.DATE, MOMENT) == "DATE '2024-08-01'"
-
-
 @pytest.mark.parametrize(
     ("name", "first"),
     [

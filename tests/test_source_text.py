@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.services import Database
+from tests.test_source_sent_at import Place
 from usms_pipeline import source
 from usms_pipeline.settings import Settings
 
@@ -106,22 +107,14 @@ def test_floating_numbers_have_no_exponent_and_no_useless_zeros(
 ) -> None:
     rows = [(a, b) for a, b in zip(*NUMBERS.values(), strict=True) if a != 1e300]
     expected = [(a, b) for a, b in zip(*TEXTS.values(), strict=True) if a is not None]
-    type_ = FLOATS.get(kind, "real")
     values = ", ".join(f"('s', '2024-08-01', {a!r}, {b!r})" for a, b in rows)
-    create = f"CREATE TABLE t (session_no text, sent_at date, a {type_}, b {type_})"
-    if kind in ("postgresql", "mariadb"):
-        database: Database = request.getfixturevalue(kind)
-        database.execute(create, f"INSERT INTO t VALUES {values}")
-        url = database.url
-    elif kind == "duckdb":
-        url = f"duckdb:///{tmp_path}/t.duckdb"
-        with duckdb.connect(str(tmp_path / "t.duckdb")) as connection:
-            connection.execute(create)
-            connection.execute(f"INSERT INTO t VALUES {values}")
-    else:
-        url = sqlite_table(tmp_path / "t.db", "session_no , a real, b real",
-                           *(("s", a, b) for a, b in rows))  # fmt: skip
-    found = read(url, dimensions=("a", "b"))
+    type_ = FLOATS[kind]
+    place = Place(kind, request, tmp_path)
+    place.execute(
+        f"CREATE TABLE t (session_no varchar(9), sent_at date, a {type_}, b {type_})",
+        f"INSERT INTO t VALUES {values}",
+    )
+    found = read(place.url, dimensions=("a", "b"))
     assert list(zip(found["a"], found["b"], strict=True)) == expected
 
 
