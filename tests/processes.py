@@ -76,6 +76,17 @@ def usms(account: Account, *arguments: str, **settings: str) -> Ended:
     return ended(started(account, *arguments, **settings))
 
 
+def bare(command: list[str], cwd: Path, given: dict[str, str] | None = None) -> str:
+    """Run a command without any variable but ``given``, and return what it says."""
+    bare = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "HOME": str(cwd)}
+    bare["VIRTUAL_ENV"] = str(Path(sys.executable).parent.parent)
+    done = subprocess.run(
+        command, cwd=cwd, env=bare | (given or {}), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return done.stdout
+
+
 def sentence(it: Ended, code: int = 1) -> str:
     """Give the one sentence of a command that failed with a code as it should."""
     assert it.code == code, it

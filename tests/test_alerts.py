@@ -164,19 +164,6 @@ def test_uncovered_days_are_settled_and_below_the_share_beyond_chance() -> None:
     assert checks.check_coverage([]).passed
 
 
-def test_a_day_of_nothing_but_unusable_rows_is_uncovered() -> None:
-    """Nothing is known of it, and nothing is awaited: the last to hide from the check."""
-    day = (STRUCK - timedelta(days=6)).date()
-    with warehouse() as con:
-        fill(con, World(6_000, 8, STRUCK).receipts(STRUCK))
-        con.execute(
-            "UPDATE receipts SET status = 'invalid', is_final = false, is_closed = true "
-            "WHERE sent_date = $day",
-            {"day": day},
-        )
-        assert [one["sent_date"] for one in rows(queries.uncovered_days(con, 0.97))] == [day]
-
-
 def uncovered(*days: tuple[int, int, int], **given: Any) -> list[int]:
     """Give which are uncovered of days so many days ago, with messages and known outcomes."""
     noon = datetime(2026, 11, 20, 12, tzinfo=UTC)

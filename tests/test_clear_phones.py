@@ -65,20 +65,6 @@ def test_a_rebuild_masks_whole_numbers_in_every_zone(tmp_path: Path, simulator: 
     assert not any(TOLD in warning for warning in account.run().warnings)
 
 
-def test_masked_later_is_masked_from_the_start(tmp_path: Path, simulator: Any) -> None:
-    """The same rows as an account has that never showed a number whole."""
-    account = clear_account(tmp_path / "clear", simulator)
-    messages = Population(60, days=3, until=START, group_share=0.3).table()
-    key = (account.folder / "data/phone.key").read_text().strip()
-    (tmp_path / "masked").mkdir()
-    other = Account(tmp_path / "masked", simulator, messages, phone_key=key, **SELDOM)
-    other.run_to_the_end()
-    account.given["phones"] = "masked"
-    account.pipeline.rebuild()
-    shown = "SELECT recipient, phone FROM receipts ORDER BY ALL"
-    assert account.sql(shown) == other.sql(shown)
-
-
 def test_a_run_says_that_whole_numbers_are_left_and_masks_the_days_it_works_on(
     tmp_path: Path, simulator: Any
 ) -> None:

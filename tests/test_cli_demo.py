@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import socket
 import subprocess
@@ -15,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.services import free_port
+from tests.test_cli_shell import bare_environment
 from usms_pipeline.cli import check, demo, rehearsal
 from usms_pipeline.errors import ServiceDown
 from usms_pipeline.settings import Settings
@@ -24,12 +24,12 @@ USMS = [sys.executable, "-m", "usms_pipeline"]
 
 def usms(*arguments: str, cwd: Path, **settings: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [*USMS, *arguments], cwd=cwd, env=environment() | settings, capture_output=True, text=True
+        [*USMS, *arguments],
+        cwd=cwd,
+        env=bare_environment() | settings,
+        capture_output=True,
+        text=True,
     )
-
-
-def environment() -> dict[str, str]:
-    return {name: value for name, value in os.environ.items() if not name.startswith("USMS_")}
 
 
 @pytest.mark.long
@@ -85,7 +85,7 @@ def test_a_demo_that_serves_in_the_background_of_a_script_is_stopped_by_sigterm(
     with subprocess.Popen(
         command,
         cwd=tmp_path,
-        env=environment(),
+        env=bare_environment(),
         stdout=subprocess.PIPE,
         text=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
@@ -105,7 +105,7 @@ def test_dev_serves_dagsters_page_and_stops_all_of_it(tmp_path: Path) -> None:
     with subprocess.Popen(
         [*USMS, "demo", "--dev", "--messages", "200", "--port", str(port)],
         cwd=tmp_path,
-        env=environment(),
+        env=bare_environment(),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     ) as child:

@@ -108,16 +108,6 @@ def test_settings_that_cannot_work_are_told_all_at_once(shop: Shop) -> None:
         assert f"USMS_{name}: " in said
 
 
-def test_no_such_table_and_no_such_column_have_near_names(shop: Shop) -> None:
-    said = sentence(shop.told(2, "run", source_table="sms_logs"))
-    assert "no table 'sms_logs'" in said
-    assert "Did you mean 'sms_log'?" in said
-    assert "USMS_SOURCE_TABLE" in said
-    said = sentence(shop.told(2, "plan", session_column="sesion_no", dimensions="tempalte"))
-    assert "'sesion_no' (USMS_SESSION_COLUMN, did you mean 'session_no'?)" in said
-    assert "'tempalte' (USMS_DIMENSIONS, did you mean 'template'?)" in said
-
-
 @pytest.mark.parametrize("command", ["run", "plan", "rebuild", "forget --session x --yes", "check"])
 @pytest.mark.parametrize("place", ["a file", "/dev/null/x", "/proc/usms"])
 def test_a_data_directory_that_cannot_be_written(place: str, command: str, shop: Shop) -> None:

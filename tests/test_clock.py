@@ -42,6 +42,15 @@ class Machine:
         return outcome(self.account)
 
 
+def begun(folder: Path, simulator: Any) -> tuple[Machine, list[tuple[Any, ...]]]:
+    """Run a machine once; give it, and what another ends with whose clock is always right."""
+    machine, undisturbed = (Machine(folder / name, simulator) for name in ("wrong", "right"))
+    undisturbed.run()
+    expected = undisturbed.run_to_the_end()
+    machine.run()
+    return machine, expected
+
+
 def doubts(report: Any) -> list[str]:
     return [warning for warning in report.warnings if warning.startswith("This machine's clock")]
 
@@ -58,11 +67,7 @@ def doubts(report: Any) -> list[str]:
 def test_a_clock_that_went_back_loses_nothing_and_goes_on_once_it_is_right(
     back: timedelta, is_told: bool, tmp_path: Path, simulator: Any
 ) -> None:
-    undisturbed = Machine(tmp_path / "right", simulator)
-    undisturbed.run()
-    expected = undisturbed.run_to_the_end()
-    machine = Machine(tmp_path / "wrong", simulator)
-    machine.run()
+    machine, expected = begun(tmp_path, simulator)
     before = outcome(machine.account)
     report = machine.run(off=-back)
     assert bool(doubts(report)) == is_told
@@ -76,11 +81,7 @@ def test_a_clock_that_went_back_loses_nothing_and_goes_on_once_it_is_right(
 def test_what_a_clock_ahead_closed_too_early_is_told_and_opened_again_as_the_sentence_says(
     tmp_path: Path, simulator: Any
 ) -> None:
-    undisturbed = Machine(tmp_path / "right", simulator)
-    undisturbed.run()
-    expected = undisturbed.run_to_the_end()
-    machine = Machine(tmp_path / "wrong", simulator)
-    machine.run()
+    machine, expected = begun(tmp_path, simulator)
     store = machine.account.pipeline.store
     good = set(store.names("responses"))
     assert doubts(machine.run(off=timedelta(days=5))) == []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import dagster as dg
 import pytest
 import yaml
 
+from tests.processes import bare
 from usms_pipeline.components import Attributes, ReceiptPipeline
 from usms_pipeline.defs.account import AccountSettings
 from usms_pipeline.errors import SettingsError
@@ -215,14 +215,6 @@ def test_dg_finds_the_component_in_the_environment(second_project: Path) -> None
 
 
 def run_python(program: str, cwd: Path) -> str:
-    """Run a program in a process of its own, with no variable of ours, and give what it says."""
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", program],
-        cwd=cwd,
-        env={"PATH": os.environ["PATH"], "HOME": str(cwd), "PYTHONPATH": str(cwd)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    """Run a program in a process of its own, with no variable of ours, and return what it says."""
+    command = [sys.executable, "-W", "ignore", "-c", program]
+    return bare(command, cwd, {"PYTHONPATH": str(cwd)})

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -20,6 +19,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.conftest import MakeRehearsal, Rehearsal
+from tests.processes import bare
 from usms_pipeline import schema, settings
 from usms_pipeline.components import ReceiptPipeline
 from usms_pipeline.dataset import Window
@@ -432,7 +432,7 @@ def test_definitions_load_without_any_variable_and_without_the_heavy_libraries(
         "heavy = {'altair', 'vl_convert', 'duckdb', 'httpx', 'pycurl', 'pandas'}\n"
         "print(*heavy & set(sys.modules))"
     )
-    assert run([sys.executable, "-W", "ignore", "-c", program], tmp_path).strip() == ""
+    assert bare([sys.executable, "-W", "ignore", "-c", program], tmp_path).strip() == ""
 
 
 def test_dagsters_own_settings_are_valid_and_tell_nobody(tmp_path: Path) -> None:
@@ -457,26 +457,15 @@ def test_dg_lists_checks_and_launches_a_range_from_a_clone(
     given = {k: v for k, v in os.environ.items() if k.startswith("USMS_")}
     given["DAGSTER_HOME"] = str(home)
     dg_command = str(Path(sys.executable).with_name("dg"))
-    run([dg_command, "check", "defs"], ROOT, given)
-    listed = json.loads(run([dg_command, "list", "defs", "--json"], ROOT, given))
+    bare([dg_command, "check", "defs"], ROOT, given)
+    listed = json.loads(bare([dg_command, "list", "defs", "--json"], ROOT, given))
     assert "usms/receipts" in {asset["asset_key"] for asset in listed["assets"]}
     today = datetime.now(UTC).date()
     days = f"{today - timedelta(days=6)}...{today}"
-    run([dg_command, "launch", "--job", "refresh", "--partition-range", days], ROOT, given)
+    bare([dg_command, "launch", "--job", "refresh", "--partition-range", days], ROOT, given)
     assert sum(rows.num_rows for rows in account.receipts().values()) == 100
     backfill = ["--assets", "key:usms/receipts", "--partition-range", days]
-    run([dg_command, "launch", *backfill], ROOT, given)
-
-
-def run(command: list[str], cwd: Path, given: dict[str, str] | None = None) -> str:
-    """Run a command without any variable but ``given``, and give what it says."""
-    bare = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "HOME": str(cwd)}
-    bare["VIRTUAL_ENV"] = str(Path(sys.executable).parent.parent)
-    done = subprocess.run(
-        command, cwd=cwd, env=bare | (given or {}), capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    return done.stdout
+    bare([dg_command, "launch", *backfill], ROOT, given)
 
 
 # --- pure parts -----------------------------------------------------------------------------------

@@ -435,6 +435,7 @@ def test_both_ways_of_reading_give_the_same(made):
 
 ITEM = json.dumps(item(receipt=DELIVERED)).encode()
 IN_A_LIST = json.dumps(item(receipt=[DELIVERED, {**DELIVERED, "Phone": "1"}])).encode()
+NO_NUMBERS = "Inf", "-Inf", "NaN", "-NaN", "Infinity", "-Infinity", "01", "1.", "-", "0x1"
 OTHERWISE = {
     **{name: body.replace(b"ITEM", ITEM) for name, body in DAMAGED.items()},
     "a second object": b'{"Data":[%b]}{"Data":[]}' % ITEM,
@@ -455,18 +456,7 @@ OTHERWISE = {
     "line break in a word": b'{"Data":[%b]}' % ITEM.replace(b"delivered", b"deli\nvered"),
     **{
         f"{number} elsewhere": b'{"x":%b,"Data":[%b]}' % (number.encode(), ITEM)
-        for number in (
-            "Inf",
-            "-Inf",
-            "NaN",
-            "-NaN",
-            "Infinity",
-            "-Infinity",
-            "01",
-            "1.",
-            "-",
-            "0x1",
-        )
+        for number in NO_NUMBERS
     },
     **{
         f"{number} segments": b'{"Data":[%b]}'

@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -101,29 +100,6 @@ def test_a_whole_run_and_a_second_asks_nothing_and_rebuilt_is_equal(
     assert published(shop) == first
     assert list(temporary.iterdir()) == []
     assert not (tmp_path / "data").exists()
-
-
-@pytest.mark.long
-def test_a_plain_glob_of_the_bucket_is_the_dataset(
-    tmp_path: Path, simulator: Any, objects: ObjectService
-) -> None:
-    """One object a partition, with a hive-partitioned name; nothing else ends in .parquet there."""
-    shop = account(tmp_path, simulator)
-    shop.run()
-    copy = tmp_path / "copy"
-    for key, body in objects.objects().items():
-        if body:
-            (copy / key).parent.mkdir(parents=True, exist_ok=True)
-            (copy / key).write_bytes(body)
-    glob = copy / FOLDER / "receipts/*/*.parquet"
-    with duckdb.connect() as con:
-        rows, days = con.execute(
-            f"SELECT count(*), count(DISTINCT sent_date) "
-            f"FROM read_parquet('{glob}', hive_partitioning = true)"
-        ).fetchall()[0]
-    assert rows == len(published(shop))
-    assert days == len(list((copy / FOLDER / "receipts").iterdir()))
-    assert all(key.startswith(f"{FOLDER}/") for key in objects.objects())
 
 
 @pytest.mark.long

@@ -233,51 +233,6 @@ def test_one_answer_holds_for_all_numbers_with_the_prefix_that_settles_it(monkey
     check_prefixes(random.Random(seed), count)
 
 
-def one_by_one(text, region, mode):
-    """Put the library's answer to one text into words, without a column."""
-    text = (text or "").strip()
-    if not text:
-        return None
-    e164, _, facts = phones._Reader(region, None).read(text)
-    if facts is None:
-        facts, shown = phones.Facts(0, None, None, None), "****"
-    else:
-        shown = masked(e164, facts.country_code)
-    said = (e164 or text.casefold()).encode()
-    return {
-        "recipient": hmac.new(KEY, said, hashlib.sha256).hexdigest()[:32],
-        "phone": e164 or text if mode == "clear" else shown,
-        "country": facts.country,
-        "operator": facts.operator,
-        "number_type": facts.number_type,
-    }
-
-
-@pytest.mark.long
-@pytest.mark.parametrize("region", [*REGIONS, "CL", "EG"])
-def test_a_column_says_what_each_text_says_alone(region, monkeypatch):
-    """Numbers of 30 countries in every way of writing, and what is no number, in one column."""
-    seed = random.SystemRandom().randrange(2**32)
-    print(f"seed {seed}")  # shown where it fails
-    rng = random.Random(seed)
-    texts = [
-        None, "", " ", "Alice", "00", "+", "+0", "0" * 11, "1" * 20, "１３８００１３８０００",
-        "12345",
-    ]  # fmt: skip
-    for e164 in numbers_like(region, rng, 100) + numbers_like(rng.choice(REGIONS), rng, 20):
-        national = e164[rng.choice([1, 2, 3, 4]) :]
-        texts += [e164, e164[1:], national, f"0{national}", f"00{e164[1:]}"]
-        texts.append(f" {e164[:4]}-{e164[4:]}")
-    rng.shuffle(texts)
-    mode = rng.choice(["masked", "clear"])
-    expected = [one_by_one(text, region, mode) for text in texts]
-    monkeypatch.setattr(phones, "_FEW", rng.choice([0, 20]))
-    same_book = book(region, mode)
-    assert same_book.describe(pa.array(texts, pa.string())).to_pylist() == expected
-    again = pa.array([*texts[::-1], "x"], pa.string()).slice(0, len(texts))
-    assert same_book.describe(again).to_pylist() == expected[::-1]
-
-
 def test_a_pattern_that_could_mean_something_else_settles_nothing():
     """A later library may have one: a negation, of which more digits match less."""
     with pytest.raises(ValueError, match="not a pattern of digits"):

@@ -158,6 +158,7 @@ def test_it_fetches_nothing_and_runs_nothing(page: Page, source: str) -> None:
     targets = [value for name, value in page.attributes if name in ("href", "src", "xlink:href")]
     assert {target[0] for target in targets if target != "data:,"} == {"#"}
     assert "default-src 'none'" in source
+    assert "script-src" not in source
     assert not re.findall(r"@import|url\((?!#clip)", source)
     addresses = set(re.findall(r"https?://[^\s\"'<]+", source))
     assert addresses <= {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}

@@ -130,11 +130,16 @@ def test_no_timer_outlives_the_block(store):
     )
 
 
-def test_a_checkpoint_that_fails_keeps_its_answers_for_the_next(store):
+@pytest.fixture
+def obstacle(store):
     """A file stands where the folder should be, until it is taken away."""
-    obstacle = Path(store.path("responses"))
-    obstacle.parent.mkdir(parents=True)
-    obstacle.write_text("in the way")
+    file = Path(store.path("responses"))
+    file.parent.mkdir(parents=True)
+    file.write_text("in the way")
+    return file
+
+
+def test_a_checkpoint_that_fails_keeps_its_answers_for_the_next(store, obstacle):
     with ResponsesWriter(store, Ticking()) as writer:
         writer.add(DAY, answer())
         with pytest.raises(StorageError):
@@ -143,10 +148,7 @@ def test_a_checkpoint_that_fails_keeps_its_answers_for_the_next(store):
     assert len(rows(store)) == 1
 
 
-def test_a_checkpoint_that_fails_in_the_background_is_told_by_the_next_call(store):
-    obstacle = Path(store.path("responses"))
-    obstacle.parent.mkdir(parents=True)
-    obstacle.write_text("in the way")
+def test_a_checkpoint_that_fails_in_the_background_is_told_by_the_next_call(store, obstacle):
     with ResponsesWriter(store, Ticking(), every_seconds=0.01) as writer:
         writer.add(DAY, answer(0))
         while writer._failure is None:

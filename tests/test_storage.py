@@ -44,11 +44,6 @@ def test_what_is_written_is_read_with_its_metadata(store: Store) -> None:
     assert files(store) == [NAME]
 
 
-def test_a_stream_is_written_as_it_comes(store: Store) -> None:
-    store.write(NAME, pa.RecordBatchReader.from_batches(ROWS.schema, ROWS.to_batches(1)))
-    assert store.read(NAME).to_pylist() == ROWS.to_pylist()
-
-
 def test_a_row_group_has_bounds_where_they_can_spare_its_reading(store: Store) -> None:
     row = {"session_no": "s", "recipient": "r", "sent_at": 1, "is_final": True, "body": b"{}"}
     store.write(NAME, pa.Table.from_pylist([row]))
@@ -129,16 +124,6 @@ def test_what_killed_writers_left_beside_the_partitions_goes_when_it_is_a_day_ol
     assert (old.exists(), new.exists(), mine.exists()) == (False, True, True)
 
 
-def test_a_lock_is_one_holders_and_free_again_after(store: Store) -> None:
-    other = Store(store.data_dir)
-    with store.lock("sent_date=2024-03-01") as held, other.lock("sent_date=2024-03-02") as beside:
-        assert (held, beside) == (True, True)
-        with other.lock("sent_date=2024-03-01") as second:
-            assert not second
-    with other.lock("sent_date=2024-03-01") as again:
-        assert again
-
-
 def test_a_lock_dies_with_its_process(store: Store) -> None:
     script = (
         "import os, sys\n"
@@ -183,14 +168,6 @@ def test_days_beside_a_window_belong_to_it_where_a_session_crossed_midnight(stor
     Path(store.path(dataset.file_name(dataset.SESSIONS, days[0]))).write_bytes(b"PAR1")
     with pytest.raises(StorageError, match="sessions/sent_date=2024-03-01"):
         dataset.overlapping(store, window, zone)
-
-
-def test_a_window_has_its_first_and_its_last_day() -> None:
-    window = Window(date(2024, 2, 28), date(2024, 3, 1))
-    assert [str(day) for day in window.days()] == ["2024-02-28", "2024-02-29", "2024-03-01"]
-    assert all(day in window for day in window.days())
-    assert date(2024, 3, 2) not in window
-    assert date(2024, 2, 27) not in window
 
 
 def test_a_commit_says_the_same_when_read_back(store: Store) -> None:

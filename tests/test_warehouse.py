@@ -357,18 +357,6 @@ def test_a_connection_of_this_process_keeps_its_data_and_a_new_one_sees_the_newe
         con.close()
 
 
-def test_a_reader_that_opened_the_file_plainly_does_not_block_publishing(
-    store: Store, settings: Settings
-) -> None:
-    publish_generation(store, settings, 0)
-    with duckdb.connect(settings.warehouse_path, read_only=True) as plain:
-        publish_generation(store, settings, 1)
-        assert generations(plain) == ["0"]
-        assert plain.execute("SELECT count(*) FROM delivery_rate_daily").fetchone() == (4,)
-        with connect(settings.warehouse_path) as fresh:
-            assert generations(fresh) == ["1"]
-
-
 WRITER = """
     import os, sys, duckdb
     os.chmod(sys.argv[1], 0o600)
