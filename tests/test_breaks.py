@@ -54,7 +54,10 @@ BREAKS = {
         "is_done AND word_status = 'pending' THEN 'failed'",
     ),
 }
-"""File in the package, what stands there, what is put in its place; who notices, if not the laws."""
+"""File in the package, what stands there, what is put in its place; who notices, if not the laws.
+
+As in CI, where what hypothesis found is not shrunk: that takes minutes.
+"""
 
 
 @pytest.mark.long
@@ -73,7 +76,7 @@ def test_a_broken_law_is_noticed(law: str, tmp_path: Path) -> None:
     done = subprocess.run(
         [*command, "-m", "not long and not services", f"tests/{(guard or ['test_laws.py'])[0]}"],
         cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        env=os.environ | {"PYTHONPATH": str(tmp_path), "CI": "true"},
         capture_output=True,
         text=True,
         check=False,
