@@ -10,14 +10,17 @@ import sys
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pyarrow as pa
 import pytest
 
 from usms_pipeline import polling, schema
+from usms_pipeline.dataset import Window
 from usms_pipeline.days import columns, file, log
 from usms_pipeline.days.columns import Fold
 from usms_pipeline.days.file import Footer
+from usms_pipeline.days.reading import DayRead, Reading
 from usms_pipeline.errors import StorageError
 from usms_pipeline.service.fetch import Answer
 from usms_pipeline.storage import Store
@@ -112,6 +115,54 @@ def test_a_damaged_block_is_named(store: Store, damage: str) -> None:
     path.write_bytes({"cut": whole[:-50], "empty": b"", "flipped": bytes(whole)}[damage])
     with pytest.raises(StorageError, match=r"responses/.*000001\.parquet"):
         list(log.blocks(store, writer.run))
+
+
+# -- the source, by day -----------------------------------------------------------------
+
+WINDOW = Window(date(2026, 3, 2), date(2026, 3, 3))
+ZONE = ZoneInfo("Asia/Shanghai")
+
+
+def read(rows: list[tuple[str | None, str]], about: str = "") -> dict[date, DayRead]:
+    """Return what is read of rows (session, local time), in batches of two."""
+    reading = Reading(WINDOW, ZONE, [about])
+    for begin in range(0, len(rows), 2):
+        times = [datetime.fromisoformat(at).replace(tzinfo=ZONE) for _, at in rows[begin:][:2]]
+        names = pa.array([name for name, _ in rows[begin:][:2]], pa.string())
+        columns = [names, pa.array(times, schema.TIME), pa.array(["x"] * len(names))]
+        reading.add(pa.record_batch(columns, ["session_no", "sent_at", "phone"]))
+    return {one.day: one for one in reading.days()}
+
+
+def test_a_session_has_the_day_of_its_earliest_row() -> None:
+    found = read(
+        [
+            ("late", "2026-03-03T00:10"), ("late", "2026-03-02T23:50"), (None, "2026-03-03T00:01"),
+            ("before", "2026-03-01T23:59"), ("before", "2026-03-02T00:02"),
+            ("after", "2026-03-03T23:59"), ("after", "2026-03-04T08:00"),
+            ("neither", "2026-03-01T20:00"), ("neither, later", "2026-03-04T01:00"),
+        ]
+    )  # fmt: skip
+    assert {day.day: one.rows["session_no"].to_pylist() for day, one in found.items()} == {
+        1: ["before", "before"],
+        2: ["late", "late"],
+        3: [None, "after", "after"],
+    }
+
+
+def test_a_day_reads_as_before_in_whatever_order_its_rows_come() -> None:
+    rows = [(f"s{n}", f"2026-03-02T{n % 24:02}:00") for n in range(40)]
+    digest = read(rows)[WINDOW.first].digest
+    for seed in range(3):
+        shuffled = random.Random(seed).sample(rows, len(rows))
+        assert read(shuffled)[WINDOW.first].digest == digest
+    edited = [("s0", "2026-03-02T00:01"), *rows[1:]]
+    for other in (read(rows[1:]), read(edited), read([*rows, rows[0]]), read(rows, "other key")):
+        assert other[WINDOW.first].digest != digest
+
+
+def test_nothing_read_is_no_day() -> None:
+    assert read([]) == {}
 
 
 # -- the file ---------------------------------------------------------------------------
