@@ -222,7 +222,7 @@ def test_a_phone_that_is_filled_in_keeps_what_was_heard() -> None:
 
 def test_a_phone_that_is_blanked_stays() -> None:
     kept = [Sent(0, recipient="P", dimensions=["a"])]
-    assert general.announce(kept, [Sent(0, dimensions=["b"])], 0, 99) == 0
+    assert general.announce(kept, [Sent(0, dimensions=["b"])], 0, 99) == (0, [])
     assert kept == [Sent(0, recipient="P", dimensions=["b"])]
 
 
@@ -245,15 +245,15 @@ def test_a_copy_of_a_row_is_one_message_and_rows_without_a_phone_are_counted() -
 
 def test_a_row_that_was_rescheduled_is_the_same_row() -> None:
     kept = [Sent(0, recipient="P")]
-    assert general.announce(kept, [Sent(50, recipient="P")], 0, 99) == 0
+    assert general.announce(kept, [Sent(50, recipient="P")], 0, 99) == (0, [])
     assert kept == [Sent(50, recipient="P")]
 
 
 def test_a_row_that_left_the_source_stays_and_is_told() -> None:
     kept = [Sent(0, recipient="P"), Sent(0, recipient="Q")]
-    assert general.announce(kept, [Sent(0, recipient="P")], 0, 99) == 1
+    assert general.announce(kept, [Sent(0, recipient="P")], 0, 99) == (1, [])
     assert len(kept) == 2
-    assert general.announce(kept, [], 10, 99) == 0, "it was not read"
+    assert general.announce(kept, [], 10, 99) == (0, []), "it was not read"
 
 
 def test_a_receipt_of_the_future_is_no_time_and_stays_known() -> None:

@@ -7,6 +7,7 @@ give the same rows; a test holds them equal. No disk, no clock.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -73,25 +74,44 @@ class Fold:
     first: int = 0
     last: int = 2**62
     changed: list[pa.Table] = field(default_factory=list, repr=False)
-    touched: set[str] = field(default_factory=set, repr=False)
     gone: int = 0
     strays: list[str] = field(default_factory=list, repr=False)
+    _has_lost: bool = False
 
     def __iter__(self) -> Iterator[pa.Table]:
         read = _Side(self.names.empty_table() if self.sent is None else self.sent)
         heard = _Side(self.said)
         odd: list[pa.Table] = []
+        lost: list[pa.Table] = []
         for batch in self.stored:
+            if self.sent is not None:
+                batch = self._without_lost(batch, lost)
             yield self._patched(batch.combine_chunks(), read, heard, odd)
-        yield from self._new(read, heard)
-        yield from self._general(read, heard, odd)
+        new: list[Sent] = []
+        yield from self._new(read, heard, new)
+        yield from self._general(read, heard, odd, new)
+        if self.sent is not None:
+            yield from self._lost(read, lost, new)
         self.strays = heard.names.filter(pa.array(~heard.is_used)).unique().to_pylist()
+
+    def _without_lost(self, batch: pa.Table, lost: list[pa.Table]) -> pa.Table:
+        """Return rows without those that have no session number, which go into ``lost``."""
+        is_lost = pc.is_null(batch["session_no"])
+        if not pc.any(is_lost).as_py():
+            return batch
+        self._has_lost = True
+        lost.append(batch.filter(is_lost))
+        return batch.filter(pc.invert(is_lost))
 
     def _patched(self, batch: pa.Table, read: _Side, heard: _Side, odd: list[pa.Table]) -> pa.Table:
         """Return stored rows with what is plain put in; what is not is taken out, into ``odd``."""
         names = batch["session_no"].combine_chunks()
         of_read, of_heard = read.find(names), heard.find(names)
         is_plain = np.asarray(pc.is_null(batch[STATE]))
+        if self.sent is not None:
+            sent_at = _micros(batch["sent_at"])
+            is_unread = (of_read < 0) & np.asarray(batch["is_announced"])
+            self.gone += int((is_unread & (sent_at >= self.first) & (sent_at < self.last)).sum())
         is_odd = (of_heard >= 0) | (of_read >= 0)
         if not is_odd.any():
             return batch
@@ -119,8 +139,11 @@ class Fold:
             batch = batch.filter(pa.array(~is_odd))
         return batch
 
-    def _new(self, read: _Side, heard: _Side) -> Iterator[pa.Table]:
-        """Yield the rows of sessions that the file had not, as far as they are plain."""
+    def _new(self, read: _Side, heard: _Side, new: list[Sent]) -> Iterator[pa.Table]:
+        """Yield the rows of sessions that the file had not, as far as they are plain.
+
+        ``new`` gets them too, but only where they may be rows that had no number before.
+        """
         is_new = read.is_lone[:-1] & ~read.is_stored
         is_new &= np.asarray(read.names.is_valid())
         of_heard = heard.find(read.names)
@@ -140,11 +163,15 @@ class Fold:
             blank = _replaced(blank, asked, self._rows(_taken(blank, asked), said))
         rows = blank.filter(pa.array(~is_left)) if is_left.any() else blank
         if rows.num_rows:
+            if self._has_lost:
+                new += [_sent_of_lost(row, self._dimensions) for row in _python(rows)]
             rows = rows.sort_by([(name, "ascending") for name in ("sent_at", "session_no")])
             self._note(rows)
             yield rows
 
-    def _general(self, read: _Side, heard: _Side, odd: list[pa.Table]) -> Iterator[pa.Table]:
+    def _general(
+        self, read: _Side, heard: _Side, odd: list[pa.Table], new: list[Sent]
+    ) -> Iterator[pa.Table]:
         """Yield the rows of all other sessions, by the rule itself."""
         sessions: dict[str, Session] = {}
         for row in (row for table in odd for row in _python(table)):
@@ -160,7 +187,9 @@ class Fold:
         for session_no, group in rows.items():
             known = sessions.setdefault(session_no, Session())
             coming = [one for row in group for one in _sent(row, self._dimensions)]
-            self.gone += general.announce(known.sent, coming, self.first, self.last)
+            gone, arrived = general.announce(known.sent, coming, self.first, self.last)
+            self.gone += gone
+            new += arrived
         made: list[dict[str, Any]] = []
         for session_no, known in sessions.items():
             for row in said.pop(session_no, ()):
@@ -169,9 +198,6 @@ class Fold:
         heard.is_used |= np.asarray(
             pc.is_in(heard.names, value_set=pa.array([*sessions], TEXT)).fill_null(False)
         )
-        lost = read.rows.filter(pa.array(~np.asarray(read.names.is_valid())))
-        if lost.num_rows:
-            yield from self._lost(lost)
         if made:
             rows_ = _table(made, self.names)
             self._note(rows_)
@@ -186,13 +212,35 @@ class Fold:
             row |= dict(zip(self._dimensions, row.pop("dimensions"), strict=True))
         return made
 
-    def _lost(self, rows: pa.Table) -> Iterator[pa.Table]:
-        """Yield the rows of the source that have no usable session number: invalid, each alone."""
-        made = self._unasked(rows)
-        status = pa.repeat(pa.scalar("invalid"), rows.num_rows)
-        made = _with(made, status=status, is_closed=pa.repeat(pa.scalar(True), rows.num_rows))
-        self._note(made)
-        yield made
+    def _lost(self, read: _Side, lost: list[pa.Table], new: list[Sent]) -> Iterator[pa.Table]:
+        """Yield the rows that have no usable session number: invalid, each alone."""
+        coming = _python(read.rows.filter(pa.array(~np.asarray(read.names.is_valid()))))
+        stored = [row for table in lost for row in _python(table)]
+        before = [_sent_of_lost(row, self._dimensions) for row in stored]
+        numbered = Counter(one.moment for one in new)
+        rows, gone = general.announce_without_session(
+            before,
+            [one for row in coming for one in _sent(row, self._dimensions)],
+            numbered,
+            self.first,
+            self.last,
+        )
+        self.gone += gone
+        if not rows:
+            return
+        made = [
+            dict.fromkeys(self.names.names)
+            | {name: getattr(one, name) for name in ("recipient", "sent_at", *WHO)}
+            | dict(zip(self._dimensions, one.dimensions, strict=True))
+            | {"status": "invalid", "is_final": False, "is_closed": True, "is_announced": True}
+            | {"conflicts": [], OWN: one.recipient is not None}
+            | ({"recipient": f"{general.UNHEARD}1"} if one.recipient is None else {})
+            for one in sorted(rows, key=lambda one: one.key)
+        ]
+        table = _table(made, self.names)
+        if Counter(map(_frozen, rows)) != Counter(map(_frozen, before)):
+            self._note(table)
+        yield table
 
     def _unasked(self, sent: pa.Table) -> pa.Table:
         """Return the rows of plain sessions that nobody has asked about yet."""
@@ -410,6 +458,15 @@ def _sent(row: dict[str, Any], dimensions: list[str]) -> Iterator[Sent]:
     yield Sent(row["sent_at"], dimensions=carried, **own)
     for _ in range(1, row.get("recipients") or 1):
         yield Sent(row["sent_at"], dimensions=carried)
+
+
+def _sent_of_lost(row: dict[str, Any], dimensions: list[str]) -> Sent:
+    own = {name: row[name] for name in ("recipient", *WHO)} if row[OWN] else {}
+    return Sent(row["sent_at"], dimensions=[row[name] for name in dimensions], **own)
+
+
+def _frozen(sent: Sent) -> tuple[Any, ...]:
+    return (sent.moment, *sent.dimensions)
 
 
 def _answer(row: dict[str, Any]) -> tuple[str, Answer, dict[str, Any]]:

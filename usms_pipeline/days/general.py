@@ -11,6 +11,7 @@ No clock, no disk, no Arrow. Times are microseconds since 1970, in UTC.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
@@ -28,6 +29,9 @@ UNHEARD: Final = "unheard-"
 LONGEST_ENDING, SHORTEST_ENDING = 15, 8
 """Digits by which two ways to write one number are matched. No number has more than fifteen; of
 fewer than eight, two different numbers of one send may well be alike."""
+
+Moment = tuple[int, str | None]
+"""When a row was sent, and the hash of its phone."""
 
 _RANK: Final = {status: rank for rank, status in enumerate(BUCKETS)}
 _LATEST_RECEIPT: Final = 5 * 60 * 1_000_000
@@ -108,6 +112,11 @@ class Sent(msgspec.Struct, omit_defaults=True):
     dimensions: list[str | None] = []
     mask: str | None = None
     ends: Ends | None = None
+
+    @property
+    def moment(self) -> Moment:
+        """Tells rows apart that have no session number."""
+        return self.sent_at, self.recipient
 
     @property
     def key(self) -> tuple[Any, ...]:
@@ -193,8 +202,12 @@ def prune(session: Session) -> None:
 # -- the source is read -----------------------------------------------------------------------
 
 
-def announce(stored: list[Sent], read: Iterable[Sent], first: int, last: int) -> int:
-    """Join the rows read of a session into the stored ones, in place; return how many are gone.
+def announce(
+    stored: list[Sent], read: Iterable[Sent], first: int, last: int
+) -> tuple[int, list[Sent]]:
+    """Join the rows read of a session into the stored ones, in place.
+
+    Return how many stored rows are gone from the source, and which of those read are new.
 
     A phone is one message, whatever its time. Each stored row with a time from ``first`` up to
     ``last`` (what was read) is paired with one read row at most, which counts from now on. A read
@@ -222,7 +235,29 @@ def announce(stored: list[Sent], read: Iterable[Sent], first: int, last: int) ->
                 coming.remove(new)
                 joined.append(new if _names(new) else _with_its_phone(old, new))
     stored[:] = sorted([*outside, *joined, *left, *coming], key=_row_key)
-    return len(left)
+    return len(left), coming
+
+
+def announce_without_session(
+    stored: Iterable[Sent], read: Iterable[Sent], numbered: Counter[Moment], first: int, last: int
+) -> tuple[list[Sent], int]:
+    """Join rows without a usable session number; return those there are now, and how many are gone.
+
+    They are told apart by time and phone, and counted. ``numbered`` has how many rows of sessions
+    are new by time and phone: so many of the stored ones got their number since, and go.
+    """
+    groups: dict[Moment, tuple[list[Sent], list[Sent]]] = {}
+    for side, rows_ in enumerate((stored, read)):
+        for one in rows_:
+            groups.setdefault(one.moment, ([], []))[side].append(one)
+    kept, gone = [], 0
+    for moment, (old, new) in groups.items():
+        surplus = max(len(old) - len(new), 0)
+        surplus -= min(surplus, numbered[moment])
+        others = [one for one in old if one not in new] or old
+        kept += [*new, *sorted(others, key=_row_key)[:surplus]]
+        gone += surplus if first <= moment[0] < last else 0
+    return kept, gone
 
 
 def _without_copies(read: Iterable[Sent]) -> list[Sent]:
