@@ -17,7 +17,9 @@ demo: $(VENV)/installed  ## rehearse with a simulated service: a table of delive
 dev: $(VENV)/installed  ## the same data, with Dagster's page open on port 3000
 	@$(BIN)/usms demo --dev
 
-PYTEST_RUN := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+# one process more than there are cores, for many tests wait
+WORKERS := $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
+PYTEST_RUN := $(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 5 --dist loadfile
 
 test: $(VENV)/installed-dev  ## the tests that take minutes: every law once, nothing but PyPI's packages
 	@$(PYTEST_RUN) -m 'not long and not services' $(PYTEST)

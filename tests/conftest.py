@@ -50,7 +50,21 @@ _DURABLE = frozenset(
 )
 """Modules about what the disk has after a kill or a power cut. Elsewhere fsync does nothing."""
 
-_SLOWEST = {"test_plug.py", "test_worlds.py"}
+_SLOWEST = {
+    f"test_{name}.py"
+    for name in (
+        "plug",
+        "worlds",
+        "laws",
+        "cli",
+        "cli_errors",
+        "report",
+        "rates",
+        "dagster",
+        "forget",
+    )
+}
+"""Begun first, or one process ends long after the others."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
