@@ -59,6 +59,7 @@ class Fold:
 
     ``stored``: the present rows (``layout``), in batches. ``sent``: what was read of the source,
     each session whole, within ``first`` up to ``last`` (microseconds); None where nothing new was.
+    Unless ``is_whole``, only some of the day's sessions were read, and none of the others is gone.
     ``said``: what responses say (``schema.OBSERVATIONS``). ``cutoff`` in microseconds.
 
     Afterwards ``changed`` has the rows of every session that is not as it was, ``gone`` counts the
@@ -73,6 +74,7 @@ class Fold:
     cutoff: int
     first: int = 0
     last: int = 2**62
+    is_whole: bool = True
     changed: list[pa.Table] = field(default_factory=list, repr=False)
     gone: int = 0
     strays: list[str] = field(default_factory=list, repr=False)
@@ -108,7 +110,7 @@ class Fold:
         names = batch["session_no"].combine_chunks()
         of_read, of_heard = read.find(names), heard.find(names)
         is_plain = np.asarray(pc.is_null(batch[STATE]))
-        if self.sent is not None:
+        if self.sent is not None and self.is_whole:
             sent_at = _micros(batch["sent_at"])
             is_unread = (of_read < 0) & np.asarray(batch["is_announced"])
             self.gone += int((is_unread & (sent_at >= self.first) & (sent_at < self.last)).sum())

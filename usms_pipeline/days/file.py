@@ -74,6 +74,25 @@ def name(day: date) -> str:
     return f"receipts/sent_date={day}/receipts.parquet"
 
 
+def day_of(name: str) -> date:
+    """Return the day of a file, from its name."""
+    return date.fromisoformat(name.split("sent_date=", 1)[1].split("/", 1)[0])
+
+
+def sessions(store: Store, day: date) -> pa.Array:
+    """Return the session numbers that a day's file has."""
+    found = [pa.array([], TEXT)]
+    if store.exists(name(day)):
+        found += [batch["session_no"] for batch in store.batches(name(day), columns=["session_no"])]
+    return pa.concat_arrays(found)
+
+
+def once(due: pa.Table) -> pa.Table:
+    """Return each session of ``DUE`` once, with the oldest polling time that was not met."""
+    together = due.group_by("session_no").aggregate([("unmet_at", "min")])
+    return together.rename_columns(DUE.names).cast(DUE)
+
+
 def footer(store: Store, day: date) -> Footer | None:
     """Return what a day's file says of itself; None where there is none."""
     said = store.metadata(name(day))
@@ -113,8 +132,7 @@ def due(store: Store, day: date, now: int, polls: Sequence[int]) -> pa.Table:
         is_due = pa.array(unmet <= now)
         table = pa.table([waiting["session_no"], pa.array(unmet).cast(TIME)], schema=DUE)
         found.append(table.filter(is_due))
-    together = pa.concat_tables(found).group_by("session_no").aggregate([("unmet_at", "min")])
-    return together.rename_columns(DUE.names).cast(DUE)
+    return once(pa.concat_tables(found))
 
 
 def next_polls(waiting: pa.Table, polls: Sequence[int]) -> Micros:
