@@ -20,6 +20,7 @@ ALLOWED = {
     "pycurl": ("service.transport",),
     "duckdb": (
         "source",
+        "days.reading",
         "scratch",
         "sessions",
         "seen",
