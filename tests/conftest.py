@@ -67,6 +67,9 @@ _SLOWEST = {
 """Begun first, or one process ends long after the others."""
 
 
+_SEED = "TESTS_DRAW_SEED"
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--draw",
@@ -79,9 +82,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    # Drawn here, once: workers get the options of the process that starts them.
-    if config.option.draw_seed is None:
-        config.option.draw_seed = random.SystemRandom().randrange(10_000)
+    if not hasattr(config, "workerinput"):
+        seed = config.option.draw_seed
+        drawn = random.SystemRandom().randrange(10_000) if seed is None else seed
+        os.environ[_SEED] = str(drawn)  # which the worker processes get, unlike options set here
+    config.option.draw_seed = int(os.environ[_SEED])
     is_quick = "not long" in config.option.markexpr
     hypothesis.settings.load_profile("quick" if is_quick else "all")
 
