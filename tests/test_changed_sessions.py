@@ -281,6 +281,7 @@ def test_whatever_pipelines_do_the_table_is_what_the_files_say(
         check(account.settings)
 
 
+@pytest.mark.long
 def test_a_run_writes_the_changed_sessions_alone(
     tmp_path: Path, simulator: Callable[..., Any]
 ) -> None:

@@ -163,6 +163,7 @@ def test_a_range_is_one_run_that_materializes_every_day_of_it(
     assert set(materializations(result, "delivery_rates")) == {None}
 
 
+@pytest.mark.long
 def test_every_partition_tells_its_own_buckets(first_run: tuple[Project, Any]) -> None:
     """And their sum is what the source announces."""
     account, result = first_run

@@ -49,13 +49,16 @@ def in_order(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: (str(row["session_no"]), str(row["recipient"])))
 
 
+LONG = pytest.mark.long
+
+
 @pytest.mark.parametrize(
     "faults",
     [
-        "",
-        "conflicting=0.3,poison=0.01",
-        "missing=0.3",
-        "late=0.3,regressing=0.3,array=0.3,spellings=0.5",
+        "conflicting=0.3,poison=0.01,missing=0.1",
+        pytest.param("", marks=LONG),
+        pytest.param("missing=0.3", marks=LONG),
+        pytest.param("late=0.3,regressing=0.3,array=0.3,spellings=0.5", marks=LONG),
     ],
 )
 def test_the_rows_are_those_of_the_pipeline_in_use(

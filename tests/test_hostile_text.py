@@ -170,6 +170,7 @@ def page(folder: Path) -> Page:
     return Page((folder / "data/report.html").read_text("utf-8"))
 
 
+@pytest.mark.long
 def test_no_name_is_markup_in_the_report(page: Page) -> None:
     assert set(page.tags) <= TAGS
     names = {name for name, _ in page.attributes}

@@ -200,6 +200,7 @@ def named_operator(row: Row) -> str | None:
     return f"{row['operator']}{suffix}" if row["operator"] else None
 
 
+@pytest.mark.long
 @quick
 @given(rows=many)
 def test_every_view_groups_the_same_figures(
@@ -280,6 +281,7 @@ NAMES = ("usms_hour", "USMS_Now", "usms_is_watched", "everything", "figures", "r
          "Status", "known")  # fmt: skip
 
 
+@pytest.mark.long
 def test_a_dimension_may_be_called_as_our_sql_calls_something(tmp_path: Path) -> None:
     store, ours = Store(str(tmp_path)), cohorts.settings(tmp_path, dimensions=NAMES)
     shown = [schema.dimension_name(name) for name in NAMES]

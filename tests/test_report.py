@@ -257,6 +257,7 @@ def test_what_is_out_of_line_is_said_at_the_top(struck: Page, tmp_path: Path) ->
     assert "Out of line beyond chance ✓ fine none" in calm.text
 
 
+@pytest.mark.long
 def test_what_young_days_will_come_to_is_said(struck: Page, page: Page) -> None:
     said = r"Once nothing is awaited, the delivery rate will be about 9\d\.\d% \(9\d\.\d% – 9\d"
     assert re.search(said, struck.text)

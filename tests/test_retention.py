@@ -23,6 +23,7 @@ def settled_with_a_refused_session(folder: Path, simulator: Any) -> Account:
     return account
 
 
+@pytest.mark.long
 def test_what_was_dismissed_is_deleted_with_the_raw_answers(tmp_path: Path, simulator: Any) -> None:
     account = settled_with_a_refused_session(tmp_path, simulator)
     account.pipeline.dismiss()

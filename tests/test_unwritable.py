@@ -56,6 +56,7 @@ def test_a_folder_that_can_not_be_written_is_named_and_once_it_can_the_run_goes_
     assert outcome(account) == undisturbed(tmp_path / "whole", simulator, messages)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("command", [["rates"], ["report"], ["check"], ["run"], ["plan"]])
 def test_a_folder_that_can_not_be_read_is_told_in_a_sentence(
     command: list[str], tmp_path: Path, simulator: Any, monkeypatch: pytest.MonkeyPatch
@@ -72,6 +73,7 @@ def test_a_folder_that_can_not_be_read_is_told_in_a_sentence(
     assert "Permission denied" in told.said + told.out
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("command", [["rates"], ["check"]])
 def test_settings_that_can_not_be_read_are_told_in_a_sentence(
     command: list[str], tmp_path: Path, simulator: Any, monkeypatch: pytest.MonkeyPatch
