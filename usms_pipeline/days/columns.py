@@ -227,7 +227,7 @@ class Fold:
             self.first,
             self.last,
         )
-        self.gone += gone
+        self.gone += gone if self.is_whole else 0
         if not rows:
             return
         made = [

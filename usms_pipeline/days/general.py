@@ -191,10 +191,11 @@ def prune(session: Session) -> None:
             del session.numbers[number]
     if session.tried_at is not None and session.tried_at <= (session.last_asked_at or -1):
         session.tried_at = None
-    is_matched_by_number = session.numbers.keys() - {NO_NUMBER} <= own
-    if is_matched_by_number and not any(sent.mask for sent in session.sent):
+    if own and None not in own and own <= session.numbers.keys():
         for row in session.sent:
-            row.ends = None  # nothing is left that they could match
+            row.ends = (
+                None  # every row has its own number: nothing is left to be matched by its end
+            )
         for known in session.numbers.values():
             known.ends = None
 
@@ -254,8 +255,11 @@ def announce_without_session(
     for moment, (old, new) in groups.items():
         surplus = max(len(old) - len(new), 0)
         surplus -= min(surplus, numbered[moment])
-        others = [one for one in old if one not in new] or old
-        kept += [*new, *sorted(others, key=_row_key)[:surplus]]
+        others = sorted(old, key=_row_key)
+        for one in new:
+            if one in others:
+                others.remove(one)
+        kept += [*new, *others[:surplus]]
         gone += surplus if first <= moment[0] < last else 0
     return kept, gone
 

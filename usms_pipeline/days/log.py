@@ -74,7 +74,8 @@ def seal(store: Store, run: str) -> None:
 
 def runs(store: Store) -> list[str]:
     """List all runs whose responses are kept, the oldest first."""
-    return sorted({name.split("/")[1] for name in store.names(FOLDER)})
+    found = {name.split("/")[1] for name in store.names(FOLDER)}
+    return sorted(run for run in found if "=" not in run)  # not the days of today's layout
 
 
 def blocks(store: Store, run: str) -> Iterator[pa.Table]:

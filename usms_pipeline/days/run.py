@@ -1,7 +1,9 @@
 """A run on the days' files: read the source, catch up, ask, and write each day once.
 
-Not in use yet: it publishes nothing, and knows neither erasures nor quarantine. What it does, it
-does with the rows of the pipeline in use, which a test compares.
+Not in use yet: it publishes nothing, and knows neither erasures nor quarantine, nor the unreadable.
+A session that is stored in one day and read in another is not looked for, and a day whose cutoff,
+dimensions or ``phones`` changed is not made again. The rows are those of the pipeline in use, which
+a test compares.
 """
 
 from __future__ import annotations
@@ -39,10 +41,11 @@ _MICROSECOND: Final = timedelta(microseconds=1)
 
 @dataclass
 class Outcome:
-    """What a run did: the days written, what asking gave, responses about sessions not known."""
+    """What a run did: the days written, or left to another run; strays: sessions nobody knows."""
 
     stats: CollectStats
     written: list[date] = field(default_factory=list)
+    locked: list[date] = field(default_factory=list)
     strays: list[str] = field(default_factory=list)
     gone: int = 0
 
@@ -66,20 +69,24 @@ class Run:
         self._polls = [offset // _MICROSECOND for offset in settings.poll_offsets]
         self._sent: dict[date, tuple[pa.Table, str]] = {}
         self._said: list[pa.Table] = []
-        self._about = [book.fingerprint, names, settings.timezone, settings.cutoff_hours]
+        # Keyed: else a reader of the digest in the file could try the hidden digits of a phone.
+        secret = book.recipient_id("of the digest")
+        self._about = [secret, names, settings.timezone, settings.cutoff_hours]
 
     def __call__(self, window: Window) -> Outcome:
         """Do every step; what is written stays written, whatever happens after it."""
         self._window = window
         self._read_source()
-        self._catch_up()
+        outcome = Outcome(CollectStats())
+        self._catch_up(outcome)
         due = self._due()
         writer = log.Log(self._store, self._clock)
         is_folded = False
         try:
-            outcome = Outcome(self._ask(due, writer))
-            self._finish(outcome)
-            is_folded = True
+            try:
+                outcome.stats = self._ask(due, writer)
+            finally:
+                is_folded = self._finish(outcome)  # what came before the service failed, too
         finally:
             writer.close(is_folded=is_folded)
         return outcome
@@ -104,15 +111,15 @@ class Run:
             rows = rows.append_column(one.name, described.field(place))
         return rows
 
-    def _catch_up(self) -> None:
+    def _catch_up(self, outcome: Outcome) -> None:
         """Take in what killed runs had been told and not folded."""
         for run in log.open_runs(self._store):
             with log.taken(self._store, run) as is_ours:
                 if is_ours:
                     for block in log.blocks(self._store, run):
                         self._take(block)
-                    self._finish(Outcome(CollectStats()))
-                    log.seal(self._store, run)
+                    if self._finish(outcome):
+                        log.seal(self._store, run)
 
     def _due(self) -> pa.Table:
         """Return the sessions to ask about, the longest overdue first, as ``file.DUE``."""
@@ -166,36 +173,47 @@ class Run:
         """Keep what a block says, until the days are finished."""
         self._said.append(decode(block, self._book, self._settings.receipt_timezone).observations)
 
-    def _finish(self, outcome: Outcome) -> None:
-        """Write every day that something new was read or said of."""
-        said = pa.concat_tables([schema.OBSERVATIONS.empty_table(), *self._said]).combine_chunks()
+    def _finish(self, outcome: Outcome) -> bool:
+        """Write each day that something new was read or said of; return whether none was locked."""
+        left = pa.concat_tables([schema.OBSERVATIONS.empty_table(), *self._said]).combine_chunks()
         self._said.clear()
         days = {file.day_of(name) for name in self._store.names("receipts")} | self._sent.keys()
-        left = said
+        are_all_ours = True
         for day in sorted(days):
-            sent, digest = self._sent.pop(day, (None, None))
-            known = file.sessions(self._store, day)
-            if sent is not None:
-                known = pa.concat_arrays([known, sent["session_no"].combine_chunks()])
-            is_here = pc.is_in(left["session_no"], value_set=known)
-            here, left = left.filter(is_here), left.filter(pc.invert(is_here))
-            if sent is None and not here.num_rows:
-                continue
-            before = file.footer(self._store, day)
-            of = Footer(
-                key=self._book.fingerprint,
-                digest=digest or (before.digest if before else ""),
-                cutoff=self._polls[-1],
-                phones=self._settings.phones,
-                dimensions=list(self._settings.dimensions),
-                polls=self._polls,
-            )
-            rows = file.rows(self._store, day)
-            fold = Fold(
-                rows, sent, here, self._layout, self._polls[-1], self._first, self._last,
-                is_whole=day in self._window,
-            )  # fmt: skip
-            file.write(self._store, day, fold, self._layout, of)
-            outcome.written.append(day)
-            outcome.gone += fold.gone
-        outcome.strays = left["session_no"].unique().to_pylist()
+            with self._store.lock(f"sent_date={day}") as is_ours:
+                if is_ours:
+                    left = self._write(day, left, outcome)
+                else:
+                    outcome.locked.append(day)
+                    are_all_ours = False
+        if are_all_ours:
+            outcome.strays += left["session_no"].unique().to_pylist()
+        return are_all_ours
+
+    def _write(self, day: date, said: pa.Table, outcome: Outcome) -> pa.Table:
+        """Fold into a day what is its own, and return what is not."""
+        sent, digest = self._sent.pop(day, (None, None))
+        known = file.sessions(self._store, day)
+        if sent is not None:
+            known = pa.concat_arrays([known, sent["session_no"].combine_chunks()])
+        is_here = pc.is_in(said["session_no"], value_set=known)
+        here, left = said.filter(is_here), said.filter(pc.invert(is_here))
+        if sent is None and not here.num_rows:
+            return left
+        before = file.footer(self._store, day)
+        of = Footer(
+            key=self._book.fingerprint,
+            digest=digest or (before.digest if before else ""),
+            cutoff=self._polls[-1],
+            phones=self._settings.phones,
+            dimensions=list(self._settings.dimensions),
+            polls=self._polls,
+        )
+        fold = Fold(
+            file.rows(self._store, day), sent, here, self._layout, self._polls[-1],
+            self._first, self._last, is_whole=day in self._window,
+        )  # fmt: skip
+        file.write(self._store, day, fold, self._layout, of)
+        outcome.written.append(day)
+        outcome.gone += fold.gone
+        return left

@@ -63,6 +63,9 @@ _TOO_LARGE: Final = 100
 """An error of libcurl's that pycurl has no name for."""
 
 _CERTIFICATE: Final = (pycurl.E_PEER_FAILED_VERIFICATION, pycurl.E_SSL_CACERT_BADFILE)
+_OF_OPENSSL: Final = (pycurl.E_SSL_CONNECT_ERROR, pycurl.E_RECV_ERROR, pycurl.E_SEND_ERROR)
+"""Errors whose text may be OpenSSL's. That of others may hold the proxy's address and password."""
+
 _PROXY: Final = "the proxy (HTTPS_PROXY or ALL_PROXY)"
 _NO_CONNECTION: Final = httpx.ConnectError, "no connection: {reason}"
 _BROKE: Final = httpx.ReadError, "the connection broke: {reason}"
@@ -368,6 +371,8 @@ def _reason(code: int, text: str, system: int) -> str:
         words = "it is for another host" if is_of_another else text.partition(": ")[2]
     elif system:
         words = os.strerror(system)
-    elif "::" in text:  # OpenSSL's: "error:0A00010B:SSL routines::wrong version number"
+    elif (
+        code in _OF_OPENSSL and "::" in text
+    ):  # "error:0A00010B:SSL routines::wrong version number"
         words = text.rpartition("::")[2]
     return words or str(pycurl.easy_strerror(code))
