@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.account import Account
+from usms_pipeline import dataset
 from usms_pipeline.days import file, log
 from usms_pipeline.days.columns import LAST_OPEN, OWN, STATE
 from usms_pipeline.days.run import Outcome, Run
@@ -35,7 +36,7 @@ class Both:
         return Run(self.store, settings, account.pipeline.book, account.clock)(account.window)
 
     def rows(self) -> list[dict[str, Any]]:
-        days = [file.day_of(name) for name in self.store.names("receipts")]
+        days = dataset.days(self.store, dataset.RECEIPTS)
         tables = [table for day in days for table in file.rows(self.store, day)]
         return pa.concat_tables(tables).drop_columns([OWN, LAST_OPEN, STATE]).to_pylist()
 

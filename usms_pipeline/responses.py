@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, date, datetime
 from types import TracebackType
 from typing import Final, Self
@@ -85,7 +85,7 @@ class ResponsesWriter:
                 answers = self._waiting[sent_date]
                 name = file_name(sent_date, self._clock())
                 version = {"version": str(schema.VERSION)}
-                self._store.write(name, _table(answers), version, private=True)
+                self._store.write(name, as_table(answers), version, private=True)
                 del self._waiting[sent_date]
                 self._count -= len(answers)
                 self._bytes -= sum(len(answer.body) for answer in answers)
@@ -112,7 +112,8 @@ class ResponsesWriter:
             raise failure
 
 
-def _table(answers: list[Answer]) -> pa.Table:
+def as_table(answers: Sequence[Answer]) -> pa.Table:
+    """Return answers as ``schema.RESPONSES``."""
     columns = [
         pa.array([getattr(answer, field.name) for answer in answers], field.type)
         for field in schema.RESPONSES

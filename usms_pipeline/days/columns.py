@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Final
 
 import numpy as np
@@ -36,7 +37,6 @@ all that is known of it, and an empty text in the others.
 
 WHO: Final = ("phone", "country", "operator", "number_type")
 _SAID: Final = {
-    "provider_status": "word",
     "provider_code": "code",
     "provider_desc": "description",
     "received_at": "received_at",
@@ -78,7 +78,6 @@ class Fold:
     changed: list[pa.Table] = field(default_factory=list, repr=False)
     gone: int = 0
     strays: list[str] = field(default_factory=list, repr=False)
-    _has_lost: bool = False
 
     def __iter__(self) -> Iterator[pa.Table]:
         read = _Side(self.names.empty_table() if self.sent is None else self.sent)
@@ -90,7 +89,7 @@ class Fold:
                 batch = self._without_lost(batch, lost)
             yield self._patched(batch.combine_chunks(), read, heard, odd)
         new: list[Sent] = []
-        yield from self._new(read, heard, new)
+        yield from self._new(read, heard, new if lost else None)
         yield from self._general(read, heard, odd, new)
         if self.sent is not None:
             yield from self._lost(read, lost, new)
@@ -101,7 +100,6 @@ class Fold:
         is_lost = pc.is_null(batch["session_no"])
         if not pc.any(is_lost).as_py():
             return batch
-        self._has_lost = True
         lost.append(batch.filter(is_lost))
         return batch.filter(pc.invert(is_lost))
 
@@ -133,7 +131,7 @@ class Fold:
         is_odd[fast] = False
         if len(fast):
             rows = self._rows(_taken(batch, fast), _taken(heard.rows, of_heard[fast]))
-            self._note(rows)
+            self.changed.append(rows)
             heard.is_used[of_heard[fast]] = True
             batch = _replaced(batch, fast, rows)
         if is_odd.any():
@@ -141,10 +139,10 @@ class Fold:
             batch = batch.filter(pa.array(~is_odd))
         return batch
 
-    def _new(self, read: _Side, heard: _Side, new: list[Sent]) -> Iterator[pa.Table]:
+    def _new(self, read: _Side, heard: _Side, new: list[Sent] | None) -> Iterator[pa.Table]:
         """Yield the rows of sessions that the file had not, as far as they are plain.
 
-        ``new`` gets them too, but only where they may be rows that had no number before.
+        ``new`` gets them too; None where there are no rows that could have got their number.
         """
         is_new = read.is_lone[:-1] & ~read.is_stored
         is_new &= np.asarray(read.names.is_valid())
@@ -165,10 +163,10 @@ class Fold:
             blank = _replaced(blank, asked, self._rows(_taken(blank, asked), said))
         rows = blank.filter(pa.array(~is_left)) if is_left.any() else blank
         if rows.num_rows:
-            if self._has_lost:
+            if new is not None:
                 new += [_sent_of_lost(row, self._dimensions) for row in _python(rows)]
             rows = rows.sort_by([(name, "ascending") for name in ("sent_at", "session_no")])
-            self._note(rows)
+            self.changed.append(rows)
             yield rows
 
     def _general(
@@ -182,10 +180,7 @@ class Fold:
                 state = row[STATE]
                 known = general.session_from(state) if state else general.session_of(row)
                 sessions[row["session_no"]] = known
-        rows = _grouped(
-            read.rows.filter(pa.array(~read.is_used & np.asarray(read.names.is_valid())))
-        )
-        said = _grouped(heard.rows.filter(pa.array(~heard.is_used)))
+        rows, said = _grouped(read.left()), _grouped(heard.left())
         for session_no, group in rows.items():
             known = sessions.setdefault(session_no, Session())
             coming = [one for row in group for one in _sent(row, self._dimensions)]
@@ -202,7 +197,7 @@ class Fold:
         )
         if made:
             rows_ = _table(made, self.names)
-            self._note(rows_)
+            self.changed.append(rows_)
             yield rows_
 
     def _made(self, session_no: str, known: Session) -> list[dict[str, Any]]:
@@ -241,7 +236,7 @@ class Fold:
         ]
         table = _table(made, self.names)
         if Counter(map(_frozen, rows)) != Counter(map(_frozen, before)):
-            self._note(table)
+            self.changed.append(table)
         yield table
 
     def _unasked(self, sent: pa.Table) -> pa.Table:
@@ -295,11 +290,10 @@ class Fold:
             status=_STATUSES.take(pa.array(code)),
             is_final=final,
             is_closed=pa.array(closed),
-            **{name: said[theirs] for name, theirs in _SAID.items() if name != "provider_status"},
+            **{name: said[theirs] for name, theirs in _SAID.items()},
             provider_status=word,
-            submit_status=said[
-                "session_submit_status"
-            ],  # of a receipt the same, or it is not plain
+            # of a receipt the same, or it is not plain
+            submit_status=said["session_submit_status"],
             delivery_seconds=pa.array(delay, mask=~has_delay),
             first_asked_at=pc.coalesce(before["first_asked_at"], said["asked_at"]),
             last_asked_at=said["asked_at"],
@@ -307,10 +301,7 @@ class Fold:
             **{LAST_OPEN: last_open, STATE: pa.nulls(before.num_rows, TEXT)},
         )
 
-    def _note(self, rows: pa.Table) -> None:
-        self.changed.append(rows)
-
-    @property
+    @cached_property  # asked for with every row
     def _dimensions(self) -> list[str]:
         return schema.dimensions_among(
             [name for name in self.names.names if name not in (OWN, LAST_OPEN, STATE)]

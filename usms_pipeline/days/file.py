@@ -20,7 +20,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from usms_pipeline import schema
+from usms_pipeline import dataset, polling, schema
 from usms_pipeline.days.columns import STATE
 from usms_pipeline.schema import TEXT, TIME
 from usms_pipeline.storage import Store
@@ -30,10 +30,8 @@ Micros = npt.NDArray[np.int64]
 DUE: Final = pa.schema([("session_no", TEXT), ("unmet_at", TIME)])
 """Sessions that are due, and the polling time of each that was not met."""
 
-_IN_VAIN_EVERY: Final = 86_400 * 1_000_000
-"""Past the last polling time only a session whose responses can't be read is asked, once a day."""
-
 _MICROSECOND: Final = timedelta(microseconds=1)
+_IN_VAIN_EVERY: Final = polling.IN_VAIN_EVERY // _MICROSECOND
 _POLLED: Final = ["session_no", "sent_at", "last_asked_at", "is_final", "is_closed", STATE]
 
 
@@ -71,12 +69,7 @@ class Footer:
 
 def name(day: date) -> str:
     """Return the name of a day's file in the data directory."""
-    return f"receipts/sent_date={day}/receipts.parquet"
-
-
-def day_of(name: str) -> date:
-    """Return the day of a file, from its name."""
-    return date.fromisoformat(name.split("sent_date=", 1)[1].split("/", 1)[0])
+    return dataset.file_name(dataset.RECEIPTS, day)
 
 
 def sessions(store: Store, day: date) -> pa.Array:

@@ -18,6 +18,7 @@ from typing import Final
 import pyarrow as pa
 
 from usms_pipeline import schema
+from usms_pipeline.responses import as_table
 from usms_pipeline.service.fetch import Answer
 from usms_pipeline.storage import Store
 
@@ -41,7 +42,7 @@ class Log:
             with self._store.replacing(_mark(self.run)) as path:
                 path.write_text("{}")
         self._count += 1
-        block = _table(answers)
+        block = as_table(answers)
         name = f"{FOLDER}/{self.run}/{self._count:06}.parquet"
         self._store.write(name, block, {"version": str(schema.VERSION)}, private=True)
         return block
@@ -97,11 +98,3 @@ def written_at(run: str) -> datetime:
 
 def _mark(run: str) -> str:
     return f"{_OPEN}/{run}.json"
-
-
-def _table(answers: Sequence[Answer]) -> pa.Table:
-    columns = [
-        pa.array([getattr(answer, field.name) for answer in answers], field.type)
-        for field in schema.RESPONSES
-    ]
-    return pa.table(columns, schema=schema.RESPONSES)

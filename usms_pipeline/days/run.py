@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from usms_pipeline import schema, source
+from usms_pipeline import dataset, schema, source
 from usms_pipeline.dataset import Window, day_start
 from usms_pipeline.days import columns, file, log
 from usms_pipeline.days.columns import Fold
@@ -125,8 +125,8 @@ class Run:
         """Return the sessions to ask about, the longest overdue first, as ``file.DUE``."""
         now = int(self._clock().timestamp() * 1_000_000)
         found = [file.DUE.empty_table()]
-        days = {file.day_of(name) for name in self._store.names("receipts")}
-        found += [file.due(self._store, day, now, self._polls) for day in sorted(days)]
+        days = dataset.days(self._store, dataset.RECEIPTS)
+        found += [file.due(self._store, day, now, self._polls) for day in days]
         for day, (sent, _) in self._sent.items():
             names = sent["session_no"].combine_chunks()
             stored = file.sessions(self._store, day)
@@ -177,7 +177,7 @@ class Run:
         """Write each day that something new was read or said of; return whether none was locked."""
         left = pa.concat_tables([schema.OBSERVATIONS.empty_table(), *self._said]).combine_chunks()
         self._said.clear()
-        days = {file.day_of(name) for name in self._store.names("receipts")} | self._sent.keys()
+        days = {*dataset.days(self._store, dataset.RECEIPTS), *self._sent}
         are_all_ours = True
         for day in sorted(days):
             with self._store.lock(f"sent_date={day}") as is_ours:
