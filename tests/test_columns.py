@@ -127,7 +127,7 @@ def in_order(rows: list[Row]) -> list[Row]:
 
 
 def python(table: pa.Table) -> list[Row]:
-    return columns._python(table)
+    return columns.python(table)
 
 
 @How
@@ -200,7 +200,7 @@ def test_the_fast_way_gives_what_the_rule_gives(many: int) -> None:
 
 def test_a_usual_day_is_done_in_columns_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Asked in vain and then told, with and without phones in the table: no session by itself."""
-    monkeypatch.setattr(Fold, "_made", None)
+    monkeypatch.setattr(columns, "rows_of", None)
     for has_phones in (False, True):
         rng = random.Random(SEED)
         rows = [source_row(rng, f"s{n}", has_phones) | {"recipients": 1} for n in range(50)]

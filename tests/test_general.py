@@ -66,6 +66,8 @@ def all_at_once(sent: list[Sent], heard: list[Said]) -> list[dict[str, Any]]:
     session = Session(sent=deepcopy(sent))
     for one in heard:
         general.observe(session, *one)
+        if digits := one[2].get("digits"):
+            session.numbers[one[0]].ends = ends(digits)
     return stored(session)
 
 
@@ -154,7 +156,7 @@ def ends(digits: str) -> Ends:
 
 
 def heard(number: str, word: str = "delivered", at: int = 1, digits: str = "") -> Said:
-    who: dict[str, Any] = {"ends": ends(digits)} if digits else {}
+    who = {"digits": digits}
     return number, Answer(at, WORDS[word], word), who
 
 

@@ -11,6 +11,7 @@ No other module defines an exception. A message says what is wrong, where, and w
     ├── CredentialsRefused        3   the service refused the access key
     ├── ServiceDown               1   the service did not answer; what had landed stays
     ├── StorageError              1   the data directory can't be read or written
+    │   └── DamagedDay            1   one day's file can't be read; other days can
     ├── WarehouseMissing          1   nothing has been published yet
     ├── OtherWarehouse            1   what is published was made by another version
     ├── UnknownColumn             2   the published table has no column of that name
@@ -21,6 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import date
 from typing import Any
 
 
@@ -100,6 +102,17 @@ class ServiceDown(UsmsError):
 
 class StorageError(UsmsError):
     """The data directory can't be read or written."""
+
+
+class DamagedDay(StorageError):
+    """One day's file is not what was written there. Other days go on without it."""
+
+    def __init__(self, day: date, reason: str) -> None:
+        self.day, self.reason = day, reason.rstrip(".")
+        super().__init__(
+            f"The file of {day} is damaged ({self.reason}). `usms rebuild --from {day} --to {day}` "
+            "makes it anew from the responses that are kept and your table."
+        )
 
 
 class WarehouseMissing(UsmsError):

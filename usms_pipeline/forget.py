@@ -1,62 +1,39 @@
-"""Erasing a phone or a session from every zone, with a tombstone so that it stays erased.
+"""Erasing a phone or a session everywhere, with a tombstone so that it stays erased.
 
-The one exception to "a row once seen is never dropped". What is cut out of a raw answer, and how it
-is found there, is in ``scrub``.
+The one exception to "a row once seen is never dropped". A response that names somebody who is
+forgotten is emptied whole: what it said of others is in the days' files, and stays there.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from datetime import date
-from functools import partial
-from typing import Final
+from typing import Any, Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from usms_pipeline import dataset, quarantine, schema, scratch
-from usms_pipeline.dataset import QUARANTINE, RECEIPTS, REGISTERS, SESSIONS, file_name
-from usms_pipeline.errors import Busy, StorageError
+from usms_pipeline.days import columns, file, general, log, quarantine
+from usms_pipeline.days.columns import STATE
+from usms_pipeline.days.file import Footer
+from usms_pipeline.days.general import NO_NUMBER, Session
+from usms_pipeline.errors import Busy
 from usms_pipeline.phones import PhoneBook
-from usms_pipeline.service.scrub import Forgotten, Scrubber, scrub
+from usms_pipeline.schema import TEXT
+from usms_pipeline.service.names import Forgotten, Names
 from usms_pipeline.storage import Store
 
-__all__ = [
-    "Forgotten", "bury", "erase", "is_named", "lone_sessions", "read", "scrub", "without",
-    "without_receipts",
-]  # fmt: skip
+__all__ = ["Forgotten"]
 
-_MANY: Final = 2**31 - 1
 TOMBSTONES: Final = "forgotten.json"
-_HEARD: Final = pa.schema([("session_no", schema.TEXT), ("number", schema.TEXT)])
-_ANNOUNCED: Final = pa.schema(
-    [("session_no", schema.TEXT), ("recipient", schema.TEXT), ("recipients", pa.int32())]
-)
-_OF_THE_SESSION: Final = (
-    "session_no", "asked_at", "first_asked_at", "last_asked_at", "session_submit_status",
-)  # fmt: skip
-_NAMED: Final = pa.schema([("session_no", schema.TEXT), ("recipient", schema.TEXT)])
-_LONE: Final = """
-    WITH known AS (
-        SELECT session_no, number AS recipient, 0 AS places FROM heard WHERE number <> ''
-        UNION ALL
-        SELECT session_no, recipient, recipients AS places FROM announced
-    ),
-    judged AS (
-        SELECT *, coalesce(list_contains($wanted::VARCHAR[], recipient), false) AS is_wanted
-        FROM known WHERE session_no IS NOT NULL
-    )
-    SELECT session_no FROM judged GROUP BY session_no
-    HAVING bool_or(is_wanted)
-        AND bool_and(is_wanted OR recipient IS NULL)  -- nobody else was heard of or announced
-        AND sum(places) <= greatest(count(*) FILTER (is_wanted AND places > 0), 1)
-"""
-"""Sessions with no place for anybody else. ``places``: how many recipients a row stands for."""
+FORGOTTEN: Final = "forgotten"
+"""The verdict of a response that was emptied: its sessions were asked about, and that is all."""
 
 
 def read(store: Store) -> Forgotten:
-    """Read the tombstones."""
+    """Return the tombstones."""
     found = store.read_json(TOMBSTONES)
     return Forgotten(frozenset(found.get("recipients", ())), frozenset(found.get("sessions", ())))
 
@@ -76,150 +53,200 @@ def bury(store: Store, forgotten: Forgotten) -> None:
             path.write_text(json.dumps(lists))
 
 
-def lone_sessions(store: Store, recipients: Iterable[str]) -> set[str]:
-    """Find the sessions that these are the only recipients of, announced or heard of."""
-    wanted, found = list(recipients), set()
-    for day in dataset.days(store, SESSIONS):
-        heard = _heard(store, day)
-        announced = store.dataset([file_name(SESSIONS, day)], _ANNOUNCED)
-        with scratch.database() as con:
-            con.register("heard", heard)
-            con.register("announced", announced)
-            found |= {row[0] for row in con.execute(_LONE, {"wanted": wanted}).fetchall()}
-    return found
-
-
-def strangers(store: Store, book: PhoneBook, phones: Iterable[str]) -> list[str]:
-    """List the texts that say no phone number, and that no row announced or received has either."""
-    odd = {book.recipient_id(phone): phone for phone in phones if not book.is_number(phone)}
-    for day in dataset.days(store, SESSIONS) if odd else ():
-        for name in (file_name(SESSIONS, day), file_name(RECEIPTS, day)):
-            if store.exists(name):
-                held = store.dataset([name], _NAMED).to_table()["recipient"]
-                odd = {one: odd[one] for one in odd.keys() - set(pc.unique(held).to_pylist())}
-    return sorted(odd.values())
-
-
-def _heard(store: Store, day: date) -> pa.Table:
-    """Read who was heard of in a partition, also while a run puts newer registers there."""
-    commit = dataset.read_commit(store, day)
-    while commit is not None:
-        try:
-            names = [file_name(REGISTERS, day, name) for name in commit.registers]
-            return store.dataset(names, _HEARD).to_table()
-        except (FileNotFoundError, StorageError):
-            newer = dataset.read_commit(store, day)
-            if newer is None or newer.registers == commit.registers:
-                raise
-            commit = newer
-    return _HEARD.empty_table()
-
-
-def is_named(store: Store, day: date, forgotten: Forgotten) -> bool:
-    """Tell whether a partition's receipts still have a row of what is forgotten."""
-    name = file_name(RECEIPTS, day)
-    if not store.exists(name):
-        return False
-    rows = store.dataset([name], _NAMED).to_table()
-    return bool(without(rows, forgotten).num_rows < rows.num_rows)
+# -- what comes later -----------------------------------------------------------------------------
 
 
 def without(rows: pa.Table, forgotten: Forgotten) -> pa.Table:
     """Drop forgotten rows, of a table with ``session_no`` and ``recipient``."""
     if not forgotten:
         return rows
-    kept = _without_sessions(rows, forgotten)
-    named = pc.is_in(kept["recipient"], pa.array(forgotten.recipients, pa.string()))
-    return kept.filter(pc.invert(named))
+    is_gone = _is_among(rows["session_no"], forgotten.sessions)
+    is_gone = pc.or_(is_gone, _is_among(rows["recipient"], forgotten.recipients))
+    return rows.filter(pc.invert(is_gone))
 
 
-def without_receipts(known: pa.Table, forgotten: Forgotten) -> pa.Table:
-    """Take what is forgotten out of registers, or out of observations.
+def without_answers(said: pa.Table, forgotten: Forgotten) -> pa.Table:
+    """Take what is forgotten out of ``schema.OBSERVATIONS``.
 
-    Of a recipient's session it stays known, with number ``''``, what hangs on no recipient: others
-    of it may be waiting. Where the same is known already, the next fold joins the two.
+    Of a session whose recipient is forgotten it stays known that it was asked about: others of it
+    may be waiting.
     """
     if not forgotten:
-        return known
-    rows = _without_sessions(known, forgotten)
-    named = pc.is_in(rows["number"], pa.array(forgotten.recipients, pa.string()))
-    of_session = [name for name in _OF_THE_SESSION if name in rows.column_names]
-    stays = rows.filter(named).select(of_session).to_pylist()
-    silent = [{**row, "number": "", "finals_seen": []} for row in stays]
-    kept = rows.filter(pc.invert(named))
-    return pa.concat_tables([kept, pa.Table.from_pylist(silent, rows.schema)])
+        return said
+    said = said.filter(pc.invert(_is_among(said["session_no"], forgotten.sessions)))
+    is_named = _is_among(said["number"], forgotten.recipients)
+    if not pc.any(is_named).as_py():
+        return said
+    rows = said.filter(is_named).select(["session_no", "asked_at", "session_submit_status"])
+    silent = [
+        {**row, "number": NO_NUMBER, "status": "pending", "is_final": False}
+        for row in rows.to_pylist()
+    ]
+    kept = said.filter(pc.invert(is_named))
+    return pa.concat_tables([kept, pa.Table.from_pylist(silent, said.schema)])
 
 
-def _without_sessions(rows: pa.Table, forgotten: Forgotten) -> pa.Table:
-    gone = pc.is_in(rows["session_no"], pa.array(forgotten.sessions, pa.string()))
-    return rows.filter(pc.invert(gone))
-
-
-def erase(
-    store: Store, day: date, forgotten: Forgotten, phones: Iterable[str], book: PhoneBook
-) -> bool:
-    """Erase from one partition's sessions, registers, answers and quarantine; tells if it had any.
-
-    ``phones`` are the numbers themselves, to find them in answers that can't be decoded. The caller
-    holds the partition.
-    """
-    has_changed = False
-    dataset.sweep(store, day)
-    scrubber = Scrubber(forgotten, book, phones)
-    for name in store.names(f"{SESSIONS}/sent_date={day}"):
-        has_changed |= _edit(store, name, partial(without, forgotten=forgotten))
-    for name in store.names(f"{REGISTERS}/sent_date={day}"):
-        is_waiting = "number" not in store.schema(name).names  # schema.WAITING
-        change = _without_sessions if is_waiting else without_receipts
-        has_changed |= _edit(store, name, partial(change, forgotten=forgotten))
-
-    def scrubbed(table: pa.Table) -> pa.Table:
-        table = _without_ids(table, forgotten)
-        bodies = [scrubber.scrub(body) for body in table["body"].to_pylist()]
-        index = table.schema.get_field_index("body")
-        return table.set_column(index, "body", pa.array(bodies, pa.binary()))
-
-    for name in dataset.answers(store, day):
-        has_changed |= _edit(store, name, scrubbed)
-    if store.exists(name := file_name(QUARANTINE, day)):
-        # at once, for what has one name now may be far apart
-        has_changed |= _edit(store, name, lambda table: quarantine.renamed(scrubbed(table)), _MANY)
-    return has_changed
-
-
-def _without_ids(table: pa.Table, forgotten: Forgotten) -> pa.Table:
-    """Drop forgotten sessions from what was asked, and entries about them."""
-    if not forgotten.sessions:
-        return table
+def empty(store: Store, block: str, names: Names) -> bool:
+    """Empty the responses of a block that name somebody forgotten; return whether there were any."""
+    table = store.read(block)
+    is_named = [
+        names.any_in(body) or not names.forgotten.sessions.isdisjoint(ids)
+        for body, ids in zip(table["body"].to_pylist(), table["ids"].to_pylist(), strict=True)
+    ]
+    if not any(is_named):
+        return False
+    mask = pa.array(is_named)
     ids = [
-        [session for session in asked or () if session not in forgotten.sessions]
+        [one for one in asked if one not in names.forgotten.sessions]
         for asked in table["ids"].to_pylist()
     ]
-    index = table.schema.get_field_index("ids")
-    table = table.set_column(index, "ids", pa.array(ids, pa.list_(pa.string())))
-    if "session_no" in table.column_names:
-        table = _without_sessions(table, forgotten)
+    table = _with(table, ids=pa.array(ids, pa.list_(TEXT)))
+    table = _with(
+        table,
+        body=pc.if_else(mask, pa.scalar(b""), table["body"]),
+        verdict=pc.if_else(mask, pa.scalar(FORGOTTEN), table["verdict"]),
+    )
+    store.write(block, table, store.metadata(block), private=True)
+    return True
+
+
+# -- what is there -----------------------------------------------------------------------------
+
+
+def lone_sessions(store: Store, recipients: Iterable[str]) -> set[str]:
+    """Return the sessions that these are the only recipients of, announced or heard of."""
+    wanted = pa.array([*recipients], TEXT)
+    found: set[str] = set()
+    for day in file.days(store):
+        people: dict[str, set[str | None]] = {}
+        named = [row for row in _naming(store, day, wanted) if row["session_no"] is not None]
+        sessions = pa.array({row["session_no"] for row in named}, TEXT)
+        for table in file.rows(store, day):
+            some = table.filter(pc.is_in(table["session_no"], value_set=sessions))
+            for row in some.select(["session_no", "recipient"]).to_pylist():
+                people.setdefault(row["session_no"], set()).add(row["recipient"])
+        found |= {one for one, its in people.items() if its <= {*wanted.to_pylist()}}
+    return found
+
+
+def strangers(store: Store, book: PhoneBook, phones: Iterable[str]) -> list[str]:
+    """List the texts that say no phone number, and that no row announced or received has either."""
+    odd = {book.recipient_id(phone): phone for phone in phones if not book.is_number(phone)}
+    for day in file.days(store) if odd else ():
+        rows = _naming(store, day, pa.array([*odd], TEXT))
+        for one in {row["recipient"] for row in rows}:
+            odd.pop(one, None)
+    return sorted(odd.values())
+
+
+def _naming(store: Store, day: date, recipients: pa.Array) -> list[dict[str, Any]]:
+    """Return session and recipient of a day's rows that are one of some recipients'."""
+    found: list[dict[str, Any]] = []
+    for batch in store.batches(file.name(day), columns=["session_no", "recipient"]):
+        found += batch.filter(pc.is_in(batch["recipient"], value_set=recipients)).to_pylist()
+    return found
+
+
+def erase_day(store: Store, day: date, forgotten: Forgotten, cutoff: int) -> bool:
+    """Erase from one day's file; return whether it had any. The caller holds the day."""
+    said = file.footer(store, day)
+    if said is None:
+        return False
+    layout = columns.layout(said.dimensions)
+    fold = _Erased(file.rows(store, day, layout), forgotten, layout, cutoff)
+
+    def footer() -> Footer | None:
+        return replace(said, version=Footer("").version) if fold.has_any else None
+
+    return file.write(store, day, fold, layout, footer) is not None
+
+
+class _Erased:
+    """A day's rows without what is forgotten; ``has_any`` tells whether there was some of it."""
+
+    def __init__(
+        self, rows: Iterable[pa.Table], forgotten: Forgotten, layout: pa.Schema, cutoff: int
+    ) -> None:
+        self._rows, self._forgotten = rows, forgotten
+        self._layout, self._cutoff = layout, cutoff
+        self.has_any = False
+
+    def __iter__(self) -> Iterator[pa.Table]:
+        odd: dict[str, list[dict[str, Any]]] = {}
+        for table in self._rows:
+            is_gone = _is_among(table["session_no"], self._forgotten.sessions)
+            named = _is_among(table["recipient"], self._forgotten.recipients)
+            is_gone = pc.or_(is_gone, pc.and_(named, pc.is_null(table[STATE])))
+            self.has_any |= bool(pc.any(is_gone).as_py())
+            table = table.filter(pc.invert(is_gone))
+            is_odd = pc.is_valid(table[STATE])
+            yield table.filter(pc.invert(is_odd))
+            for row in columns.python(table.filter(is_odd)):
+                odd.setdefault(row["session_no"], []).append(row)
+        dimensions = columns.dimensions_of(self._layout)
+        made = []
+        for session_no, rows in odd.items():
+            known = columns.known_of(rows, dimensions)
+            if self._erased_from(known):
+                self.has_any = True
+                rows = columns.rows_of(
+                    session_no, known, self._layout.names, dimensions, self._cutoff
+                ) if known.sent else []
+            made += rows
+        yield columns.table_of(made, self._layout)
+
+    def _erased_from(self, known: Session) -> bool:
+        """Erase from what is known of a session; return whether there was anything."""
+        recipients = self._forgotten.recipients
+        sent = [one for one in known.sent if one.recipient not in recipients]
+        numbers = {name: one for name, one in known.numbers.items() if name not in recipients}
+        # a row without a phone of its own goes with the number that it was matched to
+        dealt = general.match(sorted(known.sent, key=lambda one: one.key), known.numbers)
+        ordered = sorted(known.sent, key=lambda one: one.key)
+        theirs = [ordered[place] for place, name in dealt.items() if name in recipients]
+        sent = [one for one in sent if not any(one is other for other in theirs)]
+        is_some = len(sent) < len(known.sent) or len(numbers) < len(known.numbers)
+        known.sent, known.numbers = sent, numbers
+        return is_some
+
+
+def erase_quarantine(store: Store, names: Names) -> bool:
+    """Erase the entries that name somebody forgotten; return whether there were any."""
+
+    def kept(table: pa.Table) -> pa.Table:
+        is_kept = [
+            row["session_no"] not in names.forgotten.sessions
+            and names.forgotten.sessions.isdisjoint(row["ids"] or ())
+            and not names.any_in(row["body"] or b"")
+            for row in table.to_pylist()
+        ]
+        return table.filter(pa.array(is_kept, pa.bool_()))
+
+    with quarantine.alone(store):
+        return quarantine.edit(store, kept) > 0
+
+
+def erase_responses(store: Store, names: Names) -> tuple[bool, list[str]]:
+    """Empty the responses that name somebody; return whether any did, and the runs still writing."""
+    has_any, busy = False, []
+    living = {*log.open_runs(store)}
+    for run in log.runs(store):
+        with store.lock(f"{log.FOLDER}/{run}") as is_ours:
+            if run in living and not is_ours:
+                busy.append(run)
+                continue
+            for block in log.blocks(store, run):
+                has_any |= empty(store, block, names)
+    return has_any, busy
+
+
+def _is_among(column: Any, names: Iterable[str]) -> Any:
+    found = pc.is_in(column, value_set=pa.array([*names], TEXT), skip_nulls=True)
+    return pc.fill_null(found, False)
+
+
+def _with(table: pa.Table, **columns_: Any) -> pa.Table:
+    for name, column in columns_.items():
+        place = table.schema.get_field_index(name)
+        table = table.set_column(place, table.schema.field(place), column)
     return table
-
-
-def _edit(
-    store: Store, name: str, change: Callable[[pa.Table], pa.Table], rows: int = scratch.BATCH_ROWS
-) -> bool:
-    """Write a file anew where that changes it; ``change`` gets so many rows at a time."""
-    layout = store.schema(name)
-
-    def parts() -> Iterator[tuple[pa.Table, pa.Table]]:
-        for batch in store.batches(name, rows):
-            before = pa.table(batch)
-            yield before, change(before).cast(layout)
-
-    is_changed = any(not after.equals(before) for before, after in parts())
-    if is_changed:
-        is_private = name.split("/", 1)[0] in dataset.PRIVATE
-        metadata = store.metadata(name)
-        if "token" in metadata:
-            metadata["token"] += "+"
-        batches = (batch for _, after in parts() for batch in after.to_batches())
-        edited = pa.RecordBatchReader.from_batches(layout, batches)
-        store.write(name, edited, metadata, private=is_private)
-    return is_changed

@@ -7,135 +7,183 @@ from __future__ import annotations
 
 import hashlib
 import math
-import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, suppress
+from collections import Counter
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from functools import cached_property
 from typing import Any, Final
 
-from usms_pipeline import (
-    dataset,
-    due,
-    fold,
-    forget,
-    quarantine,
-    retention,
-    sessions,
-    source,
-    warehouse,
-    wording,
-)
-from usms_pipeline.affected import Change
-from usms_pipeline.dataset import SESSIONS, Window
-from usms_pipeline.errors import (
-    Busy,
-    CredentialsRefused,
-    ServiceDown,
-    SourceError,
-    StorageError,
-)
-from usms_pipeline.fold import ReceiptsReport
+import pyarrow as pa
+
+from usms_pipeline import dataset, forget, source, warehouse, wording
+from usms_pipeline.dataset import Window
+from usms_pipeline.days import file, log, quarantine
+from usms_pipeline.days.file import Footer
+from usms_pipeline.days.run import OnProgress, Outcome, Progress, Run, vanished
+from usms_pipeline.errors import Busy, CredentialsRefused, DamagedDay, ServiceDown, SourceError
+from usms_pipeline.errors import StorageError
+from usms_pipeline.metrics import UNANNOUNCED_SHARE
 from usms_pipeline.phone_key import load_key
 from usms_pipeline.phones import PhoneBook
-from usms_pipeline.responses import ResponsesWriter
-from usms_pipeline.service.collect import Answer, Batch, CollectStats, Patience, collect, utc_now
+from usms_pipeline.service.collect import CollectStats, Patience, utc_now
+from usms_pipeline.service.names import Names
 from usms_pipeline.service.pace import FIRST_PACE
-from usms_pipeline.sessions import SessionsReport
 from usms_pipeline.settings import Settings
 from usms_pipeline.storage import Store
-from usms_pipeline.warehouse import WarehouseReport
+from usms_pipeline.warehouse import Change, WarehouseReport
+
+__all__ = ["OnProgress", "Pipeline", "Plan", "Progress", "Report", "RunReport"]
 
 REFRESH_EVERY: Final = timedelta(minutes=15)
 """How often a refresh is meant to run; a plan that takes longer can't keep up."""
 REPORT: Final = "report.html"
 _PACE_FILE: Final = "pace.json"
-_ROWS_TRIED: Final = 100
 _SURVEY_FILE: Final = "survey.json"
 _CLOCK_MAY_STEP: Final = timedelta(minutes=5)
 
 
-@dataclass(frozen=True)
-class Progress:
-    """How far a step is: ``phase`` is its name, ``total`` None where it isn't known."""
-
-    phase: str
-    done: int
-    total: int | None = None
-    stats: CollectStats | None = None
-
-
-OnProgress = Callable[[Progress], None]
-
-
 @dataclass
-class ResponsesReport:
-    """What asking gave: the client's figures and how many sessions were due, by partition."""
+class Report:
+    """What asking and folding gave.
 
-    stats: CollectStats
-    due_sessions: dict[date, int] = field(default_factory=dict)
+    ``days`` has what the file of each day says that was looked at; those in ``written`` are new.
+    ``due`` counts the sessions that were due, by day; ``locked`` names the days that another run
+    holds; ``fell_short``: something was asked for and not got.
+    """
+
+    stats: CollectStats = field(default_factory=CollectStats)
+    seconds_asking: float = 0.0
+    rows_read: int = 0
+    new: int = 0
+    due: dict[date, int] = field(default_factory=dict)
+    days: dict[date, Footer] = field(default_factory=dict)
+    written: list[date] = field(default_factory=list)
     locked: list[date] = field(default_factory=list)
-    seconds: float = 0.0
+    damaged: dict[date, str] = field(default_factory=dict)
+    aside: list[str] = field(default_factory=list)
+    quarantined: int = 0
     notes: list[str] = field(default_factory=list)
+    rejected: set[str] = field(default_factory=set, repr=False)
+
+    @classmethod
+    def of(cls, run: Run, notes: Iterable[str] = ()) -> Report:
+        """Return what a run gave."""
+        found = run.outcome
+        return cls(
+            found.stats, found.seconds_asking, found.rows_read, found.new, found.due, run.footers,
+            found.written, found.locked, found.damaged, found.aside, found.quarantined,
+            [*notes], found.rejected,
+        )  # fmt: skip
+
+    @property
+    def buckets(self) -> Counter[str]:
+        """Count the recipients announced of all days, by status."""
+        counts: Counter[str] = Counter()
+        for said in self.days.values():
+            counts.update(said.buckets)
+        return counts
+
+    @property
+    def unannounced(self) -> int:
+        """Count the receipts of phones that the source does not announce."""
+        return sum(said.unannounced for said in self.days.values())
+
+    @property
+    def open(self) -> int:
+        """Count the rows that are still asked about."""
+        return sum(said.open for said in self.days.values())
+
+    @property
+    def fell_short(self) -> bool:
+        """Return whether some sessions could not be asked about; they stay due."""
+        return self.stats.ids_given_up > 0
 
     @property
     def warnings(self) -> list[str]:
-        """Give what a person should look at, in sentences."""
-        found = [f"{count:,} × {problem}" for problem, count in self.stats.problems.items()]
-        found += self.notes
+        """What a person should look at, in sentences."""
+        held = ", ".join(map(str, sorted(self.locked)))
+        return [
+            *([f"another run holds {held}: left to it."] if held else []),
+            *self.notes,
+            *self.damaged.values(),
+            *map(_put_aside, self.aside),
+            *self._of_the_source(),
+            *(f"{count:,} × {problem}" for problem, count in self.stats.problems.items()),
+            *self._of_the_answers(),
+        ]
+
+    def _of_the_source(self) -> list[str]:
+        counts: Counter[str] = Counter()
+        for said in self.days.values():
+            counts.update(said.read)
+        found = []
+        if counts["without_session"]:
+            found.append(
+                f"{counts['without_session']:,} source rows have no usable session number: they "
+                "count as invalid. Check USMS_SESSION_COLUMN."
+            )
+        if counts["gone"]:
+            found.append(
+                f"{counts['gone']:,} rows that were read before are no longer in the source. They "
+                "are kept and counted, as is right where old rows are archived. Not so where a "
+                "row's session number was changed (it counts twice now), or where USMS_SOURCE_URL "
+                "or USMS_SOURCE_TABLE names another table."
+            )
+        if counts["copies"]:
+            found.append(
+                f"{counts['copies']:,} source rows repeat a phone of the same session: each phone "
+                "counts once."
+            )
+        return found
+
+    def _of_the_answers(self) -> list[str]:
+        found = []
         if self.stats.ids_refused:
             found.append(
                 f"{self.stats.ids_refused:,} session numbers were refused by the service and count "
                 "as invalid: see `usms quarantine list`."
             )
+        others = self.quarantined - self.stats.ids_refused
+        if others > 0:
+            what = "part of a response" if others == 1 else "responses or parts of responses"
+            found.append(
+                f"{others:,} {what} could not be used and went into quarantine: `usms quarantine "
+                "list` says why."
+            )
+        if strange := self.buckets["unrecognized"]:
+            found.append(
+                f"{strange:,} recipients have a status word that this version does not know; "
+                "`usms rates --by provider_status` shows them. They are not counted as failed."
+            )
+        if self.unannounced > UNANNOUNCED_SHARE * self.buckets.total():
+            found.append(
+                f"{self.unannounced:,} receipts are for phones that the source does not announce "
+                "(left out of the rates). Does one row stand for several recipients? Set "
+                "USMS_RECIPIENTS_COLUMN or USMS_PHONE_COLUMN."
+            )
         return found
 
 
 @dataclass
-class RunReport:
-    """What a whole run gave. ``fell_short``: something was asked for and not got."""
+class RunReport(Report):
+    """What a whole run gave, publishing included."""
 
-    sessions: SessionsReport
-    responses: ResponsesReport
-    receipts: ReceiptsReport
-    warehouse: WarehouseReport
-    quarantined_before: int = 0
-    """What went into quarantine of answers that an earlier run had left to fold."""
+    warehouse: WarehouseReport | None = None
 
     @property
     def warnings(self) -> list[str]:
-        """Give what a person should look at, in sentences."""
-        locked = sorted({*self.sessions.locked, *self.responses.locked, *self.receipts.locked})
-        held = ", ".join(map(str, locked))
-        return [
-            *([f"another run holds {held}: left to it."] if locked else []),
-            *self.sessions.warnings,
-            *self.responses.warnings,
-            *self.receipts.warnings,
-            *self._set_aside(),
-            *self.warehouse.warnings,
-        ]
+        """What a person should look at, in sentences."""
+        published = self.warehouse.warnings if self.warehouse else []
+        return [*super().warnings, *published]
 
-    def _set_aside(self) -> list[str]:
-        """Tell of what went into quarantine, but for the refused sessions, which are told above."""
-        others = (
-            self.quarantined_before
-            + self.receipts.quarantined_new
-            - self.responses.stats.ids_refused
-        )
-        if others <= 0:
-            return []
-        what = "part of an answer" if others == 1 else "answers or parts of answers"
-        return [
-            f"{others:,} {what} could not be used and went into quarantine: `usms quarantine list` "
-            "says why."
-        ]
 
-    @property
-    def fell_short(self) -> bool:
-        """Tell whether some sessions could not be asked about; they stay due."""
-        return self.responses.stats.ids_given_up > 0
+def _put_aside(name: str) -> str:
+    return (
+        f"{name} is damaged and was set aside: what only it said is asked again where it is still "
+        "due. Delete it, or restore it from a backup under its name without `.damaged-`."
+    )
 
 
 @dataclass(frozen=True)
@@ -151,19 +199,19 @@ class Plan:
 
     @property
     def seconds_at_pace(self) -> float:
-        """Give how long the requests take at the pace."""
+        """How long the requests take at the pace."""
         return self.requests / self.pace
 
     @property
     def can_keep_up(self) -> bool:
-        """Tell whether what is due now is asked before the next refresh."""
+        """Return whether what is due now is asked before the next refresh."""
         return self.seconds_at_pace <= REFRESH_EVERY.total_seconds()
 
 
 class Pipeline:
     """One account's pipeline: its settings, its data directory, a clock, a transport, patience.
 
-    ``changes`` are what folds changed that is not published yet, so that publishing need not load
+    ``changes`` are what was written and is not published yet, so that publishing need not load
     whole days; one list for several pipelines of a process where each does one step.
     """
 
@@ -186,318 +234,227 @@ class Pipeline:
 
     @cached_property
     def store(self) -> Store:
-        """Give the data directory; raises ``OtherLayout`` where another version worked in it."""
+        """The data directory; raises ``OtherLayout`` where another version worked in it."""
         store = Store(self.settings.data_dir)
         dataset.check_layout(store)
         return store
 
     @cached_property
     def book(self) -> PhoneBook:
-        """Give what hashes and describes phone numbers; makes the key at its first use."""
+        """What hashes and describes phone numbers; makes the key at its first use."""
         key = load_key(self.settings)
         return PhoneBook(key, self.settings.default_region, self.settings.phones, self.store)
 
-    # -- which partitions ---------------------------------------------------------------------
+    # -- which days -----------------------------------------------------------------------------
 
     def open_window(self) -> Window:
-        """Give the partitions whose source rows every run reads again."""
+        """Return the days whose source rows every run reads again."""
         today = self.clock().astimezone(self.settings.zone).date()
         first = today - timedelta(days=self.settings.source_lookback_days)
         return Window(min(max(first, self.settings.start_date), today), today)
 
     def everything(self) -> Window:
-        """Give all partitions, from the start date to today."""
+        """Return all days, from the start date to today."""
         today = self.clock().astimezone(self.settings.zone).date()
         return Window(min(self.settings.start_date, today), today)
 
-    def dates(self, window: Window) -> list[date]:
-        """List the partitions to work on: those with rows of the window, and unfinished older ones.
+    # -- the steps ------------------------------------------------------------------------------
 
-        The latter are added only where the window reaches to today.
+    def run(self, window: Window | None = None) -> RunReport:
+        """Do every step for a window, or for the open one, and publish.
+
+        What came before the service refused or failed is folded and published, then the error is
+        raised.
         """
-        within = dataset.overlapping(self.store, window, self.settings.zone)
-        if window.last < self.open_window().last:
-            return within
-        stored = dataset.days(self.store, SESSIONS)
-        older = [day for day in stored if day < window.first and day not in within]
-        return sorted([*dataset.unfinished(self.store, older, self.book.fingerprint), *within])
+        publishing = warehouse.Publishing(self.store, self.settings)
+        try:
+            try:
+                report = self.refresh(window, on_written=publishing.load)
+            except (CredentialsRefused, ServiceDown):
+                publishing.finish(self._changes)
+                raise
+            self._tell(Progress("warehouse", 0))
+            published = publishing.finish(self._changes)
+        except BaseException:
+            publishing.abandon()
+            raise
+        self._published(published)
+        self.purge()
+        return RunReport(**vars(report), warehouse=published)
 
-    # -- the steps ----------------------------------------------------------------------------
+    def refresh(
+        self,
+        window: Window | None = None,
+        on_written: Callable[[date, Change | None], None] = lambda day, change: None,
+    ) -> Report:
+        """Read the source, ask about what is due, and write each day that changed; publishes nothing.
 
-    def load_sessions(self, window: Window) -> SessionsReport:
-        """Read the source's rows of a window into the partitions' sessions."""
-        zone = self.settings.zone
-        start = dataset.day_start(window.first, zone) - sessions.MARGIN
-        end = dataset.day_start(window.last + timedelta(days=1), zone) + sessions.MARGIN
-        notes: list[str] = []
-        batches = self._counted(source.read(self.settings, start, end), notes)
-        report = sessions.load(self.store, self.settings, window, batches, self.book)
-        self.book.keep_prefixes()
-        report.notes += notes
-        return report
-
-    def _counted(self, batches: Iterable[Any], notes: list[str]) -> Iterator[Any]:
-        rows = 0
-        for batch in batches:
-            if not rows:
-                notes += doubts_about_sessions(batch, self.settings, self.book)
-            rows += batch.num_rows
-            self._tell(Progress("sessions", rows))
-            yield batch
-
-    def ask(self, days: Iterable[date]) -> ResponsesReport:
-        """Ask the service about every due session of the partitions; answers land on disk.
-
-        What is on disk must be folded (``catch_up``), or it is asked again.
-
-        Raises ``CredentialsRefused`` or ``ServiceDown`` once what landed is on disk, and
-        ``StorageError`` where a partition is gone when all is asked.
+        ``on_written`` is told of each day when it is written, in a thread of its own. What came
+        before the service refused or failed is written, then the error is raised.
         """
+        window = window or self.open_window()
+        dataset.begin(self.store, self.settings, self.book.fingerprint)
         notes = self._doubts_about_the_clock()
-        with ExitStack() as stack:
-            held, locked = self._hold(days, stack)
-            found = due.find(
-                self.store, self.settings, held, self.clock(), stack, self.book.fingerprint
-            )
-            report = self._collect(
-                found.batches(self.settings.batch_size), sum(found.sessions.values())
-            )
-        self._check_none_vanished(set(found.sessions).difference(stored_days(self.store)))
-        report.due_sessions, report.locked, report.notes = found.sessions, locked, notes
+        with self._run(on_written=on_written) as run:
+            try:
+                run.look_at(window, reaches_today=self._reaches_today(window))
+                run.catch_up()
+                run.ask(run.due())
+            finally:
+                self._changes += run.outcome.changes
+                self.book.keep_prefixes()
+            self._keep_pace(run.outcome.stats.pace)
+            report = Report.of(run, [*notes, *run.outcome.notes])
+        self._check_none_vanished(report.days)
         return report
+
+    def _run(self, **given: Any) -> Run:
+        options = {"transport": self.transport, "patience": self.patience, "tell": self._tell}
+        options |= {"pace": self._settled_pace()} | given
+        return Run(self.store, self.settings, self.book, self.clock, **options)
+
+    def _reaches_today(self, window: Window) -> bool:
+        return window.last >= self.open_window().last
 
     def _doubts_about_the_clock(self) -> list[str]:
         """Tell of answers from the future: what was asked then is not due before that is past."""
-        now, newest = self.clock(), retention.newest_answer_at(self.store)
+        now, written = self.clock(), log.runs(self.store)
+        newest = max(map(log.written_at, written), default=None)
         if newest is None or newest <= now + _CLOCK_MAY_STEP:
             return []
         said, then = (wording.moment(at, self.settings.zone) for at in (now, newest))
         return [
-            f"This machine's clock says {said}, but answers of {then} are here already, and what "
+            f"This machine's clock says {said}, but responses of {then} are here already, and what "
             "was asked about then is not due before. If the clock is slow, set it right. If it was "
-            "fast, messages may have been closed too early: move the files in responses/ whose "
+            "fast, messages may have been closed too early: move the folders in responses/ whose "
             "names begin with that time out of the data directory, then run `usms rebuild`."
         ]
 
-    def _hold(self, days: Iterable[date], stack: ExitStack) -> tuple[list[date], list[date]]:
-        held: list[date] = []
-        locked: list[date] = []
-        for day in days:
-            got = stack.enter_context(self.store.lock(f"sent_date={day}"))
-            (held if got else locked).append(day)
-        return held, locked
-
-    def _collect(
-        self,
-        batches: Iterator[Batch],
-        total: int,
-        note: Callable[[date, Answer], None] = lambda day, answer: None,
-        patience: Patience | None = None,
-    ) -> ResponsesReport:
-        begun = time.monotonic()
-
-        def tell(stats: CollectStats) -> None:
-            self._tell(Progress("responses", stats.ids_answered, total, stats))
-
-        forgotten = forget.read(self.store)
-
-        with ResponsesWriter(self.store, self.clock) as writer:
-
-            def land(day: date, answer: Answer) -> None:
-                if forgotten:
-                    body = forget.scrub(answer.body, forgotten, self.book)
-                    answer = replace(answer, body=body)
-                writer.add(day, answer)
-                note(day, answer)
-
-            stats = collect(
-                batches,
-                land,
-                self.settings,
-                clock=self.clock,
-                transport=self.transport,
-                start_pace=self._settled_pace(),
-                on_progress=tell,
-                patience=patience or self.patience,
-            )
-        self._keep_pace(stats.pace)
-        return ResponsesReport(stats, seconds=time.monotonic() - begun)
-
-    def fold(self, days: Iterable[date]) -> ReceiptsReport:
-        """Bring the partitions' receipts up to date with their sessions and answers."""
-        return self._fold(days, is_anew=False)
-
-    def fold_read(self, days: Iterable[date]) -> ReceiptsReport:
-        """Fold the partitions that a run has read, before it publishes.
-
-        Raises ``StorageError`` where one of them is gone, so that nothing is published.
-        """
-        days = list(days)
-        report = self.fold(days)
-        self._check_none_vanished(set(days).difference(report.partitions, report.locked))
-        return report
-
-    def catch_up(self, days: Iterable[date]) -> ReceiptsReport:
-        """Fold what is on disk, so that nothing is asked twice; before anything is asked.
-
-        A partition that nobody has asked about has nothing to fold yet, and is folded once it has.
-        """
-        answered = dataset.answered(self.store)
-        return self.fold(day for day in days if day in answered)
-
-    def rebuild(self, days: Iterable[date] | None = None) -> ReceiptsReport:
-        """Make receipts anew from the raw answers; of all partitions when none are named."""
-        return self._fold(dataset.days(self.store, SESSIONS) if days is None else days, True)
-
-    def _fold(self, days: Iterable[date], is_anew: bool) -> ReceiptsReport:
-        wanted = list(days)
-
-        def told() -> Iterator[date]:
-            for done, day in enumerate(wanted):
-                self._tell(Progress("receipts", done, len(wanted)))
-                yield day
-
-        report = fold.fold(self.store, self.settings, self.book, told(), is_anew=is_anew)
-        self._changes += report.changes
-        self.book.keep_prefixes()
-        return report
+    def _check_none_vanished(self, days: Iterable[date]) -> None:
+        """Publish nothing of a dataset that is no longer there. Raises ``StorageError``."""
+        if gone := {*days}.difference(file.days(self.store)):
+            raise vanished(self.store, sorted(gone))
 
     def publish(self) -> WarehouseReport:
-        """Publish the warehouse from the dataset, where a partition changed."""
+        """Publish the warehouse from the dataset, where a day changed."""
         self._tell(Progress("warehouse", 0))
-        report = warehouse.reconcile(self.store, self.settings, changes=self._changes)
+        return self._published(warehouse.reconcile(self.store, self.settings, changes=self._changes))
+
+    def _published(self, report: WarehouseReport) -> WarehouseReport:
         if not report.is_locked:  # else the process that publishes may not have seen them
             self._changes.clear()
         return report
 
-    def purge(self) -> list[date]:
-        """Delete raw answers whose retention is over; names the partitions."""
-        return retention.purge(self.store, self.settings, self.book.fingerprint, self.clock())
+    def purge(self) -> list[str]:
+        """Delete the responses of runs whose retention is over; return the names of these runs.
 
-    def run(self, window: Window | None = None) -> RunReport:
-        """Do every step for a window, or for the open one.
-
-        What landed before the service refused or failed is folded and published, then the error
-        is raised.
+        Kept are those that are not folded yet, and those with open entries in the quarantine. What
+        a day's file knows stays.
         """
-        window = window or self.open_window()
-        loaded = self.load_sessions(window)
-        days = sorted({*self.dates(window), *loaded.partitions})
-        before = self.catch_up(days).quarantined_new
-        try:
-            asked = self.ask(days)
-        except (CredentialsRefused, ServiceDown):
-            self.fold_read(days)
-            self.publish()
-            raise
-        folded = self.fold_read(days)
-        published = self.publish()
-        self.purge()
-        return RunReport(loaded, asked, folded, published, before)
+        oldest = self.clock() - timedelta(days=self.settings.raw_retention_days)
+        over = [run for run in log.runs(self.store) if log.written_at(run) < oldest]
+        if over:
+            kept = {*log.open_runs(self.store), *quarantine.open_runs(self.store)}
+            over = [run for run in over if run not in kept]
+        for run in over:
+            log.delete(self.store, run)
+            quarantine.delete(self.store, run)
+        return over
 
-    def _check_none_vanished(self, gone: set[date]) -> None:
-        """Publish nothing of a dataset that is no longer there. Raises ``StorageError``."""
-        if gone:
-            raise StorageError(
-                f"What this run had read of {', '.join(map(str, sorted(gone)))} is gone from the "
-                f"data directory {self.store.data_dir!r}: was it removed, or its disk unmounted? "
-                "Put it back and run again. Nothing was published."
-            )
+    def rebuild(self, days: Iterable[date] | None = None) -> Report:
+        """Make days anew from the responses that are kept; all of them when none are named.
 
-    # -- looking and mending ------------------------------------------------------------------
+        A damaged day is read from the source, too. Publishes nothing.
+        """
+        with self._run() as run:
+            run.rebuild(sorted(file.days(self.store) if days is None else days))
+            self._changes += run.outcome.changes
+            self.book.keep_prefixes()
+            return Report.of(run)
+
+    # -- looking and mending --------------------------------------------------------------------
 
     def plan(self, window: Window | None = None) -> Plan:
         """Say what a run would ask: reads the source as a run does, asks nothing of the service."""
         window = window or self.open_window()
-        self.load_sessions(window)
-        days = self.dates(window)
-        self.fold(days)  # of new days too: they count as pending from now on
+        dataset.begin(self.store, self.settings, self.book.fingerprint)
         now, pace = self.clock(), self._settled_pace()
-        with ExitStack() as stack:
-            found = due.find(self.store, self.settings, days, now, stack, self.book.fingerprint)
+        with self._run() as run:
+            run.look_at(window, reaches_today=self._reaches_today(window))
+            run.catch_up()
+            self._changes += run.outcome.changes
+            due = run.due()
         ceiling = self.settings.max_requests_per_second
         likely = pace or FIRST_PACE
-        oldest = found.oldest_unmet_at
+        oldest = due["unmet_at"][0].as_py() if due.num_rows else None
         return Plan(
-            due_sessions=found.sessions,
-            requests=found.requests(self.settings.batch_size),
+            due_sessions=run.outcome.due,
+            requests=-(-due.num_rows // self.settings.batch_size),
             pace=min(likely, ceiling) if ceiling else likely,
             is_pace_known=pace is not None,
             oldest_unmet_at=oldest,
             behind_seconds=(now - oldest).total_seconds() if oldest else 0.0,
         )
 
-    def conservation(self, days: Iterable[date]) -> list[str]:
-        """Check that every recipient announced is in exactly one bucket; gives what is amiss."""
-        return fold.conservation(self.store, days)
+    def conservation(self, days: Iterable[date] | None = None) -> list[str]:
+        """Check that every recipient announced is in exactly one bucket; return what is amiss."""
+        wanted = file.days(self.store) if days is None else days
+        return [sentence for day in wanted if (sentence := file.amiss(self.store, day))]
 
     def replay(self, ids: Iterable[str] | None = None) -> int:
-        """Try quarantined entries again (all open ones without ``ids``); gives how many.
+        """Try quarantined entries again (all open ones without ``ids``); return how many.
 
-        A session number that was refused, or whose answer could not be read, is asked about again;
-        anything else is decoded again. Raises ``Busy`` at the end when another process holds a
-        partition with some of them, or the warehouse.
+        A session number that was refused, or whose response could not be read, is asked about
+        again; anything else is decoded again. Raises ``Busy`` at the end when another process holds
+        a day with some of them, or the warehouse.
         """
-        self._days_of_this_key()
-        wanted = None if ids is None else set(ids)
+        dataset.begin(self.store, self.settings, self.book.fingerprint)
+        wanted = None if ids is None else {*ids}
         chosen = [e for e in quarantine.entries(self.store) if wanted is None or e.id in wanted]
-        refused = [replace(e, session_no=e.lone_id) for e in chosen if e.lone_id]
-        undecoded = [entry for entry in chosen if not entry.lone_id]
-        tried, done, busy = self._ask_again(refused)
-        # The entries are closed last: what is killed in between is found open, and tried again.
-        busy += self.fold(sorted({entry.sent_date for entry in tried})).locked
-        anew = self.rebuild(sorted({entry.sent_date for entry in undecoded}))
-        decoded = [entry for entry in undecoded if entry.sent_date in anew.partitions]
-        done += [entry.id for entry in decoded if entry.id not in anew.rejected]
-        quarantine.mark(self.store, done, quarantine.REPLAYED, self.book.fingerprint)
+        again = {entry.lone_id: entry.id for entry in chosen if entry.lone_id}
+        others = [entry for entry in chosen if not entry.lone_id]
+        # were they refused for a setting's sake, they are refused still
+        patience = replace(self.patience or Patience(), most_refusals_alone=math.inf)
+        with self._run(patience=patience) as run:
+            run.fold_again(sorted({entry.block for entry in others}))
+            rejected = {*run.outcome.rejected}
+            found = run.due_anyway(pa.array(sorted(again), pa.string()))
+            run.ask(found)
+            self._changes += run.outcome.changes
+            locked, answered = run.outcome.locked, run.outcome.answered
+        done = [again[one] for one in answered & again.keys()]
+        done += [entry.id for entry in others if entry.id not in rejected]
+        # closed last: what is killed in between is found open, and tried again
+        quarantine.mark(self.store, done, quarantine.REPLAYED)
         published = self.publish()
-        if busy := sorted({*busy, *anew.locked}):
-            raise quarantine.busy(busy)
+        if locked:
+            raise Busy(
+                f"Another run works on {', '.join(map(str, sorted(locked)))}: its entries stay as "
+                "they were. Run the same command again when it has ended."
+            )
         if published.is_locked:
             raise Busy(
                 "Another run is publishing the warehouse: what was tried again is not in it yet. "
                 "The next `usms run` puts it there."
             )
-        return len(tried) + len(decoded)
-
-    def _ask_again(
-        self, refused: list[quarantine.Entry]
-    ) -> tuple[list[quarantine.Entry], list[str], list[date]]:
-        """Ask about refused session numbers: the entries tried, the ids answered, the days held."""
-        answered: set[tuple[date, str]] = set()
-
-        def note(day: date, answer: Answer) -> None:
-            if answer.verdict != "unreadable":
-                answered.update((day, session) for session in answer.ids)
-
-        with ExitStack() as stack:
-            held, busy = self._hold(sorted({entry.sent_date for entry in refused}), stack)
-            tried = [entry for entry in refused if entry.sent_date in held]
-            if tried:
-                # were they refused for a setting's sake, they are refused still
-                patience = replace(self.patience or Patience(), most_refusals_alone=math.inf)
-                batches = _batches(tried, self.settings.batch_size)
-                self._collect(batches, len(tried), note, patience)
-        return tried, [e.id for e in tried if (e.sent_date, e.session_no) in answered], busy
+        return found.num_rows + len(others)
 
     def dismiss(self, ids: Iterable[str] | None = None) -> int:
-        """Set quarantined entries aside for good (all open ones without ``ids``).
+        """Set quarantined entries aside for good (all open ones without ``ids``); return how many.
 
-        Raises ``Busy`` when another process holds a partition with some of them.
+        Raises ``Busy`` when another command works on the quarantine.
         """
-        self._days_of_this_key()
         chosen = [entry.id for entry in quarantine.entries(self.store)] if ids is None else ids
-        return quarantine.mark(self.store, chosen, quarantine.DISMISSED, self.book.fingerprint)
+        return quarantine.mark(self.store, chosen, quarantine.DISMISSED)
 
     def forget(self, phones: Iterable[str] = (), numbers: Iterable[str] = ()) -> list[date]:
-        """Erase phones and session numbers everywhere, for good; names the partitions changed.
+        """Erase phones and session numbers everywhere, for good; return the days changed.
 
         A session of which a forgotten phone is the only recipient is forgotten with it, and the
         report is deleted, for it was made of all. Raises ``Busy`` when another process works on a
-        partition, and ``KeyMismatch`` before anything is done: under another key no phone would be
-        found.
+        day, and ``KeyMismatch`` before anything is done: under another key no phone would be found.
         """
-        self._days_of_this_key()
+        dataset.begin(self.store, self.settings, self.book.fingerprint)
         phones = list(phones)
         recipients = frozenset(self.book.recipient_id(phone) for phone in phones)
         forgotten = forget.Forgotten(recipients, frozenset(numbers))
@@ -506,34 +463,29 @@ class Pipeline:
         lone = forget.lone_sessions(self.store, recipients)
         forgotten |= forget.Forgotten(sessions=frozenset(lone))
         forget.bury(self.store, forgotten)
+        cutoff = self.settings.cutoff // timedelta(microseconds=1)
         changed, busy = [], []
-        for day in dataset.touched(self.store):
+        for day in file.days(self.store):
             with self.store.lock(f"sent_date={day}") as held:
+                self.store.sweep(f"{file.FOLDER}/sent_date={day}")
                 if not held:
-                    busy.append(day)
-                elif forget.erase(self.store, day, forgotten, phones, self.book):
+                    busy.append(str(day))
+                elif forget.erase_day(self.store, day, forgotten, cutoff):
                     changed.append(day)
-                elif forget.is_named(self.store, day, forgotten):
-                    changed.append(day)  # erased by a command that was interrupted
-        busy += self.rebuild(changed).locked
+        names = Names(forgotten, self.book, phones)
+        _, writing = forget.erase_responses(self.store, names)
+        forget.erase_quarantine(self.store, names)
         published = warehouse.reconcile(self.store, self.settings, is_anew=True)
         self.store.delete(REPORT)  # a small group may be one person
         self.store.sweep("", REPORT)
-        left = [*map(str, sorted(set(busy))), *(["the warehouse"] if published.is_locked else [])]
+        left = [*busy, *(["its responses"] if writing else [])]
+        left += ["the warehouse"] if published.is_locked else []
         if left:
             raise Busy(
                 f"Another run works on {', '.join(left)}. What was erased so far stays erased; "
                 "run the same `usms forget` again when it has ended."
             )
         return changed
-
-    def _days_of_this_key(self) -> list[date]:
-        """List the partitions; raises ``KeyMismatch`` where one was made with another key."""
-        days = dataset.days(self.store, SESSIONS)
-        for day in days:
-            name = dataset.file_name(SESSIONS, day)
-            dataset.checked_metadata(self.store, name, self.book.fingerprint)
-        return days
 
     def rows_without_sent_at(self) -> int | None:
         """Count the source rows that have no partition; asks once a day, while there are none.
@@ -573,27 +525,3 @@ class Pipeline:
     def _keep_pace(self, pace: float | None) -> None:
         if pace is not None:
             self.store.keep_json(_PACE_FILE, {"requests_per_second": pace})
-
-
-def doubts_about_sessions(batch: Any, settings: Settings, book: PhoneBook) -> list[str]:
-    """Tell when most session numbers of some rows of the source are phone numbers."""
-    if not batch.num_rows or not book.are_numbers(batch["session_no"].slice(0, _ROWS_TRIED)):
-        return []
-    return [
-        f"The session numbers in {settings.session_column} look like phone numbers: they are sent "
-        "as session numbers, and published whole. Check USMS_SESSION_COLUMN; to take back what is "
-        "stored, set it right, use another USMS_DATA_DIR and delete this one."
-    ]
-
-
-def _batches(entries: list[quarantine.Entry], size: int) -> Iterator[Batch]:
-    """Cut refused entries into batches, none over two partitions."""
-    for day in sorted({entry.sent_date for entry in entries}):
-        ids = sorted({e.session_no for e in entries if e.sent_date == day and e.session_no})
-        for begin in range(0, len(ids), size):
-            yield Batch(day, tuple(ids[begin : begin + size]))
-
-
-def stored_days(store: Store) -> list[date]:
-    """List the partitions that there are, ascending."""
-    return dataset.days(store, SESSIONS)

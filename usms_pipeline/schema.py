@@ -15,7 +15,7 @@ import pyarrow as pa
 from usms_pipeline.metrics import METRICS
 from usms_pipeline.status import BUCKETS
 
-VERSION: Final = 3
+VERSION: Final = 4
 """Version of the dataset's layout; in every file's metadata. Any other is refused.
 
 Nothing older was released, so there is nothing to read it with."""

@@ -271,6 +271,12 @@ class Store:
             if self.exists(name):
                 self.fs.delete_file(self.path(name))
 
+    def remove_folder(self, name: str) -> None:
+        """Remove a folder that is empty; no error where it is gone or has something again."""
+        if self.is_local:
+            with suppress(OSError):
+                Path(self.path(name)).rmdir()
+
     def keep_json(self, name: str, content: object, private: bool = False) -> None:
         """Write a small file of the data directory, unless another process is about to.
 

@@ -133,7 +133,7 @@ def _sessions_like_phones(settings: Settings, last: datetime) -> list[str]:
     """Look at some of the latest rows; under any key, for no hash is kept."""
     from usms_pipeline import source
     from usms_pipeline.phones import PhoneBook
-    from usms_pipeline.pipeline import doubts_about_sessions
+    from usms_pipeline.days.run import doubts_about_sessions
 
     book = PhoneBook(b"", settings.default_region, settings.phones)
     with closing(source.read(settings, last - timedelta(hours=1), last + _TICK)) as batches:

@@ -8,7 +8,7 @@ give the same rows; a test holds them equal. No disk, no clock.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Final
@@ -20,12 +20,14 @@ import pyarrow.compute as pc
 
 from usms_pipeline import schema
 from usms_pipeline.days import general
-from usms_pipeline.days.general import Answer, Sent, Session
+from usms_pipeline.days.general import Answer, Ends, Number, Sent, Session
 from usms_pipeline.schema import TEXT, TIME
-from usms_pipeline.status import BUCKETS
+from usms_pipeline.service.rows import canonical_array
+from usms_pipeline.status import BUCKETS, FINAL
 
 Bools = npt.NDArray[np.bool_]
 Places = npt.NDArray[np.int64]
+EndsOf = Callable[[list[str], bool], list[Ends | None]]
 
 OWN, LAST_OPEN, STATE = "_own", "_last_open_at", "_state"
 """What a day's file has beside the published columns.
@@ -45,6 +47,7 @@ _SAID: Final = {
 _TIMES: Final = ("sent_at", "received_at", "first_asked_at", "last_asked_at", "final_at", LAST_OPEN)
 _STATUSES: Final = pa.array(BUCKETS, TEXT)
 _PENDING, _UNKNOWN, _DELIVERED = (BUCKETS.index(one) for one in ("pending", "unknown", "delivered"))
+_FINALS: Final = [BUCKETS.index(one) for one in FINAL]
 
 
 def layout(dimensions: Iterable[str] = ()) -> pa.Schema:
@@ -62,9 +65,15 @@ class Fold:
     Unless ``is_whole``, only some of the day's sessions were read, and none of the others is gone.
     ``said``: what responses say (``schema.OBSERVATIONS``). ``cutoff`` in microseconds.
 
-    Afterwards ``changed`` has the rows of every session that is not as it was, ``gone`` counts the
-    stored rows that the source no longer has, and ``strays`` are the sessions that responses name
-    and neither the source nor the file has.
+    ``is_remade``: rows are made again though nothing new is known of them, for the cutoff or what
+    words mean is another. ``ends`` gives the ends of numbers (their digits), with beginnings too
+    where masks are to be matched; without it numbers are matched as a whole alone.
+
+    Afterwards ``changed`` has the rows of every session that is not as it was, unless these are
+    more than ``most`` (then ``are_many``: to look at the whole day costs less), ``new`` counts the
+    recipients of sessions that the file had not, ``gone`` the stored rows that the source no longer
+    has, ``copies`` the read rows that repeat a phone, and ``strays`` are the sessions that
+    responses name and neither the source nor the file has.
     """
 
     stored: Iterable[pa.Table]
@@ -75,9 +84,16 @@ class Fold:
     first: int = 0
     last: int = 2**62
     is_whole: bool = True
+    is_remade: bool = False
+    ends: EndsOf | None = None
+    most: int = 2**62
     changed: list[pa.Table] = field(default_factory=list, repr=False)
+    are_many: bool = False
+    new: int = 0
     gone: int = 0
+    copies: int = 0
     strays: list[str] = field(default_factory=list, repr=False)
+    _noted: int = 0
 
     def __iter__(self) -> Iterator[pa.Table]:
         read = _Side(self.names.empty_table() if self.sent is None else self.sent)
@@ -113,6 +129,8 @@ class Fold:
             is_unread = (of_read < 0) & np.asarray(batch["is_announced"])
             self.gone += int((is_unread & (sent_at >= self.first) & (sent_at < self.last)).sum())
         is_odd = (of_heard >= 0) | (of_read >= 0)
+        if self.is_remade:
+            is_odd |= ~is_plain | self._is_outdated(batch)
         if not is_odd.any():
             return batch
         read.is_stored[of_read[of_read >= 0]] = True
@@ -124,20 +142,52 @@ class Fold:
         read.is_used[of_read[alike]] = True
         is_same = np.zeros(len(is_odd), np.bool_)
         is_same[alike] = True
-        is_odd &= ~(is_same & (of_heard < 0))
+        batch = self._described_anew(batch, alike, _taken(read.rows, of_read[alike]))
+        is_outdated = self._is_outdated(batch) if self.is_remade else np.zeros_like(is_odd)
+        is_odd &= ~(is_same & (of_heard < 0) & ~is_outdated)
         may_be_fast = is_odd & is_plain & (is_same | (of_read < 0)) & (of_heard >= 0)
+        may_be_fast &= ~is_outdated
         places = np.flatnonzero(may_be_fast & heard.is_lone[of_heard])
         fast = places[_can_be_put_in(batch, places, heard.rows, of_heard[places])]
         is_odd[fast] = False
         if len(fast):
             rows = self._rows(_taken(batch, fast), _taken(heard.rows, of_heard[fast]))
-            self.changed.append(rows)
+            self._note(rows)
             heard.is_used[of_heard[fast]] = True
             batch = _replaced(batch, fast, rows)
         if is_odd.any():
             odd.append(batch.filter(pa.array(is_odd)))
             batch = batch.filter(pa.array(~is_odd))
         return batch
+
+    def _described_anew(self, batch: pa.Table, at: Places, read: pa.Table) -> pa.Table:
+        """Return rows that are as they were read, with what is shown of their phones by now."""
+        if not len(at):
+            return batch
+        own = np.asarray(batch[OWN].combine_chunks())[at]
+        at, read = at[own], read.filter(pa.array(own))
+        before = _taken(batch, at)
+        if all(_equal(before[name], read[name]).all() for name in WHO):
+            return batch
+        rows = _with(before, **{name: read[name] for name in WHO})
+        self.are_many = True  # they may be changed once more, further on
+        return _replaced(batch, at, rows)
+
+    def _is_outdated(self, batch: pa.Table) -> Bools:
+        """Return which plain rows would be made otherwise now."""
+        status, word = batch["status"], batch["provider_status"]
+        asked = batch["last_asked_at"]
+        is_asked = np.asarray(pc.is_valid(asked)) & ~np.asarray(pc.equal(status, "invalid"))
+        means = pc.index_in(canonical_array(word), value_set=_STATUSES)
+        code = np.asarray(means).astype(np.int64)
+        is_final = np.isin(code, _FINALS)
+        is_past = _micros(asked) >= _micros(batch["sent_at"]) + self.cutoff
+        closed = ~is_final & is_past
+        code = np.where(closed & (code == _PENDING), _UNKNOWN, code)
+        shown = np.asarray(pc.index_in(status, value_set=_STATUSES)).astype(np.int64)
+        differs = (code != shown) | (is_final != np.asarray(batch["is_final"]))
+        outdated: Bools = is_asked & (differs | (closed != np.asarray(batch["is_closed"])))
+        return outdated
 
     def _new(self, read: _Side, heard: _Side, new: list[Sent] | None) -> Iterator[pa.Table]:
         """Yield the rows of sessions that the file had not, as far as they are plain.
@@ -164,55 +214,76 @@ class Fold:
         rows = blank.filter(pa.array(~is_left)) if is_left.any() else blank
         if rows.num_rows:
             if new is not None:
-                new += [_sent_of_lost(row, self._dimensions) for row in _python(rows)]
+                new += [_sent_of_lost(row, self._dimensions) for row in python(rows)]
             rows = rows.sort_by([(name, "ascending") for name in ("sent_at", "session_no")])
-            self.changed.append(rows)
+            self._note(rows)
+            self.new += rows.num_rows
             yield rows
 
     def _general(
         self, read: _Side, heard: _Side, odd: list[pa.Table], new: list[Sent]
     ) -> Iterator[pa.Table]:
         """Yield the rows of all other sessions, by the rule itself."""
-        sessions: dict[str, Session] = {}
-        for row in (row for table in odd for row in _python(table)):
-            if row[STATE] != "":
-                row["dimensions"] = [row[name] for name in self._dimensions]
-                state = row[STATE]
-                known = general.session_from(state) if state else general.session_of(row)
-                sessions[row["session_no"]] = known
-        rows, said = _grouped(read.left()), _grouped(heard.left())
+        before = _grouped(odd)
+        sessions = {name: known_of(rows, self._dimensions) for name, rows in before.items()}
+        if self.is_remade:
+            for known in sessions.values():
+                general.reread(known)
+        rows, said = _grouped([read.left()]), _grouped([heard.left()])
         for session_no, group in rows.items():
             known = sessions.setdefault(session_no, Session())
             coming = [one for row in group for one in _sent(row, self._dimensions)]
+            self.copies += len(coming) - len(general.without_copies(coming))
             gone, arrived = general.announce(known.sent, coming, self.first, self.last)
             self.gone += gone
             new += arrived
+            self.new += 0 if session_no in before else len(known.sent)
         made: list[dict[str, Any]] = []
+        changed: list[dict[str, Any]] = []
         for session_no, known in sessions.items():
-            for row in said.pop(session_no, ()):
-                general.observe(known, *_answer(row))
-            made += self._made(session_no, known)
+            heard_now = said.pop(session_no, [])
+            for row in heard_now:
+                self._observe(known, row)
+            if self.ends is not None:
+                self._add_ends(known, [*rows.get(session_no, ()), *heard_now])
+            its = rows_of(session_no, known, self.names.names, self._dimensions, self.cutoff)
+            made += its
+            if its != before.get(session_no):
+                changed += its
         heard.is_used |= np.asarray(
             pc.is_in(heard.names, value_set=pa.array([*sessions], TEXT)).fill_null(False)
         )
+        if changed:
+            self._note(table_of(changed, self.names))
         if made:
-            rows_ = _table(made, self.names)
-            self.changed.append(rows_)
-            yield rows_
+            yield table_of(made, self.names)
 
-    def _made(self, session_no: str, known: Session) -> list[dict[str, Any]]:
-        general.prune(known)
-        made = general.rows(session_no, known, self.cutoff)
-        is_plain = general.is_plain(known, made)
-        for place, row in enumerate(made):
-            row[STATE] = None if is_plain else "" if place else general.state_of(known)
-            row |= dict(zip(self._dimensions, row.pop("dimensions"), strict=True))
-        return made
+    def _observe(self, known: Session, row: dict[str, Any]) -> None:
+        if row["status"] is None:
+            general.tried(known, row["asked_at"])
+        else:
+            general.observe(known, *_answer(row))
+
+    def _add_ends(self, known: Session, rows: list[dict[str, Any]]) -> None:
+        """Add the ends of numbers where they may be needed: their digits are known in this fold."""
+        sent, numbers = general.without_ends(known)
+        if not sent and not numbers:
+            return
+        digits = {row.get("number") or row.get("recipient"): row.get("digits") for row in rows}
+        wanted: list[tuple[Sent | Number, str]] = [
+            (one, found) for one in sent if (found := digits.get(one.recipient))
+        ]
+        wanted += [(one, found) for name, one in numbers.items() if (found := digits.get(name))]
+        has_masks = any(one.mask for one in known.sent)
+        if wanted and self.ends is not None:
+            found_ends = self.ends([found for _, found in wanted], has_masks)
+            for (one, _), its in zip(wanted, found_ends, strict=True):
+                one.ends = its
 
     def _lost(self, read: _Side, lost: list[pa.Table], new: list[Sent]) -> Iterator[pa.Table]:
         """Yield the rows that have no usable session number: invalid, each alone."""
-        coming = _python(read.rows.filter(pa.array(~np.asarray(read.names.is_valid()))))
-        stored = [row for table in lost for row in _python(table)]
+        coming = python(read.rows.filter(pa.array(~np.asarray(read.names.is_valid()))))
+        stored = [row for table in lost for row in python(table)]
         before = [_sent_of_lost(row, self._dimensions) for row in stored]
         numbered = Counter(one.moment for one in new)
         rows, gone = general.announce_without_session(
@@ -234,9 +305,9 @@ class Fold:
             | ({"recipient": f"{general.UNHEARD}1"} if one.recipient is None else {})
             for one in sorted(rows, key=lambda one: one.key)
         ]
-        table = _table(made, self.names)
+        table = table_of(made, self.names)
         if Counter(map(_frozen, rows)) != Counter(map(_frozen, before)):
-            self.changed.append(table)
+            self._note(table)
         yield table
 
     def _unasked(self, sent: pa.Table) -> pa.Table:
@@ -250,7 +321,7 @@ class Fold:
         columns |= {
             "recipient": pc.coalesce(sent["recipient"], pa.scalar(f"{general.UNHEARD}1")),
             OWN: own,
-            "conflicts": _empty_lists(count),
+            "conflicts": empty_lists(count),
         }
         arrays = [
             columns[one.name]
@@ -301,11 +372,20 @@ class Fold:
             **{LAST_OPEN: last_open, STATE: pa.nulls(before.num_rows, TEXT)},
         )
 
+    @property
+    def is_changed(self) -> bool:
+        """Return whether any row is not as it was."""
+        return self.are_many or bool(self.changed)
+
+    def _note(self, rows: pa.Table) -> None:
+        """Keep rows that are not as they were, while they are few."""
+        self._noted += rows.num_rows
+        self.are_many |= self._noted > self.most
+        self.changed = [] if self.are_many else [*self.changed, rows]
+
     @cached_property  # asked for with every row
     def _dimensions(self) -> list[str]:
-        return schema.dimensions_among(
-            [name for name in self.names.names if name not in (OWN, LAST_OPEN, STATE)]
-        )
+        return dimensions_of(self.names)
 
 
 class _Side:
@@ -335,12 +415,14 @@ class _Side:
 
 
 def _is_never_plain(sent: pa.Table) -> Bools:
-    """Tell which source rows are never plain: those with a mask, or for several recipients."""
+    """Return which rows are never plain: with a mask, for several recipients, or asked in vain."""
     odd = np.zeros(sent.num_rows, np.bool_)
     if "mask" in sent.column_names:
         odd |= np.asarray(sent["mask"].is_valid())
     if "recipients" in sent.column_names:
         odd |= np.asarray(pc.greater(sent["recipients"], 1).fill_null(False))
+    if "asked_at" in sent.column_names:
+        odd |= np.asarray(pc.is_null(sent["status"]))  # asked in vain
     return odd
 
 
@@ -416,15 +498,54 @@ def _with(rows: pa.Table, **columns: Any) -> pa.Table:
     return pa.Table.from_arrays([array.cast(type_) for array, type_ in types], schema=rows.schema)
 
 
-def _grouped(rows: pa.Table) -> dict[str, list[dict[str, Any]]]:
+def rows_of(
+    session_no: str, known: Session, names: list[str], dimensions: list[str], cutoff: int
+) -> list[dict[str, Any]]:
+    """Return a session's rows as a day's file has them, with the state in the first."""
+    general.prune(known)
+    made = general.rows(session_no, known, cutoff)
+    is_plain = general.is_plain(known, made)
+    for place, row in enumerate(made):
+        row[STATE] = None if is_plain else "" if place else general.state_of(known)
+        row |= dict(zip(dimensions, row.pop("dimensions"), strict=True))
+    return [{name: row[name] for name in names} for row in made]
+
+
+def dimensions_of(names: pa.Schema) -> list[str]:
+    """Return the columns of a day's file that came from the customer's table."""
+    ours = [name for name in names.names if name not in (OWN, LAST_OPEN, STATE)]
+    return schema.dimensions_among(ours)
+
+
+def known_of(rows: list[dict[str, Any]], dimensions: list[str]) -> Session:
+    """Return what is known of a session, from its rows in a day's file: the first has the state."""
+    first = next((row for row in rows if row[STATE]), rows[0])
+    if state := first[STATE]:
+        return general.session_from(state)
+    return general.session_of(first | {"dimensions": [first[name] for name in dimensions]})
+
+
+def sessions_of(tables: list[pa.Table], dimensions: list[str]) -> dict[str, Session]:
+    """Return what is known of sessions, from rows of a day's file."""
+    return {name: known_of(rows, dimensions) for name, rows in _grouped(tables).items()}
+
+
+def sent_of(read: pa.Table, dimensions: list[str]) -> dict[str, list[Sent]]:
+    """Return the recipients that source rows stand for, by session."""
+    groups = _grouped([read])
+    return {name: [one for row in rows for one in _sent(row, dimensions)]
+            for name, rows in groups.items()}  # fmt: skip
+
+
+def _grouped(tables: Iterable[pa.Table]) -> dict[str, list[dict[str, Any]]]:
     """Return rows by session, times in microseconds."""
     groups: dict[str, list[dict[str, Any]]] = {}
-    for row in _python(rows):
+    for row in (row for table in tables for row in python(table)):
         groups.setdefault(row["session_no"], []).append(row)
     return groups
 
 
-def _python(rows: pa.Table) -> list[dict[str, Any]]:
+def python(rows: pa.Table) -> list[dict[str, Any]]:
     """Return rows as dictionaries, times in microseconds."""
     columns = [
         rows[one.name].cast(pa.int64()) if pa.types.is_timestamp(one.type) else rows[one.name]
@@ -434,7 +555,7 @@ def _python(rows: pa.Table) -> list[dict[str, Any]]:
     return found
 
 
-def _table(rows: list[dict[str, Any]], names: pa.Schema) -> pa.Table:
+def table_of(rows: list[dict[str, Any]], names: pa.Schema) -> pa.Table:
     """Return dictionaries, times in microseconds, as a table."""
     arrays = []
     for one in names:
@@ -465,7 +586,7 @@ def _frozen(sent: Sent) -> tuple[Any, ...]:
 def _answer(row: dict[str, Any]) -> tuple[str, Answer, dict[str, Any]]:
     named = ("asked_at", "status", "word", "received_at", "code", "description", "segments")
     answer = Answer(**{name: row[name] for name in named}, submit_status=row["submit_status"])
-    who = {name: row.get(name) for name in (*WHO, "ends")}
+    who = {name: row.get(name) for name in WHO}
     return row["number"], answer, who | {"submit_status": row["session_submit_status"]}
 
 
@@ -473,7 +594,7 @@ def _micros(times: pa.ChunkedArray) -> Places:
     return np.asarray(times.cast(pa.int64()).fill_null(0)).astype(np.int64)
 
 
-def _empty_lists(count: int) -> pa.Array:
+def empty_lists(count: int) -> pa.Array:
     return pa.ListArray.from_arrays(pa.array(np.zeros(count + 1, np.int32)), pa.array([], TEXT))
 
 

@@ -7,10 +7,12 @@ made of, so that a day where nothing is new and nobody is due costs one read of 
 from __future__ import annotations
 
 import json
+import re
 import uuid
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field, replace
 from datetime import date, timedelta
 from typing import Any, Final
 
@@ -20,9 +22,13 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from usms_pipeline import dataset, polling, schema
+from usms_pipeline import polling, schema
+from usms_pipeline.dataset import check_version
 from usms_pipeline.days.columns import STATE
+from usms_pipeline.errors import DamagedDay, StorageError
 from usms_pipeline.schema import TEXT, TIME
+from usms_pipeline.service.api import WORDS_DIGEST
+from usms_pipeline.status import BUCKETS
 from usms_pipeline.storage import Store
 
 Micros = npt.NDArray[np.int64]
@@ -30,8 +36,11 @@ Micros = npt.NDArray[np.int64]
 DUE: Final = pa.schema([("session_no", TEXT), ("unmet_at", TIME)])
 """Sessions that are due, and the polling time of each that was not met."""
 
+FOLDER: Final = "receipts"
+_NAME: Final = re.compile(r"receipts/sent_date=(\d{4}-\d\d-\d\d)/receipts\.parquet")
 _MICROSECOND: Final = timedelta(microseconds=1)
 _IN_VAIN_EVERY: Final = polling.IN_VAIN_EVERY // _MICROSECOND
+_JUDGED: Final = ["session_no", "recipient", "status", "is_announced"]
 _POLLED: Final = ["session_no", "sent_at", "last_asked_at", "is_final", "is_closed", STATE]
 
 
@@ -39,21 +48,27 @@ _POLLED: Final = ["session_no", "sent_at", "last_asked_at", "is_final", "is_clos
 class Footer:
     """What a day's file says of itself.
 
-    ``version`` is new with every content. ``digest`` is of the source's rows that it has, ``words``
-    of the table of status words it was made with. ``buckets`` counts the recipients announced, by
-    status; ``open`` all rows that are neither final nor closed. ``next_due_at`` (microseconds): no
-    session is due before, at the polling times ``polls`` (microseconds after sending); None: never.
-    ``is_purged``: some responses were deleted, so a rebuild keeps what the file knows.
+    ``version`` is new with every content. ``digest`` is of the source's rows that it was made of,
+    ``edge`` of those that were read of it when the window began after it; ``words`` of the table of
+    status words. ``read`` counts what the latest reading of the whole day had: ``rows``, their
+    ``recipients``, ``copies`` of other rows, rows ``without_session``, and stored ones ``gone``.
+    ``elsewhere``: sessions read for this day that another day's file has, and which.
+
+    ``buckets`` counts the recipients announced, by status; ``open`` all rows that are neither final
+    nor closed. ``next_due_at`` (microseconds): no session is due before, at the polling times
+    ``polls`` (microseconds after sending); None: never.
     """
 
     key: str
     digest: str = ""
-    words: str = ""
+    edge: str = ""
+    words: str = WORDS_DIGEST
     cutoff: int = 0
     phones: str = "masked"
     dimensions: list[str] = field(default_factory=list)
     polls: list[int] = field(default_factory=list)
-    is_purged: bool = False
+    read: dict[str, int] = field(default_factory=dict)
+    elsewhere: dict[str, str] = field(default_factory=dict)
     layout: int = schema.VERSION
     version: str = field(default_factory=lambda: uuid.uuid4().hex)
     buckets: dict[str, int] = field(default_factory=dict)
@@ -62,128 +77,271 @@ class Footer:
     next_due_at: int | None = None
 
     @property
+    def announced(self) -> int:
+        """Count the recipients that the source announces."""
+        return sum(self.buckets.values())
+
+    @property
     def rows(self) -> int:
         """Count the rows."""
-        return sum(self.buckets.values()) + self.unannounced
+        return self.announced + self.unannounced
 
 
 def name(day: date) -> str:
     """Return the name of a day's file in the data directory."""
-    return dataset.file_name(dataset.RECEIPTS, day)
+    return f"{FOLDER}/sent_date={day}/{FOLDER}.parquet"
+
+
+def days(store: Store) -> list[date]:
+    """List the days that have a file, ascending; files of others don't count."""
+    matches = [_NAME.fullmatch(one) for one in store.names(FOLDER)]
+    return sorted(date.fromisoformat(match[1]) for match in matches if match)
+
+
+def footer(store: Store, day: date) -> Footer | None:
+    """Return what a day's file says of itself; None where there is none.
+
+    Raises ``DamagedDay`` for a file that can't be read, ``OtherLayout`` for another version's.
+    """
+    with _told(day):
+        said = store.metadata(name(day))
+        if not said:
+            if store.exists(name(day)):
+                raise DamagedDay(day, "it says nothing of itself: something else wrote it")
+            return None
+        try:
+            found = json.loads(said["day"])
+            check_version(store, name(day), found["layout"])
+            return msgspec.convert(found, Footer)
+        except (KeyError, ValueError, TypeError, msgspec.ValidationError):
+            if "version" in said:  # of an older layout
+                check_version(store, name(day), int(said["version"]))
+            raise DamagedDay(day, "what it says of itself can't be read") from None
 
 
 def sessions(store: Store, day: date) -> pa.Array:
-    """Return the session numbers that a day's file has."""
+    """Return the session numbers that a day's file has, one for each row."""
     found = [pa.array([], TEXT)]
     if store.exists(name(day)):
-        found += [batch["session_no"] for batch in store.batches(name(day), columns=["session_no"])]
+        with _told(day):
+            found += [one["session_no"] for one in store.batches(name(day), columns=["session_no"])]
     return pa.concat_arrays(found)
+
+
+def rows(store: Store, day: date, names: pa.Schema | None = None) -> Iterator[pa.Table]:
+    """Yield a day's rows, a row group at a time; none where there is no file.
+
+    ``names``: the columns to give them; what the file lacks is NULL, what it has beside is left out.
+    """
+    if store.exists(name(day)):
+        with _told(day):
+            for batch in store.batches(name(day)):
+                yield _as(pa.table(batch), names)
+
+
+def amiss(store: Store, day: date) -> str | None:
+    """Return what is amiss with a day's figures, in a sentence; None where all is well.
+
+    Each recipient announced is in exactly one bucket, and they are as many as the source's latest
+    reading had, copies left out and those that are gone from it counted.
+    """
+    try:
+        said = footer(store, day)
+        tables = [table.select(_JUDGED) for table in rows(store, day)]
+    except DamagedDay as error:
+        return str(error)
+    if said is None:
+        return None
+    table = pa.concat_tables(tables).combine_chunks()
+    announced = table.filter(table["is_announced"])
+    stray = pc.sum(pc.invert(pc.is_in(announced["status"], pa.array(BUCKETS)))).as_py() or 0
+    named = table.filter(pc.is_valid(table["session_no"]))
+    different = named.group_by(["session_no", "recipient"]).aggregate([]).num_rows
+    double = named.num_rows - different
+    counted, read = announced.num_rows, said.read
+    expected = counted
+    if read:
+        expected = read["recipients"] - read["copies"] + read["gone"]
+    if counted == expected == said.announced and not stray and not double:
+        return None
+    return (
+        f"{day}: {expected:,} recipients announced, {counted:,} counted, {stray:,} in no bucket, "
+        f"{double:,} twice. Run `usms rebuild --from {day} --to {day}`."
+    )
+
+
+def write(
+    store: Store,
+    day: date,
+    tables: Iterable[pa.Table],
+    names: pa.Schema,
+    of: Callable[[], Footer | None],
+) -> Footer | None:
+    """Write a day's file and return its footer: what ``of`` gives, with what the rows tell.
+
+    ``tables`` are drawn while it is written, so that a large day is never in memory as a whole;
+    ``of`` is called when all are. Where it gives None, the file stays as it was.
+    """
+    tally = _Tally()
+    batches = (batch for table in tables for batch in tally.counted(table).to_batches())
+    reader = pa.RecordBatchReader.from_batches(names, batches)
+    written: list[Footer] = []
+
+    def metadata() -> dict[str, str]:
+        said = of()
+        if said is None:
+            raise _Unchanged
+        written.append(tally.footer(said))
+        return {"day": json.dumps(asdict(written[0]))}
+
+    with suppress(_Unchanged):
+        store.write(name(day), reader, metadata)
+    return written[0] if written else None
+
+
+def due(
+    store: Store, day: date, now: int, polls: Sequence[int], *, is_read: bool = False
+) -> pa.Table:
+    """Return the sessions of a day that are due at ``now`` (microseconds), as ``DUE``.
+
+    Unless ``is_read``, a day whose footer says that nothing is due is not read.
+    """
+    said = footer(store, day)
+    if said is None or said.open == 0:
+        return DUE.empty_table()
+    if not is_read and said.polls == list(polls) and (said.next_due_at or 2**62) > now:
+        return DUE.empty_table()
+    found, tries = [DUE.empty_table()], Tries()
+    with _told(day):
+        for batch in store.batches(name(day), columns=_POLLED):
+            table = pa.table(batch)
+            tries.add(table)
+            found.append(due_among(open_rows(table), now, polls, tries))
+    return once(pa.concat_tables(found))
+
+
+def due_among(waiting: pa.Table, now: int, polls: Sequence[int], tries: Tries) -> pa.Table:
+    """Return the open rows that are due, as ``DUE``."""
+    unmet = next_polls(waiting, polls, tries)
+    table = pa.table([waiting["session_no"], pa.array(unmet).cast(TIME)], schema=DUE)
+    return table.filter(pa.array(unmet <= now))
 
 
 def once(due: pa.Table) -> pa.Table:
     """Return each session of ``DUE`` once, with the oldest polling time that was not met."""
+    if pc.count_distinct(due["session_no"]).as_py() == due.num_rows:
+        return due
     together = due.group_by("session_no").aggregate([("unmet_at", "min")])
     return together.rename_columns(DUE.names).cast(DUE)
 
 
-def footer(store: Store, day: date) -> Footer | None:
-    """Return what a day's file says of itself; None where there is none."""
-    said = store.metadata(name(day))
-    return msgspec.convert(json.loads(said["day"]), Footer) if said else None
+class Tries:
+    """When sessions were last asked about in vain, as the rows that stream by say.
 
-
-def rows(store: Store, day: date) -> Iterator[pa.Table]:
-    """Yield a day's rows, a row group at a time; none where there is no file."""
-    if store.exists(name(day)):
-        for batch in store.batches(name(day)):
-            yield pa.table(batch)
-
-
-def write(
-    store: Store, day: date, tables: Iterable[pa.Table], names: pa.Schema, of: Footer
-) -> Footer:
-    """Write a day's file and return its footer: ``of``, with what its rows tell.
-
-    ``tables`` are drawn while it is written, so that a large day is never in memory as a whole.
+    The first of a session's rows has its state; the others, which come after it, were asked with
+    it, and that one may have an outcome.
     """
-    tally = _Tally(of)
-    batches = (batch for table in tables for batch in tally.counted(table).to_batches())
-    reader = pa.RecordBatchReader.from_batches(names, batches)
-    store.write(name(day), reader, lambda: {"day": json.dumps(asdict(tally.footer))})
-    return tally.footer
+
+    def __init__(self) -> None:
+        self._at: dict[str, int] = {}
+
+    def add(self, rows: pa.Table) -> None:
+        """Take rows, open or not."""
+        if rows[STATE].null_count == rows.num_rows:
+            return
+        is_tried = pc.match_substring(rows[STATE], '"tried_at"').fill_null(False)
+        for row in rows.filter(is_tried).select(["session_no", STATE]).to_pylist():
+            self._at[row["session_no"]] = json.loads(row[STATE])["tried_at"]
+
+    def latest(self, rows: pa.Table, asked: Micros) -> Micros:
+        """Return the later of when rows were asked about and when they were in vain."""
+        if not self._at:
+            return asked
+        among = pc.is_in(rows["session_no"], value_set=pa.array([*self._at], TEXT))
+        for place in np.flatnonzero(np.asarray(among)):
+            session_no = rows["session_no"][int(place)].as_py()
+            asked[place] = max(asked[place], self._at[session_no])
+        return asked
 
 
-def due(store: Store, day: date, now: int, polls: Sequence[int]) -> pa.Table:
-    """Return the sessions of a day that are due at ``now`` (microseconds), as ``DUE``."""
-    said = footer(store, day)
-    if said is None or (said.polls == list(polls) and (said.next_due_at or 2**62) > now):
-        return DUE.empty_table()
-    found = [DUE.empty_table()]
-    for batch in store.batches(name(day), columns=_POLLED):
-        waiting = _open(pa.table(batch))
-        unmet = next_polls(waiting, polls)
-        is_due = pa.array(unmet <= now)
-        table = pa.table([waiting["session_no"], pa.array(unmet).cast(TIME)], schema=DUE)
-        found.append(table.filter(is_due))
-    return once(pa.concat_tables(found))
+def next_polls(waiting: pa.Table, polls: Sequence[int], tries: Tries) -> Micros:
+    """Return the oldest polling time that each open row has not met, in microseconds.
 
-
-def next_polls(waiting: pa.Table, polls: Sequence[int]) -> Micros:
-    """Return the oldest polling time that each open row has not met, in microseconds."""
+    Past the last one (its look was in vain) that is a day after it was last tried.
+    """
     offsets = np.array(polls, np.int64)
     sent = np.asarray(waiting["sent_at"].cast(pa.int64()))
-    asked = _last_tries(waiting)
+    asked = np.array(waiting["last_asked_at"].cast(pa.int64()).fill_null(-1))
+    asked = tries.latest(waiting, asked)
     after = asked - sent
     turn = np.where(asked < 0, 0, np.searchsorted(offsets, after, side="right"))
     offset = offsets[np.minimum(turn, len(offsets) - 1)]
     return np.asarray(sent + np.where(turn < len(offsets), offset, after + _IN_VAIN_EVERY))
 
 
-def _last_tries(waiting: pa.Table) -> Micros:
-    """Return when each row was last asked about, in vain or not; -1 where it never was."""
-    asked = np.array(waiting["last_asked_at"].cast(pa.int64()).fill_null(-1))
-    is_tried = pc.match_substring(waiting[STATE], '"tried_at"').fill_null(False)
-    tried = {  # the first row of a session has the state; the others were asked with it
-        row["session_no"]: json.loads(row[STATE])["tried_at"]
-        for row in waiting.filter(is_tried).select(["session_no", STATE]).to_pylist()
-    }
-    if tried:
-        is_among = pc.is_in(waiting["session_no"], value_set=pa.array([*tried], TEXT))
-        for place in np.flatnonzero(np.asarray(is_among)):
-            asked[place] = max(asked[place], tried[waiting["session_no"][int(place)].as_py()])
-    return asked
-
-
-def _open(table: pa.Table) -> pa.Table:
+def open_rows(table: pa.Table) -> pa.Table:
     return table.filter(pc.invert(pc.or_(table["is_final"], table["is_closed"])))
+
+
+def _as(table: pa.Table, names: pa.Schema | None) -> pa.Table:
+    if names is None or table.schema.equals(names):
+        return table
+    columns = [
+        table[one.name].cast(one.type)
+        if one.name in table.column_names
+        else pa.nulls(table.num_rows, one.type)
+        for one in names
+    ]
+    return pa.table(columns, schema=names)
+
+
+@contextmanager
+def _told(day: date) -> Iterator[None]:
+    """Tell a file that is damaged from one that can't be read now: the system has a number."""
+    try:
+        yield
+    except DamagedDay:
+        raise
+    except StorageError as error:
+        cause = error.__cause__
+        if isinstance(cause, OSError) and cause.errno is not None:
+            raise
+        raise DamagedDay(day, str(cause).splitlines()[0]) from error
+
+
+class _Unchanged(Exception):
+    """There is nothing to write."""
 
 
 class _Tally:
     """Counts rows as they stream by."""
 
-    def __init__(self, of: Footer) -> None:
-        self._of = of
+    def __init__(self) -> None:
         self._buckets: Counter[str] = Counter()
         self._unannounced = self._open = 0
-        self._next_due_at: int | None = None
+        self._waiting: list[pa.Table] = []
+        self._tries = Tries()
 
     def counted(self, table: pa.Table) -> pa.Table:
         announced = table.filter(table["is_announced"])
         for one in pc.value_counts(announced["status"].combine_chunks()).to_pylist():
             self._buckets[one["values"]] += one["counts"]
         self._unannounced += table.num_rows - announced.num_rows
-        waiting = _open(table)
+        self._tries.add(table)
+        waiting = open_rows(table)
         self._open += waiting.num_rows
-        if waiting.num_rows and self._of.polls:
-            earliest = int(next_polls(waiting, self._of.polls).min())
-            known = earliest if self._next_due_at is None else self._next_due_at
-            self._next_due_at = min(earliest, known)
+        if waiting.num_rows:
+            self._waiting.append(waiting.select(["session_no", "sent_at", "last_asked_at"]))
         return table
 
-    @property
-    def footer(self) -> Footer:
-        counted: dict[str, Any] = {"buckets": dict(self._buckets), "unannounced": self._unannounced}
-        return msgspec.convert(
-            asdict(self._of) | counted | {"open": self._open, "next_due_at": self._next_due_at},
-            Footer,
+    def footer(self, of: Footer) -> Footer:
+        earliest = [
+            int(next_polls(one, of.polls, self._tries).min()) for one in self._waiting if of.polls
+        ]
+        return replace(
+            of,
+            buckets=dict(self._buckets),
+            unannounced=self._unannounced,
+            open=self._open,
+            next_due_at=min(earliest, default=None),
         )

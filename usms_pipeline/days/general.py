@@ -148,7 +148,7 @@ def observe(session: Session, number: str, answer: Answer, who: Mapping[str, Any
     """Add to a session what one response says of one number (``NO_NUMBER``: of none).
 
     ``who`` has what is known of the number: ``phone``, ``country``, ``operator``, ``number_type``,
-    ``ends``, and ``submit_status``, the word on the submission of the whole session.
+    and ``submit_status``, the word on the submission of the whole session.
     """
     asked_at, word = answer.asked_at, who.get("submit_status")
     if session.last_asked_at is None or asked_at > session.last_asked_at:
@@ -164,14 +164,17 @@ def observe(session: Session, number: str, answer: Answer, who: Mapping[str, Any
     if number != NO_NUMBER and answer.word is None:
         answer = msgspec.structs.replace(answer, word="")
     known = session.numbers.setdefault(number, Number())
+    _put(known, answer)
+    for name in ("phone", "country", "operator", "number_type"):
+        setattr(known, name, _least(getattr(known, name), who.get(name)))
+
+
+def _put(known: Number, answer: Answer) -> None:
     if answer.is_final:
         known.final = answer if known.final is None else min(known.final, answer, key=_key)
         known.seen = sorted({*known.seen, answer.status})
     else:
         known.open = answer if known.open is None else max(known.open, answer, key=_key)
-    for name in ("phone", "country", "operator", "number_type"):
-        setattr(known, name, _least(getattr(known, name), who.get(name)))
-    known.ends = known.ends or who.get("ends")
 
 
 def tried(session: Session, at: int) -> None:
@@ -191,13 +194,52 @@ def prune(session: Session) -> None:
             del session.numbers[number]
     if session.tried_at is not None and session.tried_at <= (session.last_asked_at or -1):
         session.tried_at = None
-    if own and None not in own and own <= session.numbers.keys():
-        for row in session.sent:
-            row.ends = (
-                None  # every row has its own number: nothing is left to be matched by its end
-            )
-        for known in session.numbers.values():
+    for row in session.sent:
+        if row.recipient in session.numbers or not _is_matched_by_ends(session):
+            row.ends = None
+    for number, known in session.numbers.items():
+        if number in own or not _is_matched_by_ends(session):
             known.ends = None
+
+
+def without_ends(session: Session) -> tuple[list[Sent], dict[str, Number]]:
+    """Return the rows and the numbers whose ends are needed for matching, and not known."""
+    if not _is_matched_by_ends(session):
+        return [], {}
+    own = {sent.recipient for sent in session.sent}
+    rows_ = [
+        one for one in session.sent
+        if one.recipient and one.ends is None and one.recipient not in session.numbers
+    ]  # fmt: skip
+    numbers = {
+        name: known for name, known in session.numbers.items()
+        if name != NO_NUMBER and known.ends is None and name not in own
+    }  # fmt: skip
+    return rows_, numbers
+
+
+def _is_matched_by_ends(session: Session) -> bool:
+    """Return whether there may be a choice: one row takes the one number, whatever its form."""
+    return len(session.sent) > 1 or any(one.mask for one in session.sent)
+
+
+def reread(session: Session) -> None:
+    """Read each status from its word again, for what words mean has changed.
+
+    Of outcomes that lost to an earlier one only their status is known: they stay as they are.
+    """
+    for known in session.numbers.values():
+        said = [one for one in (known.final, known.open) if one]
+        known.final = known.open = None
+        for one in said:
+            status = one.status if one.status == "invalid" else canonical(one.word)
+            answer = msgspec.structs.replace(one, status=status)
+            if one.is_final and not answer.is_final:
+                known.seen = [other for other in known.seen if other != one.status]
+                session.last_open_at = _most(session.last_open_at, one.asked_at)
+            elif one.status != status:
+                known.seen = [other for other in known.seen if other != one.status]
+            _put(known, answer)
 
 
 # -- the source is read -----------------------------------------------------------------------
@@ -214,7 +256,7 @@ def announce(
     ``last`` (what was read) is paired with one read row at most, which counts from now on. A read
     row without a pair is new; a stored one without is gone from the source, and stays.
     """
-    coming = _without_copies(read)
+    coming = without_copies(read)
     left = sorted((one for one in stored if first <= one.sent_at < last), key=_row_key)
     outside = [one for one in stored if not first <= one.sent_at < last]
     joined: list[Sent] = []
@@ -264,7 +306,7 @@ def announce_without_session(
     return kept, gone
 
 
-def _without_copies(read: Iterable[Sent]) -> list[Sent]:
+def without_copies(read: Iterable[Sent]) -> list[Sent]:
     """Return rows in order, of those with one phone the first."""
     phones: set[str] = set()
     kept = []

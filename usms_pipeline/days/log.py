@@ -18,7 +18,6 @@ from typing import Final
 import pyarrow as pa
 
 from usms_pipeline import schema
-from usms_pipeline.responses import as_table
 from usms_pipeline.service.fetch import Answer
 from usms_pipeline.storage import Store
 
@@ -27,7 +26,7 @@ _OPEN: Final = f"{FOLDER}/open"
 
 
 class Log:
-    """One run's log. Its lock is held from the first block until ``close``."""
+    """One run's log. It is this process's from ``begin`` to ``end``, which one thread calls."""
 
     def __init__(self, store: Store, clock: Callable[[], datetime]) -> None:
         stamp = clock().astimezone(UTC).strftime("%Y%m%dT%H%M%S.%f")
@@ -35,25 +34,34 @@ class Log:
         self._store, self._count = store, 0
         self._held = ExitStack()
 
-    def add(self, answers: Sequence[Answer]) -> pa.Table:
-        """Return the answers as a block (``schema.RESPONSES``); it is durable when this returns."""
-        if not self._count:
-            self._held.enter_context(self._store.lock(f"{FOLDER}/{self.run}"))
-            with self._store.replacing(_mark(self.run)) as path:
-                path.write_text("{}")
+    def begin(self) -> None:
+        """Mark the run as open, and hold it."""
+        self._held.enter_context(self._store.lock(f"{FOLDER}/{self.run}"))
+        with self._store.replacing(_mark(self.run), private=True) as path:
+            path.write_text("{}")
+
+    def add(self, answers: Sequence[Answer]) -> tuple[str, pa.Table]:
+        """Return the name of the next block, and what is in it; it is durable by then."""
         self._count += 1
         block = as_table(answers)
         name = f"{FOLDER}/{self.run}/{self._count:06}.parquet"
         self._store.write(name, block, {"version": str(schema.VERSION)}, private=True)
-        return block
+        return name, block
 
-    def close(self, *, is_folded: bool) -> None:
-        """End the log, and seal it where all of it is folded; a later run folds the rest."""
-        if not self._count:
-            return
-        if is_folded:
+    def end(self, *, is_folded: bool) -> None:
+        """Seal the run where all of it is folded, and let go of it; a later run folds the rest."""
+        if is_folded or not self._count:
             self._store.delete(_mark(self.run))
         self._held.close()
+
+
+def as_table(answers: Sequence[Answer]) -> pa.Table:
+    """Return answers as ``schema.RESPONSES``."""
+    columns = [
+        pa.array([getattr(answer, field.name) for answer in answers], field.type)
+        for field in schema.RESPONSES
+    ]
+    return pa.table(columns, schema=schema.RESPONSES)
 
 
 def open_runs(store: Store) -> list[str]:
@@ -75,24 +83,23 @@ def seal(store: Store, run: str) -> None:
 
 def runs(store: Store) -> list[str]:
     """List all runs whose responses are kept, the oldest first."""
-    found = {name.split("/")[1] for name in store.names(FOLDER)}
-    return sorted(run for run in found if "=" not in run)  # not the days of today's layout
+    return sorted({one.split("/")[1] for one in store.names(FOLDER)})
 
 
-def blocks(store: Store, run: str) -> Iterator[pa.Table]:
-    """Yield a run's blocks, in order; raises ``StorageError`` for one that is damaged."""
-    for name in store.names(f"{FOLDER}/{run}"):
-        yield store.read(name)
+def blocks(store: Store, run: str) -> list[str]:
+    """List the names of a run's blocks, in order; each holds ``schema.RESPONSES``."""
+    return store.names(f"{FOLDER}/{run}")
 
 
 def delete(store: Store, run: str) -> None:
     """Delete a sealed run's responses."""
-    for name in store.names(f"{FOLDER}/{run}"):
+    for name in blocks(store, run):
         store.delete(name)
+    store.remove_folder(f"{FOLDER}/{run}")
 
 
 def written_at(run: str) -> datetime:
-    """Return when a run began to write, from its name."""
+    """Return when a run began to write, by the clock of then, from its name."""
     return datetime.strptime(run.split("-")[0], "%Y%m%dT%H%M%S.%f").replace(tzinfo=UTC)
 
 

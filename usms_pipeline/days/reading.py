@@ -23,6 +23,9 @@ import pyarrow.compute as pc
 from usms_pipeline.dataset import Window, day_start
 from usms_pipeline.schema import TIME
 
+NOTHING: Final = "0"
+"""The digest of a day that nothing was read of."""
+
 MARGIN: Final = timedelta(days=1)
 """How much is read on both sides of a window: of a session at its border, the other rows."""
 
@@ -31,14 +34,28 @@ _EPOCH: Final = date(1970, 1, 1)
 
 @dataclass(frozen=True)
 class DayRead:
-    """What was read for one day: its rows as the source gave them, and their digest."""
+    """What was read for one day: its rows as the source gave them, and their digest.
+
+    Unless ``is_whole``, only those of sessions that go on in the window, which begins after it.
+    """
 
     day: date
     rows: pa.Table
     digest: str
+    is_whole: bool = True
 
     def __repr__(self) -> str:  # not the rows, which hold phone numbers
         return f"DayRead({self.day}, {self.rows.num_rows} rows, {self.digest})"
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Count the rows, the recipients they stand for, and the rows without a session."""
+        rows = self.rows
+        return {
+            "rows": rows.num_rows,
+            "recipients": pc.sum(rows["recipients"]).as_py() or 0,
+            "without_session": rows["session_no"].null_count,
+        }
 
 
 class Reading:
@@ -96,7 +113,7 @@ class Reading:
                 if begin < end:
                     part = rows.slice(begin, end - begin)
                     day = _EPOCH + timedelta(days=int(days[begin]))
-                    yield DayRead(day, part, self._digest(con, part))
+                    yield DayRead(day, part, self._digest(con, part), day in self._window)
 
     def _digest(self, con: duckdb.DuckDBPyConnection, rows: pa.Table) -> str:
         con.register("part", rows)

@@ -1,57 +1,113 @@
-"""A run on the days' files: read the source, catch up, ask, and write each day once.
+"""One run over the days' files: read the source, catch up, ask, and write each day that changed.
 
-Not in use yet: it publishes nothing, and knows neither erasures nor quarantine, nor the unreadable.
-A session that is stored in one day and read in another is not looked for, and a day whose cutoff,
-dimensions or ``phones`` changed is not made again. The rows are those of the pipeline in use, which
-a test compares.
+A day is this process's from the moment it is looked at until the run ends. What was told is durable
+before it counts, and a day is written once all that was asked about it has come, while others are
+still asked about.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from datetime import date, datetime, timedelta
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field, replace
+from datetime import UTC, date, datetime, timedelta
+from functools import cached_property
 from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from usms_pipeline import dataset, schema, source
+from usms_pipeline import dataset, forget, schema, source
 from usms_pipeline.dataset import Window, day_start
-from usms_pipeline.days import columns, file, log
+from usms_pipeline.days import columns, file, general, log, placing, rebuilding
+from usms_pipeline.days.asking import Asking
 from usms_pipeline.days.columns import Fold
 from usms_pipeline.days.file import Footer
-from usms_pipeline.days.reading import MARGIN, DayRead, Reading
+from usms_pipeline.days.quarantine import Quarantine
+from usms_pipeline.days.reading import MARGIN, NOTHING, DayRead, Reading
+from usms_pipeline.errors import CredentialsRefused, DamagedDay, ServiceDown, StorageError
 from usms_pipeline.phones import PhoneBook
-from usms_pipeline.schema import TIME
-from usms_pipeline.service.collect import Batch, CollectStats, Patience, collect
+from usms_pipeline.schema import TEXT, TIME
+from usms_pipeline.service.api import WORDS_DIGEST
+from usms_pipeline.service.collect import CollectStats, Patience
 from usms_pipeline.service.decode import decode
-from usms_pipeline.service.fetch import Answer
+from usms_pipeline.service.names import Names
 from usms_pipeline.settings import Settings
 from usms_pipeline.storage import Store
-
-_BLOCK_ANSWERS: Final = 200
-_BLOCK_SECONDS: Final = 1.0
-"""A kill loses the answers of one second at most: they are asked again."""
+from usms_pipeline.warehouse import Change
 
 _MICROSECOND: Final = timedelta(microseconds=1)
+_ONE_DAY: Final = timedelta(days=1)
+_FEW: Final = 1_000
+_ROWS_TRIED: Final = 100
+_ROWS_AT_ONCE: Final = 2_000_000
+_MOST_SHARE: Final = 0.1
+"""Where more than this share of a day changed, and not few, publishing loads the whole day."""
+
+DUE: Final = pa.schema([*file.DUE, ("day", pa.int32())])
+"""``file.DUE``, with the place of the session's day among the run's."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a step is: ``phase`` is its name, ``total`` None where it isn't known."""
+
+    phase: str
+    done: int
+    total: int | None = None
+    stats: CollectStats | None = None
+
+
+OnProgress = Callable[[Progress], None]
 
 
 @dataclass
 class Outcome:
-    """What a run did: the days written, or left to another run; strays: sessions nobody knows."""
+    """What a run did. ``aside`` names damaged files that were put out of the way."""
 
-    stats: CollectStats
+    stats: CollectStats = field(default_factory=CollectStats)
+    seconds_asking: float = 0.0
+    rows_read: int = 0
+    new: int = 0
+    due: dict[date, int] = field(default_factory=dict)
     written: list[date] = field(default_factory=list)
     locked: list[date] = field(default_factory=list)
-    strays: list[str] = field(default_factory=list)
-    gone: int = 0
+    damaged: dict[date, str] = field(default_factory=dict)
+    aside: list[str] = field(default_factory=list)
+    quarantined: int = 0
+    strays: int = 0
+    rejected: set[str] = field(default_factory=set)
+    answered: set[str] = field(default_factory=set)
+    notes: list[str] = field(default_factory=list)
+    changes: list[Change] = field(default_factory=list, repr=False)
+
+
+@dataclass
+class _Day:
+    """A day that this run holds: what its file says, and what is to be put into it."""
+
+    date: date
+    footer: Footer | None
+    read: DayRead | None = None
+    said: list[pa.Table] = field(default_factory=list, repr=False)
+    arriving: list[pa.Table] = field(default_factory=list, repr=False)
+    leaving: set[str] = field(default_factory=set, repr=False)
+    elsewhere: dict[str, str] = field(default_factory=dict, repr=False)
+    after: set[date] = field(default_factory=set)
+    is_remade: bool = False
+    told: list[pa.Table] | None = field(default=None, repr=False)
+    """Of a rebuild: when the log has each session asked about (``rebuilding.TOLD``)."""
+
+    @property
+    def has_news(self) -> bool:
+        return bool(self.read or self.said or self.arriving or self.leaving or self.is_remade)
 
 
 class Run:
-    """One run over a window of days, for one account."""
+    """One run for one account; make a new one for the next. Use it as a context: it holds days."""
 
     def __init__(
         self,
@@ -59,161 +115,624 @@ class Run:
         settings: Settings,
         book: PhoneBook,
         clock: Callable[[], datetime],
+        *,
         transport: Any = None,
         patience: Patience | None = None,
+        pace: float | None = None,
+        tell: OnProgress = lambda progress: None,
+        on_written: Callable[[date, Change | None], None] = lambda day, change: None,
     ) -> None:
         self._store, self._settings, self._book, self._clock = store, settings, book, clock
-        self._transport, self._patience = transport, patience
-        names = [schema.dimension_name(name) for name in settings.dimensions]
+        self._transport, self._patience, self._pace = transport, patience, pace
+        self._tell, self._on_written = tell, on_written
+        self._dimensions = [schema.dimension_name(name) for name in settings.dimensions]
         self._layout = columns.layout(settings.dimensions)
         self._polls = [offset // _MICROSECOND for offset in settings.poll_offsets]
-        self._sent: dict[date, tuple[pa.Table, str]] = {}
-        self._said: list[pa.Table] = []
-        # Keyed: else a reader of the digest in the file could try the hidden digits of a phone.
-        secret = book.recipient_id("of the digest")
-        self._about = [secret, names, settings.timezone, settings.cutoff_hours]
+        self._cutoff = settings.cutoff // _MICROSECOND
+        self._forgotten = forget.read(store)
+        self._watched: set[str] = set()
+        self._quarantine = Quarantine(store)
+        self._held = ExitStack()
+        self._days: dict[date, _Day] = {}
+        self._names: dict[date, pa.Array] = {}
+        self._naming: list[str] = []
+        self._first, self._last = 0, 2**62
+        self.outcome = Outcome()
 
-    def __call__(self, window: Window) -> Outcome:
-        """Do every step; what is written stays written, whatever happens after it."""
-        self._window = window
-        self._read_source()
-        outcome = Outcome(CollectStats())
-        self._catch_up(outcome)
-        due = self._due()
-        writer = log.Log(self._store, self._clock)
-        is_folded = False
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._held.close()
+
+    # -- the days ---------------------------------------------------------------------------
+
+    def look_at(self, window: Window, *, reaches_today: bool) -> None:
+        """Read the source's rows of a window, and take the days that it and the clock concern.
+
+        Days before the window are taken where something is open in them, if ``reaches_today``.
+        """
+        self._read(window)
+        for day in file.days(self._store):
+            if day in window or (reaches_today and day < window.first and self._is_open(day)):
+                self._take(day)
+        self._place(window)
+
+    def take_all(self) -> None:
+        """Take every day that there is."""
+        for day in file.days(self._store):
+            self._take(day)
+
+    def _is_open(self, day: date) -> bool:
+        with suppress(DamagedDay):
+            said = file.footer(self._store, day)
+            return said is not None and said.open > 0
+        return True
+
+    def _take(self, day: date) -> _Day | None:
+        """Hold a day; None where another process does, or its file is damaged."""
+        if day in self._days:
+            return self._days[day]
+        if day in self.outcome.locked or day in self.outcome.damaged:
+            return None
+        if not self._held.enter_context(self._store.lock(f"sent_date={day}")):
+            self.outcome.locked.append(day)
+            return None
         try:
-            try:
-                outcome.stats = self._ask(due, writer)
-            finally:
-                is_folded = self._finish(outcome)  # what came before the service failed, too
-        finally:
-            writer.close(is_folded=is_folded)
-        return outcome
+            said = file.footer(self._store, day)
+        except DamagedDay as error:
+            self.outcome.damaged[day] = str(error)
+            return None
+        if said is not None:
+            dataset.check_key(self._store, file.name(day), said.key, self._book.fingerprint)
+        self._days[day] = _Day(day, said)
+        if said is not None and self._must_be_made_again(said):
+            self._days[day].is_remade = True
+        return self._days[day]
 
-    def _read_source(self) -> None:
-        tz = self._settings.zone
-        reading = Reading(self._window, tz, self._about)
-        start = day_start(self._window.first, tz) - MARGIN
-        end = day_start(self._window.last + timedelta(days=1), tz) + MARGIN
-        for batch in source.read(self._settings, start, end):
-            reading.add(batch)
+    def _must_be_made_again(self, said: Footer) -> bool:
+        return (
+            said.cutoff != self._cutoff
+            or said.words != WORDS_DIGEST
+            or (said.phones == "clear" and self._settings.phones == "masked")
+        )
+
+    def _stored(self, day: date) -> pa.Array:
+        """Return the session numbers that a day's file has, NULL for rows without one."""
+        if day not in self._names:
+            self._names[day] = file.sessions(self._store, day)
+        return self._names[day]
+
+    # -- the source -------------------------------------------------------------------------
+
+    def _read(self, window: Window) -> None:
+        zone = self._settings.zone
+        start = day_start(window.first, zone) - MARGIN
+        end = day_start(window.last + _ONE_DAY, zone) + MARGIN
         self._first, self._last = (int(one.timestamp() * 1_000_000) for one in (start, end))
+        reading = Reading(window, zone, self._about)
+        for batch in source.read(self._settings, start, end):
+            if not reading.rows:
+                self.outcome.notes += doubts_about_sessions(batch, self._settings, self._book)
+            reading.add(batch)
+            self._tell(Progress("source", reading.rows))
+        self.outcome.rows_read = reading.rows
+        self._read_for: dict[date, pa.Array] = {}
         for read in reading.days():
-            said = file.footer(self._store, read.day)
-            if said is None or said.digest != read.digest:
-                self._sent[read.day] = self._described(read), read.digest
+            self._read_for[read.day] = read.rows["session_no"].combine_chunks().drop_null()
+            self._keep_if_new(read)
+        for day in file.days(self._store):
+            if day in window and day not in self._read_for:
+                nothing = DayRead(day, source.schema(self._settings.dimensions).empty_table(), NOTHING)
+                self._keep_if_new(nothing)
 
-    def _described(self, read: DayRead) -> pa.Table:
-        described = self._book.describe(read.rows["phone"])
-        rows = read.rows.drop_columns("phone")
+    def _keep_if_new(self, read: DayRead) -> None:
+        day = self._take(read.day)
+        if day is None:
+            return
+        before = day.footer or Footer("")
+        if read.digest != (before.digest if read.is_whole else before.edge):
+            day.read = read
+
+    @cached_property
+    def _about(self) -> list[object]:
+        """What else decides, beside the source's rows, what a day's file is made of.
+
+        The secret is there for the hidden digits of a phone: who reads the file could try them all.
+        """
+        settings = self._settings
+        secret = self._book.recipient_id("of the digest")
+        buried = sorted(self._forgotten.recipients), sorted(self._forgotten.sessions)
+        return [
+            secret, self._dimensions, settings.timezone, settings.cutoff_hours, settings.phones,
+            *buried,
+        ]  # fmt: skip
+
+    def _described(self, rows: pa.Table) -> pa.Table:
+        described = self._book.describe(rows["phone"], with_digits=True)
+        rows = rows.drop_columns("phone")
         for place, one in enumerate(described.type):
             rows = rows.append_column(one.name, described.field(place))
-        return rows
+        return forget.without(rows, self._forgotten)
 
-    def _catch_up(self, outcome: Outcome) -> None:
-        """Take in what killed runs had been told and not folded."""
+    # -- sessions in another day than they were read for ---------------------------------------
+
+    def _place(self, window: Window) -> None:
+        changed = {day: one.read for day, one in self._days.items() if one.read}
+        stored = {*file.days(self._store)}
+        near = [
+            beside
+            for day, beside in (
+                (window.first, window.first - _ONE_DAY), (window.last, window.last + _ONE_DAY)
+            )
+            if day in changed and beside in stored
+        ]  # fmt: skip
+        for day, sessions in placing.twice(changed, self._read_for, self._stored).items():
+            self._days[day].leaving |= sessions
+        known = {
+            day: one.footer.elsewhere for day, one in self._days.items() if one.footer
+        }
+        found = placing.find(changed, self._read_for, known, near, self._stored)
+        for day, elsewhere in found.items():
+            for home in sorted({*elsewhere.values()}):
+                its = [session for session, at in elsewhere.items() if at == home]
+                self._settle(self._days[day], home, pa.array(its, TEXT))
+        self._read_for = {}
+
+    def _settle(self, here: _Day, at: date, sessions: pa.Array) -> None:
+        """Let sessions read for one day stay in the file that has them, or move to that day."""
+        assert here.read is not None
+        home = self._take(at)
+        is_its = pc.is_in(here.read.rows["session_no"], value_set=sessions)
+        rows, others = here.read.rows.filter(is_its), here.read.rows.filter(pc.invert(is_its))
+        if home is None:  # looked at again by the next run
+            here.read = replace(here.read, rows=others, digest="")
+            return
+        stored = [
+            table.filter(pc.is_in(table["session_no"], value_set=sessions))
+            for table in file.rows(self._store, at, self._layout)
+        ]
+        moving = self._moving(stored, rows, at)
+        leaves = pc.is_in(rows["session_no"], value_set=pa.array([*moving], TEXT))
+        staying = rows.filter(pc.invert(leaves))
+        if staying.num_rows:
+            read = home.read or DayRead(at, rows.slice(0, 0), "", is_whole=False)
+            home.read = replace(read, rows=pa.concat_tables([read.rows, staying]))
+            here.elsewhere |= {one: str(at) for one in staying["session_no"].unique().to_pylist()}
+        here.read = replace(here.read, rows=pa.concat_tables([others, rows.filter(leaves)]))
+        if moving:
+            its = pa.array([*moving], TEXT)
+            here.arriving += [one.filter(pc.is_in(one["session_no"], its)) for one in stored]
+            home.leaving |= moving
+            home.after.add(here.date)
+
+    def _moving(self, stored: list[pa.Table], read: pa.Table, at: date) -> set[str]:
+        """Return the sessions with no row of a day any more, once they are joined with what was read."""
+        known = columns.sessions_of(stored, self._dimensions)
+        coming = columns.sent_of(self._described(read), self._dimensions)
+        moving = set()
+        for session_no, session in known.items():
+            general.announce(session.sent, coming.get(session_no, []), self._first, self._last)
+            if all(self._day_of(one.sent_at) != at for one in session.sent):
+                moving.add(session_no)
+        return moving
+
+    def _day_of(self, sent_at: int) -> date:
+        moment = datetime.fromtimestamp(sent_at / 1_000_000, UTC)
+        return moment.astimezone(self._settings.zone).date()
+
+    # -- what was told and not folded -----------------------------------------------------------
+
+    def catch_up(self) -> None:
+        """Fold what runs that were killed had been told, so that nothing is asked twice."""
         for run in log.open_runs(self._store):
             with log.taken(self._store, run) as is_ours:
-                if is_ours:
-                    for block in log.blocks(self._store, run):
-                        self._take(block)
-                    if self._finish(outcome):
-                        log.seal(self._store, run)
+                if is_ours and self.fold_again(log.blocks(self._store, run)):
+                    log.seal(self._store, run)
 
-    def _due(self) -> pa.Table:
-        """Return the sessions to ask about, the longest overdue first, as ``file.DUE``."""
-        now = int(self._clock().timestamp() * 1_000_000)
-        found = [file.DUE.empty_table()]
-        days = dataset.days(self._store, dataset.RECEIPTS)
-        found += [file.due(self._store, day, now, self._polls) for day in days]
-        for day, (sent, _) in self._sent.items():
-            names = sent["session_no"].combine_chunks()
-            stored = file.sessions(self._store, day)
-            is_new = pc.and_(pc.is_valid(names), pc.invert(pc.is_in(names, value_set=stored)))
-            at = np.asarray(sent["sent_at"].cast(pa.int64())) + self._polls[0]
-            is_due = pc.and_(is_new, pa.array(at <= now))
-            rows = pa.table([names, pa.array(at).cast(TIME)], schema=file.DUE).filter(is_due)
-            found.append(file.once(rows))
-        return pa.concat_tables(found).sort_by(
-            [("unmet_at", "ascending"), ("session_no", "ascending")]
-        )
+    def fold_again(self, blocks: list[str]) -> bool:
+        """Fold blocks of responses; return whether all that they say is in the days' files now."""
+        said = [schema.OBSERVATIONS.empty_table()]
+        for name in blocks:
+            with suppress(_DamagedBlock):
+                said.append(self._decoded(name, self._block(name)))
+        left = pa.concat_tables(said).combine_chunks()
+        before = len(self.outcome.damaged), len(self.outcome.locked)
+        for day in sorted({*file.days(self._store), *self._days}):
+            left = self._deal(day, left)
+        self.finish()
+        is_all = (len(self.outcome.damaged), len(self.outcome.locked)) == before
+        if left.num_rows and is_all:
+            self._set_aside(left, blocks[0])
+        if is_all:
+            self._empty_named()
+        return is_all
 
-    def _ask(self, due: pa.Table, writer: log.Log) -> CollectStats:
-        names, size = due["session_no"].combine_chunks(), self._settings.batch_size
-
-        def batches() -> Iterator[Batch]:
-            for begin in range(0, len(names), size):
-                yield Batch(self._window.last, tuple(names.slice(begin, size).to_pylist()))
-
-        waiting: list[Answer] = []
-        since = time.monotonic()
-
-        def flush() -> None:
-            nonlocal since
-            if waiting:
-                self._take(writer.add(waiting))
-                waiting.clear()
-            since = time.monotonic()
-
-        def land(_: date, answer: Answer) -> None:
-            waiting.append(answer)
-            if len(waiting) >= _BLOCK_ANSWERS or time.monotonic() - since > _BLOCK_SECONDS:
-                flush()
-
+    def _block(self, name: str) -> pa.Table:
+        """Read a block; one that is damaged is set aside, and its sessions are due as before."""
         try:
-            return collect(
-                batches(), land, self._settings,
-                clock=self._clock, transport=self._transport, patience=self._patience,
-            )  # fmt: skip
-        finally:
-            flush()
+            return self._store.read(name)
+        except StorageError as error:
+            cause = error.__cause__
+            if isinstance(cause, OSError) and cause.errno is not None:
+                raise
+            self.outcome.aside.append(self._store.set_aside(name))
+            raise _DamagedBlock from error
 
-    def _take(self, block: pa.Table) -> None:
-        """Keep what a block says, until the days are finished."""
-        self._said.append(decode(block, self._book, self._settings.receipt_timezone).observations)
-
-    def _finish(self, outcome: Outcome) -> bool:
-        """Write each day that something new was read or said of; return whether none was locked."""
-        left = pa.concat_tables([schema.OBSERVATIONS.empty_table(), *self._said]).combine_chunks()
-        self._said.clear()
-        days = {*dataset.days(self._store, dataset.RECEIPTS), *self._sent}
-        are_all_ours = True
-        for day in sorted(days):
-            with self._store.lock(f"sent_date={day}") as is_ours:
-                if is_ours:
-                    left = self._write(day, left, outcome)
-                else:
-                    outcome.locked.append(day)
-                    are_all_ours = False
-        if are_all_ours:
-            outcome.strays += left["session_no"].unique().to_pylist()
-        return are_all_ours
-
-    def _write(self, day: date, said: pa.Table, outcome: Outcome) -> pa.Table:
-        """Fold into a day what is its own, and return what is not."""
-        sent, digest = self._sent.pop(day, (None, None))
-        known = file.sessions(self._store, day)
-        if sent is not None:
-            known = pa.concat_arrays([known, sent["session_no"].combine_chunks()])
+    def _deal(self, day: date, said: pa.Table) -> pa.Table:
+        """Give a day what is said of its sessions; return the rest."""
+        if not said.num_rows:
+            return said
+        try:
+            one = self._days.get(day)
+            known = self._sessions_of(one) if one else self._stored(day)
+        except DamagedDay as error:
+            self.outcome.damaged.setdefault(day, str(error))
+            return said
         is_here = pc.is_in(said["session_no"], value_set=known)
-        here, left = said.filter(is_here), said.filter(pc.invert(is_here))
-        if sent is None and not here.num_rows:
-            return left
-        before = file.footer(self._store, day)
-        of = Footer(
-            key=self._book.fingerprint,
-            digest=digest or (before.digest if before else ""),
-            cutoff=self._polls[-1],
-            phones=self._settings.phones,
-            dimensions=list(self._settings.dimensions),
-            polls=self._polls,
-        )
+        if pc.any(is_here).as_py() and (one := self._take(day)):
+            one.said.append(said.filter(is_here))
+        return said.filter(pc.invert(is_here))
+
+    def _set_aside(self, strays: pa.Table, block: str) -> None:
+        """Quarantine that responses told of sessions which are in no day's file."""
+        from usms_pipeline.service.decode import entry_id
+
+        found = []
+        for row in strays.select(["session_no", "asked_at"]).to_pylist():
+            session_no, asked_at = row["session_no"], row["asked_at"]
+            about: dict[str, Any] = {"session_no": session_no, "asked_at": asked_at, "body": b""}
+            entry = entry_id("unasked_session", session_no, [session_no], asked_at, b"")
+            about |= {"id": entry, "kind": "unasked_session", "ids": [session_no], "state": "open"}
+            found.append(about | {"reason": "the session is in no day's file", "http_status": None})
+        self.outcome.strays += len({row["session_no"] for row in found})
+        rejects = pa.Table.from_pylist(found, schema.QUARANTINE)
+        self.outcome.quarantined += self._quarantine.add(f"{block[:-8]}.strays.parquet", rejects)
+
+    def _decoded(self, name: str, block: pa.Table) -> pa.Table:
+        """Return what a block says; what can't be used goes into quarantine first."""
+        decoded = decode(block, self._book, self._settings.receipt_timezone)
+        self.outcome.rejected.update(decoded.rejects["id"].to_pylist())
+        self.outcome.quarantined += self._quarantine.add(name, decoded.rejects)
+        said = decoded.observations
+        if self._watched:
+            answered = said.filter(pc.is_valid(said["status"]))["session_no"]
+            self.outcome.answered |= self._watched.intersection(answered.to_pylist())
+        if self._forgotten:
+            self._naming.append(name)
+        return forget.without_answers(said, self._forgotten)
+
+    # -- making days anew ---------------------------------------------------------------------
+
+    def rebuild(self, days: list[date]) -> None:
+        """Make days anew from the responses that are kept, and what is damaged from the source too.
+
+        Of a session with all its responses kept, what the file knows is left out of account; of
+        others it is joined with them, each status read again from its word.
+        """
+        for day in days:
+            self._take(day)
+        damaged = [day for day in days if day in self.outcome.damaged or self._is_damaged(day)]
+        if damaged:
+            self._begin_anew(damaged)
+        for some in self._rounds([day for day in days if day in self._days]):
+            for day in some:
+                self._days[day].is_remade, self._days[day].told = True, []
+            for run in log.runs(self._store):
+                for name in log.blocks(self._store, run):
+                    self._tell_again(name, some)
+            self.finish()
+
+    def _is_damaged(self, day: date) -> bool:
+        try:
+            for _ in file.rows(self._store, day):
+                pass
+        except DamagedDay:
+            return True
+        return False
+
+    def _begin_anew(self, days: list[date]) -> None:
+        for day in days:
+            self._days.pop(day, None)
+            self.outcome.damaged.pop(day, None)
+            with self._store.lock(f"sent_date={day}"):
+                self.outcome.aside.append(self._store.set_aside(file.name(day)))
+            self._take(day)
+        self._read(Window(min(days), max(days)))
+
+    def _rounds(self, days: list[date]) -> Iterator[list[date]]:
+        """Cut days into rounds of bounded size: for each, all responses are decoded."""
+        some: list[date] = []
+        rows = 0
+        for day in days:
+            said = self._days[day].footer
+            if some and rows + (said.rows if said else 0) > _ROWS_AT_ONCE:
+                yield some
+                some, rows = [], 0
+            some.append(day)
+            rows += said.rows if said else 0
+        if some:
+            yield some
+
+    def _tell_again(self, name: str, days: list[date]) -> None:
+        """Give days what a block says of their sessions."""
+        try:
+            block = self._block(name)
+        except _DamagedBlock:
+            return
+        said, told = self._decoded(name, block), rebuilding.told(block)
+        for day in days:
+            its = self._days[day]
+            known = self._sessions_of(its)
+            for rows, to in ((said, its.said), (told, its.told)):
+                is_here = pc.is_in(rows["session_no"], value_set=known)
+                if pc.any(is_here).as_py():
+                    to.append(rows.filter(is_here))
+
+    def _sessions_of(self, day: _Day) -> pa.Array:
+        known = self._stored(day.date)
+        if day.read is None:
+            return known
+        return pa.concat_arrays([known, day.read.rows["session_no"].combine_chunks()])
+
+    # -- asking -------------------------------------------------------------------------------
+
+    def due(self) -> pa.Table:
+        """Return the sessions to ask about now (``DUE``), the longest overdue first."""
+        now = int(self._clock().timestamp() * 1_000_000)
+        days = [*self._days.values()]
+        found = [DUE.empty_table()]
+        for place, day in enumerate(days):
+            table = self._due_of(day, now)
+            if table.num_rows:
+                self.outcome.due[day.date] = table.num_rows
+                found.append(table.append_column("day", pa.repeat(pa.scalar(place, pa.int32()), table.num_rows)))
+        due = pa.concat_tables(found).combine_chunks()
+        order = np.argsort(np.asarray(due["unmet_at"].cast(pa.int64())), kind="stable")
+        return due if np.array_equal(order, np.arange(len(order))) else due.take(pa.array(order))
+
+    def due_anyway(self, sessions: pa.Array) -> pa.Table:
+        """Return sessions to ask about (``DUE``), due or not; ``outcome.answered`` has who was."""
+        self._watched |= {*sessions.to_pylist()}
+        for day in file.days(self._store):
+            if pc.any(pc.is_in(self._stored(day), value_set=sessions)).as_py():
+                self._take(day)
+        found = [DUE.empty_table()]
+        for place, day in enumerate(self._days):
+            names = self._stored(day).unique()
+            its = names.filter(pc.is_in(names, value_set=sessions))
+            at = pa.array(np.zeros(len(its), np.int64)).cast(TIME)
+            code = pa.array(np.full(len(its), place, np.int32))
+            found.append(pa.table([its, at, code], schema=DUE))
+        return pa.concat_tables(found).combine_chunks()
+
+    def _due_of(self, day: _Day, now: int) -> pa.Table:
+        found = [file.DUE.empty_table()]
+        if day.footer is not None:
+            found.append(file.due(self._store, day.date, now, self._polls))
+        for table in day.arriving:
+            tries = file.Tries()
+            tries.add(table)
+            found.append(file.due_among(file.open_rows(table), now, self._polls, tries))
+        if day.read is not None:
+            found.append(self._new_and_due(day, day.read, now))
+        due = file.once(pa.concat_tables(found))
+        gone = {*day.leaving, *self._forgotten.sessions}
+        if gone:
+            due = due.filter(pc.invert(pc.is_in(due["session_no"], pa.array([*gone], TEXT))))
+        return due
+
+    def _new_and_due(self, day: _Day, read: DayRead, now: int) -> pa.Table:
+        rows = read.rows
+        if self._forgotten.recipients:
+            rows = self._described(rows)
+        names = rows["session_no"].combine_chunks()
+        is_new = pc.is_valid(names)
+        for known in (self._stored(day.date), *(one["session_no"] for one in day.arriving)):
+            if len(known):
+                is_new = pc.and_(is_new, pc.invert(pc.is_in(names, value_set=known)))
+        at = np.asarray(rows["sent_at"].cast(pa.int64())) + self._polls[0]
+        is_due = pc.and_(is_new, pa.array(at <= now))
+        return pa.table([names, pa.array(at).cast(TIME)], schema=file.DUE).filter(is_due)
+
+    def ask(self, due: pa.Table) -> None:
+        """Ask about what is due, and finish each day when all of it has come.
+
+        What came before the service refused or failed is folded first, then the error is raised.
+        """
+        begun = time.monotonic()
+        writer = log.Log(self._store, self._clock)
+        is_folded = False
+        if due.num_rows:
+            writer.begin()
+        try:
+            asking = Asking(
+                due, [*self._days.values()], writer, self._decoded, self._finish, self._settings,
+            )  # fmt: skip
+            try:
+                with asking:
+                    self.outcome.stats = asking.ask(
+                        self._clock, self._transport, self._pace, self._patience, self._told
+                    )
+            except (CredentialsRefused, ServiceDown) as error:
+                self.outcome.stats = error.stats or self.outcome.stats
+                is_folded = self.finish()
+                raise
+            self.outcome.seconds_asking = time.monotonic() - begun
+            is_folded = self.finish()
+        finally:
+            if is_folded:
+                self._empty_named()
+            if due.num_rows:
+                writer.end(is_folded=is_folded)
+
+    def _empty_named(self) -> None:
+        """Empty the responses that name somebody forgotten, once the others' outcomes are folded."""
+        if self._naming:
+            names = Names(self._forgotten, self._book)
+            for block in self._naming:
+                forget.empty(self._store, block, names)
+            self._naming.clear()
+
+    def _told(self, stats: CollectStats, due: int) -> None:
+        self._tell(Progress("responses", stats.ids_answered, due, stats))
+        self._tell(Progress("receipts", len(self.outcome.written), self._to_write()))
+
+    def _to_write(self) -> int:
+        return len({*self.outcome.written, *(d.date for d in self._days.values() if d.has_news)})
+
+    @property
+    def footers(self) -> dict[date, Footer]:
+        """What the files of the days that this run holds say now."""
+        return {day: one.footer for day, one in sorted(self._days.items()) if one.footer}
+
+    # -- writing ------------------------------------------------------------------------------
+
+    def finish(self) -> bool:
+        """Write every day that there is something new about; return whether none is left out."""
+        before = len(self.outcome.damaged)
+        for day in sorted(self._days):
+            self._finish(self._days[day])
+            self._tell(Progress("receipts", len(self.outcome.written), self._to_write()))
+        return len(self.outcome.damaged) == before
+
+    def _finish(self, day: _Day) -> None:
+        for other in sorted(day.after):
+            self._finish(self._days[other])
+        if not day.has_news:
+            return
+        try:
+            self._write(day)
+        except DamagedDay as error:
+            self.outcome.damaged[day.date] = str(error)
+        finally:
+            day.read, day.arriving, day.leaving = None, [], set()
+            day.after, day.is_remade, day.told = set(), False, None
+
+    def _write(self, day: _Day) -> None:
+        before = day.footer
+        if before is not None and not self._store.exists(file.name(day.date)):
+            raise vanished(self._store, [day.date])
+        # taken one by one: the thread that decodes may be putting in more
+        said = [day.said.pop(0) for _ in range(len(day.said))]
         fold = Fold(
-            file.rows(self._store, day), sent, here, self._layout, self._polls[-1],
-            self._first, self._last, is_whole=day in self._window,
-        )  # fmt: skip
-        file.write(self._store, day, fold, self._layout, of)
-        outcome.written.append(day)
-        outcome.gone += fold.gone
-        return left
+            self._stored_rows(day),
+            self._described(day.read.rows) if day.read else None,
+            pa.concat_tables([schema.OBSERVATIONS.empty_table(), *said]),
+            self._layout,
+            self._cutoff,
+            self._first,
+            self._last,
+            is_whole=day.read is not None and day.read.is_whole,
+            is_remade=day.is_remade,
+            ends=self._book.ends,
+            most=int(max(_FEW, _MOST_SHARE * before.rows)) if before else 0,
+        )
+        after = file.write(
+            self._store, day.date, fold, self._layout, lambda: self._footer(day, fold)
+        )
+        self.outcome.new += fold.new
+        if after is None:
+            return
+        day.footer = after
+        self._names.pop(day.date, None)
+        self.outcome.written.append(day.date)
+        if before is None or before.version != after.version:
+            change = _change(day, before, after, fold)
+            if change is not None:
+                self.outcome.changes.append(change)
+            self._on_written(day.date, change)
+
+    def _stored_rows(self, day: _Day) -> Iterator[pa.Table]:
+        masks = day.footer and day.footer.phones == "clear" and self._settings.phones == "masked"
+        gone = pa.array([*day.leaving], TEXT)
+        stored = file.rows(self._store, day.date, self._layout)
+        if day.told is not None:
+            stored = rebuilding.unasked(stored, day.told, self._layout, self._cutoff)
+        for table in stored:
+            if len(gone):
+                table = table.filter(pc.invert(pc.is_in(table["session_no"], gone)))
+            yield self._masked(table) if masks else table
+        yield from day.arriving
+
+    def _masked(self, rows: pa.Table) -> pa.Table:
+        """Return rows with the phones masked that were shown whole, in their states too."""
+        place = rows.schema.get_field_index("phone")
+        rows = rows.set_column(place, "phone", self._book.remasked(rows["phone"]))
+        states = rows[columns.STATE].to_pylist()
+        if any(states):
+            masked = pa.array([one and self._masked_state(one) for one in states], TEXT)
+            place = rows.schema.get_field_index(columns.STATE)
+            rows = rows.set_column(place, columns.STATE, masked)
+        return rows
+
+    def _masked_state(self, state: str) -> str:
+        known = general.session_from(state)
+        people = [*known.sent, *known.numbers.values()]
+        shown = self._book.remasked(pa.array([one.phone for one in people], TEXT)).to_pylist()
+        for one, phone in zip(people, shown, strict=True):
+            one.phone = phone
+        return general.state_of(known)
+
+    def _footer(self, day: _Day, fold: Fold) -> Footer | None:
+        """Return what the file is to say; None where it says so already, and no row changed."""
+        before, read, settings = day.footer, day.read, self._settings
+        same = before or Footer("", version="")
+        masks = same.phones == "clear" and settings.phones == "masked"
+        made = {"key": self._book.fingerprint, "words": WORDS_DIGEST, "cutoff": self._cutoff}
+        made |= {"phones": settings.phones, "polls": self._polls}
+        made |= {"dimensions": list(settings.dimensions)}
+        if read is not None and read.digest:
+            made |= {"digest" if read.is_whole else "edge": read.digest}
+        if read is not None and read.is_whole:
+            counts = read.counts | {"gone": fold.gone, "copies": fold.copies}
+            made |= {"read": counts, "elsewhere": day.elsewhere}
+        is_changed = (
+            fold.is_changed
+            or bool(day.arriving or day.leaving)
+            or masks
+            or same.dimensions != list(settings.dimensions)
+        )
+        said = replace(same, **made)
+        if before is not None and not is_changed:
+            return None if said == before else said
+        return replace(said, version=Footer("").version)
+
+
+def _change(day: _Day, before: Footer | None, after: Footer, fold: Fold) -> Change | None:
+    """Return what changed of a day, where it is little enough to be published by itself."""
+    if before is None or fold.are_many or before.dimensions != after.dimensions:
+        return None
+    if before.phones != after.phones:
+        return None
+    rows = pa.concat_tables([*day.arriving, *fold.changed]) if fold.changed else None
+    if day.arriving or rows is None:
+        return None
+    sessions = pa.concat_arrays(
+        [rows["session_no"].combine_chunks(), pa.array([*day.leaving], TEXT)]
+    ).unique()
+    return Change(day.date, before.version, after.version, sessions, rows)
+
+
+def vanished(store: Store, days: list[date]) -> StorageError:
+    """Return the error for days that are gone from the data directory while it is worked in."""
+    return StorageError(
+        f"What this run had read of {', '.join(map(str, sorted(days)))} is gone from the data "
+        f"directory {store.data_dir!r}: was it removed, or its disk unmounted? Put it back and run "
+        "again. Nothing was published."
+    )
+
+
+def doubts_about_sessions(batch: Any, settings: Settings, book: PhoneBook) -> list[str]:
+    """Tell when most session numbers of some rows of the source are phone numbers."""
+    if not batch.num_rows or not book.are_numbers(batch["session_no"].slice(0, _ROWS_TRIED)):
+        return []
+    return [
+        f"The session numbers in {settings.session_column} look like phone numbers: they are sent "
+        "as session numbers, and published whole. Check USMS_SESSION_COLUMN; to take back what is "
+        "stored, set it right, use another USMS_DATA_DIR and delete this one."
+    ]
+
+
+class _DamagedBlock(Exception):
+    """It was set aside; others go on."""

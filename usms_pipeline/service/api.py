@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from base64 import b64encode
 from enum import Enum
+from hashlib import sha256
 from typing import Final
 
 # The request
@@ -71,6 +72,9 @@ WORDS: Final[dict[str, tuple[str, ...]]] = {
 }
 """Words by the bucket of ``status.STATUSES`` that they mean, from the receipt documentation and
 the SDKs: trimmed and casefolded. Any other word is ``unrecognized``."""
+
+WORDS_DIGEST: Final = sha256(repr(sorted(WORDS.items())).encode()).hexdigest()[:16]
+"""Tells one table of words from another: a day made with another is made again."""
 
 _BUCKET_OF: Final = {word: bucket for bucket, words in WORDS.items() for word in words}
 

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Final
@@ -43,13 +43,13 @@ _WAITING_BYTES: Final = 64_000_000
 
 @dataclass(frozen=True)
 class Batch:
-    """Up to 100 distinct session numbers of one partition."""
+    """Up to 100 distinct session numbers, and the number that their answers come back with."""
 
-    sent_date: date
+    number: int
     ids: tuple[str, ...]
 
 
-Sink = Callable[[date, Answer], None]
+Sink = Callable[[int, Answer], None]
 
 
 def utc_now() -> datetime:
@@ -112,7 +112,7 @@ class _Workers:
         count: int,
         stats: CollectStats,
     ) -> None:
-        self.landed: deque[tuple[date, Answer]] = deque()
+        self.landed: deque[tuple[int, Answer]] = deque()
         self.news = threading.Event()  # a batch was taken, an answer landed, or all has ended
         self.taken = 0
         self.ahead = 32 + 4 * count
@@ -120,7 +120,7 @@ class _Workers:
         self.is_done = False
         self._fetcher, self._transport, self._count = fetcher, transport, count
         self._stats = stats
-        self._refused: list[tuple[date, Answer]] = []  # held until there is a first good answer
+        self._refused: list[tuple[int, Answer]] = []  # held until there is a first good answer
         self._queue: asyncio.Queue[Batch | None] = asyncio.Queue()
         self._room = asyncio.Event()
         self._waiting_bytes = 0
@@ -186,25 +186,25 @@ class _Workers:
             self.taken += 1
             self.news.set()
             await self._room.wait()
-            await self._fetcher.fetch(batch.ids, partial(self._land, batch.sent_date))
+            await self._fetcher.fetch(batch.ids, partial(self._land, batch.number))
         self._queue.put_nowait(None)  # for the next worker
 
-    def _land(self, sent_date: date, answer: Answer) -> None:
+    def _land(self, number: int, answer: Answer) -> None:
         """Hand an answer over; refusals wait for proof that the service does answer."""
         if answer.verdict == "refused" and not self._stats.ids_answered:
-            self._refused.append((sent_date, answer))
+            self._refused.append((number, answer))
             return
         if answer.verdict == "ok":
             self._release()
-        self._hand_over(sent_date, answer)
+        self._hand_over(number, answer)
 
     def _release(self) -> None:
         held, self._refused = self._refused, []
-        for sent_date, answer in held:
-            self._hand_over(sent_date, answer)
+        for number, answer in held:
+            self._hand_over(number, answer)
 
-    def _hand_over(self, sent_date: date, answer: Answer) -> None:
-        self.landed.append((sent_date, answer))
+    def _hand_over(self, number: int, answer: Answer) -> None:
+        self.landed.append((number, answer))
         self._waiting_bytes += _weight(answer)
         if self._waiting_bytes >= _WAITING_BYTES:
             self._room.clear()

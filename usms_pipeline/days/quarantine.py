@@ -1,0 +1,156 @@
+"""What could not be used of responses, with its reason, until somebody decides.
+
+``quarantine/<run>/<block>.parquet`` has what was set aside of the block of that name. An entry's id
+is a hash of what it holds, so that to see the same trouble again makes no second entry.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from usms_pipeline import schema
+from usms_pipeline.days import log
+from usms_pipeline.errors import Busy
+from usms_pipeline.schema import TEXT
+from usms_pipeline.storage import Store
+
+FOLDER: Final = "quarantine"
+OPEN, REPLAYED, DISMISSED = "open", "replayed", "dismissed"
+REFUSED, UNREADABLE = "refused_id", "unreadable_answer"
+
+KINDS: Final = {
+    REFUSED: "the service refuses this session number",
+    UNREADABLE: "a whole response could not be read",
+    "bad_item": "one item of a response could not be read",
+    "unasked_session": "a response told of a session that was not asked about",
+}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One thing set aside; the raw body stays in the file. ``block`` is what it was found in."""
+
+    id: str
+    kind: str
+    reason: str
+    session_no: str | None
+    ids: tuple[str, ...]
+    asked_at: datetime
+    state: str
+    block: str
+
+    @property
+    def lone_id(self) -> str | None:
+        """The one session number that the service can be asked about again, if it is about one."""
+        if self.kind == REFUSED:
+            return self.session_no
+        return self.ids[0] if self.kind == UNREADABLE and len(self.ids) == 1 else None
+
+
+class Quarantine:
+    """Adds what could not be used; knows what is there already."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._known: set[str] | None = None
+
+    def add(self, block: str, rejects: pa.Table) -> int:
+        """Keep the rejects (``schema.QUARANTINE``) of a block; return how many are new."""
+        if not rejects.num_rows:
+            return 0
+        if self._known is None:
+            self._known = {one.id for one in entries(self._store, None)}
+        new = [
+            place for place, entry in enumerate(rejects["id"].to_pylist())
+            if not (entry in self._known or self._known.add(entry))  # type: ignore[func-returns-value]
+        ]  # fmt: skip
+        if new:
+            _write(self._store, _file(block), rejects.take(pa.array(new)))
+        return len(new)
+
+
+def entries(store: Store, state: str | None = OPEN) -> list[Entry]:
+    """List the entries in one state (None: in any), the oldest first; reads no bodies."""
+    columns = [name for name in Entry.__dataclass_fields__ if name != "block"]
+    found = []
+    for name in store.names(FOLDER):
+        block = log.FOLDER + name.removeprefix(FOLDER)
+        for batch in store.batches(name, columns=columns):
+            found += [
+                Entry(**row | {"ids": tuple(row["ids"] or ()), "block": block})
+                for row in batch.to_pylist()
+                if state in (None, row["state"])
+            ]
+    return found
+
+
+def open_count(store: Store) -> int:
+    """Count the open entries."""
+    return len(entries(store))
+
+
+def open_runs(store: Store) -> set[str]:
+    """List the runs with open entries, whose responses are kept."""
+    return {entry.block.split("/")[1] for entry in entries(store)}
+
+
+def mark(store: Store, ids: Iterable[str], state: str) -> int:
+    """Set the state of entries; return how many were changed. Raises ``Busy``."""
+    wanted = pa.array([*ids], TEXT)
+
+    def marked(table: pa.Table) -> pa.Table:
+        is_wanted = pc.is_in(table["id"], value_set=wanted)
+        states = pc.if_else(is_wanted, pa.scalar(state), table["state"])
+        return table.set_column(table.schema.get_field_index("state"), "state", states)
+
+    with alone(store):
+        return edit(store, marked)
+
+
+def edit(store: Store, change: Any) -> int:
+    """Write the files anew that ``change`` (of a table) makes other ones; count the rows changed."""
+    changed = 0
+    for name in store.names(FOLDER):
+        before = store.read(name)
+        after = change(before)
+        if after.equals(before):
+            continue
+        same = 0 if after.num_rows != before.num_rows else sum(
+            one == other for one, other in zip(before.to_pylist(), after.to_pylist(), strict=True)
+        )  # fmt: skip
+        changed += before.num_rows - same
+        _write(store, name, after)
+    return changed
+
+
+@contextmanager
+def alone(store: Store) -> Iterator[None]:
+    """Hold the quarantine, to change what is there. Raises ``Busy`` where another does."""
+    with store.lock(FOLDER) as is_ours:
+        if not is_ours:
+            raise Busy(
+                "Another command works on the quarantine. Run this one again when it has ended."
+            )
+        yield
+
+
+def delete(store: Store, run: str) -> None:
+    """Delete what was set aside of a run."""
+    for name in store.names(f"{FOLDER}/{run}"):
+        store.delete(name)
+    store.remove_folder(f"{FOLDER}/{run}")
+
+
+def _file(block: str) -> str:
+    return FOLDER + block.removeprefix(log.FOLDER)
+
+
+def _write(store: Store, name: str, table: pa.Table) -> None:
+    store.write(name, table, {"version": str(schema.VERSION)}, private=True)

@@ -1,0 +1,111 @@
+"""Making rows anew: which sessions the log still tells everything of, as if nobody had asked yet.
+
+A session of which each response that its row or state names is kept is told anew from these. Where
+one is gone, by whomever, what the day's file knows stays and is joined with the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from usms_pipeline import schema
+from usms_pipeline.days import columns, general
+from usms_pipeline.days.columns import LAST_OPEN, OWN, STATE, WHO
+from usms_pipeline.days.general import Session
+from usms_pipeline.schema import TEXT, TIME
+
+TOLD: Final = pa.schema([("session_no", TEXT), ("asked_at", TIME)])
+"""A session, and the time of a question about it whose response is kept."""
+
+_TIMES: Final = ("first_asked_at", "last_asked_at", "final_at", LAST_OPEN)
+
+
+def told(block: pa.Table) -> pa.Table:
+    """Return which sessions a block (``schema.RESPONSES``) has responses for, as ``TOLD``."""
+    kept = pc.is_in(block["verdict"], value_set=pa.array(["ok", "refused"]))
+    rows = block.filter(kept).combine_chunks()
+    ids = rows["ids"].combine_chunks()
+    asked_at = rows["asked_at"].combine_chunks().take(pc.list_parent_indices(ids))
+    return pa.table([pc.list_flatten(ids), asked_at], schema=TOLD)
+
+
+def unasked(
+    stored: Iterable[pa.Table], told: Iterable[pa.Table], names: pa.Schema, cutoff: int
+) -> Iterator[pa.Table]:
+    """Yield a day's rows, those of sessions that the log tells all of as if none had been asked."""
+    known = pa.concat_tables([TOLD.empty_table(), *told])
+    keys = _keys(known["session_no"], known["asked_at"])
+    kept: dict[str, list[dict[str, Any]]] = {}
+    for table in stored:
+        is_plain = np.asarray(pc.is_null(table[STATE]))
+        is_told = is_plain & np.asarray(pc.is_valid(table["first_asked_at"]))
+        for name in _TIMES:
+            is_kept = pc.is_in(_keys(table["session_no"], table[name]), value_set=keys)
+            is_told &= np.asarray(pc.or_(pc.is_null(table[name]), is_kept))
+        yield table.filter(pa.array(is_plain & ~is_told))
+        yield _blank(table.filter(pa.array(is_told)))
+        for row in columns.python(table.filter(pa.array(~is_plain))):
+            kept.setdefault(row["session_no"], []).append(row)
+    yield from _general(kept, known, names, cutoff)
+
+
+def _keys(sessions: pa.ChunkedArray, times: pa.ChunkedArray) -> pa.Array:
+    texts = times.cast(pa.int64()).cast(TEXT)
+    joined = pc.binary_join_element_wise(sessions, texts, " ")
+    return joined.combine_chunks() if isinstance(joined, pa.ChunkedArray) else joined
+
+
+def _blank(rows: pa.Table) -> pa.Table:
+    """Return plain rows as they were before anybody asked."""
+    own = rows[OWN]
+    count = rows.num_rows
+    said = {
+        "recipient": pc.if_else(own, rows["recipient"], pa.scalar(f"{general.UNHEARD}1")),
+        "status": pa.repeat(pa.scalar("pending"), count),
+        "is_final": pa.repeat(pa.scalar(False), count),
+        "is_closed": pa.repeat(pa.scalar(False), count),
+        "conflicts": columns.empty_lists(count),
+    }
+    said |= {name: pc.if_else(own, rows[name], pa.scalar(None, TEXT)) for name in WHO}
+    kept = {"session_no", "sent_at", "is_announced", OWN}
+    kept |= {*schema.dimensions_among(rows.column_names)} - {LAST_OPEN, STATE, OWN}
+    arrays = [
+        said.get(one.name, rows[one.name] if one.name in kept else pa.nulls(count, one.type))
+        for one in rows.schema
+    ]
+    return pa.table(arrays, schema=rows.schema)
+
+
+def _general(
+    kept: dict[str, list[dict[str, Any]]], told: pa.Table, names: pa.Schema, cutoff: int
+) -> Iterator[pa.Table]:
+    """Yield the rows of the sessions that are not plain."""
+    if not kept:
+        return
+    dimensions = columns.dimensions_of(names)
+    among = told.filter(pc.is_in(told["session_no"], value_set=pa.array([*kept], TEXT)))
+    times: dict[str, set[int]] = {}
+    for row in columns.python(among):
+        times.setdefault(row["session_no"], set()).add(row["asked_at"])
+    made = []
+    for session_no, rows in kept.items():
+        known = columns.known_of(rows, dimensions)
+        named = _times_of(known)
+        if named and named <= times.get(session_no, set()):
+            unasked = Session(sent=known.sent)
+            rows = columns.rows_of(session_no, unasked, names.names, dimensions, cutoff)
+        made += rows
+    yield columns.table_of(made, names)
+
+
+def _times_of(known: Session) -> set[int]:
+    """Return each time of asking that hangs on a response."""
+    answers = [one for number in known.numbers.values() for one in (number.final, number.open)]
+    found = {one.asked_at for one in answers if one}
+    times = (known.first_asked_at, known.last_asked_at, known.last_open_at)
+    return found | {one for one in times if one is not None}
