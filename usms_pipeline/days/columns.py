@@ -63,6 +63,7 @@ class Fold:
     ``stored``: the present rows (``layout``), in batches. ``sent``: what was read of the source,
     each session whole, within ``first`` up to ``last`` (microseconds); None where nothing new was.
     Unless ``is_whole``, only some of the day's sessions were read, and none of the others is gone.
+    ``are_distinct``: each row that was read has a session of its own.
     ``said``: what responses say (``schema.OBSERVATIONS``). ``cutoff`` in microseconds.
 
     ``is_remade``: rows are made again though nothing new is known of them, for the cutoff or what
@@ -84,6 +85,7 @@ class Fold:
     first: int = 0
     last: int = 2**62
     is_whole: bool = True
+    are_distinct: bool = False
     is_remade: bool = False
     ends: EndsOf | None = None
     most: int = 2**62
@@ -96,8 +98,12 @@ class Fold:
     _noted: int = 0
 
     def __iter__(self) -> Iterator[pa.Table]:
-        read = _Side(self.names.empty_table() if self.sent is None else self.sent)
+        read = _Side(
+            self.names.empty_table() if self.sent is None else self.sent,
+            are_distinct=self.are_distinct,
+        )
         heard = _Side(self.said)
+        heard.are_distinct = read.are_distinct and heard.names.equals(read.names)
         odd: list[pa.Table] = []
         lost: list[pa.Table] = []
         for batch in self.stored:
@@ -215,7 +221,8 @@ class Fold:
         if rows.num_rows:
             if new is not None:
                 new += [_sent_of_lost(row, self._dimensions) for row in python(rows)]
-            rows = rows.sort_by([(name, "ascending") for name in ("sent_at", "session_no")])
+            if (np.diff(_micros(rows["sent_at"])) < 0).any():
+                rows = rows.sort_by([(name, "ascending") for name in ("sent_at", "session_no")])
             self._note(rows)
             self.new += rows.num_rows
             yield rows
@@ -396,16 +403,24 @@ class _Side:
     ``is_used``: there is nothing more to do about it.
     """
 
-    def __init__(self, rows: pa.Table) -> None:
+    def __init__(self, rows: pa.Table, *, are_distinct: bool = False) -> None:
         self.rows = rows.combine_chunks()
         self.names = _whole(self.rows["session_no"])
-        places = np.asarray(self.names.dictionary_encode(null_encoding="encode").indices)
-        counts = np.bincount(places, minlength=1)
-        self.is_lone = np.append((counts[places] == 1) & ~_is_never_plain(self.rows), False)
+        self.are_distinct = are_distinct
         self.is_used, self.is_stored = np.zeros((2, len(self.names)), np.bool_)
+
+    @cached_property
+    def is_lone(self) -> Bools:
+        alone = np.ones(len(self.names), np.bool_)
+        if not self.are_distinct:
+            places = np.asarray(self.names.dictionary_encode(null_encoding="encode").indices)
+            alone = np.bincount(places, minlength=1)[places] == 1
+        return np.append(alone & ~_is_never_plain(self.rows), False)
 
     def find(self, names: pa.Array) -> Places:
         """Return the place of each session's first row here; -1 where there is none."""
+        if self.are_distinct and names.equals(self.names):  # what was asked about comes in order
+            return np.arange(len(names))
         found = pc.index_in(names, value_set=self.names, skip_nulls=True)
         return np.asarray(found.fill_null(-1)).astype(np.int64)
 
