@@ -229,7 +229,7 @@ class Fold:
         is_new = read.is_lone[:-1] & ~read.is_stored
         is_new &= np.asarray(read.names.is_valid())
         of_heard = heard.find(read.names)
-        yield from self._new_groups(read, heard, of_heard)
+        yield from self._new_groups(read, heard, of_heard, new)
         is_new &= (of_heard < 0) | heard.is_lone[of_heard]
         places = np.flatnonzero(is_new)
         blank = self._unasked(_taken(read.rows, places))
@@ -254,7 +254,9 @@ class Fold:
             self.new += rows.num_rows
             yield rows
 
-    def _new_groups(self, read: _Side, heard: _Side, of_heard: Places) -> Iterator[pa.Table]:
+    def _new_groups(
+        self, read: _Side, heard: _Side, of_heard: Places, new: list[Sent] | None
+    ) -> Iterator[pa.Table]:
         """Yield the rows of new sessions of several, each of which has one answer of its own."""
         is_several = ~read.is_stored & (of_heard >= 0) & (read.counts > 1)
         if not is_several.any():
@@ -267,6 +269,8 @@ class Fold:
         if not is_put.any():
             return
         read.is_used[at[is_put]] = True
+        if new is not None:
+            new += [_sent_of_lost(row, self._dimensions) for row in python(blank.filter(is_put))]
         yield self._group_rows(blank, heard, is_put, of)
 
     def _grouped_with(self, rows: pa.Table, heard: _Side, sizes: Places) -> tuple[Bools, Places]:
