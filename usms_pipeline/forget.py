@@ -189,9 +189,11 @@ class _Erased:
             known = columns.known_of(rows, dimensions)
             if self._erased_from(known):
                 self.has_any = True
-                rows = columns.rows_of(
-                    session_no, known, self._layout.names, dimensions, self._cutoff
-                ) if known.sent else []
+                rows = (
+                    columns.rows_of(session_no, known, self._layout.names, dimensions, self._cutoff)
+                    if known.sent
+                    else []
+                )
             made += rows
         yield columns.table_of(made, self._layout)
 

@@ -117,7 +117,9 @@ class Reading:
                 if begin < end:
                     part = rows.slice(begin, end - begin)
                     day = _EPOCH + timedelta(days=int(days[begin]))
-                    yield DayRead(day, part, self._digest(con, part), day in self._window, are_distinct)
+                    yield DayRead(
+                        day, part, self._digest(con, part), day in self._window, are_distinct
+                    )
 
     def _digest(self, con: duckdb.DuckDBPyConnection, rows: pa.Table) -> str:
         con.register("part", rows)

@@ -8,8 +8,7 @@ still asked about.
 from __future__ import annotations
 
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
@@ -36,6 +35,7 @@ from usms_pipeline.service.collect import CollectStats, Patience
 from usms_pipeline.service.decode import decode
 from usms_pipeline.service.names import Names
 from usms_pipeline.settings import Settings
+from usms_pipeline.source.clean import schema as source_schema
 from usms_pipeline.storage import Store
 from usms_pipeline.warehouse import Change
 
@@ -89,7 +89,7 @@ class Outcome:
 class _Day:
     """A day that this run holds: what its file says, and what is to be put into it."""
 
-    date: date
+    day: date
     footer: Footer | None
     read: DayRead | None = None
     said: list[tuple[int, pa.Table]] = field(default_factory=list, repr=False)
@@ -224,7 +224,8 @@ class Run:
             self._keep_if_new(read)
         for day in file.days(self._store):
             if day in window and day not in self._read_for:
-                nothing = DayRead(day, source.schema(self._settings.dimensions).empty_table(), NOTHING)
+                empty = source_schema(self._settings.dimensions).empty_table()
+                nothing = DayRead(day, empty, NOTHING)
                 self._keep_if_new(nothing)
 
     def _keep_if_new(self, read: DayRead) -> None:
@@ -270,9 +271,7 @@ class Run:
         ]  # fmt: skip
         for day, sessions in placing.twice(changed, self._read_for, self._stored).items():
             self._days[day].leaving |= sessions
-        known = {
-            day: one.footer.elsewhere for day, one in self._days.items() if one.footer
-        }
+        known = {day: one.footer.elsewhere for day, one in self._days.items() if one.footer}
         found = placing.find(changed, self._read_for, known, near, self._stored)
         for day, elsewhere in found.items():
             for home in sorted({*elsewhere.values()}):
@@ -306,7 +305,7 @@ class Run:
             its = pa.array([*moving], TEXT)
             here.arriving += [one.filter(pc.is_in(one["session_no"], its)) for one in stored]
             home.leaving |= moving
-            home.after.add(here.date)
+            home.after.add(here.day)
 
     def _moving(self, stored: list[pa.Table], read: pa.Table, at: date) -> set[str]:
         """Return the sessions with no row of a day any more, once they are joined with what was read."""
@@ -342,7 +341,7 @@ class Run:
         before = len(self.outcome.damaged), len(self.outcome.locked)
         for day in sorted({*file.days(self._store), *self._days}):
             left = self._deal(day, left)
-        self.finish()
+        self.finish(self._days)
         is_all = (len(self.outcome.damaged), len(self.outcome.locked)) == before
         if left.num_rows and is_all:
             self._set_aside(left, blocks[0])
@@ -423,7 +422,7 @@ class Run:
             for run in log.runs(self._store):
                 for name in log.blocks(self._store, run):
                     self._tell_again(name, some)
-            self.finish()
+            self.finish(some)
 
     def _is_damaged(self, day: date) -> bool:
         try:
@@ -443,18 +442,22 @@ class Run:
         self._read(Window(min(days), max(days)))
 
     def _rounds(self, days: list[date]) -> Iterator[list[date]]:
-        """Cut days into rounds of bounded size: for each, all responses are decoded."""
+        """Cut days into rounds, of what can be held in memory."""
         some: list[date] = []
         rows = 0
         for day in days:
-            said = self._days[day].footer
-            if some and rows + (said.rows if said else 0) > _ROWS_AT_ONCE:
+            if some and rows + self._size(day) > _ROWS_AT_ONCE:
                 yield some
                 some, rows = [], 0
             some.append(day)
-            rows += said.rows if said else 0
+            rows += self._size(day)
         if some:
             yield some
+
+    def _size(self, day: date) -> int:
+        its = self._days[day]
+        read = its.read.rows.num_rows if its.read else 0
+        return max(int(read), its.footer.rows if its.footer else 0)
 
     def _tell_again(self, name: str, days: list[date]) -> None:
         """Give days what a block says of their sessions."""
@@ -470,23 +473,26 @@ class Run:
             its.told.append(_of(told, known))
 
     def _sessions_of(self, day: _Day) -> pa.Array:
-        known = self._stored(day.date)
+        known = self._stored(day.day)
         if day.read is None:
             return known
         return pa.concat_arrays([known, day.read.rows["session_no"].combine_chunks()])
 
     # -- asking -------------------------------------------------------------------------------
 
-    def due(self) -> pa.Table:
-        """Return the sessions to ask about now (``DUE``), the longest overdue first."""
+    def due(self, days: list[date] | None = None) -> pa.Table:
+        """Return the sessions to ask about now (``DUE``), the longest overdue first.
+
+        ``days``: of these alone; else of all that this run holds.
+        """
         now = int(self._clock().timestamp() * 1_000_000)
-        days = [*self._days.values()]
         found = [DUE.empty_table()]
-        for place, day in enumerate(days):
-            table = self._due_of(day, now)
+        for place, day in enumerate(self._days if days is None else days):
+            table = self._due_of(self._days[day], now)
             if table.num_rows:
-                self.outcome.due[day.date] = table.num_rows
-                found.append(table.append_column("day", pa.repeat(pa.scalar(place, pa.int32()), table.num_rows)))
+                self.outcome.due[day] = table.num_rows
+                code = pa.array(np.full(table.num_rows, place, np.int32))
+                found.append(table.append_column("day", code))
         due = pa.concat_tables(found).combine_chunks()
         order = np.argsort(np.asarray(due["unmet_at"].cast(pa.int64())), kind="stable")
         return due if np.array_equal(order, np.arange(len(order))) else due.take(pa.array(order))
@@ -509,7 +515,7 @@ class Run:
     def _due_of(self, day: _Day, now: int) -> pa.Table:
         found = [file.DUE.empty_table()]
         if day.footer is not None:
-            found.append(file.due(self._store, day.date, now, self._polls))
+            found.append(file.due(self._store, day.day, now, self._polls))
         for table in day.arriving:
             tries = file.Tries()
             tries.add(table)
@@ -528,43 +534,58 @@ class Run:
             rows = self._described(rows)
         names = rows["session_no"].combine_chunks()
         is_new = pc.is_valid(names)
-        for known in (self._stored(day.date), *(one["session_no"] for one in day.arriving)):
+        for known in (self._stored(day.day), *(one["session_no"] for one in day.arriving)):
             if len(known):
                 is_new = pc.and_(is_new, pc.invert(pc.is_in(names, value_set=known)))
         at = np.asarray(rows["sent_at"].cast(pa.int64())) + self._polls[0]
         is_due = pc.and_(is_new, pa.array(at <= now))
         return pa.table([names, pa.array(at).cast(TIME)], schema=file.DUE).filter(is_due)
 
-    def ask(self, due: pa.Table) -> None:
-        """Ask about what is due, and finish each day when all of it has come.
+    def ask(self) -> None:
+        """Ask about all that is due, in rounds of days, and write each day when all of it has come.
 
         What came before the service refused or failed is folded first, then the error is raised.
         """
+        self._in_rounds([(days, self.due) for days in self._rounds([*self._days])])
+
+    def ask_about(self, sessions: pa.Array) -> int:
+        """Ask about some sessions, due or not; return how many there are in the days' files."""
+        due = self.due_anyway(sessions)
+        self._in_rounds([([*self._days], lambda days: due)])
+        return due.num_rows
+
+    def _in_rounds(self, rounds: list[tuple[list[date], Callable[[list[date]], pa.Table]]]) -> None:
         begun = time.monotonic()
-        writer = log.Log(self._store, self._clock)
-        is_folded = False
-        if due.num_rows:
-            writer.begin()
+        with ExitStack() as stack:
+            writer = log.Log(self._store, self._clock)
+            for days, due_of in rounds:
+                due = due_of(days)
+                if due.num_rows and not writer.is_open:
+                    stack.enter_context(writer.held())
+                self._ask(due, days, writer)
+                self.outcome.seconds_asking = time.monotonic() - begun
+            if not self.outcome.damaged:
+                self._empty_named()
+                writer.is_folded = True
+
+    def _ask(self, due: pa.Table, days: list[date], writer: log.Log) -> None:
         try:
             asking = Asking(
-                due, [*self._days.values()], writer, self._decoded, self._finish, self._settings,
+                due, [self._days[day] for day in days], writer, self._decoded, self._finish,
+                self._settings,
             )  # fmt: skip
-            try:
-                with asking:
-                    self.outcome.stats = asking.ask(
-                        self._clock, self._transport, self._pace, self._patience, self._told
-                    )
-            except (CredentialsRefused, ServiceDown) as error:
-                self.outcome.stats = error.stats or self.outcome.stats
-                is_folded = self.finish()
-                raise
-            self.outcome.seconds_asking = time.monotonic() - begun
-            is_folded = self.finish()
-        finally:
-            if is_folded:
-                self._empty_named()
-            if due.num_rows:
-                writer.end(is_folded=is_folded)
+            with asking:
+                stats = asking.ask(
+                    self._clock, self._transport, self._pace, self._patience, self._told
+                )
+            self.outcome.stats = self.outcome.stats.plus(stats)
+            self._pace = stats.pace
+        except (CredentialsRefused, ServiceDown) as error:
+            if error.stats:
+                error.stats = self.outcome.stats = self.outcome.stats.plus(error.stats)
+            self.finish(self._days)
+            raise
+        self.finish(days)
 
     def _empty_named(self) -> None:
         """Empty the responses that name somebody forgotten, once the others' outcomes are folded."""
@@ -579,7 +600,7 @@ class Run:
         self._tell(Progress("receipts", len(self.outcome.written), self._to_write()))
 
     def _to_write(self) -> int:
-        return len({*self.outcome.written, *(d.date for d in self._days.values() if d.has_news)})
+        return len({*self.outcome.written, *(d.day for d in self._days.values() if d.has_news)})
 
     @property
     def footers(self) -> dict[date, Footer]:
@@ -588,13 +609,11 @@ class Run:
 
     # -- writing ------------------------------------------------------------------------------
 
-    def finish(self) -> bool:
-        """Write every day that there is something new about; return whether none is left out."""
-        before = len(self.outcome.damaged)
-        for day in sorted(self._days):
+    def finish(self, days: Iterable[date]) -> None:
+        """Write days that there is something new about."""
+        for day in sorted(days):
             self._finish(self._days[day])
             self._tell(Progress("receipts", len(self.outcome.written), self._to_write()))
-        return len(self.outcome.damaged) == before
 
     def _finish(self, day: _Day) -> None:
         for other in sorted(day.after):
@@ -604,7 +623,7 @@ class Run:
         try:
             self._write(day)
         except DamagedDay as error:
-            self.outcome.damaged[day.date] = str(error)
+            self.outcome.damaged[day.day] = str(error)
         finally:
             day.read, day.arriving, day.leaving = None, [], set()
             day.after, day.told = set(), []
@@ -612,15 +631,17 @@ class Run:
 
     def _write(self, day: _Day) -> None:
         before = day.footer
-        if before is not None and not self._store.exists(file.name(day.date)):
-            raise vanished(self._store, [day.date])
+        if before is not None and not self._store.exists(file.name(day.day)):
+            raise vanished(self._store, [day.day])
         # taken one by one: the thread that decodes may be putting in more
         taken = [day.said.pop(0) for _ in range(len(day.said))]
         said = [table for _, table in sorted(taken, key=lambda one: one[0])]
+        heard = pa.concat_tables([schema.OBSERVATIONS.empty_table(), *said])
+        del taken, said
         fold = Fold(
             self._stored_rows(day),
             self._described(day.read.rows) if day.read else None,
-            pa.concat_tables([schema.OBSERVATIONS.empty_table(), *said]),
+            heard,
             self._layout,
             self._cutoff,
             self._first,
@@ -632,24 +653,24 @@ class Run:
             most=int(max(_FEW, _MOST_SHARE * before.rows)) if before else 0,
         )
         after = file.write(
-            self._store, day.date, fold, self._layout, lambda: self._footer(day, fold)
+            self._store, day.day, fold, self._layout, lambda: self._footer(day, fold)
         )
         self.outcome.new += fold.new
         if after is None:
             return
         day.footer = after
-        self._names.pop(day.date, None)
-        self.outcome.written.append(day.date)
+        self._names.pop(day.day, None)
+        self.outcome.written.append(day.day)
         if before is None or before.version != after.version:
             change = _change(day, before, after, fold)
             if change is not None:
                 self.outcome.changes.append(change)
-            self._on_written(day.date, change)
+            self._on_written(day.day, change)
 
     def _stored_rows(self, day: _Day) -> Iterator[pa.Table]:
         masks = day.footer and day.footer.phones == "clear" and self._settings.phones == "masked"
         gone = pa.array([*day.leaving], TEXT)
-        stored = file.rows(self._store, day.date, self._layout)
+        stored = file.rows(self._store, day.day, self._layout)
         if day.is_rebuilt:
             stored = rebuilding.unasked(stored, day.told, self._layout, self._cutoff)
         for table in stored:
@@ -671,7 +692,7 @@ class Run:
 
     def _masked_state(self, state: str) -> str:
         known = general.session_from(state)
-        people = [*known.sent, *known.numbers.values()]
+        people: list[Any] = [*known.sent, *known.numbers.values()]
         shown = self._book.remasked(pa.array([one.phone for one in people], TEXT)).to_pylist()
         for one, phone in zip(people, shown, strict=True):
             one.phone = phone
@@ -682,7 +703,11 @@ class Run:
         before, read, settings = day.footer, day.read, self._settings
         same = before or Footer("", version="")
         masks = same.phones == "clear" and settings.phones == "masked"
-        made = {"key": self._book.fingerprint, "words": WORDS_DIGEST, "cutoff": self._cutoff}
+        made: dict[str, Any] = {
+            "key": self._book.fingerprint,
+            "words": WORDS_DIGEST,
+            "cutoff": self._cutoff,
+        }
         made |= {"phones": settings.phones, "polls": self._polls}
         made |= {"dimensions": list(settings.dimensions)}
         if read is not None and read.digest:
@@ -714,7 +739,7 @@ def _change(day: _Day, before: Footer | None, after: Footer, fold: Fold) -> Chan
     sessions = pa.concat_arrays(
         [rows["session_no"].combine_chunks(), pa.array([*day.leaving], TEXT)]
     ).unique()
-    return Change(day.date, before.version, after.version, sessions, rows)
+    return Change(day.day, before.version, after.version, sessions, rows)
 
 
 def _of(rows: pa.Table, sessions: pa.Array) -> pa.Table:
