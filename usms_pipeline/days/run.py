@@ -290,7 +290,7 @@ class Run:
             return
         stored = [
             table.filter(pc.is_in(table["session_no"], value_set=sessions))
-            for table in file.rows(self._store, at, self._layout)
+            for table in self._rows_of(home)
         ]
         moving = self._moving(stored, rows, at)
         leaves = pc.is_in(rows["session_no"], value_set=pa.array([*moving], TEXT))
@@ -646,7 +646,7 @@ class Run:
     def _stored_rows(self, day: _Day) -> Iterator[pa.Table]:
         masks = day.footer and day.footer.phones == "clear" and self._settings.phones == "masked"
         gone = pa.array([*day.leaving], TEXT)
-        stored = file.rows(self._store, day.date, self._layout)
+        stored = self._rows_of(day)
         if day.told is not None:
             stored = rebuilding.unasked(stored, day.told, self._layout, self._cutoff)
         for table in stored:
@@ -655,24 +655,33 @@ class Run:
             yield self._masked(table) if masks else table
         yield from day.arriving
 
+    def _rows_of(self, day: _Day) -> Iterator[pa.Table]:
+        """Yield what a day's file has, with the dimensions of now: in states they have no names."""
+        stored = file.rows(self._store, day.date, self._layout)
+        before = list(day.footer.dimensions) if day.footer else []
+        now = list(self._settings.dimensions)
+        if before == now:
+            return stored
+        places = [before.index(name) if name in before else None for name in now]
+
+        def arranged(known: general.Session) -> None:
+            for one in known.sent:
+                old = one.dimensions
+                one.dimensions = [None if place is None else old[place] for place in places]
+
+        return (columns.with_states(table, arranged) for table in stored)
+
     def _masked(self, rows: pa.Table) -> pa.Table:
         """Return rows with the phones masked that were shown whole, in their states too."""
         place = rows.schema.get_field_index("phone")
         rows = rows.set_column(place, "phone", self._book.remasked(rows["phone"]))
-        states = rows[columns.STATE].to_pylist()
-        if any(states):
-            masked = pa.array([one and self._masked_state(one) for one in states], TEXT)
-            place = rows.schema.get_field_index(columns.STATE)
-            rows = rows.set_column(place, columns.STATE, masked)
-        return rows
+        return columns.with_states(rows, self._mask)
 
-    def _masked_state(self, state: str) -> str:
-        known = general.session_from(state)
+    def _mask(self, known: general.Session) -> None:
         people = [*known.sent, *known.numbers.values()]
         shown = self._book.remasked(pa.array([one.phone for one in people], TEXT)).to_pylist()
         for one, phone in zip(people, shown, strict=True):
             one.phone = phone
-        return general.state_of(known)
 
     def _footer(self, day: _Day, fold: Fold) -> Footer | None:
         """Return what the file is to say; None where it says so already, and no row changed."""
