@@ -8,8 +8,7 @@ still asked about.
 from __future__ import annotations
 
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
@@ -78,7 +77,6 @@ class Outcome:
     damaged: dict[date, str] = field(default_factory=dict)
     aside: list[str] = field(default_factory=list)
     quarantined: int = 0
-    strays: int = 0
     rejected: set[str] = field(default_factory=set)
     answered: set[str] = field(default_factory=set)
     notes: list[str] = field(default_factory=list)
@@ -137,6 +135,7 @@ class Run:
         self._names: dict[date, pa.Array] = {}
         self._naming: list[str] = []
         self._first, self._last = 0, 2**62
+        self._window = Window(date.max, date.min)
         self.outcome = Outcome()
 
     def __enter__(self) -> Run:
@@ -210,6 +209,7 @@ class Run:
         start = day_start(window.first, zone) - MARGIN
         end = day_start(window.last + _ONE_DAY, zone) + MARGIN
         self._first, self._last = (int(one.timestamp() * 1_000_000) for one in (start, end))
+        self._window = window
         reading = Reading(window, zone, self._about)
         for batch in source.read(self._settings, start, end):
             if not reading.rows:
@@ -325,25 +325,36 @@ class Run:
 
     def catch_up(self) -> None:
         """Fold what runs that were killed had been told, so that nothing is asked twice."""
+        self._forgotten = forget.read(self._store)
         for run in log.open_runs(self._store):
             with log.taken(self._store, run) as is_ours:
-                if is_ours and self.fold_again(log.blocks(self._store, run)):
+                if not is_ours:
+                    continue
+                blocks, days = log.blocks(self._store, run), log.days_of(self._store, run)
+                if self.fold_again(blocks, may_be_read={*days} - {*self._window.days()}):
                     log.seal(self._store, run)
 
-    def fold_again(self, blocks: list[str]) -> bool:
-        """Fold blocks of responses; return whether all that they say is in the days' files now."""
-        said = [schema.OBSERVATIONS.empty_table()]
+    def fold_again(self, blocks: list[str], may_be_read: Collection[date] = ()) -> bool:
+        """Fold blocks of responses; return whether all that they say is in the days' files now.
+
+        ``may_be_read``: days of which the source was not read, that may have sessions of them.
+        """
+        said = {}
         for name in blocks:
             with suppress(_DamagedBlock):
-                said.append(self._decoded(name, self._block(name)))
-        left = pa.concat_tables(said).combine_chunks()
-        before = len(self.outcome.damaged), len(self.outcome.locked)
+                said[name] = self._decoded(name, self._block(name))
+        left = pa.concat_tables([schema.OBSERVATIONS.empty_table(), *said.values()]).combine_chunks()
+        is_all = True
         for day in sorted({*file.days(self._store), *self._days}):
-            left = self._deal(day, left)
-        self.finish()
-        is_all = (len(self.outcome.damaged), len(self.outcome.locked)) == before
-        if left.num_rows and is_all:
-            self._set_aside(left, blocks[0])
+            left, is_dealt = self._deal(day, left)
+            is_all &= is_dealt
+        is_all &= self.finish()
+        if left.num_rows and (self.outcome.damaged or may_be_read):
+            is_all = False  # they may be of these
+        elif left.num_rows:
+            strays = left["session_no"].unique()
+            for name, rows in said.items():
+                self._set_aside(name, rows.filter(pc.is_in(rows["session_no"], strays)))
         if is_all:
             self._empty_named()
         return is_all
@@ -359,23 +370,26 @@ class Run:
             self.outcome.aside.append(self._store.set_aside(name))
             raise _DamagedBlock from error
 
-    def _deal(self, day: date, said: pa.Table) -> pa.Table:
-        """Give a day what is said of its sessions; return the rest."""
+    def _deal(self, day: date, said: pa.Table) -> tuple[pa.Table, bool]:
+        """Give a day what is said of its sessions; return the rest, and whether it could be."""
         if not said.num_rows:
-            return said
+            return said, True
         try:
             one = self._days.get(day)
             known = self._sessions_of(one) if one else self._stored(day)
         except DamagedDay as error:
             self.outcome.damaged.setdefault(day, str(error))
-            return said
+            return said, False
         is_here = pc.is_in(said["session_no"], value_set=known)
-        if pc.any(is_here).as_py() and (one := self._take(day)):
+        if not pc.any(is_here).as_py():
+            return said, True
+        one = self._take(day)
+        if one is not None:
             one.said.append(said.filter(is_here))
-        return said.filter(pc.invert(is_here))
+        return said.filter(pc.invert(is_here)), one is not None
 
-    def _set_aside(self, strays: pa.Table, block: str) -> None:
-        """Quarantine that responses told of sessions which are in no day's file."""
+    def _set_aside(self, block: str, strays: pa.Table) -> None:
+        """Quarantine that a block told of sessions which are in no day's file."""
         from usms_pipeline.service.decode import entry_id
 
         found = []
@@ -385,9 +399,9 @@ class Run:
             entry = entry_id("unasked_session", session_no, [session_no], asked_at, b"")
             about |= {"id": entry, "kind": "unasked_session", "ids": [session_no], "state": "open"}
             found.append(about | {"reason": "the session is in no day's file", "http_status": None})
-        self.outcome.strays += len({row["session_no"] for row in found})
+        self.outcome.rejected.update(row["id"] for row in found)
         rejects = pa.Table.from_pylist(found, schema.QUARANTINE)
-        self.outcome.quarantined += self._quarantine.add(f"{block[:-8]}.strays.parquet", rejects)
+        self.outcome.quarantined += self._quarantine.add(block, rejects)
 
     def _decoded(self, name: str, block: pa.Table) -> pa.Table:
         """Return what a block says; what can't be used goes into quarantine first."""
@@ -412,7 +426,11 @@ class Run:
         """
         for day in days:
             self._take(day)
-        damaged = [day for day in days if day in self.outcome.damaged or self._is_damaged(day)]
+        damaged = [
+            day for day in days
+            if day not in self.outcome.locked
+            and (day in self.outcome.damaged or self._is_damaged(day))
+        ]  # fmt: skip
         if damaged:
             self._begin_anew(damaged)
         for some in self._rounds([day for day in days if day in self._days]):
@@ -432,13 +450,15 @@ class Run:
         return False
 
     def _begin_anew(self, days: list[date]) -> None:
+        """Set the files of days aside, which are held, and read these days of the source."""
         for day in days:
-            self._days.pop(day, None)
             self.outcome.damaged.pop(day, None)
-            with self._store.lock(f"sent_date={day}"):
-                self.outcome.aside.append(self._store.set_aside(file.name(day)))
-            self._take(day)
-        self._read(Window(min(days), max(days)))
+            self.outcome.aside.append(self._store.set_aside(file.name(day)))
+            self._days[day] = _Day(day, None)
+            self._names.pop(day, None)
+        window = Window(min(days), max(days))
+        self._read(window)
+        self._place(window)
 
     def _rounds(self, days: list[date]) -> Iterator[list[date]]:
         """Cut days into rounds of bounded size: for each, all responses are decoded."""
@@ -470,7 +490,10 @@ class Run:
                     to.append(rows.filter(is_here))
 
     def _sessions_of(self, day: _Day) -> pa.Array:
+        """Return the sessions that a day's file is to have, so that what is said of them is its."""
         known = self._stored(day.date)
+        if day.leaving:
+            known = known.filter(pc.invert(pc.is_in(known, pa.array([*day.leaving], TEXT))))
         if day.read is None:
             return known
         return pa.concat_arrays([known, day.read.rows["session_no"].combine_chunks()])
@@ -544,7 +567,9 @@ class Run:
         writer = log.Log(self._store, self._clock)
         is_folded = False
         if due.num_rows:
-            writer.begin()
+            days = [*self._days]
+            writer.begin(days[code] for code in pc.unique(due["day"]).to_pylist())
+        self._forgotten = forget.read(self._store)  # from here on, `forget` finds this run open
         try:
             asking = Asking(
                 due, [*self._days.values()], writer, self._decoded, self._finish, self._settings,
@@ -613,12 +638,17 @@ class Run:
         before = day.footer
         if before is not None and not self._store.exists(file.name(day.date)):
             raise vanished(self._store, [day.date])
+        self._store.sweep(f"{file.FOLDER}/sent_date={day.date}")
+        # read again: who was forgotten before this day was held is not to come back
+        self._forgotten = forget.read(self._store)
         # taken one by one: the thread that decodes may be putting in more
         said = [day.said.pop(0) for _ in range(len(day.said))]
         fold = Fold(
             self._stored_rows(day),
             self._described(day.read.rows) if day.read else None,
-            pa.concat_tables([schema.OBSERVATIONS.empty_table(), *said]),
+            forget.without_answers(
+                pa.concat_tables([schema.OBSERVATIONS.empty_table(), *said]), self._forgotten
+            ),
             self._layout,
             self._cutoff,
             self._first,
