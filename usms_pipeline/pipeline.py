@@ -473,10 +473,11 @@ class Pipeline:
         changed, busy = [], []
         for day in file.days(self.store):
             with self.store.lock(f"sent_date={day}") as held:
-                self.store.sweep(f"{file.FOLDER}/sent_date={day}")
-                if not held:
+                if not held:  # nor is what is being written there just now left over
                     busy.append(str(day))
-                elif forget.erase_day(self.store, day, forgotten, cutoff):
+                    continue
+                self.store.sweep(f"{file.FOLDER}/sent_date={day}")
+                if forget.erase_day(self.store, day, forgotten, cutoff):
                     changed.append(day)
         names = Names(forgotten, self.book, phones)
         _, writing = forget.erase_responses(self.store, names)

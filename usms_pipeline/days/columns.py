@@ -665,6 +665,19 @@ def known_of(rows: list[dict[str, Any]], dimensions: list[str]) -> Session:
     )
 
 
+def with_states(rows: pa.Table, change: Callable[[Session], None]) -> pa.Table:
+    """Return rows of a day's file with ``change`` made to what each state says."""
+    states = rows[STATE].to_pylist()
+    if not any(states):
+        return rows
+    for place, state in enumerate(states):
+        if state and state.startswith("{"):
+            known = general.session_from(state)
+            change(known)
+            states[place] = general.state_of(known)
+    return rows.set_column(rows.schema.get_field_index(STATE), STATE, pa.array(states, TEXT))
+
+
 def sessions_of(tables: list[pa.Table], dimensions: list[str]) -> dict[str, Session]:
     """Return what is known of sessions, from rows of a day's file."""
     return {name: known_of(rows, dimensions) for name, rows in _grouped(tables).items()}

@@ -8,7 +8,7 @@ still asked about.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
@@ -35,7 +35,6 @@ from usms_pipeline.service.collect import CollectStats, Patience
 from usms_pipeline.service.decode import decode
 from usms_pipeline.service.names import Names
 from usms_pipeline.settings import Settings
-from usms_pipeline.source.clean import schema as source_schema
 from usms_pipeline.storage import Store
 from usms_pipeline.warehouse import Change
 
@@ -78,7 +77,6 @@ class Outcome:
     damaged: dict[date, str] = field(default_factory=dict)
     aside: list[str] = field(default_factory=list)
     quarantined: int = 0
-    strays: int = 0
     rejected: set[str] = field(default_factory=set)
     answered: set[str] = field(default_factory=set)
     notes: list[str] = field(default_factory=list)
@@ -138,6 +136,7 @@ class Run:
         self._names: dict[date, pa.Array] = {}
         self._naming: list[str] = []
         self._first, self._last = 0, 2**62
+        self._window = Window(date.max, date.min)
         self.outcome = Outcome()
 
     def __enter__(self) -> Run:
@@ -211,6 +210,7 @@ class Run:
         start = day_start(window.first, zone) - MARGIN
         end = day_start(window.last + _ONE_DAY, zone) + MARGIN
         self._first, self._last = (int(one.timestamp() * 1_000_000) for one in (start, end))
+        self._window = window
         reading = Reading(window, zone, self._about)
         for batch in source.read(self._settings, start, end):
             if not reading.rows:
@@ -224,7 +224,7 @@ class Run:
             self._keep_if_new(read)
         for day in file.days(self._store):
             if day in window and day not in self._read_for:
-                empty = source_schema(self._settings.dimensions).empty_table()
+                empty = source.schema(self._settings.dimensions).empty_table()
                 nothing = DayRead(day, empty, NOTHING)
                 self._keep_if_new(nothing)
 
@@ -290,7 +290,7 @@ class Run:
             return
         stored = [
             table.filter(pc.is_in(table["session_no"], value_set=sessions))
-            for table in file.rows(self._store, at, self._layout)
+            for table in self._rows_of(home)
         ]
         moving = self._moving(stored, rows, at)
         leaves = pc.is_in(rows["session_no"], value_set=pa.array([*moving], TEXT))
@@ -326,25 +326,36 @@ class Run:
 
     def catch_up(self) -> None:
         """Fold what runs that were killed had been told, so that nothing is asked twice."""
+        self._forgotten = forget.read(self._store)
         for run in log.open_runs(self._store):
             with log.taken(self._store, run) as is_ours:
-                if is_ours and self.fold_again(log.blocks(self._store, run)):
+                if not is_ours:
+                    continue
+                blocks, days = log.blocks(self._store, run), log.days_of(self._store, run)
+                if self.fold_again(blocks, may_be_read={*days} - {*self._window.days()}):
                     log.seal(self._store, run)
 
-    def fold_again(self, blocks: list[str]) -> bool:
-        """Fold blocks of responses; return whether all that they say is in the days' files now."""
-        said = [schema.OBSERVATIONS.empty_table()]
+    def fold_again(self, blocks: list[str], may_be_read: Collection[date] = ()) -> bool:
+        """Fold blocks of responses; return whether all that they say is in the days' files now.
+
+        ``may_be_read``: days of which the source was not read, that may have sessions of them.
+        """
+        said = {}
         for name in blocks:
             with suppress(_DamagedBlock):
-                said.append(self._decoded(name, self._block(name)))
-        left = pa.concat_tables(said).combine_chunks()
-        before = len(self.outcome.damaged), len(self.outcome.locked)
+                said[name] = self._decoded(name, self._block(name))
+        left = pa.concat_tables([schema.OBSERVATIONS.empty_table(), *said.values()]).combine_chunks()
+        is_all = True
         for day in sorted({*file.days(self._store), *self._days}):
-            left = self._deal(day, left)
-        self.finish(self._days)
-        is_all = (len(self.outcome.damaged), len(self.outcome.locked)) == before
-        if left.num_rows and is_all:
-            self._set_aside(left, blocks[0])
+            left, is_dealt = self._deal(day, left)
+            is_all &= is_dealt
+        is_all &= self.finish(self._days)
+        if left.num_rows and (self.outcome.damaged or may_be_read):
+            is_all = False  # they may be of these
+        elif left.num_rows:
+            strays = left["session_no"].unique()
+            for name, rows in said.items():
+                self._set_aside(name, rows.filter(pc.is_in(rows["session_no"], strays)))
         if is_all:
             self._empty_named()
         return is_all
@@ -360,23 +371,26 @@ class Run:
             self.outcome.aside.append(self._store.set_aside(name))
             raise _DamagedBlock from error
 
-    def _deal(self, day: date, said: pa.Table) -> pa.Table:
-        """Give a day what is said of its sessions; return the rest."""
+    def _deal(self, day: date, said: pa.Table) -> tuple[pa.Table, bool]:
+        """Give a day what is said of its sessions; return the rest, and whether it could be."""
         if not said.num_rows:
-            return said
+            return said, True
         try:
             one = self._days.get(day)
             known = self._sessions_of(one) if one else self._stored(day)
         except DamagedDay as error:
             self.outcome.damaged.setdefault(day, str(error))
-            return said
+            return said, False
         is_here = pc.is_in(said["session_no"], value_set=known)
-        if pc.any(is_here).as_py() and (one := self._take(day)):
+        if not pc.any(is_here).as_py():
+            return said, True
+        one = self._take(day)
+        if one is not None:
             one.said.append((0, said.filter(is_here)))
-        return said.filter(pc.invert(is_here))
+        return said.filter(pc.invert(is_here)), one is not None
 
-    def _set_aside(self, strays: pa.Table, block: str) -> None:
-        """Quarantine that responses told of sessions which are in no day's file."""
+    def _set_aside(self, block: str, strays: pa.Table) -> None:
+        """Quarantine that a block told of sessions which are in no day's file."""
         from usms_pipeline.service.decode import entry_id
 
         found = []
@@ -386,9 +400,9 @@ class Run:
             entry = entry_id("unasked_session", session_no, [session_no], asked_at, b"")
             about |= {"id": entry, "kind": "unasked_session", "ids": [session_no], "state": "open"}
             found.append(about | {"reason": "the session is in no day's file", "http_status": None})
-        self.outcome.strays += len({row["session_no"] for row in found})
+        self.outcome.rejected.update(row["id"] for row in found)
         rejects = pa.Table.from_pylist(found, schema.QUARANTINE)
-        self.outcome.quarantined += self._quarantine.add(f"{block[:-8]}.strays.parquet", rejects)
+        self.outcome.quarantined += self._quarantine.add(block, rejects)
 
     def _decoded(self, name: str, block: pa.Table) -> pa.Table:
         """Return what a block says; what can't be used goes into quarantine first."""
@@ -413,7 +427,11 @@ class Run:
         """
         for day in days:
             self._take(day)
-        damaged = [day for day in days if day in self.outcome.damaged or self._is_damaged(day)]
+        damaged = [
+            day for day in days
+            if day not in self.outcome.locked
+            and (day in self.outcome.damaged or self._is_damaged(day))
+        ]  # fmt: skip
         if damaged:
             self._begin_anew(damaged)
         for some in self._rounds([day for day in days if day in self._days]):
@@ -433,13 +451,15 @@ class Run:
         return False
 
     def _begin_anew(self, days: list[date]) -> None:
+        """Set the files of days aside, which are held, and read these days of the source."""
         for day in days:
-            self._days.pop(day, None)
             self.outcome.damaged.pop(day, None)
-            with self._store.lock(f"sent_date={day}"):
-                self.outcome.aside.append(self._store.set_aside(file.name(day)))
-            self._take(day)
-        self._read(Window(min(days), max(days)))
+            self.outcome.aside.append(self._store.set_aside(file.name(day)))
+            self._days[day] = _Day(day, None)
+            self._names.pop(day, None)
+        window = Window(min(days), max(days))
+        self._read(window)
+        self._place(window)
 
     def _rounds(self, days: list[date]) -> Iterator[list[date]]:
         """Cut days into rounds, of what can be held in memory."""
@@ -473,7 +493,10 @@ class Run:
             its.told.append(_of(told, known))
 
     def _sessions_of(self, day: _Day) -> pa.Array:
+        """Return the sessions that a day's file is to have, so that what is said of them is its."""
         known = self._stored(day.day)
+        if day.leaving:
+            known = known.filter(pc.invert(pc.is_in(known, pa.array([*day.leaving], TEXT))))
         if day.read is None:
             return known
         return pa.concat_arrays([known, day.read.rows["session_no"].combine_chunks()])
@@ -561,7 +584,9 @@ class Run:
             for days, due_of in rounds:
                 due = due_of(days)
                 if due.num_rows and not writer.is_open:
-                    stack.enter_context(writer.held())
+                    stack.enter_context(writer.held(self._days))
+                    # from here on, `usms forget` finds this run open
+                    self._forgotten = forget.read(self._store)
                 self._ask(due, days, writer)
                 self.outcome.seconds_asking = time.monotonic() - begun
             if not self.outcome.damaged:
@@ -609,11 +634,13 @@ class Run:
 
     # -- writing ------------------------------------------------------------------------------
 
-    def finish(self, days: Iterable[date]) -> None:
-        """Write days that there is something new about."""
+    def finish(self, days: Iterable[date]) -> bool:
+        """Write days that there is something new about; return whether none is left out."""
+        before = len(self.outcome.damaged)
         for day in sorted(days):
             self._finish(self._days[day])
             self._tell(Progress("receipts", len(self.outcome.written), self._to_write()))
+        return len(self.outcome.damaged) == before
 
     def _finish(self, day: _Day) -> None:
         for other in sorted(day.after):
@@ -633,6 +660,9 @@ class Run:
         before = day.footer
         if before is not None and not self._store.exists(file.name(day.day)):
             raise vanished(self._store, [day.day])
+        self._store.sweep(f"{file.FOLDER}/sent_date={day.day}")
+        # read again: who was forgotten before this day was held is not to come back
+        self._forgotten = forget.read(self._store)
         # taken one by one: the thread that decodes may be putting in more
         taken = [day.said.pop(0) for _ in range(len(day.said))]
         said = [table for _, table in sorted(taken, key=lambda one: one[0])]
@@ -641,7 +671,7 @@ class Run:
         fold = Fold(
             self._stored_rows(day),
             self._described(day.read.rows) if day.read else None,
-            heard,
+            forget.without_answers(heard, self._forgotten),
             self._layout,
             self._cutoff,
             self._first,
@@ -670,7 +700,7 @@ class Run:
     def _stored_rows(self, day: _Day) -> Iterator[pa.Table]:
         masks = day.footer and day.footer.phones == "clear" and self._settings.phones == "masked"
         gone = pa.array([*day.leaving], TEXT)
-        stored = file.rows(self._store, day.day, self._layout)
+        stored = self._rows_of(day)
         if day.is_rebuilt:
             stored = rebuilding.unasked(stored, day.told, self._layout, self._cutoff)
         for table in stored:
@@ -679,24 +709,33 @@ class Run:
             yield self._masked(table) if masks else table
         yield from day.arriving
 
+    def _rows_of(self, day: _Day) -> Iterator[pa.Table]:
+        """Yield what a day's file has, with the dimensions of now: in states they have no names."""
+        stored = file.rows(self._store, day.day, self._layout)
+        before = list(day.footer.dimensions) if day.footer else []
+        now = list(self._settings.dimensions)
+        if before == now:
+            return stored
+        places = [before.index(name) if name in before else None for name in now]
+
+        def arranged(known: general.Session) -> None:
+            for one in known.sent:
+                old = one.dimensions
+                one.dimensions = [None if place is None else old[place] for place in places]
+
+        return (columns.with_states(table, arranged) for table in stored)
+
     def _masked(self, rows: pa.Table) -> pa.Table:
         """Return rows with the phones masked that were shown whole, in their states too."""
         place = rows.schema.get_field_index("phone")
         rows = rows.set_column(place, "phone", self._book.remasked(rows["phone"]))
-        states = rows[columns.STATE].to_pylist()
-        if any(states):
-            masked = pa.array([one and self._masked_state(one) for one in states], TEXT)
-            place = rows.schema.get_field_index(columns.STATE)
-            rows = rows.set_column(place, columns.STATE, masked)
-        return rows
+        return columns.with_states(rows, self._mask)
 
-    def _masked_state(self, state: str) -> str:
-        known = general.session_from(state)
-        people: list[Any] = [*known.sent, *known.numbers.values()]
+    def _mask(self, known: general.Session) -> None:
+        people = [*known.sent, *known.numbers.values()]
         shown = self._book.remasked(pa.array([one.phone for one in people], TEXT)).to_pylist()
         for one, phone in zip(people, shown, strict=True):
             one.phone = phone
-        return general.state_of(known)
 
     def _footer(self, day: _Day, fold: Fold) -> Footer | None:
         """Return what the file is to say; None where it says so already, and no row changed."""
