@@ -25,7 +25,10 @@ class Bad(Exception):
 
 
 class Held(NamedTuple):
-    """What an answer holds: receipts that say something, by session and word; useless items."""
+    """What an answer holds: receipts that say something, by session and word; useless items.
+
+    Data that is no list is one useless thing.
+    """
 
     receipts: Counter[tuple[str, str | None]]
     useless: int
@@ -42,9 +45,10 @@ def held_by(body: bytes, ids: Iterable[str]) -> Held | None:
     if not isinstance(answer, dict):
         return None
     data = answer.get("Data")
-    entries = data if isinstance(data, list) else [] if data is None else [data]
     receipts: Counter[tuple[str, str | None]] = Counter()
-    useless = sum(not _is_useful(entry, set(ids), receipts) for entry in entries)
+    if data is not None and not isinstance(data, list):
+        return Held(receipts, 1)
+    useless = sum(not _is_useful(entry, set(ids), receipts) for entry in data or ())
     return Held(receipts, useless)
 
 

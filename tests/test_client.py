@@ -199,6 +199,25 @@ def test_a_body_of_another_shape_is_unreadable_and_kept(body):
     assert reply.body == body
 
 
+@pytest.mark.parametrize("data", [{}, {"SessionNo": "a"}, "", "x", 0, 7, True, False])
+def test_data_that_is_no_list_makes_a_body_unreadable(data):
+    with serving(script(code(0, "success", Data=data))) as server:
+        reply = ask(server.url, ["a"])
+    assert (reply.is_unreadable, reply.verdict) == (True, Verdict.RETRY)
+    assert reply.message == "the answer's Data is not a list"
+
+
+@pytest.mark.parametrize("more", [{}, {"Data": None}, {"Data": []}])
+def test_no_data_at_all_is_an_answer(more):
+    with serving(script(code(0, "success", **more))) as server:
+        assert ask(server.url, ["a"]).verdict is Verdict.OK
+
+
+def test_of_a_refusal_the_code_counts_whatever_its_data_is():
+    with serving(script(code(215392, "Invalid parameter [id]", Data={}))) as server:
+        assert ask(server.url, ["a"]).verdict is Verdict.SPLIT
+
+
 def test_an_error_body_is_read_too():
     with serving(script(code("215392", "Invalid parameter [id]", status=400))) as server:
         reply = ask(server.url, ["a"])
@@ -369,9 +388,10 @@ def test_a_large_answer_is_halved_and_a_large_lone_one_keeps_its_beginning():
     assert "larger than 0.15 MB" in refused.reason
 
 
-def test_an_id_that_makes_every_answer_unreadable_costs_only_itself():
+@pytest.mark.parametrize("body", [b"<html>", code(0, "success", Data={}).body])
+def test_an_id_that_makes_every_answer_unreadable_costs_only_itself(body):
     def handler(seen):
-        return Response(b"<html>") if "session-042" in seen.ids else ok(seen.ids)
+        return Response(body) if "session-042" in seen.ids else ok(seen.ids)
 
     with serving(handler) as server:
         fetched = Fetched(server.url, IDS)
@@ -381,7 +401,7 @@ def test_an_id_that_makes_every_answer_unreadable_costs_only_itself():
     stats = fetched.stats
     assert (stats.unreadable, stats.ids_given_up, stats.ids_answered) == (1, 1, 99)
     [unreadable] = [answer for answer in fetched.answers if answer.verdict == "unreadable"]
-    assert unreadable.body == b"<html>"
+    assert (unreadable.body, unreadable.ret_code) == (body, None)
 
 
 # Giving up

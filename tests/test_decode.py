@@ -265,9 +265,11 @@ def test_the_good_receipts_of_a_bad_item_count():
     assert (len(receipts(decoded)), decoded.rejects.num_rows) == (2, 1)
 
 
-def test_data_that_is_no_list_is_a_bad_item():
-    decoded = decode(response({"RetCode": 0, "Data": "oops"}))
-    assert (decoded.observations.num_rows, decoded.rejects["kind"].to_pylist()) == (1, ["bad_item"])
+@pytest.mark.parametrize("data", [{}, item(receipt=DELIVERED), "", "oops", 0, 7, True, False])
+def test_data_that_is_no_list_is_an_unreadable_answer(data):
+    decoded = decode(response({"RetCode": 0, "Data": data}))
+    assert decoded.rejects["kind"].to_pylist() == ["unreadable_answer"]
+    assert receipts(decoded) == []
 
 
 def test_a_session_nobody_asked_about_is_quarantined():

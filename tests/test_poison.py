@@ -85,13 +85,14 @@ def test_a_refused_session_is_invalid_with_the_services_own_code_and_words(
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("body", [b"<html>", b'{"RetCode":0,"Data":{"SessionNo":"x"}}'])
 def test_a_replay_asks_again_about_a_session_whose_answer_could_not_be_read(
-    tmp_path: Path, simulator: Any
+    tmp_path: Path, simulator: Any, body: bytes
 ) -> None:
     """Now, and not at its next turn: past the cutoff that is a day later."""
     account = Account(tmp_path, simulator, 1, batch_size=1)
     account.clock.turn(days=4)
-    with serving(lambda seen: Response(b"<html>")) as server:
+    with serving(lambda seen: Response(body)) as server:
         real, account.given["base_url"] = account.given["base_url"], server.url
         account.run()
         asked = len(server.seen)

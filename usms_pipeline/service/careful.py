@@ -96,7 +96,8 @@ def _reader(keys: Mapping[str, str]) -> msgspec.json.Decoder[Any]:
 ENVELOPE: Final = _reader(api.ENVELOPE)
 _ITEM: Final = _reader(api.ITEM)
 _RECEIPT: Final = _reader(api.RECEIPT)
-_DATA: Final = api.ENVELOPE["data"]
+NO_LIST: Final = f"the answer's {api.ENVELOPE['data']} is not a list"
+_NO_DATA: Final = (b"", b"null")
 _SESSION_NO, _SUBMIT_STATUS = api.ITEM["session_no"], api.ITEM["submit_status"]
 _RAWS: Final = msgspec.json.Decoder(list[msgspec.Raw])
 _STRING: Final = msgspec.json.Decoder(str)
@@ -141,6 +142,16 @@ def is_object(body: Any) -> bool:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return False
     return True
+
+
+def is_list(data: msgspec.Raw) -> bool:
+    """Return whether the JSON of an answer's data is a list; none at all, or null, is an empty one.
+
+    Not a lone item: where the items are not, nothing tells which of the ids asked it is about, and
+    all the others would count as asked.
+    """
+    text = bytes(data)
+    return text in _NO_DATA or text.startswith(b"[")
 
 
 def has_too_many_values(body: bytes) -> bool:
@@ -260,17 +271,13 @@ def _is_absent(raw: bytes | msgspec.Raw) -> bool:
 
 
 def _entries(body: bytes) -> list[msgspec.Raw]:
-    data = bytes(_decoded(ENVELOPE.decode, body, "the answer is not a JSON object").data)
-    if data in (b"", b"null"):
-        return []
-    return (
-        _decoded(_RAWS.decode, data, f"{_DATA} is not a list")
-        if data.startswith(b"[")
-        else [msgspec.Raw(data)]
-    )
+    data = _decoded(ENVELOPE.decode, body, "the answer is not a JSON object").data
+    if not is_list(data):
+        raise _Unreadable(NO_LIST)
+    return [] if bytes(data) in _NO_DATA else _decoded(_RAWS.decode, data, NO_LIST)
 
 
-def _decoded(decode: Callable[[bytes], _T], text: bytes, reason: str) -> _T:
+def _decoded(decode: Callable[[Any], _T], text: bytes | msgspec.Raw, reason: str) -> _T:
     try:
         return decode(text)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

@@ -20,7 +20,14 @@ import msgspec
 
 from usms_pipeline.service import api
 from usms_pipeline.service.api import MAX_IDS, Verdict, classify
-from usms_pipeline.service.careful import ENVELOPE, MOST_VALUES, has_too_many_values, mended
+from usms_pipeline.service.careful import (
+    ENVELOPE,
+    MOST_VALUES,
+    NO_LIST,
+    has_too_many_values,
+    is_list,
+    mended,
+)
 from usms_pipeline.settings import Settings
 from usms_pipeline.wording import without_numbers
 
@@ -205,7 +212,11 @@ def retry_after_seconds(header: str | None, now: datetime) -> float | None:
 
 
 def _read_envelope(body: bytes) -> tuple[int | None, str]:
-    """Return the code and message; the whole body is checked to be JSON, and an object."""
+    """Return the code and message; no code where the body can't be read, which the message says.
+
+    The whole body is checked to be JSON and an object, and the data of a success to be a list: what
+    can't be read when it is decoded is to be asked again now.
+    """
     try:
         envelope = ENVELOPE.decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
@@ -217,6 +228,8 @@ def _read_envelope(body: bytes) -> tuple[int | None, str]:
     ret_code = _whole_number(_scalar(code)) if len(code) <= _CODE_BYTES else None
     if ret_code is None:
         return None, f"the answer has no {api.ENVELOPE['ret_code']}"
+    if ret_code == api.NO_ERROR and not is_list(envelope.data):
+        return None, NO_LIST
     message = _scalar(bytes(envelope.message)) if ret_code else ""
     return ret_code, message if isinstance(message, str) else ""
 
