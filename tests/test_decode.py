@@ -60,6 +60,15 @@ def is_silent(row):
     return row["number"] == "" and not row["is_final"] and all(row[name] is None for name in said)
 
 
+def in_vain(decoded):
+    """Give the ids that were asked in vain: of each it is known when, and nothing else."""
+    rows = [row for row in decoded.observations.to_pylist() if row["status"] is None]
+    known = {"session_no", "number", "asked_at"}
+    assert all({name for name, value in row.items() if value is not None} == known for row in rows)
+    assert {row["number"] for row in rows} <= {""}
+    return [(row["session_no"], row["asked_at"]) for row in rows]
+
+
 def one_receipt(receipt, **more):
     (seen,) = receipts(decode(response(answer(item(receipt=receipt, **more)))))
     return seen
@@ -265,11 +274,20 @@ def test_the_good_receipts_of_a_bad_item_count():
     assert (len(receipts(decoded)), decoded.rejects.num_rows) == (2, 1)
 
 
-@pytest.mark.parametrize("data", [{}, item(receipt=DELIVERED), "", "oops", 0, 7, True, False])
-def test_data_that_is_no_list_is_an_unreadable_answer(data):
-    decoded = decode(response({"RetCode": 0, "Data": data}))
-    assert decoded.rejects["kind"].to_pylist() == ["unreadable_answer"]
-    assert receipts(decoded) == []
+NO_LISTS = [{}, item(receipt=DELIVERED), "", "oops", 0, 7, True, False]
+
+
+@pytest.mark.parametrize("data", NO_LISTS)
+@pytest.mark.parametrize("company", [0, 5])
+def test_data_that_is_no_list_says_nothing_of_any_session(data, company):
+    """Read as a lone item it would have closed a hundred sessions that it says nothing about."""
+    good = response(answer(item("c", DELIVERED)), ["c"])
+    decoded = decode(*[good] * company, response({"RetCode": 0, "Data": data}, ["a", "b"]))
+    assert in_vain(decoded) == [("a", ASKED_AT), ("b", ASKED_AT)]
+    assert (len(receipts(decoded)), decoded.observations.num_rows) == (company, company + 2)
+    [reject] = decoded.rejects.to_pylist()
+    assert (reject["kind"], reject["session_no"]) == ("unreadable_answer", None)
+    assert reject["reason"] == "the answer's Data is not a list"
 
 
 def test_a_session_nobody_asked_about_is_quarantined():
@@ -296,12 +314,25 @@ def test_a_refused_id_is_invalid_and_quarantined():
     assert (reject["kind"], reject["session_no"]) == ("refused_id", "x")
 
 
-def test_an_unreadable_answer_is_not_asked_and_its_beginning_is_kept():
+def test_an_unreadable_answer_is_one_in_vain_and_its_beginning_is_kept():
     decoded = decode(response(b"<html>" * 50_000, ["x"], "unreadable", reason="not JSON"))
-    assert decoded.observations.num_rows == 0
+    assert in_vain(decoded) == [("x", ASKED_AT)]
+    assert decoded.observations.num_rows == 1
     (reject,) = decoded.rejects.to_pylist()
     assert (reject["kind"], reject["reason"]) == ("unreadable_answer", "not JSON")
     assert len(reject["body"]) == 64 * 1024
+
+
+def test_ids_of_a_body_that_was_emptied_were_asked_about_and_nothing_was_said():
+    decoded = decode(
+        response(b"", ["a", "b"], "forgotten"), response(answer(item("c", DELIVERED)), ["c"])
+    )
+    rows = [row for row in decoded.observations.to_pylist() if row["number"] == ""]
+    assert [(row["session_no"], row["status"], row["is_final"]) for row in rows] == [
+        ("a", "pending", False),
+        ("b", "pending", False),
+    ]
+    assert (len(receipts(decoded)), decoded.rejects.num_rows) == (1, 0)
 
 
 DAMAGED = {
@@ -337,6 +368,7 @@ def test_an_answer_that_is_no_object_is_quarantined_and_its_neighbours_are_not(b
     decoded = decode(good, response(body), *[good] * 5)
     assert decoded.rejects["kind"].to_pylist() == ["unreadable_answer"]
     assert (len(receipts(decoded)), decoded.observations.num_rows) == (6, 7)
+    assert in_vain(decoded) == [("a", ASKED_AT)]
 
 
 def test_no_phone_gets_into_a_reason():

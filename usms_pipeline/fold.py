@@ -270,7 +270,9 @@ def _observe(
             decoded = decode(answers, book, settings.receipt_timezone)
             rejected.update(decoded.rejects["id"].to_pylist())
             quarantined += quarantine.add(store, day, decoded.rejects, book.fingerprint)
-            observations.add(forget.without_receipts(decoded.observations, forgotten))
+            said = decoded.observations
+            said = said.filter(pc.is_valid(said["status"]))  # to ask in vain is no answer
+            observations.add(forget.without_receipts(said, forgotten))
     observations.settle()
     con.execute(f"CREATE VIEW observed AS {scratch.sql('observed')}")
     return quarantined

@@ -115,7 +115,12 @@ OBSERVATIONS: Final = pa.schema(
         ("session_submit_status", TEXT),
     ]
 )
-"""What one answer said of one (session, number). ``sql/observed.sql`` makes a register of it."""
+"""What one answer said of one (session, number). ``sql/observed.sql`` makes a register of it.
+
+A row with ``status`` NULL says nothing of its session but when it was asked about, in vain: the
+body could not be read. All else is NULL then, and ``number`` ``''``. It is no answer, so that the
+session can neither be closed by it nor be due again at once.
+"""
 
 REGISTERS: Final = pa.schema(
     [
@@ -140,12 +145,16 @@ RESPONSES: Final = pa.schema(
         ("ids", pa.list_(TEXT)),
         ("http_status", pa.int32()),
         ("ret_code", pa.int64()),  # null when the body could not be read
-        ("verdict", TEXT),  # 'ok', 'refused' (a lone id) or 'unreadable'
+        ("verdict", TEXT),  # 'ok', 'refused' (a lone id), 'unreadable', or 'forgotten' (emptied)
         ("reason", TEXT),  # why it is not 'ok', in words; null otherwise
         ("body", pa.binary()),
     ]
 )
-"""One HTTP answer, whole. Only 'ok' and 'refused' count as asked."""
+"""One HTTP answer, whole. 'unreadable' does not count as asked.
+
+'forgotten': the body named somebody who is forgotten, and was emptied; that its ids were asked
+about and answered is all that is left of it.
+"""
 
 QUARANTINE: Final = pa.schema(
     [

@@ -171,7 +171,8 @@ class Run:
 
     def _take(self, block: pa.Table) -> None:
         """Keep what a block says, until the days are finished."""
-        self._said.append(decode(block, self._book, self._settings.receipt_timezone).observations)
+        said = decode(block, self._book, self._settings.receipt_timezone).observations
+        self._said.append(said.filter(pc.is_valid(said["status"])))  # to ask in vain is no answer
 
     def _finish(self, outcome: Outcome) -> bool:
         """Write each day that something new was read or said of; return whether none was locked."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
@@ -41,6 +41,9 @@ from usms_pipeline.service.rows import cut_array, receipt_rows, session_rows
 
 _BLOCK_ANSWERS: Final = 500
 _BLOCK_BYTES: Final = 32 * 2**20
+
+FORGOTTEN: Final = "forgotten"
+"""The verdict on an answer whose body was emptied, for it names somebody who is forgotten."""
 
 SMALL_BYTES: Final = 2_000
 """Arrow takes 0.15 ms to begin, in which the careful reader reads so much."""
@@ -85,9 +88,14 @@ def decode(responses: pa.RecordBatch | pa.Table, book: PhoneBook, receipt_zone: 
     """Read answers (``schema.RESPONSES``) into observations. Never raises for what they hold.
 
     Every receipt of an 'ok' answer gives a row, and so does every id that the answer has none of:
-    with number ``''``, pending. A lone id that was refused is ``invalid``. ``receipt_zone`` (an
-    IANA name) is the zone of times that have none. A session is matched to the ids asked as it is,
-    or else without blanks around it; upper and lower case differ.
+    with number ``''``, pending. A lone id that was refused is ``invalid``. An id of a 'forgotten'
+    answer, whose body was emptied, is pending: it was answered, with nothing said. An id that was
+    asked in vain, for the body can't be read, has a row with number ``''`` and status NULL: not
+    pending, which could close it. What counts is what can be read now, whatever the verdict on an
+    'ok' answer was when it came.
+
+    ``receipt_zone`` (an IANA name) is the zone of times that have none. A session is matched to the
+    ids asked as it is, or else without blanks around it; upper and lower case differ.
     """
     rows = responses if isinstance(responses, pa.Table) else pa.Table.from_batches([responses])
     rows = rows.select(RESPONSES.names).combine_chunks()
@@ -97,11 +105,13 @@ def decode(responses: pa.RecordBatch | pa.Table, book: PhoneBook, receipt_zone: 
     rejects: list[Reject] = []
     for answers in _blocks(rows, ids, verdicts):
         parts = read_block(answers)
+        unread = {one.response for one in parts.rejects if one.kind == UNREADABLE_ANSWER}
+        answers = [answer for answer in answers if answer.response not in unread]
         tables += _observed(parts, answers, rows["asked_at"], book, receipt_zone)
         rejects += parts.rejects
-    refused = [number for number, verdict in enumerate(verdicts) if verdict == "refused"]
-    tables += _refused(rows, ids, refused)
     rejects += _useless(rows, ids, verdicts)
+    tables += _refused(rows, ids, verdicts)
+    tables += _without_a_word(rows, ids, verdicts, rejects)
     observations = pa.concat_tables([OBSERVATIONS.empty_table(), *tables]).combine_chunks()
     return Decoded(observations, _quarantined(rejects, rows))
 
@@ -318,9 +328,8 @@ def _of(structs: pa.StructArray, keys: dict[str, str], name: str) -> pa.Array:
 def _observed(
     parts: Parts, answers: list[Answer], asked_at: pa.ChunkedArray, book: PhoneBook, zone: str
 ) -> list[pa.Table]:
-    counts = [len(answer.ids) for answer in answers]
-    numbers = np.repeat([answer.response for answer in answers], counts).astype(np.int32)
-    sessions = pa.array([session for answer in answers for session in answer.ids], pa.string())
+    by_response = {answer.response: answer.ids for answer in answers}
+    numbers, sessions = _asked(by_response, by_response)
     asked = pa.table({"response": numbers, "session_no": sessions})
     submit_status = _submit_status(parts.items, asked)
     told = parts.receipts.select(asked.column_names)
@@ -360,13 +369,12 @@ def _submit_status(items: pa.Table, asked: pa.Table) -> pa.Array:
     return _at(least["submit_status_min"], places)
 
 
-def _refused(rows: pa.Table, ids: list[list[str]], refused: list[int]) -> list[pa.Table]:
+def _refused(rows: pa.Table, ids: list[list[str]], verdicts: list[str | None]) -> list[pa.Table]:
     """Return rows for ids that the service refuses: asked, answered, and ``invalid``."""
-    counts = [len(ids[number]) for number in refused]
-    if not sum(counts):
+    refused = [number for number, verdict in enumerate(verdicts) if verdict == "refused"]
+    responses, sessions = _asked(ids, refused)
+    if not len(sessions):
         return []
-    responses = pa.array(np.repeat(refused, counts).astype(np.int32))
-    sessions = pa.array([session for number in refused for session in ids[number]], pa.string())
     return [
         session_rows(
             sessions,
@@ -379,10 +387,35 @@ def _refused(rows: pa.Table, ids: list[list[str]], refused: list[int]) -> list[p
     ]
 
 
+def _without_a_word(
+    rows: pa.Table, ids: list[list[str]], verdicts: list[str | None], rejects: Iterable[Reject]
+) -> list[pa.Table]:
+    """Return rows for ids whose answer says nothing of them: emptied, or asked in vain."""
+    emptied = [number for number, verdict in enumerate(verdicts) if verdict == FORGOTTEN]
+    vain = sorted({one.response for one in rejects if one.kind == UNREADABLE_ANSWER})
+    tables = []
+    for numbers, bucket in ((emptied, "pending"), (vain, None)):
+        responses, sessions = _asked(ids, numbers)
+        if len(sessions):
+            nothing = pa.nulls(len(sessions), pa.string())
+            tables.append(session_rows(sessions, _at(rows["asked_at"], responses), nothing, bucket))
+    return tables
+
+
+def _asked(
+    ids: Mapping[int, list[str]] | list[list[str]], numbers: Collection[int]
+) -> tuple[pa.Array, pa.Array]:
+    """Return of each id of some answers the answer's number, and the id."""
+    counts = np.array([len(ids[number]) for number in numbers], np.int64)
+    responses = np.repeat(np.array([*numbers], np.int32), counts)
+    sessions = [session for number in numbers for session in ids[number]]
+    return pa.array(responses), pa.array(sessions, pa.string())
+
+
 def _useless(rows: pa.Table, ids: list[list[str]], verdicts: list[str | None]) -> Iterator[Reject]:
     """Return the answers that were found useless when they came: refused ids, unreadable bodies."""
     for number, verdict in enumerate(verdicts):
-        if verdict == "ok":
+        if verdict in ("ok", FORGOTTEN):
             continue
         body = (rows["body"][number].as_py() or b"")[:MOST_BYTES_KEPT]
         reason = rows["reason"][number].as_py()

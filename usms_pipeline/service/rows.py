@@ -47,18 +47,21 @@ def session_rows(
     sessions: pa.Array,
     asked_at: pa.Array,
     submit_status: pa.Array,
-    bucket: str,
+    bucket: str | None,
     code: pa.Array | None = None,
     description: pa.Array | None = None,
 ) -> pa.Table:
-    """Return a row for each session that was asked about: number ``''``, open, in one bucket."""
+    """Return a row for each session that was asked about: number ``''``, open, in one bucket.
+
+    None is no bucket: it was asked in vain.
+    """
     count = len(sessions)
     return _observations(
         count,
         session_no=sessions,
         number=pa.repeat(pa.scalar(""), count),
         asked_at=asked_at,
-        status=pa.repeat(pa.scalar(bucket), count),
+        status=pa.repeat(pa.scalar(bucket, TEXT), count),
         code=code,
         description=description,
         session_submit_status=_without_numbers(submit_status),
@@ -98,7 +101,8 @@ def receipt_rows(
 def _observations(count: int, **columns: pa.Array | None) -> pa.Table:
     said = {name: column for name, column in columns.items() if column is not None}
     said["rank"] = _RANKS.take(pc.index_in(said["status"], value_set=_BUCKETS))
-    said["is_final"] = pc.is_in(said["status"], value_set=_FINAL)
+    is_outcome = pc.is_in(said["status"], value_set=_FINAL)
+    said["is_final"] = pc.if_else(pc.is_valid(said["status"]), is_outcome, None)
     arrays = [
         said[field.name].cast(field.type) if field.name in said else pa.nulls(count, field.type)
         for field in OBSERVATIONS
