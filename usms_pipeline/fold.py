@@ -43,6 +43,7 @@ _ANSWERS_AT_ONCE = 200
 _BYTES_AT_ONCE = 32_000_000
 """What is decoded at a time, whichever is met first: 200 usual answers are 3 MB."""
 
+_OBSERVED = schema.OBSERVATIONS.remove(schema.OBSERVATIONS.get_field_index("digits"))
 _ROWS_JOINED = 330_000
 """Sessions and what is known of them, joined at a time: some 200 MB."""
 
@@ -263,14 +264,14 @@ def _observe(
 ) -> int:
     """Decode response files into ``observed``; what can't be used goes to quarantine first."""
     quarantined, forgotten = 0, forget.read(store)
-    observations = scratch.Pile(con, "observations", schema.OBSERVATIONS)
+    observations = scratch.Pile(con, "observations", _OBSERVED)
     for name in names:
         dataset.checked_metadata(store, file_name(RESPONSES, day, name), None)
         for answers in portions(store.batches(file_name(RESPONSES, day, name), _ANSWERS_READ)):
             decoded = decode(answers, book, settings.receipt_timezone)
             rejected.update(decoded.rejects["id"].to_pylist())
             quarantined += quarantine.add(store, day, decoded.rejects, book.fingerprint)
-            said = decoded.observations
+            said = decoded.observations.select(_OBSERVED.names)
             said = said.filter(pc.is_valid(said["status"]))  # to ask in vain is no answer
             observations.add(forget.without_receipts(said, forgotten))
     observations.settle()
