@@ -19,7 +19,8 @@ from usms_pipeline import dataset, quarantine, schema, scratch
 from usms_pipeline.dataset import QUARANTINE, RECEIPTS, REGISTERS, SESSIONS, file_name
 from usms_pipeline.errors import Busy, StorageError
 from usms_pipeline.phones import PhoneBook
-from usms_pipeline.service.scrub import Forgotten, Scrubber, scrub
+from usms_pipeline.service.names import Forgotten
+from usms_pipeline.service.scrub import Scrubber, scrub
 from usms_pipeline.storage import Store
 
 __all__ = [

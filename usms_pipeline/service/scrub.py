@@ -10,7 +10,6 @@ import math
 import re
 import unicodedata
 from collections.abc import Iterable
-from dataclasses import dataclass
 from functools import partial
 from html import unescape
 from typing import Any, Final
@@ -18,6 +17,7 @@ from typing import Any, Final
 from usms_pipeline.phones import PhoneBook
 from usms_pipeline.service import api
 from usms_pipeline.service.careful import mended
+from usms_pipeline.service.names import Forgotten
 
 _FEWEST_DIGITS: Final = 6
 _MOST_DIGITS: Final = 4000
@@ -29,20 +29,6 @@ _DIGITS: Final = re.compile(r"\+?\d{6,15}")
 _DATA: Final = api.ENVELOPE["data"]
 _SESSION_NO: Final = api.ITEM["session_no"]
 _PHONE: Final = api.RECEIPT["phone"]
-
-
-@dataclass(frozen=True)
-class Forgotten:
-    """What must not come back: recipient hashes and session numbers."""
-
-    recipients: frozenset[str] = frozenset()
-    sessions: frozenset[str] = frozenset()
-
-    def __bool__(self) -> bool:
-        return bool(self.recipients or self.sessions)
-
-    def __or__(self, other: Forgotten) -> Forgotten:
-        return Forgotten(self.recipients | other.recipients, self.sessions | other.sessions)
 
 
 def scrub(body: bytes, forgotten: Forgotten, book: PhoneBook, phones: Iterable[str] = ()) -> bytes:
