@@ -3,11 +3,19 @@
 The tables, views and macros in it are described in ``usms_pipeline/sql/``.
 """
 
-from usms_pipeline.warehouse.publish import MEMORY_LIMIT, WarehouseReport, reconcile
+from usms_pipeline.warehouse.publish import (
+    MEMORY_LIMIT,
+    Change,
+    Publishing,
+    WarehouseReport,
+    reconcile,
+)
 from usms_pipeline.warehouse.read import connect
 
 __all__ = [
     "MEMORY_LIMIT",
+    "Change",
+    "Publishing",
     "WarehouseReport",
     "connect",
     "reconcile",
