@@ -192,17 +192,19 @@ class Building:
 
 def look(con: duckdb.DuckDBPyConnection, path: Path) -> Published:
     """Return what a published file says of itself. Raises ``duckdb.Error`` for no such file."""
-    con.execute(ddl.attach(path, "READ_ONLY") + "; USE usms")
+    con.execute(ddl.attach(path, "READ_ONLY"))
+    con.execute("USE usms")
     # 5 ms a million rows: a day's rows stand together, so its date is stored once a row group
     counted = con.execute("SELECT sent_date, count(*) FROM receipts GROUP BY sent_date").fetchall()
     counts: dict[date, int] = dict(counted)
-    names = ", ".join(Part._fields)
-    said = [Part(*row) for row in con.execute(f"SELECT {names} FROM usms_partitions").fetchall()]
+    said = con.execute(
+        "SELECT sent_date, version, row_count, column_names, is_clear FROM usms_partitions"
+    )
     parts = {
         # Where somebody wrote to the file behind our back, no version fits: it is read again.
         one.sent_date: one if counts.get(one.sent_date, 0) == one.row_count
         else one._replace(version=None)
-        for one in said
+        for one in map(Part._make, said.fetchall())
     }  # fmt: skip
     digests = con.execute("SELECT digest FROM usms_definitions").fetchall()
     columns = con.execute("DESCRIBE receipts").fetchall()
@@ -262,4 +264,4 @@ def _drop_definitions(con: duckdb.DuckDBPyConnection) -> None:
 
 
 def _listed(days: Iterable[date]) -> str:
-    return ", ".join(f"DATE '{day}'" for day in days)
+    return ", ".join(f"DATE {scratch.literal(str(day))}" for day in days)

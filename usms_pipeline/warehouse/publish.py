@@ -278,10 +278,10 @@ class Publishing:
         """Publish these days, and as they were those that are published and damaged."""
         kept = {day: present.parts[day] for day in self._damaged if day in present.parts}
         parts = {day: _part(day, footer) for day, footer in footers.items()} | kept
-        gone = present.parts.keys() - parts.keys()
+        gone, known = present.parts.keys() - parts.keys(), present.versions
         if gone and not parts:
             self._refuse_to_empty(len(gone))
-        stale = [day for day in footers if present.versions.get(day) != footers[day].version]
+        stale = [day for day in footers if known.get(day) != footers[day].version]
         fields = self._fields(parts.values())
         definitions = ddl.definitions(fields, self._settings.cutoff)
         digest = hashlib.sha256(definitions.encode()).hexdigest()
@@ -319,11 +319,9 @@ class Publishing:
             if self._next.fields == fields and (may_copy or not self._next.is_copy):
                 return self._next
             self._throw_away()
-        told = {change.day for change in _leading(changes, present.versions, parts)}
-        versions = present.versions
-        whole = [
-            day for day in parts if day not in told and versions.get(day) != parts[day].version
-        ]
+        known = present.versions
+        told = {change.day for change in _leading(changes, known, parts)}
+        whole = [day for day in parts if day not in told and known.get(day) != parts[day].version]
         # Past half of the days a copy costs more than building from scratch.
         return self._begin(fields, present if may_copy and 2 * len(whole) <= len(parts) else None)
 
@@ -392,7 +390,7 @@ def _part(day: date, footer: Footer) -> Part:
 
 
 def _log(path: Path) -> Path:
-    """Give the log that a client which wrote to the file leaves when it dies.
+    """Return the log that a client which wrote to the file leaves when it dies.
 
     DuckDB would replay it into the next file, which it was not made for, and nobody could open it.
     """
