@@ -444,17 +444,20 @@ def test_what_was_loaded_is_not_read_again(
 def test_a_day_may_be_loaded_again_and_what_nobody_loaded_is_found(
     store: Store, settings: Settings, publishing: Publishing
 ) -> None:
-    cohorts.write(store, [receipt(session_no="unsaid")], NEXT_DAY)
-    before = ""
-    for n in range(3):
-        row = receipt(session_no="a", submit_status=str(n))
-        after = cohorts.write(store, [row])
-        publishing.load(DAY, change(DAY, before, after, row))
+    before, rows = "", {}
+    for n, name in enumerate("aba"):
+        rows[name] = receipt(session_no=name, submit_status=str(n))
+        after = cohorts.write(store, [*rows.values()])
+        publishing.load(DAY, change(DAY, before, after, rows[name]))
         before = after.version
-    cohorts.write(store, [receipt(session_no="by another"), row])
-    assert publishing.finish([]).rows == 3
+    for name in ("c", "by another"):
+        cohorts.write(store, [receipt(session_no=name)], NEXT_DAY)
+        if name == "c":
+            publishing.load(NEXT_DAY, None)
+    cohorts.write(store, [receipt(session_no="unsaid")], NEXT_DAY + timedelta(days=1))
+    assert publishing.finish([]).rows == 4
     assert ask(settings, "SELECT session_no, submit_status FROM receipts ORDER BY ALL") == [
-        ("a", "2"), ("by another", "success"), ("unsaid", "success"),
+        ("a", "2"), ("b", "1"), ("by another", "success"), ("unsaid", "success"),
     ]  # fmt: skip
 
 
@@ -500,11 +503,13 @@ def test_where_loading_fails_or_another_publishes_all_is_left_to_the_end(
     assert sessions(settings) == ["c"]
 
 
+@pytest.mark.parametrize("is_first", [True, False])
 def test_a_dimension_that_turns_up_while_days_are_loaded_is_published(
-    store: Store, settings: Settings, publishing: Publishing
+    store: Store, settings: Settings, publishing: Publishing, is_first: bool
 ) -> None:
-    cohorts.write(store, [receipt(session_no="a")])
-    reconcile(store, settings)
+    if not is_first:
+        cohorts.write(store, [receipt(session_no="a")])
+        reconcile(store, settings)
     for day, name in ((DAY, "b"), (NEXT_DAY, "c")):
         cohorts.write(store, [receipt(session_no=name, kind="x")], day, dimensions=("kind",))
         publishing.load(day, None)
