@@ -1,17 +1,52 @@
-"""x"""
-from pathlib import Path
+"""What a run makes of a day, where something happened in between: one fact each.
+
+Most were found by the hostile world (``test_worlds``), and are told here in as few steps as it takes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any
-from tests.account import Account
+
+import pytest
+
+from tests.world_account import WorldAccount
+from tests.world_ledger import Message
+from tests.world_service import Script
 
 
-def test_it(tmp_path: Path, simulator: Any) -> None:
-    a = Account(tmp_path, simulator, 300, dimensions="template")
-    r = a.run()
-    print(r.warnings, r.buckets, r.stats)
-    a.run_to_the_end()
-    r = a.run()
-    print(r.warnings, r.buckets, r.stats)
-    assert a.pipeline.conservation() == []
-    rows = a.rows()
-    a.pipeline.rebuild()
-    assert rows == a.rows()
+@pytest.fixture
+def account() -> Iterator[WorldAccount]:
+    made = WorldAccount(("phone",))
+    yield made
+    made.remove()
+
+
+def announce(account: WorldAccount, session: str | None, *phones: str | None, hours: float) -> None:
+    """Announce a send of so many hours ago."""
+    sent_at = account.clock.now - timedelta(hours=hours)
+    account.ledger.messages += [Message(session, phone, 1, sent_at) for phone in phones]
+    account.write_source()
+
+
+def rows(account: WorldAccount) -> list[dict[str, Any]]:
+    found = [row for its in account.disk.look().days.values() for row in its]
+    return sorted(found, key=lambda row: (row["sent_at"], row["session_no"], row["recipient"]))
+
+
+def run(account: WorldAccount, script: Script | None = None, **given: Any) -> Any:
+    pipeline, line = account.connect(script)
+    pipeline.run(**given)
+    return line
+
+
+def test_a_send_to_several_that_was_asked_about_in_vain_is_asked_again_in_time(
+    account: WorldAccount,
+) -> None:
+    announce(account, "alpha", None, None, hours=1)
+    account.service.garbled = {"alpha"}
+    run(account)
+    assert run(account).requests == 0
+    account.clock.turn(hours=4)
+    assert run(account).requests > 0

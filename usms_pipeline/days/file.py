@@ -271,7 +271,7 @@ def next_polls(waiting: pa.Table, polls: Sequence[int], tries: Tries) -> Micros:
     """
     offsets = np.array(polls, np.int64)
     sent = np.asarray(waiting["sent_at"].cast(pa.int64()))
-    asked = np.array(waiting["last_asked_at"].cast(pa.int64()).fill_null(-1))
+    asked = waiting["last_asked_at"].cast(pa.int64()).fill_null(-1).to_numpy().copy()
     asked = tries.latest(waiting, asked)
     after = asked - sent
     turn = np.where(asked < 0, 0, np.searchsorted(offsets, after, side="right"))
