@@ -53,13 +53,13 @@ def stored(session: Session) -> list[dict[str, Any]]:
     """Return the rows as a day's file has them: with the state where it is not plain."""
     general.prune(session)
     made = general.rows("s", session, CUTOFF)
-    state = None if general.is_plain(session, made) else general.state_of(session)
+    state = None if general.say_all(made, session) else general.state_of(session)
     return [one | {"_state": state} for one in made]
 
 
 def read_back(made: list[dict[str, Any]]) -> Session:
     state = made[0]["_state"]
-    return general.session_from(state) if state else general.session_of(made[0])
+    return general.session_from(state) if state else general.session_of(made)
 
 
 def all_at_once(sent: list[Sent], heard: list[Said]) -> list[dict[str, Any]]:

@@ -323,15 +323,15 @@ class _Tally:
         self._tries = Tries()
 
     def counted(self, table: pa.Table) -> pa.Table:
-        announced = table.filter(table["is_announced"])
-        for one in pc.value_counts(announced["status"].combine_chunks()).to_pylist():
+        announced = table["status"].filter(table["is_announced"])
+        for one in pc.value_counts(announced.combine_chunks()).to_pylist():
             self._buckets[one["values"]] += one["counts"]
-        self._unannounced += table.num_rows - announced.num_rows
+        self._unannounced += table.num_rows - len(announced)
         self._tries.add(table)
-        waiting = open_rows(table)
+        waiting = open_rows(table.select(_POLLED))
         self._open += waiting.num_rows
         if waiting.num_rows:
-            self._waiting.append(waiting.select(["session_no", "sent_at", "last_asked_at"]))
+            self._waiting.append(waiting)
         return table
 
     def footer(self, of: Footer) -> Footer:

@@ -92,13 +92,14 @@ class _Day:
     date: date
     footer: Footer | None
     read: DayRead | None = None
-    said: list[pa.Table] = field(default_factory=list, repr=False)
+    said: list[tuple[int, pa.Table]] = field(default_factory=list, repr=False)
     arriving: list[pa.Table] = field(default_factory=list, repr=False)
     leaving: set[str] = field(default_factory=set, repr=False)
     elsewhere: dict[str, str] = field(default_factory=dict, repr=False)
     after: set[date] = field(default_factory=set)
     is_remade: bool = False
-    told: list[pa.Table] | None = field(default=None, repr=False)
+    told: list[pa.Table] = field(default_factory=list, repr=False)
+    is_rebuilt: bool = False
     """Of a rebuild: when the log has each session asked about (``rebuilding.TOLD``)."""
 
     @property
@@ -297,7 +298,8 @@ class Run:
         staying = rows.filter(pc.invert(leaves))
         if staying.num_rows:
             read = home.read or DayRead(at, rows.slice(0, 0), "", is_whole=False)
-            home.read = replace(read, rows=pa.concat_tables([read.rows, staying]))
+            rows_ = pa.concat_tables([read.rows, staying])
+            home.read = replace(read, rows=rows_, are_distinct=False)
             here.elsewhere |= {one: str(at) for one in staying["session_no"].unique().to_pylist()}
         here.read = replace(here.read, rows=pa.concat_tables([others, rows.filter(leaves)]))
         if moving:
@@ -371,7 +373,7 @@ class Run:
             return said
         is_here = pc.is_in(said["session_no"], value_set=known)
         if pc.any(is_here).as_py() and (one := self._take(day)):
-            one.said.append(said.filter(is_here))
+            one.said.append((0, said.filter(is_here)))
         return said.filter(pc.invert(is_here))
 
     def _set_aside(self, strays: pa.Table, block: str) -> None:
@@ -417,7 +419,7 @@ class Run:
             self._begin_anew(damaged)
         for some in self._rounds([day for day in days if day in self._days]):
             for day in some:
-                self._days[day].is_remade, self._days[day].told = True, []
+                self._days[day].is_remade = self._days[day].is_rebuilt = True
             for run in log.runs(self._store):
                 for name in log.blocks(self._store, run):
                     self._tell_again(name, some)
@@ -464,10 +466,8 @@ class Run:
         for day in days:
             its = self._days[day]
             known = self._sessions_of(its)
-            for rows, to in ((said, its.said), (told, its.told)):
-                is_here = pc.is_in(rows["session_no"], value_set=known)
-                if pc.any(is_here).as_py():
-                    to.append(rows.filter(is_here))
+            its.said.append((0, _of(said, known)))
+            its.told.append(_of(told, known))
 
     def _sessions_of(self, day: _Day) -> pa.Array:
         known = self._stored(day.date)
@@ -607,14 +607,16 @@ class Run:
             self.outcome.damaged[day.date] = str(error)
         finally:
             day.read, day.arriving, day.leaving = None, [], set()
-            day.after, day.is_remade, day.told = set(), False, None
+            day.after, day.told = set(), []
+            day.is_remade = day.is_rebuilt = False
 
     def _write(self, day: _Day) -> None:
         before = day.footer
         if before is not None and not self._store.exists(file.name(day.date)):
             raise vanished(self._store, [day.date])
         # taken one by one: the thread that decodes may be putting in more
-        said = [day.said.pop(0) for _ in range(len(day.said))]
+        taken = [day.said.pop(0) for _ in range(len(day.said))]
+        said = [table for _, table in sorted(taken, key=lambda one: one[0])]
         fold = Fold(
             self._stored_rows(day),
             self._described(day.read.rows) if day.read else None,
@@ -624,6 +626,7 @@ class Run:
             self._first,
             self._last,
             is_whole=day.read is not None and day.read.is_whole,
+            are_distinct=day.read is not None and day.read.are_distinct and not day.arriving,
             is_remade=day.is_remade,
             ends=self._book.ends,
             most=int(max(_FEW, _MOST_SHARE * before.rows)) if before else 0,
@@ -647,7 +650,7 @@ class Run:
         masks = day.footer and day.footer.phones == "clear" and self._settings.phones == "masked"
         gone = pa.array([*day.leaving], TEXT)
         stored = file.rows(self._store, day.date, self._layout)
-        if day.told is not None:
+        if day.is_rebuilt:
             stored = rebuilding.unasked(stored, day.told, self._layout, self._cutoff)
         for table in stored:
             if len(gone):
@@ -712,6 +715,10 @@ def _change(day: _Day, before: Footer | None, after: Footer, fold: Fold) -> Chan
         [rows["session_no"].combine_chunks(), pa.array([*day.leaving], TEXT)]
     ).unique()
     return Change(day.date, before.version, after.version, sessions, rows)
+
+
+def _of(rows: pa.Table, sessions: pa.Array) -> pa.Table:
+    return rows.filter(pc.is_in(rows["session_no"], value_set=sessions))
 
 
 def vanished(store: Store, days: list[date]) -> StorageError:
