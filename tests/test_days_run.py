@@ -50,3 +50,13 @@ def test_a_send_to_several_that_was_asked_about_in_vain_is_asked_again_in_time(
     assert run(account).requests == 0
     account.clock.turn(hours=4)
     assert run(account).requests > 0
+
+
+def test_a_day_that_left_the_source_stays(account: WorldAccount) -> None:
+    announce(account, "alpha", None, hours=30)
+    run(account)
+    account.ledger.messages.clear()
+    announce(account, "bravo", None, hours=1)
+    run(account)
+    assert [row["session_no"] for row in rows(account)] == ["alpha", "bravo"]
+    assert account.connect()[0].conservation() == []
