@@ -60,3 +60,24 @@ def test_a_day_that_left_the_source_stays(account: WorldAccount) -> None:
     run(account)
     assert [row["session_no"] for row in rows(account)] == ["alpha", "bravo"]
     assert account.connect()[0].conservation() == []
+
+
+def test_what_is_set_aside_anew_of_a_block_leaves_what_was_set_aside_of_it(
+    account: WorldAccount,
+) -> None:
+    announce(account, "alpha", None, hours=1)
+    announce(account, "bravo", None, hours=1)
+    bad = {"SessionNo": "alpha", "Receipt": "nonsense"}
+    account.service.sheets["alpha"] = [bad]
+    run(account)
+    account.connect()[0].dismiss()
+    account.clock.turn(hours=3)  # the same trouble again, and one more
+    account.service.sheets["bravo"] = [{"SessionNo": "bravo", "Receipt": "nonsense"}]
+    run(account)
+    account.connect()[0].dismiss()
+    account.clock.turn(hours=22.5)
+    run(account)
+    [newer] = {name.split("/")[1] for name in account.disk.files() if name.startswith("quarantine")}
+    assert len(account.disk.look().entries) == 1, "the first run's retention is over"
+    account.connect()[0].rebuild()
+    assert {one[1] for one in account.disk.look().entries} == {"alpha", "bravo"}, newer

@@ -72,7 +72,7 @@ class Quarantine:
             if not (entry in self._known or self._known.add(entry))  # type: ignore[func-returns-value]
         ]  # fmt: skip
         if new:
-            _write(self._store, _file(block), rejects.take(pa.array(new)))
+            _add(self._store, _file(block), rejects.take(pa.array(new)))
         return len(new)
 
 
@@ -150,6 +150,12 @@ def delete(store: Store, run: str) -> None:
 
 def _file(block: str) -> str:
     return FOLDER + block.removeprefix(log.FOLDER)
+
+
+def _add(store: Store, name: str, entries: pa.Table) -> None:
+    if store.exists(name):  # read again, a block may show what another's entry stood for till now
+        entries = pa.concat_tables([store.read(name), entries])
+    _write(store, name, entries)
 
 
 def _write(store: Store, name: str, table: pa.Table) -> None:
