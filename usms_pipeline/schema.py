@@ -234,5 +234,6 @@ _USED_IN_SQL = ("everything", "figures", "r")
 _TAKEN = frozenset(
     [field.name for field in (*_PHONE, *_BEFORE_DIMENSIONS, *_AFTER_DIMENSIONS, SENT_DATE)]
     + [metric.name for metric in METRICS]
-    + ["recipients", "ordinal", "changed_in"]
+    + ["recipients", "ordinal", "changed_in", "digits", "mask", "ends"]
+    + ["_own", "_last_open_at", "_state"]  # what a day's file has beside the published columns
 )

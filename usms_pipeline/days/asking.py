@@ -27,6 +27,8 @@ _BLOCK_SECONDS: Final = 1.0
 """A kill loses the answers of one second at most: they are asked again."""
 _BLOCK_BYTES: Final = 16_000_000
 _MOST_BLOCKS_WAITING: Final = 4
+_MOST_ROWS: Final = 1_000_000
+"""What is held of one day before it is written, 250 bytes each."""
 
 Told = Callable[[CollectStats, int], None]
 
@@ -57,6 +59,7 @@ class Asking:
         self._batches_of_day = np.zeros(len(days), np.int64)
         for number in range(batches):
             self._batches_of_day[self._days_of(number)] += 1
+        self._rows = np.zeros(len(days), np.int64)
         self._waiting: list[tuple[int, Answer]] = []
         self._bytes, self._since = 0, time.monotonic()
         self._scribe = ThreadPoolExecutor(1, "usms-decode")
@@ -167,13 +170,13 @@ class Asking:
         self._give(of_row, said, landed[0][0])
 
     def _give(self, codes: Any, said: pa.Table, number: int) -> None:
-        if not len(codes):
-            return
-        if (codes == codes[0]).all():
-            self._days[codes[0]].said.append((number, said))
-            return
         for code in np.unique(codes):
-            self._days[code].said.append((number, said.filter(pa.array(codes == code))))
+            its = said if (codes == code).all() else said.filter(pa.array(codes == code))
+            self._days[code].said.append((number, its))
+            self._rows[code] += its.num_rows
+            if self._rows[code] >= _MOST_ROWS:  # a large day is written several times
+                self._rows[code] = 0
+                self._finishing.append(self._finisher.submit(self._finish, self._days[code]))
 
     def _codes_of(self, number: int, answer: Answer) -> Any:
         begin, size = number * self._size, self._ids_of(number)

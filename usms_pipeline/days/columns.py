@@ -29,6 +29,8 @@ Bools = npt.NDArray[np.bool_]
 Places = npt.NDArray[np.int64]
 EndsOf = Callable[[list[str], bool], list[Ends | None]]
 
+_AT_ONCE: Final = 100_000
+
 OWN, LAST_OPEN, STATE = "_own", "_last_open_at", "_state"
 """What a day's file has beside the published columns.
 
@@ -232,6 +234,21 @@ class Fold:
         yield from self._new_groups(read, heard, of_heard, new)
         is_new &= (of_heard < 0) | heard.is_lone[of_heard]
         places = np.flatnonzero(is_new)
+        sent_at = _micros(read.rows["sent_at"])[places]
+        if (np.diff(sent_at) < 0).any():
+            places = places[np.argsort(sent_at, kind="stable")]
+        for begin in range(0, len(places), _AT_ONCE):
+            rows = self._new_rows(read, heard, places[begin : begin + _AT_ONCE], of_heard)
+            if not rows.num_rows:
+                continue
+            if new is not None:
+                new += [_sent_of_lost(row, self._dimensions) for row in python(rows)]
+            self._note(rows)
+            self.new += rows.num_rows
+            yield rows
+
+    def _new_rows(self, read: _Side, heard: _Side, places: Places, of_heard: Places) -> pa.Table:
+        """Return the rows of some new sessions, with what was said of them; odd ones left out."""
         blank = self._unasked(_taken(read.rows, places))
         of_heard = of_heard[places]
         asked = np.flatnonzero(of_heard >= 0)
@@ -244,15 +261,7 @@ class Fold:
         if len(asked):
             said = _taken(heard.rows, of_heard[asked])
             blank = _replaced(blank, asked, self._rows(_taken(blank, asked), said))
-        rows = blank.filter(pa.array(~is_left)) if is_left.any() else blank
-        if rows.num_rows:
-            if new is not None:
-                new += [_sent_of_lost(row, self._dimensions) for row in python(rows)]
-            if (np.diff(_micros(rows["sent_at"])) < 0).any():
-                rows = rows.sort_by([(name, "ascending") for name in ("sent_at", "session_no")])
-            self._note(rows)
-            self.new += rows.num_rows
-            yield rows
+        return blank.filter(pa.array(~is_left)) if is_left.any() else blank
 
     def _new_groups(
         self, read: _Side, heard: _Side, of_heard: Places, new: list[Sent] | None
@@ -604,9 +613,9 @@ def _equal(left: pa.ChunkedArray, right: pa.ChunkedArray) -> Bools:
 
 
 def _taken(rows: pa.Table, at: Places) -> pa.Table:
-    """Return the rows at some places; usually that is all of them, in order, and costs nothing."""
-    if len(at) == rows.num_rows and np.array_equal(at, np.arange(len(at))):
-        return rows
+    """Return the rows at some places; usually these are in order, and it costs nothing."""
+    if len(at) and at[-1] - at[0] == len(at) - 1 and (np.diff(at) == 1).all():
+        return rows.slice(at[0], len(at))
     return rows.take(pa.array(at))
 
 
@@ -654,6 +663,19 @@ def known_of(rows: list[dict[str, Any]], dimensions: list[str]) -> Session:
     return general.session_of(
         [row | {"dimensions": [row[name] for name in dimensions]} for row in rows]
     )
+
+
+def with_states(rows: pa.Table, change: Callable[[Session], None]) -> pa.Table:
+    """Return rows of a day's file with ``change`` made to what each state says."""
+    states = rows[STATE].to_pylist()
+    if not any(states):
+        return rows
+    for place, state in enumerate(states):
+        if state and state.startswith("{"):
+            known = general.session_from(state)
+            change(known)
+            states[place] = general.state_of(known)
+    return rows.set_column(rows.schema.get_field_index(STATE), STATE, pa.array(states, TEXT))
 
 
 def sessions_of(tables: list[pa.Table], dimensions: list[str]) -> dict[str, Session]:

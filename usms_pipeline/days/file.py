@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import date, timedelta
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 import numpy as np
@@ -150,7 +150,7 @@ def amiss(store: Store, day: date) -> str | None:
         tables = [table.select(_JUDGED) for table in rows(store, day)]
     except DamagedDay as error:
         return str(error)
-    if said is None:
+    if said is None or not tables:  # all of its sessions were rescheduled
         return None
     table = pa.concat_tables(tables).combine_chunks()
     announced = table.filter(table["is_announced"])
@@ -271,7 +271,8 @@ def next_polls(waiting: pa.Table, polls: Sequence[int], tries: Tries) -> Micros:
     """
     offsets = np.array(polls, np.int64)
     sent = np.asarray(waiting["sent_at"].cast(pa.int64()))
-    asked = waiting["last_asked_at"].cast(pa.int64()).fill_null(-1).to_numpy().copy()
+    # a copy: of Arrow's own values none can be changed
+    asked = np.asarray(waiting["last_asked_at"].cast(pa.int64()).fill_null(-1)).copy()
     asked = tries.latest(waiting, asked)
     after = asked - sent
     turn = np.where(asked < 0, 0, np.searchsorted(offsets, after, side="right"))

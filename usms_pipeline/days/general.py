@@ -239,7 +239,16 @@ def reread(session: Session) -> None:
                 session.last_open_at = _most(session.last_open_at, one.asked_at)
             elif one.status != status:
                 known.seen = [other for other in known.seen if other != one.status]
+            if answer.is_final and not one.is_final:
+                _left_nothing_open(session, one.asked_at)
             _put(known, answer)
+
+
+def _left_nothing_open(session: Session, asked_at: int) -> None:
+    """Take back that a response left something open; of those before it the first one's is known."""
+    if session.last_open_at == asked_at:
+        is_first = session.first_asked_at == asked_at
+        session.last_open_at = None if is_first else session.first_asked_at
 
 
 # -- the source is read -----------------------------------------------------------------------
@@ -553,6 +562,8 @@ def _hear(session: Session, row: Mapping[str, Any], who: dict[str, Any]) -> None
         return
     if answer.is_final:
         known = Number(final=answer, seen=sorted({status, *row["conflicts"]}))
+        if not row["is_final"]:  # its word has become one that is known
+            _left_nothing_open(session, answer.asked_at)
     else:
         known = Number(open=answer)
     if number != NO_NUMBER:

@@ -17,7 +17,6 @@ import pyarrow.compute as pc
 from usms_pipeline.days.reading import DayRead
 from usms_pipeline.schema import TEXT
 
-
 Names = Callable[[date], pa.Array]
 """The session numbers that a day's file has."""
 
