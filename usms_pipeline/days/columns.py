@@ -507,7 +507,8 @@ class _Side:
         if self.are_distinct:
             return np.ones(len(self.names), np.int64)
         places = np.asarray(self.names.dictionary_encode(null_encoding="encode").indices)
-        return np.bincount(places, minlength=1)[places]
+        found: Places = np.bincount(places, minlength=1)[places]
+        return found
 
     @cached_property
     def is_lone(self) -> Bools:

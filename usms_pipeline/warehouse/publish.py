@@ -22,7 +22,7 @@ from typing import Final
 import duckdb
 import pyarrow as pa
 
-from usms_pipeline import dataset, schema, scratch
+from usms_pipeline import schema, scratch
 from usms_pipeline.days import file
 from usms_pipeline.days.file import Footer
 from usms_pipeline.errors import StorageError
@@ -211,7 +211,7 @@ class Publishing:
             self._next = self._begin(fields, present if present.is_like(fields) else None)
         if change is not None and self._next.versions.get(day, "") == change.before:
             self._next.put(day, change.after, [change.rows], change.sessions)
-        elif (footer := _footer(self._store, day)) is not None:
+        elif (footer := file.footer(self._store, day)) is not None:
             self._next.put(day, footer.version, self._rows(day, footer))
 
     def _begin(self, fields: list[Field], copied: Published | None) -> Building:
@@ -259,12 +259,12 @@ class Publishing:
 
         def read(day: date) -> Footer | None:
             try:
-                return _footer(self._store, day)
+                return file.footer(self._store, day)
             except StorageError:
                 self._damaged.add(day)
                 return None
 
-        days = dataset.days(self._store, dataset.RECEIPTS)
+        days = file.days(self._store)
         if self._store.is_local:
             found = list(map(read, days))
         else:
@@ -370,14 +370,6 @@ def _leading(
     return [
         one for one in fitting if one.day in parts and reached[one.day] == parts[one.day].version
     ]
-
-
-def _footer(store: Store, day: date) -> Footer | None:
-    """Return a day's footer; None where its file is gone. Raises for one that is not ours."""
-    found = file.footer(store, day)
-    if found is not None:
-        dataset.check_version(store, file.name(day), {"version": str(found.layout)})
-    return found
 
 
 def _columns(footer: Footer) -> list[str]:
