@@ -231,7 +231,10 @@ class Run:
         if day is None:
             return
         before = day.footer or Footer("")
-        if read.digest != (before.digest if read.is_whole else before.edge):
+        is_new = read.digest != (before.digest if read.is_whole else before.edge)
+        # some of its sessions were in a day's file that is gone
+        homes = {*before.elsewhere.values()}
+        if is_new or not all(self._store.exists(file.name(date.fromisoformat(d))) for d in homes):
             day.read = read
 
     @cached_property
