@@ -1,7 +1,4 @@
-"""What a run makes of a day, where something happened in between: one fact each.
-
-Most were found by the hostile world (``test_worlds``), and are told here in as few steps as it takes.
-"""
+"""What the hostile world found: one fact each, in as few steps as it takes."""
 
 from __future__ import annotations
 
