@@ -375,7 +375,7 @@ class Fold:
         wanted += [(one, found) for name, one in numbers.items() if (found := digits.get(name))]
         has_masks = any(one.mask for one in known.sent)
         if wanted and self.ends is not None:
-            found_ends = self.ends([found for _, found in wanted], has_masks)
+            found_ends = self.ends([f"+{found}" for _, found in wanted], has_masks)
             for (one, _), its in zip(wanted, found_ends, strict=True):
                 one.ends = its
 
@@ -507,7 +507,8 @@ class _Side:
         if self.are_distinct:
             return np.ones(len(self.names), np.int64)
         places = np.asarray(self.names.dictionary_encode(null_encoding="encode").indices)
-        return np.bincount(places, minlength=1)[places]
+        found: Places = np.bincount(places, minlength=1)[places]
+        return found
 
     @cached_property
     def is_lone(self) -> Bools:

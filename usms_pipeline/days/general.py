@@ -90,7 +90,11 @@ class Number(msgspec.Struct, omit_defaults=True):
 
 
 class Ends(msgspec.Struct, frozen=True, omit_defaults=True):
-    """How a number begins and ends, as keyed hashes: ``heads[n]`` is of its first n digits."""
+    """How a number begins and ends, as keyed hashes: ``tails[n]`` is of its last n digits.
+
+    ``heads`` are of all its beginnings, in international and national digits: only where it may be
+    compared with a mask, and only there ``tails`` has ends shorter than ``SHORTEST_ENDING``.
+    """
 
     heads: list[str] = []
     tails: list[str] = []

@@ -476,8 +476,8 @@ class Run:
 
     def _size(self, day: date) -> int:
         its = self._days[day]
-        read = its.read.rows.num_rows if its.read else 0
-        return max(int(read), its.footer.rows if its.footer else 0)
+        read: int = its.read.rows.num_rows if its.read else 0
+        return max(read, its.footer.rows if its.footer else 0)
 
     def _tell_again(self, name: str, days: list[date]) -> None:
         """Give days what a block says of their sessions."""
@@ -732,7 +732,7 @@ class Run:
         return columns.with_states(rows, self._mask)
 
     def _mask(self, known: general.Session) -> None:
-        people = [*known.sent, *known.numbers.values()]
+        people: list[Any] = [*known.sent, *known.numbers.values()]
         shown = self._book.remasked(pa.array([one.phone for one in people], TEXT)).to_pylist()
         for one, phone in zip(people, shown, strict=True):
             one.phone = phone
