@@ -1,7 +1,4 @@
-"""What a run makes of a day, where something happened in between: one fact each.
-
-Most were found by the hostile world (``test_worlds``), and are told here in as few steps as it takes.
-"""
+"""What the hostile world found: one fact each, in as few steps as it takes."""
 
 from __future__ import annotations
 
@@ -52,13 +49,15 @@ def test_a_send_to_several_that_was_asked_about_in_vain_is_asked_again_in_time(
     assert run(account).requests > 0
 
 
-def test_a_day_that_left_the_source_stays(account: WorldAccount) -> None:
-    announce(account, "alpha", None, hours=30)
+def test_a_day_that_left_the_source_stays_beside_others(account: WorldAccount) -> None:
+    announce(account, "alpha", None, hours=60)
+    announce(account, "bravo", None, hours=30)
     run(account)
+    account.clock.turn(hours=24)
     account.ledger.messages.clear()
-    announce(account, "bravo", None, hours=1)
+    announce(account, "charlie", None, hours=1)
     run(account)
-    assert [row["session_no"] for row in rows(account)] == ["alpha", "bravo"]
+    assert [row["session_no"] for row in rows(account)] == ["alpha", "bravo", "charlie"]
     assert account.connect()[0].conservation() == []
 
 

@@ -39,7 +39,7 @@ def find(
     for day in changed:
         if not {*others} - {day} and not known.get(day):
             continue
-        sessions = read_for[day]
+        sessions = read_for.get(day, pa.array([], TEXT))  # none where all left the source
         new = pc.unique(_without(sessions, names(day)))
         here = {one: date.fromisoformat(at) for one, at in known.get(day, {}).items()}
         elsewhere = {
