@@ -50,7 +50,7 @@ def test_a_send_to_several_that_was_asked_about_in_vain_is_asked_again_in_time(
 
 
 def test_a_day_that_left_the_source_stays_beside_others(account: WorldAccount) -> None:
-    announce(account, "alpha", None, hours=60)
+    announce(account, "alpha", None, hours=50)
     announce(account, "bravo", None, hours=30)
     run(account)
     account.clock.turn(hours=24)
