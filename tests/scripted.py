@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -113,11 +113,12 @@ class Scripted(Account):
         at = START + timedelta(hours=hours)
         return Answer(ids, at, 200, 0, "ok", None, said)
 
-    def land(self, *answers: Answer) -> str:
+    def land(self, *answers: Answer, days: Iterable[date] = ()) -> str:
         """Log responses as a run that was killed before it folded them; return its name."""
         run = log.Log(self.pipeline.store, self.clock)
-        with run.held():
-            run.add(answers)
+        with run.held(days):
+            for answer in answers:
+                run.add([answer])
         return run.run
 
     def shown(self, *names: str) -> list[tuple[Any, ...]]:

@@ -13,6 +13,7 @@ from tests.account import START
 from tests.scripted import DAY, NOON, OTHER, PHONE, THIRD, Scripted, receipt
 from usms_pipeline.dataset import Window, day_start
 from usms_pipeline.days import file, log, quarantine, run
+from usms_pipeline.errors import StorageError
 from usms_pipeline.schema import dimension_name
 from usms_pipeline.service import api
 from usms_pipeline.service.collect import Patience
@@ -413,3 +414,208 @@ def drop_responses(account: Scripted, *runs: str) -> None:
     """Delete the responses of some runs, or all, as another hand or time may."""
     for name in runs or log.runs(account.pipeline.store):
         log.delete(account.pipeline.store, name)
+
+
+# -- runs that were killed ------------------------------------------------------------------------
+
+
+def delivered(account: Scripted, *names: str, sent_at: datetime = NOON) -> None:
+    """Announce sessions that are delivered by the time somebody asks."""
+    for name in names:
+        account.row(name, sent_at, PHONE)
+        account.says[name] = receipt("delivered", PHONE)
+
+
+def test_what_a_killed_run_was_told_is_not_asked_again(account: Scripted) -> None:
+    """Also of sessions that are in no file yet: it asks before it writes."""
+    delivered(account, "s1", "s2")
+    run_ = account.land(account.told("s1"))
+    account.refresh()
+    assert account.asked == [["s2"]]
+    assert log.open_runs(account.pipeline.store) == []
+    assert run_ in log.runs(account.pipeline.store)
+    assert not list((account.folder / "data/.locks").rglob(f"{run_}*"))
+    account.settled()
+
+
+def test_what_a_killed_run_was_told_waits_for_the_day_that_another_holds(account: Scripted) -> None:
+    delivered(account, "s1")
+    delivered(account, "s2", sent_at=NOON - timedelta(days=1))
+    account.land(account.told("s1", "s2"), days=(BEFORE, DAY))
+    with account.pipeline.store.lock(f"sent_date={DAY}"):
+        assert account.refresh().locked == [DAY]
+    assert account.shown("session_no", "status") == [("s2", "delivered")]
+    assert len(log.open_runs(account.pipeline.store)) == 1
+    account.refresh()
+    assert account.asked == []
+    account.settled()
+
+
+def test_what_a_killed_run_was_told_waits_for_the_day_that_is_read_later(account: Scripted) -> None:
+    """It went over all days; the run after it reads the last ones alone."""
+    delivered(account, "s1", sent_at=NOON - timedelta(days=9))
+    delivered(account, "s2")
+    account.land(account.told("s1", "s2"), days=(DAY - timedelta(days=9), DAY))
+    report = account.refresh(Window(DAY, DAY))
+    assert (account.asked, report.quarantined) == ([], 0)
+    account.refresh()
+    assert (account.asked, log.open_runs(account.pipeline.store)) == ([], [])
+    account.settled()
+
+
+def test_a_run_killed_before_its_first_block_leaves_nothing(account: Scripted) -> None:
+    run_ = account.land()
+    left = account.folder / f"data/responses/{run_}/.000001.parquet.abc"
+    left.parent.mkdir(exist_ok=True)
+    left.write_bytes(PHONE.encode())
+    account.refresh()
+    assert not left.parent.exists()
+    assert log.open_runs(account.pipeline.store) == []
+
+
+def test_a_session_that_nobody_knows_is_set_aside_and_replayed_once_it_is_known(
+    account: Scripted,
+) -> None:
+    delivered(account, "s1", "gone")
+    later = account.table.pop()
+    account.land(account.told("s1"), account.told("gone"))
+    assert account.refresh().quarantined == 1
+    [entry] = quarantine.entries(account.pipeline.store)
+    assert (entry.kind, entry.session_no) == ("unasked_session", "gone")
+    assert account.pipeline.replay() == 1
+    assert len(quarantine.entries(account.pipeline.store)) == 1, "still nobody's"
+    account.says.clear()
+    account.table.append(later)
+    account.refresh()
+    account.pipeline.replay()
+    assert quarantine.entries(account.pipeline.store) == []
+    assert account.shown("status") == [("delivered",)] * 2
+
+
+# -- what is damaged or gone ----------------------------------------------------------------------
+
+
+def damage(account: Scripted, name: str, is_footer: bool = False) -> None:
+    """Overwrite a file's pages, or its footer, with zeros."""
+    path = account.folder / "data" / name
+    body = path.read_bytes()
+    footer = len(body) - 8 - int.from_bytes(body[-8:-4], "little")
+    parts = (body[:footer], bytes(len(body) - footer)) if is_footer else (
+        body[:4], bytes(footer - 4), body[footer:],
+    )  # fmt: skip
+    path.write_bytes(b"".join(parts))
+
+
+def three_days(account: Scripted) -> list[tuple[Any, ...]]:
+    """Have three settled days, one session of which is in another day than it is read for."""
+    account.says |= {"open": receipt("sending", OTHER), "late": receipt("delivered", PHONE)}
+    account.row("late", MIDNIGHT + MINUTE, PHONE)
+    for name, days in (("s0", 0), ("s1", 1), ("s2", 2)):
+        delivered(account, name, sent_at=NOON - timedelta(days=days))
+    account.row("open", NOON - timedelta(days=1), PHONE)
+    account.row("open", NOON - timedelta(days=1), OTHER)
+    account.refresh()
+    account.row("late", MIDNIGHT - MINUTE, THIRD)
+    account.refresh()
+    return account.settled()
+
+
+@pytest.mark.parametrize("is_footer", [False, True])
+@pytest.mark.parametrize("days", [[DAY], [BEFORE], [DAY, BEFORE - timedelta(days=1)]])
+def test_a_damaged_day_is_made_anew_from_the_responses_and_the_source(
+    account: Scripted, is_footer: bool, days: list[date]
+) -> None:
+    before = three_days(account)
+    for day in days:
+        damage(account, file.name(day), is_footer)
+    delivered(account, "new", sent_at=NOON - timedelta(days=4))
+    report = account.refresh()
+    assert {*report.damaged} <= {*days}, "a footer alone may be all that a run reads"
+    assert DAY - timedelta(days=4) in report.written
+    assert any(f"{DAY} --to {DAY}" in one for one in account.pipeline.conservation()) == (
+        DAY in days
+    )
+    asked = len(account.asked)
+    report = account.rebuild(*days)
+    assert sorted(name.split("/")[1] for name in report.aside) == sorted(
+        f"sent_date={day}" for day in days
+    )
+    assert [row for row in account.rows() if row[0] != "new"] == before
+    account.refresh()
+    assert len(account.asked) == asked
+    account.settled()
+
+
+def test_a_rebuild_leaves_a_damaged_day_that_another_holds(account: Scripted) -> None:
+    three_days(account)
+    damage(account, file.name(DAY))
+    with account.pipeline.store.lock(f"sent_date={DAY}"):
+        report = account.rebuild()
+    assert (report.locked, report.aside) == ([DAY], [])
+
+
+def test_what_a_killed_run_was_told_waits_until_a_damaged_day_is_made_anew(
+    account: Scripted,
+) -> None:
+    delivered(account, "s1", "s2")
+    account.says["s1"] = []
+    account.refresh()
+    damage(account, file.name(DAY), is_footer=True)
+    account.says["s1"] = receipt("delivered", PHONE)
+    account.land(account.told("s1", hours=1))
+    assert account.refresh().quarantined == 0
+    account.rebuild(DAY)
+    assert account.shown("session_no", "status") == [("s1", "delivered"), ("s2", "delivered")]
+    account.refresh()
+    assert log.open_runs(account.pipeline.store) == []
+    account.settled()
+
+
+@pytest.mark.parametrize("step", ["refresh", "rebuild"])
+def test_a_damaged_block_stops_nothing_else(account: Scripted, step: str) -> None:
+    """What only it said is asked again where it is due; what a day's file knows stays."""
+    delivered(account, "s1", "s2")
+    runs = [account.land(account.told(name)) for name in ("s1", "s2")]
+    if step == "rebuild":
+        account.refresh()
+    damage(account, f"responses/{runs[0]}/000001.parquet")
+    report = getattr(account, step)()
+    assert len(report.aside) == 1
+    assert any("set aside" in one for one in report.warnings)
+    assert account.asked == [["s1"]][: step == "refresh"]
+    assert account.shown("status") == [("delivered",)] * 2
+    account.settled()
+
+
+@pytest.mark.parametrize("gone", [(0,), (1,), (2,), (0, 2), (0, 1, 2)])
+@pytest.mark.parametrize("is_odd", [False, True])
+def test_a_rebuild_keeps_what_only_the_day_knows_whichever_responses_are_gone(
+    account: Scripted, gone: tuple[int, ...], is_odd: bool
+) -> None:
+    phones = (PHONE, OTHER)[: 1 + is_odd]
+    for name in ("s1", "s2", "s3"):
+        for phone in phones:
+            account.row(name, NOON, phone)
+    for name, words in {"s1": ("sending", "delivered"), "s2": ("delivered", "UNDELIV")}.items():
+        for hour, word in enumerate(words):
+            account.says[name] = [receipt(word, phone) for phone in phones]
+            account.land(account.told(name, hours=hour))
+            account.refresh(minutes=30)
+    account.refresh(hours=72)
+    before = account.settled()
+    runs = log.runs(account.pipeline.store)
+    drop_responses(account, *(runs[place] for place in gone))
+    account.rebuild()
+    assert account.rows() == before
+    account.settled()
+
+
+def test_a_day_whose_file_was_deleted_during_the_run_stops_it(account: Scripted) -> None:
+    delivered(account, "s1")
+    account.refresh()
+    delivered(account, "s2")
+    pipeline, path = account.pipeline, account.folder / "data" / file.name(DAY)
+    account._announce()
+    pipeline._tell = lambda progress: progress.phase == "responses" and path.unlink(missing_ok=True)
+    with pytest.raises(StorageError, match="removed, or its disk unmounted"):
+        pipeline.refresh()

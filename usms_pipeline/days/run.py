@@ -233,7 +233,10 @@ class Run:
         if day is None:
             return
         before = day.footer or Footer("")
-        if read.digest != (before.digest if read.is_whole else before.edge):
+        is_new = read.digest != (before.digest if read.is_whole else before.edge)
+        # some of its sessions were in a day's file that is gone
+        homes = {*before.elsewhere.values()}
+        if is_new or not all(self._store.exists(file.name(date.fromisoformat(d))) for d in homes):
             day.read = read
 
     @cached_property
@@ -331,14 +334,20 @@ class Run:
             with log.taken(self._store, run) as is_ours:
                 if not is_ours:
                     continue
-                blocks, days = log.blocks(self._store, run), log.days_of(self._store, run)
-                if self.fold_again(blocks, may_be_read={*days} - {*self._window.days()}):
+                blocks = log.blocks(self._store, run)
+                unread = [day for day in log.days_of(self._store, run) if not self._is_read(day)]
+                if self.fold_again(blocks, unread):
                     log.seal(self._store, run)
 
-    def fold_again(self, blocks: list[str], may_be_read: Collection[date] = ()) -> bool:
+    def _is_read(self, day: date) -> bool:
+        """Return whether this run knows all sessions of a day, those that no file has too."""
+        is_left = day in self.outcome.locked or day in self.outcome.damaged
+        return day in self._window and not is_left
+
+    def fold_again(self, blocks: list[str], unread: Collection[date] = ()) -> bool:
         """Fold blocks of responses; return whether all that they say is in the days' files now.
 
-        ``may_be_read``: days of which the source was not read, that may have sessions of them.
+        ``unread``: days that may have sessions of theirs which only the source knows.
         """
         said = {}
         for name in blocks:
@@ -350,7 +359,7 @@ class Run:
             left, is_dealt = self._deal(day, left)
             is_all &= is_dealt
         is_all &= self.finish(self._days)
-        if left.num_rows and (self.outcome.damaged or may_be_read):
+        if left.num_rows and (self.outcome.damaged or unread):
             is_all = False  # they may be of these
         elif left.num_rows:
             strays = left["session_no"].unique()
