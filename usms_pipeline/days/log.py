@@ -9,6 +9,7 @@ so nobody keeps a list of what was folded.
 
 from __future__ import annotations
 
+import re
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -23,6 +24,7 @@ from usms_pipeline.storage import Store
 
 FOLDER: Final = "responses"
 _OPEN: Final = f"{FOLDER}/open"
+_BLOCK: Final = re.compile(r"responses/(\d{8}T\d{6}\.\d{6}-[0-9a-f]{8})/\d{6,}\.parquet")
 
 
 class Log:
@@ -82,13 +84,19 @@ def seal(store: Store, run: str) -> None:
 
 
 def runs(store: Store) -> list[str]:
-    """List all runs whose responses are kept, the oldest first."""
-    return sorted({one.split("/")[1] for one in store.names(FOLDER)})
+    """List all runs whose responses are kept, the oldest first; files of others don't count."""
+    matches = map(_BLOCK.fullmatch, store.names(FOLDER))
+    return sorted({match[1] for match in matches if match})
+
+
+def foreign(store: Store) -> list[str]:
+    """List the files among the responses that nothing of ours reads, erases or deletes."""
+    return [name for name in store.names(FOLDER) if not _BLOCK.fullmatch(name)]
 
 
 def blocks(store: Store, run: str) -> list[str]:
     """List the names of a run's blocks, in order; each holds ``schema.RESPONSES``."""
-    return store.names(f"{FOLDER}/{run}")
+    return [name for name in store.names(f"{FOLDER}/{run}") if _BLOCK.fullmatch(name)]
 
 
 def delete(store: Store, run: str) -> None:
