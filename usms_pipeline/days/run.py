@@ -133,6 +133,7 @@ class Run:
         self._watched: set[str] = set()
         self._quarantine = Quarantine(store)
         self._held = ExitStack()
+        self._held_days: set[date] = set()
         self._days: dict[date, _Day] = {}
         self._names: dict[date, pa.Array] = {}
         self._naming: list[str] = []
@@ -175,7 +176,7 @@ class Run:
             return self._days[day]
         if day in self.outcome.locked or day in self.outcome.damaged:
             return None
-        if not self._held.enter_context(self._store.lock(f"sent_date={day}")):
+        if not self._hold(day):
             self.outcome.locked.append(day)
             return None
         try:
@@ -189,6 +190,14 @@ class Run:
         if said is not None and self._must_be_made_again(said):
             self._days[day].is_remade = True
         return self._days[day]
+
+    def _hold(self, day: date) -> bool:
+        """Return whether this run holds a day, until it ends."""
+        if day not in self._held_days:
+            if not self._held.enter_context(self._store.lock(f"sent_date={day}")):
+                return False
+            self._held_days.add(day)
+        return True
 
     def _must_be_made_again(self, said: Footer) -> bool:
         return (
@@ -412,7 +421,10 @@ class Run:
         """
         for day in days:
             self._take(day)
-        damaged = [day for day in days if day in self.outcome.damaged or self._is_damaged(day)]
+        damaged = [
+            day for day in sorted(self._held_days.intersection(days))
+            if day in self.outcome.damaged or self._is_damaged(day)
+        ]  # fmt: skip
         if damaged:
             self._begin_anew(damaged)
         for some in self._rounds([day for day in days if day in self._days]):
@@ -435,8 +447,7 @@ class Run:
         for day in days:
             self._days.pop(day, None)
             self.outcome.damaged.pop(day, None)
-            with self._store.lock(f"sent_date={day}"):
-                self.outcome.aside.append(self._store.set_aside(file.name(day)))
+            self.outcome.aside.append(self._store.set_aside(file.name(day)))
             self._take(day)
         self._read(Window(min(days), max(days)))
 
@@ -483,7 +494,11 @@ class Run:
         days = [*self._days.values()]
         found = [DUE.empty_table()]
         for place, day in enumerate(days):
-            table = self._due_of(day, now)
+            try:
+                table = self._due_of(day, now)
+            except DamagedDay as error:
+                self.outcome.damaged[day.date] = str(error)
+                continue
             if table.num_rows:
                 self.outcome.due[day.date] = table.num_rows
                 found.append(table.append_column("day", pa.repeat(pa.scalar(place, pa.int32()), table.num_rows)))
@@ -575,8 +590,9 @@ class Run:
             self._naming.clear()
 
     def _told(self, stats: CollectStats, due: int) -> None:
-        self._tell(Progress("responses", stats.ids_answered, due, stats))
-        self._tell(Progress("receipts", len(self.outcome.written), self._to_write()))
+        done = stats.ids_answered + stats.ids_refused
+        self._tell(Progress("responses", done, due, stats))
+        self._tell(Progress("receipts", len({*self.outcome.written}), self._to_write()))
 
     def _to_write(self) -> int:
         return len({*self.outcome.written, *(d.date for d in self._days.values() if d.has_news)})
@@ -593,7 +609,7 @@ class Run:
         before = len(self.outcome.damaged)
         for day in sorted(self._days):
             self._finish(self._days[day])
-            self._tell(Progress("receipts", len(self.outcome.written), self._to_write()))
+            self._tell(Progress("receipts", len({*self.outcome.written}), self._to_write()))
         return len(self.outcome.damaged) == before
 
     def _finish(self, day: _Day) -> None:
