@@ -5,7 +5,7 @@ Five days; an outage of one operator; the last hours still awaited; texts that m
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from usms_pipeline import schema
+from usms_pipeline.days import columns, file
 from usms_pipeline.settings import Settings
 from usms_pipeline.storage import Store
 from usms_pipeline.warehouse import connect, reconcile
@@ -87,12 +87,13 @@ def publish(folder: Path, rows: list[Row]) -> Settings:
     """Write the rows as a data directory with a published warehouse; gives its settings."""
     settings = Settings(data_dir=str(folder), dimensions=("template",), _env_file=None)
     store = Store(settings.data_dir)
-    table = pa.Table.from_pylist(rows, schema=schema.receipts_schema(settings.dimensions))
+    layout = columns.layout(settings.dimensions)
+    table = pa.Table.from_pylist(rows, schema=layout)
     days = pc.strftime(table["sent_at"], format="%Y-%m-%d")
     for day in days.unique().to_pylist():
         part = table.filter(pc.equal(days, day)).sort_by("sent_at")
-        metadata = {"version": str(schema.VERSION), "token": f"{day} {len(rows)}"}
-        store.write(f"receipts/sent_date={day}/receipts.parquet", part, metadata)
+        footer = file.Footer("", version=f"{day} {len(rows)}")
+        file.write(store, date.fromisoformat(day), [part], layout, lambda said=footer: said)
     reconcile(store, settings)
     return settings
 
