@@ -13,7 +13,8 @@ import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from usms_pipeline.days import columns, file
+from tests import cohorts
+from usms_pipeline import schema
 from usms_pipeline.settings import Settings
 from usms_pipeline.storage import Store
 from usms_pipeline.warehouse import connect, reconcile
@@ -87,13 +88,11 @@ def publish(folder: Path, rows: list[Row]) -> Settings:
     """Write the rows as a data directory with a published warehouse; gives its settings."""
     settings = Settings(data_dir=str(folder), dimensions=("template",), _env_file=None)
     store = Store(settings.data_dir)
-    layout = columns.layout(settings.dimensions)
-    table = pa.Table.from_pylist(rows, schema=layout)
+    table = pa.Table.from_pylist(rows, schema=schema.receipts_schema(settings.dimensions))
     days = pc.strftime(table["sent_at"], format="%Y-%m-%d")
     for day in days.unique().to_pylist():
         part = table.filter(pc.equal(days, day)).sort_by("sent_at")
-        footer = file.Footer("", version=f"{day} {len(rows)}")
-        file.write(store, date.fromisoformat(day), [part], layout, lambda said=footer: said)
+        cohorts.write(store, part.to_pylist(), date.fromisoformat(day), settings.dimensions)
     reconcile(store, settings)
     return settings
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from datetime import date
 from typing import Any, Final
@@ -189,9 +190,11 @@ class _Erased:
             known = columns.known_of(rows, dimensions)
             if self._erased_from(known):
                 self.has_any = True
-                rows = columns.rows_of(
-                    session_no, known, self._layout.names, dimensions, self._cutoff
-                ) if known.sent else []
+                rows = (
+                    columns.rows_of(session_no, known, self._layout.names, dimensions, self._cutoff)
+                    if known.sent
+                    else []
+                )
             made += rows
         yield columns.table_of(made, self._layout)
 
@@ -230,11 +233,13 @@ def erase_responses(store: Store, names: Names) -> tuple[bool, list[str]]:
     """Empty the responses that name somebody; return whether any did, and the runs still writing."""
     has_any, busy = False, []
     living = {*log.open_runs(store)}
-    for run in log.runs(store):
-        with store.lock(f"{log.FOLDER}/{run}") as is_ours:
-            if run in living and not is_ours:
+    for run in sorted({*log.runs(store), *living}):
+        with log.taken(store, run) if run in living else nullcontext(True) as is_ours:
+            if not is_ours and log.is_open(store, run):
                 busy.append(run)
                 continue
+            log.forget_damaged(store, run)
+            store.sweep(f"{quarantine.FOLDER}/{run}")
             for block in log.blocks(store, run):
                 has_any |= empty(store, block, names)
     return has_any, busy

@@ -21,9 +21,14 @@ from usms_pipeline import dataset, forget, source, warehouse, wording
 from usms_pipeline.dataset import Window
 from usms_pipeline.days import file, log, quarantine
 from usms_pipeline.days.file import Footer
-from usms_pipeline.days.run import OnProgress, Outcome, Progress, Run, vanished
-from usms_pipeline.errors import Busy, CredentialsRefused, DamagedDay, ServiceDown, SourceError
-from usms_pipeline.errors import StorageError
+from usms_pipeline.days.run import OnProgress, Progress, Run, vanished
+from usms_pipeline.errors import (
+    Busy,
+    CredentialsRefused,
+    ServiceDown,
+    SourceError,
+    StorageError,
+)
 from usms_pipeline.metrics import UNANNOUNCED_SHARE
 from usms_pipeline.phone_key import load_key
 from usms_pipeline.phones import PhoneBook
@@ -299,7 +304,7 @@ class Pipeline:
             try:
                 run.look_at(window, reaches_today=self._reaches_today(window))
                 run.catch_up()
-                run.ask(run.due())
+                run.ask()
             finally:
                 self._changes += run.outcome.changes
                 self.book.keep_prefixes()
@@ -338,7 +343,9 @@ class Pipeline:
     def publish(self) -> WarehouseReport:
         """Publish the warehouse from the dataset, where a day changed."""
         self._tell(Progress("warehouse", 0))
-        return self._published(warehouse.reconcile(self.store, self.settings, changes=self._changes))
+        return self._published(
+            warehouse.reconcile(self.store, self.settings, changes=self._changes)
+        )
 
     def _published(self, report: WarehouseReport) -> WarehouseReport:
         if not report.is_locked:  # else the process that publishes may not have seen them
@@ -418,8 +425,7 @@ class Pipeline:
         with self._run(patience=patience) as run:
             run.fold_again(sorted({entry.block for entry in others}))
             rejected = {*run.outcome.rejected}
-            found = run.due_anyway(pa.array(sorted(again), pa.string()))
-            run.ask(found)
+            asked = run.ask_about(pa.array(sorted(again), pa.string()))
             self._changes += run.outcome.changes
             locked, answered = run.outcome.locked, run.outcome.answered
         done = [again[one] for one in answered & again.keys()]
@@ -437,7 +443,7 @@ class Pipeline:
                 "Another run is publishing the warehouse: what was tried again is not in it yet. "
                 "The next `usms run` puts it there."
             )
-        return found.num_rows + len(others)
+        return asked + len(others)
 
     def dismiss(self, ids: Iterable[str] | None = None) -> int:
         """Set quarantined entries aside for good (all open ones without ``ids``); return how many.
@@ -468,10 +474,11 @@ class Pipeline:
         changed, busy = [], []
         for day in file.days(self.store):
             with self.store.lock(f"sent_date={day}") as held:
-                self.store.sweep(f"{file.FOLDER}/sent_date={day}")
-                if not held:
+                if not held:  # nor is what is being written there just now left over
                     busy.append(str(day))
-                elif forget.erase_day(self.store, day, forgotten, cutoff):
+                    continue
+                self.store.sweep(f"{file.FOLDER}/sent_date={day}")
+                if forget.erase_day(self.store, day, forgotten, cutoff):
                     changed.append(day)
         names = Names(forgotten, self.book, phones)
         _, writing = forget.erase_responses(self.store, names)

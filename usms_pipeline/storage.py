@@ -34,6 +34,8 @@ _ROW_GROUP = 65_536
 _PRIVATE_DIR, _PRIVATE_FILE = 0o700, 0o600
 _S3 = "s3://"
 _LEFT_SECONDS = 86_400
+DAMAGED = ".damaged-"
+"""Stands in the name of a file that was set aside, before what tells it from another."""
 
 
 class Store:
@@ -271,6 +273,13 @@ class Store:
             if self.exists(name):
                 self.fs.delete_file(self.path(name))
 
+    def set_aside(self, name: str) -> str:
+        """Give a damaged file another name, that nothing lists, and return it."""
+        aside = f"{name}{DAMAGED}{uuid.uuid4().hex[:8]}"
+        with self._told(name, "set aside"):
+            self.fs.move(self.path(name), self.path(aside))
+        return aside
+
     def remove_folder(self, name: str) -> None:
         """Remove a folder that is empty; no error where it is gone or has something again."""
         if self.is_local:
@@ -312,13 +321,19 @@ class Store:
         with self._told(name, "lock"):
             path = Path(self.path(f".locks/{name}.lock"))
             make_folder(path.parent, private=False)
-            lock = FileLock(path)
+            # Not the lock of a thread: one thread may take it and another let it go.
+            lock = FileLock(path, thread_local=False)
             with suppress(Timeout):
                 lock.acquire(blocking=False)
         try:
             yield lock.is_locked
         finally:
             lock.release()
+
+    def drop_lock(self, name: str) -> None:
+        """Remove the file of a lock that is held, and that nobody needs any more."""
+        if self.is_local:
+            Path(self.path(f".locks/{name}.lock")).unlink(missing_ok=True)
 
     # A local file is read as it goes, in bounded memory. On object storage each column's piece
     # would be a request of its own: there they are fetched together, ahead.

@@ -162,7 +162,7 @@ def _foreign_files(store: Store) -> Iterator[tuple[str, str]]:
     """Tell of files among the responses that nothing reads, erases or deletes."""
     from usms_pipeline.days import log
 
-    if foreign := log.foreign(store):
+    if foreign := log.strangers(store):
         yield (
             "warning",
             f"{wording.counted(len(foreign), 'file')} among the responses with other names than "

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import date, timedelta
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 import numpy as np
@@ -150,7 +150,7 @@ def amiss(store: Store, day: date) -> str | None:
         tables = [table.select(_JUDGED) for table in rows(store, day)]
     except DamagedDay as error:
         return str(error)
-    if said is None:
+    if said is None or not tables:  # all of its sessions were rescheduled
         return None
     table = pa.concat_tables(tables).combine_chunks()
     announced = table.filter(table["is_announced"])
@@ -271,7 +271,8 @@ def next_polls(waiting: pa.Table, polls: Sequence[int], tries: Tries) -> Micros:
     """
     offsets = np.array(polls, np.int64)
     sent = np.asarray(waiting["sent_at"].cast(pa.int64()))
-    asked = np.array(waiting["last_asked_at"].cast(pa.int64()).fill_null(-1))
+    # a copy: of Arrow's own values none can be changed
+    asked = np.asarray(waiting["last_asked_at"].cast(pa.int64()).fill_null(-1)).copy()
     asked = tries.latest(waiting, asked)
     after = asked - sent
     turn = np.where(asked < 0, 0, np.searchsorted(offsets, after, side="right"))
@@ -323,15 +324,15 @@ class _Tally:
         self._tries = Tries()
 
     def counted(self, table: pa.Table) -> pa.Table:
-        announced = table.filter(table["is_announced"])
-        for one in pc.value_counts(announced["status"].combine_chunks()).to_pylist():
+        announced = table["status"].filter(table["is_announced"])
+        for one in pc.value_counts(announced.combine_chunks()).to_pylist():
             self._buckets[one["values"]] += one["counts"]
-        self._unannounced += table.num_rows - announced.num_rows
+        self._unannounced += table.num_rows - len(announced)
         self._tries.add(table)
-        waiting = open_rows(table)
+        waiting = open_rows(table.select(_POLLED))
         self._open += waiting.num_rows
         if waiting.num_rows:
-            self._waiting.append(waiting.select(["session_no", "sent_at", "last_asked_at"]))
+            self._waiting.append(waiting)
         return table
 
     def footer(self, of: Footer) -> Footer:

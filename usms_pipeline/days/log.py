@@ -9,38 +9,54 @@ so nobody keeps a list of what was folded.
 
 from __future__ import annotations
 
+import json
 import re
 import uuid
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, date, datetime
 from typing import Final
 
 import pyarrow as pa
 
 from usms_pipeline import schema
 from usms_pipeline.service.fetch import Answer
-from usms_pipeline.storage import Store
+from usms_pipeline.storage import DAMAGED, Store
 
 FOLDER: Final = "responses"
 _OPEN: Final = f"{FOLDER}/open"
-_BLOCK: Final = re.compile(r"responses/(\d{8}T\d{6}\.\d{6}-[0-9a-f]{8})/\d{6,}\.parquet")
+_RUN: Final = re.compile(r"\d{8}T\d{6}\.\d{6}-[0-9a-f]{8}")
+_BLOCK: Final = re.compile(rf"{FOLDER}/({_RUN.pattern})/\d{{6}}\.parquet")
 
 
 class Log:
-    """One run's log. It is this process's from ``begin`` to ``end``, which one thread calls."""
+    """One run's log. It is this process's while it is ``held``.
+
+    Whoever holds it sets ``is_folded`` once all of it is; else a later run folds it.
+    """
 
     def __init__(self, store: Store, clock: Callable[[], datetime]) -> None:
         stamp = clock().astimezone(UTC).strftime("%Y%m%dT%H%M%S.%f")
         self.run = f"{stamp}-{uuid.uuid4().hex[:8]}"
+        self.is_open = self.is_folded = False
         self._store, self._count = store, 0
-        self._held = ExitStack()
 
-    def begin(self) -> None:
-        """Mark the run as open, and hold it."""
-        self._held.enter_context(self._store.lock(f"{FOLDER}/{self.run}"))
-        with self._store.replacing(_mark(self.run), private=True) as path:
-            path.write_text("{}")
+    @contextmanager
+    def held(self, days: Iterable[date] = ()) -> Iterator[None]:
+        """Mark the run as open, and hold it; at the end it is sealed where all of it is folded.
+
+        ``days`` are those of the sessions it will ask about.
+        """
+        with self._store.lock(_lock(self.run)):
+            with self._store.replacing(_mark(self.run), private=True) as path:
+                path.write_text(json.dumps({"days": [str(day) for day in days]}))
+            self.is_open = True
+            try:
+                yield
+            finally:
+                if self.is_folded or not self._count:
+                    seal(self._store, self.run)
+
 
     def add(self, answers: Sequence[Answer]) -> tuple[str, pa.Table]:
         """Return the name of the next block, and what is in it; it is durable by then."""
@@ -49,12 +65,6 @@ class Log:
         name = f"{FOLDER}/{self.run}/{self._count:06}.parquet"
         self._store.write(name, block, {"version": str(schema.VERSION)}, private=True)
         return name, block
-
-    def end(self, *, is_folded: bool) -> None:
-        """Seal the run where all of it is folded, and let go of it; a later run folds the rest."""
-        if is_folded or not self._count:
-            self._store.delete(_mark(self.run))
-        self._held.close()
 
 
 def as_table(answers: Sequence[Answer]) -> pa.Table:
@@ -68,47 +78,75 @@ def as_table(answers: Sequence[Answer]) -> pa.Table:
 
 def open_runs(store: Store) -> list[str]:
     """List the runs that are not sealed, the oldest first; some may have a writer that lives."""
-    return [name.rsplit("/", 1)[1].removesuffix(".json") for name in store.names(_OPEN, ".json")]
+    names = [name.rsplit("/", 1)[1].removesuffix(".json") for name in store.names(_OPEN, ".json")]
+    return [name for name in names if _RUN.fullmatch(name)]
+
+
+def is_open(store: Store, run: str) -> bool:
+    """Return whether a run is not sealed yet."""
+    return store.exists(_mark(run))
+
+
+def days_of(store: Store, run: str) -> list[date]:
+    """Return the days of the sessions that a run which is open was about to ask about."""
+    return [date.fromisoformat(day) for day in store.read_json(_mark(run)).get("days", [])]
 
 
 @contextmanager
 def taken(store: Store, run: str) -> Iterator[bool]:
     """Hold a run that is open, to fold and ``seal`` it; yields False where its writer lives."""
-    with store.lock(f"{FOLDER}/{run}") as is_ours:
-        yield is_ours and _mark(run) in store.names(_OPEN, ".json")
+    with store.lock(_lock(run)) as is_ours:
+        is_ours = is_ours and is_open(store, run)
+        if is_ours:
+            store.sweep(f"{FOLDER}/{run}")
+        yield is_ours
 
 
 def seal(store: Store, run: str) -> None:
     """Note that all of a run is folded; for who has ``taken`` it."""
     store.delete(_mark(run))
+    store.drop_lock(_lock(run))  # whoever waits for it finds no mark
+    store.remove_folder(f"{FOLDER}/{run}")  # where it was killed before its first block
 
 
 def runs(store: Store) -> list[str]:
     """List all runs whose responses are kept, the oldest first; files of others don't count."""
-    matches = map(_BLOCK.fullmatch, store.names(FOLDER))
-    return sorted({match[1] for match in matches if match})
-
-
-def foreign(store: Store) -> list[str]:
-    """List the files among the responses that nothing of ours reads, erases or deletes."""
-    return [name for name in store.names(FOLDER) if not _BLOCK.fullmatch(name)]
+    return sorted({match[1] for one in store.names(FOLDER) if (match := _BLOCK.fullmatch(one))})
 
 
 def blocks(store: Store, run: str) -> list[str]:
     """List the names of a run's blocks, in order; each holds ``schema.RESPONSES``."""
-    return [name for name in store.names(f"{FOLDER}/{run}") if _BLOCK.fullmatch(name)]
+    return [one for one in store.names(f"{FOLDER}/{run}") if _BLOCK.fullmatch(one)]
+
+
+def strangers(store: Store) -> list[str]:
+    """List the files among the responses that nothing here wrote: no step reads or deletes them."""
+    return [one for one in store.names(FOLDER) if not _BLOCK.fullmatch(one)]
 
 
 def delete(store: Store, run: str) -> None:
-    """Delete a sealed run's responses."""
+    """Delete a sealed run's responses, with what was set aside of them or left unfinished."""
     for name in blocks(store, run):
         store.delete(name)
+    forget_damaged(store, run)
     store.remove_folder(f"{FOLDER}/{run}")
+
+
+def forget_damaged(store: Store, run: str) -> None:
+    """Delete a run's blocks that were set aside as damaged, and those that were never finished."""
+    store.sweep(f"{FOLDER}/{run}")
+    for name in store.names(f"{FOLDER}/{run}", ""):
+        if DAMAGED in name:
+            store.delete(name)
 
 
 def written_at(run: str) -> datetime:
     """Return when a run began to write, by the clock of then, from its name."""
     return datetime.strptime(run.split("-")[0], "%Y%m%dT%H%M%S.%f").replace(tzinfo=UTC)
+
+
+def _lock(run: str) -> str:
+    return f"{FOLDER}/{run}"
 
 
 def _mark(run: str) -> str:

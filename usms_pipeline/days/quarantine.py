@@ -72,7 +72,10 @@ class Quarantine:
             if not (entry in self._known or self._known.add(entry))  # type: ignore[func-returns-value]
         ]  # fmt: skip
         if new:
-            _write(self._store, _file(block), rejects.take(pa.array(new)))
+            name, rows = _file(block), rejects.take(pa.array(new))
+            if self._store.exists(name):  # of a block that was decoded before
+                rows = pa.concat_tables([self._store.read(name), rows.cast(schema.QUARANTINE)])
+            _write(self._store, name, rows)
         return len(new)
 
 
@@ -143,6 +146,7 @@ def alone(store: Store) -> Iterator[None]:
 
 def delete(store: Store, run: str) -> None:
     """Delete what was set aside of a run."""
+    store.sweep(f"{FOLDER}/{run}")
     for name in store.names(f"{FOLDER}/{run}"):
         store.delete(name)
     store.remove_folder(f"{FOLDER}/{run}")

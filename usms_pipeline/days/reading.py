@@ -37,12 +37,14 @@ class DayRead:
     """What was read for one day: its rows as the source gave them, and their digest.
 
     Unless ``is_whole``, only those of sessions that go on in the window, which begins after it.
+    ``are_distinct``: each row has a session of its own.
     """
 
     day: date
     rows: pa.Table
     digest: str
     is_whole: bool = True
+    are_distinct: bool = False
 
     def __repr__(self) -> str:  # not the rows, which hold phone numbers
         return f"DayRead({self.day}, {self.rows.num_rows} rows, {self.digest})"
@@ -72,14 +74,15 @@ class Reading:
         self._days = np.array([(day - _EPOCH).days for day in around], np.int32)
         self._starts = np.array(starts, np.int64)
         self._batches: list[pa.Table] = []
+        self._own: list[npt.NDArray[np.int32]] = []  # each row's day
         self.rows = 0
 
     def add(self, batch: pa.RecordBatch) -> None:
         """Take rows with a ``session_no`` (or NULL), a ``sent_at`` and whatever else."""
         moments = np.asarray(batch["sent_at"].cast(pa.int64()))
         place = np.searchsorted(self._starts, moments, side="right") - 1
-        days = pa.array(self._days[np.clip(place, 0, None)])
-        self._batches.append(pa.table(batch).append_column("day", days))
+        self._own.append(self._days[np.clip(place, 0, None)])
+        self._batches.append(pa.table(batch))
         self.rows += batch.num_rows
 
     def days(self) -> Iterator[DayRead]:
@@ -91,10 +94,12 @@ class Reading:
         if not self._batches:
             return
         rows = pa.concat_tables(self._batches).combine_chunks()
-        self._batches.clear()
-        own = np.asarray(rows["day"])
+        own = np.concatenate(self._own)
+        self._batches, self._own = [], []
         sessions = rows["session_no"].combine_chunks()
-        days = _of_sessions(sessions, own)
+        # the usual table has a row a session
+        are_distinct = pc.count_distinct(sessions, mode="all").as_py() == len(sessions)
+        days = own if are_distinct else _of_sessions(sessions, own)
         first, last = ((one - _EPOCH).days for one in (self._window.first, self._window.last))
         is_within = (own >= first) & (own <= last)
         is_wanted = (days >= first) & (days <= last)
@@ -103,7 +108,6 @@ class Reading:
             is_wanted |= np.asarray(pc.is_in(sessions, value_set=sessions.filter(crossing)))
         if not is_wanted.all():
             rows, days = rows.filter(pa.array(is_wanted)), days[is_wanted]
-        rows = rows.drop_columns("day")
         order = np.argsort(days, kind="stable")
         if not np.array_equal(order, np.arange(len(order))):
             rows, days = rows.take(pa.array(order)), days[order]
@@ -113,7 +117,9 @@ class Reading:
                 if begin < end:
                     part = rows.slice(begin, end - begin)
                     day = _EPOCH + timedelta(days=int(days[begin]))
-                    yield DayRead(day, part, self._digest(con, part), day in self._window)
+                    yield DayRead(
+                        day, part, self._digest(con, part), day in self._window, are_distinct
+                    )
 
     def _digest(self, con: duckdb.DuckDBPyConnection, rows: pa.Table) -> str:
         con.register("part", rows)
@@ -126,8 +132,6 @@ class Reading:
 
 def _of_sessions(sessions: pa.Array, own: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
     """Return each row's day: the earliest of its session's, or its own where it has no session."""
-    if pc.count_distinct(sessions, mode="all").as_py() == len(sessions):
-        return own  # the usual table has a row a session
     codes = np.asarray(sessions.dictionary_encode().indices.fill_null(-1))
     earliest = np.full(codes.max(initial=0) + 1, np.iinfo(np.int32).max, np.int32)
     has_session = codes >= 0

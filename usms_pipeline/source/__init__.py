@@ -1,11 +1,12 @@
 """Any table of sent messages -> Arrow batches: what the rest of the package may use is here.
 
-``read`` streams a window of it, ``survey`` says what the whole looks like.
+``read`` streams a window of it as ``schema`` has it, ``survey`` says what the whole looks like.
 """
 
 from __future__ import annotations
 
+from usms_pipeline.source.clean import schema
 from usms_pipeline.source.kinds import SUFFIXES
 from usms_pipeline.source.reading import Survey, read, survey
 
-__all__ = ["SUFFIXES", "Survey", "read", "survey"]
+__all__ = ["SUFFIXES", "Survey", "read", "schema", "survey"]
