@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
+from usms_pipeline.source.clean import schema
 from usms_pipeline.source.kinds import SUFFIXES
 from usms_pipeline.source.reading import Survey, read, survey
 
-__all__ = ["SUFFIXES", "Survey", "read", "survey"]
+__all__ = ["SUFFIXES", "Survey", "read", "schema", "survey"]
