@@ -153,15 +153,15 @@ class Run:
         Days before the window are taken where something is open in them, if ``reaches_today``.
         """
         self._read(window)
-        for day in file.days(self._store):
+        for day in self._file_days:
             if day in window or (reaches_today and day < window.first and self._is_open(day)):
                 self._take(day)
         self._place(window)
 
-    def take_all(self) -> None:
-        """Take every day that there is."""
-        for day in file.days(self._store):
-            self._take(day)
+    @cached_property
+    def _file_days(self) -> list[date]:
+        """The days that had a file when the run began."""
+        return file.days(self._store)
 
     def _is_open(self, day: date) -> bool:
         with suppress(DamagedDay):
@@ -222,7 +222,7 @@ class Run:
         for read in reading.days():
             self._read_for[read.day] = read.rows["session_no"].combine_chunks().drop_null()
             self._keep_if_new(read)
-        for day in file.days(self._store):
+        for day in self._file_days:
             if day in window and day not in self._read_for:
                 empty = source.schema(self._settings.dimensions).empty_table()
                 nothing = DayRead(day, empty, NOTHING)
@@ -264,7 +264,7 @@ class Run:
 
     def _place(self, window: Window) -> None:
         changed = {day: one.read for day, one in self._days.items() if one.read}
-        stored = {*file.days(self._store)}
+        stored = {*self._file_days}
         near = [
             beside
             for day, beside in (
@@ -551,7 +551,7 @@ class Run:
     def _due_of(self, day: _Day, now: int) -> pa.Table:
         found = [file.DUE.empty_table()]
         if day.footer is not None:
-            found.append(file.due(self._store, day.day, now, self._polls))
+            found.append(file.due(self._store, day.day, now, self._polls, day.footer))
         for table in day.arriving:
             tries = file.Tries()
             tries.add(table)
