@@ -83,8 +83,8 @@ def test_check_compares_the_key_and_the_settings_and_makes_nothing(
     assert [state for state, _ in check._key(account.settings)] == ["ok"]
     key_file = tmp_path / "data/phone.key"
     kept = key_file.read_text()
+    account.given["phone_key"] = "ab" * 32
     with pytest.raises(KeyMismatch):
-        account.given["phone_key"] = "ab" * 32
         list(check._key(account.settings))
     del account.given["phone_key"]
     key_file.unlink()
@@ -92,8 +92,8 @@ def test_check_compares_the_key_and_the_settings_and_makes_nothing(
         list(check._key(account.settings))
     assert not key_file.exists()
     key_file.write_text(kept)
+    account.given["timezone"] = "Asia/Shanghai"
     with pytest.raises(SettingsError, match="USMS_TIMEZONE"):
-        account.given["timezone"] = "Asia/Shanghai"
         list(check._key(account.settings))
 
 
