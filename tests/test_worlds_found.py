@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.world_account import WorldAccount
+from tests.world_laws import Laws
 from tests.world_ledger import Message
 from tests.world_service import Script
 
@@ -50,7 +51,7 @@ def test_a_send_to_several_that_was_asked_about_in_vain_is_asked_again_in_time(
 
 
 def test_a_day_that_left_the_source_stays_beside_others(account: WorldAccount) -> None:
-    announce(account, "alpha", None, hours=60)
+    announce(account, "alpha", None, hours=50)
     announce(account, "bravo", None, hours=30)
     run(account)
     account.clock.turn(hours=24)
@@ -80,3 +81,17 @@ def test_what_is_set_aside_anew_of_a_block_leaves_what_was_set_aside_of_it(
     assert len(account.disk.look().entries) == 1, "the first run's retention is over"
     account.connect()[0].rebuild()
     assert {one[1] for one in account.disk.look().entries} == {"alpha", "bravo"}, newer
+
+
+def test_the_last_row_without_a_session_that_gets_one_is_published_once(
+    account: WorldAccount,
+) -> None:
+    announce(account, None, None, hours=1)
+    run(account)
+    account.ledger.messages[0].session_no = "alpha"
+    account.write_source()
+    run(account)
+    assert [row["session_no"] for row in rows(account)] == ["alpha"]
+    laws = Laws(account)
+    laws.now = account.disk.look()
+    laws.published()

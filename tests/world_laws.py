@@ -314,7 +314,8 @@ class Laws:
             con.execute("SET TimeZone = 'UTC'")
             there = con.execute(f"SELECT {', '.join(COMPARED)} FROM receipts").fetchall()
         here = [tuple(row[n] for n in COMPARED) for rows in self.now.days.values() for row in rows]
-        assert sorted(map(_in_utc, there)) == sorted(map(_in_utc, here))
+        published, stored = (Counter(map(_in_utc, rows)) for rows in (there, here))
+        assert published == stored, (published - stored, stored - published)
         self._published = self._publishable()
 
     def is_published(self) -> bool:

@@ -394,6 +394,7 @@ class Fold:
         )
         self.gone += gone if self.is_whole else 0
         if not rows:
+            self.are_many |= bool(before)  # no row is left that would tell of the change
             return
         made = [
             dict.fromkeys(self.names.names)
