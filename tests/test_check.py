@@ -63,9 +63,8 @@ def test_check_names_the_day_that_is_damaged_and_the_remedy_works(
 def test_check_tells_of_responses_that_a_killed_run_left(tmp_path: Path, simulator: Any) -> None:
     account = Account(tmp_path, simulator, 60)
     writer = log.Log(account.pipeline.store, account.clock)
-    writer.begin()
-    writer.add([])
-    writer.end(is_folded=False)
+    with writer.held():
+        writer.add([])
     _, (state, said) = check._dataset(account.settings)
     assert state == "warning"
     assert said.startswith("responses of 1 run are not counted yet: `usms run` counts them")
