@@ -157,7 +157,8 @@ def erase_day(store: Store, day: date, forgotten: Forgotten, cutoff: int) -> boo
     fold = _Erased(file.rows(store, day, layout), forgotten, layout, cutoff)
 
     def footer() -> Footer | None:
-        return replace(said, version=Footer("").version) if fold.has_any else None
+        # what the source had was counted with them
+        return replace(said, version=Footer("").version, read={}) if fold.has_any else None
 
     return file.write(store, day, fold, layout, footer) is not None
 

@@ -761,7 +761,8 @@ class Run:
         if read is not None and read.digest:
             made |= {"digest" if read.is_whole else "edge": read.digest}
         if read is not None and read.is_whole:
-            counts = read.counts | {"gone": fold.gone, "copies": fold.copies}
+            kept = read if fold.sent is None else replace(read, rows=fold.sent)  # nobody forgotten
+            counts = kept.counts | {"gone": fold.gone, "copies": fold.copies}
             made |= {"read": counts, "elsewhere": day.elsewhere}
         is_changed = (
             fold.is_changed
