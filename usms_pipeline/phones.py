@@ -21,6 +21,8 @@ from dataclasses import astuple, dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 import phonenumbers
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -213,39 +215,35 @@ class PhoneBook:
             parts = (texts.slice(at, _AT_ONCE) for at in range(0, len(texts), _AT_ONCE))
             return pa.concat_arrays([self.describe(part, with_digits) for part in parts])
         coded = pc.dictionary_encode(texts.cast(pa.string()))
-        said: list[str] = []  # strings alone: of a tuple for each the collector makes 0.8 µs more
-        shown: list[str | None] = []
-        places: list[int] = []
-        all_facts: dict[Facts | None, int] = {}
-        known_to, read = self._reader.known, self._reader.read
-        for text in map(str.strip, coded.dictionary.to_pylist()):
-            e164, phone, facts = known_to(text) or read(text)
-            said.append(e164 or text.casefold())
-            if self._is_clear:
-                phone = e164 or text
-            shown.append(phone if text else None)
-            places.append(all_facts.setdefault(facts, len(all_facts)))
-        phones = pa.array(shown, pa.string())
+        distinct = coded.dictionary
+        said, phones, places, all_facts = self._reader.read_all(distinct)
+        is_said = pc.not_equal(said, "")
+        if self._is_clear:
+            phones = pc.if_else(pc.is_null(phones), None, pc.if_else(is_said, said, distinct))
+        if not pc.all(is_said).as_py():
+            texts = pc.utf8_lower(pc.utf8_trim_whitespace(distinct))
+            folded = pa.array([one.casefold() for one in texts.to_pylist()], pa.string())
+            said = pc.if_else(is_said, said, folded)
         of_nobody = all_facts.get(None)  # where the texts are that say no number
         masks = pa.nulls(len(said), pa.string())
         if of_nobody is not None:
-            found = zip(coded.dictionary.to_pylist(), places, strict=True)
+            found = zip(distinct.to_pylist(), places.tolist(), strict=True)
             masks = pa.array(
                 [self.mask_ends(text) if place == of_nobody else None for text, place in found],
                 pa.string(),
             )
-        recipients = pa.array(self._hashed(said), pa.string())
+        recipients = pa.array(self._hashed(said.to_pylist()), pa.string())
         is_named = pc.and_(pc.is_valid(phones), pc.is_null(masks))
         columns = [pc.if_else(is_named, recipients, None), phones]
         for name in ("country", "operator", "number_type"):
             values = pa.array([getattr(facts, name, None) for facts in all_facts], pa.string())
-            columns.append(values.take(pa.array(places, pa.int64())))
+            columns.append(values.take(pa.array(places)))
         columns.append(masks)
         fields = list(DESCRIPTION)
         if with_digits:
-            digits = pc.utf8_slice_codeunits(pa.array(said, pa.string()), 1)
+            digits = pc.utf8_slice_codeunits(said, 1)
             if of_nobody is not None:
-                is_none = pc.equal(pa.array(places), of_nobody)
+                is_none = pa.array(places == of_nobody)
                 bare = [_bare_digits(text) for text in coded.dictionary.filter(is_none).to_pylist()]
                 digits = pc.replace_with_mask(digits, is_none, pa.array(bare, pa.string()))
             columns.append(digits)
@@ -425,6 +423,44 @@ class _Reader:
                 return _NO_NUMBER if facts is None else (e164 + tail, shown + text[end:], facts)
         return None
 
+    def read_all(
+        self, texts: pa.Array
+    ) -> tuple[pa.Array, pa.Array, npt.NDArray[np.int64], dict[Facts | None, int]]:
+        """Return what texts say: E.164 form ('' of no number), masked form (NULL of a blank).
+
+        And the place of each one's facts among those that are returned last. What prefixes settle
+        is done in columns (0.2 µs a text, else 1).
+        """
+        if not self._is_recalled:
+            self._recall()
+        said, shown = pa.nulls(len(texts), pa.string()), pa.nulls(len(texts), pa.string())
+        places = np.full(len(texts), -1)
+        all_facts: dict[Facts | None, int] = {}
+        lengths = np.asarray(pc.binary_length(texts))
+        for length, (sizes, prefixes) in self._learnt.items():
+            for size in sizes:
+                at = np.flatnonzero((lengths == length) & (places < 0))
+                its = {text: one for text, one in prefixes.items() if len(text) == size}
+                if len(at):
+                    said, shown = _put_in(texts, at, its, size, said, shown, places, all_facts)
+        left = np.flatnonzero(places < 0)
+        if len(left):
+            found: list[tuple[str, str | None]] = []
+            for place, text in zip(
+                left.tolist(), texts.take(pa.array(left)).to_pylist(), strict=True
+            ):
+                tidy = text.strip()
+                e164, phone, facts = self.known(tidy) or self.read(tidy)
+                found.append((e164, phone if tidy else None))
+                places[place] = all_facts.setdefault(facts, len(all_facts))
+            mask = np.zeros(len(texts), np.bool_)
+            mask[left] = True
+            said, shown = (
+                pc.replace_with_mask(column, mask, pa.array(values, pa.string()))
+                for column, values in zip((said, shown), zip(*found, strict=True), strict=True)
+            )
+        return said, shown, places, all_facts
+
     def _plain(self, text: str) -> _Number:
         """Return what a tidy text says, in the one way that it can be read."""
         if not self._is_recalled:
@@ -500,6 +536,44 @@ class _Reader:
     def _stamp(self, prefixes: object) -> str:
         said = json.dumps([_FORMAT, phonenumbers.__version__, self._region, prefixes])
         return hashlib.sha256(said.encode()).hexdigest()
+
+
+def _put_in(
+    texts: pa.Array,
+    at: npt.NDArray[np.int64],
+    prefixes: dict[str, _Prefix],
+    size: int,
+    said: pa.Array,
+    shown: pa.Array,
+    places: npt.NDArray[np.int64],
+    all_facts: dict[Facts | None, int],
+) -> tuple[pa.Array, pa.Array]:
+    """Put in what prefixes of one size say of the texts at some places, all of one length."""
+    some = texts.take(pa.array(at))
+    tails = pc.utf8_slice_codeunits(some, size)
+    of = pc.index_in(pc.utf8_slice_codeunits(some, 0, size), pa.array([*prefixes], pa.string()))
+    of = pc.if_else(pc.ascii_is_decimal(tails), of, None)
+    is_found = np.asarray(of.is_valid())
+    if not is_found.any():
+        return said, shown
+    keep = pa.array(is_found)
+    some, tails, of, at = some.filter(keep), tails.filter(keep), of.filter(keep), at[is_found]
+    begun, masked_, ends, facts = zip(*prefixes.values(), strict=True)
+    e164 = pc.binary_join_element_wise(pa.array(begun, pa.string()).take(of), tails, "")
+    is_number = pa.array([one is not None for one in facts]).take(of)
+    e164 = pc.if_else(is_number, e164, "")
+    last = pa.array([""] * len(some), pa.string())
+    end_of = np.asarray(ends)[np.asarray(of)]
+    for end in {*ends}:
+        mask = pa.array(end_of == end)
+        last = pc.if_else(mask, pc.utf8_slice_codeunits(some, end), last)
+    phones = pc.binary_join_element_wise(pa.array(masked_, pa.string()).take(of), last, "")
+    phones = pc.if_else(is_number, phones, MASK)
+    code = np.array([all_facts.setdefault(one, len(all_facts)) for one in facts])
+    places[at] = code[np.asarray(of)]
+    mask = np.zeros(len(texts), np.bool_)
+    mask[at] = True
+    return pc.replace_with_mask(said, mask, e164), pc.replace_with_mask(shown, mask, phones)
 
 
 def _as_international(text: str) -> Iterator[str]:

@@ -103,7 +103,7 @@ class Report:
     @property
     def fell_short(self) -> bool:
         """Return whether some sessions could not be asked about; they stay due."""
-        return self.stats.ids_given_up > 0
+        return bool(self.stats.ids_given_up or self.damaged)
 
     @property
     def warnings(self) -> list[str]:
@@ -450,6 +450,7 @@ class Pipeline:
 
         Raises ``Busy`` when another command works on the quarantine.
         """
+        dataset.begin(self.store, self.settings, self.book.fingerprint)
         chosen = [entry.id for entry in quarantine.entries(self.store)] if ids is None else ids
         return quarantine.mark(self.store, chosen, quarantine.DISMISSED)
 

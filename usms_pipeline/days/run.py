@@ -520,7 +520,11 @@ class Run:
         now = int(self._clock().timestamp() * 1_000_000)
         found = [DUE.empty_table()]
         for place, day in enumerate(self._days if days is None else days):
-            table = self._due_of(self._days[day], now)
+            try:
+                table = self._due_of(self._days[day], now)
+            except DamagedDay as error:
+                self.outcome.damaged[day] = str(error)
+                continue
             if table.num_rows:
                 self.outcome.due[day] = table.num_rows
                 code = pa.array(np.full(table.num_rows, place, np.int32))
@@ -630,8 +634,11 @@ class Run:
             self._naming.clear()
 
     def _told(self, stats: CollectStats, due: int) -> None:
-        self._tell(Progress("responses", stats.ids_answered, due, stats))
-        self._tell(Progress("receipts", len(self.outcome.written), self._to_write()))
+        before = self.outcome.stats  # of the rounds before this one
+        done = before.plus(stats)
+        total = before.ids_asked + due
+        self._tell(Progress("responses", done.ids_answered + done.ids_refused, total, stats))
+        self._tell(Progress("receipts", len({*self.outcome.written}), self._to_write()))
 
     def _to_write(self) -> int:
         return len({*self.outcome.written, *(d.day for d in self._days.values() if d.has_news)})
@@ -648,7 +655,7 @@ class Run:
         before = len(self.outcome.damaged)
         for day in sorted(days):
             self._finish(self._days[day])
-            self._tell(Progress("receipts", len(self.outcome.written), self._to_write()))
+            self._tell(Progress("receipts", len({*self.outcome.written}), self._to_write()))
         return len(self.outcome.damaged) == before
 
     def _finish(self, day: _Day) -> None:
