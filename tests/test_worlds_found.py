@@ -109,3 +109,15 @@ def test_who_is_forgotten_is_missed_by_nobody_while_the_source_still_has_them(
     run(account)
     assert len(rows(account)) == 1
     assert account.connect()[0].conservation() == []
+
+
+def test_what_can_not_be_used_and_names_who_is_forgotten_is_not_set_aside(
+    account: WorldAccount,
+) -> None:
+    account.connect()[0].forget(["13800138001"])
+    announce(account, "alpha", None, None, hours=1)
+    receipt = {"Phone": "13800138001", "Status": "delivered"}
+    account.service.sheets["alpha"] = [{"SessionNo": "alpha", "Receipt": [receipt, "nonsense"]}]
+    run(account)
+    assert not [name for name, text in account.disk.texts().items() if "13800138001" in text]
+    assert [row["status"] for row in rows(account)] == ["pending", "pending"]

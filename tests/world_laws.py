@@ -220,7 +220,8 @@ class Laws:
             assert not self.now.open
             self.forgotten_is_nowhere()
         there = {trouble for one in self.now.blocks for trouble in ledger.said[one].troubles}
-        assert there - self.missing <= self.now.entries.keys()
+        left = there - self.missing - self.now.entries.keys()
+        assert all(map(ledger.names_forgotten, left)), left
 
     def _all_is_folded(self, day: date, session: str) -> None:
         ledger = self.ledger

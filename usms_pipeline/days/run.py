@@ -416,8 +416,11 @@ class Run:
     def _decoded(self, name: str, block: pa.Table) -> pa.Table:
         """Return what a block says; what can't be used goes into quarantine first."""
         decoded = decode(block, self._book, self._settings.receipt_timezone)
-        self.outcome.rejected.update(decoded.rejects["id"].to_pylist())
-        self.outcome.quarantined += self._quarantine.add(name, decoded.rejects)
+        rejects = decoded.rejects
+        if self._forgotten and rejects.num_rows:
+            rejects = forget.without_entries(rejects, Names(self._forgotten, self._book))
+        self.outcome.rejected.update(rejects["id"].to_pylist())
+        self.outcome.quarantined += self._quarantine.add(name, rejects)
         said = decoded.observations
         if self._watched:
             answered = said.filter(pc.is_valid(said["status"]))["session_no"]
