@@ -190,10 +190,11 @@ def prune(session: Session) -> None:
     """Forget what can never show again, so that what is known is the same in any order."""
     own = {sent.recipient for sent in session.sent}
     for number, known in [*session.numbers.items()]:
-        if known.final:
+        if number == NO_NUMBER:  # a word on the whole session ends with the next response
+            if known.open and known.open.asked_at < session.last_asked_at:  # type: ignore[operator]
+                known.open = None
+        elif known.final:
             known.open = None
-        elif number == NO_NUMBER and known.open and known.open.asked_at < session.last_asked_at:  # type: ignore[operator]
-            known.open = None  # a word on the whole session ends with the next response
         if known.final is known.open is None:
             del session.numbers[number]
     if session.tried_at is not None and session.tried_at <= (session.last_asked_at or -1):

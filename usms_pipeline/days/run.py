@@ -416,8 +416,11 @@ class Run:
     def _decoded(self, name: str, block: pa.Table) -> pa.Table:
         """Return what a block says; what can't be used goes into quarantine first."""
         decoded = decode(block, self._book, self._settings.receipt_timezone)
-        self.outcome.rejected.update(decoded.rejects["id"].to_pylist())
-        self.outcome.quarantined += self._quarantine.add(name, decoded.rejects)
+        rejects = decoded.rejects
+        if self._forgotten and rejects.num_rows:
+            rejects = forget.without_entries(rejects, Names(self._forgotten, self._book))
+        self.outcome.rejected.update(rejects["id"].to_pylist())
+        self.outcome.quarantined += self._quarantine.add(name, rejects)
         said = decoded.observations
         if self._watched:
             answered = said.filter(pc.is_valid(said["status"]))["session_no"]
@@ -768,7 +771,8 @@ class Run:
         if read is not None and read.digest:
             made |= {"digest" if read.is_whole else "edge": read.digest}
         if read is not None and read.is_whole:
-            counts = read.counts | {"gone": fold.gone, "copies": fold.copies}
+            kept = read if fold.sent is None else replace(read, rows=fold.sent)  # nobody forgotten
+            counts = kept.counts | {"gone": fold.gone, "copies": fold.copies}
             made |= {"read": counts, "elsewhere": day.elsewhere}
         is_changed = (
             fold.is_changed
