@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from tests.account import Account
-from usms_pipeline import dataset, quarantine
+from usms_pipeline.days import file, quarantine
 from usms_pipeline.cli import check
 from usms_pipeline.simulator import Faults
 

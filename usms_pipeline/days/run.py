@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 
 from usms_pipeline import dataset, forget, schema, source
 from usms_pipeline.dataset import Window, day_start
-from usms_pipeline.days import columns, file, general, log, placing, rebuilding
+from usms_pipeline.days import columns, file, general, log, placing, reading, rebuilding
 from usms_pipeline.days.asking import Asking
 from usms_pipeline.days.columns import Fold
 from usms_pipeline.days.file import Footer
@@ -210,15 +210,15 @@ class Run:
         end = day_start(window.last + _ONE_DAY, zone) + MARGIN
         self._first, self._last = (int(one.timestamp() * 1_000_000) for one in (start, end))
         self._window = window
-        reading = Reading(window, zone, self._about)
+        rows = Reading(window, zone, self._about)
         for batch in source.read(self._settings, start, end):
-            if not reading.rows:
+            if not rows.rows:
                 self.outcome.notes += doubts_about_sessions(batch, self._settings, self._book)
-            reading.add(batch)
-            self._tell(Progress("source", reading.rows))
-        self.outcome.rows_read = reading.rows
+            rows.add(batch)
+            self._tell(Progress("source", rows.rows))
+        self.outcome.rows_read = rows.rows
         self._read_for: dict[date, pa.Array] = {}
-        for read in reading.days():
+        for read in rows.days():
             self._read_for[read.day] = read.rows["session_no"].combine_chunks().drop_null()
             self._keep_if_new(read)
         for day in file.days(self._store):
@@ -652,9 +652,10 @@ class Run:
         self._forgotten = forget.read(self._store)
         # taken one by one: the thread that decodes may be putting in more
         said = [day.said.pop(0) for _ in range(len(day.said))]
+        read = self._described(day.read.rows) if day.read else None
         fold = Fold(
             self._stored_rows(day),
-            self._described(day.read.rows) if day.read else None,
+            read,
             forget.without_answers(
                 pa.concat_tables([schema.OBSERVATIONS.empty_table(), *said]), self._forgotten
             ),
@@ -733,8 +734,9 @@ class Run:
         if read is not None and read.digest:
             made |= {"digest" if read.is_whole else "edge": read.digest}
         if read is not None and read.is_whole:
-            counts = read.counts | {"gone": fold.gone, "copies": fold.copies}
-            made |= {"read": counts, "elsewhere": day.elsewhere}
+            counted = reading.counts(fold.sent) if fold.sent is not None else {}
+            counted |= {"gone": fold.gone, "copies": fold.copies}
+            made |= {"read": counted, "elsewhere": day.elsewhere}
         is_changed = (
             fold.is_changed
             or bool(day.arriving or day.leaving)
