@@ -371,13 +371,16 @@ class Run:
     def _block(self, name: str) -> pa.Table:
         """Read a block; one that is damaged is set aside, and its sessions are due as before."""
         try:
-            return self._store.read(name)
+            block = self._store.read(name)
         except StorageError as error:
             cause = error.__cause__
             if isinstance(cause, OSError) and cause.errno is not None:
                 raise
-            self.outcome.aside.append(self._store.set_aside(name))
-            raise _DamagedBlock from error
+        else:
+            if block.schema.equals(schema.RESPONSES):
+                return block
+        self.outcome.aside.append(self._store.set_aside(name))
+        raise _DamagedBlock
 
     def _deal(self, day: date, said: pa.Table) -> tuple[pa.Table, bool]:
         """Give a day what is said of its sessions; return the rest, and whether it could be."""
