@@ -492,6 +492,8 @@ class Run:
             block = self._block(name)
         except _DamagedBlock:
             return
+        # what was emptied had been folded: that nothing is left of it is no response
+        block = block.filter(pc.not_equal(block["verdict"], forget.FORGOTTEN))
         said, told = self._decoded(name, block), rebuilding.told(block)
         for day in days:
             its = self._days[day]
