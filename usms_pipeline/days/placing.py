@@ -60,7 +60,7 @@ def find(
 def twice(
     changed: Iterable[date], read_for: Mapping[date, pa.Array], names: Names
 ) -> dict[date, set[str]]:
-    """Return, by day, the sessions that it still has though they were read for, and are in, another.
+    """Return, by day, the sessions that it still has, though another is to have them, and has.
 
     A move was interrupted between its two writings.
     """
