@@ -137,4 +137,3 @@ def test_a_session_read_for_another_day_as_before_is_not_gone_from_its_own(
     report = pipeline.run()
     assert pipeline.conservation() == []
     assert not [said for said in report.warnings if "no longer in the source" in said]
-    assert len(account.disk.look().days) == 1

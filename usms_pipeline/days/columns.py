@@ -123,7 +123,8 @@ class Fold:
         yield from self._general(read, heard, odd, new)
         if self.sent is not None:
             yield from self._lost(read, lost, new)
-        self.strays = heard.names.filter(pa.array(~heard.is_used)).unique().to_pylist()
+        if not heard.is_used.all():
+            self.strays = heard.names.filter(pa.array(~heard.is_used)).unique().to_pylist()
 
     def _without_lost(self, batch: pa.Table, lost: list[pa.Table]) -> pa.Table:
         """Return rows without those that have no session number, which go into ``lost``."""
@@ -362,9 +363,9 @@ class Fold:
             made += its
             if its != before.get(session_no):
                 changed += its
-        heard.is_used |= np.asarray(
-            pc.is_in(heard.names, value_set=pa.array([*sessions], TEXT)).fill_null(False)
-        )
+        if sessions:
+            its_own = pc.is_in(heard.names, value_set=pa.array([*sessions], TEXT))
+            heard.is_used |= np.asarray(its_own.fill_null(False))
         if changed:
             self._note(table_of(changed, self.names))
         if made:
@@ -394,6 +395,8 @@ class Fold:
 
     def _lost(self, read: _Side, lost: list[pa.Table], new: list[Sent]) -> Iterator[pa.Table]:
         """Yield the rows that have no usable session number: invalid, each alone."""
+        if not lost and not read.names.null_count:
+            return
         coming = python(read.rows.filter(pa.array(~np.asarray(read.names.is_valid()))))
         stored = [row for table in lost for row in python(table)]
         before = [_sent_of_lost(row, self._dimensions) for row in stored]
@@ -546,6 +549,8 @@ class _Side:
 
     def left(self) -> pa.Table:
         """Return the rows with a session that are not used yet."""
+        if self.is_used.all():
+            return self.rows.slice(0, 0)
         return self.rows.filter(pa.array(~self.is_used & np.asarray(self.names.is_valid())))
 
 
@@ -650,9 +655,10 @@ def _replaced(rows: pa.Table, at: Places, new: pa.Table) -> pa.Table:
 
 
 def _with(rows: pa.Table, **columns: Any) -> pa.Table:
-    arrays = [columns.get(name, rows[name]) for name in rows.column_names]
+    arrays = [columns.get(one.name, rows[one.name]) for one in rows.schema]
     types = zip(arrays, rows.schema.types, strict=True)
-    return pa.Table.from_arrays([array.cast(type_) for array, type_ in types], schema=rows.schema)
+    same = [array if array.type == type_ else array.cast(type_) for array, type_ in types]
+    return pa.Table.from_arrays(same, schema=rows.schema)
 
 
 def rows_of(
@@ -721,6 +727,8 @@ def _grouped(tables: Iterable[pa.Table]) -> dict[str, list[dict[str, Any]]]:
 
 def python(rows: pa.Table) -> list[dict[str, Any]]:
     """Return rows as dictionaries, times in microseconds."""
+    if not rows.num_rows:
+        return []
     columns = [
         rows[one.name].cast(pa.int64()) if pa.types.is_timestamp(one.type) else rows[one.name]
         for one in rows.schema
@@ -769,6 +777,7 @@ def _micros(times: pa.ChunkedArray) -> Places:
 
 
 def empty_lists(count: int) -> pa.Array:
+    """Return so many empty lists of texts."""
     return pa.ListArray.from_arrays(pa.array(np.zeros(count + 1, np.int32)), pa.array([], TEXT))
 
 

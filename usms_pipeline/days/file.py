@@ -201,16 +201,16 @@ def write(
 
 
 def due(
-    store: Store, day: date, now: int, polls: Sequence[int], *, is_read: bool = False
+    store: Store, day: date, now: int, polls: Sequence[int], said: Footer | None = None
 ) -> pa.Table:
     """Return the sessions of a day that are due at ``now`` (microseconds), as ``DUE``.
 
-    Unless ``is_read``, a day whose footer says that nothing is due is not read.
+    A day whose footer (``said``, if it is known) says that nothing is due is not read.
     """
-    said = footer(store, day)
+    said = said or footer(store, day)
     if said is None or said.open == 0:
         return DUE.empty_table()
-    if not is_read and said.polls == list(polls) and (said.next_due_at or 2**62) > now:
+    if said.polls == list(polls) and (said.next_due_at or 2**62) > now:
         return DUE.empty_table()
     found, tries = [DUE.empty_table()], Tries()
     with _told(day):

@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 
 from usms_pipeline import dataset, forget, schema, source
 from usms_pipeline.dataset import Window, day_start
-from usms_pipeline.days import columns, file, general, log, placing, rebuilding
+from usms_pipeline.days import columns, file, general, log, placing, reading, rebuilding
 from usms_pipeline.days.asking import Asking
 from usms_pipeline.days.columns import Fold
 from usms_pipeline.days.file import Footer
@@ -157,15 +157,15 @@ class Run:
         Days before the window are taken where something is open in them, if ``reaches_today``.
         """
         self._read(window)
-        for day in file.days(self._store):
+        for day in self._file_days:
             if day in window or (reaches_today and day < window.first and self._is_open(day)):
                 self._take(day)
         self._place(window)
 
-    def take_all(self) -> None:
-        """Take every day that there is."""
-        for day in file.days(self._store):
-            self._take(day)
+    @cached_property
+    def _file_days(self) -> list[date]:
+        """The days that had a file when the run began."""
+        return file.days(self._store)
 
     def _is_open(self, day: date) -> bool:
         with suppress(DamagedDay):
@@ -215,18 +215,18 @@ class Run:
         end = day_start(window.last + _ONE_DAY, zone) + MARGIN
         self._first, self._last = (int(one.timestamp() * 1_000_000) for one in (start, end))
         self._window = window
-        reading = Reading(window, zone, self._about)
+        rows = Reading(window, zone, self._about)
         for batch in source.read(self._settings, start, end):
-            if not reading.rows:
+            if not rows.rows:
                 self.outcome.notes += doubts_about_sessions(batch, self._settings, self._book)
-            reading.add(batch)
-            self._tell(Progress("source", reading.rows))
-        self.outcome.rows_read = reading.rows
+            rows.add(batch)
+            self._tell(Progress("source", rows.rows))
+        self.outcome.rows_read = rows.rows
         self._read_for: dict[date, pa.Array] = {}
-        for read in reading.days():
+        for read in rows.days():
             self._read_for[read.day] = read.rows["session_no"].combine_chunks().drop_null()
             self._keep_if_new(read)
-        for day in file.days(self._store):
+        for day in self._file_days:
             if day in window and day not in self._read_for:
                 empty = source.schema(self._settings.dimensions).empty_table()
                 nothing = DayRead(day, empty, NOTHING)
@@ -268,7 +268,7 @@ class Run:
 
     def _place(self, window: Window) -> None:
         changed = {day: one.read for day, one in self._days.items() if one.read}
-        stored = {*file.days(self._store)}
+        stored = {*self._file_days}
         near = [
             beside
             for day, beside in (
@@ -378,13 +378,16 @@ class Run:
     def _block(self, name: str) -> pa.Table:
         """Read a block; one that is damaged is set aside, and its sessions are due as before."""
         try:
-            return self._store.read(name)
+            block = self._store.read(name)
         except StorageError as error:
             cause = error.__cause__
             if isinstance(cause, OSError) and cause.errno is not None:
                 raise
-            self.outcome.aside.append(self._store.set_aside(name))
-            raise _DamagedBlock from error
+        else:
+            if block.schema.equals(schema.RESPONSES):
+                return block
+        self.outcome.aside.append(self._store.set_aside(name))
+        raise _DamagedBlock
 
     def _deal(self, day: date, said: pa.Table) -> tuple[pa.Table, bool]:
         """Give a day what is said of its sessions; return the rest, and whether it could be."""
@@ -503,6 +506,8 @@ class Run:
             block = self._block(name)
         except _DamagedBlock:
             return
+        # what was emptied had been folded: that nothing is left of it is no response
+        block = block.filter(pc.not_equal(block["verdict"], forget.FORGOTTEN))
         said, told = self._decoded(name, block), rebuilding.told(block)
         for day in days:
             its = self._days[day]
@@ -560,7 +565,7 @@ class Run:
     def _due_of(self, day: _Day, now: int) -> pa.Table:
         found = [file.DUE.empty_table()]
         if day.footer is not None:
-            found.append(file.due(self._store, day.day, now, self._polls))
+            found.append(file.due(self._store, day.day, now, self._polls, day.footer))
         for table in day.arriving:
             tries = file.Tries()
             tries.add(table)
@@ -781,9 +786,9 @@ class Run:
         if read is not None and read.digest:
             made |= {"digest" if read.is_whole else "edge": read.digest}
         if read is not None and read.is_whole:
-            kept = read if fold.sent is None else replace(read, rows=fold.sent)  # nobody forgotten
-            counts = kept.counts | {"gone": fold.gone, "copies": fold.copies, "beside": fold.beside}
-            made |= {"read": counts, "elsewhere": day.elsewhere}
+            counted = reading.counts(fold.sent) if fold.sent is not None else {}
+            counted |= {"gone": fold.gone, "copies": fold.copies, "beside": fold.beside}
+            made |= {"read": counted, "elsewhere": day.elsewhere}
         elif same.read:
             more = same.read["beside"] + fold.more + day.moved
             made |= {"read": same.read | {"beside": more}}
