@@ -121,3 +121,19 @@ def test_what_can_not_be_used_and_names_who_is_forgotten_is_not_set_aside(
     run(account)
     assert not [name for name, text in account.disk.texts().items() if "13800138001" in text]
     assert [row["status"] for row in rows(account)] == ["pending", "pending"]
+
+
+def test_a_session_read_for_another_day_as_before_is_not_gone_from_its_own(
+    account: WorldAccount,
+) -> None:
+    account.clock.turn(hours=-8)
+    announce(account, "alpha", "+8613800138001", "+8613800138002", hours=1)
+    run(account)
+    account.ledger.messages[0].sent_at -= timedelta(hours=1)  # before midnight
+    account.write_source()
+    run(account)
+    announce(account, "bravo", None, hours=0)
+    pipeline, _ = account.connect()
+    report = pipeline.run()
+    assert pipeline.conservation() == []
+    assert not [said for said in report.warnings if "no longer in the source" in said]

@@ -58,7 +58,8 @@ class Laws:
             self._buckets_hold_everybody(day)
         self._quarantine_is_true(before, may_vanish)
         if changed:
-            assert self.account.connect()[0].conservation(changed) == []
+            amiss = self.account.connect()[0].conservation(changed)
+            assert not amiss, "\n".join(amiss + [str(self.now.footers[day]) for day in changed])
 
     def _differs(self, day: date, before: Found) -> bool:
         return self.now.footers[day] != before.footers[day] or (

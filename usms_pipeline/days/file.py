@@ -51,7 +51,8 @@ class Footer:
     ``version`` is new with every content. ``digest`` is of the source's rows that it was made of,
     ``edge`` of those that were read of it when the window began after it; ``words`` of the table of
     status words. ``read`` counts what the latest reading of the whole day had: ``rows``, their
-    ``recipients``, ``copies`` of other rows, rows ``without_session``, and stored ones ``gone``.
+    ``recipients``, ``copies`` of other rows, rows ``without_session``, stored ones ``gone``, and others that
+    were not read for this day: ``beside``.
     ``elsewhere``: sessions read for this day that another day's file has, and which.
 
     ``buckets`` counts the recipients announced, by status; ``open`` all rows that are neither final
@@ -143,7 +144,7 @@ def amiss(store: Store, day: date) -> str | None:
     """Return what is amiss with a day's figures, in a sentence; None where all is well.
 
     Each recipient announced is in exactly one bucket, and they are as many as the source's latest
-    reading had, copies left out and those that are gone from it counted.
+    reading had, copies left out and those counted that are gone from it, or were not read with it.
     """
     try:
         said = footer(store, day)
@@ -161,7 +162,7 @@ def amiss(store: Store, day: date) -> str | None:
     counted, read = announced.num_rows, said.read
     expected = counted
     if read:
-        expected = read["recipients"] - read["copies"] + read["gone"]
+        expected = read["recipients"] - read["copies"] + read["gone"] + read["beside"]
     if counted == expected == said.announced and not stray and not double:
         return None
     return (

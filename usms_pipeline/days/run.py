@@ -94,6 +94,10 @@ class _Day:
     arriving: list[pa.Table] = field(default_factory=list, repr=False)
     leaving: set[str] = field(default_factory=set, repr=False)
     elsewhere: dict[str, str] = field(default_factory=dict, repr=False)
+    beside: set[str] = field(default_factory=set, repr=False)
+    """Sessions that were read for another day, as they were before."""
+    moved: int = 0
+    """How many more rows came from other days than went there."""
     after: set[date] = field(default_factory=set)
     is_remade: bool = False
     told: list[pa.Table] = field(default_factory=list, repr=False)
@@ -272,8 +276,10 @@ class Run:
             )
             if day in changed and beside in stored
         ]  # fmt: skip
-        for day, sessions in placing.twice(changed, self._read_for, self._stored).items():
-            self._days[day].leaving |= sessions
+        twice, once = placing.elsewhere(changed, self._read_for, self._stored)
+        for day in twice:
+            self._days[day].leaving |= twice[day]
+            self._days[day].beside |= once[day]
         known = {day: one.footer.elsewhere for day, one in self._days.items() if one.footer}
         found = placing.find(changed, self._read_for, known, near, self._stored)
         for day, elsewhere in found.items():
@@ -678,7 +684,7 @@ class Run:
             self.outcome.damaged[day.day] = str(error)
         finally:
             day.read, day.arriving, day.leaving = None, [], set()
-            day.after, day.told = set(), []
+            day.after, day.told, day.beside, day.moved = set(), [], set(), 0
             day.is_remade = day.is_rebuilt = False
 
     def _write(self, day: _Day) -> None:
@@ -702,6 +708,7 @@ class Run:
             self._first,
             self._last,
             is_whole=day.read is not None and day.read.is_whole,
+            elsewhere=day.beside,
             are_distinct=day.read is not None and day.read.are_distinct and not day.arriving,
             is_remade=day.is_remade,
             ends=self._book.ends,
@@ -730,8 +737,11 @@ class Run:
             stored = rebuilding.unasked(stored, day.told, self._layout, self._cutoff)
         for table in stored:
             if len(gone):
+                day.moved -= _announced(table)
                 table = table.filter(pc.invert(pc.is_in(table["session_no"], gone)))
+                day.moved += _announced(table)
             yield self._masked(table) if masks else table
+        day.moved += sum(map(_announced, day.arriving))
         yield from day.arriving
 
     def _rows_of(self, day: _Day) -> Iterator[pa.Table]:
@@ -778,8 +788,11 @@ class Run:
             made |= {"digest" if read.is_whole else "edge": read.digest}
         if read is not None and read.is_whole:
             counted = reading.counts(fold.sent) if fold.sent is not None else {}
-            counted |= {"gone": fold.gone, "copies": fold.copies}
+            counted |= {"gone": fold.gone, "copies": fold.copies, "beside": fold.beside}
             made |= {"read": counted, "elsewhere": day.elsewhere}
+        elif same.read:
+            more = same.read["beside"] + fold.more + day.moved
+            made |= {"read": same.read | {"beside": more}}
         is_changed = (
             fold.is_changed
             or bool(day.arriving or day.leaving)
@@ -809,6 +822,10 @@ def _change(day: _Day, before: Footer | None, after: Footer, fold: Fold) -> Chan
 
 def _of(rows: pa.Table, sessions: pa.Array) -> pa.Table:
     return rows.filter(pc.is_in(rows["session_no"], value_set=sessions))
+
+
+def _announced(rows: pa.Table) -> int:
+    return pc.sum(rows["is_announced"]).as_py() or 0
 
 
 def vanished(store: Store, days: list[date]) -> StorageError:
