@@ -42,7 +42,8 @@ _MICROSECOND: Final = timedelta(microseconds=1)
 _ONE_DAY: Final = timedelta(days=1)
 _FEW: Final = 1_000
 _ROWS_TRIED: Final = 100
-_ROWS_AT_ONCE: Final = 2_000_000
+_ROWS_AT_ONCE: Final = 1_000_000
+"""What is asked about in one round, and held in memory until it is written."""
 _MOST_SHARE: Final = 0.1
 """Where more than this share of a day changed, and not few, publishing loads the whole day."""
 
@@ -585,7 +586,8 @@ class Run:
             rows = self._described(rows)
         names = rows["session_no"].combine_chunks()
         is_new = pc.is_valid(names)
-        for known in (self._stored(day.day), *(one["session_no"] for one in day.arriving)):
+        stored = [] if read.is_part else [self._stored(day.day)]
+        for known in (*stored, *(one["session_no"] for one in day.arriving)):
             if len(known):
                 is_new = pc.and_(is_new, pc.invert(pc.is_in(names, value_set=known)))
         at = np.asarray(rows["sent_at"].cast(pa.int64())) + self._polls[0]
@@ -597,20 +599,29 @@ class Run:
 
         What came before the service refused or failed is folded first, then the error is raised.
         """
-        self._in_rounds([(days, self.due) for days in self._rounds([*self._days])])
+        self._in_rounds(self._rounds_to_ask())
+
+    def _rounds_to_ask(self) -> Iterator[tuple[list[date], pa.Table]]:
+        for days in self._rounds([*self._days]):
+            day = self._days[days[0]]
+            if day.read is None or day.footer or day.read.rows.num_rows <= _ROWS_AT_ONCE:
+                yield days, self.due(days)
+                continue
+            for part in reading.parts(day.read, _ROWS_AT_ONCE):
+                day.read = part
+                yield days, self.due(days)
 
     def ask_about(self, sessions: pa.Array) -> int:
         """Ask about some sessions, due or not; return how many there are in the days' files."""
         due = self.due_anyway(sessions)
-        self._in_rounds([([*self._days], lambda days: due)])
+        self._in_rounds([([*self._days], due)])
         return due.num_rows
 
-    def _in_rounds(self, rounds: list[tuple[list[date], Callable[[list[date]], pa.Table]]]) -> None:
+    def _in_rounds(self, rounds: Iterable[tuple[list[date], pa.Table]]) -> None:
         begun = time.monotonic()
         with ExitStack() as stack:
             writer = log.Log(self._store, self._clock)
-            for days, due_of in rounds:
-                due = due_of(days)
+            for days, due in rounds:
                 if due.num_rows and not writer.is_open:
                     stack.enter_context(writer.held(self._days))
                     # from here on, `usms forget` finds this run open
@@ -707,7 +718,8 @@ class Run:
             self._cutoff,
             self._first,
             self._last,
-            is_whole=day.read is not None and day.read.is_whole,
+            is_whole=day.read is not None and day.read.is_whole and not day.read.is_part,
+            are_new=day.read is not None and day.read.is_part,
             elsewhere=day.beside,
             are_distinct=day.read is not None and day.read.are_distinct and not day.arriving,
             is_remade=day.is_remade,
@@ -789,6 +801,8 @@ class Run:
         if read is not None and read.is_whole:
             counted = reading.counts(fold.sent) if fold.sent is not None else {}
             counted |= {"gone": fold.gone, "copies": fold.copies, "beside": fold.beside}
+            if read.is_part:
+                counted = {name: one + same.read.get(name, 0) for name, one in counted.items()}
             made |= {"read": counted, "elsewhere": day.elsewhere}
         elif same.read:
             more = same.read["beside"] + fold.more + day.moved
