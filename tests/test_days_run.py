@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.account import START
+from tests.account import START, Account
 from tests.scripted import DAY, NOON, OTHER, PHONE, THIRD, Scripted, receipt
 from usms_pipeline.dataset import Window, day_start
 from usms_pipeline.days import file, log, quarantine, run
@@ -16,6 +16,7 @@ from usms_pipeline.errors import StorageError
 from usms_pipeline.schema import dimension_name
 from usms_pipeline.service import api
 from usms_pipeline.service.collect import Patience
+from usms_pipeline.simulator import Population
 
 NEXT, BEFORE = DAY + timedelta(days=1), DAY - timedelta(days=1)
 MIDNIGHT = datetime(2026, 3, 2, tzinfo=UTC)
@@ -618,3 +619,20 @@ def test_a_day_whose_file_was_deleted_during_the_run_stops_it(account: Scripted)
     pipeline._tell = lambda progress: progress.phase == "responses" and path.unlink(missing_ok=True)
     with pytest.raises(StorageError, match="removed, or its disk unmounted"):
         pipeline.refresh()
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_a_large_day_is_asked_about_in_parts_to_the_same_rows(
+    several: bool, tmp_path: Path, simulator: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of sessions with one row or several, and of some that are asked in vain at first."""
+    messages = Population(90, days=1, until=START, group_share=0.5 * several).table()
+    found = []
+    for name, most in (("whole", 10**6), ("parts", 7)):
+        monkeypatch.setattr(run, "_ROWS_AT_ONCE", most)
+        account = Account(tmp_path / name, simulator, messages)
+        account.run_to_the_end()
+        assert account.pipeline.conservation() == []
+        assert account.run().written == []
+        found.append(account.rows())
+    assert found[0] == found[1]
