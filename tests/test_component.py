@@ -19,9 +19,8 @@ from usms_pipeline.settings import Settings
 
 pytestmark = pytest.mark.filterwarnings("ignore::dagster.BetaWarning")  # backfill_policy
 
-ASSETS = {
-    "source_table", "sessions", "responses", "receipts", "warehouse", "delivery_rates",
-}  # fmt: skip
+MADE = {"responses", "receipts", "warehouse", "delivery_rates"}
+ASSETS = {"source_table", *MADE}
 
 SECOND_ACCOUNT = """\
 type: usms_pipeline.components.ReceiptPipeline
@@ -134,10 +133,10 @@ def test_yaml_gives_the_settings_of_a_run(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_partitions_are_days_of_the_zone_from_the_start_date_to_today() -> None:
-    sessions = built(start_date="2026-01-31", timezone="Asia/Shanghai").resolve_assets_def(
-        dg.AssetKey(["usms", "sessions"])
+    receipts = built(start_date="2026-01-31", timezone="Asia/Shanghai").resolve_assets_def(
+        dg.AssetKey(["usms", "receipts"])
     )
-    days = sessions.partitions_def
+    days = receipts.partitions_def
     assert isinstance(days, dg.DailyPartitionsDefinition)
     assert days.get_first_partition_key() == "2026-01-31"
     assert (days.timezone, days.end_offset) == ("Asia/Shanghai", 1)

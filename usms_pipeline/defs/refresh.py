@@ -30,7 +30,7 @@ def build_job(account: Account) -> UnresolvedAssetJobDefinition:
         account.job_name,
         selection=dg.AssetSelection.groups(account.name),
         executor_def=dg.in_process_executor,
-        description="Read what was sent, ask for receipts that are due, fold, publish, draw.",
+        description="Read what was sent, ask for receipts that are due, publish, draw.",
     )
 
 
@@ -59,7 +59,7 @@ def build_schedule(
 
 
 def _open_window(account: Account, settings: AccountResource) -> dict[str, str]:
-    """Give the tags that ask for the open window, from the first partition at the earliest."""
+    """Return the tags that ask for the open window, from the first partition at the earliest."""
     with told(account):
         window = settings.pipeline().open_window()
     first: date = max(window.first, account.days.start.date())
