@@ -282,6 +282,18 @@ def test_a_word_about_the_whole_session_ends_with_the_next_response() -> None:
     assert (made["status"], made["provider_status"], made["_state"]) == ("pending", None, None)
 
 
+def test_a_refusal_is_of_all_whose_outcome_is_not_known_whoever_had_one() -> None:
+    """An outcome that names no number is one recipient's: of the others it says nothing."""
+    session = Session(sent=[Sent(0), Sent(0)])
+    general.observe(session, NO_NUMBER, Answer(1, "delivered", "delivered"), {})
+    general.observe(session, NO_NUMBER, Answer(2, "invalid"), {})
+    made = stored(session)
+    assert [(one["status"], one["is_closed"]) for one in made] == [
+        ("delivered", False),
+        ("invalid", True),
+    ]
+
+
 @pytest.mark.parametrize("own", [None, "P"])
 def test_the_usual_way_of_a_message_never_needs_a_state(own: str | None) -> None:
     """Asked in vain some times, then an outcome, or never one: the row says it all."""

@@ -11,13 +11,13 @@ from itertools import islice
 from typing import Any
 
 import pytest
+from usms_pipeline.service.scrub import scrub
 
 from tests.hostile_bodies import bodies
 from tests.loopback import ok
 from tests.test_hostile import MENDABLE
 from usms_pipeline.phones import PhoneBook
 from usms_pipeline.service.names import Forgotten, Names
-from usms_pipeline.service.scrub import scrub
 
 BOOK = PhoneBook(b"0123456789abcdef", "CN", "masked")
 PHONE, OTHER = "+8613800138000", "+8618612345678"

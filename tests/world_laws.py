@@ -58,7 +58,8 @@ class Laws:
             self._buckets_hold_everybody(day)
         self._quarantine_is_true(before, may_vanish)
         if changed:
-            assert self.account.connect()[0].conservation(changed) == []
+            amiss = self.account.connect()[0].conservation(changed)
+            assert not amiss, "\n".join(amiss + [str(self.now.footers[day]) for day in changed])
 
     def _differs(self, day: date, before: Found) -> bool:
         return self.now.footers[day] != before.footers[day] or (
@@ -142,14 +143,14 @@ class Laws:
         """Law 7: what is told was so, and stays until somebody decides."""
         ledger = self.ledger
         known = {trouble for said in ledger.said.values() for trouble in said.troubles}
+        gone = {one for one, at in before.blocks_of.items() if self.now.blocks_of.get(one) != at}
+        assert may_vanish or not gone, f"{gone} is gone"
+        self.missing |= gone - self.now.entries.keys()
+        for trouble in gone:  # if it is there, it was found again, and nobody has decided
+            ledger.marks.pop(trouble, None)
         for trouble, state in self.now.entries.items():
             assert trouble in known or self._is_of_a_stray(trouble), trouble
             assert state == ledger.marks.get(trouble, "open"), trouble
-        gone = before.entries.keys() - self.now.entries.keys()
-        assert may_vanish or not gone, f"{gone} is gone"
-        self.missing |= gone
-        for trouble in gone:
-            ledger.marks.pop(trouble, None)
 
     def _is_of_a_stray(self, trouble: Trouble) -> bool:
         kind, session, rest = trouble
@@ -220,7 +221,8 @@ class Laws:
             assert not self.now.open
             self.forgotten_is_nowhere()
         there = {trouble for one in self.now.blocks for trouble in ledger.said[one].troubles}
-        assert there - self.missing <= self.now.entries.keys()
+        left = there - self.missing - self.now.entries.keys()
+        assert all(map(ledger.names_forgotten, left)), left
 
     def _all_is_folded(self, day: date, session: str) -> None:
         ledger = self.ledger

@@ -5,6 +5,7 @@ Kept here is what the pipeline may have deleted by now: rows that left the sourc
 
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -218,6 +219,13 @@ class Ledger:
                 theirs[row.sent_at] -= 1
                 kept.remove(row)
         return kept
+
+    def names_forgotten(self, trouble: Trouble) -> bool:
+        text = str(trouble)
+        digits = re.sub(r"[^0-9]", "", text)
+        return any(one in text for one in self.sessions_forgotten) or any(
+            one in digits for one in self.digits_forgotten
+        )
 
     def forgotten_words(self) -> set[str]:
         """Return what must not be found in any file: numbers, their hashes, session numbers."""

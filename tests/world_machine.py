@@ -53,7 +53,7 @@ COLUMNS = ((), ("phone",), ("recipients",), ("phone", "recipients"))
 """What the customer's table may have beside session and time."""
 
 sessions = st.sampled_from(SESSIONS)
-phones = st.sampled_from(range(4))
+phones = st.sampled_from(range(len(PHONES)))
 turns = st.sampled_from(MINUTES)
 apart = st.sampled_from((0, 0, 0, 1, 1, 300))
 sends = st.tuples(

@@ -88,7 +88,7 @@ def without_answers(said: pa.Table, forgotten: Forgotten) -> pa.Table:
 
 
 def empty(store: Store, block: str, names: Names) -> bool:
-    """Empty the responses of a block that name somebody forgotten; return whether there were any."""
+    """Empty a block's responses that name somebody forgotten; return whether there were any."""
     table = store.read(block)
     is_named = [
         names.any_in(body) or not names.forgotten.sessions.isdisjoint(ids)
@@ -157,13 +157,21 @@ def erase_day(store: Store, day: date, forgotten: Forgotten, cutoff: int) -> boo
     fold = _Erased(file.rows(store, day, layout), forgotten, layout, cutoff)
 
     def footer() -> Footer | None:
-        return replace(said, version=Footer("").version) if fold.has_any else None
+        if not fold.has_any:
+            return None
+        read = dict(said.read)
+        if read:
+            read["recipients"] -= fold.announced
+        return replace(said, version=Footer("").version, read=read)
 
     return file.write(store, day, fold, layout, footer) is not None
 
 
 class _Erased:
-    """A day's rows without what is forgotten; ``has_any`` tells whether there was some of it."""
+    """A day's rows without what is forgotten.
+
+    ``has_any`` tells whether there was some of it, ``announced`` of how many recipients.
+    """
 
     def __init__(
         self, rows: Iterable[pa.Table], forgotten: Forgotten, layout: pa.Schema, cutoff: int
@@ -171,6 +179,7 @@ class _Erased:
         self._rows, self._forgotten = rows, forgotten
         self._layout, self._cutoff = layout, cutoff
         self.has_any = False
+        self.announced = 0
 
     def __iter__(self) -> Iterator[pa.Table]:
         odd: dict[str, list[dict[str, Any]]] = {}
@@ -179,6 +188,7 @@ class _Erased:
             named = _is_among(table["recipient"], self._forgotten.recipients)
             is_gone = pc.or_(is_gone, pc.and_(named, pc.is_null(table[STATE])))
             self.has_any |= bool(pc.any(is_gone).as_py())
+            self.announced += pc.sum(pc.and_(is_gone, table["is_announced"])).as_py() or 0
             table = table.filter(pc.invert(is_gone))
             is_odd = pc.is_valid(table[STATE])
             yield table.filter(pc.invert(is_odd))
@@ -190,11 +200,11 @@ class _Erased:
             known = columns.known_of(rows, dimensions)
             if self._erased_from(known):
                 self.has_any = True
-                rows = (
-                    columns.rows_of(session_no, known, self._layout.names, dimensions, self._cutoff)
-                    if known.sent
-                    else []
-                )
+                self.announced += sum(row["is_announced"] for row in rows)
+                rows = columns.rows_of(
+                    session_no, known, self._layout.names, dimensions, self._cutoff
+                ) if known.sent else []
+                self.announced -= sum(row["is_announced"] for row in rows)
             made += rows
         yield columns.table_of(made, self._layout)
 
@@ -213,24 +223,25 @@ class _Erased:
         return is_some
 
 
+def without_entries(entries: pa.Table, names: Names) -> pa.Table:
+    """Return entries of the quarantine without those that name somebody forgotten."""
+    is_kept = [
+        row["session_no"] not in names.forgotten.sessions
+        and names.forgotten.sessions.isdisjoint(row["ids"] or ())
+        and not names.any_in(row["body"] or b"")
+        for row in entries.to_pylist()
+    ]
+    return entries.filter(pa.array(is_kept, pa.bool_()))
+
+
 def erase_quarantine(store: Store, names: Names) -> bool:
     """Erase the entries that name somebody forgotten; return whether there were any."""
-
-    def kept(table: pa.Table) -> pa.Table:
-        is_kept = [
-            row["session_no"] not in names.forgotten.sessions
-            and names.forgotten.sessions.isdisjoint(row["ids"] or ())
-            and not names.any_in(row["body"] or b"")
-            for row in table.to_pylist()
-        ]
-        return table.filter(pa.array(is_kept, pa.bool_()))
-
     with quarantine.alone(store):
-        return quarantine.edit(store, kept) > 0
+        return quarantine.edit(store, lambda entries: without_entries(entries, names)) > 0
 
 
 def erase_responses(store: Store, names: Names) -> tuple[bool, list[str]]:
-    """Empty the responses that name somebody; return whether any did, and the runs still writing."""
+    """Empty the responses that name somebody; return whether any did, and who still writes."""
     has_any, busy = False, []
     living = {*log.open_runs(store)}
     for run in sorted({*log.runs(store), *living}):

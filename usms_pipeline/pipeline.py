@@ -292,7 +292,7 @@ class Pipeline:
         window: Window | None = None,
         on_written: Callable[[date, Change | None], None] = lambda day, change: None,
     ) -> Report:
-        """Read the source, ask about what is due, and write each day that changed; publishes nothing.
+        """Read the source, ask about what is due, and write what changed; publishes nothing.
 
         ``on_written`` is told of each day when it is written, in a thread of its own. What came
         before the service refused or failed is written, then the error is raised.
@@ -470,6 +470,8 @@ class Pipeline:
         lone = forget.lone_sessions(self.store, recipients)
         forgotten |= forget.Forgotten(sessions=frozenset(lone))
         forget.bury(self.store, forgotten)
+        with self._run() as run:  # what others were told in a response that is to be emptied
+            run.catch_up()
         cutoff = self.settings.cutoff // timedelta(microseconds=1)
         changed, busy = [], []
         for day in file.days(self.store):

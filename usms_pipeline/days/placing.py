@@ -57,14 +57,15 @@ def find(
     return found
 
 
-def twice(
+def elsewhere(
     changed: Iterable[date], read_for: Mapping[date, pa.Array], names: Names
-) -> dict[date, set[str]]:
-    """Return, by day, the sessions that it still has though they were read for, and are in, another.
+) -> tuple[dict[date, set[str]], dict[date, set[str]]]:
+    """Return, by day, the sessions that its file has and that were read for another day.
 
-    A move was interrupted between its two writings.
+    First those that the other's file has too: a move was interrupted between its two writings.
     """
-    found: dict[date, set[str]] = {}
+    twice: dict[date, set[str]] = {}
+    once: dict[date, set[str]] = {}
     for day in changed:
         unread = _without(names(day), read_for.get(day, pa.array([], TEXT)))
         if not len(unread):
@@ -74,9 +75,10 @@ def twice(
                 continue
             moved = unread.filter(pc.is_in(unread, value_set=sessions))
             if len(moved):
-                moved = moved.filter(pc.is_in(moved, value_set=names(other)))
-                found.setdefault(day, set()).update(moved.to_pylist())
-    return {day: sessions for day, sessions in found.items() if sessions}
+                both = pc.is_in(moved, value_set=names(other))
+                twice.setdefault(day, set()).update(moved.filter(both).to_pylist())
+                once.setdefault(day, set()).update(moved.filter(pc.invert(both)).to_pylist())
+    return twice, once
 
 
 def _without(names: pa.Array, others: pa.Array) -> pa.Array:

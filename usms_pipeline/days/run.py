@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 
 from usms_pipeline import dataset, forget, schema, source
 from usms_pipeline.dataset import Window, day_start
-from usms_pipeline.days import columns, file, general, log, placing, rebuilding
+from usms_pipeline.days import columns, file, general, log, placing, reading, rebuilding
 from usms_pipeline.days.asking import Asking
 from usms_pipeline.days.columns import Fold
 from usms_pipeline.days.file import Footer
@@ -94,6 +94,10 @@ class _Day:
     arriving: list[pa.Table] = field(default_factory=list, repr=False)
     leaving: set[str] = field(default_factory=set, repr=False)
     elsewhere: dict[str, str] = field(default_factory=dict, repr=False)
+    beside: set[str] = field(default_factory=set, repr=False)
+    """Sessions that were read for another day, as they were before."""
+    moved: int = 0
+    """How many more rows came from other days than went there."""
     after: set[date] = field(default_factory=set)
     is_remade: bool = False
     told: list[pa.Table] = field(default_factory=list, repr=False)
@@ -153,15 +157,15 @@ class Run:
         Days before the window are taken where something is open in them, if ``reaches_today``.
         """
         self._read(window)
-        for day in file.days(self._store):
+        for day in self._file_days:
             if day in window or (reaches_today and day < window.first and self._is_open(day)):
                 self._take(day)
         self._place(window)
 
-    def take_all(self) -> None:
-        """Take every day that there is."""
-        for day in file.days(self._store):
-            self._take(day)
+    @cached_property
+    def _file_days(self) -> list[date]:
+        """The days that had a file when the run began."""
+        return file.days(self._store)
 
     def _is_open(self, day: date) -> bool:
         with suppress(DamagedDay):
@@ -211,18 +215,18 @@ class Run:
         end = day_start(window.last + _ONE_DAY, zone) + MARGIN
         self._first, self._last = (int(one.timestamp() * 1_000_000) for one in (start, end))
         self._window = window
-        reading = Reading(window, zone, self._about)
+        rows = Reading(window, zone, self._about)
         for batch in source.read(self._settings, start, end):
-            if not reading.rows:
+            if not rows.rows:
                 self.outcome.notes += doubts_about_sessions(batch, self._settings, self._book)
-            reading.add(batch)
-            self._tell(Progress("source", reading.rows))
-        self.outcome.rows_read = reading.rows
+            rows.add(batch)
+            self._tell(Progress("source", rows.rows))
+        self.outcome.rows_read = rows.rows
         self._read_for: dict[date, pa.Array] = {}
-        for read in reading.days():
+        for read in rows.days():
             self._read_for[read.day] = read.rows["session_no"].combine_chunks().drop_null()
             self._keep_if_new(read)
-        for day in file.days(self._store):
+        for day in self._file_days:
             if day in window and day not in self._read_for:
                 empty = source.schema(self._settings.dimensions).empty_table()
                 nothing = DayRead(day, empty, NOTHING)
@@ -264,7 +268,7 @@ class Run:
 
     def _place(self, window: Window) -> None:
         changed = {day: one.read for day, one in self._days.items() if one.read}
-        stored = {*file.days(self._store)}
+        stored = {*self._file_days}
         near = [
             beside
             for day, beside in (
@@ -272,8 +276,10 @@ class Run:
             )
             if day in changed and beside in stored
         ]  # fmt: skip
-        for day, sessions in placing.twice(changed, self._read_for, self._stored).items():
-            self._days[day].leaving |= sessions
+        twice, once = placing.elsewhere(changed, self._read_for, self._stored)
+        for day in twice:
+            self._days[day].leaving |= twice[day]
+            self._days[day].beside |= once[day]
         known = {day: one.footer.elsewhere for day, one in self._days.items() if one.footer}
         found = placing.find(changed, self._read_for, known, near, self._stored)
         for day, elsewhere in found.items():
@@ -311,7 +317,7 @@ class Run:
             home.after.add(here.day)
 
     def _moving(self, stored: list[pa.Table], read: pa.Table, at: date) -> set[str]:
-        """Return the sessions with no row of a day any more, once they are joined with what was read."""
+        """Return the sessions with no row of a day, once they are joined with what was read."""
         known = columns.sessions_of(stored, self._dimensions)
         coming = columns.sent_of(self._described(read), self._dimensions)
         moving = set()
@@ -353,7 +359,8 @@ class Run:
         for name in blocks:
             with suppress(_DamagedBlock):
                 said[name] = self._decoded(name, self._block(name))
-        left = pa.concat_tables([schema.OBSERVATIONS.empty_table(), *said.values()]).combine_chunks()
+        left = pa.concat_tables([schema.OBSERVATIONS.empty_table(), *said.values()])
+        left = left.combine_chunks()
         is_all = True
         for day in sorted({*file.days(self._store), *self._days}):
             left, is_dealt = self._deal(day, left)
@@ -372,13 +379,16 @@ class Run:
     def _block(self, name: str) -> pa.Table:
         """Read a block; one that is damaged is set aside, and its sessions are due as before."""
         try:
-            return self._store.read(name)
+            block = self._store.read(name)
         except StorageError as error:
             cause = error.__cause__
             if isinstance(cause, OSError) and cause.errno is not None:
                 raise
-            self.outcome.aside.append(self._store.set_aside(name))
-            raise _DamagedBlock from error
+        else:
+            if block.schema.equals(schema.RESPONSES):
+                return block
+        self.outcome.aside.append(self._store.set_aside(name))
+        raise _DamagedBlock
 
     def _deal(self, day: date, said: pa.Table) -> tuple[pa.Table, bool]:
         """Give a day what is said of its sessions; return the rest, and whether it could be."""
@@ -416,8 +426,11 @@ class Run:
     def _decoded(self, name: str, block: pa.Table) -> pa.Table:
         """Return what a block says; what can't be used goes into quarantine first."""
         decoded = decode(block, self._book, self._settings.receipt_timezone)
-        self.outcome.rejected.update(decoded.rejects["id"].to_pylist())
-        self.outcome.quarantined += self._quarantine.add(name, decoded.rejects)
+        rejects = decoded.rejects
+        if self._forgotten and rejects.num_rows:
+            rejects = forget.without_entries(rejects, Names(self._forgotten, self._book))
+        self.outcome.rejected.update(rejects["id"].to_pylist())
+        self.outcome.quarantined += self._quarantine.add(name, rejects)
         said = decoded.observations
         if self._watched:
             answered = said.filter(pc.is_valid(said["status"]))["session_no"]
@@ -494,6 +507,8 @@ class Run:
             block = self._block(name)
         except _DamagedBlock:
             return
+        # what was emptied had been folded: that nothing is left of it is no response
+        block = block.filter(pc.not_equal(block["verdict"], forget.FORGOTTEN))
         said, told = self._decoded(name, block), rebuilding.told(block)
         for day in days:
             its = self._days[day]
@@ -551,7 +566,7 @@ class Run:
     def _due_of(self, day: _Day, now: int) -> pa.Table:
         found = [file.DUE.empty_table()]
         if day.footer is not None:
-            found.append(file.due(self._store, day.day, now, self._polls))
+            found.append(file.due(self._store, day.day, now, self._polls, day.footer))
         for table in day.arriving:
             tries = file.Tries()
             tries.add(table)
@@ -626,7 +641,7 @@ class Run:
         self.finish(days)
 
     def _empty_named(self) -> None:
-        """Empty the responses that name somebody forgotten, once the others' outcomes are folded."""
+        """Empty the responses that name somebody forgotten, once what they say is folded."""
         if self._naming:
             names = Names(self._forgotten, self._book)
             for block in self._naming:
@@ -669,7 +684,7 @@ class Run:
             self.outcome.damaged[day.day] = str(error)
         finally:
             day.read, day.arriving, day.leaving = None, [], set()
-            day.after, day.told = set(), []
+            day.after, day.told, day.beside, day.moved = set(), [], set(), 0
             day.is_remade = day.is_rebuilt = False
 
     def _write(self, day: _Day) -> None:
@@ -693,6 +708,7 @@ class Run:
             self._first,
             self._last,
             is_whole=day.read is not None and day.read.is_whole,
+            elsewhere=day.beside,
             are_distinct=day.read is not None and day.read.are_distinct and not day.arriving,
             is_remade=day.is_remade,
             ends=self._book.ends,
@@ -721,8 +737,11 @@ class Run:
             stored = rebuilding.unasked(stored, day.told, self._layout, self._cutoff)
         for table in stored:
             if len(gone):
+                day.moved -= _announced(table)
                 table = table.filter(pc.invert(pc.is_in(table["session_no"], gone)))
+                day.moved += _announced(table)
             yield self._masked(table) if masks else table
+        day.moved += sum(map(_announced, day.arriving))
         yield from day.arriving
 
     def _rows_of(self, day: _Day) -> Iterator[pa.Table]:
@@ -768,8 +787,12 @@ class Run:
         if read is not None and read.digest:
             made |= {"digest" if read.is_whole else "edge": read.digest}
         if read is not None and read.is_whole:
-            counts = read.counts | {"gone": fold.gone, "copies": fold.copies}
-            made |= {"read": counts, "elsewhere": day.elsewhere}
+            counted = reading.counts(fold.sent) if fold.sent is not None else {}
+            counted |= {"gone": fold.gone, "copies": fold.copies, "beside": fold.beside}
+            made |= {"read": counted, "elsewhere": day.elsewhere}
+        elif same.read:
+            more = same.read["beside"] + fold.more + day.moved
+            made |= {"read": same.read | {"beside": more}}
         is_changed = (
             fold.is_changed
             or bool(day.arriving or day.leaving)
@@ -799,6 +822,10 @@ def _change(day: _Day, before: Footer | None, after: Footer, fold: Fold) -> Chan
 
 def _of(rows: pa.Table, sessions: pa.Array) -> pa.Table:
     return rows.filter(pc.is_in(rows["session_no"], value_set=sessions))
+
+
+def _announced(rows: pa.Table) -> int:
+    return pc.sum(rows["is_announced"]).as_py() or 0
 
 
 def vanished(store: Store, days: list[date]) -> StorageError:
