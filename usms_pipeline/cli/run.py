@@ -124,8 +124,6 @@ def _show_run(report: RunReport) -> None:
         f"{wording.counted(report.rows_read, 'row')} read, {wording.count(report.new)} of them new",
     )
     facts.add_row("asked", _asked(report.stats, report.seconds_asking))
-    for line in _shortfalls(report.stats):
-        facts.add_row("", line)
     # Which days: a run seldom works on all of them.
     facts.add_row(f"receipts of {wording.counted(len(report.days), 'day')}", _buckets(report))
     facts.add_row("waiting", _waiting(report.open))
@@ -142,16 +140,6 @@ def _asked(stats: CollectStats, seconds: float) -> str:
         f"{wording.counted(stats.ids_asked, 'session')} in "
         f"{wording.counted(stats.requests, 'request')}{retried}, {wording.duration(seconds)}"
     )
-
-
-def _shortfalls(stats: CollectStats) -> list[str]:
-    """Name what did not go well while asking; empty when all did."""
-    counts = {
-        "without a usable response, asked again by the next run": stats.ids_given_up,
-        "refused by the service, see `usms quarantine list`": stats.ids_refused,
-        "unreadable responses, see `usms quarantine list`": stats.unreadable,
-    }
-    return [f"{wording.count(number)} {what}" for what, number in counts.items() if number]
 
 
 def _buckets(report: RunReport) -> str:
