@@ -115,11 +115,11 @@ class Ledger:
         before = after.get(home, {}).get(session, [])
         for one in homes:  # in two where a move was interrupted
             del after[one][session]
-        union = joined(before, rows, *read)
+        union, arrived = joined(before, rows, *read)
         is_there = not before or any(row.sent_at.date() == home for row in union)
         place = home if is_there else day
         after.setdefault(place, {})[session] = union
-        new[place] += Counter(map(moment, union)) - Counter(map(moment, before))
+        new[place] += Counter(map(moment, arrived))
 
     def _rows(self, message: Message) -> list[SourceRow]:
         phone = message.phone
