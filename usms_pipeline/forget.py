@@ -88,7 +88,7 @@ def without_answers(said: pa.Table, forgotten: Forgotten) -> pa.Table:
 
 
 def empty(store: Store, block: str, names: Names) -> bool:
-    """Empty the responses of a block that name somebody forgotten; return whether there were any."""
+    """Empty a block's responses that name somebody forgotten; return whether there were any."""
     table = store.read(block)
     is_named = [
         names.any_in(body) or not names.forgotten.sessions.isdisjoint(ids)
@@ -241,7 +241,7 @@ def erase_quarantine(store: Store, names: Names) -> bool:
 
 
 def erase_responses(store: Store, names: Names) -> tuple[bool, list[str]]:
-    """Empty the responses that name somebody; return whether any did, and the runs still writing."""
+    """Empty the responses that name somebody; return whether any did, and who still writes."""
     has_any, busy = False, []
     living = {*log.open_runs(store)}
     for run in sorted({*log.runs(store), *living}):

@@ -292,7 +292,7 @@ class Pipeline:
         window: Window | None = None,
         on_written: Callable[[date, Change | None], None] = lambda day, change: None,
     ) -> Report:
-        """Read the source, ask about what is due, and write each day that changed; publishes nothing.
+        """Read the source, ask about what is due, and write what changed; publishes nothing.
 
         ``on_written`` is told of each day when it is written, in a thread of its own. What came
         before the service refused or failed is written, then the error is raised.

@@ -227,10 +227,11 @@ def _dataset(settings: Settings) -> Iterator[tuple[str, str]]:
         )
     clear = sum(said.phones == "clear" for said in days)
     if clear and settings.phones == "masked":
+        hold = "holds" if clear == 1 else "hold"
         yield (
             "warning",
-            f"{wording.counted(clear, 'day')} with whole phone numbers, from when USMS_PHONES was "
-            "clear: `usms rebuild` masks them",
+            f"{wording.counted(clear, 'day')} still {hold} whole phone numbers, from when "
+            "USMS_PHONES was clear: `usms rebuild` masks them",
         )
 
 

@@ -132,7 +132,7 @@ def sessions(store: Store, day: date) -> pa.Array:
 def rows(store: Store, day: date, names: pa.Schema | None = None) -> Iterator[pa.Table]:
     """Yield a day's rows, a row group at a time; none where there is no file.
 
-    ``names``: the columns to give them; what the file lacks is NULL, what it has beside is left out.
+    ``names``: the columns to give them; what the file lacks is NULL, what it has beside goes.
     """
     if store.exists(name(day)):
         with _told(day):
@@ -282,6 +282,7 @@ def next_polls(waiting: pa.Table, polls: Sequence[int], tries: Tries) -> Micros:
 
 
 def open_rows(table: pa.Table) -> pa.Table:
+    """Return the rows that are neither final nor closed."""
     return table.filter(pc.invert(pc.or_(table["is_final"], table["is_closed"])))
 
 

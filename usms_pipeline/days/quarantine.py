@@ -118,7 +118,7 @@ def mark(store: Store, ids: Iterable[str], state: str) -> int:
 
 
 def edit(store: Store, change: Any) -> int:
-    """Write the files anew that ``change`` (of a table) makes other ones; count the rows changed."""
+    """Write the files anew that ``change`` (of a table) makes other ones; count changed rows."""
     changed = 0
     for name in store.names(FOLDER):
         before = store.read(name)

@@ -317,7 +317,7 @@ class Run:
             home.after.add(here.day)
 
     def _moving(self, stored: list[pa.Table], read: pa.Table, at: date) -> set[str]:
-        """Return the sessions with no row of a day any more, once they are joined with what was read."""
+        """Return the sessions with no row of a day, once they are joined with what was read."""
         known = columns.sessions_of(stored, self._dimensions)
         coming = columns.sent_of(self._described(read), self._dimensions)
         moving = set()
@@ -359,7 +359,8 @@ class Run:
         for name in blocks:
             with suppress(_DamagedBlock):
                 said[name] = self._decoded(name, self._block(name))
-        left = pa.concat_tables([schema.OBSERVATIONS.empty_table(), *said.values()]).combine_chunks()
+        left = pa.concat_tables([schema.OBSERVATIONS.empty_table(), *said.values()])
+        left = left.combine_chunks()
         is_all = True
         for day in sorted({*file.days(self._store), *self._days}):
             left, is_dealt = self._deal(day, left)
@@ -640,7 +641,7 @@ class Run:
         self.finish(days)
 
     def _empty_named(self) -> None:
-        """Empty the responses that name somebody forgotten, once the others' outcomes are folded."""
+        """Empty the responses that name somebody forgotten, once what they say is folded."""
         if self._naming:
             names = Names(self._forgotten, self._book)
             for block in self._naming:
