@@ -154,6 +154,17 @@ class Ledger:
         ]
         return World(rows, asked, told).receipts(CUTOFF)
 
+    def as_known(self, after: Table) -> Table:
+        """Return rows with those of a session as they were stored: a change counts from then on.
+
+        What is due is found before days are written, unless there was something to catch up with.
+        """
+        stored = {one: rows for its in self.stored.values() for one, rows in its.items()}
+        return {
+            day: {one: stored.get(one, rows) for one, rows in its.items()}
+            for day, its in after.items()
+        }
+
     def due(self, table: Table, now: datetime, offsets: list[timedelta]) -> dict[date, set[str]]:
         """Return the sessions to ask about now, by these source rows and all that ever landed."""
         return {

@@ -305,7 +305,8 @@ class Life(RuleBasedStateMachine):
         pipeline, line = account.connect(script)
         window, now = window or pipeline.open_window(), account.clock.now
         after = ledger.read_now(window, held)
-        due = ledger.due(after, now, account.settings.poll_offsets)
+        known = after if laws.now.open else ledger.as_known(after)
+        due = ledger.due(known, now, account.settings.poll_offsets)
         due.pop(held, None)
         news = laws.news(window, after, due)
         before, marks, was_published = laws.now, laws.everything(), laws.is_published()
