@@ -197,12 +197,17 @@ class Laws:
         }
         return within | older if window.last >= today else within
 
-    def note_strays(self, window: Window, after: Table, held: date | None) -> None:
-        """Note who is told of in runs that were killed, and is in no day's file after the next."""
-        for block in self.now.open_blocks if held is None else ():
-            for session in self.ledger.said[block].sessions - self.ledger.sessions_forgotten:
-                if not any(session in its for its in after.values()):
+    def note_strays(self, after: Table) -> None:
+        """Note who is told of in runs that were killed, folded and sealed, and is in no day's file."""
+        open_now = self.disk.look().open
+        for block in self.now.open_blocks:
+            if block.split("/")[1] not in open_now:
+                for session in self._without_a_day(block, after):
                     self.ledger.strays[session].add(block)
+
+    def _without_a_day(self, block: str, after: Table) -> set[str]:
+        sessions = self.ledger.said[block].sessions - self.ledger.sessions_forgotten
+        return {one for one in sessions if not any(one in its for its in after.values())}
 
     def is_emptied(self, trouble: Trouble) -> bool:
         """Tell whether the response that something was found in says it no more."""
@@ -218,7 +223,9 @@ class Laws:
                 if session is not None:
                     self._all_is_folded(day, session)
         if held is None:
-            assert not self.now.open
+            for block in self.now.open_blocks:  # until their source is read, or is known to be gone
+                assert self._without_a_day(block, after)
+        if not self.now.open:
             self.forgotten_is_nowhere()
         there = {trouble for one in self.now.blocks for trouble in ledger.said[one].troubles}
         left = there - self.missing - self.now.entries.keys()

@@ -115,11 +115,11 @@ class Ledger:
         before = after.get(home, {}).get(session, [])
         for one in homes:  # in two where a move was interrupted
             del after[one][session]
-        union = joined(before, rows, *read)
+        union, arrived = joined(before, rows, *read)
         is_there = not before or any(row.sent_at.date() == home for row in union)
         place = home if is_there else day
         after.setdefault(place, {})[session] = union
-        new[place] += Counter(map(moment, union)) - Counter(map(moment, before))
+        new[place] += Counter(map(moment, arrived))
 
     def _rows(self, message: Message) -> list[SourceRow]:
         phone = message.phone
@@ -153,6 +153,17 @@ class Ledger:
             if t.session_no == session and t.number not in self.phones_forgotten
         ]
         return World(rows, asked, told).receipts(CUTOFF)
+
+    def as_known(self, after: Table) -> Table:
+        """Return rows with those of a session as they were stored: a change counts from then on.
+
+        What is due is found before days are written, unless there was something to catch up with.
+        """
+        stored = {one: rows for its in self.stored.values() for one, rows in its.items()}
+        return {
+            day: {one: stored.get(one, rows) for one, rows in its.items()}
+            for day, its in after.items()
+        }
 
     def due(self, table: Table, now: datetime, offsets: list[timedelta]) -> dict[date, set[str]]:
         """Return the sessions to ask about now, by these source rows and all that ever landed."""

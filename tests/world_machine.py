@@ -305,8 +305,8 @@ class Life(RuleBasedStateMachine):
         pipeline, line = account.connect(script)
         window, now = window or pipeline.open_window(), account.clock.now
         after = ledger.read_now(window, held)
-        laws.note_strays(window, after, held)
-        due = ledger.due(after, now, account.settings.poll_offsets)
+        known = after if laws.now.open else ledger.as_known(after)
+        due = ledger.due(known, now, account.settings.poll_offsets)
         due.pop(held, None)
         news = laws.news(window, after, due)
         before, marks, was_published = laws.now, laws.everything(), laws.is_published()
@@ -315,6 +315,7 @@ class Life(RuleBasedStateMachine):
             with account.held(held), killed_at_write(dies_at):
                 report = pipeline.run(window)
         except (Killed, ServiceDown, CredentialsRefused) as error:
+            laws.note_strays(after)
             laws.look(after, line)
             laws.read_as.clear()
             self.tally["interrupted runs"] += 1
@@ -324,6 +325,7 @@ class Life(RuleBasedStateMachine):
                 laws.published()
             return
         self.tally["answers"] += len(line.given)
+        laws.note_strays(after)
         laws.look(after, line, may_vanish=True)
         laws.completed(after, held)
         worked = laws.worked(before, window, now.date(), after) - {held}

@@ -224,8 +224,11 @@ def without_ends(session: Session) -> tuple[list[Sent], dict[str, Number]]:
 
 
 def _is_matched_by_ends(session: Session) -> bool:
-    """Return whether there may be a choice: one row takes the one number, whatever its form."""
-    return len(session.sent) > 1 or any(one.mask for one in session.sent)
+    """Return whether there may be a choice, now or later: a number is no row's own as it is."""
+    own = {one.recipient for one in session.sent}
+    if len(session.sent) > 1 or any(one.mask for one in session.sent):
+        return True
+    return None not in own and not session.numbers.keys() <= {NO_NUMBER, *own}
 
 
 def reread(session: Session) -> None:
