@@ -40,7 +40,7 @@ def find(
     for day in changed:
         if not {*others} - {day} and not known.get(day):
             continue
-        sessions = read_for[day]
+        sessions = read_for.get(day, pa.array([], TEXT))
         new = pc.unique(_without(sessions, names(day)))
         here = {one: date.fromisoformat(at) for one, at in known.get(day, {}).items()}
         elsewhere = {
