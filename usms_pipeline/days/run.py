@@ -38,6 +38,8 @@ from usms_pipeline.settings import Settings
 from usms_pipeline.storage import Store
 from usms_pipeline.warehouse import Change
 
+CLOCK_MAY_STEP: Final = timedelta(minutes=5)
+"""What two clocks may differ; past it, one of them is wrong."""
 _MICROSECOND: Final = timedelta(microseconds=1)
 _ONE_DAY: Final = timedelta(days=1)
 _FEW: Final = 1_000
@@ -693,7 +695,8 @@ class Run:
         gone = pa.array([*day.leaving], TEXT)
         stored = self._rows_of(day)
         if day.told is not None:
-            stored = rebuilding.unasked(stored, day.told, self._layout, self._cutoff)
+            now = int((self._clock() + CLOCK_MAY_STEP).timestamp() * 1_000_000)
+            stored = rebuilding.unasked(stored, day.told, self._layout, self._cutoff, now)
         for table in stored:
             if len(gone):
                 table = table.filter(pc.invert(pc.is_in(table["session_no"], gone)))
