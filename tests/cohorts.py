@@ -11,6 +11,8 @@ from typing import Any
 import pyarrow as pa
 
 from usms_pipeline import schema, status
+from usms_pipeline.days import columns, file
+from usms_pipeline.days.file import Footer
 from usms_pipeline.settings import Settings
 from usms_pipeline.storage import Store
 
@@ -60,16 +62,16 @@ def write(
     rows: Sequence[Mapping[str, Any]],
     day: date = DAY,
     dimensions: Sequence[str] = (),
-    **metadata: str,
-) -> None:
-    """Write a partition's file, under a new token unless one is given."""
-    said = {"version": str(schema.VERSION), "token": uuid.uuid4().hex, **metadata}
-    store.write(name(day), table(rows, dimensions), said)
+    **footer: Any,
+) -> Footer:
+    """Write a day's file of these rows, under a new version; returns its footer."""
+    said = Footer(key="k", dimensions=list(dimensions), **footer)
+    return file.write(store, day, [stored(rows, dimensions)], columns.layout(dimensions), lambda: said)
 
 
-def name(day: date = DAY) -> str:
-    """Give a partition's file name in the data directory."""
-    return f"receipts/sent_date={day.isoformat()}/receipts.parquet"
+def stored(rows: Iterable[Mapping[str, Any]], dimensions: Sequence[str] = ()) -> pa.Table:
+    """Return rows as a day's file has them; what a row lacks is NULL."""
+    return pa.Table.from_pylist([dict(row) for row in rows], columns.layout(dimensions))
 
 
 def settings(folder: Path, **given: Any) -> Settings:

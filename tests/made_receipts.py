@@ -5,7 +5,7 @@ Five days; an outage of one operator; the last hours still awaited; texts that m
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from tests import cohorts
 from usms_pipeline import schema
 from usms_pipeline.settings import Settings
 from usms_pipeline.storage import Store
@@ -91,8 +92,7 @@ def publish(folder: Path, rows: list[Row]) -> Settings:
     days = pc.strftime(table["sent_at"], format="%Y-%m-%d")
     for day in days.unique().to_pylist():
         part = table.filter(pc.equal(days, day)).sort_by("sent_at")
-        metadata = {"version": str(schema.VERSION), "token": f"{day} {len(rows)}"}
-        store.write(f"receipts/sent_date={day}/receipts.parquet", part, metadata)
+        cohorts.write(store, part.to_pylist(), date.fromisoformat(day), settings.dimensions)
     reconcile(store, settings)
     return settings
 

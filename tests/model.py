@@ -1,28 +1,31 @@
-"""A small reference for the fold: what the rows must be, in plain Python, from all answers at once.
+"""A small reference: what the rows must be, in plain Python, from all that was ever read and told.
 
-Written from the laws, not from the SQL: it keeps every answer and looks for the first and the
+Written from the rules, not from the code: it keeps every answer and looks for the first and the
 latest, where the pipeline keeps registers and joins them.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
 FINALS = ("delivered", "failed", "rejected", "expired")
 ORDER = (*FINALS, "unknown", "pending", "unrecognized", "invalid")
-LATEST = datetime.max
+NEVER = datetime.max
+ENDINGS = range(15, 7, -1)
 
 
 @dataclass(frozen=True)
 class SourceRow:
-    """One row of the customer's table; ``recipient`` is the hash of its phone."""
+    """One recipient that the customer's table announces; ``recipient`` is the hash of its phone."""
 
     session_no: str | None
     sent_at: datetime
     recipient: str | None = None
-    recipients: int = 1
+    digits: str = ""
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,7 @@ class Told:
     word: str | None
     received_at: datetime | None = None
     submit_status: str | None = None
+    digits: str = ""
 
 
 @dataclass(frozen=True)
@@ -48,56 +52,117 @@ class Asked:
     is_refused: bool = False
 
 
+# -- the source ---------------------------------------------------------------------------------
+
+
+def joined(
+    stored: Iterable[SourceRow], read: Iterable[SourceRow], first: datetime, last: datetime
+) -> list[SourceRow]:
+    """Return a session's rows once it was read again, from ``first`` up to ``last``.
+
+    Of all pairs of a stored and a read row the best come first, each row in one pair at most.
+    """
+    old, new = in_order(stored), distinct(read)
+    pairs = sorted(
+        (rank, n, o)
+        for n, row in enumerate(new)
+        for o, known in enumerate(old)
+        if (rank := _rank(known, row, first <= known.sent_at < last)) is not None
+    )
+    partner: dict[int, int] = {}
+    for _, n, o in pairs:
+        if n not in partner and o not in partner.values():
+            partner[n] = o
+    gone = [known for o, known in enumerate(old) if o not in partner.values()]
+    there = [
+        row
+        if row.recipient or n not in partner
+        else replace(old[partner[n]], sent_at=row.sent_at)
+        for n, row in enumerate(new)
+    ]
+    return in_order(gone + there)
+
+
+def _rank(known: SourceRow, row: SourceRow, was_read: bool) -> int | None:
+    """Tell how well a row that was read fits a stored one; None where it can't be the same."""
+    is_its_time = known.sent_at == row.sent_at
+    if row.recipient and known.recipient == row.recipient:
+        return (0 if is_its_time else 1) if was_read else 2
+    if not was_read:
+        return None
+    if is_its_time and not row.recipient:
+        return 3 if known.recipient else 0
+    return 4 if is_its_time and not known.recipient else 5
+
+
+def joined_lost(
+    stored: Iterable[SourceRow], read: Iterable[SourceRow], numbered: Counter[Any]
+) -> list[SourceRow]:
+    """Return rows without a session; ``numbered``: those that sessions got, by time and phone."""
+    before, now = Counter(map(moment, stored)), Counter(map(moment, read))
+    gone = before - now
+    left = now + (gone - (gone & numbered))
+    return in_order(SourceRow(None, *one) for one in left.elements())
+
+
+def moment(row: SourceRow) -> tuple[datetime, str | None]:
+    return row.sent_at, row.recipient
+
+
+def distinct(rows: Iterable[SourceRow]) -> list[SourceRow]:
+    """Return rows in order, of those with one phone the first."""
+    kept: list[SourceRow] = []
+    for row in in_order(rows):
+        if not row.recipient or row.recipient not in [other.recipient for other in kept]:
+            kept.append(row)
+    return kept
+
+
+def in_order(rows: Iterable[SourceRow]) -> list[SourceRow]:
+    return sorted(rows, key=lambda r: (r.sent_at, r.recipient is None, r.recipient or ""))
+
+
+# -- the rows -----------------------------------------------------------------------------------
+
+
 @dataclass
 class World:
-    """All that was announced and all that was ever answered."""
+    """All that is announced and all that was ever answered."""
 
     rows: list[SourceRow] = field(default_factory=list)
     asked: list[Asked] = field(default_factory=list)
     told: list[Told] = field(default_factory=list)
 
     def receipts(self, cutoff: timedelta) -> list[dict[str, Any]]:
-        """Give the expected rows, in the order of (session, recipient)."""
+        """Return the expected rows, in the order of (session, recipient)."""
         numbered = [row.session_no for row in self.rows if row.session_no is not None]
-        found = [
-            row for session in dict.fromkeys(numbered) for row in self._session(session, cutoff)
+        found = [row for one in dict.fromkeys(numbered) for row in self._session(one, cutoff)]
+        found += [
+            _row(None, row.recipient or "unheard-1", row.sent_at, True) | LOST
+            for row in self.rows
+            if row.session_no is None
         ]
-        lost = [row for row in self.rows if row.session_no is None for _ in range(row.recipients)]
-        found += [_row(None, None, row.sent_at, True, "invalid", closed=True) for row in lost]
-        return sorted(found, key=lambda r: (r["session_no"] or "", r["recipient"] or ""))
+        return sorted(found, key=lambda r: (r["session_no"] or "", r["recipient"]))
 
     def _session(self, session: str, cutoff: timedelta) -> list[dict[str, Any]]:
-        slots = self._slots(session)
+        slots = distinct(row for row in self.rows if row.session_no == session)
         told = [t for t in self.told if t.session_no == session]
-        numbers = sorted({t.number for t in told if t.number})
-        phoneless = [t for t in told if not t.number and t.status in FINALS]
-        taken = _match(slots, numbers, is_one_dealt=bool(phoneless) and len(slots) > 1)
-        rows = []
-        unheard = 0
-        for slot, (recipient, sent_at) in enumerate(slots):
-            number = taken.get(slot)
-            name = number if recipient in (None, "twin") else recipient
+        taken = match(slots, told)
+        rows, unheard = [], 0
+        for place, slot in enumerate(slots):
+            number = taken.get(place)
+            name = slot.recipient or number
             if not name:
                 unheard += 1
                 name = f"unheard-{unheard}"
-            heard = [t for t in told if number and t.number == number]
-            if number == "" or len(slots) == 1:
-                heard += phoneless
-            rows.append(self._judge(session, name, heard, sent_at, True, cutoff))
-        for number in numbers:
-            if number not in taken.values():
-                heard = [t for t in told if t.number == number]
-                rows.append(self._judge(session, number, heard, slots[0][1], False, cutoff))
+            heard = [t for t in told if t.number == number]
+            if len(slots) == 1 and number != "":
+                heard += [t for t in told if not t.number and t.status in FINALS]
+            rows.append(self._judge(session, name, heard, slot.sent_at, True, cutoff))
+        for number in sorted({t.number for t in told if t.number} - {*taken.values()}):
+            heard = [t for t in told if t.number == number]
+            rows.append(self._judge(session, number, heard, slots[0].sent_at, False, cutoff))
         return rows
-
-    def _slots(self, session: str) -> list[tuple[str | None, datetime]]:
-        slots: list[tuple[str | None, datetime]] = []
-        rows = [row for row in self.rows if row.session_no == session]
-        for row in sorted(rows, key=lambda r: r.sent_at):
-            is_twin = row.recipient in [recipient for recipient, _ in slots]
-            slots.append(("twin" if is_twin and row.recipient else row.recipient, row.sent_at))
-            slots += [(None, row.sent_at)] * (row.recipients - 1)
-        return slots
 
     def _judge(
         self,
@@ -110,108 +175,125 @@ class World:
     ) -> dict[str, Any]:
         asked = [a.asked_at for a in self.asked if a.session_no == session]
         last = max(asked, default=None)
-        closed = last is not None and last >= sent_at + cutoff
-        finals = sorted((t for t in heard if t.status in FINALS), key=_first)
-        row = _row(session, recipient, sent_at, is_announced, "pending")
+        row = _row(session, recipient, sent_at, is_announced)
         row |= {"first_asked_at": min(asked, default=None), "last_asked_at": last}
         row |= {"submit_status": self._submit_status(session)}
+        finals = sorted((t for t in heard if t.status in FINALS), key=_key)
         if finals:
-            first = finals[0]
-            return row | {
-                "status": first.status,
-                "is_final": True,
-                "provider_status": first.word,
-                "submit_status": first.submit_status or row["submit_status"],
-                "received_at": first.received_at,
-                "final_at": first.asked_at,
-                "conflicts": sorted({t.status for t in finals} - {first.status}),
-            }
-        latest = max((t for t in heard if t.status not in FINALS), key=_latest, default=None)
+            others = {t.status for t in finals} - {finals[0].status}
+            about = {"is_final": True, "final_at": finals[0].asked_at, "conflicts": sorted(others)}
+            return row | _shown(finals[0], row) | about
+        latest = max((t for t in heard if t.number and t not in finals), key=_key, default=None)
         of_all = self._of_the_session(session)
         is_refused = of_all is not None and of_all.status == "invalid"
-        if latest is None or (is_refused and of_all.asked_at > latest.asked_at):
+        if latest is None or (is_refused and of_all and of_all.asked_at > latest.asked_at):
             latest = of_all
-        if latest is None:
-            return row
-        is_closed = closed or latest.status == "invalid"
-        is_silent = is_closed and latest.status == "pending"
-        return row | {
-            "status": "unknown" if is_silent else latest.status,
-            "is_closed": is_closed,
-            "provider_status": latest.word,
-            "submit_status": latest.submit_status or row["submit_status"],
-            "received_at": latest.received_at,
-        }
+        if latest is not None:
+            row |= _shown(latest, row)
+        is_past = last is not None and last >= sent_at + cutoff
+        row["is_closed"] = is_past or row["status"] == "invalid"
+        if is_past and row["status"] == "pending":
+            row["status"] = "unknown"
+        return row
 
     def _submit_status(self, session: str) -> str | None:
-        """Give what the latest answer about a session says of its submission."""
+        """Return what the latest answer about a session says of its submission."""
         asked = [a for a in self.asked if a.session_no == session]
         last = max((a.asked_at for a in asked), default=None)
         words = [a.submit_status for a in asked if a.asked_at == last]
-        return None if None in words else max(words, default=None, key=str)
+        return max((word for word in words if word is not None), default=None)
 
     def _of_the_session(self, session: str) -> Told | None:
-        """Give the latest that is known of a session as a whole, where it is no outcome.
+        """Return what the latest answer says of a session as a whole, where it is no outcome.
 
         That it was asked, or refused, or what a receipt without a phone says of it.
         """
-        said = [
+        asked = [a for a in self.asked if a.session_no == session]
+        last = max((a.asked_at for a in asked), default=None)
+        if last is None:
+            return None
+        refusals = [a for a in asked if a.is_refused and a.asked_at == last]
+        said = [Told(session, "", last, "invalid", None) for _ in refusals]
+        said += [
             t
             for t in self.told
-            if t.session_no == session and not t.number and t.status not in FINALS
+            if (t.session_no, t.number, t.asked_at) == (session, "", last)
+            and t.status not in FINALS
+            and (t.word or t.received_at)
         ]
-        spoken = {t.asked_at for t in said}
-        for asked in (a for a in self.asked if a.session_no == session):
-            if asked.is_refused or asked.asked_at not in spoken:
-                status = "invalid" if asked.is_refused else "pending"
-                said.append(Told(session, "", asked.asked_at, status, None))
-        return max(said, key=_latest, default=None)
+        return max(said, key=_key, default=Told(session, "", last, "pending", None))
 
 
-def _match(
-    slots: list[tuple[str | None, datetime]], numbers: list[str], is_one_dealt: bool
-) -> dict[int, str]:
-    """Equal numbers; one row with one number; the rest of the phoneless rows by order.
+def match(slots: list[SourceRow], told: list[Told]) -> dict[int, str]:
+    """Return which number each row has: '' is that of receipts without one, dealt last."""
+    digits = {t.number: t.digits for t in told if t.number}
+    finals = [t for t in told if t.status in FINALS]
+    first = {t.number: _key(t) for t in sorted(finals, key=_key, reverse=True)}
+    if len(slots) == len(digits) == 1:
+        return {0: next(iter(digits))}
+    taken = {n: slot.recipient for n, slot in enumerate(slots) if slot.recipient in digits}
+    for length in ENDINGS:
+        rows = _endings({n: slot.digits for n, slot in enumerate(slots) if n not in taken}, length)
+        left = {name: one for name, one in digits.items() if name not in taken.values()}
+        names = _endings(left, length)
+        taken |= {rows[end]: names[end] for end in rows.keys() & names.keys()}
+    free = [n for n, slot in enumerate(slots) if slot.recipient is None]
+    named = [name for name in digits if name not in taken.values()]
+    named.sort(key=lambda name: (name not in first, first.get(name, ()), name))
+    is_dealt = "" in first and len(slots) > 1
+    return taken | dict(zip(free, named + [""] * is_dealt, strict=False))
 
-    ``is_one_dealt``: a receipt without a phone is dealt too, after the numbers, as ``''``.
-    """
-    taken = {n: recipient for n, (recipient, _) in enumerate(slots) if recipient in numbers}
-    if len(slots) == 1 and len(numbers) == 1:
-        return {0: numbers[0]}
-    left = [number for number in numbers if number not in taken.values()]
-    free = [n for n, (recipient, _) in enumerate(slots) if recipient is None]
-    return taken | dict(zip(free, left + [""] * is_one_dealt, strict=False))
+
+def _endings(digits: dict[Any, str], length: int) -> dict[str, Any]:
+    """Return who has which ending, of those that nobody else here has."""
+    ends = Counter(one[-length:] for one in digits.values() if len(one) >= length)
+    return {
+        one[-length:]: who
+        for who, one in digits.items()
+        if len(one) >= length and ends[one[-length:]] == 1
+    }
 
 
-def _first(told: Told) -> tuple[Any, ...]:
-    received = told.received_at.replace(tzinfo=None) if told.received_at else LATEST
+def _key(told: Told) -> tuple[Any, ...]:
+    received = told.received_at.replace(tzinfo=None) if told.received_at else NEVER
+    word = (told.word is None, told.word or "")
     submitted = (told.submit_status is None, told.submit_status or "")
-    return (told.asked_at, received, ORDER.index(told.status), told.word or "", submitted)
+    return (told.asked_at, received, ORDER.index(told.status), *word, *submitted)
 
 
-def _latest(told: Told) -> tuple[Any, ...]:
-    return _first(told)
+def _shown(told: Told, row: dict[str, Any]) -> dict[str, Any]:
+    """Return what a row shows of an answer; a time that can't be is none."""
+    at, earliest = told.received_at, row["sent_at"] - timedelta(days=366)
+    is_believed = at is not None and earliest <= at <= told.asked_at + timedelta(minutes=5)
+    at = at if is_believed else None
+    seconds = (at - row["sent_at"]).total_seconds() if at else None
+    return {
+        "status": told.status,
+        "provider_status": told.word,
+        "submit_status": told.submit_status or row["submit_status"],
+        "received_at": at,
+        "delivery_seconds": seconds if told.status == "delivered" else None,
+    }
+
+
+LOST = {"status": "invalid", "is_closed": True}
 
 
 def _row(
-    session: str | None,
-    recipient: str | None,
-    sent_at: datetime,
-    is_announced: bool,
-    status: str,
-    closed: bool = False,
+    session: str | None, recipient: str, sent_at: datetime, is_announced: bool
 ) -> dict[str, Any]:
     return {
         "session_no": session,
         "recipient": recipient,
         "sent_at": sent_at,
         "is_announced": is_announced,
-        "status": status,
+        "status": "pending",
         "is_final": False,
-        "is_closed": closed,
+        "is_closed": False,
         "provider_status": None,
         "submit_status": None,
         "received_at": None,
+        "delivery_seconds": None,
         "first_asked_at": None,
         "last_asked_at": None,
         "final_at": None,

@@ -116,10 +116,9 @@ class Scripted(Account):
     def land(self, *answers: Answer, days: Iterable[date] = ()) -> str:
         """Log responses as a run that was killed before it folded them; return its name."""
         run = log.Log(self.pipeline.store, self.clock)
-        run.begin(days)
-        for answer in answers:
-            run.add([answer])
-        run._held.close()
+        with run.held(days):
+            for answer in answers:
+                run.add([answer])
         return run.run
 
     def shown(self, *names: str) -> list[tuple[Any, ...]]:

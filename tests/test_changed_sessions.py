@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import uuid
 from collections.abc import Callable, Iterable
 from datetime import date, timedelta
 from pathlib import Path
@@ -17,11 +16,11 @@ from tests import cohorts
 from tests.account import START, Account
 from tests.cohorts import DAY, NOON, receipt
 from usms_pipeline import dataset
-from usms_pipeline.affected import Change
+from usms_pipeline.days import file
 from usms_pipeline.settings import Settings
 from usms_pipeline.simulator import Population
 from usms_pipeline.storage import Store
-from usms_pipeline.warehouse import connect, publish, reconcile
+from usms_pipeline.warehouse import Change, Publishing, connect, reconcile
 
 Row = dict[str, Any]
 DIMENSIONS = ("template",)
@@ -42,9 +41,9 @@ def check(settings: Settings) -> None:
             more = f"SELECT {names} FROM {left} EXCEPT ALL SELECT {names} FROM {right}"
             assert con.execute(more).fetchall() == [], f"{left} has more than {right}"
         counts = dict(con.execute("SELECT sent_date, count(*) FROM files GROUP BY ALL").fetchall())
-        said = con.execute("SELECT sent_date, token, row_count FROM usms_partitions ORDER BY 1")
+        said = con.execute("SELECT sent_date, version, row_count FROM usms_partitions ORDER BY 1")
         assert said.fetchall() == [
-            (day, store.metadata(cohorts.name(day))["token"], counts.get(day, 0)) for day in days
+            (day, file.footer(store, day).version, counts.get(day, 0)) for day in days
         ]
 
 
@@ -55,15 +54,16 @@ class Days:
         self.settings = cohorts.settings(folder, dimensions=DIMENSIONS)
         self.store = Store(str(folder))
         self.rows: dict[date, list[Row]] = {}
-        self.tokens: dict[date, str] = {}
+        self.versions: dict[date, str] = {}
 
     def write(self, day: date, rows: list[Row], sessions: Iterable[str | None] = ()) -> Change:
         """Write a day anew; say that it changed in some sessions."""
-        before, after = self.tokens.get(day, ""), uuid.uuid4().hex
+        before, touched = self.versions.get(day, ""), set(sessions)
         in_order = sorted(rows, key=lambda r: (r["sent_at"], r["session_no"] or "~"))
-        cohorts.write(self.store, in_order, day, DIMENSIONS, token=after)
-        self.rows[day], self.tokens[day] = rows, after
-        return Change(day, before, after, pa.array(sessions, pa.string()))
+        self.rows[day] = rows
+        self.versions[day] = cohorts.write(self.store, in_order, day, DIMENSIONS).version
+        now = cohorts.stored((r for r in rows if r["session_no"] in touched), DIMENSIONS)
+        return Change(day, before, self.versions[day], pa.array(touched, pa.string()), now)
 
     def replace(self, day: date, sessions: set[str | None], rows: Iterable[Row] = ()) -> Change:
         """Put rows in the place of those of some sessions."""
@@ -129,13 +129,23 @@ def test_a_day_of_which_a_change_is_missing_is_loaded_whole(days: Days, lost: in
     assert days.places() == sorted(days.places(), key=lambda name: name or "~")
 
 
-def test_where_loading_the_day_costs_less_it_is_loaded_whole(
+def test_the_rows_of_a_change_are_loaded_and_no_file_is_read(
     days: Days, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(publish, "_FEW", 0)
-    change = days.replace(DAY, {"a"}, rows("a"))
-    days.publish(change)
-    assert days.places() == ["a", "b", "b", None, None]
+    first = days.replace(DAY, {"a", None}, rows("a", "a", None))
+    second = days.replace(DAY, {"a", "b"}, rows("a"))
+    monkeypatch.setattr(Store, "batches", None)
+    reconcile(days.store, days.settings, changes=[first, second])
+    assert days.places() == [None, "a"], "of a session in both, the later rows"
+
+
+def test_the_first_change_of_a_day_brings_all_of_it(
+    days: Days, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    new = days.write(DAY + timedelta(days=1), rows("a", None), ["a", None])
+    monkeypatch.setattr(Store, "batches", None)
+    reconcile(days.store, days.settings, changes=[new])
+    assert days.places(new.day) == ["a", None]
 
 
 def test_changed_sessions_of_every_day_need_no_building_from_scratch(tmp_path: Path) -> None:
@@ -177,6 +187,7 @@ def test_whatever_is_folded_published_and_lost_the_table_is_what_the_files_say(
         days.write(day, some_rows(chance))
     kept: list[Change] = []
     for _ in range(9):
+        publishing = Publishing(days.store, days.settings)
         for _ in range(chance.randrange(4)):
             day = chance.choice(names)
             sessions = set(chance.sample(SESSIONS, chance.randrange(1, 4)))
@@ -184,10 +195,15 @@ def test_whatever_is_folded_published_and_lost_the_table_is_what_the_files_say(
             change = days.replace(day, sessions, new)
             if chance.random() < 0.8:
                 kept.append(change)  # else the report of this fold is lost
+            if chance.random() < 0.5:
+                publishing.load(day, change if chance.random() < 0.7 else None)
         if chance.random() < 0.2:
             days.write(chance.choice(names), some_rows(chance))  # a rebuild: it tells no sessions
+        if chance.random() < 0.2:
+            publishing.abandon()
         chosen = kept if chance.random() < 0.8 else chance.sample(kept, len(kept) // 2)
-        days.publish(*chosen)
+        publishing.finish(chosen)
+        check(days.settings)
         if chance.random() < 0.8:
             kept.clear()  # else another process has them, and publishes later
 

@@ -167,10 +167,11 @@ def test_run_tells_of_rows_without_a_time(account: Account) -> None:
 
 def test_run_as_json_says_the_same(account: Account) -> None:
     report = json.loads(account("run", "--json").stdout)
-    folded = report["receipts"]["partitions"].values()
-    assert sum(sum(part["buckets"].values()) for part in folded) == MESSAGES
+    days = report["days"].values()
+    assert sum(sum(day["buckets"].values()) for day in days) == report["new"] == MESSAGES
+    assert sorted(report["days"]) == sorted(report["written"])
     assert report["fell_short"] is False
-    assert report["responses"]["stats"]["ids_given_up"] == 0
+    assert report["stats"]["ids_given_up"] == 0
     assert report["warehouse"]["path"].endswith("data/usms.duckdb")
 
 
@@ -179,7 +180,7 @@ def test_run_falls_short_with_1_and_says_what_to_do(account: Account) -> None:
     account.simulator.faults = Faults(down=1)
     result = account("run", timeout_seconds="1")
     assert result.exit_code == 1
-    assert "✗ 300 sessions got no usable answer. They stay due" in result.stderr
+    assert "✗ No usable response for 300 sessions. They stay due" in result.stderr
     assert "Traceback" not in result.stderr
 
 
@@ -265,6 +266,7 @@ def test_quarantine_lists_replays_and_dismisses(account: Account) -> None:
     assert "body" not in entries[0]
     assert "2 open" in listed.stdout
     assert entries[0]["id"] in listed.stdout
+    assert entries[0]["asked_at"][:16].replace("T", " ") in listed.stdout
 
     assert "1 dismissed" in account("quarantine", "dismiss", entries[0]["id"]).stdout
     account.simulator.faults = Faults.none()
@@ -322,7 +324,7 @@ def test_forget_refuses_what_is_no_number_unless_the_table_has_such_a_text(
         assert f"'{odd}' is no phone number" in refused.stderr.replace("│", " ")
     assert not (account.folder / "data/forgotten.json").exists()
     erased = account("forget", "--phone", "unknown", "--yes")
-    assert erased.stdout.startswith("✓ erased from 1 day; later answers about it are dropped")
+    assert erased.stdout.startswith("✓ erased from 1 day; later responses about it are dropped")
     assert messages(account) == MESSAGES - 1
 
 
@@ -333,7 +335,7 @@ def test_forget_says_that_it_found_nothing_and_drops_what_comes_later(
     account("run")
     result = account("forget", *named, "--yes")
     assert result.exit_code == 0
-    assert result.stdout == "✓ nothing found; later answers about it are dropped\n"
+    assert result.stdout == "✓ nothing found; later responses about it are dropped\n"
     assert (account.folder / "data/forgotten.json").exists()
 
 
@@ -357,7 +359,7 @@ def test_a_stopped_run_keeps_what_landed(account: Account, number: int, code: in
     assert 0 < landed < MESSAGES
     account.simulator.faults = Faults.none()
     report = json.loads(account("run", "--json").stdout)
-    assert report["responses"]["stats"]["ids_asked"] < MESSAGES
+    assert report["stats"]["ids_asked"] < MESSAGES
     assert messages(account) == MESSAGES
 
 

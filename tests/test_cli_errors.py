@@ -5,6 +5,7 @@ Never a traceback, a secret or a phone number.
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import sqlite3
@@ -206,16 +207,16 @@ def test_another_phone_key_while_the_right_one_is_in_the_data_directory(shop: Sh
 
 
 @pytest.mark.parametrize("command", ["run", "plan", "rebuild"])
-@pytest.mark.parametrize("zone", ["sessions", "receipts"])
-def test_a_dataset_of_a_newer_version(zone: str, command: str, shop: Shop) -> None:
+def test_a_day_of_a_newer_version(command: str, shop: Shop) -> None:
     assert shop("run").exit_code == 0
     store = Store("data")
-    name = store.names(zone)[0]
-    store.write(name, store.read(name), store.metadata(name) | {"version": "99"})
-    said = sentence(shop.told(2, command))
-    assert name in said
-    assert "has layout 99" in said
-    assert "Upgrade usms-pipeline" in said
+    name = store.names("receipts")[0]
+    said = json.loads(store.metadata(name)["day"]) | {"layout": 99}
+    store.write(name, store.read(name), {"day": json.dumps(said)})
+    told = sentence(shop.told(2, command))
+    assert name in told
+    assert "has layout 99" in told
+    assert "Upgrade usms-pipeline" in told
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"requests_per_second": "fa'])
@@ -225,24 +226,28 @@ def test_a_damaged_file_of_ours_is_named(text: str, shop: Shop) -> None:
     assert "'forgotten.json'" in sentence(shop.told(1, "run"))
 
 
-@pytest.mark.parametrize("zone", ["sessions", "receipts"])
-def test_a_truncated_file_of_the_dataset_is_named(zone: str, shop: Shop) -> None:
+@pytest.mark.parametrize("command", ["run", "check"])
+def test_a_truncated_day_is_named(command: str, shop: Shop) -> None:
     assert shop("run").exit_code == 0
-    name = Store("data").names(zone)[0]
-    path = shop.folder / "data" / name
+    path = shop.folder / "data" / Store("data").names("receipts")[0]
     path.write_bytes(path.read_bytes()[:100])
-    said = sentence(shop.told(1, "run"))
-    assert name in said
+    result = shop(command)
+    assert result.exit_code == 1
+    assert path.parent.name.removeprefix("sent_date=") in result.output
+    assert_decent(result.output, [])
 
 
-def test_a_file_of_somebody_else_in_a_zone_is_left_alone(shop: Shop) -> None:
+def test_a_file_of_somebody_else_is_left_alone_and_told_of(shop: Shop) -> None:
     assert shop("run").exit_code == 0
-    pq.write_table(pa.table({"a": [1]}), shop.folder / "data/sessions/mine.parquet")
-    strange = shop.folder / "data/receipts/sent_date=today/receipts.parquet"
-    strange.parent.mkdir()
-    pq.write_table(pa.table({"a": [1]}), strange)
+    for name in ("receipts/sent_date=today/receipts.parquet", "responses/mine.parquet"):
+        place = shop.folder / "data" / name
+        place.parent.mkdir(exist_ok=True)
+        pq.write_table(pa.table({"a": [1]}), place)
     assert shop("run").exit_code == 0
     assert shop("rebuild").exit_code == 0
+    told = shop("check").stdout
+    assert "1 file among the responses" in told
+    assert "the first is responses/mine.parquet" in told
 
 
 @pytest.mark.parametrize("command", ["run", "quarantine replay --all"])

@@ -39,6 +39,11 @@ def drawn(console: Console) -> str:
     return console.file.getvalue()
 
 
+def last_lines(console: Console) -> list[str]:
+    """Return the lines as a live display leaves them: what it drew after it last cleared one."""
+    return drawn(console).split("\x1b[2K")[-1].removesuffix("\x1b[?25h").splitlines()
+
+
 def lines(rows: list[dict[str, Any]], by: str | None, width: int = 80) -> list[str]:
     console = Console(file=io.StringIO(), width=width, force_terminal=False)
     console.print(tables.rates_table(rows, cohort(), by, width))
@@ -144,25 +149,50 @@ def test_progress_shows_each_phase_with_counts_pace_and_retries(width: int) -> N
     console = terminal(width)
     stats = CollectStats(retries=17, pace=43.2, concurrency=8)
     with progress.bar(console) as on_progress:
-        on_progress(Step("sessions", 50_000))
-        on_progress(Step("receipts", 0, 5))
+        on_progress(Step("source", 50_000))
         on_progress(Step("responses", 12_300, 49_731, stats))
+        on_progress(Step("receipts", 1, 5))
         on_progress(Step("responses", 49_731, 49_731, stats))
         on_progress(Step("receipts", 5, 5))
         on_progress(Step("warehouse", 0))
-    shown = " ".join(drawn(console).split())
-    for part in (
-        "Reading table",
-        "50,000 rows",
-        "Finding due",
-        "Asking service",
-        "49,731 ids",
-        "17 retries",
-        "43 req/s × 8",
-        "Folding answers",
-        "Publishing",
+    shown = last_lines(console)
+    for line, parts in zip(
+        shown,
+        (
+            ("✓ Reading table", "50,000 rows"),
+            ("✓ Asking service", "49,731 sessions", "17 retries", "43 req/s × 8"),
+            ("✓ Writing days", "5 days"),
+            ("✓ Publishing",),
+        ),
+        strict=True,
     ):
-        assert part in shown
+        assert all(part in line for part in parts), line
+
+
+def test_phases_that_overlap_keep_a_line_each() -> None:
+    console = terminal()
+    with progress.bar(console) as on_progress:
+        on_progress(Step("source", 500))
+        for done in range(1, 4):
+            on_progress(Step("responses", done * 100, 500, CollectStats()))
+            on_progress(Step("receipts", done, 4))
+            on_progress(Step("warehouse", 0))
+        on_progress(Step("receipts", 3, 3))
+    first, *others = last_lines(console)
+    assert "500 rows" in first
+    asking, writing, publishing = others
+    assert "300/500 sessions" in asking
+    assert "3 days" in writing
+    assert "Publishing" in publishing
+
+
+def test_a_phase_with_nothing_to_do_has_no_line() -> None:
+    console = terminal()
+    with progress.bar(console) as on_progress:
+        on_progress(Step("source", 0))
+        on_progress(Step("receipts", 0, 0))
+    [line] = last_lines(console)
+    assert "0 rows" in line
 
 
 def test_a_log_gets_a_line_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -177,7 +207,7 @@ def test_a_log_gets_a_line_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
         on_progress(Step("receipts", 1, 5))
         on_progress(Step("warehouse", 0))
     first, second = drawn(console).splitlines()
-    assert first[8:] == " Asking service · 3,000/8,051 ids · 41 retries · 2 req/s × 1"
+    assert first[8:] == " Asking service · 3,000/8,051 sessions · 41 retries · 2 req/s × 1"
     assert second[8:] == " Publishing"
 
 
@@ -207,12 +237,12 @@ def test_progress_leaves_the_terminal_in_order_when_the_work_fails() -> None:
 def test_steps_show_a_line_each_with_the_last_word_on_it() -> None:
     console = terminal()
     with progress.steps(console) as say:
-        say("usms/sessions", "")
-        say("usms/sessions", "50,000 rows [read]")
-        say("usms/responses", "500 requests")
+        say("usms/receipts", "")
+        say("usms/receipts", "50,000 rows [read]")
+        say("usms/warehouse", "10 days")
     shown = drawn(console)
-    assert shown.count("✓ usms/sessions") == shown.count("50,000 rows [read]") > 0
-    assert "✓ usms/responses" in shown
+    assert shown.count("✓ usms/receipts") == shown.count("50,000 rows [read]") > 0
+    assert "✓ usms/warehouse" in shown
 
 
 def test_the_rates_say_what_is_out_of_line(

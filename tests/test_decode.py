@@ -114,6 +114,7 @@ def test_the_documented_example_is_a_final_receipt_of_a_session_asked():
         "submit_status": "success",
         "is_final": True,
         "session_submit_status": "success",
+        "digits": "8613800138000",
     }
     assert decoded.rejects.num_rows == 0
 
@@ -179,6 +180,16 @@ def test_numbers_where_text_is_expected_are_kept_as_they_are_written():
 def test_a_receipt_without_a_phone_is_a_row_of_the_session_itself():
     seen = one_receipt({"Status": "delivered"})
     assert (seen["number"], seen["phone"], seen["status"]) == ("", None, "delivered")
+
+
+def test_receipts_that_mask_their_phones_are_told_apart_within_their_session():
+    """They stand for nobody in another session; without a number their words would be one's."""
+    some = [{**DELIVERED, "Phone": phone} for phone in ("138****8000", "185****9057")]
+    body = answer(item("a", some), item("b", some[:1]))
+    seen = receipts(decode(response(body, ["a", "b"])))
+    assert len({row["number"] for row in seen} - {""}) == 3
+    assert [row["phone"] for row in seen] == ["138****00", "185****57", "138****00"]
+    assert {row["country"] for row in seen} == {row["digits"] for row in seen} == {None}
 
 
 @pytest.mark.parametrize("name", status.BUCKETS[:-1])

@@ -12,12 +12,12 @@ import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from usms_pipeline.due import NextDue
 
 from tests.account import START, Account
 from tests.test_fold import BOOK, DAY, NOON, Place, answer
 from usms_pipeline import due, fold, schema, scratch
 from usms_pipeline.dataset import Window
-from usms_pipeline.due import NextDue
 from usms_pipeline.errors import KeyMismatch
 from usms_pipeline.phones import PhoneBook
 from usms_pipeline.settings import Settings

@@ -19,7 +19,9 @@ from hypothesis import strategies as st
 from phonenumbers import carrier
 
 import usms_pipeline
+from tests.test_general import GENERATIONS
 from usms_pipeline import phones
+from usms_pipeline.days.general import Ends, _is_shown, _tail
 from usms_pipeline.errors import StorageError
 from usms_pipeline.phone_key import load_key
 from usms_pipeline.phones import DESCRIPTION, PREFIX_FILE, PhoneBook, masked
@@ -36,7 +38,7 @@ CHINESE = [
     "13800138000", "8613800138000", "(86)13800138000", "(0086)13800138000", "+8613800138000",
     "008613800138000", " +86 138-0013-8000 ", "138 0013 8000", "１３８００１３８０００",
     "+86 (138) 0013 8000",
-    "（86）13800138000",
+    "（86）13800138000", "13800138000.0", "8613800138000.0",
 ]  # fmt: skip
 
 
@@ -57,6 +59,7 @@ def test_one_number_is_one_recipient_however_it_is_written(text):
             "country": "CN",
             "operator": "China Mobile",
             "number_type": "mobile",
+            "mask": None,
         }
     ]
 
@@ -99,8 +102,25 @@ def test_text_that_is_no_number_is_hashed_and_never_shown(text):
     expected = hmac.new(KEY, text.casefold().encode(), hashlib.sha256).hexdigest()[:32]
     assert seen == {
         "recipient": expected, "phone": "****", "country": None, "operator": None,
-        "number_type": None,
+        "number_type": None, "mask": None,
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("text", ["12345678", "+8612345678", "14155552671", "20000000000"])
+def test_a_number_that_is_valid_nowhere_has_no_country(text, way):
+    """Least of all the default region's, in whose way it was read."""
+    for seen in described([text] * 2):
+        assert seen["recipient"]
+        assert (seen["country"], seen["operator"], seen["number_type"]) == (None, None, None)
+
+
+def test_digits_are_told_where_they_are_asked_for():
+    texts = pa.array(["138 0013 8000", "Alice", "+86", None, "", "138****8000", "+6591234567"])
+    said = book().describe(texts, with_digits=True)
+    assert said.field("digits").to_pylist() == [
+        "8613800138000", None, None, None, None, None, "6591234567",
+    ]  # fmt: skip
+    assert [*said.type][:-1] == [*DESCRIPTION]
 
 
 def test_null_and_blank_are_no_phone_at_all():
@@ -143,13 +163,14 @@ def test_chunks_and_repeats_change_nothing():
 def library(e164):
     """Ask the library itself, number by number."""
     number = phonenumbers.parse(e164, None)
-    country = phonenumbers.region_code_for_number(number)
+    is_valid = phonenumbers.is_valid_number(number)
+    country = phonenumbers.region_code_for_number(number) if is_valid else None
     kind = phonenumbers.PhoneNumberType.to_string(phonenumbers.number_type(number)).lower()
     return (
         country if country and country.isalpha() else None,
         carrier.name_for_number(number, "en") or None,
         None if kind == "unknown" else kind,
-        phonenumbers.is_valid_number(number),
+        is_valid,
         phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164),
     )
 
@@ -249,6 +270,134 @@ def test_more_texts_than_are_described_at_once_are_described_in_order(monkeypatc
     expected = described(texts)
     monkeypatch.setattr(phones, "_AT_ONCE", 7)
     assert described(texts) == expected
+
+
+# --- masks, and the ends of numbers ---------------------------------------------------------------
+
+NUMBER = "+8613800138000"
+MASKS = [
+    "138****8000", "138xxxx8000", "138XXXX8000", "138####8000", "+86138****8000", "86138****8000",
+    "86-138****8000", "0086 138 **** 8000", "0138****8000", "(+86)138****8000", "138*8000",
+    "13800138***", "*******8000", "1*", "*0", "1380013800*", "＊＊＊＊８０００", "138**1**000",
+    "１３８ＸＸＸＸ８０００", "+8*0",
+]  # fmt: skip
+
+
+def fits(mask, number, **options):
+    one = book(**options)
+    [ends] = one.ends([number], with_heads=True)
+    return _is_shown(one.mask_ends(mask), ends)
+
+
+@pytest.mark.parametrize("text", MASKS)
+def test_a_mask_fits_the_number_that_it_hides_and_is_nobody_elses(text):
+    assert fits(text, NUMBER)
+    [seen] = described([text])
+    assert seen == {
+        **dict.fromkeys(seen), "phone": seen["phone"], "mask": book().mask_ends(f" {text} "),
+    }  # fmt: skip
+    assert not book().is_number(text)
+    assert described([text], mode="clear")[0]["phone"] == text
+
+
+@pytest.mark.parametrize(
+    ("mask", "number"),
+    [("+44 7700****00", "+447700900000"), ("07700****00", "+447700900000"),
+     ("1 415***2671", "+14155552671"), ("(415)***-2671", "+14155552671"),
+     ("06******68", "+390612345668"), ("+3906******68", "+390612345668")],
+)  # fmt: skip
+def test_a_mask_of_any_country_may_be_national_or_international(mask, number):
+    assert fits(mask, number)
+
+
+@pytest.mark.parametrize("text", ["139****8000", "138****8001", "+1138****8000", "8138****000"])
+def test_a_mask_does_not_fit_another_number(text):
+    assert book().mask_ends(text)
+    assert not fits(text, NUMBER)
+
+
+def test_a_mask_shows_its_ends_as_keyed_hashes_that_are_no_recipients():
+    head, tail = book().mask_ends("138****8000").split("*")
+    for shown, text in ((head, "HEAD 138"), (tail, "TAIL 8000")):
+        assert shown == hmac.new(KEY, text.encode(), hashlib.sha256).hexdigest()[:16]
+        assert not book().recipient_id(text).startswith(shown)
+    assert book().mask_ends("138****") == f"{head}*"
+    assert book().mask_ends("****8000") == f"*{tail}"
+    assert book().mask_ends("****") == "*"
+    assert book(key=b"k" * 32).mask_ends("138****8000") not in (None, f"{head}*{tail}")
+
+
+@pytest.mark.parametrize("text", ["", "13800138000", "Max", "x#y", "1800FLOWERS", "*1*" * 2_000])
+def test_what_is_no_mask(text):
+    assert book().mask_ends(text) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("138****8000", "138****00"), ("+86138****8000", "+86138****00"), ("*0", "****"),
+        ("1380013800*", "138****"), ("0086138****8000", "+86138****00"), ("138*8000", "13****00"),
+        ("*8000", "****0"), ("+8*0", "8****"), ("****", "****"), ("****0013800138000", "****00"),
+    ],
+)  # fmt: skip
+def test_of_a_mask_no_more_is_shown_than_of_a_number(text, shown):
+    [seen] = described([text])
+    assert seen["phone"] == shown
+    again = book().remasked(pa.array([seen["phone"], text], pa.string()))
+    assert again.to_pylist() == [shown, shown]
+
+
+@given(st.text("0123456789", max_size=15), st.integers(1, 9), st.text("0123456789", max_size=15))
+def test_a_mask_never_shows_more_than_half_nor_more_than_three_and_two(head, hidden, tail):
+    text = f"{head}{'*' * hidden}{tail}"
+    begun, _, ended = described([text])[0]["phone"].partition("****")
+    code = len(begun) - len(begun.lstrip("+")) and 3
+    assert len(begun.lstrip("+")) <= 3 + code
+    assert len(ended) <= 2
+    assert text.endswith(ended)
+    if not begun.startswith("+"):
+        assert text.startswith(begun) or text.startswith(f"00{begun}")
+        assert len(begun + ended) <= len(text) / 2
+
+
+def test_the_same_mask_in_two_sessions_is_two_recipients():
+    masks = book().describe(pa.array(["138****8000", "138xxxx8000", None])).field("mask")
+    hashed = book().masked_recipients(pa.array(["s", "s", "s"]), masks).to_pylist()
+    other = book().masked_recipients(pa.array(["t", "t", "t"]), masks).to_pylist()
+    assert hashed[0] == hashed[1] != other[0]
+    assert (len(hashed[0]), hashed[2]) == (32, None)
+
+
+def test_two_ways_to_write_a_number_share_the_ends_that_are_alike():
+    old, new, none = book().ends(["+525512345678", "+5215512345678", "Alice"], with_heads=False)
+    assert none is None
+    assert old.heads == []
+    assert (len(old.tails), len(new.tails)) == (13, 14)
+    assert old.tails[:8] == [""] * 8
+    assert all(len(one) == 16 for one in old.tails[8:])
+    assert [n for n in range(8, 13) if old.tails[n] == new.tails[n]] == [8, 9, 10]
+    [whole] = book().ends(["+525512345678"], with_heads=True)
+    assert whole.tails[8:] == old.tails[8:]
+    assert book().ends(["+2904567"], with_heads=False) == [Ends()], "too short to be told apart"
+
+
+@pytest.mark.parametrize("plus", ["", "+"])
+@pytest.mark.parametrize(("written", "told"), GENERATIONS)
+def test_a_number_of_another_generation_ends_alike_though_the_library_knows_one_of_them(
+    written, told, plus
+):
+    texts = [plus + written, plus + told]
+    one, other = book().ends(texts, with_heads=False)
+    same = [n for n in range(8, 16) if _tail(one, n) and _tail(one, n) == _tail(other, n)]
+    assert same
+    digits = book().describe(pa.array(texts), with_digits=True).field("digits").to_pylist()
+    assert book().ends([f"+{one}" for one in digits], with_heads=False) == [one, other]
+
+
+def test_digits_are_read_again_with_a_plus_whatever_the_region():
+    said = book().describe(pa.array(["+14155552671"]), with_digits=True)
+    [digits] = said.field("digits").to_pylist()
+    assert book().ends([f"+{digits}"], True) == book().ends(["+1 415 555 2671"], True)
 
 
 # --- what is kept of prefixes ---------------------------------------------------------------------

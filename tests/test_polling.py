@@ -8,10 +8,10 @@ from itertools import pairwise
 import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
+from usms_pipeline.due import NextDue
 
 from tests import model
 from usms_pipeline import polling, schema
-from usms_pipeline.due import NextDue
 
 SENT = datetime(2024, 1, 1, 12, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)

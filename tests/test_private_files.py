@@ -13,6 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from usms_pipeline.responses import file_name
 
 from tests.account import Account
 from tests.cohorts import receipt
@@ -23,7 +24,6 @@ from usms_pipeline.dataset import PRIVATE
 from usms_pipeline.errors import StorageError
 from usms_pipeline.phone_key import load_key
 from usms_pipeline.pipeline import Pipeline
-from usms_pipeline.responses import file_name
 from usms_pipeline.settings import Settings
 from usms_pipeline.simulator import Faults
 from usms_pipeline.storage import Store

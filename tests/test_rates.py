@@ -76,8 +76,7 @@ def fill(con: duckdb.DuckDBPyConnection, rows: Sequence[Row], day: date = DAY) -
     con.execute("DELETE FROM receipts")
     incoming = cohorts.table(rows)
     con.register("incoming", incoming)
-    select = ddl.select_incoming(ddl.columns([]), incoming.column_names, day)
-    con.execute(f"INSERT INTO receipts {select}")
+    con.execute(f"INSERT INTO receipts BY NAME SELECT *, DATE '{day}' AS sent_date FROM incoming")
 
 
 def rates(con: duckdb.DuckDBPyConnection, *by: str, **days: date) -> pa.Table:
@@ -333,9 +332,9 @@ def test_the_week_is_settled_whole_and_not_stopped_by_a_straggler(
         for row in rows:
             incoming = cohorts.table([row])
             con.register("incoming", incoming)
-            day = row["sent_at"].date()
-            select = ddl.select_incoming(ddl.columns([]), incoming.column_names, day)
-            con.execute(f"INSERT INTO receipts {select}")
+            con.execute(
+                "INSERT INTO receipts BY NAME SELECT *, sent_at::DATE AS sent_date FROM incoming"
+            )
         query = "SELECT first_day, last_day FROM delivery_rate_change_by('is_announced')"
         assert con.execute(query).fetchall() == days
 

@@ -26,7 +26,7 @@ def observed() -> pa.Table:
         "number_type": "mobile", "asked_at": at, "received_at": at, "rank": 1, "code": "0",
         "word": "delivered", "status": "delivered", "description": "delivered to the handset",
         "submit_status": "success", "segments": 1, "is_final": True,
-        "session_submit_status": "success",
+        "session_submit_status": "success", "digits": "8613800138000",
     }  # fmt: skip
     columns = {name: [value] * ROWS for name, value in row.items()}
     columns |= {name: [uuid.uuid4().hex for _ in range(ROWS)] for name in ("session_no", "number")}

@@ -17,7 +17,7 @@ SQL = re.compile(
 )
 QUOTING = {
     "identifier", "literal", "text", "table_name", "quote", "_QUOTE", "as_text", "window",
-    "select", "select_incoming", "sql", "filled", "round", "as_numbers",
+    "select", "sql", "filled", "round", "as_numbers", "_listed",
 }  # fmt: skip
 """Each makes one name or value of whatever it is given, or SQL that is looked at here."""
 
@@ -51,10 +51,7 @@ MADE_HERE = {
     ("warehouse/ddl", "options"): "a text in the caller's code",
     ("warehouse/ddl", "table"): "a name in the caller's code",
     ("warehouse/ddl", "_TYPES[field.type]"): "one of the texts in this module",
-    ("warehouse/publish", "days"): "dates",
-    ("warehouse/publish", "plan.stale"): "dates",
-    ("warehouse/publish", "plan.gone"): "dates",
-    ("warehouse/publish", "table"): "one of two names in this function",
+    ("warehouse/ddl", "name"): "a name in the caller's code",
 }
 """Module and expression → why it holds nothing of somebody else's."""
 

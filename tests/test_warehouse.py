@@ -8,21 +8,34 @@ import stat
 import subprocess
 import sys
 import textwrap
-from datetime import timedelta
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
 import duckdb
+import pyarrow as pa
 import pytest
 
 import usms_pipeline
 from tests import cohorts
 from tests.cohorts import DAY, NOON, receipt
 from usms_pipeline import queries, schema
+from usms_pipeline.days import file
+from usms_pipeline.days.file import Footer
 from usms_pipeline.errors import OtherLayout, OtherWarehouse, StorageError, WarehouseMissing
 from usms_pipeline.settings import Settings
 from usms_pipeline.storage import Store
-from usms_pipeline.warehouse import WarehouseReport, connect, ddl, reconcile
+from usms_pipeline.warehouse import (
+    Change,
+    Publishing,
+    WarehouseReport,
+    building,
+    connect,
+    ddl,
+    reconcile,
+)
 
 NEXT_DAY = DAY + timedelta(days=1)
 LATER = NOON + timedelta(days=1)
@@ -128,23 +141,23 @@ def test_nothing_changed_publishes_nothing(store: Store, settings: Settings) -> 
     assert (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns)
 
 
-def test_only_partitions_with_another_token_are_read(store: Store, settings: Settings) -> None:
+def test_only_days_of_another_version_are_read(store: Store, settings: Settings) -> None:
     days = [DAY + timedelta(days=n) for n in range(4)]
     for day in days:
-        cohorts.write(store, [receipt(session_no=f"old {day}")], day, token="t")
+        cohorts.write(store, [receipt(session_no=f"old {day}")], day, version="t")
     reconcile(store, settings)
-    cohorts.write(store, [receipt(session_no=f"new {days[0]}")], days[0], token="u")
-    cohorts.write(store, [receipt(session_no="unread")], days[1], token="t")
+    cohorts.write(store, [receipt(session_no=f"new {days[0]}")], days[0], version="u")
+    cohorts.write(store, [receipt(session_no="unread")], days[1], version="t")
     report = reconcile(store, settings)
     assert report.partitions_changed == 1
     assert sessions(settings) == [f"new {days[0]}", *(f"old {day}" for day in days[1:])]
 
 
-def test_a_partition_that_vanished_is_removed(store: Store, settings: Settings) -> None:
+def test_a_day_that_vanished_is_removed(store: Store, settings: Settings) -> None:
     cohorts.write(store, [receipt(session_no="a")])
     cohorts.write(store, [receipt(session_no="b", sent_at=LATER)], NEXT_DAY)
     reconcile(store, settings)
-    store.delete(cohorts.name(DAY))
+    store.delete(file.name(DAY))
     report = reconcile(store, settings)
     assert (report.partitions_removed, report.partitions_changed, report.rows) == (1, 0, 1)
     assert sessions(settings) == ["b"]
@@ -156,14 +169,14 @@ def test_a_dataset_that_went_away_unpublishes_nothing(store: Store, tmp_path: Pa
     store = Store(settings.data_dir)
     cohorts.write(store, [receipt(session_no="a")])
     reconcile(store, settings)
-    store.delete(cohorts.name(DAY))
+    store.delete(file.name(DAY))
     with pytest.raises(StorageError, match=r"1 days are published in .* Put it back"):
         reconcile(store, settings)
     assert sessions(settings) == ["a"]
     assert reconcile(store, settings, is_anew=True).rows == 0
     cohorts.write(store, [receipt(session_no="b")])
     reconcile(store, settings)
-    store.delete(cohorts.name(DAY))
+    store.delete(file.name(DAY))
     settings.warehouse_path.unlink()
     assert reconcile(store, settings).rows == 0
     assert sessions(settings) == []
@@ -280,28 +293,83 @@ def test_a_bloated_file_is_built_anew(store: Store, settings: Settings) -> None:
     assert settings.warehouse_path.stat().st_size <= 2 * lean
 
 
-def test_a_damaged_partition_leaves_the_published_file_as_it_was(
-    store: Store, settings: Settings
+def damage(store: Store, day: date, kind: str) -> None:
+    path = Path(store.path(file.name(day)))
+    body = bytearray(path.read_bytes())
+    footer = len(body) - int.from_bytes(body[-8:-4], "little") - 8
+    if kind == "rows":
+        body[4:footer] = bytes(footer - 4)
+    path.write_bytes({"rows": body, "footer": body[:-20], "empty": b""}[kind])
+
+
+@pytest.mark.parametrize("kind", ["rows", "footer", "empty"])
+def test_a_damaged_day_stays_as_it_was_published_and_the_others_go_on(
+    store: Store, settings: Settings, kind: str
 ) -> None:
     cohorts.write(store, [receipt(session_no="a")])
+    cohorts.write(store, [receipt(session_no="b")], NEXT_DAY)
     reconcile(store, settings)
-    file = Path(store.path(cohorts.name()))
-    cohorts.write(store, [receipt(session_no="b") for _ in range(5_000)])
-    body = bytearray(file.read_bytes())
-    end = len(body) - int.from_bytes(body[-8:-4], "little") - 8  # where the footer begins
-    body[4:end] = bytes(end - 4)
-    file.write_bytes(body)
-    with pytest.raises(StorageError, match="USMS_WAREHOUSE"):
-        reconcile(store, settings)
-    assert sessions(settings) == ["a"]
+    cohorts.write(store, [receipt(session_no="lost")])
+    damage(store, DAY, kind)
+    cohorts.write(store, [receipt(session_no="c")], NEXT_DAY)
+    report = reconcile(store, settings)
+    assert (report.damaged, report.partitions_changed, report.rows) == ((DAY,), 1, 2)
+    assert f"`usms rebuild --from {DAY} --to {DAY}`" in report.warnings[0]
+    assert sessions(settings) == ["a", "c"]
+    again = reconcile(store, settings)
+    assert (again.is_skipped, again.damaged) == (True, (DAY,))
+    cohorts.write(store, [receipt(session_no="mended")])
+    assert reconcile(store, settings).damaged == ()
+    assert sessions(settings) == ["c", "mended"]
     assert left_behind(settings) == []
+
+
+@pytest.mark.parametrize("kind", ["rows", "footer"])
+def test_a_damaged_day_is_kept_in_a_file_that_is_built_from_scratch(
+    store: Store, settings: Settings, tmp_path: Path, kind: str
+) -> None:
+    cohorts.write(store, [receipt(session_no="a", conflicts=["failed"])])
+    reconcile(store, settings)
+    cohorts.write(store, [receipt(session_no="lost")])
+    damage(store, DAY, kind)
+    rows = [receipt(session_no="b", template="otp")]
+    cohorts.write(store, rows, NEXT_DAY, dimensions=("template",))
+    settings = cohorts.settings(tmp_path, dimensions=("template",))
+    for _ in range(2):
+        assert reconcile(store, settings).damaged == (DAY,)
+    assert ask(settings, "SELECT session_no, template, conflicts FROM receipts ORDER BY 1") == [
+        ("a", None, ["failed"]), ("b", "otp", []),
+    ]  # fmt: skip
+    assert reconcile(store, settings, is_anew=True).rows == 1
+    assert sessions(settings) == ["b"], "anew, nothing is left of what is published"
+
+
+def test_a_large_day_that_is_damaged_in_its_middle_takes_no_other_with_it(
+    store: Store, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(building, "_INSERTED_AT_ONCE", 0)
+    cohorts.write(store, [receipt(session_no="a")])
+    reconcile(store, settings)
+    cohorts.write(store, [receipt(session_no="lost")] * 3)
+    cohorts.write(store, [receipt(session_no="b")] * 3, NEXT_DAY)
+    whole = Store.batches
+
+    def broken(self: Store, name: str, *given: Any) -> Iterator[pa.RecordBatch]:
+        for batch in whole(self, name, 1, *given[1:]):
+            yield batch
+            if name == file.name(DAY):
+                raise StorageError("torn")
+
+    monkeypatch.setattr(Store, "batches", broken)
+    assert reconcile(store, settings).damaged == (DAY,)
+    assert sessions(settings) == ["a", "b", "b", "b"]
 
 
 @pytest.mark.parametrize("version", [schema.VERSION - 1, schema.VERSION + 1])
 def test_a_dataset_of_another_version_is_refused(
     store: Store, settings: Settings, version: int
 ) -> None:
-    cohorts.write(store, [receipt()], version=str(version))
+    cohorts.write(store, [receipt()], layout=version)
     with pytest.raises(OtherLayout, match=str(DAY)):
         reconcile(store, settings)
 
@@ -325,6 +393,151 @@ def test_while_another_process_publishes_this_one_leaves_it(
         report = reconcile(store, settings)
     assert report == WarehouseReport(settings.warehouse_path.absolute(), is_locked=True)
     assert not settings.warehouse_path.exists()
+
+
+# -- loaded while other days are still being written -------------------------------------------
+
+
+def change(day: date, before: str, after: Footer, *rows: dict[str, Any]) -> Change:
+    """A change to these rows of sessions."""
+    stored = cohorts.stored(rows)
+    return Change(day, before, after.version, stored["session_no"].combine_chunks(), stored)
+
+
+@pytest.fixture
+def publishing(store: Store, settings: Settings) -> Iterator[Publishing]:
+    one = Publishing(store, settings)
+    yield one
+    one.abandon()
+
+
+@pytest.mark.parametrize("is_told", [True, False])
+@pytest.mark.parametrize("is_first", [True, False])
+def test_what_was_loaded_is_not_read_again(
+    store: Store, settings: Settings, publishing: Publishing, is_first: bool, is_told: bool
+) -> None:
+    days = [DAY + timedelta(days=n) for n in range(3)]
+    known = {}
+    if not is_first:
+        known = {
+            day: cohorts.write(store, [receipt(session_no="old")], day).version for day in days
+        }
+        reconcile(store, settings)
+    told = {}
+    for n, day in enumerate(days):
+        row = receipt(session_no="old" if n else "new")
+        footer = cohorts.write(store, [row] if n else [row, receipt(session_no="old")], day)
+        told[day] = change(day, known.get(day, ""), footer, row) if not is_first else None
+        publishing.load(day, told[day] if is_told else None)
+    for day in days:  # were a file read now, it would be found damaged
+        path = Path(store.path(file.name(day)))
+        whole = path.read_bytes()
+        path.write_bytes(bytes(4) + whole[4:])
+        damage(store, day, "rows")
+    report = publishing.finish([one for one in told.values() if one])
+    assert (report.partitions_changed, report.rows, report.damaged) == (3, 4, ())
+    assert sessions(settings) == ["new", "old", "old", "old"]
+    assert reconcile(store, settings).is_skipped
+    assert left_behind(settings) == []
+
+
+def test_a_day_may_be_loaded_again_and_what_nobody_loaded_is_found(
+    store: Store, settings: Settings, publishing: Publishing
+) -> None:
+    before, rows = "", {}
+    for n, name in enumerate("aba"):
+        rows[name] = receipt(session_no=name, submit_status=str(n))
+        after = cohorts.write(store, [*rows.values()])
+        publishing.load(DAY, change(DAY, before, after, rows[name]))
+        before = after.version
+    for name in ("c", "by another"):
+        cohorts.write(store, [receipt(session_no=name)], NEXT_DAY)
+        if name == "c":
+            publishing.load(NEXT_DAY, None)
+    cohorts.write(store, [receipt(session_no="unsaid")], NEXT_DAY + timedelta(days=1))
+    assert publishing.finish([]).rows == 4
+    assert ask(settings, "SELECT session_no, submit_status FROM receipts ORDER BY ALL") == [
+        ("a", "2"), ("b", "1"), ("by another", "success"), ("unsaid", "success"),
+    ]  # fmt: skip
+
+
+def test_it_is_loaded_in_one_thread_and_published_in_another(
+    store: Store, settings: Settings, publishing: Publishing
+) -> None:
+    footer = cohorts.write(store, [row := receipt(session_no="a")])
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(publishing.load, DAY, change(DAY, "", footer, row)).result()
+    assert reconcile(store, settings).is_locked
+    assert publishing.finish([]).rows == 1
+    assert reconcile(store, settings).is_skipped, "the lock is free"
+
+
+def test_what_is_abandoned_leaves_nothing(
+    store: Store, settings: Settings, publishing: Publishing
+) -> None:
+    cohorts.write(store, [receipt(session_no="a")])
+    publishing.load(DAY, None)
+    assert left_behind(settings) != []
+    publishing.abandon()
+    assert left_behind(settings) == []
+    assert not settings.warehouse_path.exists()
+    assert reconcile(store, settings).rows == 1
+
+
+def test_where_loading_fails_or_another_publishes_all_is_left_to_the_end(
+    store: Store, settings: Settings, publishing: Publishing
+) -> None:
+    cohorts.write(store, [receipt(session_no="a")])
+    with store.lock("warehouse"):
+        publishing.load(DAY, None)
+    publishing.load(DAY, None)
+    assert left_behind(settings) == []
+    assert publishing.finish([]).rows == 1
+    another = Publishing(store, settings)
+    cohorts.write(store, [receipt(session_no="b")])
+    damage(store, DAY, "rows")
+    another.load(DAY, None)
+    assert left_behind(settings) == []
+    cohorts.write(store, [receipt(session_no="c")])
+    assert another.finish([]).damaged == ()
+    assert sessions(settings) == ["c"]
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+def test_a_dimension_that_turns_up_while_days_are_loaded_is_published(
+    store: Store, settings: Settings, publishing: Publishing, is_first: bool
+) -> None:
+    if not is_first:
+        cohorts.write(store, [receipt(session_no="a")])
+        reconcile(store, settings)
+    for day, name in ((DAY, "b"), (NEXT_DAY, "c")):
+        cohorts.write(store, [receipt(session_no=name, kind="x")], day, dimensions=("kind",))
+        publishing.load(day, None)
+    assert publishing.finish([]).rows == 2
+    assert ask(settings, "SELECT session_no, kind FROM receipts ORDER BY 1") == [
+        ("b", "x"), ("c", "x"),
+    ]  # fmt: skip
+
+
+# -- whole phone numbers ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("is_loaded", [True, False])
+def test_masked_numbers_are_not_left_in_the_free_blocks_of_the_file(
+    store: Store, settings: Settings, publishing: Publishing, is_loaded: bool
+) -> None:
+    for day in (DAY, NEXT_DAY, NEXT_DAY + timedelta(days=1)):
+        cohorts.write(store, [receipt(phone="+8613800138000")] * 9, day, phones="clear")
+    report = reconcile(store, settings)
+    assert len(report.clear_days) == 3
+    assert "3 days still hold whole phone numbers" in report.warnings[0]
+    cohorts.write(store, [receipt(phone="+8613900139000")], NEXT_DAY, phones="clear")
+    cohorts.write(store, [receipt(phone="+86138****00")])
+    if is_loaded:
+        publishing.load(DAY, None)
+    assert len(publishing.finish([]).clear_days) == 2
+    with duckdb.connect(settings.warehouse_path, read_only=True) as con:
+        assert con.execute("SELECT free_blocks FROM pragma_database_size()").fetchone() == (0,)
 
 
 # -- readers and the publisher never wait for each other (law 5) ------------------------------

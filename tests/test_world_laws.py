@@ -24,7 +24,7 @@ def life() -> Iterator[Life]:
     lived = Life()
     lived.begin(
         data=Drawn(),
-        first=[("alpha", [(0, 1), (1, 1)], 90), ("bravo", [(2, 1)], 90)],
+        first=[("alpha", [(0, 1, 0), (1, 1, 0)], 90), ("bravo", [(2, 1, 0)], 90)],
         told=[("alpha", "array", [(0, "delivered", 5), (1, "UNDELIV", 5)])],
         wrong=[("poison", "bravo")],
     )

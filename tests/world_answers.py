@@ -6,6 +6,7 @@ Only the shapes that ``world_service`` tells are known here.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -22,11 +23,16 @@ Trouble = tuple[str, str | None, Any]
 
 @dataclass
 class Reading:
-    """What some answers say, in the order in which they say it."""
+    """What some answers say, in the order in which they say it; ``vain``: what could not be read."""
 
     asked: list[Asked] = field(default_factory=list)
     told: list[Told] = field(default_factory=list)
+    vain: list[Asked] = field(default_factory=list)
     troubles: list[Trouble] = field(default_factory=list)
+
+    @property
+    def sessions(self) -> set[str]:
+        return {one.session_no for one in (*self.asked, *self.vain)}
 
 
 def read(answers: Iterable[dict[str, Any]], book: PhoneBook) -> Reading:
@@ -37,28 +43,52 @@ def read(answers: Iterable[dict[str, Any]], book: PhoneBook) -> Reading:
             reading.asked += [Asked(session, at, is_refused=True) for session in ids]
             reading.troubles += [("refused_id", session, at) for session in ids]
         elif answer["verdict"] == "unreadable":
-            reading.troubles.append(("unreadable_answer", None, (*ids, answer["body"])))
-        else:
+            reading.vain += [Asked(session, at) for session in ids]
+            reading.troubles.append(("unreadable_answer", None, (*ids, answer["body"].decode())))
+        elif answer["verdict"] == "forgotten":
             reading.asked += [Asked(session, at) for session in ids]
-            for item in json.loads(answer["body"])["Data"]:
+        else:
+            items = json.loads(answer["body"])["Data"]
+            words = _words(items)
+            reading.asked += [Asked(session, at, words.get(session)) for session in ids]
+            for item in items:
                 _read_item(item, ids, at, book, reading)
     return reading
 
 
+def _words(items: list[Any]) -> dict[str, str]:
+    """Return each session's word on its submission."""
+    return {one["SessionNo"]: one["Status"] for one in items if "Status" in one}
+
+
+def trouble(entry: dict[str, Any]) -> Trouble:
+    """Return what an entry of the quarantine is about, to compare it with what was read here."""
+    kind, session, ids = entry["kind"], entry["session_no"], entry["ids"]
+    if kind == "refused_id":
+        return kind, session, entry["asked_at"]
+    if kind == "unreadable_answer":
+        return kind, None, (*ids, entry["body"].decode())
+    text = _text(json.loads(entry["body"])) if entry["body"] else ""
+    return kind, session, (text,) if session else (*ids, text)
+
+
+def _text(item: Any) -> str:
+    return json.dumps(item, sort_keys=True)
+
+
 def _read_item(item: Any, ids: list[str], at: datetime, book: PhoneBook, into: Reading) -> None:
-    text = json.dumps(item)
     if not isinstance(item, dict) or not item.get("SessionNo"):
-        into.troubles.append(("bad_item", None, (*ids, text)))
+        into.troubles.append(("bad_item", None, (*ids, _text(item))))
         return
     session = item["SessionNo"]
     if session not in ids:
-        into.troubles.append(("unasked_session", session, (text,)))
+        into.troubles.append(("unasked_session", session, (_text(item),)))
         return
     shown = [one for key in ("Receipt", "ReceiptSet") for one in _listed(item.get(key))]
     if not all(isinstance(one, dict) for one in shown):
-        into.troubles.append(("bad_item", session, (text,)))
+        into.troubles.append(("bad_item", session, (_text(item),)))
     into.told += [
-        _told(session, one, at, book)
+        _told(item, one, at, book)
         for one in shown
         if isinstance(one, dict) and any(v not in (None, "") for v in one.values())
     ]
@@ -71,11 +101,19 @@ def _listed(shown: Any) -> Iterator[Any]:
         yield shown
 
 
-def _told(session: str, shown: dict[str, Any], at: datetime, book: PhoneBook) -> Told:
+def _told(item: dict[str, Any], shown: dict[str, Any], at: datetime, book: PhoneBook) -> Told:
     word = shown.get("Status", shown.get("ReceiptResult"))
     phone = shown.get("Phone")
     number = book.recipient_id(phone) if phone else ""
-    return Told(session, number, at, canonical(word), word, _received(shown))
+    status, received, submitted = canonical(word), _received(shown), item.get("Status")
+    digits = digits_of(phone)
+    return Told(item["SessionNo"], number, at, status, word, received, submitted, digits)
+
+
+def digits_of(phone: str | None) -> str:
+    """Return the digits of a number with its country code, which a Chinese one may go without."""
+    digits = re.sub(r"\D", "", phone or "").removeprefix("00")
+    return f"86{digits}" if len(digits) == 11 and digits.startswith("1") else digits
 
 
 def _received(shown: dict[str, Any]) -> datetime | None:

@@ -5,28 +5,28 @@ Kept here is what the pipeline may have deleted by now: rows that left the sourc
 
 from __future__ import annotations
 
-import json
 import re
-from collections import Counter
-from collections.abc import Iterable
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 
 from tests import world_answers
-from tests.model import SourceRow, World, is_due
-from tests.world_answers import Reading, Trouble
-from tests.world_disk import Day
+from tests.model import SourceRow, World, is_due, joined, joined_lost, moment
+from tests.world_answers import Reading, Trouble, digits_of
 from usms_pipeline.dataset import Window
 from usms_pipeline.phones import PhoneBook
 
 CUTOFF = timedelta(hours=72)
+DAY = timedelta(days=1)
 COMPARED = (
     "session_no", "recipient", "sent_at", "is_announced", "status", "is_final", "is_closed",
-    "provider_status", "received_at", "first_asked_at", "last_asked_at", "final_at", "conflicts",
+    "provider_status", "submit_status", "received_at", "delivery_seconds", "first_asked_at",
+    "last_asked_at", "final_at", "conflicts",
 )  # fmt: skip
-Rows = dict[int, SourceRow]
-Answers = dict[str, list[dict[str, Any]]]
+Table = dict[date, dict[str | None, list[SourceRow]]]
+"""Source rows by the day whose file has them, and session; NULL has those without a session."""
 
 
 @dataclass
@@ -38,203 +38,216 @@ class Message:
     recipients: int
     sent_at: datetime
     is_gone: bool = False
-    mended: str = ""
-    """What was done to it. Nothing more is: two changes at once would make it another row."""
 
 
 @dataclass
 class Ledger:
-    """The customer's table, and what was taken from it and from the service, by partition."""
+    """The customer's table, and what was taken from it and from the service."""
 
     book: PhoneBook
     messages: list[Message] = field(default_factory=list)
-    stored: dict[date, Rows] = field(default_factory=dict)
-    versions: dict[str, list[SourceRow]] = field(default_factory=dict)
-    answers: dict[date, Answers] = field(default_factory=dict)
-    folded: dict[date, set[str]] = field(default_factory=dict)
-    purged: dict[date, set[str]] = field(default_factory=dict)
-    marks: dict[tuple[date, Trouble], str] = field(default_factory=dict)
+    stored: Table = field(default_factory=dict)
+    said: dict[str, Reading] = field(default_factory=dict)
+    """By block of responses, whether it is still there or not."""
+    folded: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
+    """By session, the blocks that its rows are made of."""
+    strays: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
+    """By session, the blocks that told of it while it was in no day's file."""
+    marks: dict[Trouble, str] = field(default_factory=dict)
     phones_forgotten: set[str] = field(default_factory=set)
     digits_forgotten: set[str] = field(default_factory=set)
     sessions_forgotten: set[str] = field(default_factory=set)
-    _readings: dict[tuple[date, str], Reading] = field(default_factory=dict)
 
     # -- rows -------------------------------------------------------------------------------------
 
-    def read_now(self, window: Window) -> dict[date, Rows]:
-        """Give what the window's partitions hold once the source was read."""
-        found = {day: dict(rows) for day, rows in self.stored.items() if day in window}
-        for uid, message in enumerate(self.messages):
-            day = message.sent_at.date()
-            row = self._row(message)
-            if day in window and not message.is_gone and not self._is_forgotten(row):
-                found.setdefault(day, {})[uid] = row
-        return found
+    def day_of(self, session: str) -> date | None:
+        """Return the day whose file has a session; None where none has."""
+        return next((day for day, its in self.stored.items() if session in its), None)
 
-    def may_be_mended(self, message: Message, how: str) -> bool:
-        """Tell whether it can be told afterwards which of the rows of its moment was changed.
+    def read_now(self, window: Window, held: date | None) -> Table:
+        """Return what the days' files hold once a window was read, but for a day that is held."""
+        first, last = _midnight(window.first) - DAY, _midnight(window.last) + 2 * DAY
+        after = {day: dict(its) for day, its in self.stored.items()}
+        new: dict[date, Counter[Any]] = defaultdict(Counter)
+        lost: dict[date, list[SourceRow]] = defaultdict(list)
+        for day, session, rows in self.readings(window):
+            kept = [row for row in rows if not self._is_forgotten(row)]
+            if session is None:
+                lost[day] += kept
+            elif kept and day != held:
+                self._join(after, day, kept, held, new, (first, last))
+        for day in {*after, *lost} - {held}:
+            its = after.setdefault(day, {})
+            its[None] = joined_lost(its.get(None, ()), lost[day], new[day])
+        return tidy(after)
 
-        Not where one was changed in another way and not read since: with a phone filled in, it may
-        be as the other was, and the other, with a number now, counts as a new one: a limit of the
-        pipeline's, which ``test_sessions`` shows.
-        """
-        changed = {
-            other.mended
-            for uid, other in enumerate(self.messages)
-            if other.sent_at == message.sent_at
-            and self.stored.get(other.sent_at.date(), {}).get(uid) not in (None, self._row(other))
-        }
-        return not message.mended and changed <= {how}
+    def readings(self, window: Window) -> Iterator[tuple[date, str | None, list[SourceRow]]]:
+        """Yield the rows that a window's run reads, by the day they are read for, and session."""
+        first, last = _midnight(window.first) - DAY, _midnight(window.last) + 2 * DAY
+        sessions: dict[str, list[SourceRow]] = defaultdict(list)
+        for message in self.messages:
+            if message.is_gone or not first <= message.sent_at < last:
+                continue
+            rows, day = self._rows(message), message.sent_at.date()
+            if message.session_no is not None:
+                sessions[message.session_no] += rows
+            elif day in window:
+                yield day, None, rows
+        for session, rows in sessions.items():
+            if any(row.sent_at.date() in window for row in rows):
+                yield min(row.sent_at for row in rows).date(), session, rows
 
-    def _row(self, message: Message) -> SourceRow:
-        recipient = self.book.recipient_id(message.phone) if message.phone else None
-        return SourceRow(message.session_no, message.sent_at, recipient, message.recipients)
+    def _join(
+        self,
+        after: Table,
+        day: date,
+        rows: list[SourceRow],
+        held: date | None,
+        new: dict[date, Counter[Any]],
+        read: tuple[datetime, datetime],
+    ) -> None:
+        """Put a session into the file that has it, or where all its rows are by now."""
+        session = rows[0].session_no
+        homes = [one for one in after if session in after[one]]
+        home = day if day in homes or not homes else homes[0]
+        if held in homes:
+            return
+        before = after.get(home, {}).get(session, [])
+        for one in homes:  # in two where a move was interrupted
+            del after[one][session]
+        union = joined(before, rows, *read)
+        is_there = not before or any(row.sent_at.date() == home for row in union)
+        place = home if is_there else day
+        after.setdefault(place, {})[session] = union
+        new[place] += Counter(map(moment, union)) - Counter(map(moment, before))
+
+    def _rows(self, message: Message) -> list[SourceRow]:
+        phone = message.phone
+        recipient = self.book.recipient_id(phone) if phone else None
+        row = SourceRow(message.session_no, message.sent_at, recipient, digits_of(phone))
+        others = [SourceRow(message.session_no, message.sent_at)] * (message.recipients - 1)
+        return [row, *others]
 
     def _is_forgotten(self, row: SourceRow) -> bool:
         return row.session_no in self.sessions_forgotten or row.recipient in self.phones_forgotten
 
     # -- answers ----------------------------------------------------------------------------------
 
-    def reading(self, day: date, names: Iterable[str]) -> Reading:
-        """Give what some response files of a partition say, without what was forgotten."""
-        whole = Reading()
-        for name in names:
-            if (day, name) not in self._readings:
-                answers = self.answers[day][name]
-                self._readings[day, name] = world_answers.read(answers, self.book)
-            said = self._readings[day, name]
-            whole.asked += said.asked
-            whole.told += [t for t in said.told if t.number not in self.phones_forgotten]
-            whole.troubles += said.troubles
-        gone = self.sessions_forgotten
-        whole.asked = [a for a in whole.asked if a.session_no not in gone]
-        whole.told = [t for t in whole.told if t.session_no not in gone]
-        whole.troubles = [t for t in whole.troubles if t[1] not in gone]
-        return whole
+    def land(self, block: str, answers: list[dict[str, Any]]) -> None:
+        self.said[block] = world_answers.read(answers, self.book)
+
+    def about(self, session: str) -> set[str]:
+        """Return the blocks that say something of a session, or that it was asked about."""
+        return {block for block, said in self.said.items() if session in said.sessions}
 
     def receipts(
-        self, day: date, rows: Iterable[SourceRow], names: Iterable[str]
+        self, session: str | None, rows: list[SourceRow], blocks: Iterable[str]
     ) -> list[dict[str, Any]]:
-        """Give the rows that a partition must have by these source rows and response files."""
-        said = self.reading(day, names)
-        return compared(World(list(rows), said.asked, said.told).receipts(CUTOFF))
+        """Return the rows that a session must have by these source rows and blocks."""
+        said = [self.said[block] for block in blocks]
+        asked = [a for one in said for a in one.asked if a.session_no == session]
+        told = [
+            t
+            for one in said
+            for t in one.told
+            if t.session_no == session and t.number not in self.phones_forgotten
+        ]
+        return World(rows, asked, told).receipts(CUTOFF)
 
-    def due(self, day: date, rows: Rows, now: datetime, offsets: list[timedelta]) -> set[str]:
-        """Give the sessions to ask about now, by the rows and all that ever landed."""
-        tried = self._tried_in_vain(day)
+    def due(self, table: Table, now: datetime, offsets: list[timedelta]) -> dict[date, set[str]]:
+        """Return the sessions to ask about now, by these source rows and all that ever landed."""
         return {
-            row["session_no"]
-            for row in self.receipts(day, rows.values(), self.answers.get(day, {}))
-            if not row["is_final"]
-            and not row["is_closed"]
-            and is_due(
-                now,
-                row["sent_at"],
-                max(
-                    filter(None, (row["last_asked_at"], tried.get(row["session_no"]))), default=None
-                ),
-                offsets,
-            )
+            day: {
+                session
+                for session, rows in its.items()
+                if session is not None and self._is_due(session, rows, now, offsets)
+            }
+            for day, its in table.items()
         }
 
-    def _tried_in_vain(self, day: date) -> dict[str, datetime]:
-        """Give when sessions were last asked about whose answer could not be read."""
-        tried: dict[str, datetime] = {}
-        for name, answers in self.answers.get(day, {}).items():
-            for answer in answers if name not in self.purged.get(day, ()) else ():
-                if answer["verdict"] == "unreadable":
-                    for session in answer["ids"]:
-                        tried[session] = max(
-                            answer["asked_at"], tried.get(session, answer["asked_at"])
-                        )
-        return tried
-
-    # -- quarantine -------------------------------------------------------------------------------
-
-    def troubles(self, day: date, found: Day) -> dict[Trouble, str]:
-        """Give the entries that a partition's present answers call for, each with its state."""
-        entries: dict[Trouble, str] = {}
-        for key in self.reading(day, found.answers).troubles:
-            entries.setdefault(self._cut(key), self.marks.get((day, self._cut(key)), "open"))
-        return entries
-
-    def _cut(self, trouble: Trouble) -> Trouble:
-        """Give a trouble as it is once what was forgotten is cut out of it."""
-        kind, session, rest = trouble
-        if kind == "refused_id":
-            return trouble
-        *ids, body = rest
-        kept = (i for i in ids if i not in self.sessions_forgotten)
-        return kind, session, (*kept, body if kind == "unreadable_answer" else self._item(body))
-
-    def _item(self, text: str) -> str:
-        item = json.loads(text)
-        shown = item.get("Receipt") if isinstance(item, dict) else None
-        if isinstance(shown, list):
-            item["Receipt"] = [one for one in shown if not self._names_forgotten(one)]
-        elif self._names_forgotten(shown):
-            item["Receipt"] = None
-        return json.dumps(item, sort_keys=True)
-
-    def _names_forgotten(self, receipt: Any) -> bool:
-        phone = receipt.get("Phone") if isinstance(receipt, dict) else None
-        return bool(phone) and self.book.recipient_id(phone) in self.phones_forgotten
-
-    def mark(self, day: date, keys: Iterable[Trouble], state: str) -> None:
-        self.marks |= {(day, key): state for key in keys}
-
-    def unmark(self, day: date) -> None:
-        """The entries are gone with the answers that they came from."""
-        self.marks = {key: state for key, state in self.marks.items() if key[0] != day}
+    def _is_due(
+        self, session: str, rows: list[SourceRow], now: datetime, offsets: list[timedelta]
+    ) -> bool:
+        blocks = self.about(session) - self.strays[session]
+        tried = [a.asked_at for b in blocks for a in self.said[b].vain if a.session_no == session]
+        return any(
+            is_due(
+                now, row["sent_at"],
+                max(filter(None, (row["last_asked_at"], *tried)), default=None), offsets,
+            )
+            for row in self.receipts(session, rows, blocks)
+            if not row["is_final"] and not row["is_closed"]
+        )  # fmt: skip
 
     # -- forgetting -------------------------------------------------------------------------------
 
     def forget(self, phones: set[str], sessions: set[str]) -> None:
-        """Forget, with the sessions of which only a forgotten phone was ever heard."""
+        """Forget, with the sessions of which only forgotten phones are known."""
         recipients = {self.book.recipient_id(phone) for phone in phones}
-        self.digits_forgotten |= {re.sub(r"\D", "", phone)[-8:] for phone in phones}
-        lone = {session for day in self.stored for session in self._lone(day, recipients)}
+        shown = {
+            (session, day): self.receipts(session, rows, self.folded[session])
+            for day, its in self.stored.items()
+            for session, rows in its.items()
+            if session is not None
+        }
         self.phones_forgotten |= recipients
+        self.digits_forgotten |= {digits_of(phone)[-10:] for phone in phones}
+        gone = self.phones_forgotten
+        lone = {one for (one, _), rows in shown.items() if {r["recipient"] for r in rows} <= gone}
         self.sessions_forgotten |= sessions | lone
-        self.marks = {(day, self._cut(key)): state for (day, key), state in self.marks.items()}
-        for day, rows in self.stored.items():
-            kept = {uid: row for uid, row in rows.items() if not self._is_forgotten(row)}
-            self.stored[day] = kept
+        for (session, day), rows in shown.items():
+            kept = [] if session in self.sessions_forgotten else self._kept(session, day, rows)
+            self.stored[day][session] = kept
+        for day, its in self.stored.items():
+            if None in its:
+                its[None] = [row for row in its[None] if not self._is_forgotten(row)]
+        self.stored = tidy(self.stored)
+
+    def _kept(self, session: str, day: date, shown: list[dict[str, Any]]) -> list[SourceRow]:
+        """Return the source rows whose recipient is not forgotten, by what was shown of them.
+
+        A row without a phone goes with the number that it was matched to.
+        """
+        gone = self.phones_forgotten
+        theirs = Counter(
+            row["sent_at"] for row in shown if row["is_announced"] and row["recipient"] in gone
+        )
+        kept = [row for row in self.stored[day][session] if row.recipient not in gone]
+        theirs -= Counter(r.sent_at for r in self.stored[day][session] if r.recipient in gone)
+        for row in [row for row in kept if row.recipient is None]:
+            if theirs[row.sent_at]:
+                theirs[row.sent_at] -= 1
+                kept.remove(row)
+        return kept
+
+    def names_forgotten(self, trouble: Trouble) -> bool:
+        text = str(trouble)
+        digits = re.sub(r"[^0-9]", "", text)
+        return any(one in text for one in self.sessions_forgotten) or any(
+            one in digits for one in self.digits_forgotten
+        )
 
     def forgotten_words(self) -> set[str]:
-        """Give what must not be found in any file: numbers, their hashes, session numbers."""
+        """Return what must not be found in any file: numbers, their hashes, session numbers."""
         return self.phones_forgotten | self.sessions_forgotten | self.digits_forgotten
 
-    def _lone(self, day: date, recipients: set[str]) -> set[str]:
-        announced: Counter[str | None] = Counter()
-        for row in self.stored[day].values():
-            announced[row.session_no] += row.recipients
-        heard: dict[str, set[str]] = {}
-        for told in self.reading(day, self.folded.get(day, ())).told:
-            if told.number:
-                heard.setdefault(told.session_no, set()).add(told.number)
-        return {
-            session
-            for session, numbers in heard.items()
-            if numbers <= recipients and announced[session] <= 1
-        }
+
+def tidy(table: Table) -> Table:
+    """Return a table without what is empty."""
+    return {day: {one: rows for one, rows in its.items() if rows} for day, its in table.items()}
 
 
 def compared(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Give the columns of the reference, in its order.
+    """Return the columns of the reference, in its order.
 
     Recipients not heard of are told apart by a number alone, whose order means nothing.
     """
     kept = [{name: row[name] for name in COMPARED} for row in rows]
     for row in kept:
-        if row["session_no"] is None or row["recipient"].startswith("unheard-"):
+        if row["recipient"].startswith("unheard-"):
             row["recipient"] = None
     return sorted(kept, key=lambda r: str([r[name] for name in COMPARED]))
 
 
-def as_stored(rows: Iterable[SourceRow]) -> Counter[tuple[Any, ...]]:
-    return Counter((r.session_no, r.recipient, r.sent_at, r.recipients) for r in rows)
-
-
-def as_found(rows: Iterable[dict[str, Any]]) -> Counter[tuple[Any, ...]]:
-    return Counter((r["session_no"], r["recipient"], r["sent_at"], r["recipients"]) for r in rows)
+def _midnight(day: date) -> datetime:
+    return datetime.combine(day, time(), UTC)

@@ -54,25 +54,30 @@ def day_start(day: date, zone: ZoneInfo) -> datetime:
 
 
 def begin(store: Store, settings: Settings, fingerprint: str) -> None:
-    """Check that the data directory is this account's, and mark a new one as such.
+    """Check that the data directory is this account's (``check``), and mark a new one as such."""
+    if not check(store, settings, fingerprint):
+        store.keep_json(LAYOUT, _mark(settings, fingerprint))
+
+
+def check(store: Store, settings: Settings, fingerprint: str) -> bool:
+    """Check that the data directory is this account's; return False where none was begun there.
 
     Raises ``KeyMismatch`` for one begun with another key, ``SettingsError`` for settings under
     which stored rows would be taken for other rows, and ``StorageError`` where nothing says which
     they were.
     """
     said = store.read_json(LAYOUT)
-    mark = {"version": schema.VERSION, "key": fingerprint, "identity": _identity(settings)}
     if said.keys() >= {"key", "identity"}:
         check_key(store, LAYOUT, said["key"], fingerprint)
         _check_identity(settings, said["identity"])
-    elif store.names("receipts"):
+        return True
+    if store.names("receipts"):
         raise StorageError(
             f"{LAYOUT} in {store.data_dir!r} is missing or says too little: with which key and "
             "settings were the days there begun? Restore it from a backup; or, if with those of "
-            f"now, write there: {json.dumps(mark)}"
+            f"now, write there: {json.dumps(_mark(settings, fingerprint))}"
         )
-    else:
-        store.keep_json(LAYOUT, mark)
+    return False
 
 
 def check_layout(store: Store) -> None:
@@ -122,8 +127,9 @@ def _right_key(store: Store, fingerprint: str | None) -> str:
     return "Set USMS_PHONE_KEY to the key it was made with"
 
 
-def _identity(settings: Settings) -> dict[str, Any]:
-    return {name: getattr(settings, name) for name in _IDENTITY}
+def _mark(settings: Settings, fingerprint: str) -> dict[str, Any]:
+    identity = {name: getattr(settings, name) for name in _IDENTITY}
+    return {"version": schema.VERSION, "key": fingerprint, "identity": identity}
 
 
 def _check_identity(settings: Settings, before: dict[str, Any]) -> None:

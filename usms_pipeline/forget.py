@@ -223,20 +223,21 @@ class _Erased:
         return is_some
 
 
+def without_entries(entries: pa.Table, names: Names) -> pa.Table:
+    """Return entries of the quarantine without those that name somebody forgotten."""
+    is_kept = [
+        row["session_no"] not in names.forgotten.sessions
+        and names.forgotten.sessions.isdisjoint(row["ids"] or ())
+        and not names.any_in(row["body"] or b"")
+        for row in entries.to_pylist()
+    ]
+    return entries.filter(pa.array(is_kept, pa.bool_()))
+
+
 def erase_quarantine(store: Store, names: Names) -> bool:
     """Erase the entries that name somebody forgotten; return whether there were any."""
-
-    def kept(table: pa.Table) -> pa.Table:
-        is_kept = [
-            row["session_no"] not in names.forgotten.sessions
-            and names.forgotten.sessions.isdisjoint(row["ids"] or ())
-            and not names.any_in(row["body"] or b"")
-            for row in table.to_pylist()
-        ]
-        return table.filter(pa.array(is_kept, pa.bool_()))
-
     with quarantine.alone(store):
-        return quarantine.edit(store, kept) > 0
+        return quarantine.edit(store, lambda entries: without_entries(entries, names)) > 0
 
 
 def erase_responses(store: Store, names: Names) -> tuple[bool, list[str]]:

@@ -2,7 +2,9 @@
 
 What a text says as a number is libphonenumber's answer (``ask``). It is asked about each number at
 first, and about few later on: one answer serves all numbers with the digits which settle it, and
-is kept for the next process. No number is ever logged.
+is kept for the next process. A text that hides digits (``138****8000``) is a mask and no number:
+nobody can tell whose it is, so that it stands for nobody beyond its own session. No number is ever
+logged.
 """
 
 from __future__ import annotations
@@ -13,12 +15,14 @@ import re
 import unicodedata
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import astuple, dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 import phonenumbers
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -31,6 +35,7 @@ from phonenumbers import (
     ValidationResult,
 )
 
+from usms_pipeline.days.general import LONGEST_ENDING, SHORTEST_ENDING, Ends
 from usms_pipeline.errors import StorageError
 from usms_pipeline.phone_key import fingerprint
 
@@ -44,15 +49,19 @@ DESCRIPTION: Final = pa.struct(
         ("country", pa.string()),
         ("operator", pa.string()),
         ("number_type", pa.string()),
+        ("mask", pa.string()),  # how a mask begins and ends, as ``mask_ends``; null of all others
     ]
 )
-"""What ``PhoneBook.describe`` says of each text."""
+"""What ``PhoneBook.describe`` says of a text. Of a mask only ``phone`` and ``mask`` are known."""
 
 MASK: Final = "****"
 PREFIX_FILE: Final = "prefixes.json"
-_MASKED: Final = r"^(\+\d{1,6})?\*{4}\d{0,2}$"
+_MASKED: Final = r"^(\+\d{1,6}|\d{1,3})?\*{4}\d{0,2}$"
 _HASH_BLOCK_BYTES: Final = 64
 _RECIPIENT_DIGITS: Final = 32
+_END_DIGITS: Final = 16
+_HEAD, _TAIL, _OF_A_SESSION = "HEAD", "TAIL", "MASK"
+"""Begin what is hashed and is no recipient: those are E.164 forms, or have no capital letters."""
 
 _FEW: Final = 250
 """So many numbers are asked about one by one, at 30 µs each, before any prefix is learnt: what it
@@ -64,7 +73,7 @@ _LEFT_OPEN: Final = 4
 _MOST_PREFIXES: Final = 20_000
 """More are forgotten at once. All operators of India have 3,258; the file is 2 MB at most."""
 
-_FORMAT: Final = 1
+_FORMAT: Final = 2
 """To be raised when ``ask`` reads a text in another way, or the file has another form."""
 
 _AT_ONCE: Final = 20_000
@@ -75,6 +84,12 @@ _PLAIN: Final = re.compile(r"\+?[0-9]{5,15}")
 _SEPARATORS: Final = re.compile(r"[\s\-.\u2010-\u2015\u200b\ufeff/]")
 _IN_BRACKETS: Final = re.compile(r"\(\+?(?:00)?([1-9]\d{0,2})\)(\d+)")
 _CHINESE_MOBILE: Final = re.compile(r"1\d{10}")
+_HIDING: Final = re.compile(r"[*#xX\uff0a\uff03\uff38\uff58]")
+_HIDDEN: Final = re.compile(r"(\+?)([0-9]*)([*#x][0-9*#x]*?)([0-9]*)")
+_BARE: Final = re.compile(r"(?:\+|00)?([0-9]{8,17})")
+"""Two more than a number has: of a thing's number the country code may stand before it."""
+_LONGEST_MASK: Final = 40
+"""Characters. Longer texts are none, and would only take time."""
 _TOKEN: Final = re.compile(r"\{\d+(?:,\d+)?\}|\\d|\[[\d-]+\]|\d")
 _ANY, _SOME = "x", "y"
 _KINDS: Final = (
@@ -134,38 +149,109 @@ class PhoneBook:
         mobile = sum("mobile" in one for one in types)
         return bool(2 * mobile > len(texts) - texts.null_count)
 
-    def describe(self, texts: pa.Array | pa.ChunkedArray, with_digits=False) -> pa.StructArray:
-        """Return ``DESCRIPTION`` of every text (string); all null where it is null or blank."""
+    def ends(self, texts: list[str], with_heads: bool) -> list[Ends | None]:
+        """Return how numbers begin and end, to match two ways of writing one; None of no digits.
+
+        Digits that say no number have ends too: yesterday's numbers (Mexico's 521, Benin's eight
+        digits) and those of things are none to libphonenumber, and met all the same.
+
+        Where a number is compared with masks it needs its ``with_heads``: its beginnings, in
+        international and national digits, and its ends of less than ``SHORTEST_ENDING`` digits.
+        Texts are read as ``describe`` reads them: put a ``+`` before what it gave as ``digits``.
+        """
+        return [self._ends(text.strip(), with_heads) for text in texts]
+
+    def _ends(self, text: str, with_heads: bool) -> Ends | None:
+        e164, _, facts = self._reader.read(text)
+        digits = e164[1:] or _bare_digits(text)
+        if digits is None:
+            return None
+        first = 1 if with_heads else SHORTEST_ENDING
+        lengths = range(first, min(len(digits), LONGEST_ENDING) + 1)
+        tails = [""] * first + self._hashed_ends(_TAIL, (digits[-n:] for n in lengths))
+        if not with_heads:
+            return Ends(tails=tails if len(lengths) else [])
+        national = digits[len(str(facts.country_code)) :].lstrip("0") if facts else ""
+        begun = dict.fromkeys(form[:n] for form in (digits, national) for n in range(1, len(form)))
+        return Ends(self._hashed_ends(_HEAD, begun), tails)
+
+    def mask_ends(self, text: str) -> str | None:
+        """Return how a mask begins and ends, as hashes with ``*`` between; None of what is none.
+
+        A mask is of digits and ``*``, ``X`` or ``#``. Each hash is among the ``Ends`` of a number
+        that the mask may be of; there is none at an end that shows nothing.
+        """
+        mask = _mask_in(text.strip())
+        if mask is None:
+            return None
+        # trunk zeros say only that the number is national
+        shown = ((_HEAD, mask.head.lstrip("0")), (_TAIL, mask.tail))
+        return "*".join("".join(self._hashed_ends(of, [end] if end else [])) for of, end in shown)
+
+    def masked_recipients(self, sessions: pa.Array, masks: pa.Array) -> pa.Array:
+        """Return what stands for numbers of which only a mask is known, each in its session alone.
+
+        The same mask in another session may be another person. NULL where ``masks`` are.
+        """
+        pairs = zip(sessions.to_pylist(), masks.to_pylist(), strict=True)
+        texts = [None if mask is None else f"{_OF_A_SESSION} {mask} {of}" for of, mask in pairs]
+        hashed = iter(self._hashed([text for text in texts if text is not None]))
+        return pa.array([None if text is None else next(hashed) for text in texts], pa.string())
+
+    def _hashed_ends(self, of: str, ends: Iterable[str]) -> list[str]:
+        return [one[:_END_DIGITS] for one in self._hashed([f"{of} {end}" for end in ends])]
+
+    def describe(
+        self, texts: pa.Array | pa.ChunkedArray, with_digits: bool = False
+    ) -> pa.StructArray:
+        """Return ``DESCRIPTION`` of every text (string); all null where it is null or blank.
+
+        ``with_digits`` adds ``digits``, for memory and not for disk: the E.164 form without ``+``,
+        or 8 to 17 digits as they are written, where they say no number.
+        """
         if isinstance(texts, pa.ChunkedArray):
             texts = texts.combine_chunks()
         if len(texts) > _AT_ONCE:
             parts = (texts.slice(at, _AT_ONCE) for at in range(0, len(texts), _AT_ONCE))
-            return pa.concat_arrays([self.describe(part) for part in parts])
+            return pa.concat_arrays([self.describe(part, with_digits) for part in parts])
+        fields = [*DESCRIPTION, *([pa.field("digits", pa.string())] if with_digits else [])]
+        if texts.null_count == len(texts):
+            return pa.nulls(len(texts), pa.struct(fields))
         coded = pc.dictionary_encode(texts.cast(pa.string()))
-        said: list[str] = []  # strings alone: of a tuple for each the collector makes 0.8 µs more
-        shown: list[str | None] = []
-        places: list[int] = []
-        all_facts: dict[Facts | None, int] = {}
-        known_to, read = self._reader.known, self._reader.read
-        for text in map(str.strip, coded.dictionary.to_pylist()):
-            e164, phone, facts = known_to(text) or read(text)
-            said.append(e164 or text.casefold())
-            if self._is_clear:
-                phone = e164 or text
-            shown.append(phone if text else None)
-            places.append(all_facts.setdefault(facts, len(all_facts)))
-        phones = pa.array(shown, pa.string())
-        recipients = pa.array(self._hashed(said), pa.string())
-        columns = [pc.if_else(pc.is_valid(phones), recipients, None), phones]
+        distinct = coded.dictionary
+        said, phones, places, all_facts = self._reader.read_all(distinct)
+        is_said = pc.not_equal(said, "")
+        if self._is_clear:
+            phones = pc.if_else(pc.is_null(phones), None, pc.if_else(is_said, said, distinct))
+        if not pc.all(is_said).as_py():
+            texts = pc.utf8_lower(pc.utf8_trim_whitespace(distinct))
+            folded = pa.array([one.casefold() for one in texts.to_pylist()], pa.string())
+            said = pc.if_else(is_said, said, folded)
+        of_nobody = all_facts.get(None)  # where the texts are that say no number
+        masks = pa.nulls(len(said), pa.string())
+        if of_nobody is not None:
+            found = zip(distinct.to_pylist(), places.tolist(), strict=True)
+            masks = pa.array(
+                [self.mask_ends(text) if place == of_nobody else None for text, place in found],
+                pa.string(),
+            )
+        recipients = pa.array(self._hashed(said.to_pylist()), pa.string())
+        is_named = pc.and_(pc.is_valid(phones), pc.is_null(masks))
+        columns = [pc.if_else(is_named, recipients, None), phones]
         for name in ("country", "operator", "number_type"):
             values = pa.array([getattr(facts, name, None) for facts in all_facts], pa.string())
-            columns.append(values.take(pa.array(places, pa.int64())))
+            columns.append(values.take(pa.array(places)))
+        columns.append(masks)
+        if with_digits:
+            digits = pc.utf8_slice_codeunits(said, 1)
+            if of_nobody is not None:
+                is_none = pa.array(places == of_nobody)
+                bare = [_bare_digits(text) for text in coded.dictionary.filter(is_none).to_pylist()]
+                digits = pc.replace_with_mask(digits, is_none, pa.array(bare, pa.string()))
+            columns.append(digits)
         columns = [column.take(coded.indices) for column in columns]
-        is_blank = pc.is_null(columns[0])
-        return pa.StructArray.from_arrays(columns, fields=list(DESCRIPTION), mask=is_blank)
-
-    def ends(self, texts, with_heads):
-        return [None for _ in texts]
+        is_blank = pc.is_null(columns[DESCRIPTION.get_field_index("phone")])
+        return pa.StructArray.from_arrays(columns, fields=fields, mask=is_blank)
 
     def keep_prefixes(self) -> None:
         """Keep what was learnt of prefixes for the next process, if anything was."""
@@ -203,16 +289,83 @@ def masked(e164: str, country_code: int) -> str:
 def _kept(country_code: int, length: int) -> tuple[int, int]:
     """Return how many characters stay at both ends of an E.164 form of so many characters."""
     start = 1 + len(str(country_code))
-    shown = (length - start) // 2
-    tail = min(2, shown // 2)
-    return start + min(3, shown - tail), tail
+    head, tail = _shown(length - start)
+    return start + head, tail
+
+
+def _shown(digits: int) -> tuple[int, int]:
+    """Return how many of so many national digits are shown, at their beginning and their end."""
+    most = digits // 2
+    tail = min(2, most // 2)
+    return min(3, most - tail), tail
+
+
+def _bare_digits(text: str) -> str | None:
+    """Return the digits of a text that says no number, if it is nothing else and they may be one.
+
+    Without ``+`` or ``00``, so that they end as they would in E.164.
+    """
+    tidy = (
+        _SEPARATORS.sub("", unicodedata.normalize("NFKC", text))
+        if len(text) <= _LONGEST_MASK
+        else ""
+    )
+    found = _BARE.fullmatch(tidy.replace("(", "").replace(")", ""))
+    return found[1] if found else None
+
+
+class _Mask(NamedTuple):
+    """A text that hides digits: those before, how many characters are between, those after.
+
+    ``is_international``: it begins with ``+`` or ``00``, neither of which is in ``head``.
+    """
+
+    is_international: bool
+    head: str
+    hidden: int
+    tail: str
+
+    @property
+    def shown(self) -> str:
+        """The mask, with no more digits than are shown of a number of so many characters."""
+        code = _country_code(self.head) if self.is_international else ""
+        begin = len(code)
+        head, tail = _shown(len(self.head) - begin + self.hidden + len(self.tail))
+        lead = f"+{code}" if code else ""
+        # not tail[-n:], which is all of it where n is 0
+        end = self.tail[max(0, len(self.tail) - tail) :]
+        return f"{lead}{self.head[begin : begin + head]}{MASK}{end}"
+
+
+def _mask_in(text: str) -> _Mask | None:
+    """Return the mask that a trimmed text is, if it is one.
+
+    Letters but ``X`` are in none: ``Max`` is a text, and ``x#y`` too.
+    """
+    if len(text) > _LONGEST_MASK or not _HIDING.search(text):
+        return None
+    tidy = _SEPARATORS.sub("", unicodedata.normalize("NFKC", text)).lower()
+    found = _HIDDEN.fullmatch(tidy.replace("(", "").replace(")", ""))
+    if found is None:
+        return None
+    plus, head, hidden, tail = found.groups()
+    is_international = bool(plus) or head.startswith("00")
+    return _Mask(is_international, head.removeprefix("00"), len(hidden), tail)
+
+
+def _country_code(digits: str) -> str:
+    """Return the country code that international digits begin with; empty where they show none."""
+    sizes = (size for size in (1, 2, 3) if len(digits) >= size)
+    codes = (digits[:size] for size in sizes)
+    return next((code for code in codes if int(code) in COUNTRY_CODE_TO_REGION_CODE), "")
 
 
 @dataclass(frozen=True, eq=False)  # by identity, which takes a third of the time to look up
 class Facts:
     """What numbers alike have in common; a number that is not valid has no type.
 
-    ``country`` is ISO 3166-1 alpha-2, None where unknown.
+    ``country`` is ISO 3166-1 alpha-2, None where unknown: of a number that is valid nowhere, though
+    it was read in the default region's way.
     """
 
     country_code: int
@@ -222,7 +375,7 @@ class Facts:
 
 
 _Number = tuple[str, str, Facts | None]
-"""The E.164 form, the masked form, and the rest; or ``_NO_NUMBER``."""
+"""The E.164 form, the masked form, and the rest; or ``_NO_NUMBER``. A mask has its masked form."""
 _NO_NUMBER: Final[_Number] = ("", MASK, None)
 _Prefix = tuple[str, str, int, Facts | None]
 _NOTHING: Final[tuple[tuple[int, ...], dict[str, _Prefix]]] = ((), {})
@@ -246,8 +399,14 @@ class _Reader:
         """Return what a trimmed text says.
 
         Understood: E.164, the region's own way of writing, a leading ``00``, a country code
-        without ``+`` or in brackets, separators and full-width digits.
+        without ``+`` or in brackets, separators and full-width digits, and ``.0`` behind digits
+        alone, which a spreadsheet or a float leaves there.
         """
+        if text.endswith(".0") and text[:-2].isdecimal():
+            text = text[:-2]
+        # before libphonenumber sees it, to which X is a 9
+        if mask := _mask_in(text):
+            return "", mask.shown, None
         tidy = _SEPARATORS.sub("", unicodedata.normalize("NFKC", text))
         for international in _as_international(tidy):
             number = self._plain(international)
@@ -264,6 +423,44 @@ class _Reader:
                 e164, shown, end, facts = prefix
                 return _NO_NUMBER if facts is None else (e164 + tail, shown + text[end:], facts)
         return None
+
+    def read_all(
+        self, texts: pa.Array
+    ) -> tuple[pa.Array, pa.Array, npt.NDArray[np.int64], dict[Facts | None, int]]:
+        """Return what texts say: E.164 form ('' of no number), masked form (NULL of a blank).
+
+        And the place of each one's facts among those that are returned last. What prefixes settle
+        is done in columns (0.2 µs a text, else 1).
+        """
+        if not self._is_recalled:
+            self._recall()
+        said, shown = pa.nulls(len(texts), pa.string()), pa.nulls(len(texts), pa.string())
+        places = np.full(len(texts), -1)
+        all_facts: dict[Facts | None, int] = {}
+        lengths = np.asarray(pc.binary_length(texts))
+        for length, (sizes, prefixes) in self._learnt.items():
+            for size in sizes:
+                at = np.flatnonzero((lengths == length) & (places < 0))
+                its = {text: one for text, one in prefixes.items() if len(text) == size}
+                if len(at):
+                    said, shown = _put_in(texts, at, its, size, said, shown, places, all_facts)
+        left = np.flatnonzero(places < 0)
+        if len(left):
+            found: list[tuple[str, str | None]] = []
+            for place, text in zip(
+                left.tolist(), texts.take(pa.array(left)).to_pylist(), strict=True
+            ):
+                tidy = text.strip()
+                e164, phone, facts = self.known(tidy) or self.read(tidy)
+                found.append((e164, phone if tidy else None))
+                places[place] = all_facts.setdefault(facts, len(all_facts))
+            mask = np.zeros(len(texts), np.bool_)
+            mask[left] = True
+            said, shown = (
+                pc.replace_with_mask(column, mask, pa.array(values, pa.string()))
+                for column, values in zip((said, shown), zip(*found, strict=True), strict=True)
+            )
+        return said, shown, places, all_facts
 
     def _plain(self, text: str) -> _Number:
         """Return what a tidy text says, in the one way that it can be read."""
@@ -342,6 +539,44 @@ class _Reader:
         return hashlib.sha256(said.encode()).hexdigest()
 
 
+def _put_in(
+    texts: pa.Array,
+    at: npt.NDArray[np.int64],
+    prefixes: dict[str, _Prefix],
+    size: int,
+    said: pa.Array,
+    shown: pa.Array,
+    places: npt.NDArray[np.int64],
+    all_facts: dict[Facts | None, int],
+) -> tuple[pa.Array, pa.Array]:
+    """Put in what prefixes of one size say of the texts at some places, all of one length."""
+    some = texts.take(pa.array(at))
+    tails = pc.utf8_slice_codeunits(some, size)
+    of = pc.index_in(pc.utf8_slice_codeunits(some, 0, size), pa.array([*prefixes], pa.string()))
+    of = pc.if_else(pc.ascii_is_decimal(tails), of, None)
+    is_found = np.asarray(of.is_valid())
+    if not is_found.any():
+        return said, shown
+    keep = pa.array(is_found)
+    some, tails, of, at = some.filter(keep), tails.filter(keep), of.filter(keep), at[is_found]
+    begun, masked_, ends, facts = zip(*prefixes.values(), strict=True)
+    e164 = pc.binary_join_element_wise(pa.array(begun, pa.string()).take(of), tails, "")
+    is_number = pa.array([one is not None for one in facts]).take(of)
+    e164 = pc.if_else(is_number, e164, "")
+    last = pa.array([""] * len(some), pa.string())
+    end_of = np.asarray(ends)[np.asarray(of)]
+    for end in {*ends}:
+        mask = pa.array(end_of == end)
+        last = pc.if_else(mask, pc.utf8_slice_codeunits(some, end), last)
+    phones = pc.binary_join_element_wise(pa.array(masked_, pa.string()).take(of), last, "")
+    phones = pc.if_else(is_number, phones, MASK)
+    code = np.array([all_facts.setdefault(one, len(all_facts)) for one in facts])
+    places[at] = code[np.asarray(of)]
+    mask = np.zeros(len(texts), np.bool_)
+    mask[at] = True
+    return pc.replace_with_mask(said, mask, e164), pc.replace_with_mask(shown, mask, phones)
+
+
 def _as_international(text: str) -> Iterator[str]:
     if text.startswith("00"):
         yield f"+{text[2:]}"
@@ -395,7 +630,10 @@ def _can_get_messages(number: PhoneNumber) -> bool:
 
 def _described(number: PhoneNumber) -> _Number:
     kind = phonenumbers.number_type(number)
-    country = phonenumbers.region_code_for_number(number)
+    # Of an invalid number libphonenumber gives the only country of the country code, which may be
+    # the default region's.
+    is_valid = kind != PhoneNumberType.UNKNOWN
+    country = phonenumbers.region_code_for_number(number) if is_valid else None
     operator = None
     if kind in _HAS_OPERATOR:
         from phonenumbers import carrier  # 20 ms, and not needed where all prefixes are known

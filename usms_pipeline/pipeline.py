@@ -21,9 +21,14 @@ from usms_pipeline import dataset, forget, source, warehouse, wording
 from usms_pipeline.dataset import Window
 from usms_pipeline.days import file, log, quarantine
 from usms_pipeline.days.file import Footer
-from usms_pipeline.days.run import CLOCK_MAY_STEP, OnProgress, Outcome, Progress, Run, vanished
-from usms_pipeline.errors import Busy, CredentialsRefused, DamagedDay, ServiceDown, SourceError
-from usms_pipeline.errors import StorageError
+from usms_pipeline.days.run import CLOCK_MAY_STEP, OnProgress, Progress, Run, vanished
+from usms_pipeline.errors import (
+    Busy,
+    CredentialsRefused,
+    ServiceDown,
+    SourceError,
+    StorageError,
+)
 from usms_pipeline.metrics import UNANNOUNCED_SHARE
 from usms_pipeline.phone_key import load_key
 from usms_pipeline.phones import PhoneBook
@@ -97,7 +102,7 @@ class Report:
     @property
     def fell_short(self) -> bool:
         """Return whether some sessions could not be asked about; they stay due."""
-        return self.stats.ids_given_up > 0
+        return bool(self.stats.ids_given_up or self.damaged)
 
     @property
     def warnings(self) -> list[str]:
@@ -298,7 +303,7 @@ class Pipeline:
             try:
                 run.look_at(window, reaches_today=self._reaches_today(window))
                 run.catch_up()
-                run.ask(run.due())
+                run.ask()
             finally:
                 self._changes += run.outcome.changes
                 self.book.keep_prefixes()
@@ -337,7 +342,9 @@ class Pipeline:
     def publish(self) -> WarehouseReport:
         """Publish the warehouse from the dataset, where a day changed."""
         self._tell(Progress("warehouse", 0))
-        return self._published(warehouse.reconcile(self.store, self.settings, changes=self._changes))
+        return self._published(
+            warehouse.reconcile(self.store, self.settings, changes=self._changes)
+        )
 
     def _published(self, report: WarehouseReport) -> WarehouseReport:
         if not report.is_locked:  # else the process that publishes may not have seen them
@@ -417,8 +424,7 @@ class Pipeline:
         with self._run(patience=patience) as run:
             run.fold_again(sorted({entry.block for entry in others}))
             rejected = {*run.outcome.rejected}
-            found = run.due_anyway(pa.array(sorted(again), pa.string()))
-            run.ask(found)
+            asked = run.ask_about(pa.array(sorted(again), pa.string()))
             self._changes += run.outcome.changes
             locked, answered = run.outcome.locked, run.outcome.answered
         done = [again[one] for one in answered & again.keys()]
@@ -436,13 +442,14 @@ class Pipeline:
                 "Another run is publishing the warehouse: what was tried again is not in it yet. "
                 "The next `usms run` puts it there."
             )
-        return found.num_rows + len(others)
+        return asked + len(others)
 
     def dismiss(self, ids: Iterable[str] | None = None) -> int:
         """Set quarantined entries aside for good (all open ones without ``ids``); return how many.
 
         Raises ``Busy`` when another command works on the quarantine.
         """
+        dataset.begin(self.store, self.settings, self.book.fingerprint)
         chosen = [entry.id for entry in quarantine.entries(self.store)] if ids is None else ids
         return quarantine.mark(self.store, chosen, quarantine.DISMISSED)
 

@@ -113,9 +113,13 @@ OBSERVATIONS: Final = pa.schema(
         *_SAID,
         ("is_final", pa.bool_()),  # evidence of an outcome; null where nothing was said
         ("session_submit_status", TEXT),
+        ("digits", TEXT),  # E.164 without '+', or the digits of no known number; else null
     ]
 )
 """What one answer said of one (session, number). ``sql/observed.sql`` makes a register of it.
+
+``digits`` are for memory alone: from them a number's ends are hashed, where a session needs them
+to tell whose it is. They are never written to disk.
 
 A row with ``status`` NULL says nothing of its session but when it was asked about, in vain: the
 body could not be read. All else is NULL then, and ``number`` ``''``. It is no answer, so that the

@@ -322,7 +322,8 @@ class Store:
         with self._told(name, "lock"):
             path = Path(self.path(f".locks/{name}.lock"))
             make_folder(path.parent, private=False)
-            lock = FileLock(path)
+            # Not the lock of a thread: one thread may take it and another let it go.
+            lock = FileLock(path, thread_local=False)
             with suppress(Timeout):
                 lock.acquire(blocking=False)
         try:

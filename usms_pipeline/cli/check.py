@@ -9,8 +9,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
-from itertools import product
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -22,14 +21,14 @@ from usms_pipeline import wording
 from usms_pipeline.cli import config, rehearsal
 from usms_pipeline.cli.run import Json
 from usms_pipeline.cli.shell import echo_json, out
-from usms_pipeline.errors import ServiceDown, SettingsError, StorageError, UsmsError
+from usms_pipeline.errors import ServiceDown, SettingsError, UsmsError
+from usms_pipeline.phone_key import KEY_FILE
 
 if TYPE_CHECKING:
     from usms_pipeline.settings import Settings
     from usms_pipeline.storage import Store
 
 _HARMLESS_ID = "usms-check"
-_KEY_FILE = "phone.key"
 _CLOCKS_DIFFER = timedelta(minutes=10)
 _TICK = timedelta(seconds=1)
 _LITTLE_ROOM_BYTES = 2 * 1024**3
@@ -132,8 +131,8 @@ def _source(settings: Settings) -> Iterator[tuple[str, str]]:
 def _sessions_like_phones(settings: Settings, last: datetime) -> list[str]:
     """Look at some of the latest rows; under any key, for no hash is kept."""
     from usms_pipeline import source
-    from usms_pipeline.phones import PhoneBook
     from usms_pipeline.days.run import doubts_about_sessions
+    from usms_pipeline.phones import PhoneBook
 
     book = PhoneBook(b"", settings.default_region, settings.phones)
     with closing(source.read(settings, last - timedelta(hours=1), last + _TICK)) as batches:
@@ -152,21 +151,21 @@ def _data_dir(settings: Settings) -> Iterator[tuple[str, str]]:
         temporary.write_bytes(b"usms check")
     store.delete(".check")
     yield "ok", f"{settings.data_dir} is writable"
-    for zone in (Path(settings.data_dir, zone) for zone in PRIVATE if store.is_local):
-        if _is_open(zone):
-            yield "warning", f"others may read the raw answers: chmod 700 {zone}"
+    for folder in (Path(settings.data_dir, name) for name in PRIVATE if store.is_local):
+        if _is_open(folder):
+            yield "warning", f"others may read the responses: chmod 700 {folder}"
     yield from _foreign_files(store)
     yield from _room(settings)
 
 
 def _foreign_files(store: Store) -> Iterator[tuple[str, str]]:
-    """Tell of files among the raw answers that nothing reads, erases or deletes."""
-    from usms_pipeline.dataset import RESPONSES, answers
+    """Tell of files among the responses that nothing reads, erases or deletes."""
+    from usms_pipeline.days import log
 
-    if foreign := sorted({*store.names(RESPONSES)} - {*answers(store)}):
+    if foreign := log.strangers(store):
         yield (
             "warning",
-            f"{wording.count(len(foreign))} files among the raw answers have other names than "
+            f"{wording.counted(len(foreign), 'file')} among the responses with other names than "
             f"these, the first is {foreign[0]}: nothing reads them, and neither the retention nor "
             "`usms forget` reaches them. Move them away",
         )
@@ -184,113 +183,72 @@ def _room(settings: Settings) -> Iterator[tuple[str, str]]:
 
 
 def _key(settings: Settings) -> Iterator[tuple[str, str]]:
-    """Compare the key of the recipient hash with the one that the dataset was made with."""
+    """Compare the key of the recipient hash with the one that the days were made with."""
     from usms_pipeline import dataset
-    from usms_pipeline.phone_key import load_key
-    from usms_pipeline.phones import PhoneBook
+    from usms_pipeline.phone_key import fingerprint, load_key
     from usms_pipeline.storage import Store
 
-    store = Store(settings.data_dir)
-    if settings.phone_key is None and not store.exists(_KEY_FILE):
-        yield "ok", f"none yet: the first run makes {settings.data_dir}/{_KEY_FILE}"
+    store, key_file = Store(settings.data_dir), Path(settings.data_dir, KEY_FILE)
+    is_new = not store.exists(dataset.LAYOUT) and not store.names("receipts")
+    if is_new and settings.phone_key is None and not key_file.exists():
+        yield "ok", f"none yet: the first run makes {key_file}"
         return
-    book = PhoneBook(load_key(settings, may_make=False), settings.default_region, settings.phones)
-    for day in dataset.days(store, dataset.SESSIONS)[-1:]:
-        name = dataset.file_name(dataset.SESSIONS, day)
-        dataset.checked_metadata(store, name, book.fingerprint)
-    yield from _clear_numbers(store, settings)
-    if settings.phone_key is None and _is_open(Path(settings.data_dir, _KEY_FILE)):
-        yield "warning", f"others may read it: chmod 600 {settings.data_dir}/{_KEY_FILE}"
-    place = "from USMS_PHONE_KEY" if settings.phone_key else f"in {settings.data_dir}/{_KEY_FILE}"
-    yield "ok", f"{place}, fingerprint {book.fingerprint}; keep a copy of it"
-
-
-def _clear_numbers(store: Store, settings: Settings) -> Iterator[tuple[str, str]]:
-    """Tell of days that show numbers whole though they are to be masked."""
-    from usms_pipeline import dataset
-
-    days = dataset.days(store, dataset.RECEIPTS)
-    clear = [day for day in days if dataset.is_clear(store, day)]
-    if clear and settings.phones == "masked":
-        yield (
-            "warning",
-            f"{wording.count(len(clear))} days still hold whole phone numbers, from when "
-            "USMS_PHONES was clear: `usms rebuild` masks them",
-        )
+    named = fingerprint(load_key(settings, may_make=False))
+    dataset.check(store, settings, named)
+    if settings.phone_key is None and _is_open(key_file):
+        yield "warning", f"others may read it: chmod 600 {key_file}"
+    place = "from USMS_PHONE_KEY" if settings.phone_key else f"in {key_file}"
+    yield "ok", f"{place}, fingerprint {named}; keep a copy of it"
 
 
 def _dataset(settings: Settings) -> Iterator[tuple[str, str]]:
     """Count the recipients announced: each must be in exactly one bucket."""
-    from usms_pipeline.dataset import SESSIONS, days
+    from usms_pipeline.days import file, log
     from usms_pipeline.pipeline import Pipeline
 
     pipeline = Pipeline(settings)
-    stored = days(pipeline.store, SESSIONS)
-    folded = _folded(pipeline.store, stored)
-    try:
-        amiss = pipeline.conservation(folded)
-    except UsmsError:
-        raise
-    except Exception:  # as DuckDB's own, which does not name the file
-        amiss = _damaged(pipeline.store, list(folded))
-        if not amiss:
-            raise
-    if amiss:
+    store = pipeline.store
+    if amiss := pipeline.conservation():
         others = len(amiss) - _NAMED
         more = f" {wording.counted(others, 'more day')}: `usms rebuild` makes every day anew."
         raise UsmsError(" ".join(amiss[:_NAMED]) + (more if others > 0 else ""))
-    recipients = wording.count(sum(folded.values()))
-    yield "ok", f"{recipients} recipients announced, each in one bucket"
-    if len(folded) < len(stored):
-        late = wording.counted(len(stored) - len(folded), "day")
-        said = "rows that are not counted yet: `usms run` brings them up to date"
-        yield "warning", f"{late} with {said}, if none is under way"
+    days = [said for day in file.days(store) if (said := file.footer(store, day))]
+    waiting = sum(said.open for said in days)
+    yield (
+        "ok",
+        f"{wording.counted(sum(said.announced for said in days), 'recipient')}, all accounted for; "
+        f"{wording.count(waiting)} waiting for a receipt",
+    )
+    if unfolded := len(log.open_runs(store)):
+        yield (
+            "warning",
+            f"responses of {wording.counted(unfolded, 'run')} are not counted yet: `usms run` "
+            "counts them, unless one is under way",
+        )
+    clear = sum(said.phones == "clear" for said in days)
+    if clear and settings.phones == "masked":
+        yield (
+            "warning",
+            f"{wording.counted(clear, 'day')} with whole phone numbers, from when USMS_PHONES was "
+            "clear: `usms rebuild` masks them",
+        )
 
 
 def _quarantine(settings: Settings) -> Iterator[tuple[str, str]]:
-    """Count what waits for a decision: raw answers of such a day are not deleted."""
-    from usms_pipeline import quarantine
+    """Count what waits for a decision: the responses of such a run are not deleted."""
+    from usms_pipeline.days import quarantine
     from usms_pipeline.storage import Store
 
-    store = Store(settings.data_dir)
-    waiting = quarantine.open_count(store)
-    if not waiting:
-        yield "ok", "nothing waits for a decision"
+    count = quarantine.open_count(Store(settings.data_dir))
+    if not count:
+        yield "ok", "nothing open"
         return
-    said = "the raw answers of their days are kept until they are replayed or dismissed"
-    entries = "entry is" if waiting == 1 else "entries are"
-    yield "warning", f"{wording.count(waiting)} {entries} open: `usms quarantine list`; {said}"
-
-
-def _damaged(store: Store, stored: list[date]) -> list[str]:
-    """Name the days with a file whose end, which is read first, is whole, and the rest is not."""
-    from usms_pipeline.dataset import RECEIPTS, SESSIONS, file_name
-
-    remedies = {
-        RECEIPTS: "run `usms rebuild --from {0} --to {0}`",
-        SESSIONS: "restore it from a backup",
-    }
-    found = []
-    for day, (zone, remedy) in product(stored, remedies.items()):
-        name = file_name(zone, day)
-        try:
-            for _ in store.batches(name):
-                pass
-        except StorageError:
-            found.append(f"{name} is damaged: {remedy.format(day)}.")
-    return found
-
-
-def _folded(store: Store, stored: list[date]) -> dict[date, int]:
-    """Give the days whose receipts are made from the rows of now, with their recipients."""
-    from usms_pipeline.dataset import SESSIONS, file_name, read_commit
-
-    commits = {day: read_commit(store, day) for day in stored}
-    return {
-        day: sum(commit.buckets.values())
-        for day, commit in commits.items()
-        if commit and commit.sessions == store.metadata(file_name(SESSIONS, day)).get("token")
-    }
+    entries = "entry is" if count == 1 else "entries are"
+    yield (
+        "warning",
+        f"{wording.count(count)} {entries} open: `usms quarantine list`; the responses of their "
+        "runs are kept until they are replayed or dismissed",
+    )
 
 
 def _service(settings: Settings) -> Iterator[tuple[str, str]]:
@@ -300,14 +258,14 @@ def _service(settings: Settings) -> Iterator[tuple[str, str]]:
     answers: list[Answer] = []
     with rehearsal.explained(settings):
         stats = collect(
-            [Batch(datetime.now(UTC).date(), (_HARMLESS_ID,))],
+            [Batch(0, (_HARMLESS_ID,))],
             lambda _, answer: answers.append(answer),
             settings,
             patience=Patience(attempts=2, batch_seconds=settings.timeout_seconds),
         )
         if not answers:
             said = [problem.rstrip(".") for problem in stats.problems]
-            reasons = "; ".join(said) or "it gave no answer that can be read"
+            reasons = "; ".join(said) or "it gave no response that can be read"
             raise ServiceDown(f"{settings.base_url}: {reasons}. Check USMS_BASE_URL.")
     yield "ok", f"answers within {stats.seconds * 1000:,.0f} ms and takes the access key"
 

@@ -1,9 +1,12 @@
-"""The progress of long work on stderr: one line a phase; in a log, a line a minute."""
+"""The progress of long work on stderr: a line for each phase, for several are under way at once.
+
+In a log, a line a minute.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
@@ -16,6 +19,7 @@ from rich.progress import (
     ProgressColumn,
     SpinnerColumn,
     Task,
+    TaskID,
     TextColumn,
     TimeElapsedColumn,
 )
@@ -30,15 +34,14 @@ if TYPE_CHECKING:
     from usms_pipeline.service.collect import CollectStats
 
 PHASES: Final = {
-    "sessions": ("Reading table", "rows"),
-    "responses": ("Asking service", "ids"),
-    "receipts": ("Folding answers", "days"),
+    "source": ("Reading table", "row"),
+    "responses": ("Asking service", "session"),
+    "receipts": ("Writing days", "day"),
     "warehouse": ("Publishing", ""),
 }
 """What each phase of the pipeline is called on screen, and what it counts."""
 
 _SELDOM_SECONDS: Final = 60
-_BEFORE_ASKING: Final = "Finding due"
 
 
 @contextmanager
@@ -49,13 +52,13 @@ def bar(console: Console | None = None) -> Iterator[Callable[[Step], None]]:
         yield _seldom(console)
         return
     with _progress(console) as progress:
-        phases: list[str] = []
-        yield lambda step: _show(progress, phases, step)
-        _finish(progress)
+        lines: dict[str, TaskID] = {}
+        yield lambda step: _show(progress, lines, step)
+        _finish(progress, progress.tasks)
 
 
 def _seldom(console: Console) -> Callable[[Step], None]:
-    """Give what writes a line now and then, so that a log shows that the work goes on."""
+    """Return what writes a line now and then, so that a log shows that the work goes on."""
     told = time.monotonic()
 
     def tell(step: Step) -> None:
@@ -63,10 +66,8 @@ def _seldom(console: Console) -> Callable[[Step], None]:
         if time.monotonic() - told < _SELDOM_SECONDS:
             return
         told = time.monotonic()
-        title, unit = _named(step)
-        of = "" if step.total is None else f"/{wording.count(step.total)}"
-        counts = f"{wording.count(step.done)}{of} {unit}" if unit else ""
-        line = " · ".join(filter(None, (title, counts, *_asking(step.stats))))
+        title, _ = _named(step)
+        line = " · ".join(filter(None, (title, _counts(step), *_asking(step.stats))))
         console.print(f"{datetime.now():%H:%M:%S} {escape(line)}", soft_wrap=True)
 
     return tell
@@ -74,6 +75,16 @@ def _seldom(console: Console) -> Callable[[Step], None]:
 
 def _named(step: Step) -> tuple[str, str]:
     return PHASES.get(step.phase, (step.phase.capitalize(), ""))
+
+
+def _counts(step: Step) -> str:
+    """Say what is done, in the phase's own unit, and of how much where some of it is left."""
+    _, unit = _named(step)
+    if not unit:
+        return ""
+    if step.total is None or step.done >= step.total:
+        return wording.counted(step.done, unit)
+    return f"{wording.count(step.done)}/{wording.counted(step.total, unit)}"
 
 
 def _progress(console: Console) -> Progress:
@@ -88,24 +99,22 @@ def _progress(console: Console) -> Progress:
     )
 
 
-def _show(progress: Progress, phases: list[str], step: Step) -> None:
-    """Bring the last line up to date; a new phase completes it and begins another."""
-    if phases[-1:] != [step.phase]:
-        _finish(progress)
-        title, unit = _named(step)
-        title = _BEFORE_ASKING if (phases, step.phase) == (["sessions"], "receipts") else title
-        phases.append(step.phase)
-        progress.add_task(title.ljust(15), total=None, unit=unit, stats=None, done=0)
-    last = progress.tasks[-1].id
-    progress.update(last, completed=step.done, total=step.total, stats=step.stats, done=step.done)
+def _show(progress: Progress, lines: dict[str, TaskID], step: Step) -> None:
+    """Bring a phase's line up to date; a new phase gets one, and ends those without a total."""
+    if step.total == 0:
+        return
+    if step.phase not in lines:
+        _finish(progress, [task for task in progress.tasks if task.total is None])
+        title, _ = _named(step)
+        lines[step.phase] = progress.add_task(title.ljust(15), total=None, step=step)
+    progress.update(lines[step.phase], completed=step.done, total=step.total, step=step)
 
 
-def _finish(progress: Progress) -> None:
-    """Complete the last line: what it counts has been reached."""
-    for task in progress.tasks[-1:]:
-        reached = task.total or task.completed
-        # A bar of nothing would never be full.
-        progress.update(task.id, completed=reached or 1, total=reached or 1, done=reached)
+def _finish(progress: Progress, tasks: Iterable[Task]) -> None:
+    """Complete lines; where less was done than there was to do, the counts go on saying so."""
+    for task in tasks:
+        full = task.total or task.completed or 1  # a bar of nothing would never be full
+        progress.update(task.id, completed=full, total=full)
 
 
 class _Counts(ProgressColumn):
@@ -113,11 +122,7 @@ class _Counts(ProgressColumn):
 
     def render(self, task: Task) -> Text:
         """Draw one cell."""
-        if not task.fields["unit"]:
-            return Text()
-        done = wording.count(task.fields["done"])
-        of = "" if task.total is None or task.finished else f"/{wording.count(task.total)}"
-        return Text(f"{done}{of} {task.fields['unit']}", style="cyan")
+        return Text(_counts(task.fields["step"]), style="cyan")
 
 
 class _Pace(ProgressColumn):
@@ -136,7 +141,7 @@ def _pace(task: Task) -> list[str]:
         parts.append(f"{wording.duration(task.time_remaining)} left")
     if task.finished and task.finished_time is not None:
         parts.append(wording.duration(task.finished_time))
-    return parts + _asking(task.fields["stats"])
+    return parts + _asking(task.fields["step"].stats)
 
 
 def _asking(stats: CollectStats | None) -> list[str]:
@@ -167,13 +172,13 @@ def steps(console: Console | None = None) -> Iterator[Say]:
     )
     with Progress(*columns, console=console, expand=True, refresh_per_second=8) as progress:
         yield lambda title, detail: _say(progress, title, detail)
-        _finish(progress)
+        _finish(progress, progress.tasks[-1:])
 
 
 def _say(progress: Progress, title: str, detail: str) -> None:
     title, detail = title.ljust(18), escape(wording.visible(detail))
     if not progress.tasks or progress.tasks[-1].description != title:
-        _finish(progress)
+        _finish(progress, progress.tasks[-1:])
         progress.add_task(title, total=None, detail=detail)
     elif detail:
         progress.update(progress.tasks[-1].id, detail=detail)

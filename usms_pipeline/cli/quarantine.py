@@ -19,7 +19,9 @@ from usms_pipeline.cli.run import Json
 from usms_pipeline.cli.shell import FELL_SHORT, OK, echo_json, out, told, warn
 
 if TYPE_CHECKING:
-    from usms_pipeline.quarantine import Entry
+    from zoneinfo import ZoneInfo
+
+    from usms_pipeline.days.quarantine import Entry
 
 app = typer.Typer(no_args_is_help=True, help="What could not be used: list, replay or dismiss it.")
 
@@ -44,15 +46,15 @@ def list_entries(
     as_json: Json = False,
 ) -> None:
     """List the entries with their reasons; never their bodies, which hold phone numbers."""
-    from usms_pipeline.quarantine import entries
+    from usms_pipeline.days.quarantine import entries
     from usms_pipeline.storage import Store
 
-    store = Store(config.load().data_dir)
-    found = entries(store, None if state == State.ALL else str(state))
+    settings = config.load()
+    found = entries(Store(settings.data_dir), None if state == State.ALL else str(state))
     if as_json:
         echo_json(found)
     elif found:
-        _show(found, state)
+        _show(found, state, settings.zone)
     else:
         out().print(f"[green]✓[/] nothing {'' if state == State.ALL else f'{state} '}in quarantine")
 
@@ -60,10 +62,10 @@ def list_entries(
 @app.command("replay")
 @told
 def replay(ids: Ids = None, everything: All = False) -> int:
-    """Try entries again: bad items are decoded anew, refused sessions are asked about again."""
+    """Try entries again: what could not be read is read, refused sessions are asked about again."""
     chosen = _chosen(ids, everything)
+    from usms_pipeline.days.quarantine import open_count
     from usms_pipeline.pipeline import Pipeline
-    from usms_pipeline.quarantine import open_count
     from usms_pipeline.storage import Store
 
     settings = config.load(["api"])
@@ -77,7 +79,7 @@ def replay(ids: Ids = None, everything: All = False) -> int:
 @app.command("dismiss")
 @told
 def dismiss(ids: Ids = None, everything: All = False) -> int:
-    """Close entries as seen: no more to be done about them. Their bodies are purged in time."""
+    """Mark entries as seen: nothing more is done, and retention deletes their bodies in time."""
     chosen = _chosen(ids, everything)
     from usms_pipeline.pipeline import Pipeline
 
@@ -87,7 +89,7 @@ def dismiss(ids: Ids = None, everything: All = False) -> int:
 
 
 def _unknown(chosen: list[str] | None, found: int) -> int:
-    """Warn of ids that name no open entry; gives the exit code."""
+    """Warn of ids that name no open entry; return the exit code."""
     if chosen is None or found >= len(set(chosen)):
         return OK
     warn([f"{len(set(chosen)) - found} of the ids name no open entry: see `usms quarantine list`."])
@@ -95,19 +97,21 @@ def _unknown(chosen: list[str] | None, found: int) -> int:
 
 
 def _chosen(ids: list[str] | None, everything: bool) -> list[str] | None:
-    """Give the ids named, or None for every open entry; one of the two must be said."""
+    """Return the ids named, or None for every open entry; one of the two must be said."""
     if bool(ids) == everything:
         raise typer.BadParameter("Name the entries (`usms quarantine list`), or say --all.")
     return ids or None
 
 
-def _show(found: list[Entry], state: State) -> None:
+def _show(found: list[Entry], state: State, zone: ZoneInfo) -> None:
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("id", no_wrap=True)
+    table.add_column("asked", no_wrap=True)
     table.add_column("session", overflow="fold")
     table.add_column("reason", overflow="fold")
     for entry in found[:_SHOWN]:
-        table.add_row(entry.id, escape(entry.session_no or "–"), escape(entry.reason))
+        asked = f"{entry.asked_at.astimezone(zone):%Y-%m-%d %H:%M}"
+        table.add_row(entry.id, asked, escape(entry.session_no or "–"), escape(entry.reason))
     console = out()
     console.print(table)
     if len(found) > _SHOWN:

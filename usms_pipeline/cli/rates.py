@@ -176,8 +176,9 @@ def report(to: ReportFile = None) -> None:
     """Write the report, one HTML page with charts that works offline, and say where it is."""
     from datetime import UTC, datetime
 
-    from usms_pipeline import quarantine, warehouse
     from usms_pipeline import report as page
+    from usms_pipeline import warehouse
+    from usms_pipeline.days import quarantine
     from usms_pipeline.storage import Store
 
     settings = config.load()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.box import SIMPLE_HEAD
@@ -15,11 +15,9 @@ from usms_pipeline.cli.shell import OK, echo_json, fell_short, out, plain, span,
 from usms_pipeline.cli.tables import facts_grid
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from datetime import date
 
     from usms_pipeline.dataset import Window
-    from usms_pipeline.fold import PartitionCounts
     from usms_pipeline.pipeline import Pipeline, Plan, RunReport
     from usms_pipeline.service.collect import CollectStats
 
@@ -29,6 +27,8 @@ From = Annotated[
 To = Annotated[str | None, typer.Option("--to", metavar="DAY", help="Last day sent, included.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 Everything = Annotated[bool, typer.Option("--all", help="Every day since USMS_START_DATE.")]
+
+_SAID_OF_A_DAY = ("buckets", "unannounced", "open", "read")
 
 
 def run(
@@ -46,14 +46,31 @@ def run(
     warnings = [*report.warnings, *pipeline.rows_left_out()]
     warn(warnings)
     if as_json:
-        echo_json(plain(report) | {"warnings": warnings, "fell_short": report.fell_short})
+        echo_json(_as_json(report) | {"warnings": warnings})
     else:
         _show_run(report)
     if not report.fell_short:
         return OK
-    given_up = wording.count(report.responses.stats.ids_given_up)
-    remedy = rehearsal.missing_service(settings) or "Run again, or see `usms check`."
-    return fell_short(f"{given_up} sessions got no usable answer. They stay due. {remedy}")
+    return fell_short(_shortfall(report, rehearsal.missing_service(settings)))
+
+
+def _as_json(report: RunReport) -> dict[str, Any]:
+    """Return the report as plain JSON; of what a day's file says, what is about its messages."""
+    days = {
+        str(day): {name: getattr(said, name) for name in _SAID_OF_A_DAY}
+        for day, said in report.days.items()
+    }
+    found: dict[str, Any] = plain(report)
+    return found | {"days": days, "fell_short": report.fell_short}
+
+
+def _shortfall(report: RunReport, missing_service: str) -> str:
+    """Say what was asked for and not got; the warnings name each damaged day and its remedy."""
+    if not report.stats.ids_given_up:
+        return f"{wording.counted(len(report.damaged), 'damaged day')} left out: see above."
+    given_up = wording.counted(report.stats.ids_given_up, "session")
+    remedy = missing_service or "Run again, or see `usms check`."
+    return f"No usable response for {given_up}. They stay due. {remedy}"
 
 
 def plan(
@@ -84,7 +101,7 @@ def _days(first: str | None, last: str | None, everything: bool) -> tuple[date |
 def _window(
     pipeline: Pipeline, days: tuple[date | None, date | None], everything: bool
 ) -> Window | None:
-    """Give the days asked for; None, the pipeline's own open window, when none were."""
+    """Return the days asked for; None, the pipeline's own open window, when none were."""
     from usms_pipeline.dataset import Window
 
     if not everything and days == (None, None):
@@ -102,28 +119,19 @@ def _window(
 def _show_run(report: RunReport) -> None:
     """Print what a run did: a line a step, then what is still to come."""
     facts = facts_grid()
-    sessions, stats = report.sessions, report.responses.stats
-    new = sum(partition.new_rows for partition in sessions.partitions.values())
     facts.add_row(
-        "source", f"{wording.count(sessions.rows_read)} rows read, {wording.count(new)} of them new"
+        "source",
+        f"{wording.counted(report.rows_read, 'row')} read, {wording.count(report.new)} of them new",
     )
-    facts.add_row("asked", _asked(stats, report.responses.seconds))
-    for line in _shortfalls(stats):
+    facts.add_row("asked", _asked(report.stats, report.seconds_asking))
+    for line in _shortfalls(report.stats):
         facts.add_row("", line)
-    folded = report.receipts.partitions
-    facts.add_row(_days_of(folded), _buckets(folded))
-    awaited = sum(counts.awaited for counts in folded.values())
-    facts.add_row("awaited", _awaited(awaited))
+    # Which days: a run seldom works on all of them.
+    facts.add_row(f"receipts of {wording.counted(len(report.days), 'day')}", _buckets(report))
+    facts.add_row("waiting", _waiting(report.open))
     facts.add_row("warehouse", _published(report))
     facts.add_row("next", "usms rates --by sent_date")
     out().print(facts)
-
-
-def _days_of(folded: Mapping[date, object]) -> str:
-    """Say of which days of sending the figures are: those that a run works on are seldom all."""
-    if not folded:
-        return "receipts"
-    return f"receipts of {wording.counted(len(folded), 'day')}"
 
 
 def _asked(stats: CollectStats, seconds: float) -> str:
@@ -139,40 +147,39 @@ def _asked(stats: CollectStats, seconds: float) -> str:
 def _shortfalls(stats: CollectStats) -> list[str]:
     """Name what did not go well while asking; empty when all did."""
     counts = {
-        "given up, asked again next run": stats.ids_given_up,
+        "without a usable response, asked again by the next run": stats.ids_given_up,
         "refused by the service, see `usms quarantine list`": stats.ids_refused,
-        "unreadable answers, see `usms quarantine list`": stats.unreadable,
+        "unreadable responses, see `usms quarantine list`": stats.unreadable,
     }
     return [f"{wording.count(number)} {what}" for what, number in counts.items() if number]
 
 
-def _buckets(folded: dict[date, PartitionCounts]) -> str:
-    """Give the buckets' sums, those that hold something, in the order of the statuses."""
+def _buckets(report: RunReport) -> str:
+    """Return the buckets' sums, those that hold something, in the order of the statuses."""
     from usms_pipeline.status import BUCKETS
 
-    sums = {bucket: sum(c.buckets.get(bucket, 0) for c in folded.values()) for bucket in BUCKETS}
-    parts = [f"{bucket} {wording.count(number)}" for bucket, number in sums.items() if number]
-    return ", ".join(parts) or "nothing new"
+    sums = report.buckets
+    return ", ".join(f"{one} {wording.count(sums[one])}" for one in BUCKETS if sums[one]) or "none"
 
 
-def _awaited(awaited: int) -> str:
-    if not awaited:
-        return "none of these days: every message has an outcome or is closed"
-    return f"{wording.count(awaited)} still open; later runs ask about each as it falls due"
+def _waiting(count: int) -> str:
+    if not count:
+        return "none of these days: every message is final or closed"
+    return f"{wording.count(count)} for a receipt; later runs ask about each as it falls due"
 
 
 def _published(report: RunReport) -> str:
     """Say where the warehouse is and whether this run changed it."""
     warehouse = report.warehouse
+    assert warehouse is not None
     path = escape(str(warehouse.path))
     if warehouse.is_locked:
         return f"{path} (another run is publishing it)"
     if warehouse.is_skipped:
         return f"{path}, unchanged"
-    changed = "day" if warehouse.partitions_changed == 1 else "days"
     return (
-        f"{path}: {wording.count(warehouse.rows)} rows, "
-        f"{wording.count(warehouse.partitions_changed)} {changed} changed"
+        f"{path}: {wording.counted(warehouse.rows, 'row')}, "
+        f"{wording.counted(warehouse.partitions_changed, 'day')} changed"
     )
 
 
@@ -180,7 +187,7 @@ def _show_plan(found: Plan) -> None:
     """Print what a run would ask, and whether the polling keeps up."""
     facts = facts_grid()
     due = sum(found.due_sessions.values())
-    facts.add_row("due", f"{wording.count(due)} {'session' if due == 1 else 'sessions'}")
+    facts.add_row("due", wording.counted(due, "session"))
     facts.add_row("requests", wording.count(found.requests))
     facts.add_row("time", _time(found))
     facts.add_row("behind", _behind(found))

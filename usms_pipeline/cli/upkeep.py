@@ -1,4 +1,4 @@
-"""``usms rebuild`` and ``usms forget``: making the dataset anew, and erasing people from it."""
+"""``usms rebuild`` and ``usms forget``: making days anew, and erasing people from them."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ Yes = Annotated[bool, typer.Option("--yes", "-y", help="Don't ask whether you ar
 
 
 def rebuild(first: From = None, last: To = None) -> int:
-    """Make the dataset anew from the raw answers that are kept; asks nothing of the service."""
+    """Make days anew from the responses that are kept; asks nothing of the service."""
     days = span(first, last)
     from usms_pipeline.pipeline import Pipeline
 
@@ -44,9 +44,9 @@ def rebuild(first: From = None, last: To = None) -> int:
         report = pipeline.rebuild(_stored(pipeline, *days))
         published = pipeline.publish()
     warn(report.warnings)
-    rows = sum(counts.rows for counts in report.partitions.values())
+    rows = sum(said.rows for said in report.days.values())
     out().print(
-        f"[green]✓[/] {wording.counted(len(report.partitions), 'day')} rebuilt, "
+        f"[green]✓[/] {wording.counted(len(report.days), 'day')} rebuilt, "
         f"{wording.counted(rows, 'row')}, in {escape(str(published.path))}"
     )
     if report.locked:
@@ -59,21 +59,20 @@ def rebuild(first: From = None, last: To = None) -> int:
             "Another run is publishing the warehouse: what was rebuilt is not in it. Run the same "
             "`usms rebuild` again when that has ended."
         )
+    if report.fell_short:
+        return fell_short(f"{wording.counted(len(report.damaged), 'day')} not rebuilt: see above.")
     return OK
 
 
-def _stored(pipeline: Pipeline, first: date | None, last: date | None) -> list[date] | None:
-    """Give the partitions to rebuild; None, which is all of them, when no day is named."""
-    from usms_pipeline.pipeline import stored_days
+def _stored(pipeline: Pipeline, first: date | None, last: date | None) -> list[date]:
+    """Return the days to rebuild: those that there are, or of these the ones named."""
+    from usms_pipeline.days import file
 
-    if first is None and last is None:
-        return None
-    days = stored_days(pipeline.store)
-    return [day for day in days if (first or day) <= day <= (last or day)]
+    return [day for day in file.days(pipeline.store) if (first or day) <= day <= (last or day)]
 
 
 def forget(phone: Phones = None, session: Sessions = None, yes: Yes = False) -> None:
-    """Erase phones or sessions from every zone, for good: a rebuild does not bring them back."""
+    """Erase phones or sessions everywhere, for good: a rebuild does not bring them back."""
     phones, sessions = _named(phone), _named(session)
     if not phones and not sessions:
         raise typer.BadParameter("Say what to erase: --phone NUMBER or --session NO.")
@@ -88,7 +87,7 @@ def forget(phone: Phones = None, session: Sessions = None, yes: Yes = False) -> 
     changed = pipeline.forget(phones, sessions)
     where = f"erased from {wording.counted(len(changed), 'day')}" if changed else "nothing found"
     them = "it" if len(phones) + len(sessions) == 1 else "them"
-    out().print(f"[green]✓[/] {where}; later answers about {them} are dropped")
+    out().print(f"[green]✓[/] {where}; later responses about {them} are dropped")
 
 
 def _quoted(odd: list[str]) -> str:
@@ -105,6 +104,6 @@ def _counted(phones: list[str], sessions: list[str]) -> str:
 
 
 def _named(values: list[str] | None) -> list[str]:
-    """Give what an option names, with ``-`` replaced by the lines of stdin."""
+    """Return what an option names, with ``-`` replaced by the lines of stdin."""
     lines = [line for v in values or () for line in (sys.stdin if v == "-" else [v])]
     return [line.strip() for line in lines if line.strip()]

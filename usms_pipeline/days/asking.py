@@ -27,6 +27,8 @@ _BLOCK_SECONDS: Final = 1.0
 """A kill loses the answers of one second at most: they are asked again."""
 _BLOCK_BYTES: Final = 16_000_000
 _MOST_BLOCKS_WAITING: Final = 4
+_MOST_ROWS: Final = 1_000_000
+"""What is held of one day before it is written, 250 bytes each."""
 
 Told = Callable[[CollectStats, int], None]
 
@@ -57,6 +59,7 @@ class Asking:
         self._batches_of_day = np.zeros(len(days), np.int64)
         for number in range(batches):
             self._batches_of_day[self._days_of(number)] += 1
+        self._rows = np.zeros(len(days), np.int64)
         self._waiting: list[tuple[int, Answer]] = []
         self._bytes, self._since = 0, time.monotonic()
         self._scribe = ThreadPoolExecutor(1, "usms-decode")
@@ -138,9 +141,9 @@ class Asking:
 
     def _keep(self, landed: list[tuple[int, Answer]]) -> None:
         """Log answers, decode them, and give each day what is its own."""
+        landed.sort(key=lambda one: one[0])
         name, block = self._writer.add([answer for _, answer in landed])
-        said = self._decoded(name, block)
-        self._deal(said, landed)
+        self._deal(self._decoded(name, block), landed)
         for number, answer in landed:
             self._left[number] -= len(answer.ids)
             if not self._left[number]:
@@ -154,14 +157,26 @@ class Asking:
                 self._finishing.append(self._finisher.submit(self._finish, day))
 
     def _deal(self, said: pa.Table, landed: list[tuple[int, Answer]]) -> None:
-        codes = np.concatenate([self._codes_of(number, answer) for number, answer in landed])
-        if (codes == codes[0]).all():
-            self._days[codes[0]].said.append(said)
-            return
+        """Give each day what is said of its sessions, with the number of the batch to sort by."""
+        codes = [self._codes_of(number, answer) for number, answer in landed]
         ids = pa.array([one for _, answer in landed for one in answer.ids], TEXT)
-        of_row = codes[np.asarray(pc.index_in(said["session_no"], value_set=ids))]
-        for code in np.unique(of_row):
-            self._days[code].said.append(said.filter(pa.array(of_row == code)))
+        if said["session_no"].combine_chunks().equals(ids):  # one row each, as they were asked
+            at = 0
+            for (number, answer), its in zip(landed, codes, strict=True):
+                self._give(its, said.slice(at, len(answer.ids)), number)
+                at += len(answer.ids)
+            return
+        of_row = np.concatenate(codes)[np.asarray(pc.index_in(said["session_no"], value_set=ids))]
+        self._give(of_row, said, landed[0][0])
+
+    def _give(self, codes: Any, said: pa.Table, number: int) -> None:
+        for code in np.unique(codes):
+            its = said if (codes == code).all() else said.filter(pa.array(codes == code))
+            self._days[code].said.append((number, its))
+            self._rows[code] += its.num_rows
+            if self._rows[code] >= _MOST_ROWS:  # a large day is written several times
+                self._rows[code] = 0
+                self._finishing.append(self._finisher.submit(self._finish, self._days[code]))
 
     def _codes_of(self, number: int, answer: Answer) -> Any:
         begin, size = number * self._size, self._ids_of(number)

@@ -29,12 +29,15 @@ Bools = npt.NDArray[np.bool_]
 Places = npt.NDArray[np.int64]
 EndsOf = Callable[[list[str], bool], list[Ends | None]]
 
+_AT_ONCE: Final = 100_000
+
 OWN, LAST_OPEN, STATE = "_own", "_last_open_at", "_state"
 """What a day's file has beside the published columns.
 
 ``_own``: the source itself names the phone. ``_last_open_at``: the latest response that left
-something open. ``_state``: NULL in a plain session's row; else, in the first of a session's rows,
-all that is known of it, and an empty text in the others.
+something open. ``_state``: where a session's rows say all that is known of it, NULL in a lone one,
+and how many they are in each of several; else, in the first of its rows, all that is known, and an
+empty text in the others.
 """
 
 WHO: Final = ("phone", "country", "operator", "number_type")
@@ -63,6 +66,7 @@ class Fold:
     ``stored``: the present rows (``layout``), in batches. ``sent``: what was read of the source,
     each session whole, within ``first`` up to ``last`` (microseconds); None where nothing new was.
     Unless ``is_whole``, only some of the day's sessions were read, and none of the others is gone.
+    ``are_distinct``: each row that was read has a session of its own.
     ``said``: what responses say (``schema.OBSERVATIONS``). ``cutoff`` in microseconds.
 
     ``is_remade``: rows are made again though nothing new is known of them, for the cutoff or what
@@ -84,6 +88,7 @@ class Fold:
     first: int = 0
     last: int = 2**62
     is_whole: bool = True
+    are_distinct: bool = False
     is_remade: bool = False
     ends: EndsOf | None = None
     most: int = 2**62
@@ -96,8 +101,12 @@ class Fold:
     _noted: int = 0
 
     def __iter__(self) -> Iterator[pa.Table]:
-        read = _Side(self.names.empty_table() if self.sent is None else self.sent)
+        read = _Side(
+            self.names.empty_table() if self.sent is None else self.sent,
+            are_distinct=self.are_distinct,
+        )
         heard = _Side(self.said)
+        heard.are_distinct = read.are_distinct and heard.names.equals(read.names)
         odd: list[pa.Table] = []
         lost: list[pa.Table] = []
         for batch in self.stored:
@@ -109,7 +118,8 @@ class Fold:
         yield from self._general(read, heard, odd, new)
         if self.sent is not None:
             yield from self._lost(read, lost, new)
-        self.strays = heard.names.filter(pa.array(~heard.is_used)).unique().to_pylist()
+        if not heard.is_used.all():
+            self.strays = heard.names.filter(pa.array(~heard.is_used)).unique().to_pylist()
 
     def _without_lost(self, batch: pa.Table, lost: list[pa.Table]) -> pa.Table:
         """Return rows without those that have no session number, which go into ``lost``."""
@@ -143,6 +153,7 @@ class Fold:
         is_same = np.zeros(len(is_odd), np.bool_)
         is_same[alike] = True
         batch = self._described_anew(batch, alike, _taken(read.rows, of_read[alike]))
+        is_odd &= ~self._are_groups_alike(batch, read, (of_read >= 0) & (of_heard < 0))
         is_outdated = self._is_outdated(batch) if self.is_remade else np.zeros_like(is_odd)
         is_odd &= ~(is_same & (of_heard < 0) & ~is_outdated)
         may_be_fast = is_odd & is_plain & (is_same | (of_read < 0)) & (of_heard >= 0)
@@ -159,6 +170,30 @@ class Fold:
             odd.append(batch.filter(pa.array(is_odd)))
             batch = batch.filter(pa.array(~is_odd))
         return batch
+
+    def _are_groups_alike(self, batch: pa.Table, read: _Side, may_be: Bools) -> Bools:
+        """Return which rows are of sessions of several that were read just as they are stored."""
+        found = np.zeros(batch.num_rows, np.bool_)
+        sizes = pc.if_else(pc.starts_with(batch[STATE], "{"), None, batch[STATE])
+        is_group = may_be & np.asarray(pc.greater(pc.binary_length(sizes), 0).fill_null(False))
+        at = np.flatnonzero(is_group)
+        if self.is_remade or not len(at):
+            return found
+        rows = _taken(batch, at)
+        count = np.asarray(pc.cast(_taken(batch.select([STATE]), at)[STATE], pa.int64()))
+        names = rows["session_no"].combine_chunks()
+        of = _places(_keys(names, rows["recipient"]), read.keys("recipient"))
+        codes = np.asarray(names.dictionary_encode().indices)
+        fits = (of >= 0) & (np.bincount(codes)[codes] == count) & (read.counts[of] == count)
+        fits &= _is_once(of) & ~np.append(_is_never_plain(read.rows), True)[of]
+        near = np.flatnonzero(fits)
+        fits[near] = _are_alike(rows, near, read.rows, of[near], self._dimensions)
+        for name in WHO:
+            fits[near] &= _equal(_taken(rows, near)[name], _taken(read.rows, of[near])[name])
+        fits = _with_all_their_rows(codes, fits)
+        read.is_used[of[fits]] = True
+        found[at[fits]] = True
+        return found
 
     def _described_anew(self, batch: pa.Table, at: Places, read: pa.Table) -> pa.Table:
         """Return rows that are as they were read, with what is shown of their phones by now."""
@@ -197,8 +232,24 @@ class Fold:
         is_new = read.is_lone[:-1] & ~read.is_stored
         is_new &= np.asarray(read.names.is_valid())
         of_heard = heard.find(read.names)
+        yield from self._new_groups(read, heard, of_heard, new)
         is_new &= (of_heard < 0) | heard.is_lone[of_heard]
         places = np.flatnonzero(is_new)
+        sent_at = _micros(read.rows["sent_at"])[places]
+        if (np.diff(sent_at) < 0).any():
+            places = places[np.argsort(sent_at, kind="stable")]
+        for begin in range(0, len(places), _AT_ONCE):
+            rows = self._new_rows(read, heard, places[begin : begin + _AT_ONCE], of_heard)
+            if not rows.num_rows:
+                continue
+            if new is not None:
+                new += [_sent_of_lost(row, self._dimensions) for row in python(rows)]
+            self._note(rows)
+            self.new += rows.num_rows
+            yield rows
+
+    def _new_rows(self, read: _Side, heard: _Side, places: Places, of_heard: Places) -> pa.Table:
+        """Return the rows of some new sessions, with what was said of them; odd ones left out."""
         blank = self._unasked(_taken(read.rows, places))
         of_heard = of_heard[places]
         asked = np.flatnonzero(of_heard >= 0)
@@ -211,14 +262,63 @@ class Fold:
         if len(asked):
             said = _taken(heard.rows, of_heard[asked])
             blank = _replaced(blank, asked, self._rows(_taken(blank, asked), said))
-        rows = blank.filter(pa.array(~is_left)) if is_left.any() else blank
-        if rows.num_rows:
-            if new is not None:
-                new += [_sent_of_lost(row, self._dimensions) for row in python(rows)]
-            rows = rows.sort_by([(name, "ascending") for name in ("sent_at", "session_no")])
-            self._note(rows)
-            self.new += rows.num_rows
-            yield rows
+        return blank.filter(pa.array(~is_left)) if is_left.any() else blank
+
+    def _new_groups(
+        self, read: _Side, heard: _Side, of_heard: Places, new: list[Sent] | None
+    ) -> Iterator[pa.Table]:
+        """Yield the rows of new sessions of several, each of which has one answer of its own."""
+        is_several = ~read.is_stored & (of_heard >= 0) & (read.counts > 1)
+        if not is_several.any():
+            return
+        is_several &= ~_is_never_plain(read.rows)
+        is_several &= np.asarray(read.rows["recipient"].combine_chunks().is_valid())
+        at = np.flatnonzero(is_several)
+        blank = self._unasked(_taken(read.rows, at))
+        is_put, of = self._grouped_with(blank, heard, read.counts[at])
+        if not is_put.any():
+            return
+        read.is_used[at[is_put]] = True
+        if new is not None:
+            new += [_sent_of_lost(row, self._dimensions) for row in python(blank.filter(is_put))]
+        yield self._group_rows(blank, heard, is_put, of)
+
+    def _grouped_with(self, rows: pa.Table, heard: _Side, sizes: Places) -> tuple[Bools, Places]:
+        """Return the rows of sessions that are told of all at once, each by a row of its own.
+
+        ``sizes``: how many rows the session of each has. The places are those of the answers.
+        """
+        names = rows["session_no"].combine_chunks()
+        of = _places(_keys(names, rows["recipient"]), heard.keys("number"))
+        codes = np.asarray(names.dictionary_encode().indices)
+        counts = np.append(heard.counts, 0)
+        fits = (of >= 0) & (counts[of] == sizes) & (np.bincount(codes)[codes] == sizes)
+        fits &= _is_once(of)
+        at = np.flatnonzero(fits)
+        fits[at] = _can_be_put_in(rows, at, heard.rows, of[at])
+        if len(heard.names):
+            for name in ("asked_at", "session_submit_status"):
+                said = heard.rows[name].combine_chunks().dictionary_encode(null_encoding="encode")
+                value = np.asarray(said.indices)[of]
+                first = np.full(codes.max(initial=0) + 1, -1)
+                first[codes[::-1]] = value[::-1]
+                fits &= value == first[codes]
+        return _with_all_their_rows(codes, fits), of
+
+    def _group_rows(self, before: pa.Table, heard: _Side, is_put: Bools, of: Places) -> pa.Table:
+        at = np.flatnonzero(is_put)
+        said = _taken(heard.rows, of[at])
+        heard.is_used[of[at]] = True
+        rows = self._rows(_taken(before, at), said)
+        codes = np.asarray(_whole(rows["session_no"]).dictionary_encode().indices)
+        sizes = np.bincount(codes)[codes]
+        is_open = np.zeros(codes.max(initial=0) + 1, np.bool_)
+        is_open[codes[~np.asarray(said["is_final"])]] = True
+        last_open = pc.if_else(pa.array(is_open[codes]), said["asked_at"], rows[LAST_OPEN])
+        rows = _with(rows, **{LAST_OPEN: last_open, STATE: pa.array(sizes).cast(TEXT)})
+        self._note(rows)
+        self.new += rows.num_rows
+        return rows
 
     def _general(
         self, read: _Side, heard: _Side, odd: list[pa.Table], new: list[Sent]
@@ -250,9 +350,9 @@ class Fold:
             made += its
             if its != before.get(session_no):
                 changed += its
-        heard.is_used |= np.asarray(
-            pc.is_in(heard.names, value_set=pa.array([*sessions], TEXT)).fill_null(False)
-        )
+        if sessions:
+            its_own = pc.is_in(heard.names, value_set=pa.array([*sessions], TEXT))
+            heard.is_used |= np.asarray(its_own.fill_null(False))
         if changed:
             self._note(table_of(changed, self.names))
         if made:
@@ -276,12 +376,14 @@ class Fold:
         wanted += [(one, found) for name, one in numbers.items() if (found := digits.get(name))]
         has_masks = any(one.mask for one in known.sent)
         if wanted and self.ends is not None:
-            found_ends = self.ends([found for _, found in wanted], has_masks)
+            found_ends = self.ends([f"+{found}" for _, found in wanted], has_masks)
             for (one, _), its in zip(wanted, found_ends, strict=True):
                 one.ends = its
 
     def _lost(self, read: _Side, lost: list[pa.Table], new: list[Sent]) -> Iterator[pa.Table]:
         """Yield the rows that have no usable session number: invalid, each alone."""
+        if not lost and not read.names.null_count:
+            return
         coming = python(read.rows.filter(pa.array(~np.asarray(read.names.is_valid()))))
         stored = [row for table in lost for row in python(table)]
         before = [_sent_of_lost(row, self._dimensions) for row in stored]
@@ -295,6 +397,7 @@ class Fold:
         )
         self.gone += gone if self.is_whole else 0
         if not rows:
+            self.are_many |= bool(before)  # no row is left that would tell of the change
             return
         made = [
             dict.fromkeys(self.names.names)
@@ -396,22 +499,62 @@ class _Side:
     ``is_used``: there is nothing more to do about it.
     """
 
-    def __init__(self, rows: pa.Table) -> None:
+    def __init__(self, rows: pa.Table, *, are_distinct: bool = False) -> None:
         self.rows = rows.combine_chunks()
         self.names = _whole(self.rows["session_no"])
-        places = np.asarray(self.names.dictionary_encode(null_encoding="encode").indices)
-        counts = np.bincount(places, minlength=1)
-        self.is_lone = np.append((counts[places] == 1) & ~_is_never_plain(self.rows), False)
+        self.are_distinct = are_distinct
         self.is_used, self.is_stored = np.zeros((2, len(self.names)), np.bool_)
+
+    @cached_property
+    def counts(self) -> Places:
+        """How many rows the session of each row has here."""
+        if self.are_distinct:
+            return np.ones(len(self.names), np.int64)
+        places = np.asarray(self.names.dictionary_encode(null_encoding="encode").indices)
+        found: Places = np.bincount(places, minlength=1)[places]
+        return found
+
+    @cached_property
+    def is_lone(self) -> Bools:
+        return np.append((self.counts == 1) & ~_is_never_plain(self.rows), False)
 
     def find(self, names: pa.Array) -> Places:
         """Return the place of each session's first row here; -1 where there is none."""
-        found = pc.index_in(names, value_set=self.names, skip_nulls=True)
-        return np.asarray(found.fill_null(-1)).astype(np.int64)
+        if self.are_distinct and names.equals(self.names):  # what was asked about comes in order
+            return np.arange(len(names))
+        return _places(names, self.names)
+
+    def keys(self, name: str) -> pa.Array:
+        """Return a key for each row: its session, and the number in a column."""
+        return _keys(self.names, self.rows[name])
 
     def left(self) -> pa.Table:
         """Return the rows with a session that are not used yet."""
+        if self.is_used.all():
+            return self.rows.slice(0, 0)
         return self.rows.filter(pa.array(~self.is_used & np.asarray(self.names.is_valid())))
+
+
+def _with_all_their_rows(codes: Places, fits: Bools) -> Bools:
+    """Return which rows fit, of sessions (``codes``) of which every row does."""
+    is_torn = np.zeros(codes.max(initial=0) + 1, np.bool_)
+    is_torn[codes[~fits]] = True
+    return fits & ~is_torn[codes]
+
+
+def _is_once(places: Places) -> Bools:
+    """Return which places are nobody else's."""
+    return np.asarray(np.bincount(places + 1, minlength=1)[places + 1] == 1)
+
+
+def _places(keys: pa.Array, among: pa.Array) -> Places:
+    found = pc.index_in(keys, value_set=among, skip_nulls=True)
+    return np.asarray(found.fill_null(-1)).astype(np.int64)
+
+
+def _keys(sessions: pa.Array, recipients: pa.ChunkedArray) -> pa.Array:
+    joined = pc.binary_join_element_wise(sessions, recipients, " ")
+    return joined.combine_chunks() if isinstance(joined, pa.ChunkedArray) else joined
 
 
 def _is_never_plain(sent: pa.Table) -> Bools:
@@ -477,9 +620,9 @@ def _equal(left: pa.ChunkedArray, right: pa.ChunkedArray) -> Bools:
 
 
 def _taken(rows: pa.Table, at: Places) -> pa.Table:
-    """Return the rows at some places; usually that is all of them, in order, and costs nothing."""
-    if len(at) == rows.num_rows and np.array_equal(at, np.arange(len(at))):
-        return rows
+    """Return the rows at some places; usually these are in order, and it costs nothing."""
+    if len(at) and at[-1] - at[0] == len(at) - 1 and (np.diff(at) == 1).all():
+        return rows.slice(at[0], len(at))
     return rows.take(pa.array(at))
 
 
@@ -493,9 +636,10 @@ def _replaced(rows: pa.Table, at: Places, new: pa.Table) -> pa.Table:
 
 
 def _with(rows: pa.Table, **columns: Any) -> pa.Table:
-    arrays = [columns.get(name, rows[name]) for name in rows.column_names]
+    arrays = [columns.get(one.name, rows[one.name]) for one in rows.schema]
     types = zip(arrays, rows.schema.types, strict=True)
-    return pa.Table.from_arrays([array.cast(type_) for array, type_ in types], schema=rows.schema)
+    same = [array if array.type == type_ else array.cast(type_) for array, type_ in types]
+    return pa.Table.from_arrays(same, schema=rows.schema)
 
 
 def rows_of(
@@ -504,9 +648,12 @@ def rows_of(
     """Return a session's rows as a day's file has them, with the state in the first."""
     general.prune(known)
     made = general.rows(session_no, known, cutoff)
-    is_plain = general.is_plain(known, made)
-    for place, row in enumerate(made):
-        row[STATE] = None if is_plain else "" if place else general.state_of(known)
+    if general.say_all(made, known):
+        states = [None if len(made) == 1 else str(len(made))] * len(made)
+    else:
+        states = [general.state_of(known), *[""] * (len(made) - 1)]
+    for row, state in zip(made, states, strict=True):
+        row[STATE] = state
         row |= dict(zip(dimensions, row.pop("dimensions"), strict=True))
     return [{name: row[name] for name in names} for row in made]
 
@@ -518,11 +665,12 @@ def dimensions_of(names: pa.Schema) -> list[str]:
 
 
 def known_of(rows: list[dict[str, Any]], dimensions: list[str]) -> Session:
-    """Return what is known of a session, from its rows in a day's file: the first has the state."""
-    first = next((row for row in rows if row[STATE]), rows[0])
-    if state := first[STATE]:
+    """Return what is known of a session, from its rows in a day's file."""
+    if state := next((one for row in rows if (one := row[STATE] or "").startswith("{")), None):
         return general.session_from(state)
-    return general.session_of(first | {"dimensions": [first[name] for name in dimensions]})
+    return general.session_of(
+        [row | {"dimensions": [row[name] for name in dimensions]} for row in rows]
+    )
 
 
 def with_states(rows: pa.Table, change: Callable[[Session], None]) -> pa.Table:
@@ -531,7 +679,7 @@ def with_states(rows: pa.Table, change: Callable[[Session], None]) -> pa.Table:
     if not any(states):
         return rows
     for place, state in enumerate(states):
-        if state:
+        if state and state.startswith("{"):
             known = general.session_from(state)
             change(known)
             states[place] = general.state_of(known)
@@ -560,6 +708,8 @@ def _grouped(tables: Iterable[pa.Table]) -> dict[str, list[dict[str, Any]]]:
 
 def python(rows: pa.Table) -> list[dict[str, Any]]:
     """Return rows as dictionaries, times in microseconds."""
+    if not rows.num_rows:
+        return []
     columns = [
         rows[one.name].cast(pa.int64()) if pa.types.is_timestamp(one.type) else rows[one.name]
         for one in rows.schema
@@ -608,6 +758,7 @@ def _micros(times: pa.ChunkedArray) -> Places:
 
 
 def empty_lists(count: int) -> pa.Array:
+    """Return so many empty lists of texts."""
     return pa.ListArray.from_arrays(pa.array(np.zeros(count + 1, np.int32)), pa.array([], TEXT))
 
 

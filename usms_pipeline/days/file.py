@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import date, timedelta
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 import numpy as np
@@ -200,16 +200,16 @@ def write(
 
 
 def due(
-    store: Store, day: date, now: int, polls: Sequence[int], *, is_read: bool = False
+    store: Store, day: date, now: int, polls: Sequence[int], said: Footer | None = None
 ) -> pa.Table:
     """Return the sessions of a day that are due at ``now`` (microseconds), as ``DUE``.
 
-    Unless ``is_read``, a day whose footer says that nothing is due is not read.
+    A day whose footer (``said``, if it is known) says that nothing is due is not read.
     """
-    said = footer(store, day)
+    said = said or footer(store, day)
     if said is None or said.open == 0:
         return DUE.empty_table()
-    if not is_read and said.polls == list(polls) and (said.next_due_at or 2**62) > now:
+    if said.polls == list(polls) and (said.next_due_at or 2**62) > now:
         return DUE.empty_table()
     found, tries = [DUE.empty_table()], Tries()
     with _told(day):
@@ -324,15 +324,15 @@ class _Tally:
         self._tries = Tries()
 
     def counted(self, table: pa.Table) -> pa.Table:
-        announced = table.filter(table["is_announced"])
-        for one in pc.value_counts(announced["status"].combine_chunks()).to_pylist():
+        announced = table["status"].filter(table["is_announced"])
+        for one in pc.value_counts(announced.combine_chunks()).to_pylist():
             self._buckets[one["values"]] += one["counts"]
-        self._unannounced += table.num_rows - announced.num_rows
+        self._unannounced += table.num_rows - len(announced)
         self._tries.add(table)
-        waiting = open_rows(table)
+        waiting = open_rows(table.select(_POLLED))
         self._open += waiting.num_rows
         if waiting.num_rows:
-            self._waiting.append(waiting.select(["session_no", "sent_at", "last_asked_at"]))
+            self._waiting.append(waiting)
         return table
 
     def footer(self, of: Footer) -> Footer:

@@ -3,7 +3,7 @@
 Everything that happens to a session is one of two things. The source is read (``announce``), or a
 response says something (``observe``). Both only ever add to what is known, so that their order and
 their repetition make no difference; ``rows`` is a pure function of what is known. Most sessions
-are plain: their one row says all that is known of them (``is_plain``), and ``columns`` does them
+are plain: their rows say all that is known of them (``say_all``), and ``columns`` does them
 without this module, with the same result.
 
 No clock, no disk, no Arrow. Times are microseconds since 1970, in UTC.
@@ -90,7 +90,11 @@ class Number(msgspec.Struct, omit_defaults=True):
 
 
 class Ends(msgspec.Struct, frozen=True, omit_defaults=True):
-    """How a number begins and ends, as keyed hashes: ``heads[n]`` is of its first n digits."""
+    """How a number begins and ends, as keyed hashes: ``tails[n]`` is of its last n digits.
+
+    ``heads`` are of all its beginnings, in international and national digits: only where it may be
+    compared with a mask, and only there ``tails`` has ends shorter than ``SHORTEST_ENDING``.
+    """
 
     heads: list[str] = []
     tails: list[str] = []
@@ -186,10 +190,11 @@ def prune(session: Session) -> None:
     """Forget what can never show again, so that what is known is the same in any order."""
     own = {sent.recipient for sent in session.sent}
     for number, known in [*session.numbers.items()]:
-        if known.final:
+        if number == NO_NUMBER:  # a word on the whole session ends with the next response
+            if known.open and known.open.asked_at < session.last_asked_at:  # type: ignore[operator]
+                known.open = None
+        elif known.final:
             known.open = None
-        elif number == NO_NUMBER and known.open and known.open.asked_at < session.last_asked_at:  # type: ignore[operator]
-            known.open = None  # a word on the whole session ends with the next response
         if known.final is known.open is None:
             del session.numbers[number]
     if session.tried_at is not None and session.tried_at <= (session.last_asked_at or -1):
@@ -516,24 +521,32 @@ def session_from(state: str) -> Session:
     return msgspec.json.decode(state, type=Session)
 
 
-def is_plain(session: Session, made: list[dict[str, Any]]) -> bool:
-    """Tell whether a session's one row, read back, says all that is known of the session."""
-    return len(made) == 1 and session_of(made[0]) == session
+def say_all(made: list[dict[str, Any]], session: Session) -> bool:
+    """Return whether a session's rows, read back, say all that is known of it."""
+    return bool(made) and session_of(made) == session
 
 
-def session_of(row: Mapping[str, Any]) -> Session:
-    """Return what is known of a plain session, from its row."""
-    who = {name: row[name] for name in ("phone", "country", "operator", "number_type")}
-    own = {"recipient": row["recipient"], **who} if row["_own"] else {}
+def session_of(rows_: list[dict[str, Any]]) -> Session:
+    """Return what is known of a session whose rows say it all."""
+    first = rows_[0]
     session = Session(
-        sent=[Sent(row["sent_at"], dimensions=row["dimensions"], **own)],
-        first_asked_at=row["first_asked_at"],
-        last_asked_at=row["last_asked_at"],
-        last_open_at=row["_last_open_at"],
-        submit_status=row["submit_status"],
+        first_asked_at=first["first_asked_at"],
+        last_asked_at=first["last_asked_at"],
+        last_open_at=first["_last_open_at"],
+        submit_status=first["submit_status"],
     )
-    if row["last_asked_at"] is None:
-        return session
+    for row in rows_:
+        who = {name: row[name] for name in ("phone", "country", "operator", "number_type")}
+        own = {"recipient": row["recipient"], **who} if row["_own"] else {}
+        session.sent.append(Sent(row["sent_at"], dimensions=row["dimensions"], **own))
+        if row["last_asked_at"] is not None:
+            _hear(session, row, who)
+    session.sent.sort(key=_row_key)
+    return session
+
+
+def _hear(session: Session, row: Mapping[str, Any], who: dict[str, Any]) -> None:
+    """Add what a row says that was heard."""
     status = row["status"]
     if not row["is_final"] and status != "invalid":
         status = canonical(row["provider_status"])  # closed, a pending one is shown as unknown
@@ -551,7 +564,7 @@ def session_of(row: Mapping[str, Any]) -> Session:
     if not row["recipient"].startswith(UNHEARD) and status != "invalid":
         number = row["recipient"]
     if answer.says_nothing and (number == NO_NUMBER or answer.word is None):
-        return session
+        return
     if answer.is_final:
         known = Number(final=answer, seen=sorted({status, *row["conflicts"]}))
         if not row["is_final"]:  # its word has become one that is known
@@ -562,7 +575,6 @@ def session_of(row: Mapping[str, Any]) -> Session:
         for name, value in who.items():
             setattr(known, name, value)
     session.numbers[number] = known
-    return session
 
 
 # -- orders -----------------------------------------------------------------------------------

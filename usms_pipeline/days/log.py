@@ -13,7 +13,7 @@ import json
 import re
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from datetime import UTC, date, datetime
 from typing import Final
 
@@ -33,19 +33,33 @@ _BLOCK: Final = re.compile(rf"{FOLDER}/({_RUN.pattern})/\d{{6}}\.parquet")
 
 
 class Log:
-    """One run's log. It is this process's from ``begin`` to ``end``, which one thread calls."""
+    """One run's log. It is this process's while it is ``held``.
+
+    Whoever holds it sets ``is_folded`` once all of it is; else a later run folds it.
+    """
 
     def __init__(self, store: Store, clock: Callable[[], datetime]) -> None:
         stamp = clock().astimezone(UTC).strftime("%Y%m%dT%H%M%S.%f")
         self.run = f"{stamp}-{uuid.uuid4().hex[:8]}"
+        self.is_open = self.is_folded = False
         self._store, self._count = store, 0
-        self._held = ExitStack()
 
-    def begin(self, days: Iterable[date] = ()) -> None:
-        """Mark the run as open, and hold it; ``days`` are those of the sessions it will ask about."""
-        self._held.enter_context(self._store.lock(_lock(self.run)))
-        with self._store.replacing(_mark(self.run), private=True) as path:
-            path.write_text(json.dumps({"days": [str(day) for day in days]}))
+    @contextmanager
+    def held(self, days: Iterable[date] = ()) -> Iterator[None]:
+        """Mark the run as open, and hold it; at the end it is sealed where all of it is folded.
+
+        ``days`` are those of the sessions it will ask about.
+        """
+        with self._store.lock(_lock(self.run)):
+            with self._store.replacing(_mark(self.run), private=True) as path:
+                path.write_text(json.dumps({"days": [str(day) for day in days]}))
+            self.is_open = True
+            try:
+                yield
+            finally:
+                if self.is_folded or not self._count:
+                    seal(self._store, self.run)
+
 
     def add(self, answers: Sequence[Answer]) -> tuple[str, pa.Table]:
         """Return the name of the next block, and what is in it; it is durable by then."""
@@ -54,12 +68,6 @@ class Log:
         name = f"{FOLDER}/{self.run}/{self._count:06}.parquet"
         self._store.write(name, block, {"version": str(schema.VERSION)}, private=True)
         return name, block
-
-    def end(self, *, is_folded: bool) -> None:
-        """Seal the run where all of it is folded, and let go of it; a later run folds the rest."""
-        if is_folded or not self._count:
-            seal(self._store, self.run)
-        self._held.close()
 
 
 def as_table(answers: Sequence[Answer]) -> pa.Table:

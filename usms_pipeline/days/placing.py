@@ -17,7 +17,6 @@ import pyarrow.compute as pc
 from usms_pipeline.days.reading import DayRead
 from usms_pipeline.schema import TEXT
 
-
 Names = Callable[[date], pa.Array]
 """The session numbers that a day's file has."""
 
@@ -40,7 +39,7 @@ def find(
     for day in changed:
         if not {*others} - {day} and not known.get(day):
             continue
-        sessions = read_for.get(day, pa.array([], TEXT))
+        sessions = read_for.get(day, pa.array([], TEXT))  # none where all left the source
         new = pc.unique(_without(sessions, names(day)))
         here = {one: date.fromisoformat(at) for one, at in known.get(day, {}).items()}
         elsewhere = {

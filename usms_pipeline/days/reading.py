@@ -37,12 +37,14 @@ class DayRead:
     """What was read for one day: its rows as the source gave them, and their digest.
 
     Unless ``is_whole``, only those of sessions that go on in the window, which begins after it.
+    ``are_distinct``: each row has a session of its own.
     """
 
     day: date
     rows: pa.Table
     digest: str
     is_whole: bool = True
+    are_distinct: bool = False
 
     def __repr__(self) -> str:  # not the rows, which hold phone numbers
         return f"DayRead({self.day}, {self.rows.num_rows} rows, {self.digest})"
@@ -94,7 +96,9 @@ class Reading:
         own = np.concatenate(self._own)
         self._batches, self._own = [], []
         sessions = rows["session_no"].combine_chunks()
-        days = _of_sessions(sessions, own)
+        # the usual table has a row a session
+        are_distinct = pc.count_distinct(sessions, mode="all").as_py() == len(sessions)
+        days = own if are_distinct else _of_sessions(sessions, own)
         first, last = ((one - _EPOCH).days for one in (self._window.first, self._window.last))
         is_within = (own >= first) & (own <= last)
         is_wanted = (days >= first) & (days <= last)
@@ -112,7 +116,9 @@ class Reading:
                 if begin < end:
                     part = rows.slice(begin, end - begin)
                     day = _EPOCH + timedelta(days=int(days[begin]))
-                    yield DayRead(day, part, self._digest(con, part), day in self._window)
+                    yield DayRead(
+                        day, part, self._digest(con, part), day in self._window, are_distinct
+                    )
 
     def _digest(self, con: duckdb.DuckDBPyConnection, rows: pa.Table) -> str:
         con.register("part", rows)
@@ -125,8 +131,6 @@ class Reading:
 
 def _of_sessions(sessions: pa.Array, own: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
     """Return each row's day: the earliest of its session's, or its own where it has no session."""
-    if pc.count_distinct(sessions, mode="all").as_py() == len(sessions):
-        return own  # the usual table has a row a session
     codes = np.asarray(sessions.dictionary_encode().indices.fill_null(-1))
     earliest = np.full(codes.max(initial=0) + 1, np.iinfo(np.int32).max, np.int32)
     has_session = codes >= 0

@@ -8,7 +8,7 @@ still asked about.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
@@ -89,16 +89,17 @@ class Outcome:
 class _Day:
     """A day that this run holds: what its file says, and what is to be put into it."""
 
-    date: date
+    day: date
     footer: Footer | None
     read: DayRead | None = None
-    said: list[pa.Table] = field(default_factory=list, repr=False)
+    said: list[tuple[int, pa.Table]] = field(default_factory=list, repr=False)
     arriving: list[pa.Table] = field(default_factory=list, repr=False)
     leaving: set[str] = field(default_factory=set, repr=False)
     elsewhere: dict[str, str] = field(default_factory=dict, repr=False)
     after: set[date] = field(default_factory=set)
     is_remade: bool = False
-    told: list[pa.Table] | None = field(default=None, repr=False)
+    told: list[pa.Table] = field(default_factory=list, repr=False)
+    is_rebuilt: bool = False
     """Of a rebuild: when the log has each session asked about (``rebuilding.TOLD``)."""
 
     @property
@@ -154,15 +155,15 @@ class Run:
         Days before the window are taken where something is open in them, if ``reaches_today``.
         """
         self._read(window)
-        for day in file.days(self._store):
+        for day in self._file_days:
             if day in window or (reaches_today and day < window.first and self._is_open(day)):
                 self._take(day)
         self._place(window)
 
-    def take_all(self) -> None:
-        """Take every day that there is."""
-        for day in file.days(self._store):
-            self._take(day)
+    @cached_property
+    def _file_days(self) -> list[date]:
+        """The days that had a file when the run began."""
+        return file.days(self._store)
 
     def _is_open(self, day: date) -> bool:
         with suppress(DamagedDay):
@@ -223,9 +224,10 @@ class Run:
         for read in rows.days():
             self._read_for[read.day] = read.rows["session_no"].combine_chunks().drop_null()
             self._keep_if_new(read)
-        for day in file.days(self._store):
+        for day in self._file_days:
             if day in window and day not in self._read_for:
-                nothing = DayRead(day, source.schema(self._settings.dimensions).empty_table(), NOTHING)
+                empty = source.schema(self._settings.dimensions).empty_table()
+                nothing = DayRead(day, empty, NOTHING)
                 self._keep_if_new(nothing)
 
     def _keep_if_new(self, read: DayRead) -> None:
@@ -264,7 +266,7 @@ class Run:
 
     def _place(self, window: Window) -> None:
         changed = {day: one.read for day, one in self._days.items() if one.read}
-        stored = {*file.days(self._store)}
+        stored = {*self._file_days}
         near = [
             beside
             for day, beside in (
@@ -274,9 +276,7 @@ class Run:
         ]  # fmt: skip
         for day, sessions in placing.twice(changed, self._read_for, self._stored).items():
             self._days[day].leaving |= sessions
-        known = {
-            day: one.footer.elsewhere for day, one in self._days.items() if one.footer
-        }
+        known = {day: one.footer.elsewhere for day, one in self._days.items() if one.footer}
         found = placing.find(changed, self._read_for, known, near, self._stored)
         for day, elsewhere in found.items():
             for home in sorted({*elsewhere.values()}):
@@ -302,14 +302,15 @@ class Run:
         staying = rows.filter(pc.invert(leaves))
         if staying.num_rows:
             read = home.read or DayRead(at, rows.slice(0, 0), "", is_whole=False)
-            home.read = replace(read, rows=pa.concat_tables([read.rows, staying]))
+            rows_ = pa.concat_tables([read.rows, staying])
+            home.read = replace(read, rows=rows_, are_distinct=False)
             here.elsewhere |= {one: str(at) for one in staying["session_no"].unique().to_pylist()}
         here.read = replace(here.read, rows=pa.concat_tables([others, rows.filter(leaves)]))
         if moving:
             its = pa.array([*moving], TEXT)
             here.arriving += [one.filter(pc.is_in(one["session_no"], its)) for one in stored]
             home.leaving |= moving
-            home.after.add(here.date)
+            home.after.add(here.day)
 
     def _moving(self, stored: list[pa.Table], read: pa.Table, at: date) -> set[str]:
         """Return the sessions with no row of a day any more, once they are joined with what was read."""
@@ -359,7 +360,7 @@ class Run:
         for day in sorted({*file.days(self._store), *self._days}):
             left, is_dealt = self._deal(day, left)
             is_all &= is_dealt
-        is_all &= self.finish()
+        is_all &= self.finish(self._days)
         if left.num_rows and (self.outcome.damaged or unread):
             is_all = False  # they may be of these
         elif left.num_rows:
@@ -399,7 +400,7 @@ class Run:
             return said, True
         one = self._take(day)
         if one is not None:
-            one.said.append(said.filter(is_here))
+            one.said.append((0, said.filter(is_here)))
         return said.filter(pc.invert(is_here)), one is not None
 
     def _set_aside(self, block: str, strays: pa.Table) -> None:
@@ -420,8 +421,11 @@ class Run:
     def _decoded(self, name: str, block: pa.Table) -> pa.Table:
         """Return what a block says; what can't be used goes into quarantine first."""
         decoded = decode(block, self._book, self._settings.receipt_timezone)
-        self.outcome.rejected.update(decoded.rejects["id"].to_pylist())
-        self.outcome.quarantined += self._quarantine.add(name, decoded.rejects)
+        rejects = decoded.rejects
+        if self._forgotten and rejects.num_rows:
+            rejects = forget.without_entries(rejects, Names(self._forgotten, self._book))
+        self.outcome.rejected.update(rejects["id"].to_pylist())
+        self.outcome.quarantined += self._quarantine.add(name, rejects)
         said = decoded.observations
         if self._watched:
             answered = said.filter(pc.is_valid(said["status"]))["session_no"]
@@ -449,11 +453,11 @@ class Run:
             self._begin_anew(damaged)
         for some in self._rounds([day for day in days if day in self._days]):
             for day in some:
-                self._days[day].is_remade, self._days[day].told = True, []
+                self._days[day].is_remade = self._days[day].is_rebuilt = True
             for run in log.runs(self._store):
                 for name in log.blocks(self._store, run):
                     self._tell_again(name, some)
-            self.finish()
+            self.finish(some)
 
     def _is_damaged(self, day: date) -> bool:
         try:
@@ -475,18 +479,22 @@ class Run:
         self._place(window)
 
     def _rounds(self, days: list[date]) -> Iterator[list[date]]:
-        """Cut days into rounds of bounded size: for each, all responses are decoded."""
+        """Cut days into rounds, of what can be held in memory."""
         some: list[date] = []
         rows = 0
         for day in days:
-            said = self._days[day].footer
-            if some and rows + (said.rows if said else 0) > _ROWS_AT_ONCE:
+            if some and rows + self._size(day) > _ROWS_AT_ONCE:
                 yield some
                 some, rows = [], 0
             some.append(day)
-            rows += said.rows if said else 0
+            rows += self._size(day)
         if some:
             yield some
+
+    def _size(self, day: date) -> int:
+        its = self._days[day]
+        read: int = its.read.rows.num_rows if its.read else 0
+        return max(read, its.footer.rows if its.footer else 0)
 
     def _tell_again(self, name: str, days: list[date]) -> None:
         """Give days what a block says of their sessions."""
@@ -500,14 +508,12 @@ class Run:
         for day in days:
             its = self._days[day]
             known = self._sessions_of(its)
-            for rows, to in ((said, its.said), (told, its.told)):
-                is_here = pc.is_in(rows["session_no"], value_set=known)
-                if pc.any(is_here).as_py():
-                    to.append(rows.filter(is_here))
+            its.said.append((0, _of(said, known)))
+            its.told.append(_of(told, known))
 
     def _sessions_of(self, day: _Day) -> pa.Array:
         """Return the sessions that a day's file is to have, so that what is said of them is its."""
-        known = self._stored(day.date)
+        known = self._stored(day.day)
         if day.leaving:
             known = known.filter(pc.invert(pc.is_in(known, pa.array([*day.leaving], TEXT))))
         if day.read is None:
@@ -516,16 +522,23 @@ class Run:
 
     # -- asking -------------------------------------------------------------------------------
 
-    def due(self) -> pa.Table:
-        """Return the sessions to ask about now (``DUE``), the longest overdue first."""
+    def due(self, days: list[date] | None = None) -> pa.Table:
+        """Return the sessions to ask about now (``DUE``), the longest overdue first.
+
+        ``days``: of these alone; else of all that this run holds.
+        """
         now = int(self._clock().timestamp() * 1_000_000)
-        days = [*self._days.values()]
         found = [DUE.empty_table()]
-        for place, day in enumerate(days):
-            table = self._due_of(day, now)
+        for place, day in enumerate(self._days if days is None else days):
+            try:
+                table = self._due_of(self._days[day], now)
+            except DamagedDay as error:
+                self.outcome.damaged[day] = str(error)
+                continue
             if table.num_rows:
-                self.outcome.due[day.date] = table.num_rows
-                found.append(table.append_column("day", pa.repeat(pa.scalar(place, pa.int32()), table.num_rows)))
+                self.outcome.due[day] = table.num_rows
+                code = pa.array(np.full(table.num_rows, place, np.int32))
+                found.append(table.append_column("day", code))
         due = pa.concat_tables(found).combine_chunks()
         order = np.argsort(np.asarray(due["unmet_at"].cast(pa.int64())), kind="stable")
         return due if np.array_equal(order, np.arange(len(order))) else due.take(pa.array(order))
@@ -548,7 +561,7 @@ class Run:
     def _due_of(self, day: _Day, now: int) -> pa.Table:
         found = [file.DUE.empty_table()]
         if day.footer is not None:
-            found.append(file.due(self._store, day.date, now, self._polls))
+            found.append(file.due(self._store, day.day, now, self._polls, day.footer))
         for table in day.arriving:
             tries = file.Tries()
             tries.add(table)
@@ -567,45 +580,60 @@ class Run:
             rows = self._described(rows)
         names = rows["session_no"].combine_chunks()
         is_new = pc.is_valid(names)
-        for known in (self._stored(day.date), *(one["session_no"] for one in day.arriving)):
+        for known in (self._stored(day.day), *(one["session_no"] for one in day.arriving)):
             if len(known):
                 is_new = pc.and_(is_new, pc.invert(pc.is_in(names, value_set=known)))
         at = np.asarray(rows["sent_at"].cast(pa.int64())) + self._polls[0]
         is_due = pc.and_(is_new, pa.array(at <= now))
         return pa.table([names, pa.array(at).cast(TIME)], schema=file.DUE).filter(is_due)
 
-    def ask(self, due: pa.Table) -> None:
-        """Ask about what is due, and finish each day when all of it has come.
+    def ask(self) -> None:
+        """Ask about all that is due, in rounds of days, and write each day when all of it has come.
 
         What came before the service refused or failed is folded first, then the error is raised.
         """
+        self._in_rounds([(days, self.due) for days in self._rounds([*self._days])])
+
+    def ask_about(self, sessions: pa.Array) -> int:
+        """Ask about some sessions, due or not; return how many there are in the days' files."""
+        due = self.due_anyway(sessions)
+        self._in_rounds([([*self._days], lambda days: due)])
+        return due.num_rows
+
+    def _in_rounds(self, rounds: list[tuple[list[date], Callable[[list[date]], pa.Table]]]) -> None:
         begun = time.monotonic()
-        writer = log.Log(self._store, self._clock)
-        is_folded = False
-        if due.num_rows:
-            days = [*self._days]
-            writer.begin(days[code] for code in pc.unique(due["day"]).to_pylist())
-        self._forgotten = forget.read(self._store)  # from here on, `forget` finds this run open
+        with ExitStack() as stack:
+            writer = log.Log(self._store, self._clock)
+            for days, due_of in rounds:
+                due = due_of(days)
+                if due.num_rows and not writer.is_open:
+                    stack.enter_context(writer.held(self._days))
+                    # from here on, `usms forget` finds this run open
+                    self._forgotten = forget.read(self._store)
+                self._ask(due, days, writer)
+                self.outcome.seconds_asking = time.monotonic() - begun
+            if not self.outcome.damaged:
+                self._empty_named()
+                writer.is_folded = True
+
+    def _ask(self, due: pa.Table, days: list[date], writer: log.Log) -> None:
         try:
             asking = Asking(
-                due, [*self._days.values()], writer, self._decoded, self._finish, self._settings,
+                due, [self._days[day] for day in days], writer, self._decoded, self._finish,
+                self._settings,
             )  # fmt: skip
-            try:
-                with asking:
-                    self.outcome.stats = asking.ask(
-                        self._clock, self._transport, self._pace, self._patience, self._told
-                    )
-            except (CredentialsRefused, ServiceDown) as error:
-                self.outcome.stats = error.stats or self.outcome.stats
-                is_folded = self.finish()
-                raise
-            self.outcome.seconds_asking = time.monotonic() - begun
-            is_folded = self.finish()
-        finally:
-            if is_folded:
-                self._empty_named()
-            if due.num_rows:
-                writer.end(is_folded=is_folded)
+            with asking:
+                stats = asking.ask(
+                    self._clock, self._transport, self._pace, self._patience, self._told
+                )
+            self.outcome.stats = self.outcome.stats.plus(stats)
+            self._pace = stats.pace
+        except (CredentialsRefused, ServiceDown) as error:
+            if error.stats:
+                error.stats = self.outcome.stats = self.outcome.stats.plus(error.stats)
+            self.finish(self._days)
+            raise
+        self.finish(days)
 
     def _empty_named(self) -> None:
         """Empty the responses that name somebody forgotten, once the others' outcomes are folded."""
@@ -616,11 +644,14 @@ class Run:
             self._naming.clear()
 
     def _told(self, stats: CollectStats, due: int) -> None:
-        self._tell(Progress("responses", stats.ids_answered, due, stats))
-        self._tell(Progress("receipts", len(self.outcome.written), self._to_write()))
+        before = self.outcome.stats  # of the rounds before this one
+        done = before.plus(stats)
+        total = before.ids_asked + due
+        self._tell(Progress("responses", done.ids_answered + done.ids_refused, total, stats))
+        self._tell(Progress("receipts", len({*self.outcome.written}), self._to_write()))
 
     def _to_write(self) -> int:
-        return len({*self.outcome.written, *(d.date for d in self._days.values() if d.has_news)})
+        return len({*self.outcome.written, *(d.day for d in self._days.values() if d.has_news)})
 
     @property
     def footers(self) -> dict[date, Footer]:
@@ -629,12 +660,12 @@ class Run:
 
     # -- writing ------------------------------------------------------------------------------
 
-    def finish(self) -> bool:
-        """Write every day that there is something new about; return whether none is left out."""
+    def finish(self, days: Iterable[date]) -> bool:
+        """Write days that there is something new about; return whether none is left out."""
         before = len(self.outcome.damaged)
-        for day in sorted(self._days):
+        for day in sorted(days):
             self._finish(self._days[day])
-            self._tell(Progress("receipts", len(self.outcome.written), self._to_write()))
+            self._tell(Progress("receipts", len({*self.outcome.written}), self._to_write()))
         return len(self.outcome.damaged) == before
 
     def _finish(self, day: _Day) -> None:
@@ -645,56 +676,58 @@ class Run:
         try:
             self._write(day)
         except DamagedDay as error:
-            self.outcome.damaged[day.date] = str(error)
+            self.outcome.damaged[day.day] = str(error)
         finally:
             day.read, day.arriving, day.leaving = None, [], set()
-            day.after, day.is_remade, day.told = set(), False, None
+            day.after, day.told = set(), []
+            day.is_remade = day.is_rebuilt = False
 
     def _write(self, day: _Day) -> None:
         before = day.footer
-        if before is not None and not self._store.exists(file.name(day.date)):
-            raise vanished(self._store, [day.date])
-        self._store.sweep(f"{file.FOLDER}/sent_date={day.date}")
+        if before is not None and not self._store.exists(file.name(day.day)):
+            raise vanished(self._store, [day.day])
+        self._store.sweep(f"{file.FOLDER}/sent_date={day.day}")
         # read again: who was forgotten before this day was held is not to come back
         self._forgotten = forget.read(self._store)
         # taken one by one: the thread that decodes may be putting in more
-        said = [day.said.pop(0) for _ in range(len(day.said))]
-        read = self._described(day.read.rows) if day.read else None
+        taken = [day.said.pop(0) for _ in range(len(day.said))]
+        said = [table for _, table in sorted(taken, key=lambda one: one[0])]
+        heard = pa.concat_tables([schema.OBSERVATIONS.empty_table(), *said])
+        del taken, said
         fold = Fold(
             self._stored_rows(day),
-            read,
-            forget.without_answers(
-                pa.concat_tables([schema.OBSERVATIONS.empty_table(), *said]), self._forgotten
-            ),
+            self._described(day.read.rows) if day.read else None,
+            forget.without_answers(heard, self._forgotten),
             self._layout,
             self._cutoff,
             self._first,
             self._last,
             is_whole=day.read is not None and day.read.is_whole,
+            are_distinct=day.read is not None and day.read.are_distinct and not day.arriving,
             is_remade=day.is_remade,
             ends=self._book.ends,
             most=int(max(_FEW, _MOST_SHARE * before.rows)) if before else 0,
         )
         after = file.write(
-            self._store, day.date, fold, self._layout, lambda: self._footer(day, fold)
+            self._store, day.day, fold, self._layout, lambda: self._footer(day, fold)
         )
         self.outcome.new += fold.new
         if after is None:
             return
         day.footer = after
-        self._names.pop(day.date, None)
-        self.outcome.written.append(day.date)
+        self._names.pop(day.day, None)
+        self.outcome.written.append(day.day)
         if before is None or before.version != after.version:
             change = _change(day, before, after, fold)
             if change is not None:
                 self.outcome.changes.append(change)
-            self._on_written(day.date, change)
+            self._on_written(day.day, change)
 
     def _stored_rows(self, day: _Day) -> Iterator[pa.Table]:
         masks = day.footer and day.footer.phones == "clear" and self._settings.phones == "masked"
         gone = pa.array([*day.leaving], TEXT)
         stored = self._rows_of(day)
-        if day.told is not None:
+        if day.is_rebuilt:
             now = int((self._clock() + CLOCK_MAY_STEP).timestamp() * 1_000_000)
             stored = rebuilding.unasked(stored, day.told, self._layout, self._cutoff, now)
         for table in stored:
@@ -705,7 +738,7 @@ class Run:
 
     def _rows_of(self, day: _Day) -> Iterator[pa.Table]:
         """Yield what a day's file has, with the dimensions of now: in states they have no names."""
-        stored = file.rows(self._store, day.date, self._layout)
+        stored = file.rows(self._store, day.day, self._layout)
         before = list(day.footer.dimensions) if day.footer else []
         now = list(self._settings.dimensions)
         if before == now:
@@ -726,7 +759,7 @@ class Run:
         return columns.with_states(rows, self._mask)
 
     def _mask(self, known: general.Session) -> None:
-        people = [*known.sent, *known.numbers.values()]
+        people: list[Any] = [*known.sent, *known.numbers.values()]
         shown = self._book.remasked(pa.array([one.phone for one in people], TEXT)).to_pylist()
         for one, phone in zip(people, shown, strict=True):
             one.phone = phone
@@ -736,7 +769,11 @@ class Run:
         before, read, settings = day.footer, day.read, self._settings
         same = before or Footer("", version="")
         masks = same.phones == "clear" and settings.phones == "masked"
-        made = {"key": self._book.fingerprint, "words": WORDS_DIGEST, "cutoff": self._cutoff}
+        made: dict[str, Any] = {
+            "key": self._book.fingerprint,
+            "words": WORDS_DIGEST,
+            "cutoff": self._cutoff,
+        }
         made |= {"phones": settings.phones, "polls": self._polls}
         made |= {"dimensions": list(settings.dimensions)}
         if read is not None and read.digest:
@@ -769,7 +806,11 @@ def _change(day: _Day, before: Footer | None, after: Footer, fold: Fold) -> Chan
     sessions = pa.concat_arrays(
         [rows["session_no"].combine_chunks(), pa.array([*day.leaving], TEXT)]
     ).unique()
-    return Change(day.date, before.version, after.version, sessions, rows)
+    return Change(day.day, before.version, after.version, sessions, rows)
+
+
+def _of(rows: pa.Table, sessions: pa.Array) -> pa.Table:
+    return rows.filter(pc.is_in(rows["session_no"], value_set=sessions))
 
 
 def vanished(store: Store, days: list[date]) -> StorageError:

@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Final, Literal, NoReturn
 
@@ -68,6 +69,17 @@ class CollectStats:
     concurrency: int = 0
     seconds: float = 0.0
     problems: dict[str, int] = field(default_factory=dict)
+
+    def plus(self, other: CollectStats) -> CollectStats:
+        """Return the figures of both, one after the other."""
+        summed = (
+            "requests", "retries", "throttled", "splits", "ids_asked", "ids_answered",
+            "ids_refused", "ids_given_up", "unreadable", "bytes_received", "seconds",
+        )  # fmt: skip
+        found = {name: getattr(self, name) + getattr(other, name) for name in summed}
+        problems = Counter(self.problems) + Counter(other.problems)
+        concurrency = max(self.concurrency, other.concurrency)
+        return replace(other, problems=dict(problems), concurrency=concurrency, **found)
 
     def problem(self, sentence: str) -> None:
         """Count a problem under its sentence."""

@@ -1,7 +1,209 @@
-from usms_pipeline.service.scrub import Forgotten, Scrubber
+"""Whether a raw answer names somebody who is forgotten: a phone or a session, in any spelling.
+
+A body that does is emptied whole, for whatever is cut out of one leaves the question what else in
+it tells of the person. So this only tells, and where it has to guess it says yes. No files here.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import unicodedata
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from html import unescape
+from typing import Any, Final
+
+from usms_pipeline.phones import PhoneBook
+from usms_pipeline.service import api
+
+_FEWEST_DIGITS: Final = 6
+_FEWEST_ANYWHERE: Final = 9
+"""So many digits are sought inside longer runs of digits too; fewer would be met by chance."""
+_BETWEEN: Final = re.compile(r"[\s()+.\-/_\u00ad\u200b-\u2015\u2060\ufeff]+")
+_RUNS: Final = re.compile(r"\+?\(?\+?\d[\d\s()+.\-/\u200b-\u2015\ufeff]{4,24}\d")
+_DIGITS: Final = re.compile(r"\+?\d{6,15}")
+_A_DIGIT: Final = re.compile(r"\d")
+_WORD: Final = re.compile(r"[\w-]+")
+_SESSION_NO: Final = api.ITEM["session_no"]
+_PHONE: Final = api.RECEIPT["phone"]
+_READ: Final = object()
+"""Stands for an object that was read: its names and values were noted on the way."""
+
+
+@dataclass(frozen=True)
+class Forgotten:
+    """What must not come back: recipient hashes and session numbers."""
+
+    recipients: frozenset[str] = frozenset()
+    sessions: frozenset[str] = frozenset()
+
+    def __bool__(self) -> bool:
+        return bool(self.recipients or self.sessions)
+
+    def __or__(self, other: Forgotten) -> Forgotten:
+        return Forgotten(self.recipients | other.recipients, self.sessions | other.sessions)
+
+
 class Names:
-    def __init__(self, forgotten, book, phones=()):
+    """What must not be in a body, and how it is found there. Linear in a body's size.
+
+    ``phones`` are the numbers themselves, where they are known; of who was forgotten earlier only
+    the hash is. Digits find a number also within other digits, and in what is no JSON.
+    """
+
+    def __init__(self, forgotten: Forgotten, book: PhoneBook, phones: Iterable[str] = ()) -> None:
         self.forgotten = forgotten
-        self._s = Scrubber(forgotten, book, phones)
-    def any_in(self, body):
-        return self._s.scrub(body) != body
+        self._recipients, self._book = forgotten.recipients, book
+        words = {one for one in forgotten.sessions if _WORD.fullmatch(one)}
+        self._words = words
+        self._other_sessions = [
+            (session, re.compile(rf"(?<![\w-]){re.escape(session)}(?![\w-])"))
+            for session in sorted(forgotten.sessions - words)
+        ]
+        digits = [(re.sub(r"\D", "", phone), book.national_digits(phone)) for phone in phones]
+        last = {last for all_, _ in digits if len(last := all_[-8:]) >= _FEWEST_DIGITS}
+        self._last = [(one, re.compile(rf"(?<!\d)\d{{0,7}}{one}(?!\d)")) for one in sorted(last)]
+        whole = {national or all_ for all_, national in digits}
+        self._whole = sorted(one for one in whole if len(one) >= _FEWEST_ANYWHERE)
+
+    def any_in(self, body: bytes) -> bool:
+        """Return whether a body names somebody."""
+        shown = body.decode("utf-8-sig", "replace")
+        # In the body as it is too, for what is overridden or escaped when it is read. There a
+        # session called like one of the service's own keys would be in every answer.
+        if self._names_session(shown, self._words - api.KEYS):
+            return True
+        said = _pairs(shown)
+        is_answer = said is not None
+        if said is None:
+            with suppress(ValueError, RecursionError):
+                said = _pairs_of(body)  # in another encoding, or a list
+        if said is not None and any(self._is_named_by(*pair) for pair in {*said}):
+            return True
+        return not is_answer and self._is_named_in(shown)
+
+    def _is_named_in(self, text: str) -> bool:
+        """Tell whether a body that can't be read names somebody."""
+        text = unescape(text)
+        compact = _compact(text)
+        return (
+            any(digits in compact for digits, _ in self._last)
+            or self._names_recipient(text)
+            or self._names_session(text, self._words)
+        )
+
+    def _is_named_by(self, key: str | None, text: str) -> bool:
+        """Tell whether a value under its key, or a name (its key is None), names somebody."""
+        if self._names_session(text, self._words):
+            return True
+        if key == _SESSION_NO or not (_A_DIGIT.search(text) or not text.isascii()):
+            return key == _PHONE and self._is_recipient(text)
+        if key == _PHONE:
+            if self._is_recipient(text):
+                return True
+            if self._book.national_digits(text):
+                return False  # somebody else's number, though it may end alike
+        return self._names_phone(text) or self._names_recipient(text)
+
+    def _is_recipient(self, text: str) -> bool:
+        return bool(self._recipients) and self._book.recipient_id(text) in self._recipients
+
+    def _names_phone(self, text: str) -> bool:
+        """Find a number in any spelling, also where other digits stand right beside it."""
+        if not self._last and not self._whole:
+            return False
+        compact = _compact(text)
+        return any(digits in compact for digits in self._whole) or any(
+            digits in form and alone.search(form)
+            for digits, alone in self._last
+            for form in (text, compact)
+        )
+
+    def _names_recipient(self, text: str) -> bool:
+        """Find a number whose hash is forgotten; in answers that come later no digits are known."""
+        if not self._recipients:
+            return False
+        tried = {
+            one
+            for run in _RUNS.findall(text)
+            for one in (run, *_DIGITS.findall(run), *re.split(r"[\s/]+", run))
+        }
+        return any(map(self._is_recipient, tried))
+
+    def _names_session(self, text: str, words: frozenset[str] | set[str]) -> bool:
+        """Find a session number as a word: `1001` is not in `10010`, nor in `a-1001`."""
+        return not words.isdisjoint(_WORD.findall(text) if words else ()) or any(
+            session in text and alone.search(text) for session, alone in self._other_sessions
+        )
+
+
+def _pairs(text: str) -> list[tuple[str | None, str]] | None:
+    """Return what a body says if it is a JSON object, or was meant to be one; else None."""
+    try:
+        said = _Said()
+        return said.pairs if said.read(text) is _READ else None
+    except (ValueError, RecursionError):
+        return None
+
+
+def _pairs_of(body: bytes) -> list[tuple[str | None, str]]:
+    said = _Said()
+    said.note(None, said.read(body))
+    return said.pairs
+
+
+class _Said:
+    """Every text and number of a JSON, each with its key, and every name that is not the API's.
+
+    Also those that a later one of the same name overrides.
+    """
+
+    def __init__(self) -> None:
+        self.pairs: list[tuple[str | None, str]] = []
+
+    def read(self, text: str | bytes) -> Any:
+        return json.loads(
+            text,
+            strict=False,
+            parse_constant=str,
+            parse_int=str,
+            parse_float=_Fraction,
+            object_pairs_hook=self._take,
+        )
+
+    def _take(self, pairs: list[tuple[str, Any]]) -> object:
+        last = dict(pairs)
+        for name, value in pairs:
+            if name not in api.KEYS:
+                self.pairs.append((None, name))
+            # what is overridden stands nowhere: it is a text like any other
+            self.note(name if last[name] is value else None, value)
+        return _READ
+
+    def note(self, key: str | None, value: Any) -> None:
+        if isinstance(value, list):
+            for one in value:
+                self.note(key, one)
+        elif isinstance(value, str):
+            self.pairs += [(key, text) for text in _texts(value)]
+
+
+class _Fraction(str):
+    """A number with a point or an exponent, as it is written."""
+
+
+def _texts(value: str) -> Iterator[str]:
+    """Yield what a text or number may say; a number with a point may be a whole one."""
+    yield str(value)
+    if isinstance(value, _Fraction) and math.isfinite(number := float(value)):
+        yield repr(number)
+        if number.is_integer():
+            yield str(int(number))
+
+
+def _compact(text: str) -> str:
+    """Take out what may stand between a number's digits; wide digits become plain ones."""
+    return _BETWEEN.sub("", text if text.isascii() else unicodedata.normalize("NFKC", text))

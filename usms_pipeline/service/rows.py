@@ -77,14 +77,18 @@ def receipt_rows(
     ``submit_status`` the word of its session there.
     """
     column = {name: _whole(receipts[name]) for name in receipts.column_names}
-    said = book.describe(column["phone"])
+    said = book.describe(column["phone"], with_digits=True)
     described = {name: pc.struct_field(said, name) for name in said.type.names}
     described["phone"] = cut_array(described["phone"])
+    number, masks = described.pop("recipient"), described.pop("mask")
+    if masks.null_count < len(masks):
+        # several of one send are told apart by what their masks show
+        number = pc.coalesce(number, book.masked_recipients(column["session_no"], masks))
     word = cut_array(column["word"])  # what is kept decides, so that it can be read anew
     return _observations(
         receipts.num_rows,
         session_no=column["session_no"],
-        number=pc.fill_null(described.pop("recipient"), ""),
+        number=pc.fill_null(number, ""),
         **described,
         asked_at=asked_at,
         received_at=received_at(column["time"], column["epoch"], zone),

@@ -1,6 +1,6 @@
 """Any table of sent messages -> Arrow batches: what the rest of the package may use is here.
 
-``read`` streams a window of it, ``survey`` says what the whole looks like.
+``read`` streams a window of it as ``schema`` has it, ``survey`` says what the whole looks like.
 """
 
 from __future__ import annotations

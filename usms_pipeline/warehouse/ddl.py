@@ -6,7 +6,7 @@ Pure: it gives text and runs none. What the views and macros say is in ``usms_pi
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from datetime import date, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Final
 
@@ -22,11 +22,11 @@ STORAGE_VERSION: Final = "v1.5.0"
 
 BOOKKEEPING: Final = """
 CREATE TABLE usms_partitions (
-    sent_date DATE, token VARCHAR, row_count BIGINT, column_names VARCHAR[],
+    sent_date DATE, version VARCHAR, row_count BIGINT, column_names VARCHAR[],
     is_clear BOOLEAN
 );
 CREATE TABLE usms_definitions (digest VARCHAR);
-COMMENT ON TABLE usms_partitions IS 'which file of the dataset each partition was read from';
+COMMENT ON TABLE usms_partitions IS 'which version of each day''s file was read';
 COMMENT ON TABLE usms_definitions IS 'hash of the statements that made the views and macros';
 """
 
@@ -74,20 +74,6 @@ def create_receipts(fields: Sequence[Field]) -> str:
     return f"CREATE TABLE receipts ({typed})"
 
 
-def select_incoming(fields: Sequence[Field], in_file: Iterable[str], sent_date: date) -> str:
-    """Give the query that turns one file's rows (``incoming``) into rows of the table, sorted."""
-    present = {name.casefold(): name for name in in_file}
-    values = [
-        f"DATE {literal(sent_date.isoformat())}"
-        if field is SENT_DATE
-        else f"{identifier(present[field.name.casefold()])}"
-        if field.name.casefold() in present
-        else "NULL"
-        for field in fields
-    ]
-    return f"SELECT {', '.join(values)} FROM incoming ORDER BY sent_at, session_no, recipient"
-
-
 def definitions(fields: Sequence[Field], cutoff: timedelta) -> str:
     """Give every statement that makes the views, macros and comments; same in, same out."""
     seconds = cutoff.total_seconds()
@@ -103,9 +89,9 @@ def definitions(fields: Sequence[Field], cutoff: timedelta) -> str:
     )
 
 
-def attach(path: Path, options: str) -> str:
-    """Give the statement that attaches a file under the name ``usms``."""
-    return f"ATTACH {literal(str(path))} AS usms ({options})"
+def attach(path: Path, options: str, name: str = "usms") -> str:
+    """Return the statement that attaches a file under a name."""
+    return f"ATTACH {literal(str(path))} AS {name} ({options})"
 
 
 def _alerts(fields: Sequence[Field]) -> str:

@@ -1,22 +1,20 @@
-"""Making the published file from the dataset, and only what changed of it.
+"""Making the published file from the days' files, and only what changed of it.
 
 A published file never changes: a new one is built beside it and takes its name, so readers keep
-what they opened and block nobody. The SQL text is in ``ddl.py`` and ``sql/``, not here.
+what they opened and block nobody. How it is filled is in ``building.py``, its SQL in ``ddl.py``.
 """
 
 from __future__ import annotations
 
 import glob
 import hashlib
-import os
-import re
 import shutil
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 from typing import Final
@@ -24,47 +22,44 @@ from typing import Final
 import duckdb
 import pyarrow as pa
 
-from usms_pipeline import dataset, schema, scratch
+from usms_pipeline import schema, scratch
+from usms_pipeline.days import file
+from usms_pipeline.days.file import Footer
+from usms_pipeline.errors import StorageError
+from usms_pipeline.schema import Field
+from usms_pipeline.settings import Settings
+from usms_pipeline.storage import Store, make_folder, publish_file
+from usms_pipeline.warehouse import building, ddl
+from usms_pipeline.warehouse.building import Building, Part, Published
+
+MEMORY_LIMIT: Final = "192MB"
+_FOOTER_READERS: Final = 16
+_READ_ONLY: Final = 0o444
+
 
 @dataclass(frozen=True)
 class Change:
-    """x"""
+    """One writing of a day's file that touched some sessions: what to load where a copy is kept.
+
+    ``before`` and ``after`` are the versions in the footers of the file that was read ('' where
+    there was none) and of the one that was written. ``sessions`` are those whose rows may differ,
+    a NULL among them for the rows without a session number; ``rows`` are all rows that these
+    sessions have now, in the file's columns.
+    """
+
     day: date
     before: str
     after: str
     sessions: pa.Array
     rows: pa.Table
 
-class Publishing:
-    def __init__(self, store, settings): self.a=(store,settings)
-    def load(self, day, change): pass
-    def abandon(self): pass
-    def finish(self, changes): return reconcile(*self.a)
-from usms_pipeline.errors import StorageError
-from usms_pipeline.settings import Settings
-from usms_pipeline.storage import Store, make_folder, publish_file
-from usms_pipeline.warehouse import ddl
-
-MEMORY_LIMIT: Final = "192MB"
-_PARTITION: Final = re.compile(r"receipts/sent_date=(\d{4}-\d\d-\d\d)/receipts\.parquet")
-_METADATA_READERS: Final = 16
-_BATCH_ROWS: Final = 32_768
-_READ_ONLY: Final = 0o444
-_COPIED_AT_ONCE: Final = 1 << 24
-_MAX_BLOAT, _SMALL_ROWS, _SMALL_BLOCKS = 1.5, 100_000, 64
-"""A file with more than half again of what it needs, past a small size, is built from scratch."""
-_FEW: Final = 1_000
-_MOST_SHARE: Final = 0.1
-"""Where more than this share of a day changed, and not few, the whole day is loaded: by then
-DuckDB rewrites what the deleted rows leave. Of a day of 200,000 (CPU s a publish, mean of 25):
-1 % 0.29, 5 % 0.47, 10 % 0.70, 20 % 0.97; the whole day 0.67."""
-
 
 @dataclass(frozen=True)
 class WarehouseReport:
     """What publishing did. ``is_locked``: another process is publishing, so this one left it.
 
-    ``clear_days`` show numbers whole, though ``phones`` is masked now.
+    ``clear_days`` show numbers whole, though ``phones`` is masked now. The files of ``damaged``
+    days can't be read: what was published of them stays.
     """
 
     path: Path
@@ -75,92 +70,23 @@ class WarehouseReport:
     is_skipped: bool = True
     is_locked: bool = False
     clear_days: tuple[date, ...] = ()
+    damaged: tuple[date, ...] = ()
 
     @property
     def warnings(self) -> list[str]:
-        """Give what a person should look at, in sentences."""
-        if not self.clear_days:
-            return []
-        return [
-            f"{len(self.clear_days)} days still hold whole phone numbers, from when USMS_PHONES "
-            f"was clear: {', '.join(map(str, self.clear_days[:5]))}"
-            f"{' …' if len(self.clear_days) > 5 else ''}. `usms rebuild` masks them."
+        """Return what a person should look at, in sentences."""
+        found = [
+            f"{file.name(day)} is damaged, so nothing new of that day was published. "
+            f"`usms rebuild --from {day} --to {day}` makes it anew."
+            for day in self.damaged
         ]
-
-
-@dataclass(frozen=True)
-class _Part:
-    """One partition as the published file has it."""
-
-    token: str
-    rows: int
-    columns: tuple[str, ...]
-    is_clear: bool = False
-
-
-@dataclass(frozen=True)
-class _Published:
-    """What the present file says of itself."""
-
-    parts: Mapping[date, _Part]
-    columns: tuple[str, ...]
-    digest: str
-    rows: int
-    has_strays: bool
-    """Rows of a day that the file does not say it has."""
-    is_lean: bool
-    """It has our format, and little in it that was deleted."""
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """What the next file is to hold, and what of it is published already.
-
-    Of the stale days, those in ``changed`` differ in these sessions alone.
-    """
-
-    tokens: Mapping[date, str]
-    clear: tuple[date, ...]
-    stale: list[date]
-    changed: Mapping[date, pa.Array]
-    gone: list[date]
-    fields: list[schema.Field]
-    definitions: str
-    present: _Published | None
-
-    @property
-    def digest(self) -> str:
-        """Tells one set of views and macros from another."""
-        return hashlib.sha256(self.definitions.encode()).hexdigest()
-
-    @property
-    def rows(self) -> int:
-        """Rows published already."""
-        return self.present.rows if self.present else 0
-
-    @property
-    def is_idle(self) -> bool:
-        """Nothing to do: the present file is what would be published."""
-        is_same = self.present is not None and self.present.digest == self.digest
-        return is_same and not self.stale and not self.gone
-
-    @property
-    def may_copy(self) -> bool:
-        """Changing a copy of the present file costs less than building from scratch."""
-        whole = len(self.stale) - len(self.changed)
-        return (
-            self.present is not None
-            and self.present.is_lean
-            and not self.present.has_strays
-            and self.present.columns == tuple(field.name for field in self.fields)
-            and 2 * whole <= len(self.tokens)
-            and not self._masks_some(self.present.parts)
-        )
-
-    def _masks_some(self, published: Mapping[date, _Part]) -> bool:
-        """Tell whether numbers are to go that would be left in the free blocks of a copy."""
-        replaced = {*self.stale, *self.gone} - set(self.clear)
-        return any(published[day].is_clear for day in replaced if day in published)
+        if self.clear_days:
+            found.append(
+                f"{len(self.clear_days)} days still hold whole phone numbers, from when "
+                f"USMS_PHONES was clear: {', '.join(map(str, self.clear_days[:5]))}"
+                f"{' …' if len(self.clear_days) > 5 else ''}. `usms rebuild` masks them."
+            )
+        return found
 
 
 def reconcile(
@@ -171,291 +97,292 @@ def reconcile(
     changes: Iterable[Change] = (),
     is_anew: bool = False,
 ) -> WarehouseReport:
-    """Publish the warehouse from the dataset, where anything differs from what is published.
+    """Publish the warehouse from the days' files, where anything differs from what is published.
 
-    Only partitions that changed are read and rewritten; those that vanished are removed. Of a
-    partition for which ``changes``, oldest first, lead from the version that is published to the
-    present one, only the rows of the sessions they name. Without them, as after a kill, the whole
-    day is loaded. With nothing changed nothing is published; ``is_anew`` builds from scratch, so
-    that nothing erased is left in free blocks. Sorting spills beside the file over
-    ``memory_limit``.
+    Only days of another version are loaded; those that vanished are removed. Where ``changes``,
+    oldest first, lead from the version of a day that is published to the present one, only their
+    rows are. Without them, as after a kill, the whole day is. With nothing changed nothing is
+    published; ``is_anew`` builds from scratch, so that nothing erased is left in free blocks.
 
     Raises ``StorageError``, also where a dataset without any day would empty the published file
-    (not so with ``is_anew``), and ``OtherLayout`` where another version wrote the dataset.
+    (not so with ``is_anew``), and ``OtherLayout`` where another version wrote the dataset. A
+    damaged file keeps nothing but its own day from being published.
     """
-    path, started = settings.warehouse_path.absolute(), time.monotonic()
-    with store.lock("warehouse") as is_ours, _told(path):
-        if not is_ours:
-            return WarehouseReport(path, is_locked=True)
-        make_folder(path.parent, private=False)
-        _remove([_log(path)])
-        if store.is_local:  # else the lock is not ours alone: another may be building just now
-            _remove(path.parent.glob(f".{glob.escape(path.name)}.{'[0-9a-f]' * 32}*"))
-        present = None if is_anew else _published(path)
-        plan = _plan(store, settings, present, list(changes))
-        _check_dataset_is_there(store, path, plan)
-        rows = plan.rows if plan.is_idle else _publish(store, path, plan, memory_limit)
-    seconds = time.monotonic() - started
-    return WarehouseReport(
-        path,
-        len(plan.stale),
-        len(plan.gone),
-        rows,
-        seconds,
-        is_skipped=plan.is_idle,
-        clear_days=plan.clear if settings.phones == "masked" else (),
-    )
+    return Publishing(store, settings, memory_limit, is_anew=is_anew).finish(changes)
 
 
-def _plan(
-    store: Store, settings: Settings, present: _Published | None, changes: list[Change]
-) -> _Plan:
-    """Compare the dataset with what is published."""
-    committed = _committed(store)
-    tokens = {day: said["token"] for day, said in committed.items()}
-    parts = present.parts if present else {}
-    stale = {day for day, token in tokens.items() if day not in parts or parts[day].token != token}
-    kept = [parts[day] for day in tokens if day not in stale]
-    in_files = {name for day in stale for name in store.schema(_file(day)).names}
-    in_files.update(name for part in kept for name in part.columns)
-    fields = ddl.columns(in_files, settings.dimensions)
-    return _Plan(
-        tokens=tokens,
-        clear=tuple(sorted(d for d, said in committed.items() if said.get("phones") == "clear")),
-        stale=sorted(stale),
-        changed={
-            day: sessions
-            for day in stale & parts.keys()
-            if (sessions := None) is not None
-        },
-        gone=sorted(set(parts) - set(tokens)),
-        fields=fields,
-        definitions=ddl.definitions(fields, settings.cutoff),
-        present=present,
-    )
+class Publishing:
+    """Loads days into the next published file while other days are still being written.
 
-
-def _changed(changes: list[Change], day: date, part: _Part, token: str) -> pa.Array | None:
-    """Return the sessions in which the published rows of a day differ from the file.
-
-    None where the changes do not lead from one to the other, and where loading all costs less.
+    ``finish`` or ``abandon`` ends it; until then it holds the lock, from the first ``load`` on.
+    Each call may come from another thread, but not while one runs.
     """
-    reached, found = part.token, []
+
+    def __init__(
+        self,
+        store: Store,
+        settings: Settings,
+        memory_limit: str = MEMORY_LIMIT,
+        *,
+        is_anew: bool = False,
+    ) -> None:
+        self._store, self._settings, self._is_anew = store, settings, is_anew
+        self._path = settings.warehouse_path.absolute()
+        self._temporary = self._path.with_name(f".{self._path.name}.{uuid.uuid4().hex}")
+        self._limits = scratch.limits(memory_limit, f"{self._temporary}.spill")
+        self._lock = ExitStack()
+        self._is_left_to_finish = False
+        self._present: Published | None = None
+        self._con: duckdb.DuckDBPyConnection | None = None
+        self._next: Building | None = None
+        self._damaged: set[date] = set()
+
+    def load(self, day: date, change: Change | None) -> None:
+        """Load what a finished day's file has, or the rows of the change that led to it.
+
+        Where another process holds the lock or anything fails, does nothing from then on:
+        ``finish`` does it all, and tells.
+        """
+        if self._is_left_to_finish:
+            return
+        try:
+            if (present := self._opened()) is None:
+                self._is_left_to_finish = True
+            else:
+                self._load(present, day, change)
+        except (duckdb.Error, pa.ArrowException, OSError, StorageError):
+            self._is_left_to_finish = True
+            self._throw_away()
+
+    def finish(self, changes: Iterable[Change] = ()) -> WarehouseReport:
+        """Load what differs from the days' files yet, and publish; as ``reconcile`` says."""
+        started = time.monotonic()
+        try:
+            with _told(self._path):
+                if (present := self._opened()) is None:
+                    return WarehouseReport(self._path, is_locked=True)
+                report = self._reconciled(present, list(changes))
+        finally:
+            self.abandon()
+        return replace(report, seconds=time.monotonic() - started)
+
+    def abandon(self) -> None:
+        """Throw away what was built and is not published; release the lock."""
+        self._throw_away()
+        self._present = None
+        self._lock.close()
+
+    def _opened(self) -> Published | None:
+        """Return what is published, once the lock is ours; None where another process has it."""
+        if self._present is None and self._lock.enter_context(self._store.lock("warehouse")):
+            make_folder(self._path.parent, private=False)
+            _remove([_log(self._path)])
+            if self._store.is_local:  # else the lock is not ours alone: another may be building
+                left = f".{glob.escape(self._path.name)}.{'[0-9a-f]' * 32}*"
+                _remove(self._path.parent.glob(left))
+            self._present = self._look()
+        return self._present
+
+    def _look(self) -> Published:
+        if self._is_anew or not self._path.exists():
+            return Published()
+        with suppress(duckdb.Error):
+            return building.look(self._connected(), self._path)
+        self._throw_away()  # corrupt, foreign or held by a writer: build anew
+        return Published()
+
+    def _connected(self) -> duckdb.DuckDBPyConnection:
+        if self._con is None:
+            self._con = duckdb.connect(":memory:", config=self._limits)
+        return self._con
+
+    def _throw_away(self) -> None:
+        self._next = None
+        if self._con is not None:
+            self._con.close()
+            self._con = None
+        _remove(self._path.parent.glob(f"{glob.escape(self._temporary.name)}*"))
+
+    # -- what to load -------------------------------------------------------------------------
+
+    def _load(self, present: Published, day: date, change: Change | None) -> None:
+        if self._next is None:
+            fields = self._fields(present.parts.values())
+            self._next = self._begin(fields, present if present.is_like(fields) else None)
+        if change is not None and self._next.versions.get(day, "") == change.before:
+            self._next.put(day, change.after, [change.rows], change.sessions)
+        elif (footer := file.footer(self._store, day)) is not None:
+            self._next.put(day, footer.version, self._rows(day, footer))
+
+    def _begin(self, fields: list[Field], copied: Published | None) -> Building:
+        """Begin the next file: as a copy of the present one, or empty."""
+        con = self._connected()
+        if copied is not None:
+            building.copy(self._path, self._temporary)
+        con.execute(ddl.attach(self._temporary, f"STORAGE_VERSION '{ddl.STORAGE_VERSION}'"))
+        versions = copied.versions if copied is not None else {}
+        return Building(con, fields, versions, is_copy=copied is not None)
+
+    def _rows(self, day: date, footer: Footer) -> Iterator[pa.Table]:
+        try:
+            for batch in self._store.batches(file.name(day), scratch.BATCH_ROWS, _columns(footer)):
+                yield pa.table(batch)
+        except StorageError:
+            self._damaged.add(day)
+            raise
+
+    def _fields(self, parts: Iterable[Part]) -> list[Field]:
+        names = {name for part in parts for name in part.column_names}
+        return ddl.columns(names, self._settings.dimensions)
+
+    # -- publishing ---------------------------------------------------------------------------
+
+    def _reconciled(self, present: Published, changes: list[Change]) -> WarehouseReport:
+        """Publish, and where a damage shows only when it is read, begin again without it."""
+        footers = self._footers()
+        while True:
+            known = len(self._damaged)
+            try:
+                return self._published(present, footers, changes)
+            except (duckdb.Error, StorageError):
+                if len(self._damaged) > known:  # a day's file
+                    footers = {day: footers[day] for day in footers if day not in self._damaged}
+                elif present.may_be_copied:  # a block of the present file, perhaps
+                    present = replace(present, may_be_copied=False)
+                else:
+                    raise
+            self._throw_away()
+
+    def _footers(self) -> dict[date, Footer]:
+        """Return what the days' files say of themselves; those that can't be read are damaged."""
+        self._damaged = set()
+
+        def read(day: date) -> Footer | None:
+            try:
+                return file.footer(self._store, day)
+            except StorageError:
+                self._damaged.add(day)
+                return None
+
+        days = file.days(self._store)
+        if self._store.is_local:
+            found = list(map(read, days))
+        else:
+            with ThreadPoolExecutor(_FOOTER_READERS) as pool:  # a round trip each
+                found = list(pool.map(read, days))
+        return {day: footer for day, footer in zip(days, found, strict=True) if footer is not None}
+
+    def _published(
+        self, present: Published, footers: Mapping[date, Footer], changes: list[Change]
+    ) -> WarehouseReport:
+        """Publish these days, and as they were those that are published and damaged."""
+        kept = {day: present.parts[day] for day in self._damaged if day in present.parts}
+        parts = {day: _part(day, footer) for day, footer in footers.items()} | kept
+        gone, known = present.parts.keys() - parts.keys(), present.versions
+        if gone and not parts:
+            self._refuse_to_empty(len(gone))
+        stale = [day for day in footers if known.get(day) != footers[day].version]
+        fields = self._fields(parts.values())
+        definitions = ddl.definitions(fields, self._settings.cutoff)
+        digest = hashlib.sha256(definitions.encode()).hexdigest()
+        is_idle = self._next is None and not stale and not gone and present.digest == digest
+        if not is_idle:
+            self._next = self._fitting(present, fields, parts, changes)
+            self._bring_up_to_date(self._next, footers, parts, changes)
+            self._next.keep(self._path, present.columns, kept)
+            self._next.close(parts.values(), definitions, digest)
+            self._give_name()
+        is_masked = self._settings.phones == "masked"
+        return WarehouseReport(
+            self._path,
+            len(stale),
+            len(gone),
+            sum(part.row_count for part in parts.values()),
+            is_skipped=is_idle,
+            clear_days=tuple(d for d in sorted(parts) if is_masked and parts[d].is_clear),
+            damaged=tuple(sorted(self._damaged)),
+        )
+
+    def _fitting(
+        self,
+        present: Published,
+        fields: list[Field],
+        parts: Mapping[date, Part],
+        changes: list[Change],
+    ) -> Building:
+        """Return the file that was begun if it can become what is wanted, else a new one."""
+        was_clear = {day for day, part in present.parts.items() if part.is_clear}
+        is_clear = {day for day, part in parts.items() if part.is_clear}
+        # Numbers that are masked now would be left in the free blocks of a copy.
+        may_copy = present.is_like(fields) and was_clear <= is_clear
+        if self._next is not None:
+            if self._next.fields == fields and (may_copy or not self._next.is_copy):
+                return self._next
+            self._throw_away()
+        known = present.versions
+        told = {change.day for change in _leading(changes, known, parts)}
+        whole = [day for day in parts if day not in told and known.get(day) != parts[day].version]
+        # Past half of the days a copy costs more than building from scratch.
+        return self._begin(fields, present if may_copy and 2 * len(whole) <= len(parts) else None)
+
+    def _bring_up_to_date(
+        self,
+        following: Building,
+        footers: Mapping[date, Footer],
+        parts: Mapping[date, Part],
+        changes: list[Change],
+    ) -> None:
+        for day in following.versions.keys() - parts.keys():
+            following.put(day, None, [])
+        for change in _leading(changes, following.versions, parts):
+            following.put(change.day, change.after, [change.rows], change.sessions)
+        for day, footer in footers.items():
+            if following.versions.get(day) != footer.version:
+                following.put(day, footer.version, self._rows(day, footer))
+
+    def _refuse_to_empty(self, published: int) -> None:
+        """A dataset without any day is likely one that went away. Raises ``StorageError``."""
+        raise StorageError(
+            f"The data directory {self._store.data_dir!r} has no receipts, but {published} days "
+            f"are published in {str(self._path)!r}: was it removed, or its disk unmounted? Put it "
+            "back and run again; if it was emptied on purpose, delete the published file first. "
+            "Nothing was published."
+        )
+
+    def _give_name(self) -> None:
+        # read-only, and for those alone whom the umask lets read
+        self._temporary.chmod(self._temporary.stat().st_mode & _READ_ONLY)
+        _remove([_log(self._path)])
+        publish_file(self._temporary, self._path)
+        _remove([_log(self._path)])  # a client that still holds the old file writes its log by name
+
+
+def _leading(
+    changes: Iterable[Change], versions: Mapping[date, str | None], parts: Mapping[date, Part]
+) -> list[Change]:
+    """Return the changes that lead from these versions of days to the present ones."""
+    reached, fitting = dict(versions), []
     for change in changes:
         # Of changes that another process has published already, the first ones do not fit.
-        if (change.day, change.before) == (day, reached):
-            reached = change.after
-            found.append(change.sessions)
-    if reached != token:
-        return None
-    sessions = pa.concat_arrays(found).unique()
-    return sessions if len(sessions) <= max(_FEW, _MOST_SHARE * part.rows) else None
+        if reached.get(change.day, "") == change.before:
+            reached[change.day] = change.after
+            fitting.append(change)
+    return [
+        one for one in fitting if one.day in parts and reached[one.day] == parts[one.day].version
+    ]
 
 
-def _check_dataset_is_there(store: Store, path: Path, plan: _Plan) -> None:
-    """Refuse to unpublish everything: a dataset without any day is likely one that went away."""
-    if plan.gone and not plan.tokens:
-        raise StorageError(
-            f"The data directory {store.data_dir!r} has no receipts, but {len(plan.gone)} days are "
-            f"published in {str(path)!r}: was it removed, or its disk unmounted? Put it back and "
-            "run again; if it was emptied on purpose, delete the published file first. Nothing was "
-            "published."
-        )
+def _columns(footer: Footer) -> list[str]:
+    """Return the columns of a day's file but the technical ones."""
+    return [field.name for field in schema.receipts_fields(footer.dimensions)]
 
 
-def _committed(store: Store) -> dict[date, dict[str, str]]:
-    """Give what each partition says of itself; its token changes whenever its rows do."""
-    matches = [_PARTITION.fullmatch(name) for name in store.names("receipts")]
-    days = [date.fromisoformat(match[1]) for match in matches if match]
-    with ThreadPoolExecutor(_METADATA_READERS) as pool:  # round trips, on object storage
-        found = list(pool.map(store.metadata, map(_file, days)))
-    for day, one in zip(days, found, strict=True):
-        import json
-        one["token"]=json.loads(one["day"])["version"]
-    # A file without a token can't be told from its successor: it always counts as changed.
-    return {day: {"token": uuid.uuid4().hex} | one for day, one in zip(days, found, strict=True)}
-
-
-def _published(path: Path) -> _Published | None:
-    """Read what the present file says of itself; None where there is none that can be read."""
-    if not path.exists():  # a first run need not open a DuckDB, 20 ms, to learn that
-        return None
-    with suppress(duckdb.Error), _reading(path) as con:
-        return _self_description(con)
-    return None  # missing, corrupt, foreign or held by a writer: build anew
-
-
-@contextmanager
-def _reading(path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
-    with duckdb.connect(":memory:") as con:
-        con.execute(ddl.attach(path, "READ_ONLY"))
-        con.execute("USE usms")
-        yield con
-
-
-def _self_description(con: duckdb.DuckDBPyConnection) -> _Published:
-    # 5 ms a million rows: a day's rows stand together, so its date is stored once a row group
-    counted = con.execute("SELECT sent_date, count(*) FROM receipts GROUP BY sent_date").fetchall()
-    counts: dict[date, int] = dict(counted)
-    said = con.execute(
-        "SELECT sent_date, token, row_count, column_names, is_clear FROM usms_partitions"
-    )
-    parts = {
-        # Where somebody wrote to the file behind our back, no token fits: it is read again.
-        day: _Part(token if counts.get(day, 0) == rows else "", rows, tuple(names), is_clear)
-        for day, token, rows, names, is_clear in said.fetchall()
-    }
-    digest = con.execute("SELECT digest FROM usms_definitions").fetchone()
-    rows = sum(counts.values())
-    return _Published(
-        parts=parts,
-        columns=tuple(row[0] for row in con.execute("DESCRIBE receipts").fetchall()),
-        digest=digest[0] if digest else "",
-        rows=rows,
-        has_strays=not counts.keys() <= parts.keys(),
-        is_lean=_is_lean(con, rows),
-    )
-
-
-def _is_lean(con: duckdb.DuckDBPyConnection, rows: int) -> bool:
-    found = con.execute(
-        "SELECT d.tags['storage_version'], t.estimated_size, s.total_blocks, s.free_blocks "
-        "FROM duckdb_databases() AS d JOIN duckdb_tables() AS t USING (database_name) "
-        "JOIN pragma_database_size() AS s USING (database_name) "
-        "WHERE database_name = 'usms' AND t.table_name = 'receipts'"
-    ).fetchone()
-    if found is None:
-        return False
-    version, stored_rows, blocks, free_blocks = found
-    return bool(
-        str(version).startswith(ddl.STORAGE_VERSION)
-        and stored_rows <= _MAX_BLOAT * rows + _SMALL_ROWS
-        and blocks <= _MAX_BLOAT * (blocks - free_blocks) + _SMALL_BLOCKS
-    )
-
-
-def _publish(store: Store, path: Path, plan: _Plan, memory_limit: str) -> int:
-    """Build the new file beside the present one and give it its name. Gives its rows."""
-    with suppress(duckdb.Error):  # a damaged block shows only when it is read: then build anew
-        if plan.may_copy:
-            with _building(path, memory_limit, is_copy=True) as con:
-                _delete(con, plan)
-                return _fill(con, store, plan, plan.stale, plan.changed)
-    with _building(path, memory_limit, is_copy=False) as con:
-        con.execute(ddl.create_receipts(plan.fields) + ";" + ddl.BOOKKEEPING)
-        return _fill(con, store, plan, sorted(plan.tokens), {})
-
-
-def _delete(con: duckdb.DuckDBPyConnection, plan: _Plan) -> None:
-    """Delete from a copy what the plan replaces or removes: whole days, or sessions of one."""
-    replaced = [*plan.stale, *plan.gone]
-    whole = [day for day in replaced if day not in plan.changed]
-    for table, days in (("receipts", whole), ("usms_partitions", replaced)):
-        listed = ", ".join(f"DATE '{day}'" for day in days) or "NULL"
-        con.execute(f"DELETE FROM {table} WHERE sent_date IN ({listed})")
-    for day, sessions in plan.changed.items():
-        con.register("changed", pa.table({"session_no": sessions}))
-        con.execute(
-            # not IN: a NULL among the sessions stands for the rows without one
-            f"DELETE FROM receipts WHERE sent_date = DATE '{day}' AND EXISTS "
-            "(FROM changed WHERE changed.session_no IS NOT DISTINCT FROM receipts.session_no)"
-        )
-        con.unregister("changed")
-
-
-def _fill(
-    con: duckdb.DuckDBPyConnection,
-    store: Store,
-    plan: _Plan,
-    days: list[date],
-    changed: Mapping[date, pa.Array],
-) -> int:
-    """Write these partitions' rows, the bookkeeping, and the views and macros. Gives all rows.
-
-    Of the days in ``changed`` only these sessions' rows. They come to stand at the end of the
-    table: its order only makes it small and quick to read, and nobody is promised it.
-    """
-    for day in days:
-        in_file = store.schema(_file(day))
-        file = store.dataset([_file(day)], in_file)
-        incoming = (
-            store.select(_file(day), "session_no", changed[day])
-            if day in changed
-            else file.scanner(
-                batch_size=_BATCH_ROWS, batch_readahead=2, fragment_readahead=1
-            ).to_reader()
-        )
-        con.register("incoming", incoming)
-        select = ddl.select_incoming(plan.fields, in_file.names, day)
-        con.execute(f"INSERT INTO receipts {select}")
-        con.unregister("incoming")
-        # The file's count, not the table's: where they differ the next run loads the whole day.
-        row_count = file.count_rows()
-        said = [day, plan.tokens[day], row_count, in_file.names, day in plan.clear]
-        con.execute("INSERT INTO usms_partitions VALUES (?, ?, ?, ?, ?)", said)
-    made_by = con.execute("SELECT digest FROM usms_definitions").fetchone()
-    if made_by != (plan.digest,):
-        if made_by is not None:  # a new file has none, and to look for them takes 40 ms
-            _drop_definitions(con)
-        con.execute(plan.definitions)
-        con.execute("DELETE FROM usms_definitions")
-        con.execute("INSERT INTO usms_definitions VALUES (?)", [plan.digest])
-    total = con.execute("SELECT coalesce(sum(row_count), 0)::BIGINT FROM usms_partitions")
-    return int((total.fetchone() or (0,))[0])
-
-
-def _drop_definitions(con: duckdb.DuckDBPyConnection) -> None:
-    """Drop the views and macros that another version made: it may have had others."""
-    scratch.drop(
-        con,
-        """
-        SELECT 'VIEW', view_name FROM duckdb_views() WHERE database_name = 'usms' AND NOT internal
-        UNION
-        SELECT CASE function_type WHEN 'macro' THEN 'MACRO' ELSE 'MACRO TABLE' END, function_name
-        FROM duckdb_functions()
-        WHERE database_name = 'usms' AND function_type IN ('macro', 'table_macro') AND NOT internal
-        """,
-    )
-
-
-def _copy(before: Path, after: Path) -> None:
-    """Copy a file; at once where the file system lets two share their blocks (XFS, Btrfs)."""
-    with before.open("rb") as source, after.open("wb") as target:
-        with suppress(OSError, AttributeError):  # not on every system, nor on every file system
-            while os.copy_file_range(source.fileno(), target.fileno(), _COPIED_AT_ONCE):
-                pass
-            if target.seek(0, os.SEEK_END) == os.fstat(source.fileno()).st_size:
-                return
-        source.seek(0)
-        target.truncate(0)
-        target.seek(0)
-        shutil.copyfileobj(source, target, _COPIED_AT_ONCE)
-
-
-@contextmanager
-def _building(path: Path, memory_limit: str, is_copy: bool) -> Iterator[duckdb.DuckDBPyConnection]:
-    """Yield a connection to a hidden file; it becomes ``path`` at the end, unless that raises."""
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    try:
-        if is_copy:
-            _copy(path, temporary)
-        limits = scratch.limits(memory_limit, f"{temporary}.spill")
-        with duckdb.connect(":memory:", config=limits) as con:
-            con.execute(ddl.attach(temporary, f"STORAGE_VERSION '{ddl.STORAGE_VERSION}'"))
-            con.execute("USE usms; BEGIN")
-            yield con
-            con.execute("COMMIT; CHECKPOINT usms; USE memory; DETACH usms")
-        # read-only, and for those alone whom the umask lets read
-        temporary.chmod(temporary.stat().st_mode & _READ_ONLY)
-        _remove([_log(path)])
-        publish_file(temporary, path)
-        _remove([_log(path)])  # a client that still holds the old file writes its log by name
-    finally:
-        _remove(path.parent.glob(f"{glob.escape(temporary.name)}*"))
+def _part(day: date, footer: Footer) -> Part:
+    return Part(day, footer.version, footer.rows, _columns(footer), footer.phones == "clear")
 
 
 def _log(path: Path) -> Path:
-    """Give the log that a client which wrote to the file leaves when it dies.
+    """Return the log that a client which wrote to the file leaves when it dies.
 
     DuckDB would replay it into the next file, which it was not made for, and nobody could open it.
     """
@@ -468,10 +395,6 @@ def _remove(paths: Iterable[Path]) -> None:
             shutil.rmtree(path, ignore_errors=True)
         else:
             path.unlink(missing_ok=True)
-
-
-def _file(day: date) -> str:
-    return f"receipts/sent_date={day.isoformat()}/receipts.parquet"
 
 
 @contextmanager
