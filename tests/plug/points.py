@@ -126,15 +126,13 @@ def install_writers() -> None:
     import pyarrow.parquet as pq
 
     from usms_pipeline.storage import Store
-    from usms_pipeline.warehouse import publish
 
-    for name in ("__init__", "write_batch", "close"):
+    for name in ("__init__", "write_table", "close"):
         _around(pq.ParquetWriter, name, lambda writer, *given, **__: (
             given[0] if given and not hasattr(given[0], "schema") else getattr(writer, "where", ""),
         ))  # fmt: skip
     _around(Store, "delete", lambda store, name: (store.path(name),))
     _within(Store, "replacing")
-    _within(publish, "_building")
 
 
 def _around(

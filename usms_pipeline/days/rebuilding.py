@@ -35,9 +35,12 @@ def told(block: pa.Table) -> pa.Table:
 
 
 def unasked(
-    stored: Iterable[pa.Table], told: Iterable[pa.Table], names: pa.Schema, cutoff: int
+    stored: Iterable[pa.Table], told: Iterable[pa.Table], names: pa.Schema, cutoff: int, now: int
 ) -> Iterator[pa.Table]:
-    """Yield a day's rows, those of sessions that the log tells all of as if none had been asked."""
+    """Yield a day's rows, those of sessions that the log tells all of as if none had been asked.
+
+    What was asked later than ``now`` was asked by a clock that was wrong: only the log counts.
+    """
     known = pa.concat_tables([TOLD.empty_table(), *told])
     keys = _keys(known["session_no"], known["asked_at"])
     kept: dict[str, list[dict[str, Any]]] = {}
@@ -46,12 +49,13 @@ def unasked(
         is_told = is_plain & np.asarray(pc.is_valid(table["first_asked_at"]))
         for name in _TIMES:
             is_kept = pc.is_in(_keys(table["session_no"], table[name]), value_set=keys)
-            is_told &= np.asarray(pc.or_(pc.is_null(table[name]), is_kept))
+            is_wrong = pc.greater(table[name].cast(pa.int64()), now).fill_null(True)  # or none
+            is_told &= np.asarray(pc.or_(is_wrong, is_kept))
         yield table.filter(pa.array(is_plain & ~is_told))
         yield _blank(table.filter(pa.array(is_told)))
         for row in columns.python(table.filter(pa.array(~is_plain))):
             kept.setdefault(row["session_no"], []).append(row)
-    yield from _general(kept, known, names, cutoff)
+    yield from _general(kept, known, names, cutoff, now)
 
 
 def _keys(sessions: pa.ChunkedArray, times: pa.ChunkedArray) -> pa.Array:
@@ -82,7 +86,7 @@ def _blank(rows: pa.Table) -> pa.Table:
 
 
 def _general(
-    kept: dict[str, list[dict[str, Any]]], told: pa.Table, names: pa.Schema, cutoff: int
+    kept: dict[str, list[dict[str, Any]]], told: pa.Table, names: pa.Schema, cutoff: int, now: int
 ) -> Iterator[pa.Table]:
     """Yield the rows of the sessions that are not plain."""
     if not kept:
@@ -96,7 +100,7 @@ def _general(
     for session_no, rows in kept.items():
         known = columns.known_of(rows, dimensions)
         named = _times_of(known)
-        if named and named <= times.get(session_no, set()):
+        if named and {at for at in named if at <= now} <= times.get(session_no, set()):
             unasked = Session(sent=known.sent)
             rows = columns.rows_of(session_no, unasked, names.names, dimensions, cutoff)
         made += rows

@@ -38,6 +38,8 @@ from usms_pipeline.settings import Settings
 from usms_pipeline.storage import Store
 from usms_pipeline.warehouse import Change
 
+CLOCK_MAY_STEP: Final = timedelta(minutes=5)
+"""What two clocks may differ; past it, one of them is wrong."""
 _MICROSECOND: Final = timedelta(microseconds=1)
 _ONE_DAY: Final = timedelta(days=1)
 _FEW: Final = 1_000
@@ -746,7 +748,8 @@ class Run:
         gone = pa.array([*day.leaving], TEXT)
         stored = self._rows_of(day)
         if day.is_rebuilt:
-            stored = rebuilding.unasked(stored, day.told, self._layout, self._cutoff)
+            now = int((self._clock() + CLOCK_MAY_STEP).timestamp() * 1_000_000)
+            stored = rebuilding.unasked(stored, day.told, self._layout, self._cutoff, now)
         for table in stored:
             if len(gone):
                 day.moved -= _announced(table)
