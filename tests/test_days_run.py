@@ -633,7 +633,7 @@ def test_a_large_day_is_asked_about_in_parts_to_the_same_rows(
     for name, most in (("whole", 10**6), ("parts", 7)):
         monkeypatch.setattr(run, "_ROWS_AT_ONCE", most)
         (tmp_path / name).mkdir()
-        account = Account(tmp_path / name, simulator, messages)
+        account = Account(tmp_path / name, simulator, messages, phone_key="0123456789abcdef" * 2)
         account.run_to_the_end()
         assert account.pipeline.conservation() == []
         assert account.run().written == []

@@ -169,8 +169,8 @@ def _are_distinct(con: duckdb.DuckDBPyConnection, rows: pa.Table) -> bool:
     con.register("part", rows)
     hashes = con.execute("SELECT hash(session_no) AS hash FROM part").fetchnumpy()["hash"]
     con.unregister("part")
-    hashes.sort()
-    return not (hashes[1:] == hashes[:-1]).any()
+    ordered = np.sort(np.asarray(hashes))
+    return not (ordered[1:] == ordered[:-1]).any()
 
 
 def _of_sessions(sessions: pa.Array, own: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:

@@ -617,7 +617,7 @@ class Run:
         """Ask about some sessions, due or not; return how many there are in the days' files."""
         due = self.due_anyway(sessions)
         self._in_rounds([([*self._days], due)])
-        return due.num_rows
+        return int(due.num_rows)
 
     def _in_rounds(self, rounds: Iterable[tuple[list[date], pa.Table]]) -> None:
         begun = time.monotonic()
