@@ -639,3 +639,22 @@ def test_a_large_day_is_asked_about_in_parts_to_the_same_rows(
         assert account.run().written == []
         found.append(account.rows())
     assert found[0] == found[1]
+
+
+def test_a_day_whose_rows_are_damaged_stops_no_other_though_the_source_has_more_of_it(
+    account: Scripted,
+) -> None:
+    account.row("s1", NOON)
+    account.refresh()
+    path = account.folder / f"data/{file.name(DAY)}"
+    body = path.read_bytes()
+    length = int.from_bytes(body[-8:-4], "little") + 8
+    path.write_bytes(body[:4] + bytes(len(body) - 4 - length) + body[-length:])
+    account.row("s2", NOON)
+    account.row("s3", NOON - timedelta(days=1))
+    report = account.refresh()
+    assert [*report.damaged] == [DAY]
+    assert account.pipeline.store.exists(file.name(BEFORE))
+    account.rebuild(DAY)
+    account.refresh()
+    assert account.shown("session_no") == [("s1",), ("s2",), ("s3",)]

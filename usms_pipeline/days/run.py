@@ -210,6 +210,16 @@ class Run:
             self._names[day] = file.sessions(self._store, day)
         return self._names[day]
 
+    def _stored_if_whole(self, day: date) -> pa.Array:
+        """Return ``_stored``; a day whose file turns out to be damaged is left out of this run."""
+        try:
+            return self._stored(day)
+        except DamagedDay as error:
+            self.outcome.damaged[day] = str(error)
+            self._days.pop(day, None)
+            self._names[day] = pa.array([], TEXT)
+            return self._names[day]
+
     # -- the source -------------------------------------------------------------------------
 
     def _read(self, window: Window) -> None:
@@ -270,6 +280,8 @@ class Run:
     # -- sessions in another day than they were read for ---------------------------------------
 
     def _place(self, window: Window) -> None:
+        for day in [day for day, one in self._days.items() if one.read]:
+            self._stored_if_whole(day)
         changed = {day: one.read for day, one in self._days.items() if one.read}
         stored = {*self._file_days}
         near = [
@@ -284,7 +296,7 @@ class Run:
             self._days[day].leaving |= twice[day]
             self._days[day].beside |= once[day]
         known = {day: one.footer.elsewhere for day, one in self._days.items() if one.footer}
-        found = placing.find(changed, self._read_for, known, near, self._stored)
+        found = placing.find(changed, self._read_for, known, near, self._stored_if_whole)
         for day, elsewhere in found.items():
             for home in sorted({*elsewhere.values()}):
                 its = [session for session, at in elsewhere.items() if at == home]
