@@ -235,9 +235,9 @@ class Run:
             rows.add(batch)
             self._tell(Progress("source", rows.rows))
         self.outcome.rows_read = rows.rows
-        self._read_for: dict[date, pa.Array] = {}
+        self._read_for: dict[date, pa.ChunkedArray] = {}
         for read in rows.days():
-            self._read_for[read.day] = read.rows["session_no"].combine_chunks().drop_null()
+            self._read_for[read.day] = read.rows["session_no"]
             self._keep_if_new(read)
         for day in self._file_days:
             if day in window and day not in self._read_for:
@@ -723,11 +723,12 @@ class Run:
         taken = [day.said.pop(0) for _ in range(len(day.said))]
         said = [table for _, table in sorted(taken, key=lambda one: one[0])]
         heard = pa.concat_tables([schema.OBSERVATIONS.empty_table(), *said])
+        heard = forget.without_answers(heard, self._forgotten).combine_chunks()
         del taken, said
         fold = Fold(
             self._stored_rows(day),
             self._described(day.read.rows) if day.read else None,
-            forget.without_answers(heard, self._forgotten),
+            heard,
             self._layout,
             self._cutoff,
             self._first,
@@ -743,6 +744,7 @@ class Run:
         after = file.write(
             self._store, day.day, fold, self._layout, lambda: self._footer(day, fold)
         )
+        pa.default_memory_pool().release_unused()
         self.outcome.new += fold.new
         if after is None:
             return
