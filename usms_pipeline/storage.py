@@ -33,6 +33,7 @@ COMPRESSION = {"compression": "zstd", "compression_level": 1}
 _ROW_GROUP = 65_536
 _PRIVATE_DIR, _PRIVATE_FILE = 0o700, 0o600
 _S3 = "s3://"
+_ONE_REQUEST = 8 << 20  # pyarrow sends up to ten MiB in one request, and more in parts
 _LEFT_SECONDS = 86_400
 
 
@@ -55,7 +56,9 @@ class Store:
         self._root = data_dir.removeprefix(_S3)
         with self._told("", "open"):
             # the bucket alone: what stands after it is a key as it is, not part of a URL
-            self.fs, _ = pafs.FileSystem.from_uri(_S3 + self._root.partition("/")[0])
+            bucket = self._root.partition("/")[0]
+            # without this, even a small object would be put in parts: three requests
+            self.fs, _ = pafs.FileSystem.from_uri(f"{_S3}{bucket}?allow_delayed_open=true")
 
     def path(self, name: str) -> str:
         """Give the full path of a name, as ``fs`` wants it."""
@@ -260,16 +263,34 @@ class Store:
             temporary.unlink(missing_ok=True)
 
     def _upload(self, local: Path, name: str) -> None:
-        """Put a finished file; an object is replaced only once all of it has arrived."""
-        body = pa.memory_map(str(local)) if local.stat().st_size else pa.BufferReader(b"")
-        with body, self.fs.open_output_stream(self.path(name)) as out:
-            out.write(body.read_buffer())
+        """Put a finished file; nothing that interrupts this puts a part of it, or an empty object.
+
+        pyarrow can't abort: a stream that is closed or dropped, by whatever exception, puts what
+        it was given so far. So a large file goes under a hidden name, which is then copied.
+        """
+        if local.stat().st_size <= _ONE_REQUEST:
+            # in a thread, for none but the main one is interrupted between opening and writing
+            with ThreadPoolExecutor(1) as pool:
+                pool.submit(self._put, local.read_bytes(), name).result()
+            return
+        file = PurePosixPath(name)
+        hidden = str(file.with_name(f".{file.name}.{uuid.uuid4().hex}"))
+        try:
+            with pa.memory_map(str(local)) as body:
+                self._put(body.read_buffer(), hidden)
+            self.fs.copy_file(self.path(hidden), self.path(name))
+        finally:
+            with suppress(StorageError):  # what went wrong before is what is told
+                self.delete(hidden)
+
+    def _put(self, body: bytes | pa.Buffer, name: str) -> None:
+        with self.fs.open_output_stream(self.path(name)) as out:
+            out.write(body)
 
     def delete(self, name: str) -> None:
         """Delete one file; no error when it is gone already."""
-        with self._told(name, "delete"):
-            if self.exists(name):
-                self.fs.delete_file(self.path(name))
+        with self._told(name, "delete"), suppress(FileNotFoundError):
+            self.fs.delete_file(self.path(name))
 
     def keep_json(self, name: str, content: object, private: bool = False) -> None:
         """Write a small file of the data directory, unless another process is about to.
