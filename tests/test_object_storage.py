@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -277,6 +278,17 @@ def test_a_killed_upload_leaves_the_old_object(objects: ObjectService, tmp_path:
         process.kill()
     assert process.returncode == -signal.SIGKILL
     assert stored(objects) == {f"{FOLDER}/{NAME}": b"old"}
+
+
+def test_a_damaged_object_is_set_aside(objects: ObjectService) -> None:
+    store = Store(DATA_DIR)
+    put(store, b"damaged")
+    aside = store.set_aside(NAME)
+    assert re.fullmatch(r"receipts/sent_date=2024-03-01/\.damaged-receipts\.parquet-\w{8}", aside)
+    assert stored(objects) == {f"{FOLDER}/{aside}": b"damaged"}
+    assert store.names("receipts") == []
+    with pytest.raises(StorageError, match="Can't set aside"):
+        store.set_aside(NAME)
 
 
 def test_an_error_while_writing_leaves_the_old_object_and_no_temporary_file(

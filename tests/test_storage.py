@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from datetime import UTC, date, datetime
@@ -51,6 +52,18 @@ def test_a_row_group_has_bounds_where_they_can_spare_its_reading(store: Store) -
     columns = [group.column(place) for place in range(group.num_columns)]
     bounded = [column.path_in_schema for column in columns if column.is_stats_set]
     assert bounded == ["session_no", "sent_at", "is_final"]
+
+
+def test_a_damaged_file_is_set_aside_and_counts_for_nothing(store: Store) -> None:
+    store.write(NAME, ROWS)
+    aside = store.set_aside(NAME)
+    assert re.fullmatch(r"receipts/sent_date=2024-03-01/\.damaged-receipts\.parquet-\w{8}", aside)
+    assert files(store) == [aside]
+    assert store.names("receipts") == []
+    store.sweep("receipts/sent_date=2024-03-01")
+    assert store.read(aside) == ROWS
+    with pytest.raises(StorageError, match=f"Can't set aside '{NAME}'"):
+        store.set_aside(NAME)
 
 
 def test_a_column_that_a_file_lacks_is_null(store: Store) -> None:

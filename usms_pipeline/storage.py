@@ -292,6 +292,22 @@ class Store:
         with self._told(name, "delete"), suppress(FileNotFoundError):
             self.fs.delete_file(self.path(name))
 
+    def set_aside(self, name: str) -> str:
+        """Return the new name of a damaged file: hidden in its folder, where nobody reads it.
+
+        It is ``.damaged-<file name>-<8 hex>``, which no sweeping of temporary files deletes.
+        """
+        file = PurePosixPath(name)
+        aside = str(file.with_name(f".damaged-{file.name}-{uuid.uuid4().hex[:8]}"))
+        with self._told(name, "set aside"):
+            if self.is_local:
+                place = Path(self.path(name)).rename(self.path(aside))
+                _sync_folder(place.parent)
+            else:
+                self.fs.copy_file(self.path(name), self.path(aside))
+                self.fs.delete_file(self.path(name))
+        return aside
+
     def keep_json(self, name: str, content: object, private: bool = False) -> None:
         """Write a small file of the data directory, unless another process is about to.
 
