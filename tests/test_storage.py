@@ -45,6 +45,19 @@ def test_what_is_written_is_read_with_its_metadata(store: Store) -> None:
     assert files(store) == [NAME]
 
 
+def test_a_large_file_is_written_in_row_groups_whatever_the_batches(store: Store) -> None:
+    numbers = pa.table({"a": range(300_000)})
+    for rows in (300_000, 65_537, 50_000):
+        reader = pa.RecordBatchReader.from_batches(numbers.schema, numbers.to_batches(rows))
+        store.write(NAME, reader)
+        found = pq.read_metadata(store.path(NAME))
+        assert found.num_row_groups > 1
+        assert max(found.row_group(n).num_rows for n in range(found.num_row_groups)) < 2 * 65_536
+        assert pa.Table.from_batches(store.batches(NAME)) == numbers
+    store.write(NAME, numbers.slice(0, 0))
+    assert store.read(NAME) == numbers.slice(0, 0)
+
+
 def test_a_row_group_has_bounds_where_they_can_spare_its_reading(store: Store) -> None:
     row = {"session_no": "s", "recipient": "r", "sent_at": 1, "is_final": True, "body": b"{}"}
     store.write(NAME, pa.Table.from_pylist([row]))

@@ -29,7 +29,6 @@ from filelock import FileLock, Timeout
 from usms_pipeline.errors import StorageError
 from usms_pipeline.temp_folders import temp_folder
 
-COMPRESSION = {"compression": "zstd", "compression_level": 1}
 _ROW_GROUP = 65_536
 _PRIVATE_DIR, _PRIVATE_FILE = 0o700, 0o600
 _S3 = "s3://"
@@ -166,7 +165,8 @@ class Store:
         with self._told(name, "read"), self.fs.open_input_file(self.path(name)) as source:
             # in one thread: what becomes of the rows, or their writing, has the other cores
             file = self._open(source)
-            yield from _read_ahead(file.iter_batches(rows, columns=columns, use_threads=False))
+            batches = file.iter_batches(rows, columns=columns, use_threads=False)
+            yield from batches if file.num_row_groups == 1 else _read_ahead(batches)
 
     def select(self, name: str, column: str, values: pa.Array) -> pa.Table:
         """Read the rows where a column has one of the values; NULL may be one.
@@ -222,7 +222,8 @@ class Store:
                 write_statistics=bounded,
                 # a page is closed after so many values at the earliest, and read as one piece
                 write_batch_size=4 if has_bodies else None,
-                **COMPRESSION,
+                compression="zstd",
+                compression_level=1,
             )
             with writer:
                 batches = rows.to_batches() if isinstance(rows, pa.Table) else rows
@@ -415,7 +416,11 @@ def _write_behind(writer: pq.ParquetWriter, groups: Iterator[pa.Table]) -> None:
         for group in groups:
             if writing is not None:
                 writing.result()
-            writing = pool.submit(writer.write_table, group)
+                writing = None
+            if group.num_rows < _ROW_GROUP:
+                writer.write_table(group)  # the last one, and of a small file the only one
+            else:
+                writing = pool.submit(writer.write_table, group)
         if writing is not None:
             writing.result()
 
@@ -425,11 +430,13 @@ def _row_groups(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
     waiting: list[pa.RecordBatch] = []
     rows = 0
     for batch in batches:
-        waiting.append(batch)
-        rows += batch.num_rows
-        if rows >= _ROW_GROUP:
-            yield pa.Table.from_batches(waiting)
-            waiting, rows = [], 0
+        for start in range(0, batch.num_rows, _ROW_GROUP):
+            piece = batch.slice(start, _ROW_GROUP)
+            waiting.append(piece)
+            rows += piece.num_rows
+            if rows >= _ROW_GROUP:
+                yield pa.Table.from_batches(waiting)
+                waiting, rows = [], 0
     if waiting:
         yield pa.Table.from_batches(waiting)
 
