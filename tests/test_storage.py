@@ -6,6 +6,8 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, date, datetime
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -65,6 +67,65 @@ def test_a_row_group_has_bounds_where_they_can_spare_its_reading(store: Store) -
     columns = [group.column(place) for place in range(group.num_columns)]
     bounded = [column.path_in_schema for column in columns if column.is_stats_set]
     assert bounded == ["session_no", "sent_at", "is_final"]
+
+
+BLOCK = "responses/run/000001.parquet"
+BODIES = pa.table({"id": ["a", "b"], "body": pa.array([b'{"n": 1}', b'{"n": 22}'], pa.binary())})
+
+
+def test_a_flipped_byte_is_told_and_never_read_as_other_rows(store: Store) -> None:
+    store.write(BLOCK, BODIES, {"version": "1"}, private=True)
+    path, said = Path(store.path(BLOCK)), []
+    whole = path.read_bytes()
+    assert store.read(BLOCK) == BODIES
+    for place in range(0, len(whole), 2):
+        flipped = bytearray(whole)
+        flipped[place] ^= (1, 128, 255)[place % 3]
+        path.write_bytes(flipped)
+        with suppress_damage(said):
+            assert store.read(BLOCK) == BODIES
+            assert store.metadata(BLOCK) == {"version": "1"}
+    assert len(said) > 0.9 * len(whole) / 2
+    assert all(f"'{BLOCK}'" in one and "It is damaged" in one for one in said)
+
+
+@contextmanager
+def suppress_damage(said: list[str]) -> Iterator[None]:
+    try:
+        yield
+    except StorageError as error:
+        said.append(str(error))
+
+
+def test_a_page_of_whose_head_a_bit_was_flipped_is_missed(store: Store) -> None:
+    """Arrow skips it: the rows after it get values of others, or are missing."""
+    rows = pa.table({"session_no": [f"{n:064}" for n in range(60_000)]})
+    store.write(NAME, rows)
+    path = Path(store.path(NAME))
+    whole = bytearray(path.read_bytes())
+    head = whole.index(b"\x15\x00\x15", 1000)  # a data page's: its kind, its size …
+    whole[head + 1] ^= 2
+    path.write_bytes(whole)
+    with pytest.raises(StorageError, match=r"pages that can't be read\. It is damaged"):
+        list(store.batches(NAME, 1000))
+
+
+def test_a_file_cut_off_anywhere_is_told(store: Store) -> None:
+    store.write(BLOCK, BODIES, private=True)
+    path = Path(store.path(BLOCK))
+    whole = path.read_bytes()
+    for length in range(0, len(whole), 7):
+        path.write_bytes(whole[:length])
+        for read in (store.read, store.metadata, lambda name: list(store.batches(name))):
+            with pytest.raises(StorageError, match=rf"{BLOCK}'.*It is damaged"):
+                read(BLOCK)
+
+
+def test_a_file_of_another_program_is_read(store: Store) -> None:
+    path = Path(store.path(NAME))
+    path.parent.mkdir(parents=True)
+    pq.write_table(ROWS, path)
+    assert store.read(NAME) == ROWS
 
 
 def test_a_damaged_file_is_set_aside_and_counts_for_nothing(store: Store) -> None:

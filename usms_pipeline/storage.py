@@ -10,8 +10,10 @@ import glob
 import json
 import os
 import stat
+import struct
 import time
 import uuid
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -30,6 +32,8 @@ from usms_pipeline.errors import StorageError
 from usms_pipeline.temp_folders import temp_folder
 
 _ROW_GROUP = 65_536
+_WORD, _GUARD = b"USMC", struct.Struct("<4sII")
+_TAIL, _WHOLE = 65_536, 8 << 20
 _PRIVATE_DIR, _PRIVATE_FILE = 0o700, 0o600
 _S3 = "s3://"
 _ONE_REQUEST = 8 << 20  # pyarrow sends up to ten MiB in one request, and more in parts
@@ -111,7 +115,7 @@ class Store:
             suppress(FileNotFoundError),
             self.fs.open_input_file(self.path(name)) as source,
         ):
-            raw = pq.read_metadata(source).metadata or {}
+            raw = _footer(source)[0].metadata or {}
         return {
             key.decode().removeprefix("usms."): value.decode()
             for key, value in raw.items()
@@ -166,7 +170,8 @@ class Store:
             # in one thread: what becomes of the rows, or their writing, has the other cores
             file = self._open(source)
             batches = file.iter_batches(rows, columns=columns, use_threads=False)
-            yield from batches if file.num_row_groups == 1 else _read_ahead(batches)
+            ahead = batches if file.num_row_groups == 1 else _read_ahead(batches)
+            yield from _complete(ahead, file.metadata.num_rows)
 
     def select(self, name: str, column: str, values: pa.Array) -> pa.Table:
         """Read the rows where a column has one of the values; NULL may be one.
@@ -186,7 +191,7 @@ class Store:
     def schema(self, name: str) -> pa.Schema:
         """Give one file's Arrow schema."""
         with self._told(name, "read"), self.fs.open_input_file(self.path(name)) as source:
-            return pq.ParquetFile(source).schema_arrow
+            return _footer(source)[0].schema.to_arrow_schema()
 
     def write(
         self,
@@ -199,7 +204,7 @@ class Store:
 
         ``metadata`` goes into the file beside what the schema has, each key after ``usms.``; a
         function is called once all rows are written, for what only they tell. ``private`` files
-        are 0600 in folders of 0700.
+        are 0600 in folders of 0700, and up to 8 MiB one checksum is over all of the file.
         """
         theirs = rows.schema.metadata or {}
         kept = {key: value for key, value in theirs.items() if not key.startswith(b"usms.")}
@@ -222,6 +227,7 @@ class Store:
                 write_statistics=bounded,
                 # a page is closed after so many values at the earliest, and read as one piece
                 write_batch_size=4 if has_bodies else None,
+                write_page_checksum=True,  # 0.02 µs a row, of 0.8
                 compression="zstd",
                 compression_level=1,
             )
@@ -231,6 +237,7 @@ class Store:
                 _write_behind(writer, _row_groups(same))
                 ours = metadata() if callable(metadata) else metadata or {}
                 writer.add_key_value_metadata({f"usms.{key}": ours[key] for key in ours})
+            _guard(temporary, is_whole=private)
 
     @contextmanager
     def replacing(self, name: str, private: bool = False) -> Iterator[Path]:
@@ -357,10 +364,24 @@ class Store:
 
     @property
     def _scan(self) -> ds.ParquetFragmentScanOptions:
-        return ds.ParquetFragmentScanOptions(pre_buffer=not self.is_local)
+        return ds.ParquetFragmentScanOptions(
+            pre_buffer=not self.is_local, page_checksum_verification=True
+        )
 
     def _open(self, source: pa.NativeFile) -> pq.ParquetFile:
-        return pq.ParquetFile(source, pre_buffer=not self.is_local)
+        footer, of_data, end = _footer(source)
+        if of_data:
+            source.seek(0)
+            whole = source.read_buffer()
+            if zlib.crc32(memoryview(whole)[:end]) != of_data:
+                raise OSError("it is not as it was written")
+            source = pa.BufferReader(whole)
+        return pq.ParquetFile(
+            source,
+            metadata=footer,
+            pre_buffer=not self.is_local,
+            page_checksum_verification=True,
+        )
 
     @contextmanager
     def _told(self, name: str, verb: str) -> Iterator[None]:
@@ -370,11 +391,13 @@ class Store:
             reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
             raise StorageError(
                 f"Can't {verb} {name or self.data_dir!r} in the data directory "
-                f"{self.data_dir!r}: {reason}. {self._advice}"
+                f"{self.data_dir!r}: {reason}. {self._advice(verb, error)}"
             ) from error
 
-    @property
-    def _advice(self) -> str:
+    def _advice(self, verb: str, error: Exception) -> str:
+        is_outside = getattr(error, "errno", None) is not None or "AWS Error" in str(error)
+        if verb == "read" and not is_outside:
+            return "It is damaged: restore it from a backup, or remove it."
         if self.is_local:
             return "Check that it exists, is writable and has room (USMS_DATA_DIR)."
         return (
@@ -439,6 +462,53 @@ def _row_groups(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
                 waiting, rows = [], 0
     if waiting:
         yield pa.Table.from_batches(waiting)
+
+
+# A page's checksum is not enough: neither the footer nor the head of a page has one, and Arrow
+# skips a page of whose head one bit was flipped, so that rows get values of others. So before the
+# footer, where no reader looks, stand twelve bytes: a word, the checksum of all before it (0: not
+# made), and that of the footer.
+
+
+def _guard(path: Path, *, is_whole: bool) -> None:
+    """Put the guard into a finished Parquet file; ``is_whole`` asks for a checksum of all of it."""
+    with path.open("r+b") as file:
+        file.seek(-8, os.SEEK_END)
+        length = int.from_bytes(file.read(4), "little") + 8
+        end = file.seek(-length, os.SEEK_END)
+        footer = file.read()
+        file.seek(0)
+        of_data = zlib.crc32(file.read(end)) if is_whole and end <= _WHOLE else 0
+        file.seek(end)
+        file.write(_GUARD.pack(_WORD, of_data, zlib.crc32(footer)) + footer)
+
+
+def _footer(source: pa.NativeFile) -> tuple[pq.FileMetaData, int, int]:
+    """Return a Parquet file's footer, the checksum of its first bytes (0: none), and their number.
+
+    Raise ``OSError`` where the footer is not as it was written. A file without a guard is another
+    program's, and taken as it is.
+    """
+    size = source.size()
+    tail = source.read_at(min(size, _TAIL), max(0, size - _TAIL))
+    length = int.from_bytes(tail[-8:-4], "little") + 8
+    if len(tail) < (needed := length + _GUARD.size) <= size:
+        tail = source.read_at(needed, size - needed)
+    guard, footer, of_data = tail[-length - _GUARD.size : -length], tail[-length:], 0
+    if guard.startswith(_WORD):
+        _, of_data, of_footer = _GUARD.unpack(guard)
+        if zlib.crc32(footer) != of_footer:
+            raise OSError("its footer is not as it was written")
+    return pq.read_metadata(pa.BufferReader(footer)), of_data, size - needed
+
+
+def _complete(batches: Iterable[pa.RecordBatch], rows: int) -> Iterator[pa.RecordBatch]:
+    """Yield batches. Raise ``OSError`` in the end where they are not so many rows."""
+    for batch in batches:
+        rows -= batch.num_rows
+        yield batch
+    if rows:
+        raise OSError("it has pages that can't be read")
 
 
 def _unless_gone(error: OSError) -> None:
