@@ -284,7 +284,7 @@ def test_a_damaged_object_is_set_aside(objects: ObjectService) -> None:
     store = Store(DATA_DIR)
     put(store, b"damaged")
     aside = store.set_aside(NAME)
-    assert re.fullmatch(r"receipts/sent_date=2024-03-01/\.damaged-receipts\.parquet-\w{8}", aside)
+    assert re.fullmatch(r"receipts/sent_date=2024-03-01/receipts\.parquet\.damaged-\w{8}", aside)
     assert stored(objects) == {f"{FOLDER}/{aside}": b"damaged"}
     assert store.names("receipts") == []
     with pytest.raises(StorageError, match="Can't set aside"):

@@ -131,7 +131,7 @@ def test_a_file_of_another_program_is_read(store: Store) -> None:
 def test_a_damaged_file_is_set_aside_and_counts_for_nothing(store: Store) -> None:
     store.write(NAME, ROWS)
     aside = store.set_aside(NAME)
-    assert re.fullmatch(r"receipts/sent_date=2024-03-01/\.damaged-receipts\.parquet-\w{8}", aside)
+    assert re.fullmatch(r"receipts/sent_date=2024-03-01/receipts\.parquet\.damaged-\w{8}", aside)
     assert files(store) == [aside]
     assert store.names("receipts") == []
     store.sweep("receipts/sent_date=2024-03-01")
