@@ -51,15 +51,14 @@ class Log:
         ``days`` are those of the sessions it will ask about.
         """
         with self._store.lock(_lock(self.run)):
-            with self._store.replacing(_mark(self.run), private=True) as path:
-                path.write_text(json.dumps({"days": [str(day) for day in days]}))
-            self.is_open = True
             try:
+                with self._store.replacing(_mark(self.run), private=True) as path:
+                    path.write_text(json.dumps({"days": [str(day) for day in days]}))
+                self.is_open = True
                 yield
             finally:
                 if self.is_folded or not self._count:
                     seal(self._store, self.run)
-
 
     def add(self, answers: Sequence[Answer]) -> tuple[str, pa.Table]:
         """Return the name of the next block, and what is in it; it is durable by then."""
