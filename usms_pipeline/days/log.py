@@ -104,6 +104,16 @@ def taken(store: Store, run: str) -> Iterator[bool]:
         yield is_ours
 
 
+def sweep(store: Store) -> None:
+    """Remove the locks of runs that were killed before they had their marks."""
+    for name in store.locks(FOLDER):
+        run = name.rsplit("/", 1)[1]
+        with store.lock(name) as is_ours:
+            if is_ours and not is_open(store, run):
+                store.sweep(_OPEN, f"{run}.json")
+                store.drop_lock(name)
+
+
 def seal(store: Store, run: str) -> None:
     """Note that all of a run is folded; for who has ``taken`` it."""
     store.delete(_mark(run))
