@@ -20,7 +20,8 @@ import usms_pipeline
 from tests.account import Account
 from tests.mounts import Disk
 from tests.processes import account_now, old_messages, outcome, sentence, undisturbed, usms
-from usms_pipeline import dataset, quarantine, scratch
+from usms_pipeline import scratch
+from usms_pipeline.days import quarantine
 from usms_pipeline.errors import StorageError
 from usms_pipeline.simulator import Faults
 from usms_pipeline.storage import Store
@@ -51,29 +52,16 @@ def told_while_it_grows(
         else:
             return said
         assert [name for name in disk.files if "/." in name] == [], f"left over at {size}"
-        registers = account.pipeline.store.names("registers")
-        named = sum(len(registers_of(account, day)) for day in account.window.days())
-        assert len(registers) <= named + 3, "those of one fold that failed, not of each"
         assert set(landed) <= set(account.pipeline.store.names("responses"))
         before, readable = readable, rows(account)
         assert before <= readable, "what could be read still can"
-        committed = [day for day in account.window.days() if is_committed(account, day)]
-        assert account.pipeline.conservation(committed) == []
+        assert account.pipeline.conservation() == []
     raise AssertionError(f"never enough room: {said[-1]}")
 
 
 def rows(account: Account) -> int:
     files = (Path(account.given["data_dir"]) / "receipts").glob("*/*.parquet")
     return sum(pq.read_table(file, partitioning=None).num_rows for file in files)
-
-
-def registers_of(account: Account, day: Any) -> list[str]:
-    commit = dataset.read_commit(account.pipeline.store, day)
-    return commit.files if commit else []
-
-
-def is_committed(account: Account, day: Any) -> bool:
-    return account.pipeline.store.exists(f"receipts/sent_date={day}/receipts.parquet")
 
 
 def phase(said: str) -> str:
@@ -97,9 +85,7 @@ def test_wherever_the_disk_gets_full_a_sentence_says_so_and_with_room_the_run_go
         quarantine.entries(whole.pipeline.store)
     )
     assert all(NO_ROOM in one and "has room (USMS_" in one for one in said)
-    # registers are written in the midst of the receipts, which then have no room for their end
-    everything = {"sessions", "receipts", "responses", "usms.duckdb"}
-    assert everything <= set(map(phase, said))
+    assert {"receipts", "responses", "usms.duckdb"} <= set(map(phase, said))
 
 
 @pytest.mark.long
@@ -114,7 +100,7 @@ def test_wherever_the_disk_can_hold_no_more_files_a_sentence_says_so_and_the_run
     key = (disk.path / "data/phone.key").read_text().strip()
     assert outcome(small) == undisturbed(tmp_path, simulator, messages, phone_key=key)
     assert all(NO_ROOM in one for one in said)
-    assert {"phone.key", "sent_date=", "sessions", "responses"} <= {
+    assert {"phone.key", "sent_date=", "receipts", "responses"} <= {
         re.sub(r"\d.*", "", phase(one)) for one in said
     }
 

@@ -8,10 +8,11 @@ from itertools import pairwise
 import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
-from usms_pipeline.due import NextDue
 
 from tests import model
-from usms_pipeline import polling, schema
+from usms_pipeline import polling
+from usms_pipeline.days import file
+from usms_pipeline.schema import TEXT, TIME
 
 SENT = datetime(2024, 1, 1, 12, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
@@ -29,9 +30,11 @@ schedules = st.builds(
 
 def next_poll_at(sent_at, last_asked_at, schedule):
     row = {"session_no": "s", "sent_at": sent_at, "last_asked_at": last_asked_at}
-    next_due = NextDue(schedule)
-    next_due.add(pa.RecordBatch.from_pylist([row], schema.WAITING))
-    return next_due.at
+    names = pa.schema([("session_no", TEXT), ("sent_at", TIME), ("last_asked_at", TIME)])
+    waiting = pa.Table.from_pylist([row], names)
+    polls = [offset // timedelta(microseconds=1) for offset in schedule]
+    [found] = file.next_polls(waiting, polls, file.Tries())
+    return datetime.fromtimestamp(0, UTC) + timedelta(microseconds=int(found))
 
 
 def is_due(now, sent_at, last_asked_at, schedule):

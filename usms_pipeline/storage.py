@@ -364,6 +364,13 @@ class Store:
         finally:
             lock.release()
 
+    def locks(self, folder: str) -> list[str]:
+        """List the names of the locks below a folder that have a file, held or not."""
+        place = Path(self.path(f".locks/{folder}"))
+        if not self.is_local or not place.is_dir():
+            return []
+        return sorted(f"{folder}/{one.name.removesuffix('.lock')}" for one in place.iterdir())
+
     def drop_lock(self, name: str) -> None:
         """Remove the file of a lock that is held, and that nobody needs any more."""
         if self.is_local:

@@ -115,7 +115,7 @@ def footer(store: Store, day: date) -> Footer | None:
             check_version(store, name(day), found["layout"])
             return msgspec.convert(found, Footer)
         except (KeyError, ValueError, TypeError, msgspec.ValidationError):
-            if "version" in said:  # of an older layout
+            if said.get("version", "").isdecimal():  # of an older layout
                 check_version(store, name(day), int(said["version"]))
             raise DamagedDay(day, "what it says of itself can't be read") from None
 

@@ -79,6 +79,11 @@ class Quarantine:
         return len(new)
 
 
+    def sweep(self, run: str) -> None:
+        """Delete what a killed process left unfinished of a run that is held."""
+        self._store.sweep(f"{FOLDER}/{run}")
+
+
 def entries(store: Store, state: str | None = OPEN) -> list[Entry]:
     """List the entries in one state (None: in any), the oldest first; reads no bodies."""
     columns = [name for name in Entry.__dataclass_fields__ if name != "block"]

@@ -351,10 +351,12 @@ class Run:
     def catch_up(self) -> None:
         """Fold what runs that were killed had been told, so that nothing is asked twice."""
         self._forgotten = forget.read(self._store)
+        log.sweep(self._store)
         for run in log.open_runs(self._store):
             with log.taken(self._store, run) as is_ours:
                 if not is_ours:
                     continue
+                self._quarantine.sweep(run)
                 blocks = log.blocks(self._store, run)
                 unread = [day for day in log.days_of(self._store, run) if not self._is_read(day)]
                 if self.fold_again(blocks, unread):
