@@ -20,7 +20,7 @@ from tests.loopback import Response, Seen, ok, serving
 from tests.test_client import BASIC, Fetched, ask
 from tests.test_decode import DELIVERED, answer, decode, item, one_receipt, receipts, response
 from tests.test_forget import BOOK, PHONE
-from usms_pipeline import quarantine
+from usms_pipeline.days import quarantine
 from usms_pipeline.forget import Forgotten, scrub
 from usms_pipeline.schema import MOST_CHARACTERS
 from usms_pipeline.service.api import Verdict
@@ -194,7 +194,7 @@ def test_a_run_against_a_hostile_service_completes_and_keeps_all_it_sent(
     account.announce(messages(100))
     with serving(hostile) as server:
         account.given["base_url"] = server.url
-        stats = account.run().responses.stats
+        stats = account.run().stats
     store = account.pipeline.store
     landed = [row for name in store.names("responses") for row in store.read(name).to_pylist()]
     assert sorted((row["ids"], row["body"]) for row in landed) == [

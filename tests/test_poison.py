@@ -14,7 +14,7 @@ from tests.account import Account
 from tests.loopback import Response, Seen, code, ok, serving
 from tests.test_client import Fetched
 from tests.test_collect import DAY, Batch, run
-from usms_pipeline import quarantine
+from usms_pipeline.days import quarantine
 from usms_pipeline.simulator import Faults
 
 SIZE = 100

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -11,82 +11,102 @@ import pyarrow as pa
 import pytest
 
 from tests.account import Account
-from tests.test_fold import DAY, NOON, Place, answer, one_session
-from usms_pipeline import pipeline, quarantine, schema, storage
+from tests.scripted import DAY, NOON, PHONE, Scripted, receipt
+from usms_pipeline import schema, storage
+from usms_pipeline.days import log, quarantine
+from usms_pipeline.days.quarantine import Entry, Quarantine
 from usms_pipeline.errors import Busy
 from usms_pipeline.simulator import Faults
 
 
-def bad_items(place: Place, hour: int) -> None:
-    at = NOON + timedelta(hours=hour)
-    place.land([answer(at, [{"SessionNo": "s1", "Receipt": "nonsense"}], ["s1"])])
-
-
-def replay(place: Place) -> int:
-    return pipeline.Pipeline(place.settings).replay()
-
-
 @pytest.fixture
-def place(tmp_path: Path) -> Place:
-    found = Place(tmp_path, phone_key=b"0123456789abcdef".hex())
-    found.book = pipeline.Pipeline(found.settings).book
-    one_session(found)
-    return found
+def account(tmp_path: Path) -> Scripted:
+    """A session about which the service says nothing that makes sense."""
+    account = Scripted(tmp_path, poll_minutes="5,60,120,180,200")
+    account.row("s1", NOON, PHONE)
+    account.says["s1"] = "nonsense"
+    return account
 
 
-def test_the_same_bad_item_in_every_answer_is_one_entry(place: Place) -> None:
-    for hour in range(5):
-        bad_items(place, hour)
-        place.fold()
-    assert len(quarantine.entries(place.store)) == 1
+def entries(account: Account, state: str | None = quarantine.OPEN) -> list[Entry]:
+    return quarantine.entries(account.pipeline.store, state)
 
 
-def test_two_answers_that_cannot_be_read_are_two_entries(place: Place) -> None:
+def test_the_same_bad_item_in_every_response_is_one_entry(account: Scripted) -> None:
+    for _ in range(3):
+        account.refresh(hours=49)
+    assert len(account.asked) == 2, "at once and at the cutoff"
+    assert [entry.kind for entry in entries(account)] == ["bad_item"]
+
+
+def test_two_responses_that_cannot_be_read_are_two_entries(account: Scripted) -> None:
     """Two batches asked in the same moment may get the same page of an error."""
-    odd = {"verdict": "unreadable", "body": b"<html>", "reason": "not JSON"}
-    place.land([answer(NOON, [], [session]) | odd for session in ("s1", "s2")])
-    place.fold()
-    assert sorted(e.ids for e in quarantine.entries(place.store)) == [("s1",), ("s2",)]
+    odd = {"verdict": "unreadable", "body": b"<html>", "reason": "not JSON", "ret_code": None}
+    account.row("s2", NOON, PHONE)
+    account.land(*(replace(account.told(name), **odd) for name in ("s1", "s2")))
+    account.refresh()
+    assert sorted(entry.ids for entry in entries(account)) == [("s1",), ("s2",)]
 
 
-def test_what_is_still_bad_stays_open_after_a_replay(place: Place) -> None:
-    bad_items(place, 1)
-    place.fold()
-    replay(place)
-    [entry] = quarantine.entries(place.store)
-    assert entry.kind == "bad_item"
+def test_what_is_still_bad_stays_open_after_a_replay(account: Scripted) -> None:
+    account.refresh()
+    assert account.pipeline.replay() == 1
+    assert [entry.kind for entry in entries(account)] == ["bad_item"]
 
 
-def test_what_can_be_read_now_is_replayed(place: Place) -> None:
+def test_what_can_be_read_now_is_replayed(account: Scripted) -> None:
     """As with a version that reads what an older one could not."""
-    place.land([answer(NOON, [], ["s1"])])
-    place.fold()
+    account.says["s1"] = receipt()
+    account.refresh()
+    store = account.pipeline.store
+    [run] = log.runs(store)
     row = dict.fromkeys(schema.QUARANTINE.names) | {
         "id": "old", "kind": "bad_item", "asked_at": NOON, "ids": ["s1"], "body": b"{}",
         "state": "open",
     }  # fmt: skip
-    table = pa.Table.from_pylist([row], schema.QUARANTINE)
-    quarantine.add(place.store, DAY, table, place.book.fingerprint)
-    assert replay(place) == 1
-    assert quarantine.entries(place.store) == []
-    assert [entry.state for entry in quarantine.entries(place.store, None)] == ["replayed"]
+    Quarantine(store).add(log.blocks(store, run)[0], pa.Table.from_pylist([row], schema.QUARANTINE))
+    assert account.pipeline.replay() == 1
+    assert entries(account) == []
+    assert [entry.state for entry in entries(account, None)] == ["replayed"]
 
 
-def test_a_replay_says_that_another_process_publishes(place: Place) -> None:
-    bad_items(place, 1)
-    place.fold()
-    with place.store.lock("warehouse"), pytest.raises(Busy, match="publishing the warehouse"):
-        replay(place)
-    assert replay(place) == 1
+def test_what_is_found_in_a_block_later_stands_beside_what_was(account: Scripted) -> None:
+    """Two blocks have the same trouble; the one that had told of it is deleted in time."""
+    account.row("s2", NOON, PHONE)
+    first = account.land(account.told("s1"))
+    account.refresh()
+    account.says["s2"] = "nonsense, too"
+    account.land(account.told("s1", "s2"))
+    account.refresh()
+    store = account.pipeline.store
+    assert len(entries(account)) == 2
+    account.pipeline.dismiss([e.id for e in entries(account) if first in e.block])
+    log.delete(store, first)
+    quarantine.delete(store, first)
+    account.rebuild()
+    assert {e.session_no for e in entries(account)} == {"s1", "s2"}
+
+
+def test_a_replay_says_that_another_process_publishes(account: Scripted) -> None:
+    account.refresh()
+    with (
+        account.pipeline.store.lock("warehouse"),
+        pytest.raises(Busy, match="publishing the warehouse"),
+    ):
+        account.pipeline.replay()
+    assert account.pipeline.replay() == 1
 
 
 def test_a_replay_that_is_killed_loses_no_entry(
-    place: Place, monkeypatch: pytest.MonkeyPatch
+    account: Scripted, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bad_items(place, 1)
-    place.fold()
-    before = quarantine.entries(place.store)
-    publish, calls = storage.publish_file, 0
+    account.refresh()
+    account.garbled = {"s2"}
+    account.row("s2", NOON, PHONE)
+    account.given["batch_size"] = 1
+    account.refresh()
+    before, publish = {entry.id for entry in entries(account)}, storage.publish_file
+    assert len(before) == 2
 
     class Killed(BaseException):
         pass
@@ -103,32 +123,49 @@ def test_a_replay_that_is_killed_loses_no_entry(
 
         monkeypatch.setattr(storage, "publish_file", die)
         try:
-            replay(place)
+            account.pipeline.replay()
             break
         except Killed:
-            assert quarantine.entries(place.store) == before
+            assert before <= {entry.id for entry in entries(account)}
     assert last > 2, "nothing was written"
 
 
-def test_an_entry_of_a_partition_that_is_held_stays_open(place: Place) -> None:
-    bad_items(place, 1)
-    place.fold()
-    with place.store.lock(f"sent_date={DAY}"):
-        with pytest.raises(Busy, match=str(DAY)):
-            replay(place)
-        with pytest.raises(Busy, match=str(DAY)):
-            pipeline.Pipeline(place.settings).dismiss()
-    assert len(quarantine.entries(place.store)) == 1
+def test_an_entry_of_a_day_that_is_held_stays_open(account: Scripted) -> None:
+    """The session of which the service refused the number."""
+    account.refused, account.says["s1"] = {"s1"}, receipt()
+    account.row("s2", NOON, PHONE)
+    account.refresh()
+    with (
+        account.pipeline.store.lock(f"sent_date={DAY}"),
+        pytest.raises(Busy, match=str(DAY)),
+    ):
+        account.pipeline.replay()
+    assert len(entries(account)) == 1
+    with account.pipeline.store.lock("quarantine"), pytest.raises(Busy, match="quarantine"):
+        account.pipeline.dismiss()
+    account.refused = set()
+    assert account.pipeline.replay() == 1
+    assert entries(account) == []
 
 
-def test_dismissed_is_for_good(place: Place) -> None:
-    bad_items(place, 1)
-    place.fold()
-    pipeline.Pipeline(place.settings).dismiss()
-    bad_items(place, 2)
-    place.fold()
-    place.fold(is_anew=True)
-    assert quarantine.entries(place.store) == []
+def test_dismissed_is_for_good(account: Scripted) -> None:
+    account.refresh()
+    assert account.pipeline.dismiss() == 1
+    account.refresh(hours=49)
+    account.rebuild()
+    assert entries(account) == []
+    assert len(entries(account, quarantine.DISMISSED)) == 1
+
+
+def test_what_was_dismissed_stays_so_when_its_response_is_laid_out_in_another_way(
+    account: Scripted,
+) -> None:
+    body = json.loads(account.body(["s1"]))
+    account.refresh()
+    account.pipeline.dismiss()
+    account.land(account.told("s1", hours=1, body=json.dumps(body, indent=2).encode()))
+    account.refresh()
+    assert entries(account) == []
 
 
 def poisoned(folder: Path, simulator: Any) -> Account:
@@ -144,7 +181,7 @@ def test_a_refused_session_that_gets_no_answer_stays_open(tmp_path: Path, simula
     account = poisoned(tmp_path, simulator)
     account.given["base_url"] += "/nowhere"
     account.pipeline.replay()
-    assert len(quarantine.entries(account.pipeline.store)) == 1
+    assert len(entries(account)) == 1
 
 
 def test_a_session_refused_again_stays_open_and_is_one_entry(
@@ -153,25 +190,25 @@ def test_a_session_refused_again_stays_open_and_is_one_entry(
     account = poisoned(tmp_path, simulator)
     for _ in range(2):
         account.clock.turn(hours=1)
-        account.pipeline.replay(entry for entry in ids(account))
-        assert len(ids(account)) == 1
+        account.pipeline.replay(entry.id for entry in entries(account))
+        assert len(entries(account)) == 1
 
 
-def ids(account: Account) -> list[str]:
-    return [entry.id for entry in quarantine.entries(account.pipeline.store)]
-
-
-def test_an_answer_to_a_replay_that_was_killed_is_folded_by_the_next_run(
-    tmp_path: Path, simulator: Any
+def test_a_response_to_a_replay_that_was_killed_is_folded_by_the_next_run(
+    tmp_path: Path, simulator: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The partition is settled and long out of the window: nothing but the new file tells."""
+    """The day is settled and long out of the window: nothing but the open log tells."""
     account = poisoned(tmp_path, simulator)
     account.service.faults = Faults.none()
     account.clock.turn(days=30)
-    killed = account.pipeline
-    killed.fold = killed.rebuild = None  # type: ignore[assignment, method-assign]
-    with pytest.raises(TypeError):
-        killed.replay()
+
+    def killed(*given: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("usms_pipeline.days.file.write", killed)
+    with pytest.raises(KeyboardInterrupt):
+        account.pipeline.replay()
+    monkeypatch.undo()
     account.pipeline.run()
     assert account.sql("SELECT count(*) FROM receipts WHERE status = 'invalid'") == [(0,)]
 
@@ -180,18 +217,8 @@ def test_a_run_tells_of_what_it_set_aside_once(tmp_path: Path, simulator: Any) -
     """Refused sessions have a sentence of their own."""
     account = Account(tmp_path, simulator, 100, options={"faults": Faults(bad_items=0.5)})
     report = account.run()
-    entries = len(quarantine.entries(account.pipeline.store))
     [told] = [said for said in report.warnings if "quarantine" in said]
-    assert told.startswith(f"{entries} ")
+    assert told.startswith(f"{len(entries(account))} ")
     assert "could not be used" in told
     account.service.faults = Faults(poison_ids=frozenset(account.service.sessions[:2]))
     assert [said for said in account.run().warnings if "went into quarantine" in said] == []
-
-
-def test_a_run_tells_of_what_a_killed_one_had_landed(tmp_path: Path, simulator: Any) -> None:
-    account = Account(tmp_path, simulator, 100, options={"faults": Faults(bad_items=0.5)})
-    killed = account.pipeline
-    killed.load_sessions(killed.open_window())
-    killed.ask(killed.dates(killed.open_window()))
-    [told] = [said for said in account.run().warnings if "quarantine" in said]
-    assert told.startswith(f"{len(quarantine.entries(account.pipeline.store))} ")

@@ -1,73 +1,80 @@
-"""How long raw answers are kept, wherever they lie."""
+"""How long responses are kept, wherever they lie."""
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pytest
 
-from tests.account import Account
-from usms_pipeline import dataset, quarantine
-from usms_pipeline.cli import check
-from usms_pipeline.simulator import Faults
+from tests.scripted import DAY, NOON, PHONE, Scripted, receipt
+from usms_pipeline.days import log, quarantine
 
 
-def settled_with_a_refused_session(folder: Path, simulator: Any) -> Account:
-    account = Account(folder, simulator, 60)
-    poison = frozenset({account.service.sessions[7]})
-    account.service.faults = replace(Faults.none(), poison_ids=poison)
-    account.run_to_the_end()
+@pytest.fixture
+def account(tmp_path: Path) -> Scripted:
+    """A settled account with a session that the service refuses."""
+    account = Scripted(tmp_path, batch_size=1)
+    for name in ("s1", "bad"):
+        account.row(name, NOON, PHONE)
+    account.says["s1"] = receipt()
+    account.refused = {"bad"}
+    account.refresh()
     return account
 
 
-@pytest.mark.long
-def test_what_was_dismissed_is_deleted_with_the_raw_answers(tmp_path: Path, simulator: Any) -> None:
-    account = settled_with_a_refused_session(tmp_path, simulator)
+def files(account: Scripted) -> list[str]:
+    """Return what is left in the private folders."""
+    data = account.folder / "data"
+    found = [path for one in ("responses", "quarantine") for path in (data / one).rglob("*")]
+    return sorted(str(path.relative_to(data)) for path in found if path.is_file())
+
+
+def test_what_was_dismissed_is_deleted_with_the_responses(account: Scripted) -> None:
     account.pipeline.dismiss()
-    store, rows = account.pipeline.store, account.rows()
-    assert store.names("quarantine")
-    account.clock.turn(days=31)
-    account.run()
-    assert store.names("responses") + store.names("quarantine") == []
+    rows, [run] = account.rows(), log.runs(account.pipeline.store)
+    left = account.folder / f"data/responses/{run}/000002.parquet.damaged-0123abcd"
+    left.write_bytes(PHONE.encode())
+    account.clock.turn(days=29)
+    assert account.pipeline.purge() == []
+    account.clock.turn(days=2)
+    assert account.pipeline.purge() == [run]
+    assert files(account) == []
     assert account.rows() == rows
+    account.settled()
 
 
-@pytest.mark.long
-def test_files_of_others_among_the_raw_answers_are_left_alone_and_told(
-    tmp_path: Path, simulator: Any
-) -> None:
+def test_files_of_others_among_the_responses_are_left_alone(account: Scripted) -> None:
     """A copy that somebody made, in any place, with any name: no step stumbles over it."""
-    account = settled_with_a_refused_session(tmp_path, simulator)
     account.pipeline.dismiss()
-    [day, *_] = dataset.days(account.pipeline.store, dataset.RESPONSES)
-    names = [f"sent_date={day}/backup.parquet", "old.parquet", "sent_date=2026-01-01/1.parquet",
-             f"sent_date={day}/20269999T000000.000000-00000000.parquet",
-             f"sent_date={day}/copy/20260302T000000.000000-00000000.parquet"]  # fmt: skip
+    [run] = log.runs(account.pipeline.store)
+    names = [f"{run}/backup.parquet", "old.parquet", f"sent_date={DAY}/1.parquet",
+             "20269999T000000.000000-00000000/000001.parquet", f"{run}/copy/000001.parquet",
+             "open/notes.txt", "open/old.json"]  # fmt: skip
     foreign = sorted(f"responses/{name}" for name in names)
     for name in foreign:
         account.pipeline.store.write(name, pa.table({"x": [1]}))
-    [told] = [text for _, text in check._data_dir(account.settings) if "raw answers" in text]
-    assert told.startswith("5 files")
-    assert foreign[0] in told
     before = account.rows()
-    account.run()
+    account.row("s2", NOON, PHONE)
+    account.refresh()
     account.pipeline.plan()
-    account.pipeline.rebuild()
-    account.pipeline.forget(numbers=["nobody's"])
+    account.rebuild()
+    account.pipeline.forget(numbers=["s2"])
     assert account.rows() == before
     account.clock.turn(days=31)
-    account.run()
-    assert account.pipeline.store.names("responses") == foreign
+    account.pipeline.purge()
+    assert files(account) == foreign
 
 
-def test_an_open_entry_keeps_its_partition_s_raw_answers(tmp_path: Path, simulator: Any) -> None:
-    account = settled_with_a_refused_session(tmp_path, simulator)
-    [day] = {entry.sent_date for entry in quarantine.entries(account.pipeline.store)}
+def test_an_open_entry_and_a_run_that_is_not_folded_keep_their_responses(
+    account: Scripted,
+) -> None:
+    [entry] = quarantine.entries(account.pipeline.store)
+    folded = account.land(account.told("s1"))
+    account.row("s2", NOON, PHONE)
+    account.refresh()
+    open_ = account.land(account.told("s1"))
     account.clock.turn(days=31)
-    account.run()
-    kept = [*account.pipeline.store.names("responses"), *account.pipeline.store.names("quarantine")]
-    assert kept
-    assert all(f"sent_date={day}" in name for name in kept)
+    purged = account.pipeline.purge()
+    assert folded in purged
+    assert {*log.runs(account.pipeline.store)} == {entry.block.split("/")[1], open_}

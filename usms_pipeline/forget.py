@@ -157,13 +157,21 @@ def erase_day(store: Store, day: date, forgotten: Forgotten, cutoff: int) -> boo
     fold = _Erased(file.rows(store, day, layout), forgotten, layout, cutoff)
 
     def footer() -> Footer | None:
-        return replace(said, version=Footer("").version) if fold.has_any else None
+        if not fold.has_any:
+            return None
+        read = dict(said.read)
+        if read:
+            read["recipients"] -= fold.announced
+        return replace(said, version=Footer("").version, read=read)
 
     return file.write(store, day, fold, layout, footer) is not None
 
 
 class _Erased:
-    """A day's rows without what is forgotten; ``has_any`` tells whether there was some of it."""
+    """A day's rows without what is forgotten.
+
+    ``has_any`` tells whether there was some of it, ``announced`` of how many recipients.
+    """
 
     def __init__(
         self, rows: Iterable[pa.Table], forgotten: Forgotten, layout: pa.Schema, cutoff: int
@@ -171,6 +179,7 @@ class _Erased:
         self._rows, self._forgotten = rows, forgotten
         self._layout, self._cutoff = layout, cutoff
         self.has_any = False
+        self.announced = 0
 
     def __iter__(self) -> Iterator[pa.Table]:
         odd: dict[str, list[dict[str, Any]]] = {}
@@ -179,6 +188,7 @@ class _Erased:
             named = _is_among(table["recipient"], self._forgotten.recipients)
             is_gone = pc.or_(is_gone, pc.and_(named, pc.is_null(table[STATE])))
             self.has_any |= bool(pc.any(is_gone).as_py())
+            self.announced += pc.sum(pc.and_(is_gone, table["is_announced"])).as_py() or 0
             table = table.filter(pc.invert(is_gone))
             is_odd = pc.is_valid(table[STATE])
             yield table.filter(pc.invert(is_odd))
@@ -190,11 +200,13 @@ class _Erased:
             known = columns.known_of(rows, dimensions)
             if self._erased_from(known):
                 self.has_any = True
+                self.announced += sum(row["is_announced"] for row in rows)
                 rows = (
                     columns.rows_of(session_no, known, self._layout.names, dimensions, self._cutoff)
                     if known.sent
                     else []
                 )
+                self.announced -= sum(row["is_announced"] for row in rows)
             made += rows
         yield columns.table_of(made, self._layout)
 

@@ -470,6 +470,8 @@ class Pipeline:
         lone = forget.lone_sessions(self.store, recipients)
         forgotten |= forget.Forgotten(sessions=frozenset(lone))
         forget.bury(self.store, forgotten)
+        with self._run() as run:  # what others were told in a response that is to be emptied
+            run.catch_up()
         cutoff = self.settings.cutoff // timedelta(microseconds=1)
         changed, busy = [], []
         for day in file.days(self.store):

@@ -219,6 +219,7 @@ class Store:
                 schema,
                 use_dictionary=low_cardinality,
                 write_statistics=bounded,
+                write_page_checksum=True,
                 # a page is closed after so many values at the earliest, and read as one piece
                 write_batch_size=4 if has_bodies else None,
                 **COMPRESSION,
@@ -343,13 +344,16 @@ class Store:
         return ds.ParquetFragmentScanOptions(pre_buffer=not self.is_local)
 
     def _open(self, source: pa.NativeFile) -> pq.ParquetFile:
-        return pq.ParquetFile(source, pre_buffer=not self.is_local)
+        return pq.ParquetFile(
+            source, pre_buffer=not self.is_local, page_checksum_verification=True
+        )
 
     @contextmanager
     def _told(self, name: str, verb: str) -> Iterator[None]:
         try:
             yield
-        except (OSError, pa.ArrowException) as error:
+        # a damaged footer may have names that are no text
+        except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
             reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
             raise StorageError(
                 f"Can't {verb} {name or self.data_dir!r} in the data directory "

@@ -25,7 +25,10 @@ from usms_pipeline.storage import DAMAGED, Store
 
 FOLDER: Final = "responses"
 _OPEN: Final = f"{FOLDER}/open"
-_RUN: Final = re.compile(r"\d{8}T\d{6}\.\d{6}-[0-9a-f]{8}")
+_RUN: Final = re.compile(
+    r"\d{4}(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])"
+    r"T(?:[01]\d|2[0-3])(?:[0-5]\d){2}\.\d{6}-[0-9a-f]{8}"
+)
 _BLOCK: Final = re.compile(rf"{FOLDER}/({_RUN.pattern})/\d{{6}}\.parquet")
 
 

@@ -49,15 +49,14 @@ class DayRead:
     def __repr__(self) -> str:  # not the rows, which hold phone numbers
         return f"DayRead({self.day}, {self.rows.num_rows} rows, {self.digest})"
 
-    @property
-    def counts(self) -> dict[str, int]:
-        """Count the rows, the recipients they stand for, and the rows without a session."""
-        rows = self.rows
-        return {
-            "rows": rows.num_rows,
-            "recipients": pc.sum(rows["recipients"]).as_py() or 0,
-            "without_session": rows["session_no"].null_count,
-        }
+
+def counts(rows: pa.Table) -> dict[str, int]:
+    """Count the rows read of a day, the recipients they stand for, and those without a session."""
+    return {
+        "rows": rows.num_rows,
+        "recipients": pc.sum(rows["recipients"]).as_py() or 0,
+        "without_session": rows["session_no"].null_count,
+    }
 
 
 class Reading:

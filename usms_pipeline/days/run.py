@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 
 from usms_pipeline import dataset, forget, schema, source
 from usms_pipeline.dataset import Window, day_start
-from usms_pipeline.days import columns, file, general, log, placing, rebuilding
+from usms_pipeline.days import columns, file, general, log, placing, reading, rebuilding
 from usms_pipeline.days.asking import Asking
 from usms_pipeline.days.columns import Fold
 from usms_pipeline.days.file import Footer
@@ -211,15 +211,15 @@ class Run:
         end = day_start(window.last + _ONE_DAY, zone) + MARGIN
         self._first, self._last = (int(one.timestamp() * 1_000_000) for one in (start, end))
         self._window = window
-        reading = Reading(window, zone, self._about)
+        rows = Reading(window, zone, self._about)
         for batch in source.read(self._settings, start, end):
-            if not reading.rows:
+            if not rows.rows:
                 self.outcome.notes += doubts_about_sessions(batch, self._settings, self._book)
-            reading.add(batch)
-            self._tell(Progress("source", reading.rows))
-        self.outcome.rows_read = reading.rows
+            rows.add(batch)
+            self._tell(Progress("source", rows.rows))
+        self.outcome.rows_read = rows.rows
         self._read_for: dict[date, pa.Array] = {}
-        for read in reading.days():
+        for read in rows.days():
             self._read_for[read.day] = read.rows["session_no"].combine_chunks().drop_null()
             self._keep_if_new(read)
         for day in file.days(self._store):
@@ -372,13 +372,16 @@ class Run:
     def _block(self, name: str) -> pa.Table:
         """Read a block; one that is damaged is set aside, and its sessions are due as before."""
         try:
-            return self._store.read(name)
+            block = self._store.read(name)
         except StorageError as error:
             cause = error.__cause__
             if isinstance(cause, OSError) and cause.errno is not None:
                 raise
-            self.outcome.aside.append(self._store.set_aside(name))
-            raise _DamagedBlock from error
+        else:
+            if block.schema.equals(schema.RESPONSES):
+                return block
+        self.outcome.aside.append(self._store.set_aside(name))
+        raise _DamagedBlock
 
     def _deal(self, day: date, said: pa.Table) -> tuple[pa.Table, bool]:
         """Give a day what is said of its sessions; return the rest, and whether it could be."""
@@ -494,6 +497,8 @@ class Run:
             block = self._block(name)
         except _DamagedBlock:
             return
+        # what was emptied had been folded: that nothing is left of it is no response
+        block = block.filter(pc.not_equal(block["verdict"], forget.FORGOTTEN))
         said, told = self._decoded(name, block), rebuilding.told(block)
         for day in days:
             its = self._days[day]
@@ -768,8 +773,9 @@ class Run:
         if read is not None and read.digest:
             made |= {"digest" if read.is_whole else "edge": read.digest}
         if read is not None and read.is_whole:
-            counts = read.counts | {"gone": fold.gone, "copies": fold.copies}
-            made |= {"read": counts, "elsewhere": day.elsewhere}
+            counted = reading.counts(fold.sent) if fold.sent is not None else {}
+            counted |= {"gone": fold.gone, "copies": fold.copies}
+            made |= {"read": counted, "elsewhere": day.elsewhere}
         is_changed = (
             fold.is_changed
             or bool(day.arriving or day.leaving)
