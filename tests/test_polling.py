@@ -10,11 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests import model
-from usms_pipeline import polling, schema
-from usms_pipeline.due import NextDue
+from usms_pipeline import polling
+from usms_pipeline.days import file
+from usms_pipeline.schema import TEXT, TIME
 
 SENT = datetime(2024, 1, 1, 12, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+WAITING = pa.schema([("session_no", TEXT), ("sent_at", TIME), ("last_asked_at", TIME)])
 SCHEDULE = polling.offsets(timedelta(hours=72))
 
 ages = st.integers(0, 200 * 3600).map(lambda seconds: timedelta(seconds=seconds))
@@ -29,9 +32,10 @@ schedules = st.builds(
 
 def next_poll_at(sent_at, last_asked_at, schedule):
     row = {"session_no": "s", "sent_at": sent_at, "last_asked_at": last_asked_at}
-    next_due = NextDue(schedule)
-    next_due.add(pa.RecordBatch.from_pylist([row], schema.WAITING))
-    return next_due.at
+    waiting = pa.Table.from_pylist([row], WAITING)
+    polls = [offset // timedelta.resolution for offset in schedule]
+    [found] = file.next_polls(waiting, polls, file.Tries())
+    return EPOCH + int(found) * timedelta.resolution
 
 
 def is_due(now, sent_at, last_asked_at, schedule):
