@@ -5,7 +5,6 @@ import asyncio
 import gc
 import threading
 import time
-from datetime import date
 
 import pytest
 
@@ -16,7 +15,6 @@ from usms_pipeline.service.collect import Batch, Patience, collect
 from usms_pipeline.service.pace import BreakerLimits
 from usms_pipeline.settings import load
 
-DAY = date(2026, 1, 1)
 HASTY = Patience(
     first_pause_seconds=0.01, breaker=BreakerLimits(failures=12, seconds=0.0, slow_seconds=1e9)
 )
@@ -28,7 +26,7 @@ def settings(url, **more):
 
 def batches(count, size=10):
     for n in range(count):
-        yield Batch(DAY, tuple(f"{n}-{i}" for i in range(size)))
+        yield Batch(n, tuple(f"{n}-{i}" for i in range(size)))
 
 
 def asked(landed):
@@ -59,10 +57,10 @@ def no_thread_is_left():
     return not any(thread.name == "usms-collect" for thread in threading.enumerate())
 
 
-def test_every_batch_lands_once_with_its_own_partition(good):
-    work = [Batch(date(2026, 1, 1 + n % 3), (f"id-{n}",)) for n in range(300)]
+def test_every_batch_lands_once_under_its_own_number(good):
+    work = [Batch(n, (f"id-{n}",)) for n in range(300)]
     landed, stats = run(good.url, iter(work))
-    assert sorted((d, a.ids) for d, a in landed) == sorted((b.sent_date, b.ids) for b in work)
+    assert sorted((n, a.ids) for n, a in landed) == [(batch.number, batch.ids) for batch in work]
     assert (stats.requests, stats.ids_asked, stats.ids_answered) == (300, 300, 300)
     assert stats.problems == {}
     assert stats.bytes_received == sum(len(a.body) for _, a in landed)
@@ -158,13 +156,13 @@ def test_a_slow_source_does_not_stop_what_is_under_way():
     with serving(lambda seen: ok(seen.ids)) as server:
 
         def work():
-            yield Batch(DAY, ("first",))
+            yield Batch(0, ("first",))
             yield from batches(0)
             time.sleep(0.1)
-            yield Batch(DAY, ("slow",))
+            yield Batch(0, ("slow",))
             while len(server.seen) < 2:
                 time.sleep(0.01)
-            yield Batch(DAY, ("last",))
+            yield Batch(0, ("last",))
 
         landed, _ = run(server.url, work())
     assert asked(landed) == ["first", "last", "slow"]
@@ -321,5 +319,5 @@ def test_ctrl_c_ends_the_run_and_what_landed_is_kept():
 
 def test_ids_that_must_not_be_sent_are_an_error_not_a_hang(good):
     with pytest.raises(ValueError, match="1 to 100 distinct"):
-        run(good.url, [Batch(DAY, tuple(str(n) for n in range(101)))])
+        run(good.url, [Batch(0, tuple(str(n) for n in range(101)))])
     assert good.seen == []

@@ -12,15 +12,16 @@ import pytest
 from tests.hostile_bodies import IDS, bodies
 from tests.plain_reader import held_by
 from tests.test_decode import as_set, check_ways, decode, response
-from usms_pipeline.forget import Forgotten, scrub
 from usms_pipeline.phones import PhoneBook
 from usms_pipeline.service.careful import Parts
 from usms_pipeline.service.client import _read_envelope
 from usms_pipeline.service.decode import Answer
+from usms_pipeline.service.names import Forgotten, Names
 
 AT_ONCE = 50
 BOOK = PhoneBook(bytes(32), "CN", "masked")
 GONE = Forgotten(frozenset({BOOK.recipient_id("13800138000")}), frozenset({"b"}))
+FINDS = [Names(GONE, BOOK, phones) for phones in (["+8613800138000"], [])]
 
 
 def check_counts(made: list[bytes], parts: Parts) -> int:
@@ -59,6 +60,21 @@ def check_rows(made: list[bytes], parts: Parts, is_thorough: bool) -> None:
         assert sorted(alone) == as_set(decoded)
 
 
+def check_names(made: list[bytes], parts: Parts) -> None:
+    """Whoever is forgotten is found in whatever a receipt of theirs is read from."""
+    named = [
+        response
+        for response, session, phone in zip(
+            *(parts.receipts[c].to_pylist() for c in ("response", "session_no", "phone")),
+            strict=True,
+        )
+        if session in GONE.sessions or BOOK.recipient_id(phone or "") in GONE.recipients
+    ]
+    for names in FINDS:
+        is_found = [names.any_in(body) for body in made]
+        assert [made[n] for n in named if not is_found[n]] == []
+
+
 def fuzz(seed: Any, count: int) -> int:
     """Read so many bodies; gives how many of them the plain reader could read too."""
     source, compared = bodies(seed), 0
@@ -70,7 +86,7 @@ def fuzz(seed: Any, count: int) -> int:
         check_rows(made, parts, is_thorough=turn % 40 == 0)
         for body in made:
             _read_envelope(body)
-            scrub(body, GONE, BOOK)
+        check_names(made, parts)
     return compared
 
 

@@ -19,9 +19,7 @@ from tests.hostile_bodies import bodies
 from tests.loopback import Response, Seen, ok, serving
 from tests.test_client import BASIC, Fetched, ask
 from tests.test_decode import DELIVERED, answer, decode, item, one_receipt, receipts, response
-from tests.test_forget import BOOK, PHONE
 from usms_pipeline.days import quarantine
-from usms_pipeline.forget import Forgotten, scrub
 from usms_pipeline.schema import MOST_CHARACTERS
 from usms_pipeline.service.api import Verdict
 from usms_pipeline.service.careful import MOST_REJECTS, cut
@@ -151,21 +149,6 @@ def test_a_message_of_megabytes_is_looked_through_at_its_beginning_only() -> Non
     [problem] = fetched.stats.problems
     assert len(problem) < 300
     assert "session-001" not in problem
-
-
-# Forgetting
-
-
-@pytest.mark.parametrize("damage", MENDABLE)
-def test_a_forgotten_phone_is_cut_out_of_what_can_be_mended(damage: str) -> None:
-    """The decoder reads such an answer, so the phone in it must go as from any other."""
-    body = MENDABLE[damage](ok(["mine", "yours"]).body.replace(b"13800138000", b"18612345678", 1))
-    gone = Forgotten(frozenset({BOOK.recipient_id(PHONE)}))
-    scrubbed = scrub(body, gone, BOOK)
-    assert PHONE[3:].encode() not in scrubbed
-    kept = receipts(decode(response(scrubbed, ["mine", "yours"])))
-    assert [row["session_no"] for row in kept] == ["mine"]
-    assert scrub(body, Forgotten(frozenset({"nobody"})), BOOK) == body
 
 
 # The whole way

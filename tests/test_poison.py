@@ -13,7 +13,7 @@ import pytest
 from tests.account import Account
 from tests.loopback import Response, Seen, code, ok, serving
 from tests.test_client import Fetched
-from tests.test_collect import DAY, Batch, run
+from tests.test_collect import Batch, run
 from usms_pipeline.days import quarantine
 from usms_pipeline.simulator import Faults
 
@@ -56,7 +56,7 @@ def test_bad_ids_of_one_batch_are_found_in_k_log_n_requests(bad: int) -> None:
 def test_ten_bad_ids_of_five_thousand_cost_their_own_batches_only() -> None:
     ids = [f"s{n:04}" for n in range(5_000)]
     poison = set(Random(7).sample(ids, 10))
-    work = [Batch(DAY, tuple(ids[n : n + SIZE])) for n in range(0, len(ids), SIZE)]
+    work = [Batch(n, tuple(ids[n : n + SIZE])) for n in range(0, len(ids), SIZE)]
     with serving(lambda seen: refusing(poison, seen)) as server:
         landed, stats = run(server.url, work)
         requests = len(server.seen)

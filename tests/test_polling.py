@@ -16,6 +16,8 @@ from usms_pipeline.schema import TEXT, TIME
 
 SENT = datetime(2024, 1, 1, 12, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+WAITING = pa.schema([("session_no", TEXT), ("sent_at", TIME), ("last_asked_at", TIME)])
 SCHEDULE = polling.offsets(timedelta(hours=72))
 
 ages = st.integers(0, 200 * 3600).map(lambda seconds: timedelta(seconds=seconds))
@@ -30,11 +32,10 @@ schedules = st.builds(
 
 def next_poll_at(sent_at, last_asked_at, schedule):
     row = {"session_no": "s", "sent_at": sent_at, "last_asked_at": last_asked_at}
-    names = pa.schema([("session_no", TEXT), ("sent_at", TIME), ("last_asked_at", TIME)])
-    waiting = pa.Table.from_pylist([row], names)
-    polls = [offset // timedelta(microseconds=1) for offset in schedule]
+    waiting = pa.Table.from_pylist([row], WAITING)
+    polls = [offset // timedelta.resolution for offset in schedule]
     [found] = file.next_polls(waiting, polls, file.Tries())
-    return datetime.fromtimestamp(0, UTC) + timedelta(microseconds=int(found))
+    return EPOCH + int(found) * timedelta.resolution
 
 
 def is_due(now, sent_at, last_asked_at, schedule):

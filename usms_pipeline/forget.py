@@ -201,9 +201,11 @@ class _Erased:
             if self._erased_from(known):
                 self.has_any = True
                 self.announced += sum(row["is_announced"] for row in rows)
-                rows = columns.rows_of(
-                    session_no, known, self._layout.names, dimensions, self._cutoff
-                ) if known.sent else []
+                rows = (
+                    columns.rows_of(session_no, known, self._layout.names, dimensions, self._cutoff)
+                    if known.sent
+                    else []
+                )
                 self.announced -= sum(row["is_announced"] for row in rows)
             made += rows
         yield columns.table_of(made, self._layout)
