@@ -66,7 +66,9 @@ def write(
 ) -> Footer:
     """Write a day's file of these rows, under a new version; returns its footer."""
     said = Footer(key="k", dimensions=list(dimensions), **footer)
-    return file.write(store, day, [stored(rows, dimensions)], columns.layout(dimensions), lambda: said)
+    return file.write(
+        store, day, [stored(rows, dimensions)], columns.layout(dimensions), lambda: said
+    )
 
 
 def stored(rows: Iterable[Mapping[str, Any]], dimensions: Sequence[str] = ()) -> pa.Table:

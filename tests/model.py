@@ -75,9 +75,7 @@ def joined(
             partner[n] = o
     gone = [known for o, known in enumerate(old) if o not in partner.values()]
     there = [
-        row
-        if row.recipient or n not in partner
-        else replace(old[partner[n]], sent_at=row.sent_at)
+        row if row.recipient or n not in partner else replace(old[partner[n]], sent_at=row.sent_at)
         for n, row in enumerate(new)
     ]
     return in_order(gone + there), [row for n, row in enumerate(new) if n not in partner]

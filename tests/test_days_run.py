@@ -115,7 +115,9 @@ def test_what_is_gone_from_the_source_is_kept_and_told(account: Scripted) -> Non
         account.row(name, NOON, PHONE)
     account.refresh()
     del account.table[1:]
-    assert any(one.startswith("2 rows") and "counts twice" in one for one in account.refresh().warnings)
+    assert any(
+        one.startswith("2 rows") and "counts twice" in one for one in account.refresh().warnings
+    )
     assert len(account.settled()) == 3
     account.row("s4", NOON - timedelta(days=1))
     account.refresh()
@@ -385,9 +387,9 @@ def test_a_cutoff_changed_between_runs_closes_and_opens_again(
     for hours, status in ((72, "pending"), (48, "unknown"), (72, "pending")):
         account.given["cutoff_hours"] = hours
         account.refresh()
-        assert account.shown("status", "is_closed") == [
-            (status, status == "unknown")
-        ] * (1 + is_odd)
+        assert account.shown("status", "is_closed") == [(status, status == "unknown")] * (
+            1 + is_odd
+        )
     account.settled()
 
 

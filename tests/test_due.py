@@ -69,7 +69,9 @@ def test_days_asked_about_before_and_new_ones_are_found_together(account: Script
 
 @given(
     st.lists(
-        st.tuples(st.integers(0, 90), st.none() | st.integers(0, 5_000) | st.integers(4_320, 5_000)),
+        st.tuples(
+            st.integers(0, 90), st.none() | st.integers(0, 5_000) | st.integers(4_320, 5_000)
+        ),
         min_size=1,
         max_size=8,
     )

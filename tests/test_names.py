@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from typing import Any
 
 import pytest
-from usms_pipeline.service.scrub import scrub
 
 from tests.loopback import ok
 from tests.test_hostile import MENDABLE

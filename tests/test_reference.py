@@ -90,7 +90,11 @@ def test_the_rule_gives_what_the_reference_gives(many: int) -> None:
         for _ in range(rng.choice([1, 1, 2, 3])):
             read = [source_row(rng) for _ in range(rng.choice([1, 1, 2, 3]))]
             sent = [
-                Sent(micros(row.sent_at), row.recipient, ends=ends(row.digits) if row.digits else None)
+                Sent(
+                    micros(row.sent_at),
+                    row.recipient,
+                    ends=ends(row.digits) if row.digits else None,
+                )
                 for row in read
             ]
             general.announce(session.sent, sent, micros(at(-9)), micros(at(99)))

@@ -30,7 +30,9 @@ def announce(account: WorldAccount, session: str | None, *phones: str | None, ho
 
 def rows(account: WorldAccount) -> list[dict[str, Any]]:
     found = [row for its in account.disk.look().days.values() for row in its]
-    return sorted(found, key=lambda row: (row["sent_at"], row["session_no"] or "", row["recipient"]))
+    return sorted(
+        found, key=lambda row: (row["sent_at"], row["session_no"] or "", row["recipient"])
+    )
 
 
 def run(account: WorldAccount, script: Script | None = None, **given: Any) -> Any:

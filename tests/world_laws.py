@@ -96,15 +96,11 @@ class Laws:
                 break
         else:
             raise AssertionError(self._difference(day, there, tables[0].get(day, {})))
-        told = {
-            (t.session_no, t.status) for said in self.ledger.said.values() for t in said.told
-        }
+        told = {(t.session_no, t.status) for said in self.ledger.said.values() for t in said.told}
         for row in self.now.days[day]:
             assert row["status"] not in FINALS or (row["session_no"], row["status"]) in told
 
-    def _made_of(
-        self, session: str | None, rows: list[SourceRow], there: Rows
-    ) -> set[str] | None:
+    def _made_of(self, session: str | None, rows: list[SourceRow], there: Rows) -> set[str] | None:
         """Return the blocks that a session's rows are made of; None where none explain them.
 
         What was folded once stays; of the others all, or if a run was interrupted, some.
@@ -187,14 +183,10 @@ class Laws:
             landed -= its
         assert not landed, f"nobody was to ask about {landed}"
 
-    def worked(
-        self, before: Found, window: Window, today: date, after: Table
-    ) -> set[date]:
+    def worked(self, before: Found, window: Window, today: date, after: Table) -> set[date]:
         """Return the days that a run over a window works on in any case."""
         within = {day for day in {*before.days, *after} if day in window}
-        older = {
-            day for day, said in before.footers.items() if day < window.first and said["open"]
-        }
+        older = {day for day, said in before.footers.items() if day < window.first and said["open"]}
         return within | older if window.last >= today else within
 
     def note_strays(self, after: Table) -> None:
@@ -247,9 +239,7 @@ class Laws:
             for name, text in self.disk.texts().items():
                 assert not [needle for needle in needles if needle in text], name
 
-    def nothing_given_is_lost(
-        self, before: Found, line: Transport, is_flush_killed: bool
-    ) -> None:
+    def nothing_given_is_lost(self, before: Found, line: Transport, is_flush_killed: bool) -> None:
         """Law 4: every good answer is on disk, to the byte; none that was not given is."""
         new = self.now.blocks.keys() - before.blocks.keys()
         landed = Counter(

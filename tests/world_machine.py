@@ -331,8 +331,9 @@ class Life(RuleBasedStateMachine):
         worked = laws.worked(before, window, now.date(), after) - {held}
         laws.answered(before, due, worked, self.service.verdict)
         laws.nothing_given_is_lost(before, line, is_flush_killed=False)
-        asked_in_vain = [v for b in laws.now.blocks.keys() - before.blocks.keys()
-                         for v in ledger.said[b].vain]
+        asked_in_vain = [
+            v for b in laws.now.blocks.keys() - before.blocks.keys() for v in ledger.said[b].vain
+        ]
         assert report.fell_short == bool(asked_in_vain)
         laws.purged(now, before)
         laws.published()
@@ -357,7 +358,10 @@ class Life(RuleBasedStateMachine):
         _, run, file = block.split("/")
         again = f"{run.split('-')[0]}-{uuid.uuid5(uuid.NAMESPACE_OID, block).hex[:8]}"
         path = self.account.data / f"responses/{again}/{file}"
-        if not path.exists() and path.relative_to(self.account.data).as_posix() not in self.ledger.said:
+        if (
+            not path.exists()
+            and path.relative_to(self.account.data).as_posix() not in self.ledger.said
+        ):
             path.parent.mkdir()
             shutil.copyfile(self.account.data / block, path)
             (path.parent.parent / f"open/{again}.json").write_text("{}")
@@ -386,8 +390,11 @@ class Life(RuleBasedStateMachine):
         alone = {one: lone for one in self._undecided() if (lone := _lone_session(one)) is not None}
         asked = {day: {*alone.values()} & its.keys() for day, its in self.ledger.stored.items()}
         there = {session for sessions in asked.values() for session in sessions}
-        done = {t for t, one in alone.items()
-                if one in there and self.service.verdict(one) != "unreadable"}
+        done = {
+            t
+            for t, one in alone.items()
+            if one in there and self.service.verdict(one) != "unreadable"
+        }
         done |= {t for t in self._undecided() if t not in alone and laws.is_emptied(t)}
         self.tally["replays"] += bool(self._undecided())
         try:

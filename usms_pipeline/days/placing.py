@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from datetime import date
-from typing import Final
+from typing import Any, Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from usms_pipeline.days.reading import DayRead
 from usms_pipeline.schema import TEXT
 
-Some = pa.Array | pa.ChunkedArray
+Some = Any  # an array of texts, in one piece or several
 Names = Callable[[date], pa.Array]
 """The session numbers that a day's file has."""
 

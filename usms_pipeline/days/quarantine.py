@@ -78,7 +78,6 @@ class Quarantine:
             _write(self._store, name, rows)
         return len(new)
 
-
     def sweep(self, run: str) -> None:
         """Delete what a killed process left unfinished of a run that is held."""
         self._store.sweep(f"{FOLDER}/{run}")
