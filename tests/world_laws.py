@@ -190,7 +190,7 @@ class Laws:
         return within | older if window.last >= today else within
 
     def note_strays(self, after: Table) -> None:
-        """Note who is told of in runs that were killed, folded and sealed, and is in no day's file."""
+        """Note who is in no day's file, and was told of in a killed run that is sealed by now."""
         open_now = self.disk.look().open
         for block in self.now.open_blocks:
             if block.split("/")[1] not in open_now:

@@ -209,7 +209,7 @@ class Ledger:
         for (session, day), rows in shown.items():
             kept = [] if session in self.sessions_forgotten else self._kept(session, day, rows)
             self.stored[day][session] = kept
-        for day, its in self.stored.items():
+        for its in self.stored.values():
             if None in its:
                 its[None] = [row for row in its[None] if not self._is_forgotten(row)]
         self.stored = tidy(self.stored)

@@ -79,9 +79,9 @@ class Fold:
     Afterwards ``changed`` has the rows of every session that is not as it was, unless these are
     more than ``most`` (then ``are_many``: to look at the whole day costs less), ``new`` counts the
     recipients of sessions that the file had not, ``gone`` the stored rows that the source no longer
-    has, ``beside`` those that were not read for this day and are not gone,
-    ``more`` how many more rows the source announces than before, ``copies`` the read rows that repeat a phone, and ``strays`` are the sessions that
-    responses name and neither the source nor the file has.
+    has, ``beside`` those that were not read for this day and are not gone, ``more`` how many more
+    rows the source announces than before, ``copies`` the read rows that repeat a phone, and
+    ``strays`` are the sessions that responses name and neither the source nor the file has.
     """
 
     stored: Iterable[pa.Table]

@@ -51,8 +51,8 @@ class Footer:
     ``version`` is new with every content. ``digest`` is of the source's rows that it was made of,
     ``edge`` of those that were read of it when the window began after it; ``words`` of the table of
     status words. ``read`` counts what the latest reading of the whole day had: ``rows``, their
-    ``recipients``, ``copies`` of other rows, rows ``without_session``, stored ones ``gone``, and others that
-    were not read for this day: ``beside``.
+    ``recipients``, ``copies`` of other rows, rows ``without_session``, stored ones ``gone``, and
+    others ``beside``, that were not read for this day.
     ``elsewhere``: sessions read for this day that another day's file has, and which.
 
     ``buckets`` counts the recipients announced, by status; ``open`` all rows that are neither final
