@@ -27,7 +27,7 @@ _BLOCK_SECONDS: Final = 1.0
 """A kill loses the answers of one second at most: they are asked again."""
 _BLOCK_BYTES: Final = 16_000_000
 _MOST_BLOCKS_WAITING: Final = 4
-_MOST_ROWS: Final = 1_500_000
+_MOST_ROWS: Final = 900_000
 """What is held of one day before it is written, 250 bytes each: more than a round asks about."""
 
 Told = Callable[[CollectStats, int], None]

@@ -44,7 +44,7 @@ _MICROSECOND: Final = timedelta(microseconds=1)
 _ONE_DAY: Final = timedelta(days=1)
 _FEW: Final = 1_000
 _ROWS_TRIED: Final = 100
-_ROWS_AT_ONCE: Final = 1_000_000
+_ROWS_AT_ONCE: Final = 600_000
 """What is asked about in one round, and held in memory until it is written."""
 _MOST_SHARE: Final = 0.1
 """Where more than this share of a day changed, and not few, publishing loads the whole day."""
