@@ -35,7 +35,7 @@ def account(tmp_path: Path) -> Scripted:
 
 
 def forgotten(account: Scripted, *phones: str, sessions: tuple[str, ...] = ()) -> list[Any]:
-    """Forget somebody; return the sessions and statuses that are left, once nothing changes them."""
+    """Forget somebody; return the sessions and statuses left, once nothing changes them."""
     account.pipeline.forget(phones, sessions)
     left = account.shown("session_no", "status")
     assert account.pipeline.conservation() == []
@@ -217,7 +217,7 @@ def test_a_phone_forgotten_while_a_run_is_at_work_does_not_come_back(
     assert recipient not in str(account.rows())
 
 
-# -- no trace ---------------------------------------------------------------------------------------
+# -- no trace -------------------------------------------------------------------------------------
 
 
 @pytest.mark.long
