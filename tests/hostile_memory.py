@@ -10,10 +10,11 @@ import resource
 import sys
 from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
 
+from tests.scripted import Scripted
 from tests.test_decode import DELIVERED, decode, item, response
 from tests.test_decode import answer as said
-from tests.test_fold import NOON, Place, answer
 
 MB = 1_000_000
 DEEP = 1_000_000
@@ -68,25 +69,21 @@ def decoded(bodies: Callable[[], Iterator[bytes]]) -> None:
         assert kept < 20 * MB, f"{len(body)} bytes became {kept}"
 
 
-def landed(folder: str) -> None:
-    """One file of 480 MB, as no run writes it."""
-    place = Place(folder)
-    place.announce([{"session_no": "a", "sent_at": NOON}])
-    body = written(ReceiptDesc="x" * 12 * MB)
-    place.land([answer(NOON, [], ["a"]) | {"body": body}] * 40)
-
-
 def folded(folder: str) -> None:
-    """Its answers are read by their bytes, not by their count."""
-    place = Place(folder)
-    place.fold()
-    [row] = place.receipts()
-    assert (row["status"], len(row["provider_desc"])) == ("delivered", 1_000)
+    """Fold blocks of 480 MB in one run, as none is written: they are read one after the other."""
+    account = Scripted(Path(folder))
+    account.row("a")
+    body = written(ReceiptDesc="x" * 12 * MB)
+    for _ in range(5):
+        account.land(*[account.told("a", body=body)] * 8)
+    account.refresh()
+    [(status, length)] = account.shown("status", "length(provider_desc)")
+    assert (status, length) == ("delivered", 1_000)
 
 
 WORK: dict[str, Callable[..., None]] = {
     "many": partial(decoded, many), "long": partial(decoded, long), "deep": partial(decoded, deep),
-    "landed": landed, "folded": folded,
+    "folded": folded,
 }  # fmt: skip
 
 

@@ -6,13 +6,11 @@ The disk grows a page (or a file) at a time, so that every write of a run has it
 from __future__ import annotations
 
 import re
-import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -20,11 +18,9 @@ import usms_pipeline
 from tests.account import Account
 from tests.mounts import Disk
 from tests.processes import account_now, old_messages, outcome, sentence, undisturbed, usms
-from usms_pipeline import scratch
 from usms_pipeline.days import quarantine
 from usms_pipeline.errors import StorageError
 from usms_pipeline.simulator import Faults
-from usms_pipeline.storage import Store
 
 NO_ROOM = "No space left on device"
 _NAMED = re.compile(r"Can't .*? '(?P<name>[^']+)'")
@@ -129,28 +125,3 @@ def test_on_a_full_disk_every_command_says_so_and_what_is_published_can_be_read(
     assert usms(account, "run", "--all").code == 0, "nothing to write, nothing to complain about"
     with usms_pipeline.connect(data_dir=account.given["data_dir"]) as con:
         assert con.execute("SELECT count(*) FROM receipts").fetchall() == [(40,)]
-
-
-@pytest.mark.parametrize("how", ["no file", "no room"])
-def test_a_full_folder_for_temporary_files_is_named_with_the_variable_that_moves_it(
-    how: str, disk: Disk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", str(disk.path))
-    if how == "no file":
-        disk.hold_files(0)
-        with (
-            pytest.raises(StorageError, match=r"folder for temporary files.*TMPDIR"),
-            scratch.database(),
-        ):
-            pass
-        return
-    disk.hold_pages(1000)
-    query = "SELECT uuid()::VARCHAR AS a FROM range(2_000_000) ORDER BY a"
-    layout = pa.schema([("a", pa.string())])
-    told = re.escape(str(disk.path)) + ".*TMPDIR"
-    with pytest.raises(StorageError, match=told), scratch.database("40MB") as con:
-        Store(str(tmp_path / "data")).write("a.parquet", scratch.stream(con, query, layout))
-    assert disk.files == []
-    with pytest.raises(StorageError, match=told), scratch.database("40MB") as con:
-        con.execute(f"CREATE TABLE b AS {query}")
-    assert disk.files == []

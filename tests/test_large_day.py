@@ -6,21 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from tests.test_fold import NOON, Place, answer, receipt
+from tests.scripted import NOON, PHONE, Scripted, receipt
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("sessions", [199_000, 329_000])  # in memory; in a file, in large parts
-def test_long_texts_beside_the_messages_of_a_large_day_fit(tmp_path: Path, sessions: int) -> None:
-    """They once did not: the planner held the widest side of a join in memory."""
-    place = Place(tmp_path, dimensions="note")
-    names = [f"session-{n:030}" for n in range(sessions)]
-    place.announce([{"session_no": name, "sent_at": NOON, "note": 8 * name} for name in names])
+def test_long_texts_beside_the_messages_of_a_large_day_fit(tmp_path: Path) -> None:
+    """Its rows stream: a row group at a time, none of them twice in memory."""
+    account = Scripted(tmp_path, dimensions="note", batch_size=100)
+    names = [f"session-{n:030}" for n in range(100_000)]
+    for name in names:
+        account.row(name, NOON, PHONE, note=8 * name)
     for word in ("sending", "delivered"):
-        said = receipt("13800138000", word, NOON)
-        items = [{"SessionNo": name, "Status": "success", "Receipt": said} for name in names]
-        place.land(
-            [answer(NOON, items[n : n + 100], names[n : n + 100]) for n in range(0, sessions, 100)]
-        )
-        place.fold()
-    assert place.fold().buckets["delivered"] == sessions
+        account.says = dict.fromkeys(names, receipt(word))
+        report = account.refresh(hours=49)
+    assert report.buckets == {"delivered": len(names)}

@@ -16,7 +16,6 @@ import pytest
 from tests.account import Account
 from tests.cohorts import receipt
 from tests.cohorts import write as write_receipts
-from usms_pipeline import scratch
 from usms_pipeline.cli import check
 from usms_pipeline.dataset import PRIVATE
 from usms_pipeline.errors import StorageError
@@ -146,13 +145,6 @@ def test_root_refuses_it_too_though_it_could_close_it(
     with pytest.raises(StorageError, match=told):
         Store(str(tmp_path)).write(BLOCK, ROWS, private=True)
     assert list(tmp_path.rglob("*.parquet")) == []
-
-
-@pytest.mark.usefixtures("umask_of_none")
-def test_what_a_step_spills_is_in_a_folder_of_the_owners_alone() -> None:
-    with scratch.database() as con:
-        [(folder,)] = con.execute("SELECT current_setting('temp_directory')").fetchall()
-        assert mode(folder) == 0o700
 
 
 @pytest.mark.usefixtures("umask_of_none")
