@@ -634,7 +634,7 @@ class Run:
         return int(due.num_rows)
 
     def _in_rounds(self, rounds: Iterable[tuple[list[date], pa.Table]]) -> None:
-        begun = time.monotonic()
+        begun, damaged = time.monotonic(), {*self.outcome.damaged}
         with ExitStack() as stack:
             writer = log.Log(self._store, self._clock)
             for days, due in rounds:
@@ -644,7 +644,7 @@ class Run:
                     self._forgotten = forget.read(self._store)
                 self._ask(due, days, writer)
                 self.outcome.seconds_asking = time.monotonic() - begun
-            if not self.outcome.damaged:
+            if damaged == {*self.outcome.damaged}:  # of others, nobody was asked about
                 self._empty_named()
                 writer.is_folded = True
 
