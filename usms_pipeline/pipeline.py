@@ -422,6 +422,7 @@ class Pipeline:
         # were they refused for a setting's sake, they are refused still
         patience = replace(self.patience or Patience(), most_refusals_alone=math.inf)
         with self._run(patience=patience) as run:
+            run.catch_up()
             run.fold_again(sorted({entry.block for entry in others}))
             rejected = {*run.outcome.rejected}
             asked = run.ask_about(pa.array(sorted(again), pa.string()))
@@ -467,8 +468,9 @@ class Pipeline:
         # buried before anything is looked through: what comes from now on is left out
         forget.bury(self.store, forgotten)
         lone = forget.lone_sessions(self.store, recipients)
-        forgotten |= forget.Forgotten(sessions=frozenset(lone))
-        forget.bury(self.store, forgotten)
+        forget.bury(self.store, forgotten | forget.Forgotten(sessions=frozenset(lone)))
+        # all that were ever forgotten: where this was interrupted before, no day names them now
+        forgotten = forget.read(self.store)
         with self._run() as run:  # what others were told in a response that is to be emptied
             run.catch_up()
         cutoff = self.settings.cutoff // timedelta(microseconds=1)

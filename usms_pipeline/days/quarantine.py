@@ -161,4 +161,6 @@ def _file(block: str) -> str:
 
 
 def _write(store: Store, name: str, table: pa.Table) -> None:
+    folder, _, file = name.rpartition("/")
+    store.sweep(folder, file)  # what a killed process left of it
     store.write(name, table, {"version": str(schema.VERSION)}, private=True)
