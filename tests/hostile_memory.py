@@ -10,10 +10,11 @@ import resource
 import sys
 from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
 
+from tests.scripted import DAY, Scripted
 from tests.test_decode import DELIVERED, decode, item, response
 from tests.test_decode import answer as said
-from tests.test_fold import NOON, Place, answer
 
 MB = 1_000_000
 DEEP = 1_000_000
@@ -69,19 +70,19 @@ def decoded(bodies: Callable[[], Iterator[bytes]]) -> None:
 
 
 def landed(folder: str) -> None:
-    """One file of 480 MB, as no run writes it."""
-    place = Place(folder)
-    place.announce([{"session_no": "a", "sent_at": NOON}])
+    """What a run that was killed had been told: 480 MB."""
+    account = Scripted(Path(folder))
     body = written(ReceiptDesc="x" * 12 * MB)
-    place.land([answer(NOON, [], ["a"]) | {"body": body}] * 40)
+    account.land(*[account.told("a", body=body)] * 40, days=[DAY])
 
 
 def folded(folder: str) -> None:
-    """Its answers are read by their bytes, not by their count."""
-    place = Place(folder)
-    place.fold()
-    [row] = place.receipts()
-    assert (row["status"], len(row["provider_desc"])) == ("delivered", 1_000)
+    """It is read a block at a time."""
+    account = Scripted(Path(folder))
+    account.row("a")
+    account.refresh()
+    [(status, told)] = account.shown("status", "provider_desc")
+    assert (status, len(told)) == ("delivered", 1_000)
 
 
 WORK: dict[str, Callable[..., None]] = {

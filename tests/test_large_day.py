@@ -1,26 +1,52 @@
-"""A day of very many messages is folded in the memory that is meant for it."""
+"""A day of very many messages is read, asked about and made anew in memory that is in proportion.
+
+Peaks are of a process of its own: ``python -m tests.test_large_day FOLDER SESSIONS``.
+"""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
-from tests.test_fold import NOON, Place, answer, receipt
+from tests.hostile_memory import peak_mb
+from tests.scripted import DAY, NOON, Scripted, receipt
+from tests.test_hostile import peak_mb as peak_mb_of
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("sessions", [199_000, 329_000])  # in memory; in a file, in large parts
-def test_long_texts_beside_the_messages_of_a_large_day_fit(tmp_path: Path, sessions: int) -> None:
-    """They once did not: the planner held the widest side of a join in memory."""
-    place = Place(tmp_path, dimensions="note")
+@pytest.mark.parametrize(("sessions", "most"), [(100_000, 700), (330_000, 1_500)])
+def test_long_texts_beside_the_messages_of_a_large_day_fit(
+    tmp_path: Path, sessions: int, most: int
+) -> None:
+    peak, lines = peak_mb_of("test_large_day", str(tmp_path), str(sessions))
+    assert lines == [["delivered", str(sessions)]] * 2
+    assert peak < most
+
+
+def main(folder: str, sessions: int) -> None:
+    account = Scripted(Path(folder), dimensions="note", poll_every_hours=4)
     names = [f"session-{n:030}" for n in range(sessions)]
-    place.announce([{"session_no": name, "sent_at": NOON, "note": 8 * name} for name in names])
-    for word in ("sending", "delivered"):
-        said = receipt("13800138000", word, NOON)
-        items = [{"SessionNo": name, "Status": "success", "Receipt": said} for name in names]
-        place.land(
-            [answer(NOON, items[n : n + 100], names[n : n + 100]) for n in range(0, sessions, 100)]
-        )
-        place.fold()
-    assert place.fold().buckets["delivered"] == sessions
+    times = pa.array([NOON] * sessions, pa.timestamp("us", "UTC"))
+    phones = pa.nulls(sessions, pa.string())
+    notes = [8 * name for name in names]
+    account.announce(
+        pa.table([names, times, phones, notes], ["session_no", "sent_at", "phone", "note"])
+    )
+    for word in ("sending", "sending", "sending", "delivered"):
+        told = receipt(word)
+        account.says = dict.fromkeys(names, told)
+        account.clock.turn(hours=5)
+        print(peak_mb(), file=sys.stderr)
+        shown = account.pipeline.refresh(account.window)
+    print("delivered", shown.buckets["delivered"], sep="\t")
+    print(peak_mb(), file=sys.stderr)
+    print("delivered", account.pipeline.rebuild([DAY]).buckets["delivered"], sep="\t")
+
+
+if __name__ == "__main__":
+    before = peak_mb()
+    main(sys.argv[1], int(sys.argv[2]))
+    print(peak_mb() - before)
