@@ -1,22 +1,52 @@
-"""A day of very many messages is folded in the memory that is meant for it."""
+"""A day of very many messages is read, asked about and made anew in memory that is in proportion.
+
+Peaks are of a process of its own: ``python -m tests.test_large_day FOLDER SESSIONS``.
+"""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
-from tests.scripted import NOON, PHONE, Scripted, receipt
+from tests.hostile_memory import peak_mb
+from tests.scripted import DAY, NOON, Scripted, receipt
+from tests.test_hostile import peak_mb as peak_mb_of
 
 
 @pytest.mark.long
-def test_long_texts_beside_the_messages_of_a_large_day_fit(tmp_path: Path) -> None:
-    """Its rows stream: a row group at a time, none of them twice in memory."""
-    account = Scripted(tmp_path, dimensions="note", batch_size=100)
-    names = [f"session-{n:030}" for n in range(100_000)]
-    for name in names:
-        account.row(name, NOON, PHONE, note=8 * name)
-    for word in ("sending", "delivered"):
-        account.says = dict.fromkeys(names, receipt(word))
-        report = account.refresh(hours=49)
-    assert report.buckets == {"delivered": len(names)}
+@pytest.mark.parametrize(("sessions", "most"), [(100_000, 700), (330_000, 1_500)])
+def test_long_texts_beside_the_messages_of_a_large_day_fit(
+    tmp_path: Path, sessions: int, most: int
+) -> None:
+    peak, lines = peak_mb_of("test_large_day", str(tmp_path), str(sessions))
+    assert lines == [["delivered", str(sessions)]] * 2
+    assert peak < most
+
+
+def main(folder: str, sessions: int) -> None:
+    account = Scripted(Path(folder), dimensions="note", poll_every_hours=4)
+    names = [f"session-{n:030}" for n in range(sessions)]
+    times = pa.array([NOON] * sessions, pa.timestamp("us", "UTC"))
+    phones = pa.nulls(sessions, pa.string())
+    notes = [8 * name for name in names]
+    account.announce(
+        pa.table([names, times, phones, notes], ["session_no", "sent_at", "phone", "note"])
+    )
+    for word in ("sending", "sending", "sending", "delivered"):
+        told = receipt(word)
+        account.says = dict.fromkeys(names, told)
+        account.clock.turn(hours=5)
+        print(peak_mb(), file=sys.stderr)
+        shown = account.pipeline.refresh(account.window)
+    print("delivered", shown.buckets["delivered"], sep="\t")
+    print(peak_mb(), file=sys.stderr)
+    print("delivered", account.pipeline.rebuild([DAY]).buckets["delivered"], sep="\t")
+
+
+if __name__ == "__main__":
+    before = peak_mb()
+    main(sys.argv[1], int(sys.argv[2]))
+    print(peak_mb() - before)

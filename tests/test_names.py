@@ -1,4 +1,4 @@
-"""Whether a body names somebody who is forgotten: in no spelling is one missed, nor another taken."""
+"""Whether a body names somebody who is forgotten: in any spelling, and nobody else for them."""
 
 from __future__ import annotations
 

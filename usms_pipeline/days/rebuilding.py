@@ -34,6 +34,26 @@ def told(block: pa.Table) -> pa.Table:
     return pa.table([pc.list_flatten(ids), asked_at], schema=TOLD)
 
 
+def in_turn(said: list[tuple[int, pa.Table]]) -> list[pa.Table]:
+    """Return what several runs (their numbers) were told as tables with one answer a session each.
+
+    One after the other they can be put into the rows in columns, as they were when they came.
+    """
+    whole = pa.concat_tables([schema.OBSERVATIONS.empty_table(), *(table for _, table in said)])
+    counts = np.array([table.num_rows for _, table in said], np.int64)
+    number = np.repeat(np.array([number for number, _ in said], np.int64), counts)
+    code = np.asarray(_whole(whole["session_no"]).dictionary_encode().indices)
+    order = np.lexsort((number, code))
+    code, number = code[order], number[order]
+    is_first = np.append(True, code[1:] != code[:-1])[: len(code)]
+    is_next = is_first[1:] | (number[1:] != number[:-1])
+    turn = np.append(0, np.cumsum(is_next))[: len(code)]
+    turn -= np.maximum.accumulate(np.where(is_first, turn, 0))
+    turns = np.empty_like(turn)
+    turns[order] = turn
+    return [whole.filter(pa.array(turns == n)) for n in range(max(1, turns.max(initial=0) + 1))]
+
+
 def unasked(
     stored: Iterable[pa.Table], told: Iterable[pa.Table], names: pa.Schema, cutoff: int, now: int
 ) -> Iterator[pa.Table]:
@@ -42,9 +62,10 @@ def unasked(
     What was asked later than ``now`` was asked by a clock that was wrong: only the log counts.
     """
     known = pa.concat_tables([TOLD.empty_table(), *told])
-    keys = _keys(known["session_no"], known["asked_at"])
     kept: dict[str, list[dict[str, Any]]] = {}
     for table in stored:
+        its = known.filter(pc.is_in(known["session_no"], value_set=_whole(table["session_no"])))
+        keys = _keys(its["session_no"], its["asked_at"])
         is_plain = np.asarray(pc.is_null(table[STATE]))
         is_told = is_plain & np.asarray(pc.is_valid(table["first_asked_at"]))
         for name in _TIMES:
@@ -60,8 +81,11 @@ def unasked(
 
 def _keys(sessions: pa.ChunkedArray, times: pa.ChunkedArray) -> pa.Array:
     texts = times.cast(pa.int64()).cast(TEXT)
-    joined = pc.binary_join_element_wise(sessions, texts, " ")
-    return joined.combine_chunks() if isinstance(joined, pa.ChunkedArray) else joined
+    return _whole(pc.binary_join_element_wise(sessions, texts, " "))
+
+
+def _whole(column: pa.Array | pa.ChunkedArray) -> pa.Array:
+    return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
 
 
 def _blank(rows: pa.Table) -> pa.Table:

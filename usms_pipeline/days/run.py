@@ -46,6 +46,7 @@ _FEW: Final = 1_000
 _ROWS_TRIED: Final = 100
 _ROWS_AT_ONCE: Final = 600_000
 """What is asked about in one round, and held in memory until it is written."""
+_ROWS_DEALT: Final = 500_000
 _MOST_SHARE: Final = 0.1
 """Where more than this share of a day changed, and not few, publishing loads the whole day."""
 
@@ -476,9 +477,7 @@ class Run:
         for some in self._rounds([day for day in days if day in self._days]):
             for day in some:
                 self._days[day].is_remade = self._days[day].is_rebuilt = True
-            for run in log.runs(self._store):
-                for name in log.blocks(self._store, run):
-                    self._tell_again(name, some)
+            self._tell_again(some)
             self.finish(some)
 
     def _is_damaged(self, day: date) -> bool:
@@ -518,20 +517,38 @@ class Run:
         read: int = its.read.rows.num_rows if its.read else 0
         return max(read, its.footer.rows if its.footer else 0)
 
-    def _tell_again(self, name: str, days: list[date]) -> None:
-        """Give days what a block says of their sessions."""
-        try:
-            block = self._block(name)
-        except _DamagedBlock:
-            return
-        # what was emptied had been folded: that nothing is left of it is no response
-        block = block.filter(pc.not_equal(block["verdict"], forget.FORGOTTEN))
-        said, told = self._decoded(name, block), rebuilding.told(block)
+    def _tell_again(self, days: list[date]) -> None:
+        """Give days what all blocks that are kept say of their sessions."""
+        said: list[tuple[int, pa.Table]] = []
+        told: list[pa.Table] = []
+        rows = 0
+        for number, run in enumerate(log.runs(self._store)):
+            for name in log.blocks(self._store, run):
+                with suppress(_DamagedBlock):
+                    block = self._block(name)
+                    # what was emptied had been folded: that nothing is left of it is no response
+                    block = block.filter(pc.not_equal(block["verdict"], forget.FORGOTTEN))
+                    said.append((number, self._decoded(name, block)))
+                    told.append(rebuilding.told(block))
+                    rows += said[-1][1].num_rows
+                if rows >= _ROWS_DEALT:
+                    self._deal_again(days, said, told)
+                    said, told, rows = [], [], 0
+        if said:
+            self._deal_again(days, said, told)
+
+    def _deal_again(
+        self, days: list[date], said: list[tuple[int, pa.Table]], told: list[pa.Table]
+    ) -> None:
         for day in days:
             its = self._days[day]
             known = self._sessions_of(its)
-            its.said.append((0, _of(said, known)))
-            its.told.append(_of(told, known))
+            is_its = pc.is_in(pa.concat_tables(one for _, one in said)["session_no"], known)
+            at = 0
+            for number, one in said:
+                its.said.append((number, one.filter(is_its.slice(at, one.num_rows))))
+                at += one.num_rows
+            its.told.append(_of(pa.concat_tables(told), known))
 
     def _sessions_of(self, day: _Day) -> pa.Array:
         """Return the sessions that a day's file is to have, so that what is said of them is its."""
@@ -721,12 +738,7 @@ class Run:
         self._store.sweep(f"{file.FOLDER}/sent_date={day.day}")
         # read again: who was forgotten before this day was held is not to come back
         self._forgotten = forget.read(self._store)
-        # taken one by one: the thread that decodes may be putting in more
-        taken = [day.said.pop(0) for _ in range(len(day.said))]
-        said = [table for _, table in sorted(taken, key=lambda one: one[0])]
-        heard = pa.concat_tables([schema.OBSERVATIONS.empty_table(), *said])
-        heard = forget.without_answers(heard, self._forgotten).combine_chunks()
-        del taken, said
+        heard, *later = self._heard(day)
         fold = Fold(
             self._stored_rows(day),
             self._described(day.read.rows) if day.read else None,
@@ -742,9 +754,15 @@ class Run:
             is_remade=day.is_remade,
             ends=self._book.ends,
             most=int(max(_FEW, _MOST_SHARE * before.rows)) if before else 0,
+            are_many=bool(later),
         )
+        rows = fold
+        while later:
+            rows = Fold(
+                rows, None, later.pop(0), self._layout, self._cutoff, ends=self._book.ends, most=0
+            )
         after = file.write(
-            self._store, day.day, fold, self._layout, lambda: self._footer(day, fold)
+            self._store, day.day, rows, self._layout, lambda: self._footer(day, fold)
         )
         pa.default_memory_pool().release_unused()
         self.outcome.new += fold.new
@@ -758,6 +776,19 @@ class Run:
             if change is not None:
                 self.outcome.changes.append(change)
             self._on_written(day.day, change)
+
+    def _heard(self, day: _Day) -> list[pa.Table]:
+        """Take what was said of a day: tables to be put in one after the other.
+
+        One is enough but for a rebuild: with many answers of each session the general way would
+        take the memory and the time for all of them.
+        """
+        # one by one: the thread that decodes may be putting in more
+        taken = [day.said.pop(0) for _ in range(len(day.said))]
+        taken.sort(key=lambda one: one[0])
+        tables = [schema.OBSERVATIONS.empty_table(), *(said for _, said in taken)]
+        heard = rebuilding.in_turn(taken) if day.is_rebuilt else [pa.concat_tables(tables)]
+        return [forget.without_answers(said, self._forgotten).combine_chunks() for said in heard]
 
     def _stored_rows(self, day: _Day) -> Iterator[pa.Table]:
         masks = day.footer and day.footer.phones == "clear" and self._settings.phones == "masked"
