@@ -14,10 +14,10 @@ from usms_pipeline.fold import portions
 from benchmarks.server import serving
 from benchmarks.world import write_source
 from usms_pipeline import due
-from usms_pipeline.dataset import RESPONSES, days
 from usms_pipeline.pipeline import Pipeline
 from usms_pipeline.service.decode import decode
 from usms_pipeline.settings import Settings
+from usms_pipeline.store.dataset import RESPONSES, days
 
 
 def table(sessions: int) -> Iterator[str]:

@@ -10,11 +10,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from usms_pipeline import schema, status
+from usms_pipeline.contract import schema, status
 from usms_pipeline.days import columns, file
 from usms_pipeline.days.file import Footer
 from usms_pipeline.settings import Settings
-from usms_pipeline.storage import Store
+from usms_pipeline.store.storage import Store
 
 DAY = date(2024, 3, 1)
 NOON = datetime(2024, 3, 1, 12, tzinfo=UTC)

@@ -18,7 +18,7 @@ from tests.cohorts import DAY, NOON, receipt
 from usms_pipeline.days import file
 from usms_pipeline.settings import Settings
 from usms_pipeline.simulator import Population
-from usms_pipeline.storage import Store
+from usms_pipeline.store.storage import Store
 from usms_pipeline.warehouse import Change, Publishing, connect, reconcile
 
 Row = dict[str, Any]

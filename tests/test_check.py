@@ -11,8 +11,8 @@ import pytest
 from tests.account import Account
 from usms_pipeline import settings
 from usms_pipeline.cli import check
+from usms_pipeline.contract.errors import KeyMismatch, SettingsError, StorageError, UsmsError
 from usms_pipeline.days import file, log, quarantine
-from usms_pipeline.errors import KeyMismatch, SettingsError, StorageError, UsmsError
 from usms_pipeline.simulator import Faults
 
 

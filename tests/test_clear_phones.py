@@ -11,10 +11,10 @@ import pytest
 
 from tests.account import START, Account
 from tests.scripted import NOON, OTHER, PHONE, THIRD, Scripted, receipt
-from usms_pipeline.dataset import PRIVATE
 from usms_pipeline.days import file
-from usms_pipeline.phones import PhoneBook
+from usms_pipeline.people.phones import PhoneBook
 from usms_pipeline.simulator import Population
+from usms_pipeline.store.dataset import PRIVATE
 
 SELDOM = {"poll_minutes": "5", "poll_every_hours": 80}
 WHOLE = re.compile(rb"\+\d{10,}")

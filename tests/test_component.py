@@ -13,8 +13,8 @@ import yaml
 
 from tests.processes import bare
 from usms_pipeline.components import Attributes, ReceiptPipeline
+from usms_pipeline.contract.errors import SettingsError
 from usms_pipeline.defs.account import AccountSettings
-from usms_pipeline.errors import SettingsError
 from usms_pipeline.settings import Settings
 
 pytestmark = pytest.mark.filterwarnings("ignore::dagster.BetaWarning")  # backfill_policy

@@ -21,9 +21,11 @@ import pytest
 
 from tests.conftest import MakeRehearsal, Rehearsal
 from tests.processes import bare
-from usms_pipeline import schema, settings
+from usms_pipeline import settings
 from usms_pipeline.components import ReceiptPipeline
-from usms_pipeline.dataset import Window
+from usms_pipeline.contract import schema
+from usms_pipeline.contract.errors import ServiceDown, SettingsError
+from usms_pipeline.contract.status import BUCKETS
 from usms_pipeline.days.file import Footer
 from usms_pipeline.defs import checks
 from usms_pipeline.defs.account import (
@@ -35,7 +37,6 @@ from usms_pipeline.defs.account import (
     window,
 )
 from usms_pipeline.defs.account import failure as failure_of
-from usms_pipeline.errors import ServiceDown, SettingsError
 from usms_pipeline.pipeline import Progress, Report
 from usms_pipeline.service.fetch import CollectStats
 from usms_pipeline.simulator import (
@@ -46,8 +47,8 @@ from usms_pipeline.simulator import (
     Simulator,
     serve,
 )
-from usms_pipeline.status import BUCKETS
-from usms_pipeline.storage import Store
+from usms_pipeline.store.dataset import Window
+from usms_pipeline.store.storage import Store
 from usms_pipeline.warehouse import connect
 
 pytestmark = pytest.mark.filterwarnings("ignore::dagster.BetaWarning")  # backfill_policy

@@ -15,15 +15,15 @@ from zoneinfo import ZoneInfo
 import pyarrow as pa
 import pytest
 
-from usms_pipeline import polling, schema
-from usms_pipeline.dataset import Window
+from usms_pipeline.contract import polling, schema
+from usms_pipeline.contract.errors import StorageError
 from usms_pipeline.days import columns, file, log
 from usms_pipeline.days.columns import Fold
 from usms_pipeline.days.file import Footer
 from usms_pipeline.days.reading import DayRead, Reading
-from usms_pipeline.errors import StorageError
 from usms_pipeline.service.fetch import Answer
-from usms_pipeline.storage import Store
+from usms_pipeline.store.dataset import Window
+from usms_pipeline.store.storage import Store
 
 NOW = datetime(2026, 3, 2, 9, 30, tzinfo=UTC)
 DAY = date(2026, 3, 2)
@@ -87,7 +87,7 @@ import sys, time
 from datetime import UTC, datetime
 from usms_pipeline.days import log
 from usms_pipeline.service.fetch import Answer
-from usms_pipeline.storage import Store
+from usms_pipeline.store.storage import Store
 writer = log.Log(Store(sys.argv[1]), lambda: datetime.now(UTC))
 writer.begin()
 for n in range(10**6):

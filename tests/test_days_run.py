@@ -10,13 +10,13 @@ import pytest
 
 from tests.account import START, Account
 from tests.scripted import DAY, NOON, OTHER, PHONE, THIRD, Scripted, receipt
-from usms_pipeline.dataset import Window, day_start
+from usms_pipeline.contract.errors import StorageError
+from usms_pipeline.contract.schema import dimension_name
 from usms_pipeline.days import file, log, quarantine, run
-from usms_pipeline.errors import StorageError
-from usms_pipeline.schema import dimension_name
 from usms_pipeline.service import api
 from usms_pipeline.service.collect import Patience
 from usms_pipeline.simulator import Population
+from usms_pipeline.store.dataset import Window, day_start
 
 NEXT, BEFORE = DAY + timedelta(days=1), DAY - timedelta(days=1)
 MIDNIGHT = datetime(2026, 3, 2, tzinfo=UTC)

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from tests import test_days
 from tests.scripted import DAY, NOON, PHONE, Scripted
 from tests.test_days import POLLS, SECOND, folded, said, sent
-from usms_pipeline.dataset import Window
+from usms_pipeline.contract.errors import KeyMismatch
 from usms_pipeline.days import file
-from usms_pipeline.errors import KeyMismatch
-from usms_pipeline.storage import Store
+from usms_pipeline.store.dataset import Window
+from usms_pipeline.store.storage import Store
 
 
 @pytest.fixture

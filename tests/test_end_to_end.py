@@ -25,9 +25,9 @@ import pytest
 
 from tests import source_tables
 from tests.source_tables import DIMENSIONS, PHONE, RECIPIENTS, SENT_AT, SESSION, Row
-from usms_pipeline.phones import PhoneBook
+from usms_pipeline.contract.status import FINAL
+from usms_pipeline.people.phones import PhoneBook
 from usms_pipeline.simulator import ACCESS_KEY_ID, ACCESS_KEY_SECRET, Simulator, serve
-from usms_pipeline.status import FINAL
 
 pytestmark = pytest.mark.long
 

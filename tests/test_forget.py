@@ -12,9 +12,10 @@ import pytest
 
 from tests.account import START, Account
 from tests.scripted import DAY, NOON, OTHER, PHONE, Scripted, receipt
-from usms_pipeline import forget, report
+from usms_pipeline.contract.errors import Busy
 from usms_pipeline.days import log
-from usms_pipeline.errors import Busy
+from usms_pipeline.figures import report
+from usms_pipeline.people import forget
 from usms_pipeline.pipeline import Progress
 from usms_pipeline.simulator import Faults
 from usms_pipeline.warehouse import connect

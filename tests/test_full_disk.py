@@ -18,8 +18,8 @@ import usms_pipeline
 from tests.account import Account
 from tests.mounts import Disk
 from tests.processes import account_now, old_messages, outcome, sentence, undisturbed, usms
+from usms_pipeline.contract.errors import StorageError
 from usms_pipeline.days import quarantine
-from usms_pipeline.errors import StorageError
 from usms_pipeline.simulator import Faults
 
 NO_ROOM = "No space left on device"

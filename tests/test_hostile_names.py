@@ -17,10 +17,11 @@ import pytest
 
 from tests.account import START, Account
 from tests.services import Database
-from usms_pipeline import dataset, source
-from usms_pipeline.errors import StorageError, UnknownColumn
-from usms_pipeline.queries import rates
+from usms_pipeline import source
+from usms_pipeline.contract.errors import StorageError, UnknownColumn
+from usms_pipeline.figures.queries import rates
 from usms_pipeline.settings import Settings
+from usms_pipeline.store import dataset
 from usms_pipeline.warehouse import connect
 
 pytestmark = pytest.mark.long

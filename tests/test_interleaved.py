@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.account import START, Account
-from usms_pipeline.errors import Busy
+from usms_pipeline.contract.errors import Busy
 from usms_pipeline.pipeline import Pipeline, Progress
 from usms_pipeline.simulator import Population
 

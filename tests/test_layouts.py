@@ -15,14 +15,15 @@ from typer.testing import CliRunner
 
 from tests.account import START, Account, Clock
 from tests.conftest import Rehearsal
-from usms_pipeline import dataset, schema
 from usms_pipeline.cli import app
+from usms_pipeline.contract import schema
+from usms_pipeline.contract.errors import DamagedDay, OtherLayout, SettingsError, StorageError
 from usms_pipeline.days import file
-from usms_pipeline.errors import DamagedDay, OtherLayout, SettingsError, StorageError
 from usms_pipeline.pipeline import Pipeline
 from usms_pipeline.settings import Settings
 from usms_pipeline.simulator import Faults, Population, Simulator, serve
-from usms_pipeline.storage import Store
+from usms_pipeline.store import dataset
+from usms_pipeline.store.storage import Store
 
 OLDER, NEWER = schema.VERSION - 1, schema.VERSION + 1
 REMEDIES = {OLDER: "Start over in another USMS_DATA_DIR", NEWER: "Upgrade usms-pipeline"}

@@ -25,8 +25,8 @@ import pytest
 from tests.account import Account
 from tests.object_service import BUCKET, CREDENTIALS, ObjectService, object_service
 from usms_pipeline import warehouse
-from usms_pipeline.errors import StorageError
-from usms_pipeline.storage import Store
+from usms_pipeline.contract.errors import StorageError
+from usms_pipeline.store.storage import Store
 
 FOLDER = "短信 receipts/of %41 shop"
 DATA_DIR = f"s3://{BUCKET}/{FOLDER}"
@@ -238,7 +238,7 @@ def test_an_interrupt_at_any_line_never_puts_an_empty_object(
 
     def trace(frame: FrameType, event: str, _: object) -> Any:
         nonlocal lines
-        if not frame.f_code.co_filename.endswith("usms_pipeline/storage.py"):
+        if not frame.f_code.co_filename.endswith("usms_pipeline/store/storage.py"):
             return None
         if event == "line" and frame.f_code.co_name in ("_upload", "_put"):
             lines += 1
@@ -258,7 +258,7 @@ def test_a_killed_upload_leaves_the_old_object(objects: ObjectService, tmp_path:
     put(store, b"old")
     script = (
         "import os, sys\n"
-        "from usms_pipeline.storage import Store\n"
+        "from usms_pipeline.store.storage import Store\n"
         "with Store(sys.argv[1]).replacing(sys.argv[2]) as path:\n"
         "    path.write_bytes(bytes(25_000_000))\n"
     )

@@ -13,10 +13,10 @@ import pytest
 
 from tests.account import START, Account
 from tests.services import Database, running_mariadb, running_postgresql
-from usms_pipeline.dataset import Window
+from usms_pipeline.contract.errors import SourceError, SourceUnavailable
 from usms_pipeline.days import file
-from usms_pipeline.errors import SourceError, SourceUnavailable
 from usms_pipeline.pipeline import Pipeline, Progress
+from usms_pipeline.store.dataset import Window
 
 BULK = 20_000
 """Rows of 2 kB: more than fits between a server and its client."""

@@ -16,10 +16,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from usms_pipeline import dataset
-from usms_pipeline.dataset import Window
-from usms_pipeline.errors import StorageError
-from usms_pipeline.storage import Store
+from usms_pipeline.contract.errors import StorageError
+from usms_pipeline.store import dataset
+from usms_pipeline.store.dataset import Window
+from usms_pipeline.store.storage import Store
 
 NAME = "receipts/sent_date=2024-03-01/receipts.parquet"
 ROWS = pa.table({"session_no": ["a", "b"], "status": ["delivered", "failed"]})
@@ -180,7 +180,7 @@ def test_a_killed_writer_leaves_the_old_file_and_one_that_no_reader_sees(
     store.write(NAME, ROWS)
     script = (
         "import os, sys\n"
-        "from usms_pipeline.storage import Store\n"
+        "from usms_pipeline.store.storage import Store\n"
         "with Store(sys.argv[1]).replacing(sys.argv[2]) as path:\n"
         "    path.write_bytes(b'half')\n"
         "    os._exit(9)\n"
@@ -214,7 +214,7 @@ def test_what_killed_writers_left_beside_the_partitions_goes_when_it_is_a_day_ol
 def test_a_lock_dies_with_its_process(store: Store) -> None:
     script = (
         "import os, sys\n"
-        "from usms_pipeline.storage import Store\n"
+        "from usms_pipeline.store.storage import Store\n"
         "with Store(sys.argv[1]).lock('x') as held:\n"
         "    os._exit(9 if held else 1)\n"
     )

@@ -22,7 +22,7 @@ from tests.processes import (
     usms,
     wait_until,
 )
-from usms_pipeline.errors import StorageError
+from usms_pipeline.contract.errors import StorageError
 from usms_pipeline.simulator import Faults
 
 

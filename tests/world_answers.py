@@ -14,7 +14,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from tests.model import Asked, Told
-from usms_pipeline.phones import PhoneBook
+from usms_pipeline.people.phones import PhoneBook
 from usms_pipeline.service.api import canonical
 
 Trouble = tuple[str, str | None, Any]

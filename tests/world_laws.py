@@ -16,7 +16,7 @@ from tests.world_answers import Trouble
 from tests.world_disk import Found, Rows, mark, written_at
 from tests.world_ledger import COMPARED, Table, compared
 from tests.world_service import Transport
-from usms_pipeline.dataset import Window
+from usms_pipeline.store.dataset import Window
 
 
 class Laws:

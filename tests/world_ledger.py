@@ -15,8 +15,8 @@ from typing import Any
 from tests import world_answers
 from tests.model import SourceRow, World, is_due, joined, joined_lost, moment
 from tests.world_answers import Reading, Trouble, digits_of
-from usms_pipeline.dataset import Window
-from usms_pipeline.phones import PhoneBook
+from usms_pipeline.people.phones import PhoneBook
+from usms_pipeline.store.dataset import Window
 
 CUTOFF = timedelta(hours=72)
 DAY = timedelta(days=1)

@@ -25,8 +25,8 @@ from tests.world_answers import Trouble
 from tests.world_laws import Laws
 from tests.world_ledger import Message
 from tests.world_service import Killed, Script, unheard
-from usms_pipeline.dataset import Window
-from usms_pipeline.errors import CredentialsRefused, ServiceDown
+from usms_pipeline.contract.errors import CredentialsRefused, ServiceDown
+from usms_pipeline.store.dataset import Window
 
 SESSIONS = ("alpha", "bravo", "charlie", "delta")
 PHONES = (

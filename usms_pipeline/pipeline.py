@@ -17,26 +17,29 @@ from typing import Any, Final
 
 import pyarrow as pa
 
-from usms_pipeline import dataset, forget, source, warehouse, wording
-from usms_pipeline.dataset import Window
-from usms_pipeline.days import file, log, quarantine
-from usms_pipeline.days.file import Footer
-from usms_pipeline.days.run import CLOCK_MAY_STEP, OnProgress, Progress, Run, vanished
-from usms_pipeline.errors import (
+from usms_pipeline import source, warehouse
+from usms_pipeline.contract import wording
+from usms_pipeline.contract.errors import (
     Busy,
     CredentialsRefused,
     ServiceDown,
     SourceError,
     StorageError,
 )
-from usms_pipeline.metrics import UNANNOUNCED_SHARE
-from usms_pipeline.phone_key import load_key
-from usms_pipeline.phones import PhoneBook
+from usms_pipeline.contract.metrics import UNANNOUNCED_SHARE
+from usms_pipeline.days import file, log, quarantine
+from usms_pipeline.days.file import Footer
+from usms_pipeline.days.run import CLOCK_MAY_STEP, OnProgress, Progress, Run, vanished
+from usms_pipeline.people import forget
+from usms_pipeline.people.phone_key import load_key
+from usms_pipeline.people.phones import PhoneBook
 from usms_pipeline.service.collect import CollectStats, Patience, utc_now
 from usms_pipeline.service.names import Names
 from usms_pipeline.service.pace import FIRST_PACE
 from usms_pipeline.settings import Settings
-from usms_pipeline.storage import Store
+from usms_pipeline.store import dataset
+from usms_pipeline.store.dataset import Window
+from usms_pipeline.store.storage import Store
 from usms_pipeline.warehouse import Change, WarehouseReport
 
 __all__ = ["OnProgress", "Pipeline", "Plan", "Progress", "Report", "RunReport"]

@@ -125,7 +125,7 @@ def install_writers() -> None:
     """Put counters around what writes files in C++, where no function of Python's own is seen."""
     import pyarrow.parquet as pq
 
-    from usms_pipeline.storage import Store
+    from usms_pipeline.store.storage import Store
 
     for name in ("__init__", "write_table", "close"):
         _around(pq.ParquetWriter, name, lambda writer, *given, **__: (

@@ -11,11 +11,11 @@ import duckdb
 import pyarrow.parquet as pq
 
 from tests.plug.scenarios import KEY, Scenario
-from usms_pipeline import forget
+from usms_pipeline.contract.errors import UsmsError
 from usms_pipeline.days import file, log, quarantine
-from usms_pipeline.errors import UsmsError
-from usms_pipeline.phones import PhoneBook
-from usms_pipeline.storage import Store
+from usms_pipeline.people import forget
+from usms_pipeline.people.phones import PhoneBook
+from usms_pipeline.store.storage import Store
 
 Rows = list[tuple[Any, ...]]
 

@@ -22,13 +22,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 from rich.markup import escape
 
-from usms_pipeline import wording
 from usms_pipeline.cli import config, progress
 from usms_pipeline.cli import messages as made_up
 from usms_pipeline.cli.rates import show_rates
 from usms_pipeline.cli.rehearsal import MARK, is_demo
 from usms_pipeline.cli.shell import FELL_SHORT, OK, out, warn
 from usms_pipeline.cli.tables import facts_grid
+from usms_pipeline.contract import wording
 
 if TYPE_CHECKING:
     from usms_pipeline.settings import Settings

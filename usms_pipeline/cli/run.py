@@ -9,17 +9,17 @@ from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
-from usms_pipeline import wording
 from usms_pipeline.cli import config, lean, progress, rehearsal
 from usms_pipeline.cli.shell import OK, echo_json, fell_short, out, plain, span, warn
 from usms_pipeline.cli.tables import facts_grid
+from usms_pipeline.contract import wording
 
 if TYPE_CHECKING:
     from datetime import date
 
-    from usms_pipeline.dataset import Window
     from usms_pipeline.pipeline import Pipeline, Plan, RunReport
     from usms_pipeline.service.collect import CollectStats
+    from usms_pipeline.store.dataset import Window
 
 From = Annotated[
     str | None, typer.Option("--from", metavar="DAY", help="First day sent, as 2026-01-31.")
@@ -102,7 +102,7 @@ def _window(
     pipeline: Pipeline, days: tuple[date | None, date | None], everything: bool
 ) -> Window | None:
     """Return the days asked for; None, the pipeline's own open window, when none were."""
-    from usms_pipeline.dataset import Window
+    from usms_pipeline.store.dataset import Window
 
     if not everything and days == (None, None):
         return None
@@ -144,7 +144,7 @@ def _asked(stats: CollectStats, seconds: float) -> str:
 
 def _buckets(report: RunReport) -> str:
     """Return the buckets' sums, those that hold something, in the order of the statuses."""
-    from usms_pipeline.status import BUCKETS
+    from usms_pipeline.contract.status import BUCKETS
 
     sums = report.buckets
     return ", ".join(f"{one} {wording.count(sums[one])}" for one in BUCKETS if sums[one]) or "none"

@@ -17,8 +17,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from usms_pipeline.contract.schema import TEXT
 from usms_pipeline.days import log
-from usms_pipeline.schema import TEXT
 from usms_pipeline.service.collect import Answer, Batch, CollectStats, Patience, collect
 from usms_pipeline.settings import Settings
 

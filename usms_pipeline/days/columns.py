@@ -18,12 +18,12 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from usms_pipeline import schema
+from usms_pipeline.contract import schema
+from usms_pipeline.contract.schema import TEXT, TIME
+from usms_pipeline.contract.status import BUCKETS, FINAL
 from usms_pipeline.days import general
 from usms_pipeline.days.general import Answer, Ends, Number, Sent, Session
-from usms_pipeline.schema import TEXT, TIME
 from usms_pipeline.service.rows import canonical_array
-from usms_pipeline.status import BUCKETS, FINAL
 
 Bools = npt.NDArray[np.bool_]
 Places = npt.NDArray[np.int64]

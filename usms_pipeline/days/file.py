@@ -22,14 +22,14 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from usms_pipeline import polling, schema
-from usms_pipeline.dataset import check_version
+from usms_pipeline.contract import polling, schema
+from usms_pipeline.contract.errors import DamagedDay, StorageError
+from usms_pipeline.contract.schema import TEXT, TIME
+from usms_pipeline.contract.status import BUCKETS
 from usms_pipeline.days.columns import STATE
-from usms_pipeline.errors import DamagedDay, StorageError
-from usms_pipeline.schema import TEXT, TIME
 from usms_pipeline.service.api import WORDS_DIGEST
-from usms_pipeline.status import BUCKETS
-from usms_pipeline.storage import Store
+from usms_pipeline.store.dataset import check_version
+from usms_pipeline.store.storage import Store
 
 Micros = npt.NDArray[np.int64]
 

@@ -17,8 +17,8 @@ from typing import Any, Final
 
 import msgspec
 
+from usms_pipeline.contract.status import BUCKETS, FINAL
 from usms_pipeline.service.api import canonical
-from usms_pipeline.status import BUCKETS, FINAL
 
 NO_NUMBER: Final = ""
 """Stands for the recipient of a response that names no number."""

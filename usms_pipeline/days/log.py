@@ -19,9 +19,9 @@ from typing import Final
 
 import pyarrow as pa
 
-from usms_pipeline import schema
+from usms_pipeline.contract import schema
 from usms_pipeline.service.fetch import Answer
-from usms_pipeline.storage import DAMAGED, Store
+from usms_pipeline.store.storage import DAMAGED, Store
 
 FOLDER: Final = "responses"
 _OPEN: Final = f"{FOLDER}/open"

@@ -15,8 +15,8 @@ from typing import Any, Final
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from usms_pipeline.contract.schema import TEXT
 from usms_pipeline.days.reading import DayRead
-from usms_pipeline.schema import TEXT
 
 Some = Any  # an array of texts, in one piece or several
 Names = Callable[[date], pa.Array]

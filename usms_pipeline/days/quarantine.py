@@ -15,11 +15,11 @@ from typing import Any, Final
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from usms_pipeline import schema
+from usms_pipeline.contract import schema
+from usms_pipeline.contract.errors import Busy
+from usms_pipeline.contract.schema import TEXT
 from usms_pipeline.days import log
-from usms_pipeline.errors import Busy
-from usms_pipeline.schema import TEXT
-from usms_pipeline.storage import Store
+from usms_pipeline.store.storage import Store
 
 FOLDER: Final = "quarantine"
 OPEN, REPLAYED, DISMISSED = "open", "replayed", "dismissed"

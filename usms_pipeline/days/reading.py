@@ -20,8 +20,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from usms_pipeline.dataset import Window, day_start
-from usms_pipeline.schema import TIME
+from usms_pipeline.contract.schema import TIME
+from usms_pipeline.store.dataset import Window, day_start
 
 NOTHING: Final = "0"
 """The digest of a day that nothing was read of."""

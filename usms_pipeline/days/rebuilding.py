@@ -13,11 +13,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from usms_pipeline import schema
+from usms_pipeline.contract import schema
+from usms_pipeline.contract.schema import TEXT, TIME
 from usms_pipeline.days import columns, general
 from usms_pipeline.days.columns import LAST_OPEN, OWN, STATE, WHO
 from usms_pipeline.days.general import Session
-from usms_pipeline.schema import TEXT, TIME
 
 TOLD: Final = pa.schema([("session_no", TEXT), ("asked_at", TIME)])
 """A session, and the time of a question about it whose response is kept."""

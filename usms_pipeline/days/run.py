@@ -19,23 +19,26 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from usms_pipeline import dataset, forget, schema, source
-from usms_pipeline.dataset import Window, day_start
+from usms_pipeline import source
+from usms_pipeline.contract import schema
+from usms_pipeline.contract.errors import CredentialsRefused, DamagedDay, ServiceDown, StorageError
+from usms_pipeline.contract.schema import TEXT, TIME
 from usms_pipeline.days import columns, file, general, log, placing, reading, rebuilding
 from usms_pipeline.days.asking import Asking
 from usms_pipeline.days.columns import Fold
 from usms_pipeline.days.file import Footer
 from usms_pipeline.days.quarantine import Quarantine
 from usms_pipeline.days.reading import MARGIN, NOTHING, DayRead, Reading
-from usms_pipeline.errors import CredentialsRefused, DamagedDay, ServiceDown, StorageError
-from usms_pipeline.phones import PhoneBook
-from usms_pipeline.schema import TEXT, TIME
+from usms_pipeline.people import forget
+from usms_pipeline.people.phones import PhoneBook
 from usms_pipeline.service.api import WORDS_DIGEST
 from usms_pipeline.service.collect import CollectStats, Patience
 from usms_pipeline.service.decode import decode
 from usms_pipeline.service.names import Names
 from usms_pipeline.settings import Settings
-from usms_pipeline.storage import Store
+from usms_pipeline.store import dataset
+from usms_pipeline.store.dataset import Window, day_start
+from usms_pipeline.store.storage import Store
 from usms_pipeline.warehouse import Change
 
 CLOCK_MAY_STEP: Final = timedelta(minutes=5)

@@ -18,12 +18,12 @@ import dagster as dg
 from pydantic import Field, PrivateAttr, create_model
 
 from usms_pipeline import settings as core_settings
-from usms_pipeline.errors import SettingProblem, SettingsError, UsmsError
+from usms_pipeline.contract.errors import SettingProblem, SettingsError, UsmsError
 from usms_pipeline.settings import Need, Settings
 
 if TYPE_CHECKING:
-    from usms_pipeline.dataset import Window
     from usms_pipeline.pipeline import OnProgress, Pipeline, Progress
+    from usms_pipeline.store.dataset import Window
     from usms_pipeline.warehouse import Change
 
 PARTITION: Final = "dagster/partition"
@@ -126,7 +126,7 @@ def told(account: Account) -> Iterator[None]:
 
 def window(tags: Mapping[str, str], pipeline: Pipeline) -> Window:
     """Return the days that a run's tags ask for; the open window where they name none."""
-    from usms_pipeline.dataset import Window
+    from usms_pipeline.store.dataset import Window
 
     first, last = tags.get(RANGE_START), tags.get(RANGE_END)
     if PARTITION in tags:

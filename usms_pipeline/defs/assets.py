@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import dagster as dg
 
-from usms_pipeline import schema
+from usms_pipeline.contract import schema
 from usms_pipeline.defs import checks, figures
 from usms_pipeline.defs.account import Account, core
 
@@ -113,7 +113,8 @@ def _publish(context: dg.AssetExecutionContext, account: Account) -> Results:
 
 
 def _draw(context: dg.AssetExecutionContext, account: Account) -> Results:
-    from usms_pipeline import queries, report, warehouse
+    from usms_pipeline import warehouse
+    from usms_pipeline.figures import queries, report
 
     with core(context, account) as (pipeline, _):
         with warehouse.connect(pipeline.settings.warehouse_path) as con:

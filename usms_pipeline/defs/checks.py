@@ -14,9 +14,9 @@ from zoneinfo import ZoneInfo
 
 import dagster as dg
 
-from usms_pipeline import alerts
+from usms_pipeline.contract.metrics import UNANNOUNCED_SHARE
 from usms_pipeline.defs.account import Account
-from usms_pipeline.metrics import UNANNOUNCED_SHARE
+from usms_pipeline.figures import alerts
 
 if TYPE_CHECKING:
     from usms_pipeline.days.quarantine import Entry

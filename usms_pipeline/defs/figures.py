@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any, Final
 import dagster as dg
 import pyarrow as pa
 
-from usms_pipeline import schema, wording
-from usms_pipeline.status import BUCKETS
+from usms_pipeline.contract import schema, wording
+from usms_pipeline.contract.status import BUCKETS
 
 if TYPE_CHECKING:
-    from usms_pipeline import report
+    from usms_pipeline.figures import report
     from usms_pipeline.pipeline import Pipeline, Report
     from usms_pipeline.warehouse import WarehouseReport
 
@@ -124,8 +124,8 @@ def delivery_rates(pipeline: Pipeline, asked: report.Figures) -> Figures:
     ``asked`` is what the published warehouse says. Raises ``StorageError`` where the report can't
     be written.
     """
-    from usms_pipeline import charts, report
     from usms_pipeline.days import quarantine
+    from usms_pipeline.figures import charts, report
 
     latest = asked.daily.slice(max(0, asked.daily.num_rows - DAYS_SHOWN))
     path = report.build(

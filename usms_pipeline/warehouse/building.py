@@ -18,9 +18,8 @@ from typing import Final, NamedTuple
 import duckdb
 import pyarrow as pa
 
-from usms_pipeline import scratch
-from usms_pipeline.schema import SENT_DATE, TEXT, Field
-from usms_pipeline.warehouse import ddl
+from usms_pipeline.contract.schema import SENT_DATE, TEXT, Field
+from usms_pipeline.warehouse import ddl, duck
 
 _COPIED_AT_ONCE: Final = 1 << 24
 _MAX_BLOAT, _SMALL_ROWS, _SMALL_BLOCKS = 1.5, 100_000, 64
@@ -129,7 +128,7 @@ class Building:
         """Take days that are not here from the file that is published."""
         if missing := [day for day in days if day not in self.versions]:
             ours = {field.name.casefold() for field in self.fields}
-            names = ", ".join(scratch.identifier(c) for c in columns if c.casefold() in ours)
+            names = ", ".join(duck.identifier(c) for c in columns if c.casefold() in ours)
             self._con.execute(ddl.attach(path, "READ_ONLY", "present"))
             self._con.execute(
                 f"INSERT INTO receipts BY NAME SELECT {names} FROM present.receipts "
@@ -141,7 +140,7 @@ class Building:
         self._flush()
         said = pa.Table.from_pylist([part._asdict() for part in parts], _PARTITIONS)
         self._con.execute("DELETE FROM usms_partitions")
-        scratch.insert(self._con, "usms_partitions", said)
+        duck.insert(self._con, "usms_partitions", said)
         made_by = self._con.execute("SELECT digest FROM usms_definitions").fetchall()
         if made_by != [(digest,)]:
             if made_by:  # a new file has none, and to look for them takes 40 ms
@@ -184,9 +183,9 @@ class Building:
             # Not the tables one by one: in one piece DuckDB takes hundreds in half the time. Not
             # in batches of half a row group or more, which now and then it writes twice.
             waiting = pa.concat_tables(tables).combine_chunks()
-            batches = (t.to_batches(scratch.BATCH_ROWS) for t in chain([waiting], more))
+            batches = (t.to_batches(duck.BATCH_ROWS) for t in chain([waiting], more))
             reader = pa.RecordBatchReader.from_batches(self._layout, chain.from_iterable(batches))
-            scratch.insert(self._con, "receipts", reader)
+            duck.insert(self._con, "receipts", reader)
         self._replaced, self._changed, self._waiting, self._bytes = [], [], {}, 0
 
 
@@ -251,7 +250,7 @@ def _is_lean(con: duckdb.DuckDBPyConnection, rows: int) -> bool:
 
 def _drop_definitions(con: duckdb.DuckDBPyConnection) -> None:
     """Drop the views and macros that another version made: it may have had others."""
-    scratch.drop(
+    duck.drop(
         con,
         """
         SELECT 'VIEW', view_name FROM duckdb_views() WHERE database_name = 'usms' AND NOT internal
@@ -264,4 +263,4 @@ def _drop_definitions(con: duckdb.DuckDBPyConnection) -> None:
 
 
 def _listed(days: Iterable[date]) -> str:
-    return ", ".join(f"DATE {scratch.literal(str(day))}" for day in days)
+    return ", ".join(f"DATE {duck.literal(str(day))}" for day in days)

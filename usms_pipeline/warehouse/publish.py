@@ -22,14 +22,14 @@ from typing import Final
 import duckdb
 import pyarrow as pa
 
-from usms_pipeline import schema, scratch
+from usms_pipeline.contract import schema
+from usms_pipeline.contract.errors import StorageError
+from usms_pipeline.contract.schema import Field
 from usms_pipeline.days import file
 from usms_pipeline.days.file import Footer
-from usms_pipeline.errors import StorageError
-from usms_pipeline.schema import Field
 from usms_pipeline.settings import Settings
-from usms_pipeline.storage import Store, make_folder, publish_file
-from usms_pipeline.warehouse import building, ddl
+from usms_pipeline.store.storage import Store, make_folder, publish_file
+from usms_pipeline.warehouse import building, ddl, duck
 from usms_pipeline.warehouse.building import Building, Part, Published
 
 MEMORY_LIMIT: Final = "192MB"
@@ -129,7 +129,7 @@ class Publishing:
         self._store, self._settings, self._is_anew = store, settings, is_anew
         self._path = settings.warehouse_path.absolute()
         self._temporary = self._path.with_name(f".{self._path.name}.{uuid.uuid4().hex}")
-        self._limits = scratch.limits(memory_limit, f"{self._temporary}.spill")
+        self._limits = duck.limits(memory_limit, f"{self._temporary}.spill")
         self._lock = ExitStack()
         self._is_left_to_finish = False
         self._present: Published | None = None
@@ -225,7 +225,7 @@ class Publishing:
 
     def _rows(self, day: date, footer: Footer) -> Iterator[pa.Table]:
         try:
-            for batch in self._store.batches(file.name(day), scratch.BATCH_ROWS, _columns(footer)):
+            for batch in self._store.batches(file.name(day), duck.BATCH_ROWS, _columns(footer)):
                 yield pa.table(batch)
         except StorageError:
             self._damaged.add(day)

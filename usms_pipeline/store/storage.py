@@ -28,8 +28,8 @@ import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 
-from usms_pipeline.errors import StorageError
-from usms_pipeline.temp_folders import temp_folder
+from usms_pipeline.contract.errors import StorageError
+from usms_pipeline.store.temp_folders import temp_folder
 
 _ROW_GROUP = 65_536
 _WORD, _GUARD = b"USMC", struct.Struct("<4sII")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.resources import files
 from typing import Any, Final
 
 import duckdb
@@ -30,19 +29,6 @@ def insert(con: duckdb.DuckDBPyConnection, table: str, rows: pa.Table) -> None:
     con.register("chunk", rows)
     con.execute(f"INSERT INTO {table} SELECT * FROM chunk")
     con.unregister("chunk")
-
-
-def sql(name: str, **filled_in: object) -> str:
-    """Read ``sql/<name>.sql``; ``{{word}}`` becomes the argument of that name, as it is."""
-    text = files("usms_pipeline").joinpath("sql", f"{name}.sql").read_text("utf-8")
-    return filled(text, **filled_in)
-
-
-def filled(text: str, **filled_in: object) -> str:
-    """Put arguments in place of ``{{word}}``, as they are."""
-    for word, value in filled_in.items():
-        text = text.replace("{{" + word + "}}", str(value))
-    return text
 
 
 def identifier(name: str) -> str:

@@ -16,15 +16,15 @@ from typing import Any, Final
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from usms_pipeline.contract.errors import Busy
+from usms_pipeline.contract.schema import TEXT
 from usms_pipeline.days import columns, file, general, log, quarantine
 from usms_pipeline.days.columns import STATE
 from usms_pipeline.days.file import Footer
 from usms_pipeline.days.general import NO_NUMBER, Session
-from usms_pipeline.errors import Busy
-from usms_pipeline.phones import PhoneBook
-from usms_pipeline.schema import TEXT
+from usms_pipeline.people.phones import PhoneBook
 from usms_pipeline.service.names import Forgotten, Names
-from usms_pipeline.storage import Store
+from usms_pipeline.store.storage import Store
 
 __all__ = ["Forgotten"]
 

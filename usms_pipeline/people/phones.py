@@ -35,12 +35,12 @@ from phonenumbers import (
     ValidationResult,
 )
 
+from usms_pipeline.contract.errors import StorageError
 from usms_pipeline.days.general import LONGEST_ENDING, SHORTEST_ENDING, Ends
-from usms_pipeline.errors import StorageError
-from usms_pipeline.phone_key import fingerprint
+from usms_pipeline.people.phone_key import fingerprint
 
 if TYPE_CHECKING:
-    from usms_pipeline.storage import Store
+    from usms_pipeline.store.storage import Store
 
 DESCRIPTION: Final = pa.struct(
     [
