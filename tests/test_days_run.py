@@ -660,3 +660,22 @@ def test_a_day_whose_rows_are_damaged_stops_no_other_though_the_source_has_more_
     account.rebuild(DAY)
     account.refresh()
     assert account.shown("session_no") == [("s1",), ("s2",), ("s3",)]
+
+
+def test_a_row_that_joins_a_session_whose_others_have_their_outcome_is_asked_about_at_once(
+    account: Scripted,
+) -> None:
+    account.row("s1", NOON, PHONE)
+    account.row("s2", NOON, PHONE)
+    account.says = dict.fromkeys(("s1", "s2"), receipt("delivered", PHONE))
+    account.refresh(Window(BEFORE, DAY))
+    account.row("s1", NOON, OTHER)
+    account.row("s2", NOON, PHONE)  # a copy
+    account.says["s1"] = [receipt("delivered", PHONE), receipt("UNDELIV", OTHER)]
+    account.clock.turn(hours=50)
+    account.refresh()
+    assert account.asked[1:] == [["s1"]]
+    assert sorted(account.shown("session_no", "status")) == [
+        ("s1", "delivered"), ("s1", "failed"), ("s2", "delivered"),
+    ]  # fmt: skip
+    account.settled()

@@ -724,6 +724,18 @@ def known_of(rows: list[dict[str, Any]], dimensions: list[str]) -> Session:
     )
 
 
+def outnumbered(stored: pa.Array, read: pa.Array) -> pa.Array:
+    """Return the sessions that have fewer rows stored than read, and at least one."""
+    counts = pa.table([stored], ["session_no"]).group_by("session_no").aggregate([([], "count_all")])
+    others = pa.table([read], ["session_no"]).group_by("session_no").aggregate([([], "count_all")])
+    place = pc.index_in(others["session_no"], counts["session_no"].combine_chunks().drop_null())
+    if place.null_count == len(place):
+        return pa.array([], TEXT)
+    had = counts.filter(pc.is_valid(counts["session_no"]))["count_all"].take(place)
+    is_more = pc.fill_null(pc.less(had, others["count_all"]), False)
+    return others["session_no"].filter(is_more).combine_chunks()
+
+
 def with_states(rows: pa.Table, change: Callable[[Session], None]) -> pa.Table:
     """Return rows of a day's file with ``change`` made to what each state says."""
     states = rows[STATE].to_pylist()

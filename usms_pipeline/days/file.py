@@ -129,6 +129,15 @@ def sessions(store: Store, day: date) -> pa.Array:
     return pa.concat_arrays(found)
 
 
+def asked(store: Store, day: date, names: pa.Array) -> pa.Table:
+    """Return who some sessions went to, as far as a day's file knows, and when it was asked last."""
+    wanted = ["session_no", "recipient", "last_asked_at"]
+    with _told(day):
+        batches = [pa.table(one) for one in store.batches(name(day), columns=wanted)]
+    found = pa.concat_tables(batches)
+    return found.filter(pc.is_in(found["session_no"], names))
+
+
 def rows(store: Store, day: date, names: pa.Schema | None = None) -> Iterator[pa.Table]:
     """Yield a day's rows, a row group at a time; none where there is no file.
 

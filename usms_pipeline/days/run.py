@@ -610,6 +610,8 @@ class Run:
             found.append(file.due_among(file.open_rows(table), now, self._polls, tries))
         if day.read is not None:
             found.append(self._new_and_due(day, day.read, now))
+            if day.footer is not None:
+                found.append(self._grown_and_due(day, day.read, now))
         due = file.once(pa.concat_tables(found))
         gone = {*day.leaving, *self._forgotten.sessions}
         if gone:
@@ -629,6 +631,21 @@ class Run:
         at = np.asarray(rows["sent_at"].cast(pa.int64())) + self._polls[0]
         is_due = pc.and_(is_new, pa.array(at <= now))
         return pa.table([names, pa.array(at).cast(TIME)], schema=file.DUE).filter(is_due)
+
+    def _grown_and_due(self, day: _Day, read: DayRead, now: int) -> pa.Table:
+        """Return the sessions that got a phone since: they are due though all others have an outcome."""
+        stored = self._stored(day.day)
+        more = columns.outnumbered(stored, read.rows["session_no"].combine_chunks())
+        if not len(more):
+            return file.DUE.empty_table()
+        rows = self._described(read.rows.filter(pc.is_in(read.rows["session_no"], more)))
+        rows = rows.filter(pc.is_valid(rows["recipient"])).select(["session_no", "recipient", "sent_at"])
+        known = file.asked(self._store, day.day, more)
+        fresh = rows.join(known, ["session_no", "recipient"], join_type="left anti")
+        asked = known.group_by("session_no").aggregate([("last_asked_at", "max")])
+        asked = asked.rename_columns(["session_no", "last_asked_at"])
+        fresh = fresh.join(asked, "session_no").combine_chunks()
+        return file.due_among(fresh, now, self._polls, file.Tries())
 
     def ask(self) -> None:
         """Ask about all that is due, in rounds of days, and write each day when all of it has come.
