@@ -7,7 +7,6 @@ import stat
 import tempfile
 import threading
 from collections.abc import Iterator
-from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +16,18 @@ import pytest
 from tests.account import Account
 from tests.cohorts import receipt
 from tests.cohorts import write as write_receipts
-from usms_pipeline import scratch
 from usms_pipeline.cli import check
 from usms_pipeline.dataset import PRIVATE
 from usms_pipeline.errors import StorageError
 from usms_pipeline.phone_key import load_key
 from usms_pipeline.pipeline import Pipeline
-from usms_pipeline.responses import file_name
 from usms_pipeline.settings import Settings
 from usms_pipeline.simulator import Faults
 from usms_pipeline.storage import Store
 from usms_pipeline.warehouse import reconcile
 
 NOBODY = 65534
+BLOCK = "responses/20260101T000000.000000-00000000/000001.parquet"
 ROWS = pa.table({"session_no": ["s"], "body": [b"13800138000"]})
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs the right to give files away")
 
@@ -85,17 +83,17 @@ def test_private_zones_and_the_key_are_the_owners_alone_whatever_the_umask(
 @pytest.mark.usefixtures("umask_of_none")
 def test_a_private_file_is_private_while_it_is_written(tmp_path: Path) -> None:
     store = Store(str(tmp_path))
-    with store.replacing("responses/sent_date=2026-01-01/x.parquet", private=True) as temporary:
+    with store.replacing(BLOCK, private=True) as temporary:
         temporary.write_bytes(b"13800138000")
         assert mode(temporary) == 0o600
         assert mode(temporary.parent) == mode(temporary.parent.parent) == 0o700
 
 
 def test_a_private_zone_that_stood_open_is_closed(tmp_path: Path) -> None:
-    for folder in ("responses", "responses/sent_date=2026-01-01"):
-        (tmp_path / folder).mkdir()
-        (tmp_path / folder).chmod(0o777)
-    Store(str(tmp_path)).write("responses/sent_date=2026-01-01/x.parquet", ROWS, private=True)
+    for folder in (tmp_path / "responses", (tmp_path / BLOCK).parent):
+        folder.mkdir()
+        folder.chmod(0o777)
+    Store(str(tmp_path)).write(BLOCK, ROWS, private=True)
     assert open_to_others(list((tmp_path / "responses").rglob("*"))) == []
     assert mode(tmp_path / "responses") == 0o700
 
@@ -104,7 +102,7 @@ def test_a_private_zone_may_be_a_link_of_ones_own(tmp_path: Path) -> None:
     elsewhere = tmp_path / "large disk"
     elsewhere.mkdir(mode=0o755)
     (tmp_path / "responses").symlink_to(elsewhere)
-    Store(str(tmp_path)).write("responses/sent_date=2026-01-01/x.parquet", ROWS, private=True)
+    Store(str(tmp_path)).write(BLOCK, ROWS, private=True)
     assert mode(elsewhere) == 0o700
 
 
@@ -118,7 +116,7 @@ def test_a_private_zone_that_belongs_to_another_account_is_refused() -> None:
         os.seteuid(NOBODY)
         try:
             with pytest.raises(StorageError, match="belongs to another account"):
-                Store(place).write("responses/sent_date=2026-01-01/x.parquet", ROWS, private=True)
+                Store(place).write(BLOCK, ROWS, private=True)
         finally:
             os.seteuid(0)
         assert list(zone.rglob("*.parquet")) == []
@@ -145,15 +143,8 @@ def test_root_refuses_it_too_though_it_could_close_it(
         zone.symlink_to(elsewhere)
     os.lchown(zone, NOBODY, NOBODY)
     with pytest.raises(StorageError, match=told):
-        Store(str(tmp_path)).write("responses/sent_date=2026-01-01/x.parquet", ROWS, private=True)
+        Store(str(tmp_path)).write(BLOCK, ROWS, private=True)
     assert list(tmp_path.rglob("*.parquet")) == []
-
-
-@pytest.mark.usefixtures("umask_of_none")
-def test_what_a_step_spills_is_in_a_folder_of_the_owners_alone() -> None:
-    with scratch.database() as con:
-        [(folder,)] = con.execute("SELECT current_setting('temp_directory')").fetchall()
-        assert mode(folder) == 0o700
 
 
 @pytest.mark.usefixtures("umask_of_none")
@@ -195,14 +186,13 @@ def test_check_tells_of_a_key_that_others_may_read(tmp_path: Path) -> None:
     assert "chmod 600" in said
 
 
-def test_check_tells_of_raw_answers_that_others_may_read(tmp_path: Path) -> None:
+def test_check_tells_of_responses_that_others_may_read(tmp_path: Path) -> None:
     settings = Settings(_env_file=None, data_dir=str(tmp_path))
-    name = file_name(date(2026, 1, 1), datetime(2026, 1, 1, tzinfo=UTC))
-    Store(str(tmp_path)).write(name, ROWS, private=True)
+    Store(str(tmp_path)).write(BLOCK, ROWS, private=True)
     assert {state for state, _ in check._data_dir(settings)} == {"ok"}
     (tmp_path / "responses").chmod(0o755)
     said = [said for state, said in check._data_dir(settings) if state == "warning"]
-    assert said == [f"others may read the raw answers: chmod 700 {tmp_path}/responses"]
+    assert said == [f"others may read the responses: chmod 700 {tmp_path}/responses"]
 
 
 def test_check_tells_of_an_env_file_with_a_secret_that_others_may_read(

@@ -23,20 +23,8 @@ QUOTING = {
 
 MADE_HERE = {
     ("cli/messages", "messages.schema.names"): "columns of the made-up table",
-    ("due", "days"): "dates, in digits",
-    ("due", "table.name"): "made of a date, in digits",
-    ("fold", "BUCKETS"): "the eight statuses, all ours",
-    ("fold", "_match(con, settings)"): "made of the texts in sql/, and looked at there",
-    ("fold", "kind"): "one of two words, both in this function",
-    ("fold", "layout.names"): "our own columns, for the dimensions are left out",
-    ("fold", "schema.dimension_name(dimension)"): "quoted in the line before",
     ("queries", "sign"): "one of two signs, both in this function",
     ("report/figures", "relation"): "a view of ours, or a macro of a quoted name",
-    ("scratch", "table"): "a name in the caller's code",
-    ("scratch", "self._name"): "a name in the caller's code",
-    ("seen", "columns"): "names of our own, or dimension_<n>",
-    ("sessions", "_STORED_ONE[c in _KEPT]"): "one of two texts in this module",
-    ("sessions", "ours"): "one of our own columns, or dimension_<n>",
     ("source/duckdb_files", "sql"): "made by query.select, of quoted names",
     ("source/duckdb_files", "_relation(connection, address)"): "made of quoted paths and names",
     ("source/postgresql", "sql"): "made by query.select, of quoted names",
@@ -48,6 +36,7 @@ MADE_HERE = {
     ("source/query", "first"): "a literal, or digits",
     ("source/query", "last"): "a literal, or digits",
     ("source/sqlite", "sql"): "made by query.select, of quoted names",
+    ("warehouse/building", "table"): "one of two names, both in this module",
     ("warehouse/ddl", "options"): "a text in the caller's code",
     ("warehouse/ddl", "table"): "a name in the caller's code",
     ("warehouse/ddl", "_TYPES[field.type]"): "one of the texts in this module",
@@ -199,4 +188,4 @@ def test_there_are_two_places_that_quote() -> None:
         if '.replace("\'", "\'\'")' in path.read_text("utf-8")
         or ".replace('\"', '\"\"')" in path.read_text("utf-8")
     ]
-    assert found == ["scratch.py", "source/query.py"]
+    assert found == ["quoting.py", "source/query.py"]

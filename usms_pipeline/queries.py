@@ -13,7 +13,7 @@ from typing import Final
 import duckdb
 
 from usms_pipeline.errors import OtherWarehouse, UnknownColumn
-from usms_pipeline.scratch import identifier, literal
+from usms_pipeline.quoting import identifier, literal
 
 _NEAR_SECONDS: Final = 300
 

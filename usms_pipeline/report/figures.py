@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from usms_pipeline import queries
 from usms_pipeline.schema import dimensions_among
-from usms_pipeline.scratch import identifier, literal
+from usms_pipeline.quoting import identifier, literal
 
 Row = dict[str, Any]
 Warehouse = Any
