@@ -90,9 +90,9 @@ def test_a_private_file_is_private_while_it_is_written(tmp_path: Path) -> None:
 
 
 def test_a_private_zone_that_stood_open_is_closed(tmp_path: Path) -> None:
-    for folder in ("responses", "responses/20260101T000000.000000-00000000"):
-        (tmp_path / folder).mkdir()
-        (tmp_path / folder).chmod(0o777)
+    for folder in (tmp_path / "responses", (tmp_path / BLOCK).parent):
+        folder.mkdir()
+        folder.chmod(0o777)
     Store(str(tmp_path)).write(BLOCK, ROWS, private=True)
     assert open_to_others(list((tmp_path / "responses").rglob("*"))) == []
     assert mode(tmp_path / "responses") == 0o700
@@ -186,7 +186,7 @@ def test_check_tells_of_a_key_that_others_may_read(tmp_path: Path) -> None:
     assert "chmod 600" in said
 
 
-def test_check_tells_of_raw_answers_that_others_may_read(tmp_path: Path) -> None:
+def test_check_tells_of_responses_that_others_may_read(tmp_path: Path) -> None:
     settings = Settings(_env_file=None, data_dir=str(tmp_path))
     Store(str(tmp_path)).write(BLOCK, ROWS, private=True)
     assert {state for state, _ in check._data_dir(settings)} == {"ok"}

@@ -25,7 +25,6 @@ MADE_HERE = {
     ("cli/messages", "messages.schema.names"): "columns of the made-up table",
     ("figures/queries", "sign"): "one of two signs, both in this function",
     ("figures/report/figures", "relation"): "a view of ours, or a macro of a quoted name",
-    ("warehouse/duck", "table"): "a name in the caller's code",
     ("source/duckdb_files", "sql"): "made by query.select, of quoted names",
     ("source/duckdb_files", "_relation(connection, address)"): "made of quoted paths and names",
     ("source/postgresql", "sql"): "made by query.select, of quoted names",
@@ -37,6 +36,7 @@ MADE_HERE = {
     ("source/query", "first"): "a literal, or digits",
     ("source/query", "last"): "a literal, or digits",
     ("source/sqlite", "sql"): "made by query.select, of quoted names",
+    ("warehouse/building", "table"): "one of two names, both in this module",
     ("warehouse/ddl", "options"): "a text in the caller's code",
     ("warehouse/ddl", "table"): "a name in the caller's code",
     ("warehouse/ddl", "_TYPES[field.type]"): "one of the texts in this module",
@@ -188,4 +188,4 @@ def test_there_are_two_places_that_quote() -> None:
         if '.replace("\'", "\'\'")' in path.read_text("utf-8")
         or ".replace('\"', '\"\"')" in path.read_text("utf-8")
     ]
-    assert found == ["source/query.py", "warehouse/duck.py"]
+    assert found == ["source/query.py", "warehouse/quoting.py"]

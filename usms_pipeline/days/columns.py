@@ -726,7 +726,9 @@ def known_of(rows: list[dict[str, Any]], dimensions: list[str]) -> Session:
 
 def outnumbered(stored: pa.Array, read: pa.Array) -> pa.Array:
     """Return the sessions that have fewer rows stored than read, and at least one."""
-    counts = pa.table([stored], ["session_no"]).group_by("session_no").aggregate([([], "count_all")])
+    counts = (
+        pa.table([stored], ["session_no"]).group_by("session_no").aggregate([([], "count_all")])
+    )
     others = pa.table([read], ["session_no"]).group_by("session_no").aggregate([([], "count_all")])
     place = pc.index_in(others["session_no"], counts["session_no"].combine_chunks().drop_null())
     if place.null_count == len(place):

@@ -130,7 +130,7 @@ def sessions(store: Store, day: date) -> pa.Array:
 
 
 def asked(store: Store, day: date, names: pa.Array) -> pa.Table:
-    """Return who some sessions went to, as far as a day's file knows, and when it was asked last."""
+    """Return who some sessions went to, as far as a day's file knows, and when they were asked."""
     wanted = ["session_no", "recipient", "last_asked_at"]
     with _told(day):
         batches = [pa.table(one) for one in store.batches(name(day), columns=wanted)]

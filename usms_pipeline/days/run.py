@@ -633,13 +633,15 @@ class Run:
         return pa.table([names, pa.array(at).cast(TIME)], schema=file.DUE).filter(is_due)
 
     def _grown_and_due(self, day: _Day, read: DayRead, now: int) -> pa.Table:
-        """Return the sessions that got a phone since: they are due though all others have an outcome."""
+        """Return the sessions that got a phone since: due though all others have an outcome."""
         stored = self._stored(day.day)
         more = columns.outnumbered(stored, read.rows["session_no"].combine_chunks())
         if not len(more):
             return file.DUE.empty_table()
         rows = self._described(read.rows.filter(pc.is_in(read.rows["session_no"], more)))
-        rows = rows.filter(pc.is_valid(rows["recipient"])).select(["session_no", "recipient", "sent_at"])
+        rows = rows.filter(pc.is_valid(rows["recipient"])).select(
+            ["session_no", "recipient", "sent_at"]
+        )
         known = file.asked(self._store, day.day, more)
         fresh = rows.join(known, ["session_no", "recipient"], join_type="left anti")
         asked = known.group_by("session_no").aggregate([("last_asked_at", "max")])

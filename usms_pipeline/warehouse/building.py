@@ -19,8 +19,10 @@ import duckdb
 import pyarrow as pa
 
 from usms_pipeline.contract.schema import SENT_DATE, TEXT, Field
-from usms_pipeline.warehouse import ddl, duck
+from usms_pipeline.warehouse import ddl
+from usms_pipeline.warehouse.quoting import identifier, literal
 
+BATCH_ROWS: Final = 16_384
 _COPIED_AT_ONCE: Final = 1 << 24
 _MAX_BLOAT, _SMALL_ROWS, _SMALL_BLOCKS = 1.5, 100_000, 64
 """A file with more than half again of what it needs, past a small size, is built from scratch."""
@@ -128,7 +130,7 @@ class Building:
         """Take days that are not here from the file that is published."""
         if missing := [day for day in days if day not in self.versions]:
             ours = {field.name.casefold() for field in self.fields}
-            names = ", ".join(duck.identifier(c) for c in columns if c.casefold() in ours)
+            names = ", ".join(identifier(c) for c in columns if c.casefold() in ours)
             self._con.execute(ddl.attach(path, "READ_ONLY", "present"))
             self._con.execute(
                 f"INSERT INTO receipts BY NAME SELECT {names} FROM present.receipts "
@@ -140,7 +142,7 @@ class Building:
         self._flush()
         said = pa.Table.from_pylist([part._asdict() for part in parts], _PARTITIONS)
         self._con.execute("DELETE FROM usms_partitions")
-        duck.insert(self._con, "usms_partitions", said)
+        self._insert("usms_partitions", said)
         made_by = self._con.execute("SELECT digest FROM usms_definitions").fetchall()
         if made_by != [(digest,)]:
             if made_by:  # a new file has none, and to look for them takes 40 ms
@@ -183,10 +185,15 @@ class Building:
             # Not the tables one by one: in one piece DuckDB takes hundreds in half the time. Not
             # in batches of half a row group or more, which now and then it writes twice.
             waiting = pa.concat_tables(tables).combine_chunks()
-            batches = (t.to_batches(duck.BATCH_ROWS) for t in chain([waiting], more))
+            batches = (t.to_batches(BATCH_ROWS) for t in chain([waiting], more))
             reader = pa.RecordBatchReader.from_batches(self._layout, chain.from_iterable(batches))
-            duck.insert(self._con, "receipts", reader)
+            self._insert("receipts", reader)
         self._replaced, self._changed, self._waiting, self._bytes = [], [], {}, 0
+
+    def _insert(self, table: str, rows: pa.Table | pa.RecordBatchReader) -> None:
+        self._con.register("chunk", rows)
+        self._con.execute(f"INSERT INTO {table} FROM chunk")
+        self._con.unregister("chunk")
 
 
 def look(con: duckdb.DuckDBPyConnection, path: Path) -> Published:
@@ -250,17 +257,18 @@ def _is_lean(con: duckdb.DuckDBPyConnection, rows: int) -> bool:
 
 def _drop_definitions(con: duckdb.DuckDBPyConnection) -> None:
     """Drop the views and macros that another version made: it may have had others."""
-    duck.drop(
-        con,
+    found = con.execute(
         """
         SELECT 'VIEW', view_name FROM duckdb_views() WHERE database_name = 'usms' AND NOT internal
         UNION
         SELECT CASE function_type WHEN 'macro' THEN 'MACRO' ELSE 'MACRO TABLE' END, function_name
         FROM duckdb_functions()
         WHERE database_name = 'usms' AND function_type IN ('macro', 'table_macro') AND NOT internal
-        """,
+        """
     )
+    for kind, name in found.fetchall():
+        con.execute(f"DROP {kind} {identifier(name)}")
 
 
 def _listed(days: Iterable[date]) -> str:
-    return ", ".join(f"DATE {duck.literal(str(day))}" for day in days)
+    return ", ".join(f"DATE {literal(str(day))}" for day in days)

@@ -15,7 +15,7 @@ import pyarrow as pa
 from usms_pipeline.contract import metrics, schema
 from usms_pipeline.contract.metrics import Metric
 from usms_pipeline.contract.schema import SENT_DATE, TEXT, TIME, Field
-from usms_pipeline.warehouse.duck import identifier, literal
+from usms_pipeline.warehouse.quoting import identifier, literal
 
 STORAGE_VERSION: Final = "v1.5.0"
 """Format of the published file: the oldest DuckDB that opens it is 1.5."""

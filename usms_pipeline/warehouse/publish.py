@@ -17,7 +17,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import duckdb
 import pyarrow as pa
@@ -29,10 +29,13 @@ from usms_pipeline.days import file
 from usms_pipeline.days.file import Footer
 from usms_pipeline.settings import Settings
 from usms_pipeline.store.storage import Store, make_folder, publish_file
-from usms_pipeline.warehouse import building, ddl, duck
+from usms_pipeline.warehouse import building, ddl
 from usms_pipeline.warehouse.building import Building, Part, Published
 
 MEMORY_LIMIT: Final = "192MB"
+"""What publishing may hold in memory before it spills to disk."""
+THREADS: Final = 2
+"""Whatever the machine has, for each one holds memory that can't spill."""
 _FOOTER_READERS: Final = 16
 _READ_ONLY: Final = 0o444
 
@@ -129,7 +132,11 @@ class Publishing:
         self._store, self._settings, self._is_anew = store, settings, is_anew
         self._path = settings.warehouse_path.absolute()
         self._temporary = self._path.with_name(f".{self._path.name}.{uuid.uuid4().hex}")
-        self._limits = duck.limits(memory_limit, f"{self._temporary}.spill")
+        self._limits: dict[str, Any] = {
+            "memory_limit": memory_limit,
+            "temp_directory": f"{self._temporary}.spill",
+            "threads": str(THREADS),
+        }
         self._lock = ExitStack()
         self._is_left_to_finish = False
         self._present: Published | None = None
@@ -225,7 +232,7 @@ class Publishing:
 
     def _rows(self, day: date, footer: Footer) -> Iterator[pa.Table]:
         try:
-            for batch in self._store.batches(file.name(day), duck.BATCH_ROWS, _columns(footer)):
+            for batch in self._store.batches(file.name(day), building.BATCH_ROWS, _columns(footer)):
                 yield pa.table(batch)
         except StorageError:
             self._damaged.add(day)

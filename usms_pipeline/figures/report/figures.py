@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from usms_pipeline.contract.schema import dimensions_among
 from usms_pipeline.figures import queries
-from usms_pipeline.warehouse.duck import identifier, literal
+from usms_pipeline.warehouse.quoting import identifier, literal
 
 Row = dict[str, Any]
 Warehouse = Any
