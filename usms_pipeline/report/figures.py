@@ -9,8 +9,8 @@ from typing import Any, Final
 import pyarrow as pa
 
 from usms_pipeline import queries
-from usms_pipeline.schema import dimensions_among
 from usms_pipeline.quoting import identifier, literal
+from usms_pipeline.schema import dimensions_among
 
 Row = dict[str, Any]
 Warehouse = Any

@@ -14,8 +14,8 @@ import pyarrow as pa
 
 from usms_pipeline import metrics, schema
 from usms_pipeline.metrics import Metric
-from usms_pipeline.schema import SENT_DATE, TEXT, TIME, Field
 from usms_pipeline.quoting import identifier, literal
+from usms_pipeline.schema import SENT_DATE, TEXT, TIME, Field
 
 STORAGE_VERSION: Final = "v1.5.0"
 """Format of the published file: the oldest DuckDB that opens it is 1.5."""
