@@ -13,6 +13,7 @@ import pytest
 
 from tests.account import START, Account, Clock
 from tests.processes import outcome
+from usms_pipeline.days import log
 
 pytestmark = pytest.mark.long
 
@@ -31,7 +32,7 @@ class Machine:
     def run(self, off: timedelta = timedelta()) -> Any:
         self.account.clock.now = self.right.now + off
         report = self.account.pipeline.run(self.account.window)
-        assert self.account.pipeline.conservation(self.account.window.days()) == []
+        assert self.account.pipeline.conservation() == []
         return report
 
     def run_to_the_end(self) -> list[tuple[Any, ...]]:
@@ -83,18 +84,18 @@ def test_what_a_clock_ahead_closed_too_early_is_told_and_opened_again_as_the_sen
 ) -> None:
     machine, expected = begun(tmp_path, simulator)
     store = machine.account.pipeline.store
-    good = set(store.names("responses"))
+    good = set(log.runs(store))
     assert doubts(machine.run(off=timedelta(days=5))) == []
     closed = "SELECT count(*) FROM receipts WHERE is_closed"
     [(early,)] = machine.account.sql(closed)
     assert early > 0
     (told,) = doubts(machine.run())
     assert "clock says 2 Mar 2026" in told
-    assert "answers of 7 Mar 2026" in told
+    assert "responses of 7 Mar 2026" in told
     assert "`usms rebuild`" in told
-    for name in set(store.names("responses")) - good:
-        assert Path(name).name.startswith("20260307T")
-        store.delete(name)
+    [run] = {*log.runs(store)} - good
+    assert run.startswith("20260307T")
+    (tmp_path / "wrong/data/responses" / run).rename(tmp_path / run)
     machine.account.pipeline.rebuild()
     assert machine.account.sql(closed) == [(0,)]
     assert doubts(machine.run()) == []

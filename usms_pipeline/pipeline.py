@@ -21,7 +21,7 @@ from usms_pipeline import dataset, forget, source, warehouse, wording
 from usms_pipeline.dataset import Window
 from usms_pipeline.days import file, log, quarantine
 from usms_pipeline.days.file import Footer
-from usms_pipeline.days.run import OnProgress, Progress, Run, vanished
+from usms_pipeline.days.run import CLOCK_MAY_STEP, OnProgress, Progress, Run, vanished
 from usms_pipeline.errors import (
     Busy,
     CredentialsRefused,
@@ -46,7 +46,6 @@ REFRESH_EVERY: Final = timedelta(minutes=15)
 REPORT: Final = "report.html"
 _PACE_FILE: Final = "pace.json"
 _SURVEY_FILE: Final = "survey.json"
-_CLOCK_MAY_STEP: Final = timedelta(minutes=5)
 
 
 @dataclass
@@ -325,7 +324,7 @@ class Pipeline:
         """Tell of answers from the future: what was asked then is not due before that is past."""
         now, written = self.clock(), log.runs(self.store)
         newest = max(map(log.written_at, written), default=None)
-        if newest is None or newest <= now + _CLOCK_MAY_STEP:
+        if newest is None or newest <= now + CLOCK_MAY_STEP:
             return []
         said, then = (wording.moment(at, self.settings.zone) for at in (now, newest))
         return [

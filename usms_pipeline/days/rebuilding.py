@@ -1,7 +1,8 @@
 """Making rows anew: which sessions the log still tells everything of, as if nobody had asked yet.
 
 A session of which each response that its row or state names is kept is told anew from these. Where
-one is gone, by whomever, what the day's file knows stays and is joined with the rest.
+one is gone, by whomever, what the day's file knows stays and is joined with the rest. Not so for one
+from the future: it came by a clock that was fast, and was moved away so that it no longer counts.
 """
 
 from __future__ import annotations
@@ -55,9 +56,16 @@ def in_turn(said: list[tuple[int, pa.Table]]) -> list[pa.Table]:
 
 
 def unasked(
-    stored: Iterable[pa.Table], told: Iterable[pa.Table], names: pa.Schema, cutoff: int
+    stored: Iterable[pa.Table],
+    told: Iterable[pa.Table],
+    names: pa.Schema,
+    cutoff: int,
+    latest: int,
 ) -> Iterator[pa.Table]:
-    """Yield a day's rows, those of sessions that the log tells all of as if none had been asked."""
+    """Yield a day's rows, those of sessions that the log tells all of as if none had been asked.
+
+    What is later than ``latest`` (microseconds) is of the future.
+    """
     known = pa.concat_tables([TOLD.empty_table(), *told])
     kept: dict[str, list[dict[str, Any]]] = {}
     for table in stored:
@@ -67,12 +75,13 @@ def unasked(
         is_told = is_plain & np.asarray(pc.is_valid(table["first_asked_at"]))
         for name in _TIMES:
             is_kept = pc.is_in(_keys(table["session_no"], table[name]), value_set=keys)
-            is_told &= np.asarray(pc.or_(pc.is_null(table[name]), is_kept))
+            is_future = np.asarray(table[name].cast(pa.int64()).fill_null(latest + 1)) > latest
+            is_told &= is_future | np.asarray(is_kept)
         yield table.filter(pa.array(is_plain & ~is_told))
         yield _blank(table.filter(pa.array(is_told)))
         for row in columns.python(table.filter(pa.array(~is_plain))):
             kept.setdefault(row["session_no"], []).append(row)
-    yield from _general(kept, known, names, cutoff)
+    yield from _general(kept, known, names, cutoff, latest)
 
 
 def _keys(sessions: pa.ChunkedArray, times: pa.ChunkedArray) -> pa.Array:
@@ -106,7 +115,11 @@ def _blank(rows: pa.Table) -> pa.Table:
 
 
 def _general(
-    kept: dict[str, list[dict[str, Any]]], told: pa.Table, names: pa.Schema, cutoff: int
+    kept: dict[str, list[dict[str, Any]]],
+    told: pa.Table,
+    names: pa.Schema,
+    cutoff: int,
+    latest: int,
 ) -> Iterator[pa.Table]:
     """Yield the rows of the sessions that are not plain."""
     if not kept:
@@ -120,7 +133,8 @@ def _general(
     for session_no, rows in kept.items():
         known = columns.known_of(rows, dimensions)
         named = _times_of(known)
-        if named and named <= times.get(session_no, set()):
+        past = {one for one in named if one <= latest}
+        if named and past <= times.get(session_no, set()):
             unasked = Session(sent=known.sent)
             rows = columns.rows_of(session_no, unasked, names.names, dimensions, cutoff)
         made += rows

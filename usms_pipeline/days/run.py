@@ -40,6 +40,8 @@ from usms_pipeline.warehouse import Change
 
 _MICROSECOND: Final = timedelta(microseconds=1)
 _ONE_DAY: Final = timedelta(days=1)
+CLOCK_MAY_STEP: Final = timedelta(minutes=5)
+"""What is later than now by more is from the future: some clock is or was wrong."""
 _FEW: Final = 1_000
 _ROWS_TRIED: Final = 100
 _ROWS_AT_ONCE: Final = 2_000_000
@@ -755,7 +757,8 @@ class Run:
         gone = pa.array([*day.leaving], TEXT)
         stored = self._rows_of(day)
         if day.is_rebuilt:
-            stored = rebuilding.unasked(stored, day.told, self._layout, self._cutoff)
+            latest = int((self._clock() + CLOCK_MAY_STEP).timestamp() * 1_000_000)
+            stored = rebuilding.unasked(stored, day.told, self._layout, self._cutoff, latest)
         for table in stored:
             if len(gone):
                 table = table.filter(pc.invert(pc.is_in(table["session_no"], gone)))
