@@ -21,7 +21,6 @@ from usms_pipeline import source
 from usms_pipeline.contract.errors import StorageError, UnknownColumn
 from usms_pipeline.figures.queries import rates
 from usms_pipeline.settings import Settings
-from usms_pipeline.store import dataset
 from usms_pipeline.warehouse import connect
 
 pytestmark = pytest.mark.long
