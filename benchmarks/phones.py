@@ -16,8 +16,8 @@ from statistics import median
 import pyarrow as pa
 
 from benchmarks.world import PREFIXES
-from usms_pipeline.phones import PhoneBook
-from usms_pipeline.storage import Store
+from usms_pipeline.people.phones import PhoneBook
+from usms_pipeline.store.storage import Store
 
 _COUNTS = (200, 2_000, 20_000, 200_000)
 _ROUNDS = 5

@@ -18,8 +18,8 @@ from benchmarks.measure import PAIRS
 from benchmarks.server import serving
 from benchmarks.stages import settings_for
 from benchmarks.world import DAYS, UNTIL, write_source
-from usms_pipeline.dataset import RECEIPTS
 from usms_pipeline.pipeline import Pipeline, ResponsesReport
+from usms_pipeline.store.dataset import RECEIPTS
 
 _STEP = timedelta(minutes=30)
 """A session is asked about once a day, so between two refreshes a 48th of the open ones is due."""

@@ -9,14 +9,15 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from usms_pipeline.fold import portions
+
 from benchmarks.server import serving
 from benchmarks.world import write_source
 from usms_pipeline import due
-from usms_pipeline.dataset import RESPONSES, days
-from usms_pipeline.fold import portions
 from usms_pipeline.pipeline import Pipeline
 from usms_pipeline.service.decode import decode
 from usms_pipeline.settings import Settings
+from usms_pipeline.store.dataset import RESPONSES, days
 
 
 def table(sessions: int) -> Iterator[str]:

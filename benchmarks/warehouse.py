@@ -20,10 +20,11 @@ import pyarrow as pa
 
 from benchmarks import mounted
 from benchmarks.measure import PAIRS
-from usms_pipeline import schema, warehouse
-from usms_pipeline.dataset import RECEIPTS, Commit, file_name
+from usms_pipeline import warehouse
+from usms_pipeline.contract import schema
 from usms_pipeline.settings import Settings
-from usms_pipeline.storage import Store
+from usms_pipeline.store.dataset import RECEIPTS, Commit, file_name
+from usms_pipeline.store.storage import Store
 from usms_pipeline.warehouse import publish
 
 _ROWS_CHANGED = 10_000

@@ -11,11 +11,11 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from usms_pipeline.dataset import Window
 from usms_pipeline.pipeline import Pipeline
 from usms_pipeline.service.collect import Patience
 from usms_pipeline.settings import Settings
 from usms_pipeline.simulator import ACCESS_KEY_ID, ACCESS_KEY_SECRET, Population
+from usms_pipeline.store.dataset import Window
 
 START = datetime(2026, 3, 2, 9, 30, tzinfo=UTC)
 

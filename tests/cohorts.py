@@ -10,11 +10,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from usms_pipeline import schema, status
+from usms_pipeline.contract import schema, status
 from usms_pipeline.days import columns, file
 from usms_pipeline.days.file import Footer
 from usms_pipeline.settings import Settings
-from usms_pipeline.storage import Store
+from usms_pipeline.store.storage import Store
 
 DAY = date(2024, 3, 1)
 NOON = datetime(2024, 3, 1, 12, tzinfo=UTC)
@@ -66,7 +66,9 @@ def write(
 ) -> Footer:
     """Write a day's file of these rows, under a new version; returns its footer."""
     said = Footer(key="k", dimensions=list(dimensions), **footer)
-    return file.write(store, day, [stored(rows, dimensions)], columns.layout(dimensions), lambda: said)
+    return file.write(
+        store, day, [stored(rows, dimensions)], columns.layout(dimensions), lambda: said
+    )
 
 
 def stored(rows: Iterable[Mapping[str, Any]], dimensions: Sequence[str] = ()) -> pa.Table:

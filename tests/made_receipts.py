@@ -14,9 +14,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tests import cohorts
-from usms_pipeline import schema
+from usms_pipeline.contract import schema
 from usms_pipeline.settings import Settings
-from usms_pipeline.storage import Store
+from usms_pipeline.store.storage import Store
 from usms_pipeline.warehouse import connect, reconcile
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)

@@ -57,8 +57,8 @@ class Asked:
 
 def joined(
     stored: Iterable[SourceRow], read: Iterable[SourceRow], first: datetime, last: datetime
-) -> list[SourceRow]:
-    """Return a session's rows once it was read again, from ``first`` up to ``last``.
+) -> tuple[list[SourceRow], list[SourceRow]]:
+    """Return a session's rows once it was read again, from ``first`` up to ``last``; and the new.
 
     Of all pairs of a stored and a read row the best come first, each row in one pair at most.
     """
@@ -75,12 +75,10 @@ def joined(
             partner[n] = o
     gone = [known for o, known in enumerate(old) if o not in partner.values()]
     there = [
-        row
-        if row.recipient or n not in partner
-        else replace(old[partner[n]], sent_at=row.sent_at)
+        row if row.recipient or n not in partner else replace(old[partner[n]], sent_at=row.sent_at)
         for n, row in enumerate(new)
     ]
-    return in_order(gone + there)
+    return in_order(gone + there), [row for n, row in enumerate(new) if n not in partner]
 
 
 def _rank(known: SourceRow, row: SourceRow, was_read: bool) -> int | None:

@@ -1,8 +1,9 @@
-"""An S3-compatible service on loopback (moto's), which can be told to refuse requests."""
+"""An S3-compatible service on loopback (moto's), which can be told to refuse or drop requests."""
 
 from __future__ import annotations
 
 import logging
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,11 +24,13 @@ Refuses = Callable[[str, str, str], bool]
 class ObjectService:
     """The service that is up: where it is, what it was asked, and what it refuses.
 
-    ``refuses`` gets the method, the path and the query of each request.
+    ``refuses`` gets the method, the path and the query of each request; so does ``drops``, for
+    requests whose connection is cut in the middle of their body.
     """
 
     url: str = ""
     refuses: Refuses = lambda method, path, query: False
+    drops: Refuses = lambda method, path, query: False
     asked: list[tuple[str, str, str]] = field(default_factory=list)
 
     @property
@@ -66,8 +69,13 @@ class ObjectService:
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Any:
         request = (environ["REQUEST_METHOD"], environ["PATH_INFO"], environ["QUERY_STRING"])
         self.asked.append(request)
+        length = int(environ.get("CONTENT_LENGTH") or 0)
+        if self.drops(*request):
+            environ["wsgi.input"].read(length // 2)
+            environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
+            raise ConnectionResetError
         if self.refuses(*request):
-            environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+            environ["wsgi.input"].read(length)
             start_response("403 Forbidden", [("Content-Type", "application/xml")])
             return [_REFUSAL]
         return _MOTO(environ, start_response)

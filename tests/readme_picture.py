@@ -14,8 +14,9 @@ from typing import Any
 
 from tests.account import START, Account
 from tests.readme_tables import put_in
-from usms_pipeline import charts, report, warehouse
+from usms_pipeline import warehouse
 from usms_pipeline.cli.rates import show_rates
+from usms_pipeline.figures import charts, report
 from usms_pipeline.settings import Settings
 from usms_pipeline.simulator import Population, Simulator, serve
 

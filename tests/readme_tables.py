@@ -11,7 +11,8 @@ from pathlib import Path
 
 import typer.main
 
-from usms_pipeline import errors, metrics, schema, settings, status
+from usms_pipeline import settings
+from usms_pipeline.contract import errors, metrics, schema, status
 
 README = Path(__file__).parent.parent / "README.md"
 

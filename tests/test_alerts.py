@@ -14,8 +14,8 @@ import pytest
 
 from tests.cohorts import receipt, table
 from tests.watched_world import CUTOFF, World, fill, warehouse
-from usms_pipeline import alerts, queries
 from usms_pipeline.defs import checks
+from usms_pipeline.figures import alerts, queries
 from usms_pipeline.simulator.fate import Outage
 
 UTC_ZONE: Final = ZoneInfo("UTC")

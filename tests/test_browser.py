@@ -16,7 +16,7 @@ from tests import watched_world
 from tests.made_receipts import HARM, NOW, message, opened
 from tests.services import missing
 from tests.watched_world import World
-from usms_pipeline import report
+from usms_pipeline.figures import report
 from usms_pipeline.simulator.fate import Outage
 
 pytestmark = pytest.mark.long

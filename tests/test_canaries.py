@@ -42,19 +42,20 @@ from tests.canaries import (
 )
 from tests.loopback import Response, Seen, Server, code, serving
 from tests.services import Database
-from usms_pipeline import source, wording
+from usms_pipeline import source
 from usms_pipeline.cli import app
 from usms_pipeline.components import ReceiptPipeline
-from usms_pipeline.dataset import PRIVATE
+from usms_pipeline.contract import wording
+from usms_pipeline.contract.errors import UsmsError
 from usms_pipeline.defs.account import RANGE_END, RANGE_START
-from usms_pipeline.errors import UsmsError
-from usms_pipeline.phones import PhoneBook
+from usms_pipeline.people.phones import PhoneBook
 from usms_pipeline.pipeline import Pipeline
 from usms_pipeline.service import careful, decode
 from usms_pipeline.service.client import Client, Reply
 from usms_pipeline.service.fetch import Answer
 from usms_pipeline.service.transport import CurlTransport
 from usms_pipeline.settings import Settings
+from usms_pipeline.store.dataset import PRIVATE
 
 NOW = datetime.now(UTC)
 ROWS = 70

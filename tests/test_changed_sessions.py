@@ -15,11 +15,10 @@ import pytest
 from tests import cohorts
 from tests.account import START, Account
 from tests.cohorts import DAY, NOON, receipt
-from usms_pipeline import dataset
 from usms_pipeline.days import file
 from usms_pipeline.settings import Settings
 from usms_pipeline.simulator import Population
-from usms_pipeline.storage import Store
+from usms_pipeline.store.storage import Store
 from usms_pipeline.warehouse import Change, Publishing, connect, reconcile
 
 Row = dict[str, Any]
@@ -29,7 +28,7 @@ DIMENSIONS = ("template",)
 def check(settings: Settings) -> None:
     """The published rows are those of the files, and the bookkeeping says which and how many."""
     store = Store(settings.data_dir)
-    days = dataset.days(store, dataset.RECEIPTS)
+    days = file.days(store)
     with connect(settings.warehouse_path) as con:
         names = ", ".join(f'"{row[0]}"' for row in con.execute("DESCRIBE receipts").fetchall())
         con.execute(
@@ -240,12 +239,10 @@ def let_two_work_at_once(account: Account) -> None:
 
 
 def fold_twice(account: Account) -> None:
-    """As a run does that finds answers of one that was killed."""
+    """And publish what came of both at once."""
     pipeline = fold(account)
     account.clock.turn(minutes=61)
-    days = pipeline.dates(account.window)
-    pipeline.ask(days)
-    pipeline.fold_read(days)
+    pipeline.refresh(account.window)
     pipeline.publish()
 
 
@@ -268,11 +265,7 @@ def forget(account: Account) -> None:
 def fold(account: Account) -> Any:
     """Ask and fold, and give the pipeline that did it."""
     pipeline = account.pipeline
-    pipeline.load_sessions(account.window)
-    days = pipeline.dates(account.window)
-    pipeline.catch_up(days)
-    pipeline.ask(days)
-    pipeline.fold_read(days)
+    pipeline.refresh(account.window)
     return pipeline
 
 

@@ -19,8 +19,9 @@ import pyarrow as pa
 import pytest
 
 from tests.made_receipts import NOW, five_days, opened
-from usms_pipeline import charts, wording
-from usms_pipeline.charts import groups as bars
+from usms_pipeline.contract import wording
+from usms_pipeline.figures import charts
+from usms_pipeline.figures.charts import groups as bars
 
 DAY = date(2026, 11, 18)
 WIDTHS = (charts.WIDTH, charts.NARROW)
@@ -353,7 +354,8 @@ def test_drawing_fetches_nothing() -> None:
 
 
 def test_importing_the_charts_does_not_import_what_draws_them() -> None:
-    code = "import sys, usms_pipeline.charts; print({'altair', 'vl_convert'} & set(sys.modules))"
+    loaded = "print({'altair', 'vl_convert'} & set(sys.modules))"
+    code = f"import sys, usms_pipeline.figures.charts; {loaded}"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
 

@@ -11,8 +11,8 @@ import pytest
 from tests.account import Account
 from usms_pipeline import settings
 from usms_pipeline.cli import check
+from usms_pipeline.contract.errors import KeyMismatch, SettingsError, StorageError, UsmsError
 from usms_pipeline.days import file, log, quarantine
-from usms_pipeline.errors import KeyMismatch, SettingsError, StorageError, UsmsError
 from usms_pipeline.simulator import Faults
 
 
@@ -63,9 +63,8 @@ def test_check_names_the_day_that_is_damaged_and_the_remedy_works(
 def test_check_tells_of_responses_that_a_killed_run_left(tmp_path: Path, simulator: Any) -> None:
     account = Account(tmp_path, simulator, 60)
     writer = log.Log(account.pipeline.store, account.clock)
-    writer.begin()
-    writer.add([])
-    writer.end(is_folded=False)
+    with writer.held():
+        writer.add([])
     _, (state, said) = check._dataset(account.settings)
     assert state == "warning"
     assert said.startswith("responses of 1 run are not counted yet: `usms run` counts them")
@@ -83,8 +82,8 @@ def test_check_compares_the_key_and_the_settings_and_makes_nothing(
     assert [state for state, _ in check._key(account.settings)] == ["ok"]
     key_file = tmp_path / "data/phone.key"
     kept = key_file.read_text()
+    account.given["phone_key"] = "ab" * 32
     with pytest.raises(KeyMismatch):
-        account.given["phone_key"] = "ab" * 32
         list(check._key(account.settings))
     del account.given["phone_key"]
     key_file.unlink()
@@ -92,8 +91,8 @@ def test_check_compares_the_key_and_the_settings_and_makes_nothing(
         list(check._key(account.settings))
     assert not key_file.exists()
     key_file.write_text(kept)
+    account.given["timezone"] = "Asia/Shanghai"
     with pytest.raises(SettingsError, match="USMS_TIMEZONE"):
-        account.given["timezone"] = "Asia/Shanghai"
         list(check._key(account.settings))
 
 

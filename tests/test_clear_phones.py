@@ -11,10 +11,10 @@ import pytest
 
 from tests.account import START, Account
 from tests.scripted import NOON, OTHER, PHONE, THIRD, Scripted, receipt
-from usms_pipeline.dataset import PRIVATE
 from usms_pipeline.days import file
-from usms_pipeline.phones import PhoneBook
+from usms_pipeline.people.phones import PhoneBook
 from usms_pipeline.simulator import Population
+from usms_pipeline.store.dataset import PRIVATE
 
 SELDOM = {"poll_minutes": "5", "poll_every_hours": 80}
 WHOLE = re.compile(rb"\+\d{10,}")
@@ -86,7 +86,7 @@ def test_a_run_says_that_whole_numbers_are_left_and_masks_the_days_it_works_on(
 ) -> None:
     account = clear_account(tmp_path, simulator)
     account.given["phones"] = "masked"
-    first, *days = file.days(account.pipeline.store)
+    first = file.days(account.pipeline.store)[0]
     [said] = [warning for warning in account.pipeline.run().warnings if TOLD in warning]
     assert "usms rebuild" in said
     assert str(first) in said

@@ -20,9 +20,9 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from tests.mounts import without_the_rights_of_root
-from usms_pipeline import metrics
 from usms_pipeline.cli import app
 from usms_pipeline.cli import messages as made_up
+from usms_pipeline.contract import metrics
 from usms_pipeline.simulator import (
     ACCESS_KEY_ID,
     ACCESS_KEY_SECRET,
@@ -31,7 +31,7 @@ from usms_pipeline.simulator import (
     Simulator,
     serve,
 )
-from usms_pipeline.storage import Store
+from usms_pipeline.store.storage import Store
 
 MESSAGES = 300
 USMS = [sys.executable, "-m", "usms_pipeline"]

@@ -16,7 +16,7 @@ import pytest
 from tests.services import free_port
 from tests.test_cli_shell import bare_environment
 from usms_pipeline.cli import check, demo, rehearsal
-from usms_pipeline.errors import ServiceDown
+from usms_pipeline.contract.errors import ServiceDown
 from usms_pipeline.settings import Settings
 
 USMS = [sys.executable, "-m", "usms_pipeline"]

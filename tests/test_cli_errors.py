@@ -24,7 +24,7 @@ from tests.test_cli import begun
 from usms_pipeline.cli import app
 from usms_pipeline.cli import messages as made_up
 from usms_pipeline.simulator import ACCESS_KEY_SECRET, Faults, Simulator
-from usms_pipeline.storage import Store
+from usms_pipeline.store.storage import Store
 
 PASSWORD = "hunter2%2Fx"
 KEY, OTHER_KEY = "1a" * 32, "2b" * 32

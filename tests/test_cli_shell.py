@@ -15,9 +15,9 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from usms_pipeline import errors
 from usms_pipeline.cli import app, shell
-from usms_pipeline.errors import UsmsError
+from usms_pipeline.contract import errors
+from usms_pipeline.contract.errors import UsmsError
 
 USMS = [sys.executable, "-m", "usms_pipeline"]
 

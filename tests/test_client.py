@@ -12,7 +12,7 @@ from email.utils import format_datetime
 import pytest
 
 from tests.loopback import Response, Seen, code, ok, serving
-from usms_pipeline.errors import CredentialsRefused, ServiceDown
+from usms_pipeline.contract.errors import CredentialsRefused, ServiceDown
 from usms_pipeline.service.api import Verdict
 from usms_pipeline.service.client import KEPT_BYTES, Client, retry_after_seconds
 from usms_pipeline.service.collect import Patience, utc_now

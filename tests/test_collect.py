@@ -9,7 +9,7 @@ import time
 import pytest
 
 from tests.loopback import Response, code, ok, serving
-from usms_pipeline.errors import CredentialsRefused, ServiceDown
+from usms_pipeline.contract.errors import CredentialsRefused, ServiceDown
 from usms_pipeline.service import pace
 from usms_pipeline.service.collect import Batch, Patience, collect
 from usms_pipeline.service.pace import BreakerLimits

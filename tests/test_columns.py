@@ -12,11 +12,11 @@ import pyarrow as pa
 import pytest
 
 from tests.test_general import WORDS, How
-from usms_pipeline import schema
+from usms_pipeline.contract import schema
+from usms_pipeline.contract.status import FINAL
 from usms_pipeline.days import columns, general, rebuilding
 from usms_pipeline.days.columns import OWN, STATE, Fold
 from usms_pipeline.days.general import NO_NUMBER, UNHEARD, Answer, Sent, Session
-from usms_pipeline.status import FINAL
 
 SEED = int(os.environ.get("GENERAL_SEED", random.SystemRandom().randrange(10**6)))
 LAYOUT = columns.layout(["template"])

@@ -13,15 +13,14 @@ import yaml
 
 from tests.processes import bare
 from usms_pipeline.components import Attributes, ReceiptPipeline
+from usms_pipeline.contract.errors import SettingsError
 from usms_pipeline.defs.account import AccountSettings
-from usms_pipeline.errors import SettingsError
 from usms_pipeline.settings import Settings
 
 pytestmark = pytest.mark.filterwarnings("ignore::dagster.BetaWarning")  # backfill_policy
 
-ASSETS = {
-    "source_table", "sessions", "responses", "receipts", "warehouse", "delivery_rates",
-}  # fmt: skip
+MADE = {"responses", "receipts", "warehouse", "delivery_rates"}
+ASSETS = {"source_table", *MADE}
 
 SECOND_ACCOUNT = """\
 type: usms_pipeline.components.ReceiptPipeline
@@ -37,6 +36,22 @@ attributes:
   start_date: 2026-01-31
   timezone: Asia/Shanghai
   data_dir: data/shop
+"""
+
+REGROUPED = """\
+type: usms_pipeline.components.ReceiptPipeline
+post_processing:
+  assets:
+    - target: "key:usms/receipts"
+      attributes: {group_name: facts}
+"""
+
+OF_THE_PROJECT = """\
+import dagster as dg
+
+
+@dg.asset(group_name="usms", partitions_def=dg.HourlyPartitionsDefinition("2026-01-01-00:00"))
+def own() -> None: ...
 """
 
 PYPROJECT = """\
@@ -117,6 +132,25 @@ def test_two_accounts_of_a_project_share_no_name(second_project: Path) -> None:
     assert set(resources.split()) == {"usms", "shop_sms"}
 
 
+def test_the_job_makes_the_accounts_assets_whatever_groups_there_are(second_project: Path) -> None:
+    """A project may give our asset another group, and put an asset of its own into our group."""
+    (second_project / "shop/defs/usms/defs.yaml").write_text(REGROUPED)
+    (second_project / "shop/defs/own.py").write_text(OF_THE_PROJECT)
+    program = (
+        "from shop.definitions import defs\n"
+        "repository = defs().get_repository_def()\n"
+        "for spec in defs().resolve_all_asset_specs():\n"
+        "    print(spec.key.path[-1], spec.group_name)\n"
+        "layer = repository.get_job('refresh').asset_layer\n"
+        "print(*(key.path[-1] for key in layer.selected_asset_keys))\n"
+        "print(*(key.name for key in layer.asset_graph.asset_check_keys))\n"
+    )
+    *grouped, made, checked = run_python(program, second_project).splitlines()
+    assert {"receipts facts", "warehouse usms", "own usms"} <= set(grouped)
+    assert set(made.split()) == MADE
+    assert {"conservation", "polling_behind", "silence"} <= set(checked.split())
+
+
 def test_yaml_gives_the_settings_of_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
     attributes = yaml.safe_load(SECOND_ACCOUNT)["attributes"]
     component = ReceiptPipeline.from_attributes_dict(attributes=attributes)
@@ -134,10 +168,10 @@ def test_yaml_gives_the_settings_of_a_run(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_partitions_are_days_of_the_zone_from_the_start_date_to_today() -> None:
-    sessions = built(start_date="2026-01-31", timezone="Asia/Shanghai").resolve_assets_def(
-        dg.AssetKey(["usms", "sessions"])
+    receipts = built(start_date="2026-01-31", timezone="Asia/Shanghai").resolve_assets_def(
+        dg.AssetKey(["usms", "receipts"])
     )
-    days = sessions.partitions_def
+    days = receipts.partitions_def
     assert isinstance(days, dg.DailyPartitionsDefinition)
     assert days.get_first_partition_key() == "2026-01-31"
     assert (days.timezone, days.end_offset) == ("Asia/Shanghai", 1)

@@ -15,15 +15,15 @@ from zoneinfo import ZoneInfo
 import pyarrow as pa
 import pytest
 
-from usms_pipeline import polling, schema
-from usms_pipeline.dataset import Window
+from usms_pipeline.contract import polling, schema
+from usms_pipeline.contract.errors import StorageError
 from usms_pipeline.days import columns, file, log
 from usms_pipeline.days.columns import Fold
 from usms_pipeline.days.file import Footer
 from usms_pipeline.days.reading import DayRead, Reading
-from usms_pipeline.errors import StorageError
 from usms_pipeline.service.fetch import Answer
-from usms_pipeline.storage import Store
+from usms_pipeline.store.dataset import Window
+from usms_pipeline.store.storage import Store
 
 NOW = datetime(2026, 3, 2, 9, 30, tzinfo=UTC)
 DAY = date(2026, 3, 2)
@@ -47,33 +47,32 @@ def store(tmp_path: Path) -> Store:
 def test_a_block_is_there_once_it_is_handed_back(store: Store) -> None:
     writer = log.Log(store, lambda: NOW)
     assert log.open_runs(store) == []
-    writer.begin([DAY])
-    name, block = writer.add([answer("a", "b"), answer("c")])
-    assert block["ids"].to_pylist() == [["a", "b"], ["c"]]
-    assert log.blocks(store, writer.run) == [name]
-    assert store.read(name).equals(block)
-    assert log.open_runs(store) == [writer.run]
-    assert log.days_of(store, writer.run) == [DAY]
-    with log.taken(store, writer.run) as is_ours:
-        assert not is_ours, "its writer lives"
-    writer.end(is_folded=True)
+    with writer.held([DAY]):
+        name, block = writer.add([answer("a", "b"), answer("c")])
+        assert block["ids"].to_pylist() == [["a", "b"], ["c"]]
+        assert log.blocks(store, writer.run) == [name]
+        assert store.read(name).equals(block)
+        assert log.open_runs(store) == [writer.run]
+        assert log.days_of(store, writer.run) == [DAY]
+        with log.taken(store, writer.run) as is_ours:
+            assert not is_ours, "its writer lives"
+        writer.is_folded = True
     assert log.open_runs(store) == []
     assert log.runs(store) == [writer.run]
     assert log.written_at(writer.run) == NOW
 
 
 def test_a_run_that_asked_nothing_leaves_nothing(store: Store) -> None:
-    writer = log.Log(store, lambda: NOW)
-    writer.begin()
-    writer.end(is_folded=False)
+    with log.Log(store, lambda: NOW).held():
+        pass
     assert log.runs(store) == log.open_runs(store) == []
+    assert list(Path(store.data_dir).rglob("*.lock")) == []
 
 
 def test_what_was_not_folded_stays_open_for_the_next_run(store: Store) -> None:
     writer = log.Log(store, lambda: NOW)
-    writer.begin()
-    writer.add([answer("a")])
-    writer.end(is_folded=False)
+    with writer.held():
+        writer.add([answer("a")])
     with log.taken(store, writer.run) as is_ours:
         assert is_ours
         log.seal(store, writer.run)
@@ -87,12 +86,12 @@ import sys, time
 from datetime import UTC, datetime
 from usms_pipeline.days import log
 from usms_pipeline.service.fetch import Answer
-from usms_pipeline.storage import Store
+from usms_pipeline.store.storage import Store
 writer = log.Log(Store(sys.argv[1]), lambda: datetime.now(UTC))
-writer.begin()
-for n in range(10**6):
-    writer.add([Answer((str(n),), datetime.now(UTC), 200, 0, "ok", None, b"{}")])
-    print(n, flush=True)
+with writer.held():
+    for n in range(10**6):
+        writer.add([Answer((str(n),), datetime.now(UTC), 200, 0, "ok", None, b"{}")])
+        print(n, flush=True)
 """
 
 
@@ -137,10 +136,9 @@ def test_a_bit_that_flips_in_a_block_is_found_or_does_no_harm(store: Store) -> N
 def written(store: Store) -> tuple[str, Path]:
     """Return the name and the place of a block."""
     writer = log.Log(store, lambda: NOW)
-    writer.begin()
     bodies = [bytes(random.Random(n).randrange(65, 91) for _ in range(200)) for n in range(9)]
-    name, _ = writer.add([answer(f"s{n}", body=body) for n, body in enumerate(bodies)])
-    writer.end(is_folded=False)
+    with writer.held():
+        name, _ = writer.add([answer(f"s{n}", body=body) for n, body in enumerate(bodies)])
     return name, Path(store.path(name))
 
 

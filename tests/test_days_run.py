@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.account import START
+from tests.account import START, Account
 from tests.scripted import DAY, NOON, OTHER, PHONE, THIRD, Scripted, receipt
-from usms_pipeline.dataset import Window, day_start
+from usms_pipeline.contract.errors import StorageError
+from usms_pipeline.contract.schema import dimension_name
 from usms_pipeline.days import file, log, quarantine, run
-from usms_pipeline.errors import StorageError
-from usms_pipeline.schema import dimension_name
 from usms_pipeline.service import api
 from usms_pipeline.service.collect import Patience
+from usms_pipeline.simulator import Population
+from usms_pipeline.store.dataset import Window, day_start
 
 NEXT, BEFORE = DAY + timedelta(days=1), DAY - timedelta(days=1)
 MIDNIGHT = datetime(2026, 3, 2, tzinfo=UTC)
@@ -115,7 +115,9 @@ def test_what_is_gone_from_the_source_is_kept_and_told(account: Scripted) -> Non
         account.row(name, NOON, PHONE)
     account.refresh()
     del account.table[1:]
-    assert any(one.startswith("2 rows") and "counts twice" in one for one in account.refresh().warnings)
+    assert any(
+        one.startswith("2 rows") and "counts twice" in one for one in account.refresh().warnings
+    )
     assert len(account.settled()) == 3
     account.row("s4", NOON - timedelta(days=1))
     account.refresh()
@@ -385,9 +387,9 @@ def test_a_cutoff_changed_between_runs_closes_and_opens_again(
     for hours, status in ((72, "pending"), (48, "unknown"), (72, "pending")):
         account.given["cutoff_hours"] = hours
         account.refresh()
-        assert account.shown("status", "is_closed") == [
-            (status, status == "unknown")
-        ] * (1 + is_odd)
+        assert account.shown("status", "is_closed") == [(status, status == "unknown")] * (
+            1 + is_odd
+        )
     account.settled()
 
 
@@ -621,3 +623,59 @@ def test_a_day_whose_file_was_deleted_during_the_run_stops_it(account: Scripted)
     pipeline._tell = lambda progress: progress.phase == "responses" and path.unlink(missing_ok=True)
     with pytest.raises(StorageError, match="removed, or its disk unmounted"):
         pipeline.refresh()
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_a_large_day_is_asked_about_in_parts_to_the_same_rows(
+    several: bool, tmp_path: Path, simulator: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of sessions with one row or several, and of some that are asked in vain at first."""
+    messages = Population(90, days=1, until=START, group_share=0.5 * several).table()
+    found = []
+    for name, most in (("whole", 10**6), ("parts", 7)):
+        monkeypatch.setattr(run, "_ROWS_AT_ONCE", most)
+        (tmp_path / name).mkdir()
+        account = Account(tmp_path / name, simulator, messages, phone_key="0123456789abcdef" * 2)
+        account.run_to_the_end()
+        assert account.pipeline.conservation() == []
+        assert account.run().written == []
+        found.append(account.rows())
+    assert found[0] == found[1]
+
+
+def test_a_day_whose_rows_are_damaged_stops_no_other_though_the_source_has_more_of_it(
+    account: Scripted,
+) -> None:
+    account.row("s1", NOON)
+    account.refresh()
+    path = account.folder / f"data/{file.name(DAY)}"
+    body = path.read_bytes()
+    length = int.from_bytes(body[-8:-4], "little") + 8
+    path.write_bytes(body[:4] + bytes(len(body) - 4 - length) + body[-length:])
+    account.row("s2", NOON)
+    account.row("s3", NOON - timedelta(days=1))
+    report = account.refresh()
+    assert [*report.damaged] == [DAY]
+    assert account.pipeline.store.exists(file.name(BEFORE))
+    account.rebuild(DAY)
+    account.refresh()
+    assert account.shown("session_no") == [("s1",), ("s2",), ("s3",)]
+
+
+def test_a_row_that_joins_a_session_whose_others_have_their_outcome_is_asked_about_at_once(
+    account: Scripted,
+) -> None:
+    account.row("s1", NOON, PHONE)
+    account.row("s2", NOON, PHONE)
+    account.says = dict.fromkeys(("s1", "s2"), receipt("delivered", PHONE))
+    account.refresh(Window(BEFORE, DAY))
+    account.row("s1", NOON, OTHER)
+    account.row("s2", NOON, PHONE)  # a copy
+    account.says["s1"] = [receipt("delivered", PHONE), receipt("UNDELIV", OTHER)]
+    account.clock.turn(hours=50)
+    account.refresh()
+    assert account.asked[1:] == [["s1"]]
+    assert sorted(account.shown("session_no", "status")) == [
+        ("s1", "delivered"), ("s1", "failed"), ("s2", "delivered"),
+    ]  # fmt: skip
+    account.settled()

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from usms_pipeline import status
-from usms_pipeline.phones import PhoneBook
-from usms_pipeline.schema import OBSERVATIONS, QUARANTINE, RESPONSES
+from usms_pipeline.contract import status
+from usms_pipeline.contract.schema import OBSERVATIONS, QUARANTINE, RESPONSES
+from usms_pipeline.people.phones import PhoneBook
 from usms_pipeline.service import api
 from usms_pipeline.service import decode as service_decode
 from usms_pipeline.service.careful import joined, read_bodies

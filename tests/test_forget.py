@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -13,17 +12,13 @@ import pytest
 
 from tests.account import START, Account
 from tests.scripted import DAY, NOON, OTHER, PHONE, Scripted, receipt
-from usms_pipeline import forget, report
+from usms_pipeline.contract.errors import Busy
 from usms_pipeline.days import log
-from usms_pipeline.errors import Busy
-from usms_pipeline.forget import Forgotten
-from usms_pipeline.phones import PhoneBook
+from usms_pipeline.figures import report
+from usms_pipeline.people import forget
 from usms_pipeline.pipeline import Progress
-from usms_pipeline.service.names import Names
 from usms_pipeline.simulator import Faults
 from usms_pipeline.warehouse import connect
-
-BOOK = PhoneBook(b"0123456789abcdef", "CN", "masked")
 
 
 @pytest.fixture
@@ -41,7 +36,7 @@ def account(tmp_path: Path) -> Scripted:
 
 
 def forgotten(account: Scripted, *phones: str, sessions: tuple[str, ...] = ()) -> list[Any]:
-    """Forget somebody; return the sessions and statuses that are left, once nothing changes them."""
+    """Forget somebody; return the sessions and statuses left, once nothing changes them."""
     account.pipeline.forget(phones, sessions)
     left = account.shown("session_no", "status")
     assert account.pipeline.conservation() == []
@@ -138,16 +133,15 @@ def test_what_was_interrupted_is_finished_by_the_same_command(account: Scripted)
     for session, phone in (("mine-old", PHONE), ("yours-old", OTHER)):
         account.row(session, NOON - timedelta(days=1), phone)
     account.run()
-    living = log.Log(account.pipeline.store, account.clock)
-    living.begin()
     store = account.pipeline.store
-    for lock, named in ((f"sent_date={DAY}", str(DAY)), (None, "its responses")):
-        with store.lock(lock or "unused"), pytest.raises(Busy, match=named) as caught:
+    living = log.Log(store, account.clock).held([DAY])
+    for held, named in (
+        (store.lock(f"sent_date={DAY}"), str(DAY)),
+        (living, "its responses"),
+        (store.lock("warehouse"), "the warehouse"),
+    ):
+        with held, pytest.raises(Busy, match=f"{named}.*run the same `usms forget` again"):
             account.pipeline.forget([PHONE])
-        assert "run the same `usms forget` again" in str(caught.value)
-    living.end(is_folded=True)
-    with store.lock("warehouse"), pytest.raises(Busy, match="the warehouse"):
-        account.pipeline.forget([PHONE])
     account.pipeline.forget([PHONE])
     left = account.sql("SELECT DISTINCT session_no FROM receipts ORDER BY 1")
     assert left == [("group",), ("yours",), ("yours-old",)]
@@ -224,7 +218,7 @@ def test_a_phone_forgotten_while_a_run_is_at_work_does_not_come_back(
     assert recipient not in str(account.rows())
 
 
-# -- no trace ---------------------------------------------------------------------------------------
+# -- no trace -------------------------------------------------------------------------------------
 
 
 @pytest.mark.long
@@ -278,65 +272,3 @@ def bytes_of(path: Path) -> bytes:
         return path.read_bytes()
     whole = pq.ParquetFile(path)
     return path.read_bytes() + f"{whole.read().to_pylist()}{whole.schema_arrow.metadata}".encode()
-
-
-# -- who is named in a body ---------------------------------------------------------------------
-
-
-def body(*items: dict[str, Any], **more: Any) -> str:
-    return json.dumps({"RetCode": 0, "Message": "success", "Data": list(items)} | more)
-
-
-def item(session: str, phone: str) -> dict[str, Any]:
-    return {"SessionNo": session, "Receipt": [{"Phone": phone, "Status": "delivered"}]}
-
-
-@pytest.mark.parametrize("phones", [[PHONE], []], ids=["forgotten now", "before"])
-@pytest.mark.parametrize(
-    "odd",
-    [
-        '"To": ["13800138000"]',
-        '"To": 13800138000',
-        '"To": "tel:8613800138000"',
-        '"To": "no such user: 13800138000."',
-        '"To": "(86) 138-0013-8000"',
-        '"By": {"13800138000": "queued"}',
-        '"By": {"+86 138-0013-8000": {"x": 1}}',
-        '"By": [{"mine": "queued"}]',
-        '"To": 13800138000.0',
-        '"To": "13800138000", "To": "x"',
-        '"To": {"x": {"Phone": "13800138000"}}, "To": {}',
-        '"To": "138/0013/8000"',
-        '"To": "138\\u00a00013\\u00a08000"',
-        '"To": "１３８００１３８０００"',
-        '"To": "2026-03-02 13800138000 17"',
-        '"To": "13800138000,18612345678"',
-        '"Receipt": {"Phone": 13800138000.0, "Status": "sent"}',
-        '"Receipt": {"Phone": "tel 13800138000;phone-context=x", "Status": "sent"}',
-    ],
-)
-def test_whoever_is_named_is_found_in_any_spelling(odd: str, phones: list[str]) -> None:
-    """Of one who was forgotten before, only the hash is known by then."""
-    gone = Forgotten(frozenset({BOOK.recipient_id(PHONE)}), frozenset({"mine"}))
-    whole = body(item("yours", OTHER)).replace('"Data": [', f'"Data": [{{{odd}}}, ')
-    assert Names(gone, BOOK, phones).any_in(whole.encode())
-
-
-@pytest.mark.parametrize(
-    ("text", "phone", "is_named"),
-    [
-        (body(item("10010", OTHER), item("a-1001", OTHER)), PHONE, False),
-        (body(item("1001", OTHER)), PHONE, True),
-        (body(item("200138000-13800138000-77", OTHER)), PHONE, False),
-        (body(item("yours", "+8613991234567")), "+6591234567", False),
-        ('{"Phone": "138 0013 8000", "Sta', PHONE, True),
-        ("tel 13800138000.", PHONE, True),
-        ("<p>138&nbsp;0013&nbsp;8000", PHONE, True),
-        ("<html>busy</html>", PHONE, False),
-        ('{"Data": [{"SessionNo": "10010"', PHONE, False),
-    ],
-)
-def test_nobody_else_is_taken_for_who_is_forgotten(text: str, phone: str, is_named: bool) -> None:
-    """A session's number may hold another's, or a phone's digits; others' numbers may end alike."""
-    gone = Forgotten(frozenset({BOOK.recipient_id(phone)}), frozenset({"1001"}))
-    assert Names(gone, BOOK, [phone]).any_in(text.encode()) == is_named

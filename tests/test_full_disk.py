@@ -6,13 +6,11 @@ The disk grows a page (or a file) at a time, so that every write of a run has it
 from __future__ import annotations
 
 import re
-import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -20,10 +18,9 @@ import usms_pipeline
 from tests.account import Account
 from tests.mounts import Disk
 from tests.processes import account_now, old_messages, outcome, sentence, undisturbed, usms
-from usms_pipeline import dataset, quarantine, scratch
-from usms_pipeline.errors import StorageError
+from usms_pipeline.contract.errors import StorageError
+from usms_pipeline.days import quarantine
 from usms_pipeline.simulator import Faults
-from usms_pipeline.storage import Store
 
 NO_ROOM = "No space left on device"
 _NAMED = re.compile(r"Can't .*? '(?P<name>[^']+)'")
@@ -51,29 +48,16 @@ def told_while_it_grows(
         else:
             return said
         assert [name for name in disk.files if "/." in name] == [], f"left over at {size}"
-        registers = account.pipeline.store.names("registers")
-        named = sum(len(registers_of(account, day)) for day in account.window.days())
-        assert len(registers) <= named + 3, "those of one fold that failed, not of each"
         assert set(landed) <= set(account.pipeline.store.names("responses"))
         before, readable = readable, rows(account)
         assert before <= readable, "what could be read still can"
-        committed = [day for day in account.window.days() if is_committed(account, day)]
-        assert account.pipeline.conservation(committed) == []
+        assert account.pipeline.conservation() == []
     raise AssertionError(f"never enough room: {said[-1]}")
 
 
 def rows(account: Account) -> int:
     files = (Path(account.given["data_dir"]) / "receipts").glob("*/*.parquet")
     return sum(pq.read_table(file, partitioning=None).num_rows for file in files)
-
-
-def registers_of(account: Account, day: Any) -> list[str]:
-    commit = dataset.read_commit(account.pipeline.store, day)
-    return commit.files if commit else []
-
-
-def is_committed(account: Account, day: Any) -> bool:
-    return account.pipeline.store.exists(f"receipts/sent_date={day}/receipts.parquet")
 
 
 def phase(said: str) -> str:
@@ -97,9 +81,7 @@ def test_wherever_the_disk_gets_full_a_sentence_says_so_and_with_room_the_run_go
         quarantine.entries(whole.pipeline.store)
     )
     assert all(NO_ROOM in one and "has room (USMS_" in one for one in said)
-    # registers are written in the midst of the receipts, which then have no room for their end
-    everything = {"sessions", "receipts", "responses", "usms.duckdb"}
-    assert everything <= set(map(phase, said))
+    assert {"receipts", "responses", "usms.duckdb"} <= set(map(phase, said))
 
 
 @pytest.mark.long
@@ -114,7 +96,7 @@ def test_wherever_the_disk_can_hold_no_more_files_a_sentence_says_so_and_the_run
     key = (disk.path / "data/phone.key").read_text().strip()
     assert outcome(small) == undisturbed(tmp_path, simulator, messages, phone_key=key)
     assert all(NO_ROOM in one for one in said)
-    assert {"phone.key", "sent_date=", "sessions", "responses"} <= {
+    assert {"phone.key", "sent_date=", "receipts", "responses"} <= {
         re.sub(r"\d.*", "", phase(one)) for one in said
     }
 
@@ -143,28 +125,3 @@ def test_on_a_full_disk_every_command_says_so_and_what_is_published_can_be_read(
     assert usms(account, "run", "--all").code == 0, "nothing to write, nothing to complain about"
     with usms_pipeline.connect(data_dir=account.given["data_dir"]) as con:
         assert con.execute("SELECT count(*) FROM receipts").fetchall() == [(40,)]
-
-
-@pytest.mark.parametrize("how", ["no file", "no room"])
-def test_a_full_folder_for_temporary_files_is_named_with_the_variable_that_moves_it(
-    how: str, disk: Disk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", str(disk.path))
-    if how == "no file":
-        disk.hold_files(0)
-        with (
-            pytest.raises(StorageError, match=r"folder for temporary files.*TMPDIR"),
-            scratch.database(),
-        ):
-            pass
-        return
-    disk.hold_pages(1000)
-    query = "SELECT uuid()::VARCHAR AS a FROM range(2_000_000) ORDER BY a"
-    layout = pa.schema([("a", pa.string())])
-    told = re.escape(str(disk.path)) + ".*TMPDIR"
-    with pytest.raises(StorageError, match=told), scratch.database("40MB") as con:
-        Store(str(tmp_path / "data")).write("a.parquet", scratch.stream(con, query, layout))
-    assert disk.files == []
-    with pytest.raises(StorageError, match=told), scratch.database("40MB") as con:
-        con.execute(f"CREATE TABLE b AS {query}")
-    assert disk.files == []

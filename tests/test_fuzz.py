@@ -12,7 +12,7 @@ import pytest
 from tests.hostile_bodies import IDS, bodies
 from tests.plain_reader import held_by
 from tests.test_decode import as_set, check_ways, decode, response
-from usms_pipeline.phones import PhoneBook
+from usms_pipeline.people.phones import PhoneBook
 from usms_pipeline.service.careful import Parts
 from usms_pipeline.service.client import _read_envelope
 from usms_pipeline.service.decode import Answer

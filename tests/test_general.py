@@ -213,6 +213,19 @@ def test_an_outcome_shown_stays_with_its_row_when_one_more_number_comes() -> Non
         assert [one["status"] for one in later] == ["delivered", "failed"]
 
 
+def test_a_number_in_another_form_stays_with_its_row_when_one_more_comes_or_is_announced() -> None:
+    session = Session(sent=[Sent(0, recipient="A", ends=ends("525512345678"))])
+    for place, digits in enumerate(("5215512345678", "8613800138000")):
+        general.observe(session, "XY"[place], Answer(place + 1, "delivered", "delivered"), {})
+        session.numbers["XY"[place]].ends = ends(digits)
+        made = stored(session)
+        assert (made[0]["recipient"], made[0]["status"]) == ("A", "delivered")
+        session = read_back(made)
+    own = Sent(0, recipient="A", ends=ends("525512345678"))
+    general.announce(session.sent, [own, Sent(0, recipient="B")], 0, 99)
+    assert [one["status"] for one in stored(session)] == ["delivered", "pending", "delivered"]
+
+
 def test_a_phone_that_is_filled_in_keeps_what_was_heard() -> None:
     session = Session(sent=[Sent(0)])
     general.observe(session, *heard("P"))
@@ -280,6 +293,18 @@ def test_a_word_about_the_whole_session_ends_with_the_next_response() -> None:
     general.observe(session, NO_NUMBER, Answer(2, "pending"), {})
     [made] = stored(session)
     assert (made["status"], made["provider_status"], made["_state"]) == ("pending", None, None)
+
+
+def test_a_refusal_is_of_all_whose_outcome_is_not_known_whoever_had_one() -> None:
+    """An outcome that names no number is one recipient's: of the others it says nothing."""
+    session = Session(sent=[Sent(0), Sent(0)])
+    general.observe(session, NO_NUMBER, Answer(1, "delivered", "delivered"), {})
+    general.observe(session, NO_NUMBER, Answer(2, "invalid"), {})
+    made = stored(session)
+    assert [(one["status"], one["is_closed"]) for one in made] == [
+        ("delivered", False),
+        ("invalid", True),
+    ]
 
 
 @pytest.mark.parametrize("own", [None, "P"])

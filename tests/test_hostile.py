@@ -19,8 +19,8 @@ from tests.hostile_bodies import bodies
 from tests.loopback import Response, Seen, ok, serving
 from tests.test_client import BASIC, Fetched, ask
 from tests.test_decode import DELIVERED, answer, decode, item, one_receipt, receipts, response
+from usms_pipeline.contract.schema import MOST_CHARACTERS
 from usms_pipeline.days import quarantine
-from usms_pipeline.schema import MOST_CHARACTERS
 from usms_pipeline.service.api import Verdict
 from usms_pipeline.service.careful import MOST_REJECTS, cut
 from usms_pipeline.service.client import _read_envelope

@@ -18,9 +18,10 @@ import pytest
 from tests.account import START, Account
 from tests.services import Database
 from usms_pipeline import source
-from usms_pipeline.errors import StorageError, UnknownColumn
-from usms_pipeline.queries import rates
+from usms_pipeline.contract.errors import StorageError, UnknownColumn
+from usms_pipeline.figures.queries import rates
 from usms_pipeline.settings import Settings
+from usms_pipeline.store import dataset
 from usms_pipeline.warehouse import connect
 
 pytestmark = pytest.mark.long
@@ -204,7 +205,8 @@ def test_folders_sessions_phones_and_dimensions_of_any_name_go_the_whole_way(
     pipeline.rebuild()
     pipeline.forget(numbers=[VALUES[0]])
     published = pipeline.publish()
-    assert pipeline.conservation() == []
+    days = dataset.days(pipeline.store, dataset.RECEIPTS)
+    assert pipeline.conservation(days) == []
     with connect(published.path) as con:
         sessions = con.sql("SELECT DISTINCT session_no FROM receipts").fetchall()
         assert {row[0] for row in sessions} == set(VALUES[1:])

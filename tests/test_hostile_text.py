@@ -23,11 +23,12 @@ from tests import cohorts
 from tests.cohorts import receipt
 from tests.test_charts import cohort
 from tests.test_report import Page
-from usms_pipeline import charts, errors, report, wording
 from usms_pipeline.cli import app, rates, shell
 from usms_pipeline.cli.tables import rates_table
+from usms_pipeline.contract import errors, wording
 from usms_pipeline.defs import figures
-from usms_pipeline.storage import Store
+from usms_pipeline.figures import charts, report
+from usms_pipeline.store.storage import Store
 from usms_pipeline.warehouse import connect, reconcile
 
 HOSTILE = (

@@ -21,12 +21,12 @@ import pytest
 
 import usms_pipeline
 from tests.account import START, Account
+from usms_pipeline.contract.errors import ServiceDown
+from usms_pipeline.contract.status import BUCKETS
 from usms_pipeline.days import log, quarantine
-from usms_pipeline.errors import ServiceDown
 from usms_pipeline.service.collect import Patience
 from usms_pipeline.service.pace import BreakerLimits
 from usms_pipeline.simulator import Faults
-from usms_pipeline.status import BUCKETS
 
 CUTOFF = timedelta(hours=72)
 

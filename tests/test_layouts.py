@@ -15,16 +15,16 @@ from typer.testing import CliRunner
 
 from tests.account import START, Account, Clock
 from tests.conftest import Rehearsal
-from usms_pipeline import dataset, schema
 from usms_pipeline.cli import app
-from usms_pipeline.dataset import QUARANTINE, RECEIPTS, REGISTERS, RESPONSES, SESSIONS
-from usms_pipeline.errors import OtherLayout, SettingsError, StorageError
+from usms_pipeline.contract import schema
+from usms_pipeline.contract.errors import DamagedDay, OtherLayout, SettingsError, StorageError
+from usms_pipeline.days import file
 from usms_pipeline.pipeline import Pipeline
 from usms_pipeline.settings import Settings
 from usms_pipeline.simulator import Faults, Population, Simulator, serve
-from usms_pipeline.storage import Store
+from usms_pipeline.store import dataset
+from usms_pipeline.store.storage import Store
 
-ZONES = (SESSIONS, RESPONSES, REGISTERS, RECEIPTS, QUARANTINE)
 OLDER, NEWER = schema.VERSION - 1, schema.VERSION + 1
 REMEDIES = {OLDER: "Start over in another USMS_DATA_DIR", NEWER: "Upgrade usms-pipeline"}
 COMMANDS = (
@@ -63,11 +63,13 @@ class Place:
         files = [p for p in self.mark.parent.rglob("*") if p.is_file() and ".locks" not in p.parts]
         return {str(path): path.read_bytes() for path in files}
 
+    @property
+    def day(self) -> date:
+        return file.days(self.store)[0]
+
     def change(self, name: str, **said: str) -> None:
-        """Change what a file says of itself, and nothing else."""
-        metadata = self.store.metadata(name) | said if said else {}
-        is_private = name.split("/", 1)[0] in dataset.PRIVATE
-        self.store.write(name, self.store.read(name), metadata, private=is_private)
+        """Let a file say this of itself, and nothing else."""
+        self.store.write(name, self.store.read(name), said)
 
 
 @pytest.fixture(scope="module")
@@ -108,51 +110,36 @@ def test_another_layout_is_refused_by_every_command_before_anything_changes(
     assert place.state() == before
 
 
+@pytest.mark.parametrize("said", ["before", "now"])
 @pytest.mark.parametrize("version", [OLDER, NEWER])
-@pytest.mark.parametrize("zone", ZONES)
-def test_a_file_of_another_layout_is_refused_in_every_zone(
-    place: Place, zone: str, version: int
+def test_a_day_of_another_layout_is_refused_and_left_as_it_is(
+    place: Place, version: int, said: str
 ) -> None:
-    """Where the mark of the whole is missing or wrong, every file says it of itself."""
-    [name, *_] = place.store.names(zone)
-    if zone == REGISTERS:  # named at random: of a partition's, the one that every fold reads
-        day = dataset.partition_of(name)
-        commit = dataset.read_commit(place.store, day)
-        assert commit is not None
-        name = dataset.file_name(zone, day, commit.open_registers)
-    place.change(name, version=str(version))
-    before = place.store.read(name)
-    with pytest.raises(OtherLayout, match=REMEDIES[version]) as caught:
-        touch(place, zone, dataset.partition_of(name))
-    assert str(caught.value).startswith(f"{name} in ")
-    assert place.store.metadata(name)["version"] == str(version)
-    assert place.store.read(name).equals(before)
+    """Where the mark of the whole is missing or wrong, every day says it of itself."""
+    name = file.name(place.day)
+    metadata = place.store.metadata(name)
+    day = json.loads(metadata["day"]) | {"layout": version}
+    place.change(name, **{"day": json.dumps(day)} if said == "now" else {"version": str(version)})
+    before = place.state()
+    for step in (place.run, place.pipeline().rebuild, place.pipeline().conservation):
+        with pytest.raises(OtherLayout, match=REMEDIES[version]) as caught:
+            step()
+        assert str(caught.value).startswith(f"{name} in ")
+        assert place.state() == before
 
 
-def touch(place: Place, zone: str, day: date) -> None:
-    """Do what reads a file of the zone."""
-    if zone == REGISTERS:  # read where something is new; a rebuild starts from the raw answers
-        place.change(dataset.file_name(SESSIONS, day), token="new")
-        place.pipeline().fold([day])
-    else:
-        place.pipeline().rebuild([day])
-
-
-@pytest.mark.parametrize("zone", [SESSIONS, RESPONSES, RECEIPTS, QUARANTINE])
-@pytest.mark.parametrize("version", [None, "", "one", "-1"])
-def test_a_file_with_no_version_or_a_damaged_one_is_told_and_left_alone(
-    place: Place, zone: str, version: str | None
+@pytest.mark.parametrize("said", [{}, {"day": "{"}, {"day": "{}"}, {"version": "one"}])
+def test_a_day_that_says_nothing_of_itself_is_damaged_and_others_go_on(
+    place: Place, said: dict[str, str]
 ) -> None:
     """It was rewritten by something else; taken for none, it would be overwritten."""
-    [name, *_] = place.store.names(zone)
-    place.change(name, **({} if version is None else {"version": version}))
+    name = file.name(place.day)
+    place.change(name, **said)
     before = place.store.read(name)
-    with pytest.raises(StorageError, match=r"says (no|an odd) version: something else"):
-        place.pipeline().rebuild()
+    with pytest.raises(DamagedDay, match="usms rebuild"):
+        file.footer(place.store, place.day)
+    assert place.run().damaged.keys() == {place.day}
     assert place.store.read(name).equals(before)
-    result = place.usms("rebuild")
-    assert result.exit_code == 1
-    assert name in result.output
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"version": "x"}', '{"versio": 1}'])

@@ -1,4 +1,4 @@
-"""Whether a body names somebody who is forgotten: in no spelling is one missed, nor another taken."""
+"""Whether a body names somebody who is forgotten: in any spelling, and nobody else for them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from tests.loopback import ok
 from tests.test_hostile import MENDABLE
-from usms_pipeline.phones import PhoneBook
+from usms_pipeline.people.phones import PhoneBook
 from usms_pipeline.service.names import Forgotten, Names
 
 BOOK = PhoneBook(b"0123456789abcdef", "CN", "masked")

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import signal
 import subprocess
 import sys
 import tempfile
+import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pyarrow as pa
@@ -19,8 +25,8 @@ import pytest
 from tests.account import Account
 from tests.object_service import BUCKET, CREDENTIALS, ObjectService, object_service
 from usms_pipeline import warehouse
-from usms_pipeline.errors import StorageError
-from usms_pipeline.storage import Store
+from usms_pipeline.contract.errors import StorageError
+from usms_pipeline.store.storage import Store
 
 FOLDER = "短信 receipts/of %41 shop"
 DATA_DIR = f"s3://{BUCKET}/{FOLDER}"
@@ -132,23 +138,157 @@ def holding(objects: ObjectService, phone: str) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("what", ["partNumber=", "uploads", "uploadId="])
+NAME = "receipts/sent_date=2024-03-01/receipts.parquet"
+SMALL, LARGE = b"new" * 1000, bytes(25_000_000)
+
+
+def put(store: Store, body: bytes, name: str = NAME) -> None:
+    with store.replacing(name) as path:
+        path.write_bytes(body)
+
+
+def stored(objects: ObjectService) -> dict[str, bytes]:
+    """What the service has, but for the markers that pyarrow makes of emptied folders."""
+    return {key: body for key, body in objects.objects().items() if not key.endswith("/")}
+
+
 def test_an_upload_that_fails_leaves_the_old_object_and_no_temporary_file(
-    what: str, objects: ObjectService, temporary: Path
+    objects: ObjectService, temporary: Path
 ) -> None:
     store = Store(DATA_DIR)
-    name = "receipts/sent_date=2024-03-01/receipts.parquet"
-    store.write(name, pa.table({"a": [1, 2]}), {"token": "first"})
-    before = objects.objects()
-    objects.refuses = lambda method, path, query: what in query
+    store.write(NAME, pa.table({"a": [1, 2]}), {"token": "first"})
+    objects.refuses = lambda method, path, query: method == "PUT"
     with pytest.raises(StorageError, match=r"Can't write .*AWS_ACCESS_KEY_ID") as caught:
-        store.write(name, pa.table({"a": [3]}), {"token": "second"})
+        store.write(NAME, pa.table({"a": [3]}), {"token": "second"})
     assert CREDENTIALS["AWS_SECRET_ACCESS_KEY"] not in str(caught.value)
     objects.refuses = lambda method, path, query: False
-    assert objects.objects() == before
-    assert store.read(name)["a"].to_pylist() == [1, 2]
-    assert store.metadata(name) == {"token": "first"}
+    assert store.read(NAME)["a"].to_pylist() == [1, 2]
+    assert store.metadata(NAME) == {"token": "first"}
     assert list(temporary.iterdir()) == []
+
+
+@pytest.mark.long  # the client tries thrice
+@pytest.mark.parametrize("way", ["refuses", "drops"])
+@pytest.mark.parametrize("what", ["PUT /receipts.parquet ", "uploads", "partNumber=3", "uploadId="])
+def test_a_large_upload_that_breaks_off_leaves_the_old_object(
+    what: str, way: str, objects: ObjectService, temporary: Path
+) -> None:
+    store = Store(DATA_DIR)
+    put(store, b"old")
+
+    def is_to_fail(method: str, path: str, query: str) -> bool:
+        return what in f"{method} /{path.rsplit('/', 1)[1]} {query}"
+
+    setattr(objects, way, is_to_fail)
+    with pytest.raises(StorageError, match="Can't write"):
+        put(store, LARGE)
+    setattr(objects, way, lambda method, path, query: False)
+    assert stored(objects) == {f"{FOLDER}/{NAME}": b"old"}
+    assert list(temporary.iterdir()) == []
+    put(store, LARGE)
+    assert stored(objects) == {f"{FOLDER}/{NAME}": LARGE}
+
+
+@pytest.mark.long  # the client tries thrice
+def test_a_small_file_is_put_in_one_request_whose_end_alone_replaces_the_object(
+    objects: ObjectService,
+) -> None:
+    store = Store(DATA_DIR)
+    objects.asked.clear()
+    put(store, b"old")
+    assert [method for method, _, _ in objects.asked] == ["PUT"]
+    objects.drops = lambda method, path, query: method == "PUT"
+    with pytest.raises(StorageError, match="Can't write"):
+        put(store, SMALL)
+    assert stored(objects) == {f"{FOLDER}/{NAME}": b"old"}
+
+
+@pytest.mark.parametrize("at", ["PUT", "uploads", "partNumber=1", "partNumber=3", "uploadId="])
+def test_an_interrupt_at_any_request_leaves_the_old_object_or_the_new_one_whole(
+    at: str, objects: ObjectService, temporary: Path
+) -> None:
+    store = Store(DATA_DIR)
+    put(store, b"old")
+    body = SMALL if at == "PUT" else LARGE
+    is_sent = threading.Event()
+
+    def interrupts(method: str, path: str, query: str) -> bool:
+        if at in f"{method} {query}" and not is_sent.is_set():
+            is_sent.set()
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.1)
+        return False
+
+    objects.refuses = interrupts
+    with pytest.raises(KeyboardInterrupt):
+        put(store, body)
+    expected = body if body is SMALL else b"old"
+    assert stored(objects) == {f"{FOLDER}/{NAME}": expected}
+    assert list(temporary.iterdir()) == []
+
+
+@pytest.mark.parametrize("where", range(5))
+def test_an_interrupt_at_any_line_never_puts_an_empty_object(
+    where: int, objects: ObjectService
+) -> None:
+    """A stream that was opened and is closed before it is written to puts one."""
+    store = Store(DATA_DIR)
+    put(store, b"old")
+    lines = 0
+
+    def trace(frame: FrameType, event: str, _: object) -> Any:
+        nonlocal lines
+        if not frame.f_code.co_filename.endswith("usms_pipeline/store/storage.py"):
+            return None
+        if event == "line" and frame.f_code.co_name in ("_upload", "_put"):
+            lines += 1
+            if lines == where + 1:
+                raise KeyboardInterrupt
+        return trace
+
+    with suppress(KeyboardInterrupt), store.replacing(NAME) as path:
+        path.write_bytes(SMALL)
+        sys.settrace(trace)
+    sys.settrace(None)
+    assert stored(objects)[f"{FOLDER}/{NAME}"] in (b"old", SMALL)
+
+
+def test_a_killed_upload_leaves_the_old_object(objects: ObjectService, tmp_path: Path) -> None:
+    store = Store(DATA_DIR)
+    put(store, b"old")
+    script = (
+        "import os, sys\n"
+        "from usms_pipeline.store.storage import Store\n"
+        "with Store(sys.argv[1]).replacing(sys.argv[2]) as path:\n"
+        "    path.write_bytes(bytes(25_000_000))\n"
+    )
+    command = [sys.executable, "-c", script, DATA_DIR, NAME]
+    environment = os.environ | {"TMPDIR": str(tmp_path)}
+    is_midway = threading.Event()
+
+    def holds(method: str, path: str, query: str) -> bool:
+        if "partNumber=3" in query:
+            is_midway.set()
+            time.sleep(0.2)
+        return False
+
+    objects.refuses = holds
+    with subprocess.Popen(command, env=environment) as process:
+        assert is_midway.wait(30)
+        process.kill()
+    assert process.returncode == -signal.SIGKILL
+    assert stored(objects) == {f"{FOLDER}/{NAME}": b"old"}
+
+
+def test_a_damaged_object_is_set_aside(objects: ObjectService) -> None:
+    store = Store(DATA_DIR)
+    put(store, b"damaged")
+    aside = store.set_aside(NAME)
+    assert re.fullmatch(r"receipts/sent_date=2024-03-01/receipts\.parquet\.damaged-\w{8}", aside)
+    assert stored(objects) == {f"{FOLDER}/{aside}": b"damaged"}
+    assert store.names("receipts") == []
+    with pytest.raises(StorageError, match="Can't set aside"):
+        store.set_aside(NAME)
 
 
 def test_an_error_while_writing_leaves_the_old_object_and_no_temporary_file(
@@ -168,10 +308,10 @@ def test_an_object_larger_than_one_part_arrives_whole(objects: ObjectService) ->
     body = os.urandom(12_000_000)
     with store.replacing("report.html") as path:
         path.write_bytes(body)
-    assert objects.objects() == {f"{FOLDER}/report.html": body}
+    assert stored(objects) == {f"{FOLDER}/report.html": body}
     with store.replacing("report.html") as path:
         path.write_bytes(b"")
-    assert objects.objects() == {f"{FOLDER}/report.html": b""}
+    assert stored(objects) == {f"{FOLDER}/report.html": b""}
 
 
 @pytest.mark.long

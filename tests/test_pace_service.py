@@ -16,7 +16,7 @@ from tests.pace_table import settle
 from tests.test_collect import batches
 from tests.test_collect import settings as address
 from tests.test_pace import SimulatedLoop, simulate
-from usms_pipeline.errors import ServiceDown
+from usms_pipeline.contract.errors import ServiceDown
 from usms_pipeline.service.client import Client
 from usms_pipeline.service.collect import collect, utc_now
 from usms_pipeline.service.fetch import CollectStats, Fetcher

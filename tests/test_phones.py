@@ -20,13 +20,13 @@ from phonenumbers import carrier
 
 import usms_pipeline
 from tests.test_general import GENERATIONS
-from usms_pipeline import phones
+from usms_pipeline.contract.errors import StorageError
 from usms_pipeline.days.general import Ends, _is_shown, _tail
-from usms_pipeline.errors import StorageError
-from usms_pipeline.phone_key import load_key
-from usms_pipeline.phones import DESCRIPTION, PREFIX_FILE, PhoneBook, masked
+from usms_pipeline.people import phones
+from usms_pipeline.people.phone_key import load_key
+from usms_pipeline.people.phones import DESCRIPTION, PREFIX_FILE, PhoneBook, masked
 from usms_pipeline.settings import Settings
-from usms_pipeline.storage import Store
+from usms_pipeline.store.storage import Store
 
 KEY = bytes(range(32))
 GOLDEN = json.loads((Path(__file__).parent / "data/phones.json").read_text("utf-8"))
@@ -473,7 +473,7 @@ def test_what_another_release_or_region_learnt_is_passed_over(
     asked, ask = [], phones.ask
     monkeypatch.setattr(phones, "ask", lambda *text: asked.append(text) or ask(*text))
     if name != "region":
-        monkeypatch.setattr(f"usms_pipeline.phones.{name}", value)
+        monkeypatch.setattr(f"usms_pipeline.people.phones.{name}", value)
     described_and_kept(tmp_path, region=value if name == "region" else "CN")
     assert asked
     before = (tmp_path / PREFIX_FILE).read_text()

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tests.plug.world import World
 
 SCENARIOS = ("first_run_without_a_key", "later_run", "run_that_purges", "replay", "forget")
-NAMING, WRITING = ("replace", "rename", "link"), ("open", "__init__", "write_batch", "close")
+NAMING, WRITING = ("replace", "rename", "link"), ("open", "__init__", "write_table", "close")
 
 
 @pytest.mark.parametrize("name", SCENARIOS)

@@ -15,9 +15,8 @@ if TYPE_CHECKING:
 
 CODES = {signal.SIGTERM: 143, signal.SIGINT: 130}
 PHASES = {
-    "reading the source": ("/sessions/",),
     "asking": ("/responses/",),
-    "folding": ("/registers/", "/receipts/", "/quarantine/"),
+    "folding": ("/receipts/", "/quarantine/"),
     "publishing": ("/.usms.duckdb.",),
 }
 MOMENTS = 3

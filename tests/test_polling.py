@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests import model
-from usms_pipeline import polling
+from usms_pipeline.contract import polling
+from usms_pipeline.contract.schema import TEXT, TIME
 from usms_pipeline.days import file
-from usms_pipeline.schema import TEXT, TIME
 
 SENT = datetime(2024, 1, 1, 12, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)

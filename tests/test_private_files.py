@@ -17,13 +17,13 @@ from tests.account import Account
 from tests.cohorts import receipt
 from tests.cohorts import write as write_receipts
 from usms_pipeline.cli import check
-from usms_pipeline.dataset import PRIVATE
-from usms_pipeline.errors import StorageError
-from usms_pipeline.phone_key import load_key
+from usms_pipeline.contract.errors import StorageError
+from usms_pipeline.people.phone_key import load_key
 from usms_pipeline.pipeline import Pipeline
 from usms_pipeline.settings import Settings
 from usms_pipeline.simulator import Faults
-from usms_pipeline.storage import Store
+from usms_pipeline.store.dataset import PRIVATE
+from usms_pipeline.store.storage import Store
 from usms_pipeline.warehouse import reconcile
 
 NOBODY = 65534

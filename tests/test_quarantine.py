@@ -12,11 +12,12 @@ import pytest
 
 from tests.account import Account
 from tests.scripted import DAY, NOON, PHONE, Scripted, receipt
-from usms_pipeline import schema, storage
+from usms_pipeline.contract import schema
+from usms_pipeline.contract.errors import Busy
 from usms_pipeline.days import log, quarantine
 from usms_pipeline.days.quarantine import Entry, Quarantine
-from usms_pipeline.errors import Busy
 from usms_pipeline.simulator import Faults
+from usms_pipeline.store import storage
 
 
 @pytest.fixture

@@ -16,10 +16,11 @@ from hypothesis import strategies as st
 
 from tests import cohorts
 from tests.cohorts import CUTOFF, DAY, NOON, receipt
-from usms_pipeline import metrics, queries, schema, status
-from usms_pipeline.errors import UnknownColumn
-from usms_pipeline.queries import timezone_hint
-from usms_pipeline.storage import Store
+from usms_pipeline.contract import metrics, schema, status
+from usms_pipeline.contract.errors import UnknownColumn
+from usms_pipeline.figures import queries
+from usms_pipeline.figures.queries import timezone_hint
+from usms_pipeline.store.storage import Store
 from usms_pipeline.warehouse import connect, ddl, reconcile
 
 Row = dict[str, Any]

@@ -21,9 +21,9 @@ import pytest
 import usms_pipeline
 from tests.account import START, Account
 from tests.processes import wait_until
-from usms_pipeline.errors import WarehouseMissing
+from usms_pipeline.contract.errors import WarehouseMissing
+from usms_pipeline.contract.status import BUCKETS
 from usms_pipeline.simulator import Population
-from usms_pipeline.status import BUCKETS
 
 REFRESHES = 50
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from tests.account import Account
+from usms_pipeline.contract.errors import ServiceDown
 from usms_pipeline.days import quarantine
-from usms_pipeline.errors import ServiceDown
 from usms_pipeline.service.collect import Patience
 from usms_pipeline.simulator import Faults
 

@@ -14,14 +14,14 @@ import pytest
 from tests import watched_world
 from tests.made_receipts import NOW, Row, five_days, message, opened, publish
 from tests.watched_world import World
-from usms_pipeline import report
-from usms_pipeline.errors import OtherWarehouse, StorageError
-from usms_pipeline.queries import rates
-from usms_pipeline.report.figures import ask
-from usms_pipeline.report.quality import Finding, findings
+from usms_pipeline.contract.errors import OtherWarehouse, StorageError
+from usms_pipeline.figures import report
+from usms_pipeline.figures.queries import rates
+from usms_pipeline.figures.report.figures import ask
+from usms_pipeline.figures.report.quality import Finding, findings
 from usms_pipeline.settings import Settings
 from usms_pipeline.simulator.fate import Outage
-from usms_pipeline.storage import Store
+from usms_pipeline.store.storage import Store
 from usms_pipeline.warehouse import connect
 
 SETTINGS = {"USMS_TIMEZONE": "Asia/Shanghai", "USMS_CUTOFF_HOURS": "72.0"}

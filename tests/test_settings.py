@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from usms_pipeline import settings as config
 from usms_pipeline.cli.example import REQUIRED, env_example
-from usms_pipeline.errors import SettingsError
+from usms_pipeline.contract.errors import SettingsError
 from usms_pipeline.settings import Settings, load
 
 ROOT = Path(__file__).parents[1]

@@ -26,12 +26,12 @@ import pyarrow.compute as pc
 import pytest
 
 from tests.conftest import MakeRehearsal
-from usms_pipeline.errors import UsmsError
+from usms_pipeline.contract.errors import UsmsError
+from usms_pipeline.contract.status import BUCKETS, FINAL
 from usms_pipeline.service.api import canonical
 from usms_pipeline.simulator import PATH, Faults, Outage, Population, Simulator, fast_clock, serve
 from usms_pipeline.simulator.numbering import PLANS, spelled, spellings, to_e164
 from usms_pipeline.simulator.simulator import ids_of
-from usms_pipeline.status import BUCKETS, FINAL
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
 LONG_AFTER = NOW + timedelta(days=4)

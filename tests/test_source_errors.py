@@ -17,7 +17,7 @@ import pytest
 
 from tests.services import LOCKED_USER, Database, free_port
 from usms_pipeline import source
-from usms_pipeline.errors import SourceError, SourceUnavailable
+from usms_pipeline.contract.errors import SourceError, SourceUnavailable
 from usms_pipeline.settings import Settings
 from usms_pipeline.source import kinds
 

@@ -23,8 +23,8 @@ QUOTING = {
 
 MADE_HERE = {
     ("cli/messages", "messages.schema.names"): "columns of the made-up table",
-    ("queries", "sign"): "one of two signs, both in this function",
-    ("report/figures", "relation"): "a view of ours, or a macro of a quoted name",
+    ("figures/queries", "sign"): "one of two signs, both in this function",
+    ("figures/report/figures", "relation"): "a view of ours, or a macro of a quoted name",
     ("source/duckdb_files", "sql"): "made by query.select, of quoted names",
     ("source/duckdb_files", "_relation(connection, address)"): "made of quoted paths and names",
     ("source/postgresql", "sql"): "made by query.select, of quoted names",
@@ -188,4 +188,4 @@ def test_there_are_two_places_that_quote() -> None:
         if '.replace("\'", "\'\'")' in path.read_text("utf-8")
         or ".replace('\"', '\"\"')" in path.read_text("utf-8")
     ]
-    assert found == ["quoting.py", "source/query.py"]
+    assert found == ["source/query.py", "warehouse/quoting.py"]

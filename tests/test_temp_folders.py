@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from usms_pipeline.storage import Store
-from usms_pipeline.temp_folders import temp_folder
+from usms_pipeline.store.storage import Store
+from usms_pipeline.store.temp_folders import temp_folder
 
 KILLED = """
 import os, signal, sys
-from usms_pipeline import storage
+from usms_pipeline.store import storage
 store = storage.Store(sys.argv[1])
 store.is_local = False  # as on object storage, but for the upload
 with store.replacing("x", private=True) as path:

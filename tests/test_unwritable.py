@@ -22,7 +22,7 @@ from tests.processes import (
     usms,
     wait_until,
 )
-from usms_pipeline.errors import StorageError
+from usms_pipeline.contract.errors import StorageError
 from usms_pipeline.simulator import Faults
 
 
@@ -38,9 +38,8 @@ def test_a_folder_that_can_not_be_written_is_named_and_once_it_can_the_run_goes_
     for folder in (
         ".",
         ".locks",
-        f"sessions/sent_date={day}",
-        f"responses/sent_date={day}",
-        f"registers/sent_date={day}",
+        "responses",
+        "responses/open",
         f"receipts/sent_date={day}",
     ):
         place = data / folder

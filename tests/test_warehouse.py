@@ -21,12 +21,18 @@ import pytest
 import usms_pipeline
 from tests import cohorts
 from tests.cohorts import DAY, NOON, receipt
-from usms_pipeline import queries, schema
+from usms_pipeline.contract import schema
+from usms_pipeline.contract.errors import (
+    OtherLayout,
+    OtherWarehouse,
+    StorageError,
+    WarehouseMissing,
+)
 from usms_pipeline.days import file
 from usms_pipeline.days.file import Footer
-from usms_pipeline.errors import OtherLayout, OtherWarehouse, StorageError, WarehouseMissing
+from usms_pipeline.figures import queries
 from usms_pipeline.settings import Settings
-from usms_pipeline.storage import Store
+from usms_pipeline.store.storage import Store
 from usms_pipeline.warehouse import (
     Change,
     Publishing,

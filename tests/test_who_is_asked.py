@@ -7,8 +7,8 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from usms_pipeline.errors import SettingsError
-from usms_pipeline.setting_types import is_loopback
+from usms_pipeline.contract.errors import SettingsError
+from usms_pipeline.contract.setting_types import is_loopback
 from usms_pipeline.settings import load
 
 REFUSED = (

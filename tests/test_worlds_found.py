@@ -30,7 +30,9 @@ def announce(account: WorldAccount, session: str | None, *phones: str | None, ho
 
 def rows(account: WorldAccount) -> list[dict[str, Any]]:
     found = [row for its in account.disk.look().days.values() for row in its]
-    return sorted(found, key=lambda row: (row["sent_at"], row["session_no"], row["recipient"]))
+    return sorted(
+        found, key=lambda row: (row["sent_at"], row["session_no"] or "", row["recipient"])
+    )
 
 
 def run(account: WorldAccount, script: Script | None = None, **given: Any) -> Any:
@@ -95,3 +97,45 @@ def test_the_last_row_without_a_session_that_gets_one_is_published_once(
     laws = Laws(account)
     laws.now = account.disk.look()
     laws.published()
+
+
+def test_who_is_forgotten_is_missed_by_nobody_while_the_source_still_has_them(
+    account: WorldAccount,
+) -> None:
+    announce(account, "alpha", "+8613800138001", "+8613800138002", hours=1)
+    announce(account, None, "+8613800138001", hours=1)
+    run(account)
+    account.connect()[0].forget(["13800138001"])
+    assert len(rows(account)) == 1
+    assert account.connect()[0].conservation() == []
+    run(account)
+    assert len(rows(account)) == 1
+    assert account.connect()[0].conservation() == []
+
+
+def test_what_can_not_be_used_and_names_who_is_forgotten_is_not_set_aside(
+    account: WorldAccount,
+) -> None:
+    account.connect()[0].forget(["13800138001"])
+    announce(account, "alpha", None, None, hours=1)
+    receipt = {"Phone": "13800138001", "Status": "delivered"}
+    account.service.sheets["alpha"] = [{"SessionNo": "alpha", "Receipt": [receipt, "nonsense"]}]
+    run(account)
+    assert not [name for name, text in account.disk.texts().items() if "13800138001" in text]
+    assert [row["status"] for row in rows(account)] == ["pending", "pending"]
+
+
+def test_a_session_read_for_another_day_as_before_is_not_gone_from_its_own(
+    account: WorldAccount,
+) -> None:
+    account.clock.turn(hours=-8)
+    announce(account, "alpha", "+8613800138001", "+8613800138002", hours=1)
+    run(account)
+    account.ledger.messages[0].sent_at -= timedelta(hours=1)  # before midnight
+    account.write_source()
+    run(account)
+    announce(account, "bravo", None, hours=0)
+    pipeline, _ = account.connect()
+    report = pipeline.run()
+    assert pipeline.conservation() == []
+    assert not [said for said in report.warnings if "no longer in the source" in said]

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from tests.cohorts import CUTOFF
-from usms_pipeline import polling, schema
+from usms_pipeline.contract import polling, schema
 from usms_pipeline.simulator import fate
 from usms_pipeline.simulator.fate import Outage
 from usms_pipeline.simulator.faults import Faults

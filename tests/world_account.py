@@ -18,11 +18,11 @@ from tests.account import Clock
 from tests.world_disk import Disk
 from tests.world_ledger import Ledger
 from tests.world_service import Killed, Script, Service, Transport
-from usms_pipeline import storage
 from usms_pipeline.pipeline import Pipeline
 from usms_pipeline.service.collect import Patience
 from usms_pipeline.service.pace import BreakerLimits
 from usms_pipeline.settings import Settings
+from usms_pipeline.store import storage
 from usms_pipeline.warehouse import publish
 
 START = datetime(2026, 3, 2, 9, 30, tzinfo=UTC)

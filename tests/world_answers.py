@@ -14,7 +14,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from tests.model import Asked, Told
-from usms_pipeline.phones import PhoneBook
+from usms_pipeline.people.phones import PhoneBook
 from usms_pipeline.service.api import canonical
 
 Trouble = tuple[str, str | None, Any]
@@ -23,7 +23,7 @@ Trouble = tuple[str, str | None, Any]
 
 @dataclass
 class Reading:
-    """What some answers say, in the order in which they say it; ``vain``: what could not be read."""
+    """What some answers say, in their order; ``vain``: who was asked about in vain."""
 
     asked: list[Asked] = field(default_factory=list)
     told: list[Told] = field(default_factory=list)

@@ -5,6 +5,7 @@ Kept here is what the pipeline may have deleted by now: rows that left the sourc
 
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -14,8 +15,8 @@ from typing import Any
 from tests import world_answers
 from tests.model import SourceRow, World, is_due, joined, joined_lost, moment
 from tests.world_answers import Reading, Trouble, digits_of
-from usms_pipeline.dataset import Window
-from usms_pipeline.phones import PhoneBook
+from usms_pipeline.people.phones import PhoneBook
+from usms_pipeline.store.dataset import Window
 
 CUTOFF = timedelta(hours=72)
 DAY = timedelta(days=1)
@@ -114,11 +115,11 @@ class Ledger:
         before = after.get(home, {}).get(session, [])
         for one in homes:  # in two where a move was interrupted
             del after[one][session]
-        union = joined(before, rows, *read)
+        union, arrived = joined(before, rows, *read)
         is_there = not before or any(row.sent_at.date() == home for row in union)
         place = home if is_there else day
         after.setdefault(place, {})[session] = union
-        new[place] += Counter(map(moment, union)) - Counter(map(moment, before))
+        new[place] += Counter(map(moment, arrived))
 
     def _rows(self, message: Message) -> list[SourceRow]:
         phone = message.phone
@@ -152,6 +153,17 @@ class Ledger:
             if t.session_no == session and t.number not in self.phones_forgotten
         ]
         return World(rows, asked, told).receipts(CUTOFF)
+
+    def as_known(self, after: Table) -> Table:
+        """Return rows with those of a session as they were stored: a change counts from then on.
+
+        What is due is found before days are written, unless there was something to catch up with.
+        """
+        stored = {one: rows for its in self.stored.values() for one, rows in its.items()}
+        return {
+            day: {one: stored.get(one, rows) for one, rows in its.items()}
+            for day, its in after.items()
+        }
 
     def due(self, table: Table, now: datetime, offsets: list[timedelta]) -> dict[date, set[str]]:
         """Return the sessions to ask about now, by these source rows and all that ever landed."""
@@ -197,7 +209,7 @@ class Ledger:
         for (session, day), rows in shown.items():
             kept = [] if session in self.sessions_forgotten else self._kept(session, day, rows)
             self.stored[day][session] = kept
-        for day, its in self.stored.items():
+        for its in self.stored.values():
             if None in its:
                 its[None] = [row for row in its[None] if not self._is_forgotten(row)]
         self.stored = tidy(self.stored)
@@ -218,6 +230,13 @@ class Ledger:
                 theirs[row.sent_at] -= 1
                 kept.remove(row)
         return kept
+
+    def names_forgotten(self, trouble: Trouble) -> bool:
+        text = str(trouble)
+        digits = re.sub(r"[^0-9]", "", text)
+        return any(one in text for one in self.sessions_forgotten) or any(
+            one in digits for one in self.digits_forgotten
+        )
 
     def forgotten_words(self) -> set[str]:
         """Return what must not be found in any file: numbers, their hashes, session numbers."""

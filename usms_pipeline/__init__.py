@@ -21,7 +21,8 @@ def recipient_id(phone: str, **given: Any) -> str:
 
     Raises ``SettingsError``, and ``StorageError`` where there is no key yet: none is made here.
     """
-    from usms_pipeline import phone_key, phones, settings
+    from usms_pipeline import settings
+    from usms_pipeline.people import phone_key, phones
 
     ours = settings.load(**given)
     key = phone_key.load_key(ours, may_make=False)

@@ -14,10 +14,10 @@ import dagster as dg
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from usms_pipeline import settings as core_settings
-from usms_pipeline import source_address
+from usms_pipeline.contract.errors import SettingsError
 from usms_pipeline.defs.account import Account, AccountSettings, resolve
-from usms_pipeline.errors import SettingsError
 from usms_pipeline.settings import Settings
+from usms_pipeline.source import address as source_address
 
 _TEMPLATE: Final = re.compile(r"\{\{.*?\}\}")
 _KEYS: Final = ("access_key_id", "access_key_secret", "phone_key")
@@ -80,12 +80,12 @@ class ReceiptPipeline(dg.Component):
 
     @classmethod
     def get_model_cls(cls) -> type[BaseModel]:
-        """Give the schema of the attributes."""
+        """Return the schema of the attributes."""
         return Attributes
 
     @classmethod
     def get_spec(cls) -> dg.ComponentTypeSpec:
-        """Say what the component is for, on Dagster's page and in ``dg list components``."""
+        """Return what the component is for, on Dagster's page and in ``dg list components``."""
         return dg.ComponentTypeSpec(
             description="SMS delivery receipts of one USMS account, as a daily partitioned dataset",
             tags=["sms", "duckdb", "parquet"],
@@ -101,7 +101,7 @@ class ReceiptPipeline(dg.Component):
         return cls(**{name: _early(value, context) for name, value in given.items()})
 
     def account(self) -> Account:
-        """Give what must be known before a run; the defaults where a setting can't be used yet."""
+        """Return what is known before a run; defaults for what can't be used yet."""
         known = {name: self.given[name] for name in _BEFORE_A_RUN if name in self.given}
         try:
             read = core_settings.load(**{name: resolve(text) for name, text in known.items()})
@@ -113,9 +113,8 @@ class ReceiptPipeline(dg.Component):
         return Account(days, self.prefix, read.dimensions, self.owners)
 
     def build_defs(self, context: dg.ComponentLoadContext | None = None) -> dg.Definitions:
-        """Build the account's assets, checks, job, schedule and resource."""
+        """Build the account's assets with their checks, job, schedule and resource."""
         from usms_pipeline.defs.assets import build_assets
-        from usms_pipeline.defs.checks import build_checks
         from usms_pipeline.defs.refresh import build_job, build_schedule
 
         account = self.account()
@@ -123,7 +122,6 @@ class ReceiptPipeline(dg.Component):
         job = build_job(account)
         return dg.Definitions(
             assets=build_assets(account),
-            asset_checks=build_checks(account),
             jobs=[job],
             schedules=[build_schedule(account, job, resource)],
             resources={account.name: resource},
@@ -131,7 +129,7 @@ class ReceiptPipeline(dg.Component):
 
 
 def _late(value: Any) -> Any:
-    """Give ``dg.EnvVar("NAME")`` as the template that means the same."""
+    """Return ``dg.EnvVar("NAME")`` as the template that means the same."""
     return f"{{{{ env.{value.env_var_name} }}}}" if isinstance(value, dg.EnvVar) else value
 
 

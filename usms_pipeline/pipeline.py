@@ -17,26 +17,29 @@ from typing import Any, Final
 
 import pyarrow as pa
 
-from usms_pipeline import dataset, forget, source, warehouse, wording
-from usms_pipeline.dataset import Window
-from usms_pipeline.days import file, log, quarantine
-from usms_pipeline.days.file import Footer
-from usms_pipeline.days.run import CLOCK_MAY_STEP, OnProgress, Progress, Run, vanished
-from usms_pipeline.errors import (
+from usms_pipeline import source, warehouse
+from usms_pipeline.contract import wording
+from usms_pipeline.contract.errors import (
     Busy,
     CredentialsRefused,
     ServiceDown,
     SourceError,
     StorageError,
 )
-from usms_pipeline.metrics import UNANNOUNCED_SHARE
-from usms_pipeline.phone_key import load_key
-from usms_pipeline.phones import PhoneBook
+from usms_pipeline.contract.metrics import UNANNOUNCED_SHARE
+from usms_pipeline.days import file, log, quarantine
+from usms_pipeline.days.file import Footer
+from usms_pipeline.days.run import CLOCK_MAY_STEP, OnProgress, Progress, Run, vanished
+from usms_pipeline.people import forget
+from usms_pipeline.people.phone_key import load_key
+from usms_pipeline.people.phones import PhoneBook
 from usms_pipeline.service.collect import CollectStats, Patience, utc_now
 from usms_pipeline.service.names import Names
 from usms_pipeline.service.pace import FIRST_PACE
 from usms_pipeline.settings import Settings
-from usms_pipeline.storage import Store
+from usms_pipeline.store import dataset
+from usms_pipeline.store.dataset import Window
+from usms_pipeline.store.storage import Store
 from usms_pipeline.warehouse import Change, WarehouseReport
 
 __all__ = ["OnProgress", "Pipeline", "Plan", "Progress", "Report", "RunReport"]
@@ -291,7 +294,7 @@ class Pipeline:
         window: Window | None = None,
         on_written: Callable[[date, Change | None], None] = lambda day, change: None,
     ) -> Report:
-        """Read the source, ask about what is due, and write each day that changed; publishes nothing.
+        """Read the source, ask about what is due, and write what changed; publishes nothing.
 
         ``on_written`` is told of each day when it is written, in a thread of its own. What came
         before the service refused or failed is written, then the error is raised.
@@ -422,6 +425,7 @@ class Pipeline:
         # were they refused for a setting's sake, they are refused still
         patience = replace(self.patience or Patience(), most_refusals_alone=math.inf)
         with self._run(patience=patience) as run:
+            run.catch_up()
             run.fold_again(sorted({entry.block for entry in others}))
             rejected = {*run.outcome.rejected}
             asked = run.ask_about(pa.array(sorted(again), pa.string()))
@@ -467,8 +471,9 @@ class Pipeline:
         # buried before anything is looked through: what comes from now on is left out
         forget.bury(self.store, forgotten)
         lone = forget.lone_sessions(self.store, recipients)
-        forgotten |= forget.Forgotten(sessions=frozenset(lone))
-        forget.bury(self.store, forgotten)
+        forget.bury(self.store, forgotten | forget.Forgotten(sessions=frozenset(lone)))
+        # all that were ever forgotten: where this was interrupted before, no day names them now
+        forgotten = forget.read(self.store)
         with self._run() as run:  # what others were told in a response that is to be emptied
             run.catch_up()
         cutoff = self.settings.cutoff // timedelta(microseconds=1)

@@ -20,10 +20,9 @@ from dotenv import dotenv_values
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from usms_pipeline import polling
-from usms_pipeline.errors import SettingProblem, SettingsError
-from usms_pipeline.service import api
-from usms_pipeline.setting_types import (
+from usms_pipeline.contract import polling
+from usms_pipeline.contract.errors import SettingProblem, SettingsError
+from usms_pipeline.contract.setting_types import (
     Ages,
     Day,
     LocalFile,
@@ -37,6 +36,7 @@ from usms_pipeline.setting_types import (
     WebAddress,
     Zone,
 )  # fmt: skip
+from usms_pipeline.service import api
 
 PREFIX: Final = "USMS_"
 

@@ -125,16 +125,14 @@ def install_writers() -> None:
     """Put counters around what writes files in C++, where no function of Python's own is seen."""
     import pyarrow.parquet as pq
 
-    from usms_pipeline.storage import Store
-    from usms_pipeline.warehouse import publish
+    from usms_pipeline.store.storage import Store
 
-    for name in ("__init__", "write_batch", "close"):
+    for name in ("__init__", "write_table", "close"):
         _around(pq.ParquetWriter, name, lambda writer, *given, **__: (
             given[0] if given and not hasattr(given[0], "schema") else getattr(writer, "where", ""),
         ))  # fmt: skip
     _around(Store, "delete", lambda store, name: (store.path(name),))
     _within(Store, "replacing")
-    _within(publish, "_building")
 
 
 def _around(

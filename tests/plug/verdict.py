@@ -11,14 +11,15 @@ import duckdb
 import pyarrow.parquet as pq
 
 from tests.plug.scenarios import KEY, Scenario
-from usms_pipeline import dataset, fold, forget, quarantine
-from usms_pipeline.errors import UsmsError
-from usms_pipeline.phones import PhoneBook
-from usms_pipeline.storage import Store
+from usms_pipeline.contract.errors import UsmsError
+from usms_pipeline.days import file, log, quarantine
+from usms_pipeline.people import forget
+from usms_pipeline.people.phones import PhoneBook
+from usms_pipeline.store.storage import Store
 
 Rows = list[tuple[Any, ...]]
 
-_NOT_COMPARED = "first_asked_at, last_asked_at, final_at"
+_NOT_COMPARED = "first_asked_at, last_asked_at, final_at, _last_open_at, _state"
 """When it was asked: another moment in every process."""
 
 
@@ -29,7 +30,8 @@ class Seen:
     rows: Rows
     buckets: Counter[str]
     quarantine: Counter[tuple[Any, ...]]
-    days_with_answers: frozenset[Any]
+    told: frozenset[str]
+    """The sessions that responses are kept of."""
     published: Rows
     """The rows of the warehouse, all columns; ``all_rows`` are those of the dataset."""
     all_rows: Rows
@@ -54,7 +56,7 @@ def seen(root: Path, has_own_key: bool = False) -> Seen:
             rows=con.execute(compared).fetchall(),
             buckets=Counter(dict(con.execute(buckets).fetchall())),
             quarantine=Counter((entry.kind, entry.session_no, entry.state) for entry in entries),
-            days_with_answers=frozenset(dataset.days(store, dataset.RESPONSES)),
+            told=frozenset().union(*landed(root).values()),
             published=con.execute(f"SELECT {columns} FROM w.receipts ORDER BY ALL").fetchall(),
             all_rows=con.execute(f"SELECT {columns} FROM receipts ORDER BY ALL").fetchall(),
         )
@@ -63,10 +65,11 @@ def seen(root: Path, has_own_key: bool = False) -> Seen:
 def problems(root: Path, expected: Seen, scenario: Scenario) -> list[str]:
     """Say in what a folder differs from an undisturbed one; empty when in nothing."""
     amiss = lost(root, expected, scenario)
-    days = frozenset(dataset.days(Store(str(root / "data")), dataset.RESPONSES))
-    if days != expected.days_with_answers:
-        amiss.append(f"raw answers of {days ^ expected.days_with_answers}")
-    return amiss + [f"left behind: {path.relative_to(root)}" for path in hidden(root)]
+    told = frozenset().union(*landed(root).values())
+    if told != expected.told:
+        amiss.append(f"responses of {told ^ expected.told}")
+    left = [*hidden(root), *root.glob("data/.locks/responses/*"), *root.glob("data/*/open/*")]
+    return amiss + [f"left behind: {path.relative_to(root)}" for path in left]
 
 
 def lost(root: Path, expected: Seen, scenario: Scenario) -> list[str]:
@@ -74,7 +77,7 @@ def lost(root: Path, expected: Seen, scenario: Scenario) -> list[str]:
     store = Store(str(root / "data"))
     try:
         found = seen(root, scenario.has_own_key)
-        amiss = fold.conservation(store, dataset.days(store, dataset.SESSIONS))
+        amiss = [said for day in file.days(store) if (said := file.amiss(store, day))]
     except (UsmsError, duckdb.Error, OSError, ValueError) as error:
         return [f"can't be read: {type(error).__name__}: {error}"]
     compared = (
@@ -103,7 +106,8 @@ def landed(root: Path) -> dict[str, set[str]]:
     store = Store(str(root / "data"))
     return {
         name: {session for ids in store.read(name)["ids"].to_pylist() for session in ids}
-        for name in store.names(dataset.RESPONSES)
+        for run in log.runs(store)
+        for name in log.blocks(store, run)
     }
 
 

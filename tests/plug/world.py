@@ -13,7 +13,7 @@ from typing import Any
 from tests.plug import disk, verdict
 from tests.plug.commands import Commands, Ended, commands
 from tests.plug.scenarios import Scenario, Scenarios
-from usms_pipeline.errors import UsmsError
+from usms_pipeline.contract.errors import UsmsError
 from usms_pipeline.simulator import serve
 
 

@@ -40,7 +40,7 @@ def _import_all() -> None:
     import pyarrow as pa
 
     import usms_pipeline
-    from usms_pipeline.phones import PhoneBook
+    from usms_pipeline.people.phones import PhoneBook
 
     for found in pkgutil.walk_packages(usms_pipeline.__path__, "usms_pipeline."):
         if found.name.split(".")[1] not in _NOT_OF_COMMANDS:

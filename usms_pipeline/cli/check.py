@@ -17,16 +17,16 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from usms_pipeline import wording
 from usms_pipeline.cli import config, rehearsal
 from usms_pipeline.cli.run import Json
 from usms_pipeline.cli.shell import echo_json, out
-from usms_pipeline.errors import ServiceDown, SettingsError, UsmsError
-from usms_pipeline.phone_key import KEY_FILE
+from usms_pipeline.contract import wording
+from usms_pipeline.contract.errors import ServiceDown, SettingsError, UsmsError
+from usms_pipeline.people.phone_key import KEY_FILE
 
 if TYPE_CHECKING:
     from usms_pipeline.settings import Settings
-    from usms_pipeline.storage import Store
+    from usms_pipeline.store.storage import Store
 
 _HARMLESS_ID = "usms-check"
 _CLOCKS_DIFFER = timedelta(minutes=10)
@@ -132,7 +132,7 @@ def _sessions_like_phones(settings: Settings, last: datetime) -> list[str]:
     """Look at some of the latest rows; under any key, for no hash is kept."""
     from usms_pipeline import source
     from usms_pipeline.days.run import doubts_about_sessions
-    from usms_pipeline.phones import PhoneBook
+    from usms_pipeline.people.phones import PhoneBook
 
     book = PhoneBook(b"", settings.default_region, settings.phones)
     with closing(source.read(settings, last - timedelta(hours=1), last + _TICK)) as batches:
@@ -142,8 +142,8 @@ def _sessions_like_phones(settings: Settings, last: datetime) -> list[str]:
 
 def _data_dir(settings: Settings) -> Iterator[tuple[str, str]]:
     """Prove that a file can be written, and that there is room for more."""
-    from usms_pipeline.dataset import PRIVATE, check_layout
-    from usms_pipeline.storage import Store
+    from usms_pipeline.store.dataset import PRIVATE, check_layout
+    from usms_pipeline.store.storage import Store
 
     store = Store(settings.data_dir)
     check_layout(store)
@@ -184,9 +184,9 @@ def _room(settings: Settings) -> Iterator[tuple[str, str]]:
 
 def _key(settings: Settings) -> Iterator[tuple[str, str]]:
     """Compare the key of the recipient hash with the one that the days were made with."""
-    from usms_pipeline import dataset
-    from usms_pipeline.phone_key import fingerprint, load_key
-    from usms_pipeline.storage import Store
+    from usms_pipeline.people.phone_key import fingerprint, load_key
+    from usms_pipeline.store import dataset
+    from usms_pipeline.store.storage import Store
 
     store, key_file = Store(settings.data_dir), Path(settings.data_dir, KEY_FILE)
     is_new = not store.exists(dataset.LAYOUT) and not store.names("receipts")
@@ -227,17 +227,18 @@ def _dataset(settings: Settings) -> Iterator[tuple[str, str]]:
         )
     clear = sum(said.phones == "clear" for said in days)
     if clear and settings.phones == "masked":
+        hold = "holds" if clear == 1 else "hold"
         yield (
             "warning",
-            f"{wording.counted(clear, 'day')} with whole phone numbers, from when USMS_PHONES was "
-            "clear: `usms rebuild` masks them",
+            f"{wording.counted(clear, 'day')} still {hold} whole phone numbers, from when "
+            "USMS_PHONES was clear: `usms rebuild` masks them",
         )
 
 
 def _quarantine(settings: Settings) -> Iterator[tuple[str, str]]:
     """Count what waits for a decision: the responses of such a run are not deleted."""
     from usms_pipeline.days import quarantine
-    from usms_pipeline.storage import Store
+    from usms_pipeline.store.storage import Store
 
     count = quarantine.open_count(Store(settings.data_dir))
     if not count:

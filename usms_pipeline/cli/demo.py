@@ -22,13 +22,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 from rich.markup import escape
 
-from usms_pipeline import wording
 from usms_pipeline.cli import config, progress
 from usms_pipeline.cli import messages as made_up
 from usms_pipeline.cli.rates import show_rates
 from usms_pipeline.cli.rehearsal import MARK, is_demo
 from usms_pipeline.cli.shell import FELL_SHORT, OK, out, warn
 from usms_pipeline.cli.tables import facts_grid
+from usms_pipeline.contract import wording
 
 if TYPE_CHECKING:
     from usms_pipeline.settings import Settings
@@ -131,21 +131,21 @@ def _make_dagster_home(home: Path) -> None:
 
 
 def _refresh(say: progress.Say, settings: Settings) -> list[str]:
-    """Run the Dagster job over the demo's days; gives what went wrong."""
+    """Run the Dagster job over the demo's days; return what went wrong."""
     say("Loading Dagster", "job refresh")
     from usms_pipeline.defs.once import run_refresh
 
     troubles: list[str] = []
     sums: dict[str, Counter[str]] = defaultdict(Counter)
 
-    def on_step(asset: str, state: str, facts: dict[str, Any]) -> None:
+    def on_step(name: str, state: str, facts: dict[str, Any]) -> None:
         if state == "failed":
-            troubles.append(facts["error"] or f"The step {asset} failed.")
+            troubles.append(facts["error"] or f"The step {name} failed.")
         elif state == "counted":
-            sums[asset].update({key: facts[key] for key in _COUNTS if key in facts})
-            say(f"usms/{asset}", _counts(sums[asset]))
-        elif asset in _ASSETS:
-            say(f"usms/{asset}", _first_line(facts))
+            sums[name].update({key: facts[key] for key in _COUNTS if key in facts})
+            say(f"usms/{name}", _counts(sums[name]))
+        elif name in _STEPS and state in ("begun", "said"):
+            say(f"usms/{_STEPS[name]}", _first_line(facts))
 
     today = datetime.now(settings.zone).date()
     with _signals_as_they_are():
@@ -172,17 +172,22 @@ def _first_line(facts: dict[str, Any]) -> str:
     return str(facts.get("message", "")).partition("\n")[0]
 
 
-_ASSETS: Final = ("sessions", "responses", "receipts", "warehouse", "delivery_rates")
+_STEPS: Final = {
+    "collect": "responses",
+    "warehouse": "warehouse",
+    "delivery_rates": "delivery_rates",
+}
+"""Dagster's steps, and the asset that each begins with."""
 _COUNTS: Final = {
     "sessions_due": "sessions asked about",
     "dagster/row_count": "rows",
     "delivered": "delivered",
-    "awaited": "awaited",
+    "open": "awaited",
 }
 
 
 def _show_places(settings: Settings, folder: Path, started_in: Path) -> None:
-    """Say where everything is."""
+    """Print where everything is."""
     shown = Path(os.path.relpath(folder, started_in))
     report = settings.warehouse_path.with_name("report.html")
     places = facts_grid()
@@ -195,7 +200,7 @@ def _show_places(settings: Settings, folder: Path, started_in: Path) -> None:
 
 
 def _show_next(folder: Path, started_in: Path) -> None:
-    """Say what to type now: as it is found from the folder that the user is in."""
+    """Print what to type now: as it is found from the folder that the user is in."""
     shown = escape(os.path.relpath(folder, started_in))
     there, here = escape(_usms(folder)), escape(_usms(started_in))
     steps = facts_grid()
@@ -206,7 +211,7 @@ def _show_next(folder: Path, started_in: Path) -> None:
 
 
 def _usms(folder: Path) -> str:
-    """Give how this command is called from a folder: by its path, where none is on PATH."""
+    """Return how this command is called from a folder: by its path, where none is on PATH."""
     ours = Path(sys.executable).with_name("usms")
     if shutil.which("usms") or not ours.exists():
         return "usms"

@@ -26,8 +26,8 @@ from rich.progress import (
 from rich.table import Column
 from rich.text import Text
 
-from usms_pipeline import wording
 from usms_pipeline.cli.shell import err
+from usms_pipeline.contract import wording
 
 if TYPE_CHECKING:
     from usms_pipeline.pipeline import Progress as Step

@@ -13,10 +13,10 @@ from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
-from usms_pipeline import wording
 from usms_pipeline.cli import config, progress
 from usms_pipeline.cli.run import Json
 from usms_pipeline.cli.shell import FELL_SHORT, OK, echo_json, out, told, warn
+from usms_pipeline.contract import wording
 
 if TYPE_CHECKING:
     from zoneinfo import ZoneInfo
@@ -47,7 +47,7 @@ def list_entries(
 ) -> None:
     """List the entries with their reasons; never their bodies, which hold phone numbers."""
     from usms_pipeline.days.quarantine import entries
-    from usms_pipeline.storage import Store
+    from usms_pipeline.store.storage import Store
 
     settings = config.load()
     found = entries(Store(settings.data_dir), None if state == State.ALL else str(state))
@@ -66,7 +66,7 @@ def replay(ids: Ids = None, everything: All = False) -> int:
     chosen = _chosen(ids, everything)
     from usms_pipeline.days.quarantine import open_count
     from usms_pipeline.pipeline import Pipeline
-    from usms_pipeline.storage import Store
+    from usms_pipeline.store.storage import Store
 
     settings = config.load(["api"])
     with progress.bar() as on_progress:

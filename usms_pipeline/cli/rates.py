@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.markup import escape
 
-from usms_pipeline import wording
 from usms_pipeline.cli import config
 from usms_pipeline.cli.run import From, To
 from usms_pipeline.cli.shell import echo_json, out, plain, span, warn, width
 from usms_pipeline.cli.tables import has_bounds, is_shaded, rates_table
-from usms_pipeline.errors import SourceError, StorageError
+from usms_pipeline.contract import wording
+from usms_pipeline.contract.errors import SourceError, StorageError
 
 if TYPE_CHECKING:
     from datetime import date
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from rich.table import Table
 
-    from usms_pipeline.queries import Connection as Warehouse
+    from usms_pipeline.figures.queries import Connection as Warehouse
     from usms_pipeline.settings import Settings
 
 
@@ -58,7 +58,8 @@ def rates(
     by: By = None, first: From = None, last: To = None, format_: Formats = Format.TABLE
 ) -> None:
     """Print delivery rates with their bounds: of all messages, or by any column."""
-    from usms_pipeline import queries, warehouse
+    from usms_pipeline import warehouse
+    from usms_pipeline.figures import queries
 
     days, column = span(first, last), _one(by)
     settings = config.load()
@@ -91,7 +92,8 @@ def show_rates(
 
     All of it is of one published file. Raises ``WarehouseMissing``.
     """
-    from usms_pipeline import queries, warehouse
+    from usms_pipeline import warehouse
+    from usms_pipeline.figures import queries
 
     console, is_all = out(), not (first or last)
     with warehouse.connect(settings.warehouse_path) as con:
@@ -127,7 +129,7 @@ def _how_to_read(whole: dict[str, Any], table: Table) -> str:
 
 def _to_come(con: Warehouse) -> str:
     """Say what the rate will be, where there is history to tell it from; else nothing."""
-    from usms_pipeline import queries
+    from usms_pipeline.figures import queries
 
     (guess,) = queries.nowcast(con, "is_announced").to_arrow_table().to_pylist()
     if guess["expected_rate"] is None:
@@ -143,14 +145,14 @@ def _read(
     con: Warehouse, by: str | None, first: date | None, last: date | None
 ) -> list[dict[str, Any]]:
     """Give the warehouse's figures, one dictionary a cohort."""
-    from usms_pipeline import queries
+    from usms_pipeline.figures import queries
 
     rows: list[dict[str, Any]] = queries.rates(con, by, first, last).to_arrow_table().to_pylist()
     return rows
 
 
 def _out_of_line(con: Warehouse, zone: ZoneInfo) -> list[str]:
-    from usms_pipeline import alerts, queries
+    from usms_pipeline.figures import alerts, queries
 
     rows = queries.alerts(con).to_arrow_table().to_pylist()
     return list(filter(None, (alerts.summary(rows, zone, kind) for kind in alerts.KINDS)))
@@ -176,10 +178,10 @@ def report(to: ReportFile = None) -> None:
     """Write the report, one HTML page with charts that works offline, and say where it is."""
     from datetime import UTC, datetime
 
-    from usms_pipeline import report as page
     from usms_pipeline import warehouse
     from usms_pipeline.days import quarantine
-    from usms_pipeline.storage import Store
+    from usms_pipeline.figures import report as page
+    from usms_pipeline.store.storage import Store
 
     settings = config.load()
     store = Store(settings.data_dir)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 from usms_pipeline.cli import config
-from usms_pipeline.errors import ServiceDown
+from usms_pipeline.contract.errors import ServiceDown
 
 if TYPE_CHECKING:
     from usms_pipeline.settings import Settings

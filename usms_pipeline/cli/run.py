@@ -9,17 +9,17 @@ from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
-from usms_pipeline import wording
 from usms_pipeline.cli import config, lean, progress, rehearsal
 from usms_pipeline.cli.shell import OK, echo_json, fell_short, out, plain, span, warn
 from usms_pipeline.cli.tables import facts_grid
+from usms_pipeline.contract import wording
 
 if TYPE_CHECKING:
     from datetime import date
 
-    from usms_pipeline.dataset import Window
     from usms_pipeline.pipeline import Pipeline, Plan, RunReport
     from usms_pipeline.service.collect import CollectStats
+    from usms_pipeline.store.dataset import Window
 
 From = Annotated[
     str | None, typer.Option("--from", metavar="DAY", help="First day sent, as 2026-01-31.")
@@ -102,7 +102,7 @@ def _window(
     pipeline: Pipeline, days: tuple[date | None, date | None], everything: bool
 ) -> Window | None:
     """Return the days asked for; None, the pipeline's own open window, when none were."""
-    from usms_pipeline.dataset import Window
+    from usms_pipeline.store.dataset import Window
 
     if not everything and days == (None, None):
         return None
@@ -124,8 +124,6 @@ def _show_run(report: RunReport) -> None:
         f"{wording.counted(report.rows_read, 'row')} read, {wording.count(report.new)} of them new",
     )
     facts.add_row("asked", _asked(report.stats, report.seconds_asking))
-    for line in _shortfalls(report.stats):
-        facts.add_row("", line)
     # Which days: a run seldom works on all of them.
     facts.add_row(f"receipts of {wording.counted(len(report.days), 'day')}", _buckets(report))
     facts.add_row("waiting", _waiting(report.open))
@@ -144,19 +142,9 @@ def _asked(stats: CollectStats, seconds: float) -> str:
     )
 
 
-def _shortfalls(stats: CollectStats) -> list[str]:
-    """Name what did not go well while asking; empty when all did."""
-    counts = {
-        "without a usable response, asked again by the next run": stats.ids_given_up,
-        "refused by the service, see `usms quarantine list`": stats.ids_refused,
-        "unreadable responses, see `usms quarantine list`": stats.unreadable,
-    }
-    return [f"{wording.count(number)} {what}" for what, number in counts.items() if number]
-
-
 def _buckets(report: RunReport) -> str:
     """Return the buckets' sums, those that hold something, in the order of the statuses."""
-    from usms_pipeline.status import BUCKETS
+    from usms_pipeline.contract.status import BUCKETS
 
     sums = report.buckets
     return ", ".join(f"{one} {wording.count(sums[one])}" for one in BUCKETS if sums[one]) or "none"

@@ -25,8 +25,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.text import Text
 
-from usms_pipeline import wording
-from usms_pipeline.errors import UsmsError
+from usms_pipeline.contract import wording
+from usms_pipeline.contract.errors import UsmsError
 
 P = ParamSpec("P")
 
@@ -165,7 +165,8 @@ def _say_error(sentence: str) -> None:
 
 def _without_secrets(shown: str) -> str:
     """Make a traceback fit to be sent to somebody: the errors of others quote what they met."""
-    from usms_pipeline import settings, source_address
+    from usms_pipeline import settings
+    from usms_pipeline.source import address as source_address
 
     for secret in settings.secrets():
         for part in (secret, *source_address.secrets(secret)):
@@ -212,7 +213,7 @@ def day(text: str | None) -> date | None:
     """Read a ``YYYY-MM-DD`` option; raises a usage error that shows the form."""
     if text is None:
         return None
-    from usms_pipeline.setting_types import usable_day
+    from usms_pipeline.contract.setting_types import usable_day
 
     try:
         found = date.fromisoformat(text)

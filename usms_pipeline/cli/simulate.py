@@ -9,11 +9,11 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from usms_pipeline import wording
 from usms_pipeline.cli import config
 from usms_pipeline.cli import messages as made_up
 from usms_pipeline.cli.shell import out, warn
 from usms_pipeline.cli.tables import facts_grid
+from usms_pipeline.contract import wording
 
 if TYPE_CHECKING:
     from usms_pipeline.simulator import Counters, Faults

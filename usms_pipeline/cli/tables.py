@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from usms_pipeline import wording
+from usms_pipeline.contract import wording
 
 _EIGHTHS: Final = " ▏▎▍▌▋▊▉█"
 _YOUNG: Final = "░"

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
-from usms_pipeline import wording
 from usms_pipeline.cli import config, progress
 from usms_pipeline.cli.run import From, To
 from usms_pipeline.cli.shell import OK, fell_short, out, span, warn
+from usms_pipeline.contract import wording
 
 if TYPE_CHECKING:
     from datetime import date
@@ -76,7 +76,7 @@ def forget(phone: Phones = None, session: Sessions = None, yes: Yes = False) -> 
     phones, sessions = _named(phone), _named(session)
     if not phones and not sessions:
         raise typer.BadParameter("Say what to erase: --phone NUMBER or --session NO.")
-    from usms_pipeline.forget import strangers
+    from usms_pipeline.people.forget import strangers
     from usms_pipeline.pipeline import Pipeline
 
     pipeline = Pipeline(config.load())

@@ -17,8 +17,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from usms_pipeline.contract.schema import TEXT
 from usms_pipeline.days import log
-from usms_pipeline.schema import TEXT
 from usms_pipeline.service.collect import Answer, Batch, CollectStats, Patience, collect
 from usms_pipeline.settings import Settings
 
@@ -27,8 +27,8 @@ _BLOCK_SECONDS: Final = 1.0
 """A kill loses the answers of one second at most: they are asked again."""
 _BLOCK_BYTES: Final = 16_000_000
 _MOST_BLOCKS_WAITING: Final = 4
-_MOST_ROWS: Final = 1_000_000
-"""What is held of one day before it is written, 250 bytes each."""
+_MOST_ROWS: Final = 900_000
+"""What is held of one day before it is written, 250 bytes each: more than a round asks about."""
 
 Told = Callable[[CollectStats, int], None]
 

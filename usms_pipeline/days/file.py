@@ -22,14 +22,14 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from usms_pipeline import polling, schema
-from usms_pipeline.dataset import check_version
+from usms_pipeline.contract import polling, schema
+from usms_pipeline.contract.errors import DamagedDay, StorageError
+from usms_pipeline.contract.schema import TEXT, TIME
+from usms_pipeline.contract.status import BUCKETS
 from usms_pipeline.days.columns import STATE
-from usms_pipeline.errors import DamagedDay, StorageError
-from usms_pipeline.schema import TEXT, TIME
 from usms_pipeline.service.api import WORDS_DIGEST
-from usms_pipeline.status import BUCKETS
-from usms_pipeline.storage import Store
+from usms_pipeline.store.dataset import check_version
+from usms_pipeline.store.storage import Store
 
 Micros = npt.NDArray[np.int64]
 
@@ -51,7 +51,8 @@ class Footer:
     ``version`` is new with every content. ``digest`` is of the source's rows that it was made of,
     ``edge`` of those that were read of it when the window began after it; ``words`` of the table of
     status words. ``read`` counts what the latest reading of the whole day had: ``rows``, their
-    ``recipients``, ``copies`` of other rows, rows ``without_session``, and stored ones ``gone``.
+    ``recipients``, ``copies`` of other rows, rows ``without_session``, stored ones ``gone``, and
+    others ``beside``, that were not read for this day.
     ``elsewhere``: sessions read for this day that another day's file has, and which.
 
     ``buckets`` counts the recipients announced, by status; ``open`` all rows that are neither final
@@ -114,7 +115,7 @@ def footer(store: Store, day: date) -> Footer | None:
             check_version(store, name(day), found["layout"])
             return msgspec.convert(found, Footer)
         except (KeyError, ValueError, TypeError, msgspec.ValidationError):
-            if "version" in said:  # of an older layout
+            if said.get("version", "").isdecimal():  # of an older layout
                 check_version(store, name(day), int(said["version"]))
             raise DamagedDay(day, "what it says of itself can't be read") from None
 
@@ -128,10 +129,19 @@ def sessions(store: Store, day: date) -> pa.Array:
     return pa.concat_arrays(found)
 
 
+def asked(store: Store, day: date, names: pa.Array) -> pa.Table:
+    """Return who some sessions went to, as far as a day's file knows, and when they were asked."""
+    wanted = ["session_no", "recipient", "last_asked_at"]
+    with _told(day):
+        batches = [pa.table(one) for one in store.batches(name(day), columns=wanted)]
+    found = pa.concat_tables(batches)
+    return found.filter(pc.is_in(found["session_no"], names))
+
+
 def rows(store: Store, day: date, names: pa.Schema | None = None) -> Iterator[pa.Table]:
     """Yield a day's rows, a row group at a time; none where there is no file.
 
-    ``names``: the columns to give them; what the file lacks is NULL, what it has beside is left out.
+    ``names``: the columns to give them; what the file lacks is NULL, what it has beside goes.
     """
     if store.exists(name(day)):
         with _told(day):
@@ -143,7 +153,7 @@ def amiss(store: Store, day: date) -> str | None:
     """Return what is amiss with a day's figures, in a sentence; None where all is well.
 
     Each recipient announced is in exactly one bucket, and they are as many as the source's latest
-    reading had, copies left out and those that are gone from it counted.
+    reading had, copies left out and those counted that are gone from it, or were not read with it.
     """
     try:
         said = footer(store, day)
@@ -161,7 +171,7 @@ def amiss(store: Store, day: date) -> str | None:
     counted, read = announced.num_rows, said.read
     expected = counted
     if read:
-        expected = read["recipients"] - read["copies"] + read["gone"]
+        expected = read["recipients"] - read["copies"] + read["gone"] + read["beside"]
     if counted == expected == said.announced and not stray and not double:
         return None
     return (
@@ -200,16 +210,16 @@ def write(
 
 
 def due(
-    store: Store, day: date, now: int, polls: Sequence[int], *, is_read: bool = False
+    store: Store, day: date, now: int, polls: Sequence[int], said: Footer | None = None
 ) -> pa.Table:
     """Return the sessions of a day that are due at ``now`` (microseconds), as ``DUE``.
 
-    Unless ``is_read``, a day whose footer says that nothing is due is not read.
+    A day whose footer (``said``, if it is known) says that nothing is due is not read.
     """
-    said = footer(store, day)
+    said = said or footer(store, day)
     if said is None or said.open == 0:
         return DUE.empty_table()
-    if not is_read and said.polls == list(polls) and (said.next_due_at or 2**62) > now:
+    if said.polls == list(polls) and (said.next_due_at or 2**62) > now:
         return DUE.empty_table()
     found, tries = [DUE.empty_table()], Tries()
     with _told(day):
@@ -281,6 +291,7 @@ def next_polls(waiting: pa.Table, polls: Sequence[int], tries: Tries) -> Micros:
 
 
 def open_rows(table: pa.Table) -> pa.Table:
+    """Return the rows that are neither final nor closed."""
     return table.filter(pc.invert(pc.or_(table["is_final"], table["is_closed"])))
 
 

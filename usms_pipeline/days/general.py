@@ -17,8 +17,8 @@ from typing import Any, Final
 
 import msgspec
 
+from usms_pipeline.contract.status import BUCKETS, FINAL
 from usms_pipeline.service.api import canonical
-from usms_pipeline.status import BUCKETS, FINAL
 
 NO_NUMBER: Final = ""
 """Stands for the recipient of a response that names no number."""
@@ -190,10 +190,11 @@ def prune(session: Session) -> None:
     """Forget what can never show again, so that what is known is the same in any order."""
     own = {sent.recipient for sent in session.sent}
     for number, known in [*session.numbers.items()]:
-        if known.final:
+        if number == NO_NUMBER:  # a word on the whole session ends with the next response
+            if known.open and known.open.asked_at < session.last_asked_at:  # type: ignore[operator]
+                known.open = None
+        elif known.final:
             known.open = None
-        elif number == NO_NUMBER and known.open and known.open.asked_at < session.last_asked_at:  # type: ignore[operator]
-            known.open = None  # a word on the whole session ends with the next response
         if known.final is known.open is None:
             del session.numbers[number]
     if session.tried_at is not None and session.tried_at <= (session.last_asked_at or -1):
@@ -223,8 +224,11 @@ def without_ends(session: Session) -> tuple[list[Sent], dict[str, Number]]:
 
 
 def _is_matched_by_ends(session: Session) -> bool:
-    """Return whether there may be a choice: one row takes the one number, whatever its form."""
-    return len(session.sent) > 1 or any(one.mask for one in session.sent)
+    """Return whether there may be a choice, now or later: a number is no row's own as it is."""
+    own = {one.recipient for one in session.sent}
+    if len(session.sent) > 1 or any(one.mask for one in session.sent):
+        return True
+    return None not in own and not session.numbers.keys() <= {NO_NUMBER, *own}
 
 
 def reread(session: Session) -> None:
@@ -249,7 +253,7 @@ def reread(session: Session) -> None:
 
 
 def _left_nothing_open(session: Session, asked_at: int) -> None:
-    """Take back that a response left something open; of those before it the first one's is known."""
+    """Take back that a response left something open; of those before it the first is known."""
     if session.last_open_at == asked_at:
         is_first = session.first_asked_at == asked_at
         session.last_open_at = None if is_first else session.first_asked_at

@@ -19,9 +19,9 @@ from typing import Final
 
 import pyarrow as pa
 
-from usms_pipeline import schema
+from usms_pipeline.contract import schema
 from usms_pipeline.service.fetch import Answer
-from usms_pipeline.storage import DAMAGED, Store
+from usms_pipeline.store.storage import DAMAGED, Store
 
 FOLDER: Final = "responses"
 _OPEN: Final = f"{FOLDER}/open"
@@ -51,15 +51,14 @@ class Log:
         ``days`` are those of the sessions it will ask about.
         """
         with self._store.lock(_lock(self.run)):
-            with self._store.replacing(_mark(self.run), private=True) as path:
-                path.write_text(json.dumps({"days": [str(day) for day in days]}))
-            self.is_open = True
             try:
+                with self._store.replacing(_mark(self.run), private=True) as path:
+                    path.write_text(json.dumps({"days": [str(day) for day in days]}))
+                self.is_open = True
                 yield
             finally:
                 if self.is_folded or not self._count:
                     seal(self._store, self.run)
-
 
     def add(self, answers: Sequence[Answer]) -> tuple[str, pa.Table]:
         """Return the name of the next block, and what is in it; it is durable by then."""
@@ -103,6 +102,16 @@ def taken(store: Store, run: str) -> Iterator[bool]:
         if is_ours:
             store.sweep(f"{FOLDER}/{run}")
         yield is_ours
+
+
+def sweep(store: Store) -> None:
+    """Remove the locks of runs that were killed before they had their marks."""
+    for name in store.locks(FOLDER):
+        run = name.rsplit("/", 1)[1]
+        with store.lock(name) as is_ours:
+            if is_ours and not is_open(store, run):
+                store.sweep(_OPEN, f"{run}.json")
+                store.drop_lock(name)
 
 
 def seal(store: Store, run: str) -> None:

@@ -10,20 +10,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from datetime import date
+from typing import Any, Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from usms_pipeline.contract.schema import TEXT
 from usms_pipeline.days.reading import DayRead
-from usms_pipeline.schema import TEXT
 
+Some = Any  # an array of texts, in one piece or several
 Names = Callable[[date], pa.Array]
 """The session numbers that a day's file has."""
+
+_NONE: Final = pa.array([], TEXT)
 
 
 def find(
     changed: Mapping[date, DayRead],
-    read_for: Mapping[date, pa.Array],
+    read_for: Mapping[date, pa.ChunkedArray],
     known: Mapping[date, Mapping[str, str]],
     near: Iterable[date],
     names: Names,
@@ -39,7 +43,7 @@ def find(
     for day in changed:
         if not {*others} - {day} and not known.get(day):
             continue
-        sessions = read_for.get(day, pa.array([], TEXT))  # none where all left the source
+        sessions = read_for.get(day, _NONE)  # none where all left the source
         new = pc.unique(_without(sessions, names(day)))
         here = {one: date.fromisoformat(at) for one, at in known.get(day, {}).items()}
         elsewhere = {
@@ -49,37 +53,53 @@ def find(
         for other in others:
             if other == day or not len(new):
                 continue
-            both = new.filter(pc.is_in(new, value_set=names(other)))
-            for one in both.to_pylist():
+            for one in _common(new, names(other)).to_pylist():
                 elsewhere.setdefault(one, other)
         if elsewhere:
             found[day] = elsewhere
     return found
 
 
-def twice(
-    changed: Iterable[date], read_for: Mapping[date, pa.Array], names: Names
-) -> dict[date, set[str]]:
-    """Return, by day, the sessions that it still has though they were read for, and are in, another.
+def elsewhere(
+    changed: Iterable[date], read_for: Mapping[date, pa.ChunkedArray], names: Names
+) -> tuple[dict[date, set[str]], dict[date, set[str]]]:
+    """Return, by day, the sessions that its file has and that were read for another day.
 
-    A move was interrupted between its two writings.
+    First those that the other's file has too: a move was interrupted between its two writings.
     """
-    found: dict[date, set[str]] = {}
+    twice: dict[date, set[str]] = {}
+    once: dict[date, set[str]] = {}
     for day in changed:
-        unread = _without(names(day), read_for.get(day, pa.array([], TEXT)))
+        unread = _without(names(day), read_for.get(day, _NONE))
         if not len(unread):
             continue
         for other, sessions in read_for.items():
             if other == day:
                 continue
-            moved = unread.filter(pc.is_in(unread, value_set=sessions))
+            moved = _common(unread, sessions)
             if len(moved):
-                moved = moved.filter(pc.is_in(moved, value_set=names(other)))
-                found.setdefault(day, set()).update(moved.to_pylist())
-    return {day: sessions for day, sessions in found.items() if sessions}
+                both = pc.is_in(moved, value_set=names(other))
+                twice.setdefault(day, set()).update(moved.filter(both).to_pylist())
+                once.setdefault(day, set()).update(moved.filter(pc.invert(both)).to_pylist())
+    return twice, once
 
 
-def _without(names: pa.Array, others: pa.Array) -> pa.Array:
+def _without(names: Some, others: Some) -> pa.Array:
     """Return the names that are not NULL and not among others."""
+    if not len(names):
+        return _NONE
     names = names.drop_null()
-    return names.filter(pc.invert(pc.is_in(names, value_set=others))) if len(others) else names
+    common = _common(names, others)
+    left = names.filter(pc.invert(pc.is_in(names, value_set=common))) if len(common) else names
+    return left.combine_chunks() if isinstance(left, pa.ChunkedArray) else left
+
+
+def _common(names: Some, others: Some) -> pa.Array:
+    """Return the names that both have, each once; the fewer are hashed, 0.2 µs each."""
+    few, many = sorted((names, others), key=len)
+    if not len(few):
+        return _NONE
+    if isinstance(few, pa.ChunkedArray):
+        few = few.combine_chunks()
+    found = many.filter(pc.is_in(many, value_set=few)).drop_null().unique()
+    return found.combine_chunks() if isinstance(found, pa.ChunkedArray) else found

@@ -15,11 +15,11 @@ from typing import Any, Final
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from usms_pipeline import schema
+from usms_pipeline.contract import schema
+from usms_pipeline.contract.errors import Busy
+from usms_pipeline.contract.schema import TEXT
 from usms_pipeline.days import log
-from usms_pipeline.errors import Busy
-from usms_pipeline.schema import TEXT
-from usms_pipeline.storage import Store
+from usms_pipeline.store.storage import Store
 
 FOLDER: Final = "quarantine"
 OPEN, REPLAYED, DISMISSED = "open", "replayed", "dismissed"
@@ -78,6 +78,10 @@ class Quarantine:
             _write(self._store, name, rows)
         return len(new)
 
+    def sweep(self, run: str) -> None:
+        """Delete what a killed process left unfinished of a run that is held."""
+        self._store.sweep(f"{FOLDER}/{run}")
+
 
 def entries(store: Store, state: str | None = OPEN) -> list[Entry]:
     """List the entries in one state (None: in any), the oldest first; reads no bodies."""
@@ -118,7 +122,7 @@ def mark(store: Store, ids: Iterable[str], state: str) -> int:
 
 
 def edit(store: Store, change: Any) -> int:
-    """Write the files anew that ``change`` (of a table) makes other ones; count the rows changed."""
+    """Write the files anew that ``change`` (of a table) makes other ones; count changed rows."""
     changed = 0
     for name in store.names(FOLDER):
         before = store.read(name)
@@ -157,4 +161,6 @@ def _file(block: str) -> str:
 
 
 def _write(store: Store, name: str, table: pa.Table) -> None:
+    folder, _, file = name.rpartition("/")
+    store.sweep(folder, file)  # what a killed process left of it
     store.write(name, table, {"version": str(schema.VERSION)}, private=True)

@@ -8,7 +8,7 @@ file was written needs no more than that. Phones are texts here, in memory alone
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from itertools import pairwise
 from typing import Final
@@ -20,8 +20,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from usms_pipeline.dataset import Window, day_start
-from usms_pipeline.schema import TIME
+from usms_pipeline.contract.schema import TIME
+from usms_pipeline.store.dataset import Window, day_start
 
 NOTHING: Final = "0"
 """The digest of a day that nothing was read of."""
@@ -37,7 +37,7 @@ class DayRead:
     """What was read for one day: its rows as the source gave them, and their digest.
 
     Unless ``is_whole``, only those of sessions that go on in the window, which begins after it.
-    ``are_distinct``: each row has a session of its own.
+    ``are_distinct``: each row has a session of its own. ``is_part``: other parts come apart.
     """
 
     day: date
@@ -45,9 +45,31 @@ class DayRead:
     digest: str
     is_whole: bool = True
     are_distinct: bool = False
+    is_part: bool = False
 
     def __repr__(self) -> str:  # not the rows, which hold phone numbers
         return f"DayRead({self.day}, {self.rows.num_rows} rows, {self.digest})"
+
+
+def parts(read: DayRead, most: int) -> Iterator[DayRead]:
+    """Yield a large day in parts of about ``most`` rows, each with sessions of its own.
+
+    The last has the digest; before it is written the day does not say that it was read.
+    """
+    rows = read.rows
+    if not read.are_distinct:
+        codes = rows["session_no"].combine_chunks().dictionary_encode("encode").indices
+        rows = rows.take(pa.array(np.argsort(np.asarray(codes), kind="stable")))
+    names = rows["session_no"]
+    begin = 0
+    while begin < rows.num_rows:
+        end = min(begin + most, rows.num_rows)
+        while end < rows.num_rows and names[end] == names[end - 1]:
+            end += 1
+        is_last = end == rows.num_rows
+        digest = read.digest if is_last else ""
+        yield replace(read, rows=rows.slice(begin, end - begin), digest=digest, is_part=True)
+        begin = end
 
 
 def counts(rows: pa.Table) -> dict[str, int]:
@@ -92,33 +114,43 @@ class Reading:
         """
         if not self._batches:
             return
-        rows = pa.concat_tables(self._batches).combine_chunks()
-        own = np.concatenate(self._own)
+        # in the pieces that they came in, so that a day's go with it
+        rows, own = pa.concat_tables(self._batches), np.concatenate(self._own)
         self._batches, self._own = [], []
-        sessions = rows["session_no"].combine_chunks()
-        # the usual table has a row a session
-        are_distinct = pc.count_distinct(sessions, mode="all").as_py() == len(sessions)
-        days = own if are_distinct else _of_sessions(sessions, own)
+        sessions = rows["session_no"]
+        with duckdb.connect() as con:
+            are_distinct = _are_distinct(con, rows)
+            days = own if are_distinct else _of_sessions(sessions.combine_chunks(), own)
+            yield from self._by_day(con, rows, own, days, are_distinct)
+
+    def _by_day(
+        self,
+        con: duckdb.DuckDBPyConnection,
+        rows: pa.Table,
+        own: npt.NDArray[np.int32],
+        days: npt.NDArray[np.int32],
+        are_distinct: bool,
+    ) -> Iterator[DayRead]:
         first, last = ((one - _EPOCH).days for one in (self._window.first, self._window.last))
         is_within = (own >= first) & (own <= last)
         is_wanted = (days >= first) & (days <= last)
         crossing = is_within & ~is_wanted
         if crossing.any():
-            is_wanted |= np.asarray(pc.is_in(sessions, value_set=sessions.filter(crossing)))
+            sessions = rows["session_no"]
+            ours = sessions.filter(pa.array(crossing)).combine_chunks()
+            is_wanted |= np.asarray(pc.is_in(sessions, value_set=ours))
         if not is_wanted.all():
             rows, days = rows.filter(pa.array(is_wanted)), days[is_wanted]
         order = np.argsort(days, kind="stable")
         if not np.array_equal(order, np.arange(len(order))):
             rows, days = rows.take(pa.array(order)), days[order]
         edges = [0, *(np.flatnonzero(np.diff(days)) + 1).tolist(), len(days)]
-        with duckdb.connect() as con:
-            for begin, end in pairwise(edges):
-                if begin < end:
-                    part = rows.slice(begin, end - begin)
-                    day = _EPOCH + timedelta(days=int(days[begin]))
-                    yield DayRead(
-                        day, part, self._digest(con, part), day in self._window, are_distinct
-                    )
+        for begin, end in pairwise(edges):
+            if begin < end:
+                part = rows.slice(begin, end - begin)
+                day = _EPOCH + timedelta(days=int(days[begin]))
+                digest = self._digest(con, part)
+                yield DayRead(day, part, digest, day in self._window, are_distinct)
 
     def _digest(self, con: duckdb.DuckDBPyConnection, rows: pa.Table) -> str:
         con.register("part", rows)
@@ -127,6 +159,18 @@ class Reading:
         ).fetchall()
         con.unregister("part")
         return f"{count}-{total}"
+
+
+def _are_distinct(con: duckdb.DuckDBPyConnection, rows: pa.Table) -> bool:
+    """Return whether each row has a session of its own, as the usual table has.
+
+    By their hashes, for that is ten times quicker; where two are alike it takes the longer way.
+    """
+    con.register("part", rows)
+    hashes = con.execute("SELECT hash(session_no) AS hash FROM part").fetchnumpy()["hash"]
+    con.unregister("part")
+    ordered = np.sort(np.asarray(hashes))
+    return not (ordered[1:] == ordered[:-1]).any()
 
 
 def _of_sessions(sessions: pa.Array, own: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:

@@ -1,8 +1,7 @@
 """Making rows anew: which sessions the log still tells everything of, as if nobody had asked yet.
 
 A session of which each response that its row or state names is kept is told anew from these. Where
-one is gone, by whomever, what the day's file knows stays and is joined with the rest. Not so for one
-from the future: it came by a clock that was fast, and was moved away so that it no longer counts.
+one is gone, by whomever, what the day's file knows stays and is joined with the rest.
 """
 
 from __future__ import annotations
@@ -14,11 +13,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from usms_pipeline import schema
+from usms_pipeline.contract import schema
+from usms_pipeline.contract.schema import TEXT, TIME
 from usms_pipeline.days import columns, general
 from usms_pipeline.days.columns import LAST_OPEN, OWN, STATE, WHO
 from usms_pipeline.days.general import Session
-from usms_pipeline.schema import TEXT, TIME
 
 TOLD: Final = pa.schema([("session_no", TEXT), ("asked_at", TIME)])
 """A session, and the time of a question about it whose response is kept."""
@@ -56,15 +55,11 @@ def in_turn(said: list[tuple[int, pa.Table]]) -> list[pa.Table]:
 
 
 def unasked(
-    stored: Iterable[pa.Table],
-    told: Iterable[pa.Table],
-    names: pa.Schema,
-    cutoff: int,
-    latest: int,
+    stored: Iterable[pa.Table], told: Iterable[pa.Table], names: pa.Schema, cutoff: int, now: int
 ) -> Iterator[pa.Table]:
     """Yield a day's rows, those of sessions that the log tells all of as if none had been asked.
 
-    What is later than ``latest`` (microseconds) is of the future.
+    What was asked later than ``now`` was asked by a clock that was wrong: only the log counts.
     """
     known = pa.concat_tables([TOLD.empty_table(), *told])
     kept: dict[str, list[dict[str, Any]]] = {}
@@ -75,13 +70,13 @@ def unasked(
         is_told = is_plain & np.asarray(pc.is_valid(table["first_asked_at"]))
         for name in _TIMES:
             is_kept = pc.is_in(_keys(table["session_no"], table[name]), value_set=keys)
-            is_future = np.asarray(table[name].cast(pa.int64()).fill_null(latest + 1)) > latest
-            is_told &= is_future | np.asarray(is_kept)
+            is_wrong = pc.greater(table[name].cast(pa.int64()), now).fill_null(True)  # or none
+            is_told &= np.asarray(pc.or_(is_wrong, is_kept))
         yield table.filter(pa.array(is_plain & ~is_told))
         yield _blank(table.filter(pa.array(is_told)))
         for row in columns.python(table.filter(pa.array(~is_plain))):
             kept.setdefault(row["session_no"], []).append(row)
-    yield from _general(kept, known, names, cutoff, latest)
+    yield from _general(kept, known, names, cutoff, now)
 
 
 def _keys(sessions: pa.ChunkedArray, times: pa.ChunkedArray) -> pa.Array:
@@ -115,11 +110,7 @@ def _blank(rows: pa.Table) -> pa.Table:
 
 
 def _general(
-    kept: dict[str, list[dict[str, Any]]],
-    told: pa.Table,
-    names: pa.Schema,
-    cutoff: int,
-    latest: int,
+    kept: dict[str, list[dict[str, Any]]], told: pa.Table, names: pa.Schema, cutoff: int, now: int
 ) -> Iterator[pa.Table]:
     """Yield the rows of the sessions that are not plain."""
     if not kept:
@@ -133,8 +124,7 @@ def _general(
     for session_no, rows in kept.items():
         known = columns.known_of(rows, dimensions)
         named = _times_of(known)
-        past = {one for one in named if one <= latest}
-        if named and past <= times.get(session_no, set()):
+        if named and {at for at in named if at <= now} <= times.get(session_no, set()):
             unasked = Session(sent=known.sent)
             rows = columns.rows_of(session_no, unasked, names.names, dimensions, cutoff)
         made += rows

@@ -19,32 +19,36 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from usms_pipeline import dataset, forget, schema, source
-from usms_pipeline.dataset import Window, day_start
+from usms_pipeline import source
+from usms_pipeline.contract import schema
+from usms_pipeline.contract.errors import CredentialsRefused, DamagedDay, ServiceDown, StorageError
+from usms_pipeline.contract.schema import TEXT, TIME
 from usms_pipeline.days import columns, file, general, log, placing, reading, rebuilding
 from usms_pipeline.days.asking import Asking
 from usms_pipeline.days.columns import Fold
 from usms_pipeline.days.file import Footer
 from usms_pipeline.days.quarantine import Quarantine
 from usms_pipeline.days.reading import MARGIN, NOTHING, DayRead, Reading
-from usms_pipeline.errors import CredentialsRefused, DamagedDay, ServiceDown, StorageError
-from usms_pipeline.phones import PhoneBook
-from usms_pipeline.schema import TEXT, TIME
+from usms_pipeline.people import forget
+from usms_pipeline.people.phones import PhoneBook
 from usms_pipeline.service.api import WORDS_DIGEST
 from usms_pipeline.service.collect import CollectStats, Patience
 from usms_pipeline.service.decode import decode
 from usms_pipeline.service.names import Names
 from usms_pipeline.settings import Settings
-from usms_pipeline.storage import Store
+from usms_pipeline.store import dataset
+from usms_pipeline.store.dataset import Window, day_start
+from usms_pipeline.store.storage import Store
 from usms_pipeline.warehouse import Change
 
+CLOCK_MAY_STEP: Final = timedelta(minutes=5)
+"""What two clocks may differ; past it, one of them is wrong."""
 _MICROSECOND: Final = timedelta(microseconds=1)
 _ONE_DAY: Final = timedelta(days=1)
-CLOCK_MAY_STEP: Final = timedelta(minutes=5)
-"""What is later than now by more is from the future: some clock is or was wrong."""
 _FEW: Final = 1_000
 _ROWS_TRIED: Final = 100
-_ROWS_AT_ONCE: Final = 2_000_000
+_ROWS_AT_ONCE: Final = 600_000
+"""What is asked about in one round, and held in memory until it is written."""
 _ROWS_DEALT: Final = 500_000
 _MOST_SHARE: Final = 0.1
 """Where more than this share of a day changed, and not few, publishing loads the whole day."""
@@ -97,6 +101,10 @@ class _Day:
     arriving: list[pa.Table] = field(default_factory=list, repr=False)
     leaving: set[str] = field(default_factory=set, repr=False)
     elsewhere: dict[str, str] = field(default_factory=dict, repr=False)
+    beside: set[str] = field(default_factory=set, repr=False)
+    """Sessions that were read for another day, as they were before."""
+    moved: int = 0
+    """How many more rows came from other days than went there."""
     after: set[date] = field(default_factory=set)
     is_remade: bool = False
     told: list[pa.Table] = field(default_factory=list, repr=False)
@@ -156,15 +164,15 @@ class Run:
         Days before the window are taken where something is open in them, if ``reaches_today``.
         """
         self._read(window)
-        for day in file.days(self._store):
+        for day in self._file_days:
             if day in window or (reaches_today and day < window.first and self._is_open(day)):
                 self._take(day)
         self._place(window)
 
-    def take_all(self) -> None:
-        """Take every day that there is."""
-        for day in file.days(self._store):
-            self._take(day)
+    @cached_property
+    def _file_days(self) -> list[date]:
+        """The days that had a file when the run began."""
+        return file.days(self._store)
 
     def _is_open(self, day: date) -> bool:
         with suppress(DamagedDay):
@@ -206,6 +214,16 @@ class Run:
             self._names[day] = file.sessions(self._store, day)
         return self._names[day]
 
+    def _stored_if_whole(self, day: date) -> pa.Array:
+        """Return ``_stored``; a day whose file turns out to be damaged is left out of this run."""
+        try:
+            return self._stored(day)
+        except DamagedDay as error:
+            self.outcome.damaged[day] = str(error)
+            self._days.pop(day, None)
+            self._names[day] = pa.array([], TEXT)
+            return self._names[day]
+
     # -- the source -------------------------------------------------------------------------
 
     def _read(self, window: Window) -> None:
@@ -221,11 +239,11 @@ class Run:
             rows.add(batch)
             self._tell(Progress("source", rows.rows))
         self.outcome.rows_read = rows.rows
-        self._read_for: dict[date, pa.Array] = {}
+        self._read_for: dict[date, pa.ChunkedArray] = {}
         for read in rows.days():
-            self._read_for[read.day] = read.rows["session_no"].combine_chunks().drop_null()
+            self._read_for[read.day] = read.rows["session_no"]
             self._keep_if_new(read)
-        for day in file.days(self._store):
+        for day in self._file_days:
             if day in window and day not in self._read_for:
                 empty = source.schema(self._settings.dimensions).empty_table()
                 nothing = DayRead(day, empty, NOTHING)
@@ -266,8 +284,10 @@ class Run:
     # -- sessions in another day than they were read for ---------------------------------------
 
     def _place(self, window: Window) -> None:
+        for day in [day for day, one in self._days.items() if one.read]:
+            self._stored_if_whole(day)
         changed = {day: one.read for day, one in self._days.items() if one.read}
-        stored = {*file.days(self._store)}
+        stored = {*self._file_days}
         near = [
             beside
             for day, beside in (
@@ -275,10 +295,12 @@ class Run:
             )
             if day in changed and beside in stored
         ]  # fmt: skip
-        for day, sessions in placing.twice(changed, self._read_for, self._stored).items():
-            self._days[day].leaving |= sessions
+        twice, once = placing.elsewhere(changed, self._read_for, self._stored)
+        for day in twice:
+            self._days[day].leaving |= twice[day]
+            self._days[day].beside |= once[day]
         known = {day: one.footer.elsewhere for day, one in self._days.items() if one.footer}
-        found = placing.find(changed, self._read_for, known, near, self._stored)
+        found = placing.find(changed, self._read_for, known, near, self._stored_if_whole)
         for day, elsewhere in found.items():
             for home in sorted({*elsewhere.values()}):
                 its = [session for session, at in elsewhere.items() if at == home]
@@ -314,7 +336,7 @@ class Run:
             home.after.add(here.day)
 
     def _moving(self, stored: list[pa.Table], read: pa.Table, at: date) -> set[str]:
-        """Return the sessions with no row of a day any more, once they are joined with what was read."""
+        """Return the sessions with no row of a day, once they are joined with what was read."""
         known = columns.sessions_of(stored, self._dimensions)
         coming = columns.sent_of(self._described(read), self._dimensions)
         moving = set()
@@ -333,10 +355,12 @@ class Run:
     def catch_up(self) -> None:
         """Fold what runs that were killed had been told, so that nothing is asked twice."""
         self._forgotten = forget.read(self._store)
+        log.sweep(self._store)
         for run in log.open_runs(self._store):
             with log.taken(self._store, run) as is_ours:
                 if not is_ours:
                     continue
+                self._quarantine.sweep(run)
                 blocks = log.blocks(self._store, run)
                 unread = [day for day in log.days_of(self._store, run) if not self._is_read(day)]
                 if self.fold_again(blocks, unread):
@@ -356,7 +380,8 @@ class Run:
         for name in blocks:
             with suppress(_DamagedBlock):
                 said[name] = self._decoded(name, self._block(name))
-        left = pa.concat_tables([schema.OBSERVATIONS.empty_table(), *said.values()]).combine_chunks()
+        left = pa.concat_tables([schema.OBSERVATIONS.empty_table(), *said.values()])
+        left = left.combine_chunks()
         is_all = True
         for day in sorted({*file.days(self._store), *self._days}):
             left, is_dealt = self._deal(day, left)
@@ -422,8 +447,11 @@ class Run:
     def _decoded(self, name: str, block: pa.Table) -> pa.Table:
         """Return what a block says; what can't be used goes into quarantine first."""
         decoded = decode(block, self._book, self._settings.receipt_timezone)
-        self.outcome.rejected.update(decoded.rejects["id"].to_pylist())
-        self.outcome.quarantined += self._quarantine.add(name, decoded.rejects)
+        rejects = decoded.rejects
+        if self._forgotten and rejects.num_rows:
+            rejects = forget.without_entries(rejects, Names(self._forgotten, self._book))
+        self.outcome.rejected.update(rejects["id"].to_pylist())
+        self.outcome.quarantined += self._quarantine.add(name, rejects)
         said = decoded.observations
         if self._watched:
             answered = said.filter(pc.is_valid(said["status"]))["session_no"]
@@ -575,13 +603,15 @@ class Run:
     def _due_of(self, day: _Day, now: int) -> pa.Table:
         found = [file.DUE.empty_table()]
         if day.footer is not None:
-            found.append(file.due(self._store, day.day, now, self._polls))
+            found.append(file.due(self._store, day.day, now, self._polls, day.footer))
         for table in day.arriving:
             tries = file.Tries()
             tries.add(table)
             found.append(file.due_among(file.open_rows(table), now, self._polls, tries))
         if day.read is not None:
             found.append(self._new_and_due(day, day.read, now))
+            if day.footer is not None:
+                found.append(self._grown_and_due(day, day.read, now))
         due = file.once(pa.concat_tables(found))
         gone = {*day.leaving, *self._forgotten.sessions}
         if gone:
@@ -594,39 +624,66 @@ class Run:
             rows = self._described(rows)
         names = rows["session_no"].combine_chunks()
         is_new = pc.is_valid(names)
-        for known in (self._stored(day.day), *(one["session_no"] for one in day.arriving)):
+        stored = [] if read.is_part else [self._stored(day.day)]
+        for known in (*stored, *(one["session_no"] for one in day.arriving)):
             if len(known):
                 is_new = pc.and_(is_new, pc.invert(pc.is_in(names, value_set=known)))
         at = np.asarray(rows["sent_at"].cast(pa.int64())) + self._polls[0]
         is_due = pc.and_(is_new, pa.array(at <= now))
         return pa.table([names, pa.array(at).cast(TIME)], schema=file.DUE).filter(is_due)
 
+    def _grown_and_due(self, day: _Day, read: DayRead, now: int) -> pa.Table:
+        """Return the sessions that got a phone since: due though all others have an outcome."""
+        stored = self._stored(day.day)
+        more = columns.outnumbered(stored, read.rows["session_no"].combine_chunks())
+        if not len(more):
+            return file.DUE.empty_table()
+        rows = self._described(read.rows.filter(pc.is_in(read.rows["session_no"], more)))
+        rows = rows.filter(pc.is_valid(rows["recipient"])).select(
+            ["session_no", "recipient", "sent_at"]
+        )
+        known = file.asked(self._store, day.day, more)
+        fresh = rows.join(known, ["session_no", "recipient"], join_type="left anti")
+        asked = known.group_by("session_no").aggregate([("last_asked_at", "max")])
+        asked = asked.rename_columns(["session_no", "last_asked_at"])
+        fresh = fresh.join(asked, "session_no").combine_chunks()
+        return file.due_among(fresh, now, self._polls, file.Tries())
+
     def ask(self) -> None:
         """Ask about all that is due, in rounds of days, and write each day when all of it has come.
 
         What came before the service refused or failed is folded first, then the error is raised.
         """
-        self._in_rounds([(days, self.due) for days in self._rounds([*self._days])])
+        self._in_rounds(self._rounds_to_ask())
+
+    def _rounds_to_ask(self) -> Iterator[tuple[list[date], pa.Table]]:
+        for days in self._rounds([*self._days]):
+            day = self._days[days[0]]
+            if day.read is None or day.footer or day.read.rows.num_rows <= _ROWS_AT_ONCE:
+                yield days, self.due(days)
+                continue
+            for part in reading.parts(day.read, _ROWS_AT_ONCE):
+                day.read = part
+                yield days, self.due(days)
 
     def ask_about(self, sessions: pa.Array) -> int:
         """Ask about some sessions, due or not; return how many there are in the days' files."""
         due = self.due_anyway(sessions)
-        self._in_rounds([([*self._days], lambda days: due)])
+        self._in_rounds([([*self._days], due)])
         return int(due.num_rows)
 
-    def _in_rounds(self, rounds: list[tuple[list[date], Callable[[list[date]], pa.Table]]]) -> None:
-        begun = time.monotonic()
+    def _in_rounds(self, rounds: Iterable[tuple[list[date], pa.Table]]) -> None:
+        begun, damaged = time.monotonic(), {*self.outcome.damaged}
         with ExitStack() as stack:
             writer = log.Log(self._store, self._clock)
-            for days, due_of in rounds:
-                due = due_of(days)
+            for days, due in rounds:
                 if due.num_rows and not writer.is_open:
                     stack.enter_context(writer.held(self._days))
                     # from here on, `usms forget` finds this run open
                     self._forgotten = forget.read(self._store)
                 self._ask(due, days, writer)
                 self.outcome.seconds_asking = time.monotonic() - begun
-            if not self.outcome.damaged:
+            if damaged == {*self.outcome.damaged}:  # of others, nobody was asked about
                 self._empty_named()
                 writer.is_folded = True
 
@@ -650,7 +707,7 @@ class Run:
         self.finish(days)
 
     def _empty_named(self) -> None:
-        """Empty the responses that name somebody forgotten, once the others' outcomes are folded."""
+        """Empty the responses that name somebody forgotten, once what they say is folded."""
         if self._naming:
             names = Names(self._forgotten, self._book)
             for block in self._naming:
@@ -693,7 +750,7 @@ class Run:
             self.outcome.damaged[day.day] = str(error)
         finally:
             day.read, day.arriving, day.leaving = None, [], set()
-            day.after, day.told = set(), []
+            day.after, day.told, day.beside, day.moved = set(), [], set(), 0
             day.is_remade = day.is_rebuilt = False
 
     def _write(self, day: _Day) -> None:
@@ -712,7 +769,9 @@ class Run:
             self._cutoff,
             self._first,
             self._last,
-            is_whole=day.read is not None and day.read.is_whole,
+            is_whole=day.read is not None and day.read.is_whole and not day.read.is_part,
+            are_new=day.read is not None and day.read.is_part,
+            elsewhere=day.beside,
             are_distinct=day.read is not None and day.read.are_distinct and not day.arriving,
             is_remade=day.is_remade,
             ends=self._book.ends,
@@ -727,6 +786,7 @@ class Run:
         after = file.write(
             self._store, day.day, rows, self._layout, lambda: self._footer(day, fold)
         )
+        pa.default_memory_pool().release_unused()
         self.outcome.new += fold.new
         if after is None:
             return
@@ -750,19 +810,22 @@ class Run:
         taken.sort(key=lambda one: one[0])
         tables = [schema.OBSERVATIONS.empty_table(), *(said for _, said in taken)]
         heard = rebuilding.in_turn(taken) if day.is_rebuilt else [pa.concat_tables(tables)]
-        return [forget.without_answers(said, self._forgotten) for said in heard]
+        return [forget.without_answers(said, self._forgotten).combine_chunks() for said in heard]
 
     def _stored_rows(self, day: _Day) -> Iterator[pa.Table]:
         masks = day.footer and day.footer.phones == "clear" and self._settings.phones == "masked"
         gone = pa.array([*day.leaving], TEXT)
         stored = self._rows_of(day)
         if day.is_rebuilt:
-            latest = int((self._clock() + CLOCK_MAY_STEP).timestamp() * 1_000_000)
-            stored = rebuilding.unasked(stored, day.told, self._layout, self._cutoff, latest)
+            now = int((self._clock() + CLOCK_MAY_STEP).timestamp() * 1_000_000)
+            stored = rebuilding.unasked(stored, day.told, self._layout, self._cutoff, now)
         for table in stored:
             if len(gone):
+                day.moved -= _announced(table)
                 table = table.filter(pc.invert(pc.is_in(table["session_no"], gone)))
+                day.moved += _announced(table)
             yield self._masked(table) if masks else table
+        day.moved += sum(map(_announced, day.arriving))
         yield from day.arriving
 
     def _rows_of(self, day: _Day) -> Iterator[pa.Table]:
@@ -809,8 +872,13 @@ class Run:
             made |= {"digest" if read.is_whole else "edge": read.digest}
         if read is not None and read.is_whole:
             counted = reading.counts(fold.sent) if fold.sent is not None else {}
-            counted |= {"gone": fold.gone, "copies": fold.copies}
+            counted |= {"gone": fold.gone, "copies": fold.copies, "beside": fold.beside}
+            if read.is_part:
+                counted = {name: one + same.read.get(name, 0) for name, one in counted.items()}
             made |= {"read": counted, "elsewhere": day.elsewhere}
+        elif same.read:
+            more = same.read["beside"] + fold.more + day.moved
+            made |= {"read": same.read | {"beside": more}}
         is_changed = (
             fold.is_changed
             or bool(day.arriving or day.leaving)
@@ -840,6 +908,10 @@ def _change(day: _Day, before: Footer | None, after: Footer, fold: Fold) -> Chan
 
 def _of(rows: pa.Table, sessions: pa.Array) -> pa.Table:
     return rows.filter(pc.is_in(rows["session_no"], value_set=sessions))
+
+
+def _announced(rows: pa.Table) -> int:
+    return pc.sum(rows["is_announced"]).as_py() or 0
 
 
 def vanished(store: Store, days: list[date]) -> StorageError:

@@ -18,13 +18,13 @@ import dagster as dg
 from pydantic import Field, PrivateAttr, create_model
 
 from usms_pipeline import settings as core_settings
-from usms_pipeline.errors import SettingProblem, SettingsError, UsmsError
+from usms_pipeline.contract.errors import SettingProblem, SettingsError, UsmsError
 from usms_pipeline.settings import Need, Settings
 
 if TYPE_CHECKING:
-    from usms_pipeline.affected import Change
-    from usms_pipeline.dataset import Window
     from usms_pipeline.pipeline import OnProgress, Pipeline, Progress
+    from usms_pipeline.store.dataset import Window
+    from usms_pipeline.warehouse import Change
 
 PARTITION: Final = "dagster/partition"
 RANGE_START: Final = "dagster/asset_partition_range_start"
@@ -47,16 +47,16 @@ class Account:
 
     @property
     def name(self) -> str:
-        """Give the name of the account's resource, group and pool, unique in a project."""
+        """Return the name of the account's resource, group and pool, unique in a project."""
         return "_".join(self.prefix)
 
     @property
     def job_name(self) -> str:
-        """Give ``refresh``, with the account's name behind it where it isn't the usual one."""
+        """Return ``refresh``, with the account's name behind it where it isn't the usual one."""
         return "refresh" if self.prefix == ("usms",) else f"refresh_{self.name}"
 
     def key(self, asset: str) -> dg.AssetKey:
-        """Give the key of one of the account's assets."""
+        """Return the key of one of the account's assets."""
         return dg.AssetKey([*self.prefix, asset])
 
 
@@ -76,7 +76,7 @@ class AccountResource(dg.ConfigurableResource[Any]):
         return core_settings.load(needs, **read)
 
     def pipeline(self, *needs: Need, on_progress: OnProgress | None = None) -> Pipeline:
-        """Give the pipeline of this account. Raises ``SettingsError``."""
+        """Return the pipeline of this account. Raises ``SettingsError``."""
         from usms_pipeline.pipeline import Pipeline
 
         return Pipeline(self.load(*needs), on_progress=on_progress, changes=self._changes)
@@ -125,8 +125,8 @@ def told(account: Account) -> Iterator[None]:
 
 
 def window(tags: Mapping[str, str], pipeline: Pipeline) -> Window:
-    """Give the days that a run's tags ask for; the open window where they name none."""
-    from usms_pipeline.dataset import Window
+    """Return the days that a run's tags ask for; the open window where they name none."""
+    from usms_pipeline.store.dataset import Window
 
     first, last = tags.get(RANGE_START), tags.get(RANGE_END)
     if PARTITION in tags:
@@ -139,7 +139,7 @@ def window(tags: Mapping[str, str], pipeline: Pipeline) -> Window:
 def progress_log(
     say: Callable[[str], None], clock: Callable[[], float] = time.monotonic
 ) -> OnProgress:
-    """Give a listener that says how far the work is, every few seconds and no more often."""
+    """Return a listener that says how far the work is, every few seconds and no more often."""
     said_at = clock()
 
     def listen(progress: Progress) -> None:
@@ -159,7 +159,7 @@ def _so_far(progress: Progress) -> str:
 
 
 def failure(error: UsmsError, account: Account) -> dg.Failure:
-    """Give an error of the core as Dagster shows it: the sentence, and what had been counted."""
+    """Return an error of the core as Dagster shows it: the sentence, and what had been counted."""
     sentence = str(error)
     if isinstance(error, SettingsError) and account.prefix != ("usms",):
         sentence += f"\nAccount {account.name}: its defs.yaml may set them too, in lower case."

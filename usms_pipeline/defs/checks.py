@@ -1,29 +1,29 @@
 """The asset checks: what must hold (blocking) and what a person should look at (a warning).
 
-Each verdict is a pure function of the core's counts; nothing is repaired here. Annotations are not
-postponed: Dagster reads the one of ``context``.
+The steps answer them. Each verdict is a pure function of what the core said; nothing is repaired
+here. Times are seconds, shares 0–1.
 """
 
+from __future__ import annotations
+
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
 from typing import TYPE_CHECKING, Any, Final
 from zoneinfo import ZoneInfo
 
 import dagster as dg
 
-from usms_pipeline import alerts
-from usms_pipeline.defs.account import Account, core
-from usms_pipeline.metrics import UNANNOUNCED_SHARE
+from usms_pipeline.contract.metrics import UNANNOUNCED_SHARE
+from usms_pipeline.defs.account import Account
+from usms_pipeline.figures import alerts
 
 if TYPE_CHECKING:
-    from usms_pipeline.fold import PartitionCounts
-    from usms_pipeline.pipeline import ResponsesReport
+    from usms_pipeline.days.quarantine import Entry
+    from usms_pipeline.pipeline import Report
 
 COVERED_SHARE: Final = 0.97
-"""Messages of a settled day with an outcome, below which the warning is given (0–1)."""
-ROUND_SECONDS: Final = 900.0
-"""How long a round of questions may take: the schedule starts the next one after as long."""
+"""Messages of a settled day with an outcome, below which the warning is given."""
 _FASTER: Final = (
     " That is too slow: raise USMS_MAX_CONCURRENCY or USMS_MAX_REQUESTS_PER_SECOND, or poll less "
     "often (USMS_POLL_EVERY_HOURS)."
@@ -33,42 +33,19 @@ _AGAIN: Final = (
 )
 _NAMED: Final = 20
 
-
-def build_checks(account: Account) -> list[dg.AssetChecksDefinition]:
-    """Build the checks that look at the data directory by themselves, at any time."""
-    return [_conservation(account), _open_quarantine(account)]
-
-
-def fold_check_specs(account: Account) -> list[dg.AssetCheckSpec]:
-    """Give the checks that the receipts asset answers itself, from its own counts."""
-    key = account.key("receipts")
-    return [
-        dg.AssetCheckSpec(
-            "unrecognized_words", asset=key, description="Every status word is a known one."
-        ),
-        dg.AssetCheckSpec(
-            "unannounced_receipts",
-            asset=key,
-            description=f"No more than {UNANNOUNCED_SHARE:.0%} receipts are for phones that the "
-            "source does not announce.",
-        ),
-    ]
-
-
-def round_check_specs(account: Account) -> list[dg.AssetCheckSpec]:
-    """Give the check that the responses asset answers itself."""
-    return [
-        dg.AssetCheckSpec(
-            "polling_behind",
-            asset=account.key("responses"),
-            description="Everything due was asked, before the next round begins.",
-        )
-    ]
-
-
-def rates_check_specs(account: Account) -> list[dg.AssetCheckSpec]:
-    """Give the checks that the delivery rates answer themselves."""
-    described = {
+DESCRIBED: Final[Mapping[str, Mapping[str, str]]] = {
+    "responses": {
+        "polling_behind": "Everything due was asked, before the next round begins.",
+    },
+    "receipts": {
+        "conservation": "Every recipient announced is in exactly one of the eight buckets.",
+        "open_quarantine": "Nothing waits in the quarantine for someone to replay or dismiss it.",
+        "unrecognized_words": "Every status word is a known one.",
+        "unannounced_receipts": f"No more than {UNANNOUNCED_SHARE:.0%} receipts are for phones "
+        "that the source does not announce.",
+    },
+    "warehouse": {},
+    "delivery_rates": {
         "time_zones": "Times of sending and of receipt are in the zones that the settings say.",
         "failing_more": "No operator, country or dimension fails beyond chance, against its own "
         "28 days before the last 72 hours.",
@@ -76,47 +53,59 @@ def rates_check_specs(account: Account) -> list[dg.AssetCheckSpec]:
         "dimension.",
         "coverage": f"An outcome is known of {COVERED_SHARE:.0%} of the messages of settled "
         "days, but for chance.",
-    }
+    },
+}
+"""The checks of each asset, and what each promises."""
+
+
+def specs(account: Account, *assets: str) -> list[dg.AssetCheckSpec]:
+    """Return the checks of assets. ``conservation`` keeps what lost a row from being published."""
     return [
-        dg.AssetCheckSpec(name, asset=account.key("delivery_rates"), description=description)
-        for name, description in described.items()
+        dg.AssetCheckSpec(
+            name, asset=account.key(asset), description=said, blocking=name == "conservation"
+        )
+        for asset in assets
+        for name, said in DESCRIBED[asset].items()
     ]
 
 
-def check_fold(partitions: Mapping[date, "PartitionCounts"]) -> list[dg.AssetCheckResult]:
-    """Judge what the fold counted, by partition."""
-    return [_unrecognized_words(partitions), _unannounced_receipts(partitions)]
+def check_report(report: Report) -> list[dg.AssetCheckResult]:
+    """Judge what a run asked, and what its days' files say now."""
+    return [_polling_behind(report), _unrecognized_words(report), _unannounced_receipts(report)]
 
 
 def check_conservation(amiss: list[str]) -> dg.AssetCheckResult:
     """Judge the sentences of the core's conservation check: one a partition at fault."""
     return dg.AssetCheckResult(
         passed=not amiss,
+        check_name="conservation",
         severity=dg.AssetCheckSeverity.ERROR,
         description=" ".join(amiss[:_NAMED]) or "Every recipient announced is in one bucket.",
         metadata={"partitions_at_fault": len(amiss)},
     )
 
 
-def check_round(report: "ResponsesReport") -> dg.AssetCheckResult:
-    """Judge one round of questions: was everything that was due asked, in time for the next."""
-    left, is_slow = report.stats.ids_given_up, report.seconds > ROUND_SECONDS
+def check_quarantine(entries: Iterable[Entry]) -> dg.AssetCheckResult:
+    """Judge the open entries of the quarantine, counted by kind."""
+    from usms_pipeline.days.quarantine import KINDS
+
+    kinds = Counter(entry.kind for entry in entries)
+    listed = "; ".join(f"{count:,} × {KINDS.get(kind, kind)}" for kind, count in kinds.items())
     return _verdict(
-        not left and not is_slow,
-        f"{left:,} of {sum(report.due_sessions.values()):,} sessions due got no usable answer, in "
-        f"{report.seconds:,.0f} s."
-        + (f" {report.stats.told}{_AGAIN}" if left else "")
-        + (_FASTER if is_slow else ""),
-        "polling_behind",
-        sessions_left=left,
-        seconds=round(report.seconds, 3),
+        "open_quarantine",
+        not kinds,
+        f"{kinds.total():,} entries wait for a decision ({listed}): `usms quarantine list`."
+        if kinds
+        else "Nothing waits for a decision.",
+        open_entries=kinds.total(),
+        **kinds,
     )
 
 
 def check_time_zones(hint: str | None) -> dg.AssetCheckResult:
     """Judge the warehouse's hint at a wrong time zone, if it has one."""
     return _verdict(
-        hint is None, hint or "Receipts come after sendings, as they should.", "time_zones"
+        "time_zones", hint is None, hint or "Receipts come after sendings, as they should."
     )
 
 
@@ -130,9 +119,9 @@ def check_alerts(rows: Sequence[Mapping[str, Any]], zone: ZoneInfo) -> list[dg.A
     }
     return [
         _verdict(
+            names[kind],
             not found[kind],
             alerts.summary(rows, zone, kind) or quiet[kind],
-            names[kind],
             groups=len(found[kind]),
             messages=max((row["affected"] for row in found[kind]), default=0),
         )
@@ -145,100 +134,72 @@ def check_coverage(days: Sequence[Mapping[str, Any]]) -> dg.AssetCheckResult:
     without = {day["sent_date"]: day["messages"] - day["with_evidence"] for day in days}
     count, messages = sum(without.values()), sum(day["messages"] for day in days)
     return _verdict(
+        "coverage",
         not days,
         f"No outcome is known of {count:,} of {messages:,} messages{_in(without)}, and none is "
         "awaited any more. `usms rates --by operator` shows where, the report's page since when "
         "they were asked."
         if days
         else "Of settled days the outcomes are known, but for what chance leaves out.",
-        "coverage",
         messages_without=count,
     )
 
 
-def check_quarantine(open_by_day: Mapping[date, int]) -> dg.AssetCheckResult:
-    """Judge the open entries of the quarantine, counted by partition."""
-    count = sum(open_by_day.values())
+def _polling_behind(report: Report) -> dg.AssetCheckResult:
+    from usms_pipeline.pipeline import REFRESH_EVERY
+
+    left, seconds = report.stats.ids_given_up, report.seconds_asking
+    is_slow = seconds > REFRESH_EVERY.total_seconds()
     return _verdict(
-        not count,
-        f"{count:,} entries wait for a decision{_in(open_by_day)}: `usms quarantine list`."
-        if count
-        else "Nothing waits for a decision.",
-        open_entries=count,
+        "polling_behind",
+        not left and not is_slow,
+        f"{left:,} of {sum(report.due.values()):,} sessions due got no usable answer, in "
+        f"{seconds:,.0f} s."
+        + (f" {report.stats.told}{_AGAIN}" if left else "")
+        + (_FASTER if is_slow else ""),
+        sessions_left=left,
+        seconds=round(seconds, 3),
     )
 
 
-def _conservation(account: Account) -> dg.AssetChecksDefinition:
-    @dg.asset_check(
-        asset=account.key("receipts"),
-        blocking=True,
-        description="Every recipient announced is in exactly one of the eight buckets.",
-        required_resource_keys={account.name},
-        pool=account.name,
-    )
-    def conservation(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
-        with core(context, account) as (pipeline, window):
-            return check_conservation(pipeline.conservation(pipeline.dates(window)))
-
-    return conservation
-
-
-def _open_quarantine(account: Account) -> dg.AssetChecksDefinition:
-    @dg.asset_check(
-        asset=account.key("receipts"),
-        description="No answer waits in the quarantine for someone to replay or dismiss it.",
-        required_resource_keys={account.name},
-    )
-    def open_quarantine(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
-        from usms_pipeline import quarantine
-
-        with core(context, account) as (pipeline, _):
-            found = Counter(entry.sent_date for entry in quarantine.entries(pipeline.store))
-        return check_quarantine(found)
-
-    return open_quarantine
-
-
-def _unrecognized_words(partitions: Mapping[date, "PartitionCounts"]) -> dg.AssetCheckResult:
-    strange = {day: part.buckets.get("unrecognized", 0) for day, part in partitions.items()}
+def _unrecognized_words(report: Report) -> dg.AssetCheckResult:
+    strange = {day: said.buckets.get("unrecognized", 0) for day, said in report.days.items()}
     count = sum(strange.values())
     return _verdict(
+        "unrecognized_words",
         not count,
         f"{count:,} recipients have a status word that this version does not know{_in(strange)}. "
         "They are not counted as failed. `usms rates --by provider_status` shows the words."
         if count
         else "Every word is known.",
-        "unrecognized_words",
         recipients=count,
     )
 
 
-def _unannounced_receipts(partitions: Mapping[date, "PartitionCounts"]) -> dg.AssetCheckResult:
-    extra = {day: part.unannounced for day, part in partitions.items()}
-    count, announced = sum(extra.values()), sum(part.announced for part in partitions.values())
+def _unannounced_receipts(report: Report) -> dg.AssetCheckResult:
+    extra = {day: said.unannounced for day, said in report.days.items()}
+    count, announced = report.unannounced, report.buckets.total()
     passed = count <= UNANNOUNCED_SHARE * announced
     return _verdict(
+        "unannounced_receipts",
         passed,
         f"{count:,} receipts are for phones that the source does not announce, beside "
         f"{announced:,} recipients that it does"
         + ("." if passed else f"{_in(extra)}. Does one row stand for several recipients? Set "
            "USMS_RECIPIENTS_COLUMN or USMS_PHONE_COLUMN."),
-        "unannounced_receipts",
         unannounced=count,
         announced=announced,
     )  # fmt: skip
 
 
-def _verdict(
-    passed: bool, sentence: str, check_name: str | None = None, **figures: Any
-) -> dg.AssetCheckResult:
-    """Give a verdict that never stops a run."""
+def _verdict(name: str, passed: bool, sentence: str, **counted: Any) -> dg.AssetCheckResult:
+    """Return a verdict that never stops a run."""
     return dg.AssetCheckResult(
         passed=passed,
-        check_name=check_name,
+        check_name=name,
         severity=dg.AssetCheckSeverity.WARN,
         description=sentence,
-        metadata=figures,
+        metadata=counted,
     )
 
 

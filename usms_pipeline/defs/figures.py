@@ -1,26 +1,24 @@
 """What a report of the core looks like on Dagster's page: counts, columns, tables and pictures.
 
-Pure but for the log and the metadata of the context; no secret, phone number or body comes here.
+Pure; no secret, phone number or body comes here.
 """
 
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable
 from datetime import date
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 import dagster as dg
 import pyarrow as pa
 
-from usms_pipeline import schema, wording
-from usms_pipeline.status import BUCKETS
+from usms_pipeline.contract import schema, wording
+from usms_pipeline.contract.status import BUCKETS
 
 if TYPE_CHECKING:
-    from usms_pipeline import report
-    from usms_pipeline.fold import PartitionCounts, ReceiptsReport
-    from usms_pipeline.pipeline import Pipeline, ResponsesReport
-    from usms_pipeline.sessions import SessionsPartition, SessionsReport
+    from usms_pipeline.figures import report
+    from usms_pipeline.pipeline import Pipeline, Report
     from usms_pipeline.warehouse import WarehouseReport
 
 DAYS_SHOWN: Final = 31
@@ -29,84 +27,36 @@ DAYS_SHOWN: Final = 31
 Figures = dict[str, Any]
 
 
-class _Report(Protocol):
-    @property
-    def locked(self) -> list[date]: ...
-    @property
-    def warnings(self) -> list[str]: ...
-    @property
-    def seconds(self) -> float: ...
-
-
 def columns(fields: pa.Schema) -> dg.TableSchema:
-    """Give an Arrow schema as Dagster shows it, with the descriptions that it carries."""
-    return dg.TableSchema(
-        [
-            dg.TableColumn(
-                field.name,
-                str(field.type),
-                (field.metadata or {}).get(b"description", b"").decode() or None,
-            )
-            for field in fields
-        ]
-    )
-
-
-def sessions_columns(dimensions: Iterable[str]) -> dg.TableSchema:
-    """Give the columns of the sessions."""
-    return columns(schema.sessions_schema(dimensions))
+    """Return an Arrow schema as Dagster shows it, with the descriptions that it carries."""
+    described = [
+        (field.name, field.type, (field.metadata or {}).get(b"description", b"").decode() or None)
+        for field in fields
+    ]
+    return dg.TableSchema([dg.TableColumn(name, str(of), said) for name, of, said in described])
 
 
 def receipts_columns(dimensions: Iterable[str], with_sent_date: bool = False) -> dg.TableSchema:
-    """Give the columns of the receipts, in the dataset or, with ``sent_date``, in DuckDB."""
+    """Return the columns of the receipts, in the dataset or, with ``sent_date``, in DuckDB."""
     fields = schema.receipts_fields(dimensions) + ([schema.SENT_DATE] if with_sent_date else [])
-    return dg.TableSchema(
-        [
-            dg.TableColumn(
-                field.name,
-                str(field.type),
-                f"{field.description} [{field.unit}]" if field.unit else field.description,
-            )
-            for field in fields
-        ]
-    )
+    described = [
+        (
+            field.name,
+            field.type,
+            f"{field.description} [{field.unit}]" if field.unit else field.description,
+        )
+        for field in fields
+    ]
+    return dg.TableSchema([dg.TableColumn(name, str(of), said) for name, of, said in described])
 
 
-def sessions(report: SessionsReport) -> Figures:
-    """Give the counts of a read of the source, over all its partitions."""
-    parts = report.partitions.values()
-    return _of_run(
-        report,
-        partitions=len(parts),
-        rows_read=report.rows_read,
-        rows_without_session=report.rows_without_session,
-        rows=sum(part.rows for part in parts),
-        new_rows=sum(part.new_rows for part in parts),
-        recipients=sum(part.recipients for part in parts),
-    )
-
-
-def of_sessions(part: SessionsPartition) -> Figures:
-    """Give the counts of one partition of the sessions."""
-    return {
-        "dagster/row_count": part.rows,
-        "recipients": part.recipients,
-        "new_rows": part.new_rows,
-    }
-
-
-def responses(report: ResponsesReport) -> Figures:
-    """Give the counts of a round of questions, over all its partitions."""
+def responses(report: Report) -> Figures:
+    """Return what a run asked, over all its days."""
     stats = report.stats
     counted = {name: getattr(stats, name) for name in _COUNTED}
     pace = {"requests_per_second": round(stats.pace, 2)} if stats.pace else {}
-    return _of_run(
-        report,
-        partitions=len(report.due_sessions),
-        sessions_due=sum(report.due_sessions.values()),
-        **counted,
-        **pace,
-    )
+    due, seconds = sum(report.due.values()), round(report.seconds_asking, 3)
+    return _of_run(sessions_due=due, seconds=seconds, **counted, **pace)
 
 
 _COUNTED: Final = (
@@ -115,41 +65,50 @@ _COUNTED: Final = (
 )  # fmt: skip
 
 
-def of_due(due: int) -> Figures:
-    """Give the count of one partition's questions."""
-    return {"sessions_due": due}
+def responses_of(report: Report, day: date) -> Figures:
+    """Return what was asked about one day."""
+    return {"sessions_due": report.due.get(day, 0)}
 
 
-def receipts(report: ReceiptsReport) -> Figures:
-    """Give the buckets of a fold, over all its partitions."""
-    parts = list(report.partitions.values())
-    every = [of_receipts(part) for part in parts]
+def receipts(report: Report) -> Figures:
+    """Return what was read of the source, and what the files of all days of a run say now."""
+    warnings = {"warnings": "\n".join(report.warnings)} if report.warnings else {}
     return _of_run(
-        report,
-        partitions=len(parts),
-        partitions_changed=sum(part.is_changed for part in parts),
-        rows=sum(part.rows for part in parts),
-        **{name: sum(one[name] for one in every) for name in _FOLDED},
+        partitions=len(report.days),
+        partitions_changed=len(report.written),
+        rows_read=report.rows_read,
+        new_rows=report.new,
+        quarantined_new=report.quarantined,
+        rows=report.buckets.total() + report.unannounced,
+        announced=report.buckets.total(),
+        **{name: report.buckets[name] for name in BUCKETS},
+        open=report.open,
+        unannounced=report.unannounced,
+        **warnings,
     )
 
 
-_FOLDED: Final = ("announced", *BUCKETS, "awaited", "unannounced", "quarantined_new")
-
-
-def of_receipts(part: PartitionCounts) -> Figures:
-    """Give the buckets of one partition."""
+def receipts_of(report: Report, day: date) -> Figures:
+    """Return what a day's file says of itself; nothing where there is none."""
+    said = report.days.get(day)
+    if said is None:
+        return {}
     return {
-        "dagster/row_count": part.rows,
-        "announced": part.announced,
-        **{name: part.buckets.get(name, 0) for name in BUCKETS},
-        "awaited": part.awaited,
-        "unannounced": part.unannounced,
-        "quarantined_new": part.quarantined_new,
+        "dagster/row_count": said.rows,
+        "announced": said.announced,
+        **{name: said.buckets.get(name, 0) for name in BUCKETS},
+        "open": said.open,
+        "unannounced": said.unannounced,
     }
 
 
+def _of_run(**counts: Any) -> Figures:
+    """Name what holds for the run: every partition's event shows it beside its own figures."""
+    return {f"run/{name}": value for name, value in counts.items()}
+
+
 def warehouse(report: WarehouseReport) -> Figures:
-    """Give what publishing did."""
+    """Return what publishing did."""
     return {
         "dagster/row_count": report.rows,
         "path": dg.MetadataValue.path(str(report.path)),
@@ -160,12 +119,13 @@ def warehouse(report: WarehouseReport) -> Figures:
 
 
 def delivery_rates(pipeline: Pipeline, asked: report.Figures) -> Figures:
-    """Give the figures of everything and by day, the chart as a picture, and make the report.
+    """Return the figures of everything and by day, the chart as a picture, and make the report.
 
     ``asked`` is what the published warehouse says. Raises ``StorageError`` where the report can't
     be written.
     """
-    from usms_pipeline import charts, quarantine, report
+    from usms_pipeline.days import quarantine
+    from usms_pipeline.figures import charts, report
 
     latest = asked.daily.slice(max(0, asked.daily.num_rows - DAYS_SHOWN))
     path = report.build(
@@ -218,40 +178,3 @@ def daily_table(days: list[dict[str, Any]]) -> str:
 
 def _image(png: bytes) -> str:
     return f"![delivery rate by day](data:image/png;base64,{b64encode(png).decode()})"
-
-
-def add_partitions(
-    context: dg.AssetExecutionContext, parts: Mapping[date, Any], of: Callable[[Any], Figures]
-) -> None:
-    """Add each partition's counts: to the run's own event, or as one of its own beside the range.
-
-    An open window may reach back to older partitions that still await receipts.
-    """
-    keys = set(context.partition_keys) if context.has_partition_key_range else set()
-    for day, part in sorted(parts.items()):
-        key = day.isoformat()
-        if key in keys:
-            context.add_asset_metadata(of(part), partition_key=key)
-        else:
-            context.log_event(
-                dg.AssetMaterialization(context.asset_key, metadata=of(part), partition=key)
-            )
-
-
-def warn(context: dg.AssetExecutionContext, report: _Report) -> None:
-    """Put the report's warnings into the log."""
-    for sentence in report.warnings:
-        context.log.warning(sentence)
-    if report.locked:
-        context.log.warning(f"Left alone, another process works on them: {_days(report.locked)}.")
-
-
-def _of_run(report: _Report, **counts: Any) -> Figures:
-    """Give what holds for the run: every partition's event shows it beside its own counts."""
-    said = {"warnings": "\n".join(report.warnings), "locked": _days(report.locked)}
-    counts |= {"seconds": round(report.seconds, 3), **{k: v for k, v in said.items() if v}}
-    return {f"run/{name}": value for name, value in counts.items()}
-
-
-def _days(days: Iterable[date]) -> str:
-    return ", ".join(day.isoformat() for day in sorted(days))

@@ -16,8 +16,8 @@ import dagster as dg
 from usms_pipeline.defs.account import RANGE_END, RANGE_START
 
 OnStep = Callable[[str, str, dict[str, Any]], None]
-"""Called with an asset's name; 'begun', 'said', 'counted', 'done' or 'failed'; and what it said
-(``message``), counted (its metadata) or failed of (``error``)."""
+"""Called with a step's name and 'begun', 'said', 'done' or 'failed', or with an asset's name and
+'counted'; and what was said (``message``), counted (metadata) or failed of (``error``)."""
 
 _QUIET: Final = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
@@ -26,7 +26,7 @@ def run_refresh(first: date, last: date, on_step: OnStep | None = None) -> bool:
     """Run `refresh` over days, both included; tells whether it went well.
 
     Settings are read from the environment and from .env. Errors of the core are told by the
-    failed step: ``on_step(asset, 'failed', {'error': sentence})``.
+    failed step: ``on_step(step, 'failed', {'error': sentence})``.
     """
     from usms_pipeline.components import ReceiptPipeline
 
@@ -46,22 +46,21 @@ def run_refresh(first: date, last: date, on_step: OnStep | None = None) -> bool:
 
 
 def _tell(on_step: OnStep, entry: dg.EventLogEntry) -> None:
-    asset = (entry.step_key or "").rpartition("__")[2]
-    event = entry.dagster_event
+    step, event = (entry.step_key or "").rpartition("__")[2], entry.dagster_event
     if event is None:
-        on_step(asset, "said", {"message": entry.user_message})
+        on_step(step, "said", {"message": entry.user_message})
     elif event.is_step_start:
-        on_step(asset, "begun", {})
-    elif event.is_step_materialization:
-        on_step(asset, "counted", _figures(event))
+        on_step(step, "begun", {})
+    elif event.is_step_materialization and event.asset_key is not None:
+        on_step(event.asset_key.path[-1], "counted", _figures(event))
     elif event.is_step_success:
-        on_step(asset, "done", {})
+        on_step(step, "done", {})
     elif event.is_step_failure:
-        on_step(asset, "failed", {"error": _reason(event)})
+        on_step(step, "failed", {"error": _reason(event)})
 
 
 def _reason(event: dg.DagsterEvent) -> str | None:
-    """Give the core's sentence, else the first line of what went wrong."""
+    """Return the core's sentence, else the first line of what went wrong."""
     failure = event.step_failure_data
     if failure.user_failure_data is not None:
         return failure.user_failure_data.description

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 import dagster as dg
 
 from usms_pipeline.defs.account import RANGE_END, RANGE_START, Account, AccountResource, told
+from usms_pipeline.defs.assets import MADE
 
 if TYPE_CHECKING:
     from dagster import UnresolvedAssetJobDefinition
@@ -25,12 +26,16 @@ UNFINISHED: Final = (
 
 
 def build_job(account: Account) -> UnresolvedAssetJobDefinition:
-    """Build the job: one process, for a process a step would cost seconds and share nothing."""
+    """Build the job: one process, for a process a step would cost seconds and share nothing.
+
+    Its assets are named, not taken by their group: a project may give an asset another group, and
+    put assets of its own into ours.
+    """
     return dg.define_asset_job(
         account.job_name,
-        selection=dg.AssetSelection.groups(account.name),
+        selection=dg.AssetSelection.assets(*map(account.key, MADE)),
         executor_def=dg.in_process_executor,
-        description="Read what was sent, ask for receipts that are due, fold, publish, draw.",
+        description="Read what was sent, ask for receipts that are due, publish, draw.",
     )
 
 
@@ -59,7 +64,7 @@ def build_schedule(
 
 
 def _open_window(account: Account, settings: AccountResource) -> dict[str, str]:
-    """Give the tags that ask for the open window, from the first partition at the earliest."""
+    """Return the tags that ask for the open window, from the first partition at the earliest."""
     with told(account):
         window = settings.pipeline().open_window()
     first: date = max(window.first, account.days.start.date())

@@ -15,7 +15,7 @@ from typing import Any, Final, TypeVar
 import msgspec
 import pyarrow as pa
 
-from usms_pipeline.schema import MOST_CHARACTERS
+from usms_pipeline.contract.schema import MOST_CHARACTERS
 from usms_pipeline.service import api
 
 _T = TypeVar("_T")

@@ -18,6 +18,7 @@ from urllib.parse import quote, urlsplit
 import httpx
 import msgspec
 
+from usms_pipeline.contract.wording import without_numbers
 from usms_pipeline.service import api
 from usms_pipeline.service.api import MAX_IDS, Verdict, classify
 from usms_pipeline.service.careful import (
@@ -29,7 +30,6 @@ from usms_pipeline.service.careful import (
     mended,
 )
 from usms_pipeline.settings import Settings
-from usms_pipeline.wording import without_numbers
 
 MAX_BODY_BYTES: Final = 64_000_000
 """The most that is read of one answer, decompressed. 100 sessions of 1,000 phones are 16 MB."""

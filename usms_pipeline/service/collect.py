@@ -18,7 +18,7 @@ from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Final
 
-from usms_pipeline.errors import CredentialsRefused, ServiceDown
+from usms_pipeline.contract.errors import CredentialsRefused, ServiceDown
 from usms_pipeline.service.client import Client
 from usms_pipeline.service.fetch import (
     Answer,

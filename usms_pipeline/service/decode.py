@@ -18,8 +18,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.json as pj
 
-from usms_pipeline.phones import PhoneBook
-from usms_pipeline.schema import OBSERVATIONS, QUARANTINE, RESPONSES
+from usms_pipeline.contract.schema import OBSERVATIONS, QUARANTINE, RESPONSES
+from usms_pipeline.people.phones import PhoneBook
 from usms_pipeline.service import api
 from usms_pipeline.service.careful import (
     ITEMS,

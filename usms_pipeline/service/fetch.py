@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Final, Literal, NoReturn
 
-from usms_pipeline.errors import CredentialsRefused, ServiceDown
+from usms_pipeline.contract.errors import CredentialsRefused, ServiceDown
 from usms_pipeline.service import api
 from usms_pipeline.service.api import Verdict
 from usms_pipeline.service.client import Client, Reply

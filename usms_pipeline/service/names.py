@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from html import unescape
 from typing import Any, Final
 
-from usms_pipeline.phones import PhoneBook
+from usms_pipeline.people.phones import PhoneBook
 from usms_pipeline.service import api
 
 _FEWEST_DIGITS: Final = 6

@@ -13,9 +13,9 @@ from typing import Final
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from usms_pipeline import status, wording
-from usms_pipeline.phones import PhoneBook
-from usms_pipeline.schema import MOST_CHARACTERS, OBSERVATIONS, TEXT, TIME
+from usms_pipeline.contract import status, wording
+from usms_pipeline.contract.schema import MOST_CHARACTERS, OBSERVATIONS, TEXT, TIME
+from usms_pipeline.people.phones import PhoneBook
 from usms_pipeline.service import api
 from usms_pipeline.service.careful import cut
 

@@ -13,11 +13,11 @@ from uuid import UUID
 
 import pyarrow as pa
 
+from usms_pipeline.contract.status import FINAL
 from usms_pipeline.simulator.fate import COLUMN, NEVER, OUTCOMES
 from usms_pipeline.simulator.faults import Faults
 from usms_pipeline.simulator.numbering import origin, spellings
 from usms_pipeline.simulator.roster import RECEIVE_TIME, Roster, times
-from usms_pipeline.status import FINAL
 
 Json = dict[str, Any]
 

@@ -13,7 +13,7 @@ from typing import Any, Final
 import uvicorn
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
-from usms_pipeline.errors import UsmsError
+from usms_pipeline.contract.errors import UsmsError
 from usms_pipeline.simulator.app import HANG_UP, app
 from usms_pipeline.simulator.simulator import Simulator
 

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from usms_pipeline.schema import TEXT, TIME, dimension_name
+from usms_pipeline.contract.schema import TEXT, TIME, dimension_name
 from usms_pipeline.source.kinds import Column
 from usms_pipeline.source.moments import Shape, to_utc
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from usms_pipeline.errors import SourceError
+from usms_pipeline.contract.errors import SourceError
 from usms_pipeline.source import query
 
 _DELIMITERS: Final = (",", ";", "\t", "|")

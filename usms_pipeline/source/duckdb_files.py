@@ -10,10 +10,10 @@ from typing import Final
 import duckdb
 import pyarrow as pa
 
-from usms_pipeline.errors import SourceError, SourceUnavailable
+from usms_pipeline.contract.errors import SourceError, SourceUnavailable
 from usms_pipeline.source import csv_files, query, sentences
+from usms_pipeline.source.address import Address
 from usms_pipeline.source.kinds import Column, Dialect, Source, TimeType
-from usms_pipeline.source_address import Address
 
 ERRORS: Final[tuple[type[Exception], ...]] = (duckdb.Error, pa.ArrowException, OSError)
 ROWS: Final = 65_536

@@ -15,8 +15,8 @@ from typing import Final, Protocol, cast
 
 import pyarrow as pa
 
-from usms_pipeline.errors import SourceError
-from usms_pipeline.source_address import Address
+from usms_pipeline.contract.errors import SourceError
+from usms_pipeline.source.address import Address
 
 KINDS: Final = {
     "postgresql": "postgresql",

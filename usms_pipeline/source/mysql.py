@@ -9,11 +9,11 @@ from typing import Any, Final
 import pyarrow as pa
 import sqlalchemy as sa
 
-from usms_pipeline.errors import SourceError
+from usms_pipeline.contract.errors import SourceError
 from usms_pipeline.source import sentences, sqlalchemy_urls
+from usms_pipeline.source.address import Address
 from usms_pipeline.source.kinds import Column, Dialect, Source, TimeType
 from usms_pipeline.source.query import quoter
-from usms_pipeline.source_address import Address
 
 ERRORS: Final = (*sqlalchemy_urls.ERRORS, RuntimeError)
 CONNECT_SECONDS: Final = 10

@@ -9,10 +9,10 @@ from typing import Any, Final
 import adbc_driver_postgresql.dbapi
 import pyarrow as pa
 
-from usms_pipeline.errors import SourceError
+from usms_pipeline.contract.errors import SourceError
 from usms_pipeline.source import adbc, query, sentences
+from usms_pipeline.source.address import Address
 from usms_pipeline.source.kinds import Column, Dialect, Source, TimeType
-from usms_pipeline.source_address import Address
 
 ERRORS: Final = adbc.ERRORS
 CONNECT_SECONDS: Final = 10

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from typing import Final
 from zoneinfo import ZoneInfo
 
-from usms_pipeline.errors import SourceError
+from usms_pipeline.contract.errors import SourceError
 from usms_pipeline.source.kinds import Column, Dialect, TimeType
 from usms_pipeline.source.moments import EARLIEST, EPOCH_UNITS, LATEST, NUMBER_RANGES, Shape
 

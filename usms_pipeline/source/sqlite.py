@@ -15,10 +15,10 @@ from urllib.parse import quote
 import adbc_driver_sqlite.dbapi
 import pyarrow as pa
 
-from usms_pipeline.errors import SourceError, SourceUnavailable
+from usms_pipeline.contract.errors import SourceError, SourceUnavailable
 from usms_pipeline.source import adbc, query, sentences
+from usms_pipeline.source.address import Address
 from usms_pipeline.source.kinds import Column, Dialect, Source, TimeType
-from usms_pipeline.source_address import Address
 
 ERRORS: Final = adbc.ERRORS
 

@@ -1,6 +1,6 @@
 """The published DuckDB file: made by ``publish.py``, read by ``read.py``, worded in ``ddl.py``.
 
-The tables, views and macros in it are described in ``usms_pipeline/sql/``.
+The tables, views and macros in it are described in ``usms_pipeline/warehouse/sql/``.
 """
 
 from usms_pipeline.warehouse.publish import (

@@ -18,9 +18,9 @@ from typing import Final, NamedTuple
 import duckdb
 import pyarrow as pa
 
-from usms_pipeline.quoting import identifier, literal
-from usms_pipeline.schema import SENT_DATE, TEXT, Field
+from usms_pipeline.contract.schema import SENT_DATE, TEXT, Field
 from usms_pipeline.warehouse import ddl
+from usms_pipeline.warehouse.quoting import identifier, literal
 
 BATCH_ROWS: Final = 16_384
 _COPIED_AT_ONCE: Final = 1 << 24

@@ -1,6 +1,6 @@
 """The SQL text that a warehouse is made of: table, bookkeeping, views, macros, comments.
 
-Pure: it gives text and runs none. What the views and macros say is in ``usms_pipeline/sql/``.
+Pure: it gives text and runs none. What the views and macros say is in ``sql/`` beside it.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from typing import Final
 
 import pyarrow as pa
 
-from usms_pipeline import metrics, schema
-from usms_pipeline.metrics import Metric
-from usms_pipeline.quoting import identifier, literal
-from usms_pipeline.schema import SENT_DATE, TEXT, TIME, Field
+from usms_pipeline.contract import metrics, schema
+from usms_pipeline.contract.metrics import Metric
+from usms_pipeline.contract.schema import SENT_DATE, TEXT, TIME, Field
+from usms_pipeline.warehouse.quoting import identifier, literal
 
 STORAGE_VERSION: Final = "v1.5.0"
 """Format of the published file: the oldest DuckDB that opens it is 1.5."""
@@ -124,7 +124,7 @@ def _comments(table: str, meanings: Iterable[tuple[str, str]]) -> list[str]:
     ]
 
 
-_SQL = Path(__file__).parent.parent / "sql"
+_SQL = Path(__file__).parent / "sql"
 
 
 def first_line(error: BaseException) -> str:

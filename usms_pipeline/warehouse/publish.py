@@ -22,13 +22,13 @@ from typing import Any, Final
 import duckdb
 import pyarrow as pa
 
-from usms_pipeline import schema
+from usms_pipeline.contract import schema
+from usms_pipeline.contract.errors import StorageError
+from usms_pipeline.contract.schema import Field
 from usms_pipeline.days import file
 from usms_pipeline.days.file import Footer
-from usms_pipeline.errors import StorageError
-from usms_pipeline.schema import Field
 from usms_pipeline.settings import Settings
-from usms_pipeline.storage import Store, make_folder, publish_file
+from usms_pipeline.store.storage import Store, make_folder, publish_file
 from usms_pipeline.warehouse import building, ddl
 from usms_pipeline.warehouse.building import Building, Part, Published
 

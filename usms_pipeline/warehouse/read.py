@@ -8,7 +8,7 @@ from typing import Any, Final
 import duckdb
 
 from usms_pipeline import settings as config
-from usms_pipeline.errors import StorageError, WarehouseMissing
+from usms_pipeline.contract.errors import StorageError, WarehouseMissing
 from usms_pipeline.warehouse import ddl
 
 _MOST_TRIES: Final = 10

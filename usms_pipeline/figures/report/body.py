@@ -8,12 +8,22 @@ from zoneinfo import ZoneInfo
 
 import pyarrow as pa
 
-from usms_pipeline import alerts, charts, metrics, wording
-from usms_pipeline.charts import NARROW, WIDTH, Chart
-from usms_pipeline.report.figures import CHANGES, DAYS, HOURS, Figures, Group, Row
-from usms_pipeline.report.page import Html, figure, html, join, name, paragraph, table, tiles
-from usms_pipeline.status import STATUSES
-from usms_pipeline.wording import count, day, moment, percent
+from usms_pipeline.contract import metrics, wording
+from usms_pipeline.contract.status import STATUSES
+from usms_pipeline.contract.wording import count, day, moment, percent
+from usms_pipeline.figures import alerts, charts
+from usms_pipeline.figures.charts import NARROW, WIDTH, Chart
+from usms_pipeline.figures.report.figures import CHANGES, DAYS, HOURS, Figures, Group, Row
+from usms_pipeline.figures.report.page import (
+    Html,
+    figure,
+    html,
+    join,
+    name,
+    paragraph,
+    table,
+    tiles,
+)
 
 Section = tuple[str, str, list[object]]
 

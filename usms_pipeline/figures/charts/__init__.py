@@ -6,10 +6,10 @@ look, and fits any width from a phone's.
 
 from __future__ import annotations
 
-from usms_pipeline.charts.curve import delivery_curve
-from usms_pipeline.charts.groups import failures_by_reason, group_name, rate_by, reason
-from usms_pipeline.charts.over_time import rate_over_time
-from usms_pipeline.charts.style import NARROW, PALETTE, WIDTH, Chart, caption, png, svg
+from usms_pipeline.figures.charts.curve import delivery_curve
+from usms_pipeline.figures.charts.groups import failures_by_reason, group_name, rate_by, reason
+from usms_pipeline.figures.charts.over_time import rate_over_time
+from usms_pipeline.figures.charts.style import NARROW, PALETTE, WIDTH, Chart, caption, png, svg
 
 __all__ = [
     "NARROW",

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from usms_pipeline import wording
-from usms_pipeline.metrics import UNANNOUNCED_SHARE
-from usms_pipeline.report.figures import Figures, Row
-from usms_pipeline.report.page import Html, html, table
+from usms_pipeline.contract import wording
+from usms_pipeline.contract.metrics import UNANNOUNCED_SHARE
+from usms_pipeline.figures.report.figures import Figures, Row
+from usms_pipeline.figures.report.page import Html, html, table
 
 
 class Finding(NamedTuple):

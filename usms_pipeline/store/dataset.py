@@ -11,8 +11,8 @@ from datetime import UTC, date, datetime, time, timedelta
 from typing import Any, Final
 from zoneinfo import ZoneInfo
 
-from usms_pipeline import schema
-from usms_pipeline.errors import (
+from usms_pipeline.contract import schema
+from usms_pipeline.contract.errors import (
     KeyMismatch,
     OtherLayout,
     SettingProblem,
@@ -20,7 +20,7 @@ from usms_pipeline.errors import (
     StorageError,
 )
 from usms_pipeline.settings import Settings
-from usms_pipeline.storage import Store
+from usms_pipeline.store.storage import Store
 
 LAYOUT: Final = "layout.json"
 PRIVATE: Final = ("responses", "quarantine")
@@ -120,7 +120,7 @@ def check_key(store: Store, name: str, key: str | None, fingerprint: str) -> Non
 
 
 def _right_key(store: Store, fingerprint: str | None) -> str:
-    from usms_pipeline.phone_key import KEY_FILE, kept_fingerprint
+    from usms_pipeline.people.phone_key import KEY_FILE, kept_fingerprint
 
     if store.is_local and fingerprint and kept_fingerprint(store.data_dir) == fingerprint:
         return f"Unset USMS_PHONE_KEY, for {store.data_dir}/{KEY_FILE} is the key it was made with"

@@ -12,8 +12,8 @@ from typing import Final
 
 import duckdb
 
-from usms_pipeline.errors import OtherWarehouse, UnknownColumn
-from usms_pipeline.quoting import identifier, literal
+from usms_pipeline.contract.errors import OtherWarehouse, UnknownColumn
+from usms_pipeline.warehouse.quoting import identifier, literal
 
 _NEAR_SECONDS: Final = 300
 

@@ -10,8 +10,8 @@ from html import escape
 from importlib.resources import files
 from string import Template
 
-from usms_pipeline import charts
-from usms_pipeline.wording import unbroken
+from usms_pipeline.contract.wording import unbroken
+from usms_pipeline.figures import charts
 
 
 class Html(str):

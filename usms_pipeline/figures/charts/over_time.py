@@ -10,8 +10,8 @@ from zoneinfo import ZoneInfo
 
 import pyarrow as pa
 
-from usms_pipeline import wording
-from usms_pipeline.charts.parts import (
+from usms_pipeline.contract import wording
+from usms_pipeline.figures.charts.parts import (
     ENOUGH,
     Row,
     count_axis,
@@ -20,7 +20,7 @@ from usms_pipeline.charts.parts import (
     plot_width,
     stacked,
 )
-from usms_pipeline.charts.style import WIDTH, Chart, colour, dressed, empty
+from usms_pipeline.figures.charts.style import WIDTH, Chart, colour, dressed, empty
 
 YOUNG_SHARE: Final = 0.02
 """A period is young, and drawn so, when more than this share of it is still awaited."""

@@ -12,8 +12,8 @@ from typing import Final
 
 import pyarrow as pa
 
-from usms_pipeline.metrics import METRICS
-from usms_pipeline.status import BUCKETS
+from usms_pipeline.contract.metrics import METRICS
+from usms_pipeline.contract.status import BUCKETS
 
 VERSION: Final = 4
 """Version of the dataset's layout; in every file's metadata. Any other is refused.

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from usms_pipeline.errors import SourceError
-from usms_pipeline.wording import without_numbers
+from usms_pipeline.contract.errors import SourceError
+from usms_pipeline.contract.wording import without_numbers
 
 _SECRET_OPTIONS = re.compile(r"(?i)(pass(word|wd)?|secret|token|key)$")
 

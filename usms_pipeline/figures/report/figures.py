@@ -8,9 +8,9 @@ from typing import Any, Final
 
 import pyarrow as pa
 
-from usms_pipeline import queries
-from usms_pipeline.quoting import identifier, literal
-from usms_pipeline.schema import dimensions_among
+from usms_pipeline.contract.schema import dimensions_among
+from usms_pipeline.figures import queries
+from usms_pipeline.warehouse.quoting import identifier, literal
 
 Row = dict[str, Any]
 Warehouse = Any
@@ -93,7 +93,8 @@ class Figures:
 
 def ask(con: Warehouse) -> Figures:
     """Ask a published warehouse, open as ``connect()`` gives it, for the report's figures."""
-    quality = _row(con, files("usms_pipeline").joinpath("sql/report_quality.sql").read_text())
+    query = files("usms_pipeline.warehouse").joinpath("sql/report_quality.sql")
+    quality = _row(con, query.read_text())
     return Figures(
         total=_row(con, "SELECT unnest(delivery_figures(r)) FROM receipts AS r"),
         quality=quality,

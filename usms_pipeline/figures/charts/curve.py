@@ -7,9 +7,9 @@ from typing import Final
 
 import pyarrow as pa
 
-from usms_pipeline import wording
-from usms_pipeline.charts.parts import Row, plot_width
-from usms_pipeline.charts.style import NARROW, WIDTH, Chart, colour, dressed, empty
+from usms_pipeline.contract import wording
+from usms_pipeline.figures.charts.parts import Row, plot_width
+from usms_pipeline.figures.charts.style import NARROW, WIDTH, Chart, colour, dressed, empty
 
 _CURVE_TICKS: Final = {
     1: "1 s", 10: "10 s", 60: "1 min", 600: "10 min", 3_600: "1 h", 21_600: "6 h",

@@ -16,15 +16,15 @@ from typing import Any, Final
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from usms_pipeline.contract.errors import Busy
+from usms_pipeline.contract.schema import TEXT
 from usms_pipeline.days import columns, file, general, log, quarantine
 from usms_pipeline.days.columns import STATE
 from usms_pipeline.days.file import Footer
 from usms_pipeline.days.general import NO_NUMBER, Session
-from usms_pipeline.errors import Busy
-from usms_pipeline.phones import PhoneBook
-from usms_pipeline.schema import TEXT
+from usms_pipeline.people.phones import PhoneBook
 from usms_pipeline.service.names import Forgotten, Names
-from usms_pipeline.storage import Store
+from usms_pipeline.store.storage import Store
 
 __all__ = ["Forgotten"]
 
@@ -88,7 +88,7 @@ def without_answers(said: pa.Table, forgotten: Forgotten) -> pa.Table:
 
 
 def empty(store: Store, block: str, names: Names) -> bool:
-    """Empty the responses of a block that name somebody forgotten; return whether there were any."""
+    """Empty a block's responses that name somebody forgotten; return whether there were any."""
     table = store.read(block)
     is_named = [
         names.any_in(body) or not names.forgotten.sessions.isdisjoint(ids)
@@ -225,24 +225,25 @@ class _Erased:
         return is_some
 
 
+def without_entries(entries: pa.Table, names: Names) -> pa.Table:
+    """Return entries of the quarantine without those that name somebody forgotten."""
+    is_kept = [
+        row["session_no"] not in names.forgotten.sessions
+        and names.forgotten.sessions.isdisjoint(row["ids"] or ())
+        and not names.any_in(row["body"] or b"")
+        for row in entries.to_pylist()
+    ]
+    return entries.filter(pa.array(is_kept, pa.bool_()))
+
+
 def erase_quarantine(store: Store, names: Names) -> bool:
     """Erase the entries that name somebody forgotten; return whether there were any."""
-
-    def kept(table: pa.Table) -> pa.Table:
-        is_kept = [
-            row["session_no"] not in names.forgotten.sessions
-            and names.forgotten.sessions.isdisjoint(row["ids"] or ())
-            and not names.any_in(row["body"] or b"")
-            for row in table.to_pylist()
-        ]
-        return table.filter(pa.array(is_kept, pa.bool_()))
-
     with quarantine.alone(store):
-        return quarantine.edit(store, kept) > 0
+        return quarantine.edit(store, lambda entries: without_entries(entries, names)) > 0
 
 
 def erase_responses(store: Store, names: Names) -> tuple[bool, list[str]]:
-    """Empty the responses that name somebody; return whether any did, and the runs still writing."""
+    """Empty the responses that name somebody; return whether any did, and who still writes."""
     has_any, busy = False, []
     living = {*log.open_runs(store)}
     for run in sorted({*log.runs(store), *living}):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from usms_pipeline.status import STATUSES
+from usms_pipeline.contract.status import STATUSES
 
 UNANNOUNCED_SHARE: Final = 0.01
 """Receipts of phones that nobody announced, for each recipient announced: more are told of."""

@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from usms_pipeline.errors import StorageError
+from usms_pipeline.contract.errors import StorageError
 
 if TYPE_CHECKING:
     from usms_pipeline.settings import Settings
@@ -95,7 +95,7 @@ def _key_of(text: str, path: Path) -> bytes:
 
 def _make_key(path: Path) -> None:
     """Make the key file; it has its name only when whole, and the first of several makers wins."""
-    from usms_pipeline.storage import make_folder, publish_file
+    from usms_pipeline.store.storage import make_folder, publish_file
 
     make_folder(path.parent, private=False)
     descriptor, name = tempfile.mkstemp(prefix=f".{KEY_FILE}.", dir=path.parent)

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Final
 from zoneinfo import ZoneInfo
 
-from usms_pipeline.report import body
-from usms_pipeline.report.figures import Figures, ask, dimensions
-from usms_pipeline.report.page import Html, html, page, paragraph
-from usms_pipeline.report.quality import findings, quality_table
+from usms_pipeline.contract.wording import days, moment
+from usms_pipeline.figures.report import body
+from usms_pipeline.figures.report.figures import Figures, ask, dimensions
+from usms_pipeline.figures.report.page import Html, html, page, paragraph
+from usms_pipeline.figures.report.quality import findings, quality_table
 from usms_pipeline.settings import Settings
-from usms_pipeline.storage import Store
-from usms_pipeline.wording import days, moment
+from usms_pipeline.store.storage import Store
 
 __all__ = ["NAME", "Figures", "ask", "build", "dimensions", "render", "summary"]
 

@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any, Final
 from zoneinfo import ZoneInfo
 
-from usms_pipeline import wording
+from usms_pipeline.contract import wording
 
 KINDS: Final = ("failing", "silent")
 """The kinds of ``delivery_alerts``."""

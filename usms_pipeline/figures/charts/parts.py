@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
-from usms_pipeline import wording
-from usms_pipeline.charts.style import NARROW, colour
+from usms_pipeline.contract import wording
+from usms_pipeline.figures.charts.style import NARROW, colour
 
 Row = dict[str, Any]
 

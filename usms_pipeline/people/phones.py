@@ -35,12 +35,12 @@ from phonenumbers import (
     ValidationResult,
 )
 
+from usms_pipeline.contract.errors import StorageError
 from usms_pipeline.days.general import LONGEST_ENDING, SHORTEST_ENDING, Ends
-from usms_pipeline.errors import StorageError
-from usms_pipeline.phone_key import fingerprint
+from usms_pipeline.people.phone_key import fingerprint
 
 if TYPE_CHECKING:
-    from usms_pipeline.storage import Store
+    from usms_pipeline.store.storage import Store
 
 DESCRIPTION: Final = pa.struct(
     [
@@ -214,6 +214,9 @@ class PhoneBook:
         if len(texts) > _AT_ONCE:
             parts = (texts.slice(at, _AT_ONCE) for at in range(0, len(texts), _AT_ONCE))
             return pa.concat_arrays([self.describe(part, with_digits) for part in parts])
+        fields = [*DESCRIPTION, *([pa.field("digits", pa.string())] if with_digits else [])]
+        if texts.null_count == len(texts):
+            return pa.nulls(len(texts), pa.struct(fields))
         coded = pc.dictionary_encode(texts.cast(pa.string()))
         distinct = coded.dictionary
         said, phones, places, all_facts = self._reader.read_all(distinct)
@@ -239,7 +242,6 @@ class PhoneBook:
             values = pa.array([getattr(facts, name, None) for facts in all_facts], pa.string())
             columns.append(values.take(pa.array(places)))
         columns.append(masks)
-        fields = list(DESCRIPTION)
         if with_digits:
             digits = pc.utf8_slice_codeunits(said, 1)
             if of_nobody is not None:
@@ -247,9 +249,8 @@ class PhoneBook:
                 bare = [_bare_digits(text) for text in coded.dictionary.filter(is_none).to_pylist()]
                 digits = pc.replace_with_mask(digits, is_none, pa.array(bare, pa.string()))
             columns.append(digits)
-            fields.append(pa.field("digits", pa.string()))
         columns = [column.take(coded.indices) for column in columns]
-        is_blank = pc.is_null(columns[fields.index(DESCRIPTION.field("phone"))])
+        is_blank = pc.is_null(columns[DESCRIPTION.get_field_index("phone")])
         return pa.StructArray.from_arrays(columns, fields=fields, mask=is_blank)
 
     def keep_prefixes(self) -> None:

@@ -8,8 +8,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from usms_pipeline import wording
-from usms_pipeline.charts.parts import (
+from usms_pipeline.contract import wording
+from usms_pipeline.figures.charts.parts import (
     BARS,
     ENOUGH,
     Row,
@@ -21,7 +21,7 @@ from usms_pipeline.charts.parts import (
     plot_width,
     stacked,
 )
-from usms_pipeline.charts.style import NARROW, WIDTH, Chart, colour, dressed, empty
+from usms_pipeline.figures.charts.style import NARROW, WIDTH, Chart, colour, dressed, empty
 
 
 def rate_by(

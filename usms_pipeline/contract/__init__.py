@@ -1,0 +1,1 @@
+"""What everything else agrees on: columns, buckets, metrics, polling times, errors, words."""

@@ -1,0 +1,1 @@
+"""What people look at: queries of the published file, alerts, charts and the report."""

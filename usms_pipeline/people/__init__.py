@@ -1,0 +1,1 @@
+"""Phone numbers as personal data: hashed and masked, the key of the hash, and forgetting."""
