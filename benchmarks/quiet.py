@@ -45,7 +45,7 @@ def table(sessions: int) -> Iterator[str]:
 
 def _run(pipeline: Pipeline) -> None:
     report = pipeline.run()
-    assert not report.responses.stats.requests, "something was due"
+    assert not report.stats.requests, "something was due"
 
 
 def _bare(source: Path) -> None:

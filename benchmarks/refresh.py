@@ -1,4 +1,4 @@
-"""Open partitions of which little changed: a refresh, and beside it a bare rewrite of a file."""
+"""Open days of which little changed: a refresh, and beside it a bare rewrite of a file."""
 
 from __future__ import annotations
 
@@ -6,11 +6,8 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
-from datetime import date, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
-from unittest.mock import patch
 
 import duckdb
 
@@ -18,8 +15,8 @@ from benchmarks.measure import PAIRS
 from benchmarks.server import serving
 from benchmarks.stages import settings_for
 from benchmarks.world import DAYS, UNTIL, write_source
-from usms_pipeline.pipeline import Pipeline, ResponsesReport
-from usms_pipeline.store.dataset import RECEIPTS
+from usms_pipeline.days import file
+from usms_pipeline.pipeline import Pipeline, Report
 
 _STEP = timedelta(minutes=30)
 """A session is asked about once a day, so between two refreshes a 48th of the open ones is due."""
@@ -38,14 +35,12 @@ def table(sessions: int, rounds: int = PAIRS) -> Iterator[str]:
     """Give the lines of a table for so many sessions of one day, 1 % of them open."""
     with tempfile.TemporaryDirectory(prefix="bench-") as folder, serving() as url:
         pipeline, clock = _asked_once(Path(folder), sessions, url)
-        days = pipeline.dates(pipeline.open_window())
-        rows = [_refreshed(pipeline, clock, days, Path(folder)) for _ in range(rounds)]
-    due, ask, fold, bare = (statistics.median(one) for one in zip(*rows, strict=True))
-    ratio = statistics.median((ask + fold) / bare for _, ask, fold, bare in rows)
-    yield f"| {sessions:,} receipts in one open partition, {due:,.0f} due | seconds |"
+        rows = [_refreshed(pipeline, clock, Path(folder)) for _ in range(rounds)]
+    due, refresh, bare = (statistics.median(one) for one in zip(*rows, strict=True))
+    ratio = statistics.median(refresh / bare for _, refresh, bare in rows)
+    yield f"| {sessions:,} receipts in one open day, {due:,.0f} due | seconds |"
     yield "|---|---|"
-    yield f"| find what is due, ask | {ask:.2f} |"
-    yield f"| fold the answers in | {fold:.2f} |"
+    yield f"| a refresh: the source read, what is due asked and folded in | {refresh:.2f} |"
     yield f"| DuckDB rewrites the file, and nothing else | {bare:.2f} |"
     yield f"| refresh ÷ rewrite | {ratio:.2f} |"
 
@@ -54,7 +49,7 @@ def few_due(sessions: int, rounds: int = PAIRS) -> Iterator[str]:
     """Give the lines of a table: whole runs with some twenty due, of so many known in five days."""
     with tempfile.TemporaryDirectory(prefix="bench-") as folder, serving() as url:
         pipeline, clock = _asked_once(Path(folder), sessions, url, DAYS)
-        step = timedelta(days=1) * _DUE / sum(_run(pipeline)[1])
+        step = timedelta(days=1) * _DUE / _run(pipeline)[1]
         costs = []
         for _ in range(rounds + 1):  # the first publish after a build also settles the file
             clock.now += step
@@ -65,25 +60,15 @@ def few_due(sessions: int, rounds: int = PAIRS) -> Iterator[str]:
         yield f"| {name} | {statistics.median(cost[name] for cost in costs[1:]):.2f} |"
 
 
-def _run(pipeline: Pipeline) -> tuple[dict[str, float], list[int]]:
-    """Run once; give the CPU seconds of each step and of all, and how many each day awaits."""
-    costs, begun = {}, time.process_time()
-    steps = ("load_sessions", "ask", "fold_read", "publish")
-    with ExitStack() as patched:
-        for name in steps:
-            whole = getattr(pipeline, name)
-
-            def timed(*given: Any, name: str = name, whole: Callable[..., Any] = whole) -> Any:
-                started = time.process_time()
-                try:
-                    return whole(*given)
-                finally:
-                    costs[name] = time.process_time() - started
-
-            patched.enter_context(patch.object(pipeline, name, timed))
-        report = pipeline.run()
-    costs["the whole run, without the imports"] = time.process_time() - begun
-    return costs, [counts.awaited for counts in report.receipts.partitions.values()]
+def _run(pipeline: Pipeline) -> tuple[dict[str, float], int]:
+    """Run once; return the CPU seconds of each step, and how many recipients are waiting."""
+    begun = time.process_time()
+    report = pipeline.refresh()
+    refreshed = time.process_time()
+    pipeline.publish()
+    ended = time.process_time()
+    costs = {"refresh": refreshed - begun, "publish": ended - refreshed, "both": ended - begun}
+    return costs, report.open
 
 
 def _asked_once(folder: Path, sessions: int, url: str, days: int = 1) -> tuple[Pipeline, _Clock]:
@@ -94,28 +79,22 @@ def _asked_once(folder: Path, sessions: int, url: str, days: int = 1) -> tuple[P
         update={"poll_minutes": (5,), "poll_every_hours": 24, "timezone": "UTC"}
     )
     pipeline = Pipeline(settings, clock=clock)
-    pipeline.load_sessions(pipeline.open_window())
-    dates = pipeline.dates(pipeline.open_window())
-    pipeline.ask(dates)
-    pipeline.fold(dates)
+    pipeline.refresh()
     return pipeline, clock
 
 
-def _refreshed(
-    pipeline: Pipeline, clock: _Clock, days: list[date], folder: Path
-) -> tuple[int, float, float, float]:
-    """Refresh half an hour later; give the sessions due, and the seconds of each step."""
+def _refreshed(pipeline: Pipeline, clock: _Clock, folder: Path) -> tuple[int, float, float]:
+    """Refresh half an hour later; return the sessions due, and the seconds of each."""
     clock.now += _STEP
-    reports: list[ResponsesReport] = []
-    ask = _seconds(lambda: reports.append(pipeline.ask(days)))
-    fold = _seconds(lambda: pipeline.fold(days))
-    return sum(reports[0].due_sessions.values()), ask, fold, _seconds(lambda: _rewrite(folder))
+    reports: list[Report] = []
+    seconds = _seconds(lambda: reports.append(pipeline.refresh()))
+    return sum(reports[0].due.values()), seconds, _seconds(lambda: _rewrite(folder))
 
 
 def _rewrite(folder: Path) -> None:
     """Rewrite the largest file of receipts, and nothing else."""
-    files = (folder / "data" / RECEIPTS).rglob("receipts.parquet")
-    largest = max(files, key=lambda file: file.stat().st_size)
+    files = (folder / "data" / file.FOLDER).rglob("receipts.parquet")
+    largest = max(files, key=lambda path: path.stat().st_size)
     with duckdb.connect() as con:
         con.execute(
             f"COPY (FROM '{largest}') TO '{folder}/rewritten.parquet' "

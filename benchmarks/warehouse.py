@@ -7,6 +7,7 @@ import statistics
 import tempfile
 import time
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from datetime import UTC, date, datetime, timedelta
@@ -22,10 +23,12 @@ from benchmarks import mounted
 from benchmarks.measure import PAIRS
 from usms_pipeline import warehouse
 from usms_pipeline.contract import schema
+from usms_pipeline.days import columns, file
+from usms_pipeline.days.file import Footer
 from usms_pipeline.settings import Settings
-from usms_pipeline.store.dataset import RECEIPTS, Commit, file_name
 from usms_pipeline.store.storage import Store
-from usms_pipeline.warehouse import publish
+from usms_pipeline.warehouse import building, publish
+from usms_pipeline.warehouse.building import Building
 
 _ROWS_CHANGED = 10_000
 _MOST_DAYS = 1_000
@@ -105,7 +108,7 @@ def _cost(rows: int, place: Path | None = None) -> tuple[_Cost, float]:
 
 def _publish(store: Store, settings: Settings) -> _Cost:
     """Publish one changed day, and time its parts."""
-    spent = {"copy": 0.0, "publish": 0.0}
+    spent: Counter[str] = Counter()
 
     def timed(what: str, do: Callable[..., Any]) -> Callable[..., Any]:
         def call(*given: Any, **named: Any) -> Any:
@@ -117,39 +120,38 @@ def _publish(store: Store, settings: Settings) -> _Cost:
 
         return call
 
-    module = "usms_pipeline.warehouse.publish"
     with (
-        patch(f"{module}._copy", timed("copy", _flushed)),
-        patch(f"{module}.publish_file", timed("copy", publish.publish_file)),
-        patch(f"{module}._publish", timed("publish", publish._publish)),
+        patch.object(building, "copy", timed("copy", _flushed)),
+        patch.object(publish, "publish_file", timed("copy", publish.publish_file)),
+        patch.object(Building, "put", timed("change", Building.put)),
+        patch.object(Building, "close", timed("change", Building.close)),
     ):
         started = time.perf_counter()
         report = warehouse.reconcile(store, settings)
         seconds = time.perf_counter() - started
     assert report.partitions_changed == 1, "the copy was not mended, but built anew"
-    return _Cost(seconds - spent["publish"], spent["publish"] - spent["copy"], spent["copy"])
+    return _Cost(seconds - spent.total(), spent["change"], spent["copy"])
 
 
-def _flushed(before: Path, after: Path, copy: Callable[..., Any] = publish._copy) -> None:
+def _flushed(before: Path, after: Path, copy: Callable[..., Any] = building.copy) -> None:
     copy(before, after)
-    with after.open("rb") as file:
-        os.fsync(file.fileno())
+    with after.open("rb") as made:
+        os.fsync(made.fileno())
 
 
 def _write(store: Store, day: date, count: int = _ROWS_CHANGED) -> None:
-    """Write a day's receipts, with a commit that no one has seen."""
+    """Write a day's file, in a version that no one has seen."""
     start = datetime.combine(day, datetime.min.time(), UTC)
     step = timedelta(seconds=80_000) / count
     moments = pa.array([start + step * n for n in range(count)], schema.TIME)
-    layout = schema.receipts_schema()
+    layout = columns.layout()
     given = _texts(count) | {"sent_at": moments, "received_at": moments}
-    columns = [
+    arrays = [
         given[field.name].cast(field.type) if field.name in given else pa.nulls(count, field.type)
         for field in layout
     ]
-    commit = Commit(sessions="", settled_registers=(), buckets={"delivered": count})
-    rows = pa.Table.from_arrays(columns, schema=layout)
-    store.write(file_name(RECEIPTS, day), rows, commit.metadata("bench"))
+    rows = pa.Table.from_arrays(arrays, schema=layout)
+    file.write(store, day, [rows], layout, lambda: Footer(key="bench"))
 
 
 @cache
