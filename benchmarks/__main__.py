@@ -10,8 +10,9 @@ import os
 import platform
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from benchmarks import (
@@ -64,9 +65,15 @@ def _head() -> str:
     return (
         f"# Results\n\n{datetime.now(UTC):%Y-%m-%d}, `make bench`. {os.cpu_count()} cores, "
         f"{platform.machine()}, {platform.system()}, Python {platform.python_version()}; "
-        + ", ".join(f"{name} {version(name)}" for name in _PACKAGES)
+        + ", ".join(_versions())
         + ".\nMedians of runs in turn; read the ratios, for the machine's speed drifts."
     )
+
+
+def _versions() -> Iterator[str]:
+    for name in _PACKAGES:
+        with suppress(PackageNotFoundError):  # what is quick needs no other tool
+            yield f"{name} {version(name)}"
 
 
 def _lines(tables: list[Iterator[str]]) -> Iterator[str]:

@@ -39,7 +39,7 @@ def test_what_is_written_is_read_with_its_metadata(store: Store) -> None:
     store.write(NAME, described, {"token": "t", "key": "k"})
     assert store.read(NAME).to_pylist() == ROWS.to_pylist()
     assert store.metadata(NAME) == {"token": "t", "key": "k"}
-    assert store.schema(NAME).metadata[b"origin"] == b"kept"
+    assert store.read(NAME).schema.metadata[b"origin"] == b"kept"
     assert [b.num_rows for b in store.batches(NAME, rows=1)] == [1, 1]
     assert pq.ParquetFile(store.path(NAME)).metadata.row_group(0).column(0).compression == "ZSTD"
     assert files(store) == [NAME]
@@ -138,20 +138,13 @@ def test_a_damaged_file_is_set_aside_and_counts_for_nothing(store: Store) -> Non
         store.set_aside(NAME)
 
 
-def test_a_column_that_a_file_lacks_is_null(store: Store) -> None:
-    store.write(NAME, ROWS.drop_columns("status"))
-    found = store.dataset([NAME], ROWS.schema).to_table()
-    assert found["session_no"].to_pylist() == ["a", "b"]
-    assert found["status"].to_pylist() == [None, None]
-
-
 def test_what_is_not_there_is_empty_or_told(store: Store) -> None:
     assert store.metadata(NAME) == {}
     assert store.read_json("pace.json") == {}
     assert store.names("receipts") == []
     assert not store.exists(NAME)
     store.delete(NAME)
-    for read in (store.read, store.schema, lambda name: list(store.batches(name))):
+    for read in (store.read, lambda name: list(store.batches(name))):
         with pytest.raises(StorageError, match=f"Can't read '{NAME}' in the data directory"):
             read(NAME)
 
@@ -199,11 +192,11 @@ def test_what_killed_writers_left_beside_the_partitions_goes_when_it_is_a_day_ol
     """Another process may be writing the same file at this moment."""
     names = [f".pace.json.{'0a' * 16}", f".pace.json.{'0b' * 16}", ".pace.json.mine"]
     old, new, mine = (Path(store.path(name)) for name in names)
-    for one in (old, new, mine):
-        one.parent.mkdir(parents=True, exist_ok=True)
-        one.touch()
-    for one in (old, mine):
-        os.utime(one, (0, 0))
+    for path in (old, new, mine):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    for path in (old, mine):
+        os.utime(path, (0, 0))
     with store.replacing("pace.json") as path:
         path.write_text("{}")
     assert (old.exists(), new.exists(), mine.exists()) == (False, True, True)
@@ -223,7 +216,6 @@ def test_a_lock_dies_with_its_process(store: Store) -> None:
 
 
 def test_days_are_of_files_in_their_place_only(store: Store) -> None:
-    day = date(2024, 3, 1)
     store.write(NAME, ROWS)
     for stray in (
         "receipts/mine.parquet",
@@ -232,4 +224,4 @@ def test_days_are_of_files_in_their_place_only(store: Store) -> None:
         "receipts/old/sent_date=2024-03-03/receipts.parquet",
     ):
         store.write(stray, ROWS)
-    assert file.days(store) == [day]
+    assert file.days(store) == [date(2024, 3, 1)]
