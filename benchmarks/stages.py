@@ -16,7 +16,8 @@ from usms_pipeline.settings import Settings
 
 
 def table(sessions: int) -> Iterator[str]:
-    """Give the lines of a table: each stage of one run over so many new sessions, then a quiet one.
+    """Give the lines of a table: each stage of one run over so many new sessions, then a quiet one
+    and a rebuild.
 
     A plan is what a refresh begins with; decoding is a part of it, shown apart.
     """
@@ -51,8 +52,8 @@ def _costs(pipeline: Pipeline) -> Iterator[tuple[str, float, float]]:
     yield "refresh: source → HTTP → a file a day", *_cost(lambda: pipeline.refresh(window))
     yield "decode: bodies → observations", *_cost(lambda: _decoded(pipeline))
     yield "warehouse: Parquet → DuckDB, published", *_cost(pipeline.publish)
-    yield "rebuild: responses → a file a day", *_cost(pipeline.rebuild)
     yield "a second run with nothing due", *_cost(lambda: pipeline.run(window))
+    yield "rebuild: responses → a file a day", *_cost(pipeline.rebuild)
 
 
 def _decoded(pipeline: Pipeline) -> None:
