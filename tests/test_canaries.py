@@ -358,7 +358,7 @@ def errors_of(settings: Settings) -> str:
     shown: list[str] = []
     with everything_logged(shown):
         try:
-            pipeline.load_sessions(pipeline.everything())
+            pipeline.plan(pipeline.everything())
         except UsmsError as error:
             shown += [str(error), repr(error), str(error.args)]
             shown += traceback.format_exception(error)

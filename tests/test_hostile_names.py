@@ -21,7 +21,6 @@ from usms_pipeline import source
 from usms_pipeline.contract.errors import StorageError, UnknownColumn
 from usms_pipeline.figures.queries import rates
 from usms_pipeline.settings import Settings
-from usms_pipeline.store import dataset
 from usms_pipeline.warehouse import connect
 
 pytestmark = pytest.mark.long
@@ -205,8 +204,7 @@ def test_folders_sessions_phones_and_dimensions_of_any_name_go_the_whole_way(
     pipeline.rebuild()
     pipeline.forget(numbers=[VALUES[0]])
     published = pipeline.publish()
-    days = dataset.days(pipeline.store, dataset.RECEIPTS)
-    assert pipeline.conservation(days) == []
+    assert pipeline.conservation() == []
     with connect(published.path) as con:
         sessions = con.sql("SELECT DISTINCT session_no FROM receipts").fetchall()
         assert {row[0] for row in sessions} == set(VALUES[1:])

@@ -5,16 +5,25 @@ Importing this package is cheap: what it offers is loaded when it is first used.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
+    from usms_pipeline.figures import charts as charts
+    from usms_pipeline.figures import queries as queries
     from usms_pipeline.warehouse import connect as connect
 
-__all__ = ["connect", "recipient_id"]
+__all__ = ["charts", "connect", "queries", "recipient_id"]
+
+_OFFERED: Final = {
+    "connect": "usms_pipeline.warehouse",
+    "queries": "usms_pipeline.figures.queries",
+    "charts": "usms_pipeline.figures.charts",
+}
 
 
 def recipient_id(phone: str, **given: Any) -> str:
-    """Give the ``recipient`` of a phone number: join your own table to the receipts with it.
+    """Return the ``recipient`` of a phone number: join your own table to the receipts with it.
 
     The key and the default region come from the settings (``given`` beats the environment). A text
     that says no number has the hash of the text, as a row of the source with the same text has.
@@ -30,8 +39,7 @@ def recipient_id(phone: str, **given: Any) -> str:
 
 
 def __getattr__(name: str) -> Any:
-    if name == "connect":
-        from usms_pipeline.warehouse import connect
-
-        return connect
+    if name in _OFFERED:
+        room = import_module(_OFFERED[name])
+        return getattr(room, name) if name == "connect" else room
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
