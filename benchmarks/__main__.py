@@ -10,8 +10,9 @@ import os
 import platform
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from benchmarks import (
@@ -20,9 +21,8 @@ from benchmarks import (
     http,
     latency,
     phones,
-    quiet,
-    refresh,
-    stages,
+    recipients,
+    refreshes,
     start_up,
     views,
     warehouse,
@@ -65,9 +65,15 @@ def _head() -> str:
     return (
         f"# Results\n\n{datetime.now(UTC):%Y-%m-%d}, `make bench`. {os.cpu_count()} cores, "
         f"{platform.machine()}, {platform.system()}, Python {platform.python_version()}; "
-        + ", ".join(f"{name} {version(name)}" for name in _PACKAGES)
+        + ", ".join(_versions())
         + ".\nMedians of runs in turn; read the ratios, for the machine's speed drifts."
     )
+
+
+def _versions() -> Iterator[str]:
+    for name in _PACKAGES:
+        with suppress(PackageNotFoundError):  # what is quick needs no other tool
+            yield f"{name} {version(name)}"
 
 
 def _lines(tables: list[Iterator[str]]) -> Iterator[str]:
@@ -81,11 +87,10 @@ def _parts(is_quick: bool) -> dict[str, list[Iterator[str]]]:
     few, rounds = 50_000, 1
     if is_quick:
         return {
-            "Stages": [stages.table(few)],
             "End to end": [end_to_end.table(few, ["script", "sockets"], rounds)],
             "Phone numbers": [phones.table()],
-            "Nothing due": [quiet.table(few)],
-            "A large open day": [refresh.table(few), refresh.few_due(few)],
+            "Refreshes": [refreshes.shapes([(20_000, 10), (few, 5)]), refreshes.open_day(few)],
+            "Several phones": [recipients.table(few)],
             "Publishing": [warehouse.table((100_000, 1_000_000)), warehouse.shared(100_000)],
             "Figures": [views.table(100_000)],
             "HTTP": [http.table()],
@@ -103,10 +108,12 @@ def _parts(is_quick: bool) -> dict[str, list[Iterator[str]]]:
             latency.table(200_000),
             end_to_end.table(200_000, ["dlt", "dlt-page"], latency_seconds=0.05),
         ],
-        "Stages": [stages.table(200_000), stages.table(1_000_000)],
         "Phone numbers": [phones.table()],
-        "Nothing due": [quiet.table(1_000_000)],
-        "A large open day": [refresh.table(5_000_000), refresh.few_due(1_000_000)],
+        "Refreshes": [
+            refreshes.shapes([(36_500, 365), (40_000, 20), (1_000_000, 5)]),
+            refreshes.open_day(5_000_000),
+        ],
+        "Several phones": [recipients.table(1_000_000)],
         "Publishing": [
             warehouse.table((1_000_000, 10_000_000, 100_000_000)),
             warehouse.shared(10_000_000),

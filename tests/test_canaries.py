@@ -250,10 +250,10 @@ def test_no_command_tells_a_secret_or_a_number(shop: Shop) -> None:
 
 
 def test_no_file_outside_the_private_zones_holds_a_secret_or_a_number(shop: Shop) -> None:
-    """Sessions, registers, receipts, warehouse, report, pace, survey, tombstones, locks."""
+    """Receipts, warehouse, report, pace, survey, tombstones, locks."""
     assert leaks(shop.folder, OUT_OF_REACH) == {}
     zones = {path.name for path in shop.data.iterdir()}
-    assert zones >= {"sessions", "registers", "receipts", "usms.duckdb", "report.html"}
+    assert zones >= {*PRIVATE, "receipts", "usms.duckdb", "report.html"}
 
 
 def test_no_private_zone_holds_the_source_password_or_the_key(shop: Shop) -> None:
@@ -358,7 +358,7 @@ def errors_of(settings: Settings) -> str:
     shown: list[str] = []
     with everything_logged(shown):
         try:
-            pipeline.load_sessions(pipeline.everything())
+            pipeline.plan(pipeline.everything())
         except UsmsError as error:
             shown += [str(error), repr(error), str(error.args)]
             shown += traceback.format_exception(error)

@@ -32,7 +32,7 @@ class Machine:
     def run(self, off: timedelta = timedelta()) -> Any:
         self.account.clock.now = self.right.now + off
         report = self.account.pipeline.run(self.account.window)
-        assert self.account.pipeline.conservation() == []
+        assert self.account.pipeline.conservation(self.account.window.days()) == []
         return report
 
     def run_to_the_end(self) -> list[tuple[Any, ...]]:

@@ -56,7 +56,6 @@ def observation(rng: random.Random, session_no: str, asked_at: int, phones: list
         "country": "CN" if number else None,
         "asked_at": asked_at,
         "received_at": rng.choice([None, 0, 10**12]) if word else None,
-        "rank": 0,
         "code": rng.choice([None, "E1"]) if word else None,
         "word": word,
         "status": status,

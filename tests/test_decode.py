@@ -87,7 +87,6 @@ def test_a_session_without_a_receipt_was_asked_about_and_is_pending():
         "session_no": "a",
         "number": "",
         "asked_at": ASKED_AT,
-        "rank": 5,
         "status": "pending",
         "is_final": False,
         "session_submit_status": "success",
@@ -108,7 +107,6 @@ def test_the_documented_example_is_a_final_receipt_of_a_session_asked():
         "number_type": "mobile",
         "asked_at": ASKED_AT,
         "received_at": datetime(2024, 1, 1, 4, tzinfo=UTC),
-        "rank": 0,
         "word": "delivered",
         "status": "delivered",
         "submit_status": "success",
@@ -198,7 +196,7 @@ def test_a_word_is_final_or_open_as_the_table_of_words_says(name):
     seen = one_receipt({"Phone": "13800138000", "Status": f" {word.upper()} "})
     is_final = name in status.FINAL
     assert seen["is_final"] is is_final
-    assert (seen["status"], seen["rank"]) == (name, status.rank(name))
+    assert seen["status"] == name
     assert seen["word"] == f" {word.upper()} "
 
 
@@ -319,7 +317,7 @@ def test_a_refused_id_is_invalid_and_quarantined():
     )
     (row,) = decoded.observations.to_pylist()
     assert (row["session_no"], row["number"], row["asked_at"]) == ("x", "", ASKED_AT)
-    assert (row["status"], row["rank"], row["word"]) == ("invalid", 7, None)
+    assert (row["status"], row["word"]) == ("invalid", None)
     assert (row["code"], row["description"]) == ("215392", "Invalid [id]")
     (reject,) = decoded.rejects.to_pylist()
     assert (reject["kind"], reject["session_no"]) == ("refused_id", "x")

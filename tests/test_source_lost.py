@@ -146,11 +146,11 @@ def test_rows_deleted_from_the_source_are_kept_counted_and_told(
 
 
 def test_only_rows_of_the_days_that_are_read_are_missed(tmp_path: Path, simulator: Any) -> None:
-    """A backfill of one day reads its neighbours too, and misses nothing of theirs."""
+    """A backfill of one day reads an hour of its neighbours, and misses nothing of theirs."""
     account = Account(tmp_path, simulator, 200)
     messages = pq.read_table(account.source)
     midnight = START.replace(hour=0, minute=0)
-    torn = [  # one session over midnight: when only the next day is read, it is looked for here
+    torn = [  # one session over midnight: its day is merged when only the next one is read
         messages.slice(n, 1).to_pylist()[0]
         | {"session_no": "torn", "sent_at": midnight + timedelta(minutes=minutes)}
         for n, minutes in enumerate((-10, 10))

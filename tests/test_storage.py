@@ -8,17 +8,15 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, date, datetime
+from datetime import date
 from pathlib import Path
-from zoneinfo import ZoneInfo
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from usms_pipeline.contract.errors import StorageError
-from usms_pipeline.store import dataset
-from usms_pipeline.store.dataset import Window
+from usms_pipeline.days import file
 from usms_pipeline.store.storage import Store
 
 NAME = "receipts/sent_date=2024-03-01/receipts.parquet"
@@ -41,7 +39,7 @@ def test_what_is_written_is_read_with_its_metadata(store: Store) -> None:
     store.write(NAME, described, {"token": "t", "key": "k"})
     assert store.read(NAME).to_pylist() == ROWS.to_pylist()
     assert store.metadata(NAME) == {"token": "t", "key": "k"}
-    assert store.schema(NAME).metadata[b"origin"] == b"kept"
+    assert store.read(NAME).schema.metadata[b"origin"] == b"kept"
     assert [b.num_rows for b in store.batches(NAME, rows=1)] == [1, 1]
     assert pq.ParquetFile(store.path(NAME)).metadata.row_group(0).column(0).compression == "ZSTD"
     assert files(store) == [NAME]
@@ -140,20 +138,13 @@ def test_a_damaged_file_is_set_aside_and_counts_for_nothing(store: Store) -> Non
         store.set_aside(NAME)
 
 
-def test_a_column_that_a_file_lacks_is_null(store: Store) -> None:
-    store.write(NAME, ROWS.drop_columns("status"))
-    found = store.dataset([NAME], ROWS.schema).to_table()
-    assert found["session_no"].to_pylist() == ["a", "b"]
-    assert found["status"].to_pylist() == [None, None]
-
-
 def test_what_is_not_there_is_empty_or_told(store: Store) -> None:
     assert store.metadata(NAME) == {}
     assert store.read_json("pace.json") == {}
     assert store.names("receipts") == []
     assert not store.exists(NAME)
     store.delete(NAME)
-    for read in (store.read, store.schema, lambda name: list(store.batches(name))):
+    for read in (store.read, lambda name: list(store.batches(name))):
         with pytest.raises(StorageError, match=f"Can't read '{NAME}' in the data directory"):
             read(NAME)
 
@@ -201,11 +192,11 @@ def test_what_killed_writers_left_beside_the_partitions_goes_when_it_is_a_day_ol
     """Another process may be writing the same file at this moment."""
     names = [f".pace.json.{'0a' * 16}", f".pace.json.{'0b' * 16}", ".pace.json.mine"]
     old, new, mine = (Path(store.path(name)) for name in names)
-    for file in (old, new, mine):
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.touch()
-    for file in (old, mine):
-        os.utime(file, (0, 0))
+    for path in (old, new, mine):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    for path in (old, mine):
+        os.utime(path, (0, 0))
     with store.replacing("pace.json") as path:
         path.write_text("{}")
     assert (old.exists(), new.exists(), mine.exists()) == (False, True, True)
@@ -225,7 +216,6 @@ def test_a_lock_dies_with_its_process(store: Store) -> None:
 
 
 def test_days_are_of_files_in_their_place_only(store: Store) -> None:
-    day = date(2024, 3, 1)
     store.write(NAME, ROWS)
     for stray in (
         "receipts/mine.parquet",
@@ -234,36 +224,4 @@ def test_days_are_of_files_in_their_place_only(store: Store) -> None:
         "receipts/old/sent_date=2024-03-03/receipts.parquet",
     ):
         store.write(stray, ROWS)
-    assert dataset.days(store, dataset.RECEIPTS) == [day]
-
-
-def test_days_beside_a_window_belong_to_it_where_a_session_crossed_midnight(store: Store) -> None:
-    days = [date(2024, 3, n) for n in (1, 2, 3, 4)]
-    noons = [datetime(2024, 3, n, 12, tzinfo=UTC) for n in (1, 2, 3, 4)]
-
-    def write(day: date, *moments: datetime) -> None:
-        rows = pa.table({"sent_at": pa.array(moments, pa.timestamp("us", "UTC"))})
-        store.write(dataset.file_name(dataset.SESSIONS, day), rows)
-
-    for day, noon in zip(days, noons, strict=True):
-        write(day, noon)
-    window, zone = Window(days[1], days[2]), ZoneInfo("UTC")
-    assert dataset.overlapping(store, window, zone) == days[1:3]
-    write(days[0], noons[0], datetime(2024, 3, 2, tzinfo=UTC))
-    write(days[3], datetime(2024, 3, 3, 23, 59, tzinfo=UTC))
-    assert dataset.overlapping(store, window, zone) == days
-    Path(store.path(dataset.file_name(dataset.SESSIONS, days[0]))).write_bytes(b"PAR1")
-    with pytest.raises(StorageError, match="sessions/sent_date=2024-03-01"):
-        dataset.overlapping(store, window, zone)
-
-
-def test_a_commit_says_the_same_when_read_back(store: Store) -> None:
-    commit = dataset.Commit(
-        sessions="s", settled_registers=("r.parquet", "s.parquet"), open_registers="o.parquet",
-        waiting="w.parquet", folded=frozenset({"b", "a"}),
-        buckets={"delivered": 2}, unannounced=1, awaited=3, dimensions=("a,b", "短信"),
-        cutoff_hours=1 / 3, is_purged=True, poll_seconds=(300.0, 1 / 3),
-    )  # fmt: skip
-    store.write(NAME, ROWS, commit.metadata("f"))
-    assert dataset.read_commit(store, date(2024, 3, 1), "f") == commit
-    assert dataset.read_commit(store, date(2024, 3, 2), "f") is None
+    assert file.days(store) == [date(2024, 3, 1)]

@@ -14,10 +14,10 @@ import dagster as dg
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from usms_pipeline import settings as core_settings
+from usms_pipeline.contract import source_address
 from usms_pipeline.contract.errors import SettingsError
 from usms_pipeline.defs.account import Account, AccountSettings, resolve
 from usms_pipeline.settings import Settings
-from usms_pipeline.source import address as source_address
 
 _TEMPLATE: Final = re.compile(r"\{\{.*?\}\}")
 _KEYS: Final = ("access_key_id", "access_key_secret", "phone_key")

@@ -166,7 +166,7 @@ def _say_error(sentence: str) -> None:
 def _without_secrets(shown: str) -> str:
     """Make a traceback fit to be sent to somebody: the errors of others quote what they met."""
     from usms_pipeline import settings
-    from usms_pipeline.source import address as source_address
+    from usms_pipeline.contract import source_address
 
     for secret in settings.secrets():
         for part in (secret, *source_address.secrets(secret)):

@@ -37,16 +37,6 @@ class Field:
     unit: str = ""
 
 
-_PHONE = (
-    Field(
-        "recipient", TEXT, "keyed hash (HMAC-SHA-256, 32 hex digits) of the number in E.164 form"
-    ),
-    Field("phone", TEXT, "phone number, the middle masked unless the setting `phones` is `clear`"),
-    Field("country", TEXT, "country of the number (ISO 3166-1 alpha-2)"),
-    Field("operator", TEXT, "operator that the number's prefix was given to"),
-    Field("number_type", TEXT, "kind of line: mobile, fixed_line, voip, …"),
-)
-
 _BEFORE_DIMENSIONS = (
     Field("session_no", TEXT, "session number of the accepted send call"),
     Field(
@@ -56,7 +46,10 @@ _BEFORE_DIMENSIONS = (
         "form; `unheard-<n>` for a "
         "recipient whose number is not known yet",
     ),
-    *_PHONE[1:],
+    Field("phone", TEXT, "phone number, the middle masked unless the setting `phones` is `clear`"),
+    Field("country", TEXT, "country of the number (ISO 3166-1 alpha-2)"),
+    Field("operator", TEXT, "operator that the number's prefix was given to"),
+    Field("number_type", TEXT, "kind of line: mobile, fixed_line, voip, …"),
     Field("sent_at", TIME, "when the message was sent, from your table", "UTC"),
 )
 
@@ -85,38 +78,28 @@ SENT_DATE: Final = Field(
     "day",
 )
 
-_KNOWN_OF = (
-    ("session_no", TEXT),
-    ("number", TEXT),  # recipient hash; '' where no phone is named, or there was no receipt
-    ("phone", TEXT),
-    ("country", TEXT),
-    ("operator", TEXT),
-    ("number_type", TEXT),
-)
-
-_SAID = (
-    ("asked_at", TIME),
-    ("received_at", TIME),
-    ("rank", pa.int8()),
-    ("code", TEXT),
-    ("word", TEXT),
-    ("status", TEXT),
-    ("description", TEXT),
-    ("submit_status", TEXT),
-    ("segments", pa.int32()),
-)
-"""What one answer said, in the order that decides ties."""
-
 OBSERVATIONS: Final = pa.schema(
     [
-        *_KNOWN_OF,
-        *_SAID,
+        ("session_no", TEXT),
+        ("number", TEXT),  # recipient hash; '' where no phone is named, or there was no receipt
+        ("phone", TEXT),
+        ("country", TEXT),
+        ("operator", TEXT),
+        ("number_type", TEXT),
+        ("asked_at", TIME),
+        ("received_at", TIME),
+        ("code", TEXT),
+        ("word", TEXT),
+        ("status", TEXT),
+        ("description", TEXT),
+        ("submit_status", TEXT),
+        ("segments", pa.int32()),
         ("is_final", pa.bool_()),  # evidence of an outcome; null where nothing was said
         ("session_submit_status", TEXT),
         ("digits", TEXT),  # E.164 without '+', or the digits of no known number; else null
     ]
 )
-"""What one answer said of one (session, number). ``sql/observed.sql`` makes a register of it.
+"""What one response said of one (session, number).
 
 ``digits`` are for memory alone: from them a number's ends are hashed, where a session needs them
 to tell whose it is. They are never written to disk.
@@ -125,23 +108,6 @@ A row with ``status`` NULL says nothing of its session but when it was asked abo
 body could not be read. All else is NULL then, and ``number`` ``''``. It is no answer, so that the
 session can neither be closed by it nor be due again at once.
 """
-
-REGISTERS: Final = pa.schema(
-    [
-        *_KNOWN_OF,
-        ("final", pa.struct(_SAID)),  # null without evidence
-        ("open", pa.struct(_SAID)),  # null when every answer was evidence
-        ("finals_seen", pa.list_(TEXT)),  # every final status seen, sorted, distinct
-        ("first_asked_at", TIME),  # of the answers that gave this row
-        ("last_asked_at", TIME),
-        ("session_submit_status", TEXT),  # in the latest of these answers
-    ]
-)
-"""What is known of each (session, number): the fold's state. An observation becomes one with one
-of ``final`` and ``open`` null, so that folding twice is folding once."""
-
-WAITING: Final = pa.schema([("session_no", TEXT), ("sent_at", TIME), ("last_asked_at", TIME)])
-"""The receipts that are neither final nor closed: all that is needed to see what is due."""
 
 RESPONSES: Final = pa.schema(
     [
@@ -189,26 +155,6 @@ def receipts_schema(dimensions: Iterable[str] = ()) -> pa.Schema:
     return _arrow(receipts_fields(dimensions))
 
 
-def sessions_schema(dimensions: Iterable[str] = ()) -> pa.Schema:
-    """Give the Arrow schema of a ``sessions.parquet``: one row a source row.
-
-    ``session_no`` is null where the source's is unusable; ``recipient`` and the other phone
-    columns are null where the source has none. ``ordinal`` counts rows alike in session,
-    recipient and time, from 0. ``changed_in`` is the version of the file, counted from 1, in which
-    a row of the session changed last.
-    """
-    fields = [
-        Field("session_no", TEXT, "session number; null where the source's is unusable"),
-        *_PHONE,
-        Field("sent_at", TIME, "when the message was sent", "UTC"),
-        Field("recipients", pa.int32(), "how many recipients the row stands for"),
-        Field("ordinal", pa.int32(), "counts rows alike in session, recipient and time"),
-        Field("changed_in", pa.int32(), "version of the file in which the session changed last"),
-        *(Field(dimension_name(name), TEXT, f"`{name}` of your table") for name in dimensions),
-    ]
-    return _arrow(fields)
-
-
 def dimensions_among(names: Iterable[str]) -> list[str]:
     """Give those of a table's columns that came from the customer's to group by, in their order."""
     ours = {field.name for field in receipts_fields()} | {SENT_DATE.name}
@@ -236,8 +182,8 @@ def _arrow(fields: Sequence[Field]) -> pa.Schema:
 
 _USED_IN_SQL = ("everything", "figures", "r")
 _TAKEN = frozenset(
-    [field.name for field in (*_PHONE, *_BEFORE_DIMENSIONS, *_AFTER_DIMENSIONS, SENT_DATE)]
+    [field.name for field in (*_BEFORE_DIMENSIONS, *_AFTER_DIMENSIONS, SENT_DATE)]
     + [metric.name for metric in METRICS]
-    + ["recipients", "ordinal", "changed_in", "digits", "mask", "ends"]
+    + ["recipients", "digits", "mask", "ends"]
     + ["_own", "_last_open_at", "_state"]  # what a day's file has beside the published columns
 )

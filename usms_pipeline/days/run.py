@@ -738,10 +738,10 @@ class Run:
 
     def finish(self, days: Iterable[date]) -> bool:
         """Write days that there is something new about; return whether none is left out."""
-        before = len(self.outcome.damaged)
+        before, total = len(self.outcome.damaged), self._to_write()
         for day in sorted(days):
             self._finish(self._days[day])
-            self._tell(Progress("receipts", len({*self.outcome.written}), self._to_write()))
+            self._tell(Progress("receipts", len({*self.outcome.written}), total))
         return len(self.outcome.damaged) == before
 
     def _finish(self, day: _Day) -> None:

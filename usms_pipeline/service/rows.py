@@ -26,8 +26,6 @@ _CODE_WITH_DIGITS: Final = r"\d{7}"
 _LONGEST_CODE: Final = 10
 """Digits in a row that may be a carrier's code; more are a phone number."""
 
-_RANKS: Final = pa.array([meaning.rank for meaning in status.STATUSES], pa.int8())
-_BUCKETS: Final = pa.array(status.BUCKETS, pa.string())
 _FINAL: Final = pa.array(status.FINAL, pa.string())
 
 _LOCAL: Final = pa.timestamp("us")
@@ -104,7 +102,6 @@ def receipt_rows(
 
 def _observations(count: int, **columns: pa.Array | None) -> pa.Table:
     said = {name: column for name, column in columns.items() if column is not None}
-    said["rank"] = _RANKS.take(pc.index_in(said["status"], value_set=_BUCKETS))
     is_outcome = pc.is_in(said["status"], value_set=_FINAL)
     said["is_final"] = pc.if_else(pc.is_valid(said["status"]), is_outcome, None)
     arrays = [

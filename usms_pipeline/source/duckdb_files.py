@@ -11,8 +11,8 @@ import duckdb
 import pyarrow as pa
 
 from usms_pipeline.contract.errors import SourceError, SourceUnavailable
+from usms_pipeline.contract.source_address import Address
 from usms_pipeline.source import csv_files, query, sentences
-from usms_pipeline.source.address import Address
 from usms_pipeline.source.kinds import Column, Dialect, Source, TimeType
 
 ERRORS: Final[tuple[type[Exception], ...]] = (duckdb.Error, pa.ArrowException, OSError)

@@ -16,7 +16,7 @@ from typing import Final, Protocol, cast
 import pyarrow as pa
 
 from usms_pipeline.contract.errors import SourceError
-from usms_pipeline.source.address import Address
+from usms_pipeline.contract.source_address import Address
 
 KINDS: Final = {
     "postgresql": "postgresql",

@@ -10,8 +10,8 @@ import pyarrow as pa
 import sqlalchemy as sa
 
 from usms_pipeline.contract.errors import SourceError
+from usms_pipeline.contract.source_address import Address
 from usms_pipeline.source import sentences, sqlalchemy_urls
-from usms_pipeline.source.address import Address
 from usms_pipeline.source.kinds import Column, Dialect, Source, TimeType
 from usms_pipeline.source.query import quoter
 

@@ -10,8 +10,8 @@ import adbc_driver_postgresql.dbapi
 import pyarrow as pa
 
 from usms_pipeline.contract.errors import SourceError
+from usms_pipeline.contract.source_address import Address
 from usms_pipeline.source import adbc, query, sentences
-from usms_pipeline.source.address import Address
 from usms_pipeline.source.kinds import Column, Dialect, Source, TimeType
 
 ERRORS: Final = adbc.ERRORS

@@ -12,9 +12,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from usms_pipeline.contract.errors import SourceError
+from usms_pipeline.contract.source_address import Address, parse
 from usms_pipeline.settings import Settings
 from usms_pipeline.source import query, sentences
-from usms_pipeline.source.address import Address, parse
 from usms_pipeline.source.clean import Layout, clean
 from usms_pipeline.source.kinds import Column, Source, TimeType, kind_of
 from usms_pipeline.source.moments import NUMBER_RANGES, Shape, shapes_of, to_utc

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
 from usms_pipeline.contract.errors import SourceError, SourceUnavailable
-from usms_pipeline.source.address import Address
+from usms_pipeline.contract.source_address import Address
 
 _SHOWN_NAMES = 12
 

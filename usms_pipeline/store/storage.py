@@ -22,8 +22,6 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.dataset as ds
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
@@ -124,21 +122,6 @@ class Store:
             if key.startswith(b"usms.")
         }
 
-    def dataset(self, names: list[str], schema: pa.Schema) -> ds.Dataset:
-        """Give files as one dataset that streams; columns a file lacks are NULL."""
-        with self._told(", ".join(names[:3]), "read"):
-            return ds.dataset(
-                [self.path(name) for name in names],
-                schema=schema,
-                format=ds.ParquetFileFormat(default_fragment_scan_options=self._scan),
-                filesystem=self.fs,
-            )
-
-    def count(self, name: str, schema: pa.Schema, condition: pc.Expression) -> int:
-        """Count the rows of one file, read as ``schema``, for which a condition holds."""
-        with self._told(name, "read"):
-            return int(self.dataset([name], schema).count_rows(filter=condition))
-
     def read(self, name: str) -> pa.Table:
         """Read one whole file; for small ones."""
         with self._told(name, "read"), self.fs.open_input_file(self.path(name)) as source:
@@ -174,26 +157,6 @@ class Store:
             batches = file.iter_batches(rows, columns=columns, use_threads=False)
             ahead = batches if file.num_row_groups == 1 else _read_ahead(batches)
             yield from _complete(ahead, file.metadata.num_rows)
-
-    def select(self, name: str, column: str, values: pa.Array) -> pa.Table:
-        """Read the rows where a column has one of the values; NULL may be one.
-
-        Only that column is read of a row group without any such row.
-        """
-        with self._told(name, "read"), self.fs.open_input_file(self.path(name)) as source:
-            file = self._open(source)
-            found = [file.schema_arrow.empty_table()]
-            for group in range(file.num_row_groups):
-                keys = file.read_row_group(group, columns=[column])[column]
-                is_wanted = pc.is_in(keys, values)
-                if pc.any(is_wanted).as_py():
-                    found.append(file.read_row_group(group).filter(is_wanted))
-            return pa.concat_tables(found)
-
-    def schema(self, name: str) -> pa.Schema:
-        """Give one file's Arrow schema."""
-        with self._told(name, "read"), self.fs.open_input_file(self.path(name)) as source:
-            return _footer(source)[0].schema.to_arrow_schema()
 
     def write(
         self,
@@ -375,15 +338,6 @@ class Store:
         """Remove the file of a lock that is held, and that nobody needs any more."""
         if self.is_local:
             Path(self.path(f".locks/{name}.lock")).unlink(missing_ok=True)
-
-    # A local file is read as it goes, in bounded memory. On object storage each column's piece
-    # would be a request of its own: there they are fetched together, ahead.
-
-    @property
-    def _scan(self) -> ds.ParquetFragmentScanOptions:
-        return ds.ParquetFragmentScanOptions(
-            pre_buffer=not self.is_local, page_checksum_verification=True
-        )
 
     def _open(self, source: pa.NativeFile) -> pq.ParquetFile:
         footer, of_data, end = _footer(source)
