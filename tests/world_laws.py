@@ -251,9 +251,9 @@ class Laws:
         given = Counter((g.ids, g.body) for g in line.given if b'"RetCode":0,' in g.body)
         assert landed <= given if is_flush_killed else landed == given
 
-    def rows_whole(self) -> dict[date, list[str]]:
-        """Return each day's rows, with what is remembered in them, in one order."""
-        return {day: sorted(map(str, rows)) for day, rows in self.now.days.items()}
+    def rows_whole(self) -> Counter[str]:
+        """Return the rows, with what is remembered in them."""
+        return Counter(f"{day} {row}" for day, rows in self.now.days.items() for row in rows)
 
     def everything(self) -> Any:
         """Return a mark of every file that a reader may have open."""

@@ -417,7 +417,8 @@ class Life(RuleBasedStateMachine):
             incremental = self.laws.rows_whole()
             self._rebuild()
             if not self.ledger.strays:
-                assert self.laws.rows_whole() == incremental
+                rebuilt = self.laws.rows_whole()
+                assert rebuilt == incremental, (rebuilt - incremental, incremental - rebuilt)
             self.tally["lives"] += 1
         finally:
             self.account.remove()

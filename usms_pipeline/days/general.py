@@ -199,7 +199,7 @@ def prune(session: Session) -> None:
             del session.numbers[number]
     if session.tried_at is not None and session.tried_at <= (session.last_asked_at or -1):
         session.tried_at = None
-    for row in session.sent:
+    for row in session.sent if session.numbers else ():  # a rebuild begins without any
         if row.recipient in session.numbers or not _is_matched_by_ends(session):
             row.ends = None
     for number, known in session.numbers.items():
