@@ -139,3 +139,39 @@ def test_a_session_read_for_another_day_as_before_is_not_gone_from_its_own(
     report = pipeline.run()
     assert pipeline.conservation() == []
     assert not [said for said in report.warnings if "no longer in the source" in said]
+
+
+def test_a_message_put_off_to_tomorrow_is_one_message_there(account: WorldAccount) -> None:
+    announce(account, "alpha", "+8613800138001", hours=1)
+    announce(account, "bravo", None, hours=1)
+    run(account)
+    account.ledger.messages[0].sent_at += timedelta(hours=24)
+    account.write_source()
+    run(account)  # which reads today alone
+    account.clock.turn(hours=24)
+    run(account)
+    assert [row["session_no"] for row in rows(account)] == ["bravo", "alpha"]
+    assert account.connect()[0].conservation() == []
+
+
+def test_a_session_in_two_days_files_is_asked_about_once(account: WorldAccount) -> None:
+    """It was put off so far that nobody looked for it where it was."""
+    announce(account, "alpha", None, hours=1)
+    run(account)
+    account.ledger.messages[0].sent_at += timedelta(hours=70)
+    account.write_source()
+    account.clock.turn(hours=70.5)
+    line = run(account)
+    assert [given.ids for given in line.given] == [("alpha",)]
+    assert account.connect()[0].conservation() == []
+
+
+def test_what_somebody_has_opened_never_changes(account: WorldAccount) -> None:
+    announce(account, "alpha", None, hours=1)
+    run(account)
+    with (account.data / "usms.duckdb").open("rb") as opened:
+        before = opened.read()
+        announce(account, "bravo", None, hours=1)
+        run(account)
+        opened.seek(0)
+        assert opened.read() == before

@@ -12,7 +12,7 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
 from typing import Final
 
@@ -202,7 +202,7 @@ def write(
         if said is None:
             raise _Unchanged
         written.append(tally.footer(said))
-        return {"day": json.dumps(asdict(written[0]))}
+        return {"day": json.dumps(vars(written[0]))}
 
     with suppress(_Unchanged):
         store.write(name(day), reader, metadata)

@@ -30,6 +30,8 @@ MARGIN: Final = timedelta(days=1)
 """How much is read on both sides of a window: of a session at its border, the other rows."""
 
 _EPOCH: Final = date(1970, 1, 1)
+_DAY: Final = "usms_day"
+"""No dimension is called so (``schema.dimension_name``)."""
 
 
 @dataclass(frozen=True)
@@ -144,21 +146,24 @@ class Reading:
         order = np.argsort(days, kind="stable")
         if not np.array_equal(order, np.arange(len(order))):
             rows, days = rows.take(pa.array(order)), days[order]
+        digests = self._digests(con, rows.append_column(_DAY, pa.array(days)))
         edges = [0, *(np.flatnonzero(np.diff(days)) + 1).tolist(), len(days)]
         for begin, end in pairwise(edges):
             if begin < end:
                 part = rows.slice(begin, end - begin)
                 day = _EPOCH + timedelta(days=int(days[begin]))
-                digest = self._digest(con, part)
+                digest = digests[int(days[begin])]
                 yield DayRead(day, part, digest, day in self._window, are_distinct)
 
-    def _digest(self, con: duckdb.DuckDBPyConnection, rows: pa.Table) -> str:
+    def _digests(self, con: duckdb.DuckDBPyConnection, rows: pa.Table) -> dict[int, str]:
+        """Return the digest of each day's rows, in whatever order they are."""
         con.register("part", rows)
-        [(count, total)] = con.execute(
-            "SELECT count(*), sum(hash($about, part))::VARCHAR FROM part", {"about": self._about}
+        found = con.execute(
+            f"SELECT {_DAY}, count(*) || '-' || sum(hash($about, part)) FROM part GROUP BY 1",
+            {"about": self._about},
         ).fetchall()
         con.unregister("part")
-        return f"{count}-{total}"
+        return dict(found)
 
 
 def _are_distinct(con: duckdb.DuckDBPyConnection, rows: pa.Table) -> bool:

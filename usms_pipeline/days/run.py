@@ -103,8 +103,9 @@ class _Day:
     elsewhere: dict[str, str] = field(default_factory=dict, repr=False)
     beside: set[str] = field(default_factory=set, repr=False)
     """Sessions that were read for another day, as they were before."""
-    moved: int = 0
-    """How many more rows came from other days than went there."""
+    came: int = 0
+    left: int = 0
+    """How many rows came from other days, and went to others."""
     after: set[date] = field(default_factory=set)
     is_remade: bool = False
     told: list[pa.Table] = field(default_factory=list, repr=False)
@@ -295,11 +296,14 @@ class Run:
             )
             if day in changed and beside in stored
         ]  # fmt: skip
+        # what was put off to a day that was not read then counts as gone, until it is found there
+        said = {day: one.footer for day, one in self._days.items() if one.footer}
+        near += [day for day, one in said.items() if one.read.get("gone")]
         twice, once = placing.elsewhere(changed, self._read_for, self._stored)
         for day in twice:
             self._days[day].leaving |= twice[day]
             self._days[day].beside |= once[day]
-        known = {day: one.footer.elsewhere for day, one in self._days.items() if one.footer}
+        known = {day: one.elsewhere for day, one in said.items()}
         found = placing.find(changed, self._read_for, known, near, self._stored_if_whole)
         for day, elsewhere in found.items():
             for home in sorted({*elsewhere.values()}):
@@ -583,7 +587,8 @@ class Run:
                 found.append(table.append_column("day", code))
         due = pa.concat_tables(found).combine_chunks()
         order = np.argsort(np.asarray(due["unmet_at"].cast(pa.int64())), kind="stable")
-        return due if np.array_equal(order, np.arange(len(order))) else due.take(pa.array(order))
+        due = due if np.array_equal(order, np.arange(len(order))) else due.take(pa.array(order))
+        return _once(due)
 
     def due_anyway(self, sessions: pa.Array) -> pa.Table:
         """Return sessions to ask about (``DUE``), due or not; ``outcome.answered`` has who was."""
@@ -598,7 +603,7 @@ class Run:
             at = pa.array(np.zeros(len(its), np.int64)).cast(TIME)
             code = pa.array(np.full(len(its), place, np.int32))
             found.append(pa.table([its, at, code], schema=DUE))
-        return pa.concat_tables(found).combine_chunks()
+        return _once(pa.concat_tables(found).combine_chunks())
 
     def _due_of(self, day: _Day, now: int) -> pa.Table:
         found = [file.DUE.empty_table()]
@@ -733,10 +738,10 @@ class Run:
 
     def finish(self, days: Iterable[date]) -> bool:
         """Write days that there is something new about; return whether none is left out."""
-        before = len(self.outcome.damaged)
+        before, total = len(self.outcome.damaged), self._to_write()
         for day in sorted(days):
             self._finish(self._days[day])
-            self._tell(Progress("receipts", len({*self.outcome.written}), self._to_write()))
+            self._tell(Progress("receipts", len({*self.outcome.written}), total))
         return len(self.outcome.damaged) == before
 
     def _finish(self, day: _Day) -> None:
@@ -750,7 +755,8 @@ class Run:
             self.outcome.damaged[day.day] = str(error)
         finally:
             day.read, day.arriving, day.leaving = None, [], set()
-            day.after, day.told, day.beside, day.moved = set(), [], set(), 0
+            day.after, day.told, day.beside = set(), [], set()
+            day.came = day.left = 0
             day.is_remade = day.is_rebuilt = False
 
     def _write(self, day: _Day) -> None:
@@ -821,11 +827,11 @@ class Run:
             stored = rebuilding.unasked(stored, day.told, self._layout, self._cutoff, now)
         for table in stored:
             if len(gone):
-                day.moved -= _announced(table)
+                day.left += _announced(table)
                 table = table.filter(pc.invert(pc.is_in(table["session_no"], gone)))
-                day.moved += _announced(table)
+                day.left -= _announced(table)
             yield self._masked(table) if masks else table
-        day.moved += sum(map(_announced, day.arriving))
+        day.came += sum(map(_announced, day.arriving))
         yield from day.arriving
 
     def _rows_of(self, day: _Day) -> Iterator[pa.Table]:
@@ -877,8 +883,9 @@ class Run:
                 counted = {name: one + same.read.get(name, 0) for name, one in counted.items()}
             made |= {"read": counted, "elsewhere": day.elsewhere}
         elif same.read:
-            more = same.read["beside"] + fold.more + day.moved
-            made |= {"read": same.read | {"beside": more}}
+            back = min(day.left, same.read["gone"])  # what moved from here was not gone
+            more = same.read["beside"] + fold.more + day.came - day.left + back
+            made |= {"read": same.read | {"beside": more, "gone": same.read["gone"] - back}}
         is_changed = (
             fold.is_changed
             or bool(day.arriving or day.leaving)
@@ -908,6 +915,15 @@ def _change(day: _Day, before: Footer | None, after: Footer, fold: Fold) -> Chan
 
 def _of(rows: pa.Table, sessions: pa.Array) -> pa.Table:
     return rows.filter(pc.is_in(rows["session_no"], value_set=sessions))
+
+
+def _once(due: pa.Table) -> pa.Table:
+    """Return each session once: it may be in two days' files, where a move was interrupted."""
+    names = due["session_no"].combine_chunks()
+    if pc.count_distinct(names).as_py() == len(names):
+        return due
+    codes = np.asarray(names.dictionary_encode().indices)
+    return due.take(pa.array(np.sort(np.unique(codes, return_index=True)[1])))
 
 
 def _announced(rows: pa.Table) -> int:
