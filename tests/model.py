@@ -1,7 +1,7 @@
 """A small reference: what the rows must be, in plain Python, from all that was ever read and told.
 
 Written from the rules, not from the code: it keeps every answer and looks for the first and the
-latest, where the pipeline keeps registers and joins them.
+latest, where the pipeline keeps what is known and joins it.
 """
 
 from __future__ import annotations

@@ -159,7 +159,7 @@ class Settings(BaseSettings):
         examples=["<64 hexadecimal digits>"],
     )
     raw_retention_days: int = Field(
-        30, ge=0, description="Days that raw answers are kept after their partition is settled."
+        30, ge=0, description="Days that raw responses are kept; what they said stays."
     )
 
     @property
