@@ -165,6 +165,18 @@ class Ledger:
             for day, its in after.items()
         }
 
+    def grown(self, after: Table) -> set[str]:
+        """Return the sessions that have a phone more than they had."""
+        stored = {one: rows for its in self.stored.values() for one, rows in its.items()}
+        return {
+            session
+            for its in after.values()
+            for session, rows in its.items()
+            if session in stored
+            and not {row.recipient for row in rows} <= {row.recipient for row in stored[session]}
+            and session is not None
+        }
+
     def due(self, table: Table, now: datetime, offsets: list[timedelta]) -> dict[date, set[str]]:
         """Return the sessions to ask about now, by these source rows and all that ever landed."""
         return {

@@ -304,7 +304,7 @@ class Life(RuleBasedStateMachine):
         window, now = window or pipeline.open_window(), account.clock.now
         after = ledger.read_now(window, held)
         known = after if laws.now.open else ledger.as_known(after)
-        due = ledger.due(known, now, account.settings.poll_offsets)
+        due, grown = ledger.due(known, now, account.settings.poll_offsets), ledger.grown(after)
         due.pop(held, None)
         news = laws.news(window, after, due)
         before, marks, was_published = laws.now, laws.everything(), laws.is_published()
@@ -327,7 +327,7 @@ class Life(RuleBasedStateMachine):
         laws.look(after, line, may_vanish=True)
         laws.completed(after, held)
         worked = laws.worked(before, window, now.date(), after) - {held}
-        laws.answered(before, due, worked, self.service.verdict)
+        laws.answered(before, due, worked, self.service.verdict, grown)
         laws.nothing_given_is_lost(before, line, is_flush_killed=False)
         asked_in_vain = [
             v for b in laws.now.blocks.keys() - before.blocks.keys() for v in ledger.said[b].vain
