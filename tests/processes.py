@@ -38,7 +38,8 @@ class Ended:
 def old_messages(count: int, **more: Any) -> pa.Table:
     """Messages that are past the cutoff already."""
     until = datetime.now(UTC) - timedelta(hours=80)
-    return Population(count, days=2, until=until, group_share=0.1, **more).table()
+    given = {"days": 2, "group_share": 0.1} | more
+    return Population(count, until=until, **given).table()
 
 
 def account_now(folder: Path, simulator: Any, messages: pa.Table, **given: Any) -> Account:

@@ -477,6 +477,21 @@ def test_a_run_killed_before_its_first_block_leaves_nothing(account: Scripted) -
     assert log.open_runs(account.pipeline.store) == []
 
 
+@pytest.mark.parametrize("name", ["pace.json", "prefixes.json"])
+def test_what_a_run_killed_at_its_very_end_left_is_swept_by_one_with_nothing_to_do(
+    account: Scripted, name: str
+) -> None:
+    account.row("s1")
+    account.refresh()
+    left = account.folder / f"data/.{name}.{'0' * 32}"
+    left.touch()
+    with account.pipeline.store.lock(name.removesuffix(".json")):
+        account.refresh()
+        assert left.exists()  # another process is writing it
+    account.refresh()
+    assert not left.exists()
+
+
 def test_a_session_that_nobody_knows_is_set_aside_and_replayed_once_it_is_known(
     account: Scripted,
 ) -> None:

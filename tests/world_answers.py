@@ -1,4 +1,4 @@
-"""What raw responses say, read again in plain Python: for the reference, not with the product's code.
+"""What raw responses say, read again in plain Python: for the reference, without our own code.
 
 Only the shapes that ``world_service`` tells are known here.
 """

@@ -54,9 +54,14 @@ def day_start(day: date, zone: ZoneInfo) -> datetime:
 
 
 def begin(store: Store, settings: Settings, fingerprint: str) -> None:
-    """Check that the data directory is this account's (``check``), and mark a new one as such."""
+    """Check that the data directory is this account's (``check``), and mark a new one as such.
+
+    What killed processes left of the files that are kept between runs goes, for a run with nothing
+    to write would leave it there.
+    """
     if not check(store, settings, fingerprint):
         store.keep_json(LAYOUT, _mark(settings, fingerprint))
+    store.sweep_json()
 
 
 def check(store: Store, settings: Settings, fingerprint: str) -> bool:

@@ -295,6 +295,15 @@ class Store:
                     path.touch(_PRIVATE_FILE if private else 0o666)
                     path.write_text(json.dumps(content))
 
+    def sweep_json(self) -> None:
+        """Delete what killed processes left of the small files, but those being written now."""
+        if self.is_local:
+            for left in Path(self._root).glob(f".*.json.{'[0-9a-f]' * 32}"):
+                name = left.stem.removeprefix(".")
+                with self.lock(name.removesuffix(".json")) as held:
+                    if held:
+                        self.sweep("", name)
+
     def sweep(self, folder: str, of: str = "*.parquet") -> None:
         """Delete the temporary files that killed processes left; for who alone writes there.
 
