@@ -51,7 +51,7 @@ class _Console(Console):
 
 
 def out() -> Console:
-    """Return the console of results: stdout. In no terminal is anything cut or wrapped."""
+    """Return the console of results: stdout. Off a terminal, nothing is cut or wrapped."""
     return _Console(width=None if sys.stdout.isatty() else _UNCUT)
 
 
