@@ -87,7 +87,7 @@ def folded(folder: str) -> None:
 
 WORK: dict[str, Callable[..., None]] = {
     "many": partial(decoded, many), "long": partial(decoded, long), "deep": partial(decoded, deep),
-    "folded": folded,
+    "landed": landed, "folded": folded,
 }  # fmt: skip
 
 

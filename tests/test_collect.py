@@ -37,8 +37,8 @@ def run(url, work, sink=None, start_pace=1e5, patience=HASTY, on_progress=None, 
     """Collect; give what landed and the figures."""
     landed = []
 
-    def keep(sent_date, answer):
-        landed.append((sent_date, answer))
+    def keep(number, answer):
+        landed.append((number, answer))
 
     stats = collect(
         work, sink or keep, settings(url, **more),
@@ -113,7 +113,7 @@ def test_a_slow_sink_holds_the_workers_back():
     most = taken = 0
     with serving(lambda seen: ok(seen.ids)) as server:
 
-        def sink(sent_date, answer):
+        def sink(number, answer):
             nonlocal most, taken
             if taken == 0:
                 time.sleep(1)
@@ -263,7 +263,7 @@ def test_an_answer_that_ends_the_run_keeps_what_landed(status, error, most, word
 def test_what_the_sink_raises_ends_the_run(good):
     taken = []
 
-    def sink(sent_date, answer):
+    def sink(number, answer):
         taken.append(answer)
         if len(taken) == 5:
             raise OSError("disk full")

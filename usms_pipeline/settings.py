@@ -164,28 +164,28 @@ class Settings(BaseSettings):
 
     @property
     def is_remote(self) -> bool:
-        """Tell whether the data directory is on object storage."""
+        """Return whether the data directory is on object storage."""
         return self.data_dir.startswith("s3://")
 
     @property
     def warehouse_path(self) -> Path:
-        """Give the local path of the published DuckDB file."""
+        """Return the local path of the published DuckDB file."""
         return Path(self.warehouse.replace("{data_dir}", self.data_dir))
 
     @property
     def cutoff(self) -> timedelta:
-        """Give the age past which a message without an outcome is closed."""
+        """Return the age past which a message without an outcome is closed."""
         return timedelta(hours=self.cutoff_hours)
 
     @property
     def poll_offsets(self) -> list[timedelta]:
-        """Give the polling times as offsets from ``sent_at``; the last is the cutoff."""
+        """Return the polling times as offsets from ``sent_at``; the last is the cutoff."""
         early = [timedelta(minutes=minutes) for minutes in self.poll_minutes]
         return polling.offsets(self.cutoff, early, timedelta(hours=self.poll_every_hours))
 
     @property
     def zone(self) -> ZoneInfo:
-        """Give the time zone whose days are the partitions."""
+        """Return the time zone whose days are the partitions."""
         return ZoneInfo(self.timezone)
 
 
@@ -216,7 +216,7 @@ def load(needs: Iterable[Need] = (), **given: Any) -> Settings:
 
 
 def _read(given: dict[str, Any]) -> tuple[Settings | None, dict[str, str]]:
-    """Give the settings, or what is wrong with each field that can't be used."""
+    """Return the settings, or what is wrong with each field that can't be used."""
     try:
         return Settings(**given), {}
     except (UnicodeDecodeError, OSError) as error:
@@ -289,7 +289,7 @@ def unknown_variables() -> list[tuple[str, str | None]]:
 
 
 def secrets() -> list[str]:
-    """Give the secrets in the environment and in .env, to be kept out of what is shown.
+    """Return the secrets in the environment and in .env, to be kept out of what is shown.
 
     Those in .env as they are written, and with what they name filled in.
     """
@@ -300,18 +300,18 @@ def secrets() -> list[str]:
 
 
 def is_secret_in_env_file() -> bool:
-    """Tell whether the .env here holds a secret. Raises ``SettingsError`` as above."""
+    """Return whether the .env here holds a secret. Raises ``SettingsError`` as above."""
     return bool(_secrets_in(_env_file()))
 
 
 def _secrets_in(found: Mapping[str, str | None]) -> list[str]:
-    """Give the secrets among variables, whose case does not matter."""
+    """Return the secrets among variables, whose case does not matter."""
     names = {variable(name) for name in _SECRETS}
     return [value for name, value in found.items() if value and name.upper() in names]
 
 
 def variable(name: str) -> str:
-    """Give the environment variable of a setting."""
+    """Return the environment variable of a setting."""
     return PREFIX + name.upper()
 
 
@@ -322,7 +322,7 @@ def _reason(message: str) -> str:
 
 
 def example(name: str) -> str:
-    """Give a value that works for a setting, as it is written in the environment."""
+    """Return a value that works for a setting, as it is written in the environment."""
     field = Settings.model_fields[name]
     return as_text(field.examples[0] if field.examples else field.default)
 

@@ -144,7 +144,7 @@ def _to_come(con: Warehouse) -> str:
 def _read(
     con: Warehouse, by: str | None, first: date | None, last: date | None
 ) -> list[dict[str, Any]]:
-    """Give the warehouse's figures, one dictionary a cohort."""
+    """Return the warehouse's figures, one dictionary a cohort."""
     from usms_pipeline.figures import queries
 
     rows: list[dict[str, Any]] = queries.rates(con, by, first, last).to_arrow_table().to_pylist()

@@ -25,7 +25,7 @@ _MISSING: Final = (
 
 
 def is_demo(folder: Path) -> bool:
-    """Tell whether ``usms demo`` made a folder."""
+    """Return whether ``usms demo`` made a folder."""
     env = folder / ".env"
     return env.exists() and env.read_text("utf-8", "replace").startswith(MARK)
 

@@ -51,18 +51,18 @@ class _Console(Console):
 
 
 def out() -> Console:
-    """Give the console of results: stdout. Where that is no terminal, nothing is cut or wrapped."""
+    """Return the console of results: stdout. Off a terminal, nothing is cut or wrapped."""
     return _Console(width=None if sys.stdout.isatty() else _UNCUT)
 
 
 def width() -> int:
-    """Give the columns that results may take: the terminal's, or a usual one's."""
+    """Return the columns that results may take: the terminal's, or a usual one's."""
     console = out()
     return console.width if console.is_terminal else _PIPED
 
 
 def err() -> Console:
-    """Give the console of progress, warnings and errors: stderr."""
+    """Return the console of progress, warnings and errors: stderr."""
     return _Console(stderr=True)
 
 

@@ -91,7 +91,7 @@ def _made_up_messages(messages: int, days: float, seed: int, path: Path | None) 
 
 
 def _own_messages() -> Any:
-    """Give the rows of the user's own table, since the start date."""
+    """Return the rows of the user's own table, since the start date."""
     from datetime import UTC, datetime, time, timedelta
 
     from usms_pipeline import source

@@ -63,13 +63,13 @@ def rates_table(
 
 
 def _needed(figures: dict[str, Any]) -> int:
-    """Give the columns that names and figures take at least, with a blank at both ends."""
+    """Return the columns that names and figures take at least, with a blank at both ends."""
     widest = [max(map(cell_len, (name, *map(str, cells)))) for name, cells in figures.items()]
     return 1 + _NAME_WIDTH + sum(2 + one for one in widest) + 1
 
 
 def floor(cohorts: list[dict[str, Any]]) -> float:
-    """Give the rate at which the bars begin: a round one below every lower bound.
+    """Return the rate at which the bars begin: a round one below every lower bound.
 
     >>> floor([{"delivery_rate_low": 0.93}, {"delivery_rate_low": None}])
     0.9
@@ -90,12 +90,12 @@ def _bars(cohorts: list[dict[str, Any]], width: int) -> list[Text]:
 
 
 def has_bounds(table: Table) -> bool:
-    """Tell whether there was room for the bounds."""
+    """Return whether there was room for the bounds."""
     return any(column.header == "bounds" for column in table.columns)
 
 
 def is_shaded(table: Table) -> bool:
-    """Tell whether a bar of the table has a part that may still turn out delivered."""
+    """Return whether a bar of the table has a part that may still turn out delivered."""
     cells = [cell for column in table.columns for cell in column.cells]
     return any(isinstance(cell, Text) and _YOUNG in cell.plain for cell in cells)
 
@@ -139,7 +139,7 @@ def bar(low: float | None, high: float | None, width: int, least: float = 0.0) -
 
 
 def facts_grid() -> Table:
-    """Give a borderless grid of names and figures."""
+    """Return a borderless grid of names and figures."""
     table = Table.grid(padding=(0, 2))
     table.add_column(style="dim")
     table.add_column()

@@ -23,7 +23,7 @@ def offsets(
     early: Sequence[timedelta] = EARLY_OFFSETS,
     late_every: timedelta = LATE_EVERY,
 ) -> list[timedelta]:
-    """Give the polling times as offsets from ``sent_at``, ascending; the last is the cutoff.
+    """Return the polling times as offsets from ``sent_at``, ascending; the last is the cutoff.
 
     ``late_every`` shorter than a minute counts as one.
 

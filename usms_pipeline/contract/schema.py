@@ -143,7 +143,7 @@ QUARANTINE: Final = pa.schema(
 
 
 def receipts_fields(dimensions: Iterable[str] = ()) -> list[Field]:
-    """Give the fields of the published table, in order, without ``sent_date`` (in the path)."""
+    """Return the fields of the published table, in order, without ``sent_date`` (in the path)."""
     carried = [
         Field(dimension_name(name), TEXT, f"`{name}` of your table, as text") for name in dimensions
     ]
@@ -151,18 +151,18 @@ def receipts_fields(dimensions: Iterable[str] = ()) -> list[Field]:
 
 
 def receipts_schema(dimensions: Iterable[str] = ()) -> pa.Schema:
-    """Give the Arrow schema of a ``receipts.parquet``; each field carries its description."""
+    """Return the Arrow schema of a ``receipts.parquet``; each field carries its description."""
     return _arrow(receipts_fields(dimensions))
 
 
 def dimensions_among(names: Iterable[str]) -> list[str]:
-    """Give those of a table's columns that came from the customer's to group by, in their order."""
+    """Return the columns that came from the customer's table to group by, in their order."""
     ours = {field.name for field in receipts_fields()} | {SENT_DATE.name}
     return [name for name in names if name not in ours]
 
 
 def dimension_name(column: str) -> str:
-    """Give a source column's name in the dataset: ``source_<name>`` where one of ours has it.
+    """Return a source column's name in the dataset: ``source_<name>`` where one of ours has it.
 
     Ours are also those that the warehouse's own SQL uses, ``usms_…`` among them.
     """

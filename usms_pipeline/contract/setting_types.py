@@ -46,7 +46,7 @@ def web_address(value: str) -> str:
 
 
 def is_loopback(host: str) -> bool:
-    """Tell whether a host is this machine itself, seen from no other."""
+    """Return whether a host is this machine itself, seen from no other."""
     if host == "localhost":
         return True
     try:

@@ -29,7 +29,7 @@ class Address:
     secrets: tuple[str, ...] = field(repr=False)
 
     def clean(self, text: str) -> str:
-        """Give the first line of a driver's message without passwords and phone numbers."""
+        """Return the first line of a driver's message without passwords and phone numbers."""
         for secret in self.secrets:
             text = text.replace(secret, "***")
         lines = [line.strip() for line in text.splitlines() if line.strip()]
@@ -55,7 +55,7 @@ def parse(url: str) -> Address:
 
 
 def secrets(url: str) -> tuple[str, ...]:
-    """Give the parts of ``USMS_SOURCE_URL`` that must not be shown, the longest first."""
+    """Return the parts of ``USMS_SOURCE_URL`` that must not be shown, the longest first."""
     try:
         return parse(url).secrets
     except SourceError:

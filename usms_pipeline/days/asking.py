@@ -157,7 +157,7 @@ class Asking:
                 self._finishing.append(self._finisher.submit(self._finish, day))
 
     def _deal(self, said: pa.Table, landed: list[tuple[int, Answer]]) -> None:
-        """Give each day what is said of its sessions, with the number of the batch to sort by."""
+        """Return each day what is said of its sessions, with the number of the batch to sort by."""
         codes = [self._codes_of(number, answer) for number, answer in landed]
         ids = pa.array([one for _, answer in landed for one in answer.ids], TEXT)
         if said["session_no"].combine_chunks().equals(ids):  # one row each, as they were asked

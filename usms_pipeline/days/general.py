@@ -57,12 +57,12 @@ class Answer(msgspec.Struct, frozen=True, omit_defaults=True):
 
     @property
     def is_final(self) -> bool:
-        """Tell whether it is evidence of an outcome."""
+        """Return whether it is evidence of an outcome."""
         return self.status in FINAL
 
     @property
     def says_nothing(self) -> bool:
-        """Tell whether only that it was asked is known by it."""
+        """Return whether only that it was asked is known by it."""
         said = (self.word, self.received_at, self.code, self.description, self.segments)
         return self.status == "pending" and not any(said)
 
@@ -435,7 +435,7 @@ def _tail(ends: Ends | None, length: int) -> str | None:
 
 
 def _is_shown(mask: str | None, ends: Ends | None) -> bool:
-    """Tell whether a number begins and ends as a mask shows it: ``mask`` is of hashes here."""
+    """Return whether a number begins and ends as a mask shows it: ``mask`` is of hashes here."""
     if mask is None or ends is None:
         return False
     head, _, tail = mask.partition("*")
@@ -502,7 +502,7 @@ def _believed(answer: Answer | None, sent_at: int) -> int | None:
 
 
 def is_believed(received_at: Any, sent_at: Any, asked_at: Any) -> Any:
-    """Tell whether the carrier can have reported then: of numbers, or of arrays of them.
+    """Return whether the carrier can have reported then: of numbers, or of arrays of them.
 
     Not later than the response that told it (five minutes of clocks that differ are allowed), and
     not a year before the sending.

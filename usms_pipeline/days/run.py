@@ -416,7 +416,7 @@ class Run:
         raise _DamagedBlock
 
     def _deal(self, day: date, said: pa.Table) -> tuple[pa.Table, bool]:
-        """Give a day what is said of its sessions; return the rest, and whether it could be."""
+        """Return a day what is said of its sessions; return the rest, and whether it could be."""
         if not said.num_rows:
             return said, True
         try:
@@ -525,7 +525,7 @@ class Run:
         return max(read, its.footer.rows if its.footer else 0)
 
     def _tell_again(self, days: list[date]) -> None:
-        """Give days what all blocks that are kept say of their sessions."""
+        """Return days what all blocks that are kept say of their sessions."""
         said: list[tuple[int, pa.Table]] = []
         told: list[pa.Table] = []
         rows = 0
@@ -940,7 +940,7 @@ def vanished(store: Store, days: list[date]) -> StorageError:
 
 
 def doubts_about_sessions(batch: Any, settings: Settings, book: PhoneBook) -> list[str]:
-    """Tell when most session numbers of some rows of the source are phone numbers."""
+    """Return when most session numbers of some rows of the source are phone numbers."""
     if not batch.num_rows or not book.are_numbers(batch["session_no"].slice(0, _ROWS_TRIED)):
         return []
     return [

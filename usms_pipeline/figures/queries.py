@@ -22,7 +22,7 @@ Relation = duckdb.DuckDBPyRelation
 
 
 def ask(con: Connection, query: str, **params: object) -> Relation:
-    """Give any query of what is published.
+    """Return any query of what is published.
 
     Raises ``OtherWarehouse`` where the file has not the views and macros of this version.
     """
@@ -39,7 +39,7 @@ def ask(con: Connection, query: str, **params: object) -> Relation:
 def rates(
     con: Connection, by: str | None = None, first: date | None = None, last: date | None = None
 ) -> Relation:
-    """Give the delivery figures by a column of ``receipts``, or of everything (one row).
+    """Return the delivery figures by a column of ``receipts``, or of everything (one row).
 
     ``first`` and ``last`` are local days of sending, both included. Columns: ``by`` if given (an
     operator with its country, ``Orange (FR)``), then those of ``metrics.METRICS``. Days and times
@@ -65,7 +65,7 @@ def rates(
 
 
 def nowcast(con: Connection, by: str = "sent_date") -> Relation:
-    """Give what the delivery rates will be once nothing is awaited, by a column of ``receipts``.
+    """Return what the delivery rates will be once nothing is awaited, by a column of ``receipts``.
 
     One row a ``cohort`` (text): ``messages``, ``awaited``, ``delivery_rate`` so far,
     ``known_share`` of the outcomes to come, ``expected_rate`` with the ends of its 95 % interval;
@@ -76,12 +76,12 @@ def nowcast(con: Connection, by: str = "sent_date") -> Relation:
 
 
 def maturity(con: Connection) -> Relation:
-    """Give how complete a group of messages usually is at an age (``age_seconds``)."""
+    """Return how complete a group of messages usually is at an age (``age_seconds``)."""
     return ask(con, "FROM maturity()")
 
 
 def curve(con: Connection, by: str | None = None) -> Relation:
-    """Give the share delivered within so many seconds: ``metrics.CURVE``, by column or of all.
+    """Return the share delivered within so many seconds: ``metrics.CURVE``, by column or of all.
 
     Raises ``UnknownColumn``.
     """
@@ -92,12 +92,12 @@ def curve(con: Connection, by: str | None = None) -> Relation:
 
 
 def failures(con: Connection) -> Relation:
-    """Give what failed, by the service's code and description: ``metrics.FAILURES``."""
+    """Return what failed, by the service's code and description: ``metrics.FAILURES``."""
     return ask(con, "FROM main.failures")
 
 
 def change(con: Connection, by: str) -> Relation:
-    """Give the latest settled week beside the one before it, by a column of ``receipts``.
+    """Return the latest settled week beside the one before it, by a column of ``receipts``.
 
     One row a ``cohort`` (text): rates and their ``change`` (0 to 1) with the ends of its 95 %
     interval. Raises ``UnknownColumn``.
@@ -107,12 +107,12 @@ def change(con: Connection, by: str) -> Relation:
 
 
 def alerts(con: Connection) -> Relation:
-    """Give what is out of line in the last 72 hours of sending: the rows of ``delivery_alerts``."""
+    """Return what is out of line in the last 72 hours: the rows of ``delivery_alerts``."""
     return ask(con, "FROM main.delivery_alerts")
 
 
 def uncovered_days(con: Connection, share: float, days: int = 7) -> Relation:
-    """Give those of the latest settled days (nothing is awaited) with too few outcomes.
+    """Return those of the latest settled days (nothing is awaited) with too few outcomes.
 
     ``share`` (0 to 1) of the messages should have one. A day has too few where fewer have, and the
     chance of that, of the day or of all these days together (Chernoff's bound, exp(-n · KL)), is
@@ -173,7 +173,7 @@ def timezone_hint(con: Connection) -> str | None:
 
 
 def _known(con: Connection, column: str) -> str:
-    """Give the column's type; raises ``UnknownColumn`` where there is none of that very name."""
+    """Return the column's type; raises ``UnknownColumn`` where there is none of that very name."""
     # also ends a result of `con` that was left half read
     types = {row[0]: str(row[1]) for row in ask(con, "DESCRIBE main.receipts").fetchall()}
     if column not in types:

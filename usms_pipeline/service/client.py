@@ -76,7 +76,7 @@ class Reply:
 
     @property
     def is_unreadable(self) -> bool:
-        """Tell whether the service said all is well, in a body that can't be read."""
+        """Return whether the service said all is well, in a body that can't be read."""
         is_success = self.http_status in api.SUCCESSES
         return is_success and self.ret_code is None and not self.is_oversized
 
@@ -262,7 +262,7 @@ def _credentials(settings: Settings) -> tuple[str, str]:
 
 
 def _forms(*secrets: str) -> tuple[str, ...]:
-    """Give the forms in which a server may repeat what it was sent, the longest first."""
+    """Return the forms in which a server may repeat what it was sent, the longest first."""
     forms = {form for text in secrets if text for form in (text, quote(text, safe=""))}
     return tuple(sorted(forms, key=len, reverse=True))
 

@@ -53,7 +53,7 @@ Sink = Callable[[int, Answer], None]
 
 
 def utc_now() -> datetime:
-    """Give the time now, aware, in UTC."""
+    """Return the time now, aware, in UTC."""
     return datetime.now(UTC)
 
 
@@ -251,7 +251,7 @@ class _Caller:
         self._show(is_last=True)
 
     def figures(self) -> CollectStats:
-        """Give the figures as they are now, as a copy that stays as it is."""
+        """Return the figures as they are now, as a copy that stays as it is."""
         seconds = time.monotonic() - self._started
         return replace(self._stats, seconds=seconds, problems=dict(self._stats.problems))
 
@@ -270,7 +270,7 @@ class _Caller:
             self._workers.tell(self._workers.put, drawn)
 
     def _drain(self) -> None:
-        """Give the sink what has landed. What it has not taken stays, and is given again."""
+        """Return the sink what has landed. What it has not taken stays, and is given again."""
         landed, size = self._workers.landed, 0
         for _ in range(len(landed)):
             try:
@@ -294,7 +294,7 @@ def _weight(answer: Answer) -> int:
 
 
 def _single(error: BaseException) -> BaseException:
-    """Give the one exception that says most of a group of them."""
+    """Return the one exception that says most of a group of them."""
     if not isinstance(error, BaseExceptionGroup):
         return error
     return min(error.exceptions, key=lambda one: not isinstance(one, CredentialsRefused))

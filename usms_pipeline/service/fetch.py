@@ -89,7 +89,7 @@ class CollectStats:
 
     @property
     def told(self) -> str:
-        """Give the most frequent problems in one line."""
+        """Return the most frequent problems in one line."""
         most = sorted(self.problems.items(), key=lambda one: -one[1])[:_MOST_TOLD]
         return " ".join(f"{count:,} × {problem}" for problem, count in most)
 
@@ -171,7 +171,7 @@ class Fetcher:
                 self._settle(part, reply, land)
 
     def _only_refuses(self, reply: Reply) -> bool:
-        """Tell when to look no longer for the bad ids of a batch, but only for a good batch."""
+        """Return when to look no longer for the bad ids of a batch, but only for a good batch."""
         return (
             reply.verdict is Verdict.SPLIT
             and not self._stats.ids_answered

@@ -86,7 +86,7 @@ class Names:
         return not is_answer and self._is_named_in(shown)
 
     def _is_named_in(self, text: str) -> bool:
-        """Tell whether a body that can't be read names somebody."""
+        """Return whether a body that can't be read names somebody."""
         text = unescape(text)
         compact = _compact(text)
         return (
@@ -96,7 +96,7 @@ class Names:
         )
 
     def _is_named_by(self, key: str | None, text: str) -> bool:
-        """Tell whether a value under its key, or a name (its key is None), names somebody."""
+        """Return whether a value under its key, or a name (its key is None), names somebody."""
         if self._names_session(text, self._words):
             return True
         if key == _SESSION_NO or not (_A_DIGIT.search(text) or not text.isascii()):

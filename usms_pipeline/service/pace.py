@@ -136,7 +136,7 @@ class RecentRate:
         self._count += 1
 
     def per_second(self, now: float) -> float:
-        """Give the rate."""
+        """Return the rate."""
         self._turn_over(now)
         return (self._before + self._count) / (1 + now - self._since)
 
@@ -178,7 +178,7 @@ class Breaker:
 
     @property
     def silent_seconds(self) -> float:
-        """Give the time since the first of the failures in a row was sent; 0 if all is well."""
+        """Return the time since the first of the failures in a row was sent; 0 if all is well."""
         return 0.0 if self._since is None else self._clock() - self._since
 
     def good(self) -> None:
@@ -196,7 +196,7 @@ class Breaker:
 
     @property
     def is_open(self) -> bool:
-        """Tell whether it is time to stop asking."""
+        """Return whether it is time to stop asking."""
         limits, silent = self._limits, self.silent_seconds
         if self.failures >= limits.failures and silent >= limits.seconds:
             return True

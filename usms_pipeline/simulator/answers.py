@@ -58,7 +58,7 @@ def items(
     faults: Faults,
     rng: Random,
 ) -> Items:
-    """Give what the service says at ``now_us`` about the sessions asked.
+    """Return what the service says at ``now_us`` about the sessions asked.
 
     ``shown`` are the recipients whose outcome an answer has said before: only then does a
     regressing or conflicting receipt take it back.
@@ -107,7 +107,7 @@ def _said(
     faults: Faults,
     finals: list[int],
 ) -> tuple[list[Said], list[Said]]:
-    """Give what is said of a session's recipients, and what a second item says besides.
+    """Return what is said of a session's recipients, and what a second item says besides.
 
     What takes an outcome back stands alone once the outcome was said, so that the first word
     of an outcome is always the true one; half of them say both in one answer from the start.
@@ -147,7 +147,7 @@ def _waiting(roster: Roster, index: int) -> list[Said]:
 
 
 def _taken_back(roster: Roster, index: int, now_us: int, faults: Faults) -> Said | None:
-    """Give what a regressing or conflicting receipt says in place of the true outcome."""
+    """Return what a regressing or conflicting receipt says in place of the true outcome."""
     if not _IS_FINAL[roster.outcome[index]]:
         return None
     if faults.regressing and _draw(roster, index, "regressing") < faults.regressing:

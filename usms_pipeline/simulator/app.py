@@ -46,7 +46,7 @@ class Receipts:
 
 
 def app(simulator: Simulator) -> Starlette:
-    """Give the ASGI application that speaks for a simulator."""
+    """Return the ASGI application that speaks for a simulator."""
     return Starlette(routes=[Route(PATH, Receipts(simulator), methods=["GET"])])
 
 
@@ -81,7 +81,7 @@ def _start(reply: Reply, length: int | None) -> dict[str, object]:
 
 
 def _chunks(reply: Reply) -> Iterator[bytes]:
-    """Give the body in parts, so that a blown-up one is never held whole."""
+    """Return the body in parts, so that a blown-up one is never held whole."""
     if not reply.padding_bytes:
         yield reply.body
         return

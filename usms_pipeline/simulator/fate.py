@@ -109,7 +109,7 @@ class Outage:
 
     @classmethod
     def before(cls, last_sent_at: datetime) -> Outage:
-        """Give the outage of a rehearsal: from 9 to 15 o'clock in China, two days before."""
+        """Return the outage of a rehearsal: from 9 to 15 o'clock in China, two days before."""
         china = ZoneInfo("Asia/Shanghai")
         day = last_sent_at.astimezone(china) - timedelta(days=2)
         return cls(day.replace(hour=9, minute=0, second=0, microsecond=0).astimezone(UTC))
@@ -135,7 +135,7 @@ COLUMN: Final = {name: index for index, name in enumerate(_DRAWN)}
 
 
 def draws(seed: int, sessions: Sequence[str], phones: Sequence[str], sent_us: Times) -> Draws:
-    """Give (recipients, 16) numbers in [0, 1), each row from its own message and seed alone."""
+    """Return (recipients, 16) numbers in [0, 1), each row from its own message and seed alone."""
     digests = [
         blake2b(f"{seed}|{session}|{phone}|{sent}".encode("utf-8", "surrogatepass")).digest()
         for session, phone, sent in zip(sessions, phones, sent_us.tolist(), strict=True)
@@ -148,7 +148,7 @@ def draws(seed: int, sessions: Sequence[str], phones: Sequence[str], sent_us: Ti
 def fates(
     drawn: Draws, phones: Sequence[str], sent_us: Times, outage: Outage | None, faults: Faults
 ) -> Fates:
-    """Give what becomes of each message. ``phones`` in E.164; ``drawn`` from ``draws``."""
+    """Return what becomes of each message. ``phones`` in E.164; ``drawn`` from ``draws``."""
     origins = [origin(phone) for phone in phones]
     tempers = np.array([_TEMPERS.get(o.country, _OTHER) for o in origins], float).reshape(-1, 3)
     outcome = _outcomes(drawn, tempers[:, 2])
@@ -189,7 +189,7 @@ def _delays(drawn: Draws, median_seconds: Draws, outcome: npt.NDArray[np.int16])
 
 
 def _paces(origins: Sequence[Origin]) -> Draws:
-    """Give each operator's own slowness, 0.7 to 1.6 of its country's median."""
+    """Return each operator's own slowness, 0.7 to 1.6 of its country's median."""
     keys = {o: zlib.crc32(f"{o.country}/{o.operator}".encode()) / 2**32 for o in set(origins)}
     return np.array([0.7 + 0.9 * keys[o] for o in origins], float)
 

@@ -103,12 +103,12 @@ class Faults:
 
     @classmethod
     def none(cls) -> Faults:
-        """Give a service without a fault."""
+        """Return a service without a fault."""
         return cls()
 
     @classmethod
     def every(cls) -> Faults:
-        """Give all faults, as rare as lets a good client end with the full truth.
+        """Return all faults, as rare as lets a good client end with the full truth.
 
         ``down`` and ``auth_failure`` stay off, as a good client stops at them.
         """
@@ -134,7 +134,7 @@ class Faults:
 
     @classmethod
     def describe(cls) -> dict[str, str]:
-        """Give each fault's name and one line about it, for a help text."""
+        """Return each fault's name and one line about it, for a help text."""
         return {f.name: f.metadata["about"] for f in fields(cls)}
 
 

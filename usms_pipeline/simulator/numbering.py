@@ -64,7 +64,7 @@ _KEYED_DIGITS = 8  # a plus sign and seven digits: as fine as numbers are dealt 
 
 
 def to_e164(text: str) -> str:
-    """Give a phone number in E.164 form, or the trimmed text where it is no number.
+    """Return a phone number in E.164 form, or the trimmed text where it is no number.
 
     >>> to_e164("(86)13800138000"), to_e164("13800138000"), to_e164("00852 6123 4567")
     ('+8613800138000', '+8613800138000', '+85261234567')
@@ -85,7 +85,7 @@ def to_e164(text: str) -> str:
 
 
 def origin(e164: str) -> Origin:
-    """Give country and operator by a number's first digits and its length."""
+    """Return country and operator by a number's first digits and its length."""
     return _origin(e164[:_KEYED_DIGITS], len(e164))
 
 
@@ -107,7 +107,7 @@ def _origin(beginning: str, length: int) -> Origin:
 
 
 def spelled(e164: str) -> str:
-    """Give a number as the service usually writes it.
+    """Return a number as the service usually writes it.
 
     >>> spelled("+8613800138000"), spelled("+85261234567")
     ('13800138000', '(852)61234567')
@@ -119,7 +119,7 @@ def spelled(e164: str) -> str:
 
 
 def spellings(e164: str) -> tuple[str, ...]:
-    """Give every way the service is known to write a number."""
+    """Return every way the service is known to write a number."""
     code, national = _split(e164)
     if not code:
         return (e164,)

@@ -99,7 +99,7 @@ class Population:
         return pa.Table.from_arrays(columns, schema=SCHEMA)
 
     def _sessions(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """Give the sessions' ordinals and their sizes, which sum to ``messages``."""
+        """Return the sessions' ordinals and their sizes, which sum to ``messages``."""
         grouped = round(self.messages * self.group_share)
         sizes = [1] * (self.messages - grouped)
         while grouped > 0:

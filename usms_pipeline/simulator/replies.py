@@ -45,22 +45,22 @@ _PAGE = "<html><head><title>{0}</title></head><body><h1>{0}</h1><hr>gateway</bod
 
 
 def json_reply(content: Any, status: int = 200) -> Reply:
-    """Give a reply with a JSON body."""
+    """Return a reply with a JSON body."""
     return Reply(status, _ENCODE(content))
 
 
 def refusal(ret_code: int, message: str, status: int = 200) -> Reply:
-    """Give a reply that says no by its RetCode, as documented inside HTTP 200."""
+    """Return a reply that says no by its RetCode, as documented inside HTTP 200."""
     return json_reply({"RetCode": ret_code, "Message": message}, status)
 
 
 def page(status: int, title: str) -> Reply:
-    """Give a web page, as gateways do."""
+    """Return a web page, as gateways do."""
     return Reply(status, _PAGE.format(title).encode(), "text/html")
 
 
 def throttled(faults: Faults, rng: Random) -> Reply:
-    """Give HTTP 429, with the Retry-After that the faults ask for."""
+    """Return HTTP 429, with the Retry-After that the faults ask for."""
     reply = refusal(THROTTLED, "Too many requests", 429)
     form = faults.retry_after if faults.retry_after != "any" else rng.choice(RETRY_AFTER[1:])
     if form == "none":
@@ -81,7 +81,7 @@ def over_limit(faults: Faults, rng: Random) -> Reply:
 
 
 def failing(rng: Random) -> Reply:
-    """Give a 5xx, with JSON, with a web page or with nothing."""
+    """Return a 5xx, with JSON, with a web page or with nothing."""
     status = rng.choice((500, 502, 503, 504))
     kind = rng.randrange(3)
     if kind == 0:
@@ -90,7 +90,7 @@ def failing(rng: Random) -> Reply:
 
 
 def unreachable(rng: Random) -> Reply:
-    """Give what a client gets of a service that is down."""
+    """Return what a client gets of a service that is down."""
     return RESET if rng.random() < 0.3 else page(503, "Service Unavailable")
 
 
@@ -126,7 +126,7 @@ _USELESS: Final = (
 
 
 def without_content(kind: str, faults: Faults, rng: Random) -> Reply | None:
-    """Give the useless reply of a kind that needs no receipts; None for ``spoiled`` kinds."""
+    """Return the useless reply of a kind that needs no receipts; None for ``spoiled`` kinds."""
     if kind == "throttle":
         return throttled(faults, rng)
     if kind == "ret_throttle":

@@ -85,7 +85,7 @@ class Roster:
         ).to_pylist()
 
     def last_sent_at(self) -> datetime | None:
-        """Give the time of the latest message, None when there is none."""
+        """Return the time of the latest message, None when there is none."""
         if not self.sent_us:
             return None
         return datetime.fromtimestamp(max(self.sent_us) / 1e6, UTC)
@@ -107,7 +107,7 @@ class Roster:
 
 
 def times(epoch_us: Any) -> pa.Array:
-    """Give epoch microseconds as UTC timestamps; NEVER is null."""
+    """Return epoch microseconds as UTC timestamps; NEVER is null."""
     values = np.asarray(epoch_us, dtype=np.int64)
     return pa.array(values, mask=values == NEVER).cast(TIME)
 

@@ -38,12 +38,12 @@ Clock = Callable[[], datetime]
 
 
 def utc_now() -> datetime:
-    """Give the time, in UTC."""
+    """Return the time, in UTC."""
     return datetime.now(UTC)
 
 
 def fast_clock(start_at: datetime, speed: float, clock: Clock = utc_now) -> Clock:
-    """Give a clock that reads ``start_at`` now and runs ``speed`` times as fast as ``clock``."""
+    """Return a clock that reads ``start_at`` now and runs ``speed`` times as fast as ``clock``."""
     begun_at = clock()
     return lambda: start_at + (clock() - begun_at) * speed
 
@@ -134,19 +134,19 @@ class Simulator:
             self._roster.settle(self.outage, self._faults)
 
     def truth(self, at: datetime) -> pa.Table:
-        """Give what a perfect connector knows at ``at``: ``truth.SCHEMA``, one row a recipient."""
+        """Return what a perfect connector knows at ``at``: ``truth.SCHEMA``, a row a recipient."""
         with self._lock:
             return truth(self._roster, _epoch_us(at), self.is_poison)
 
     def is_poison(self, session_no: str) -> bool:
-        """Tell whether the service refuses every request that names this session."""
+        """Return whether the service refuses every request that names this session."""
         if session_no in self._faults.poison_ids or len(session_no) > _MAX_ID_LENGTH:
             return True
         share = self._faults.poison
         return share > 0 and _crc(f"{self.seed}|{session_no}") < share * 2**32
 
     def answer(self, query: bytes, authorization: str = "", takes_gzip: bool = False) -> Reply:
-        """Give the reply to one GET, by its raw query string and its ``Authorization``."""
+        """Return the reply to one GET, by its raw query string and its ``Authorization``."""
         with self._lock:
             return self._answer(query, authorization, takes_gzip)
 
@@ -241,7 +241,7 @@ class Simulator:
 
 
 def ids_of(query: bytes) -> list[str]:
-    """Give the distinct ids of a query string, in order.
+    """Return the distinct ids of a query string, in order.
 
     >>> ids_of(b"id=a&id=b%20c&id=a&other=1")
     ['a', 'b c']

@@ -31,7 +31,7 @@ SCHEMA: Final = pa.schema(
 
 
 def truth(roster: Roster, at_us: int, is_poison: Callable[[str], bool]) -> pa.Table:
-    """Give one row a recipient (``SCHEMA``), in the order of the roster, as known at ``at_us``."""
+    """Return a row a recipient (``SCHEMA``), in the order of the roster, as known at ``at_us``."""
     poisoned = {session_no for session_no in roster.recipients_of if is_poison(session_no)}
     is_refused = np.array([number in poisoned for number in roster.session_no], bool)
     outcome = np.array(roster.outcome, dtype=np.int64)

@@ -40,13 +40,13 @@ class Layout:
 
     @property
     def others(self) -> list[Column]:
-        """Give the columns after ``sent_at``, in the order in which they are asked for."""
+        """Return the columns after ``sent_at``, in the order in which they are asked for."""
         optional = [column for column in (self.phone, self.recipients) if column is not None]
         return [self.session, *optional, *self.dimensions]
 
 
 def schema(dimensions: Sequence[str]) -> pa.Schema:
-    """Give the Arrow schema of what ``read`` yields."""
+    """Return the Arrow schema of what ``read`` yields."""
     fields = [
         ("session_no", TEXT),
         ("phone", TEXT),
@@ -60,7 +60,7 @@ def schema(dimensions: Sequence[str]) -> pa.Schema:
 def clean(
     raw: pa.RecordBatch, layout: Layout, dimensions: Sequence[str], start: datetime, end: datetime
 ) -> pa.RecordBatch:
-    """Give the rows of [start, end) with a usable ``sent_at``, as ``schema`` has them."""
+    """Return the rows of [start, end) with a usable ``sent_at``, as ``schema`` has them."""
     times = to_utc(raw.column(0), layout.zone, layout.shapes)
     inside = pc.and_(
         pc.greater_equal(times, pa.scalar(start, TIME)), pc.less(times, pa.scalar(end, TIME))
@@ -80,7 +80,7 @@ def _text(values: pa.Array, column: Column) -> pa.Array:
 
 
 def _readable(text: pa.Array) -> pa.Array:
-    """Give null for bytes that are not UTF-8: some databases let them into a text column."""
+    """Return null for bytes that are not UTF-8: some databases let them into a text column."""
     if _is_plain(text):
         return text
     try:
@@ -130,7 +130,7 @@ def _session(text: pa.Array) -> pa.Array:
 
 
 def _is_plain(text: pa.Array) -> bool:
-    """Tell whether all is printable ASCII without a blank: nothing to trim, to mend or to refuse.
+    """Return whether all is printable ASCII without a blank: nothing to trim, to mend or to refuse.
 
     Looks at the bytes of all texts at once, which is far cheaper than to look at each.
     """
@@ -144,7 +144,7 @@ def _phone(text: pa.Array) -> pa.Array:
 
 
 def _recipients(text: pa.Array) -> pa.Array:
-    """Give the number of recipients; 1 where there is none of 1 to 99,999.
+    """Return the number of recipients; 1 where there is none of 1 to 99,999.
 
     The service takes up to 1,000 phones a call; a stray number must not become a million rows.
     """

@@ -22,7 +22,7 @@ _OPTIONS: Final = (
 
 
 def relation(paths: Sequence[str]) -> str:
-    """Give a query of all files, columns matched by name, every one of them as text.
+    """Return a query of all files, columns matched by name, every one of them as text.
 
     Text, for 0086… must stay so. An empty field is NULL, a quoted one is not.
 

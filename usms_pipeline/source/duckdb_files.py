@@ -122,7 +122,7 @@ def explain(error: Exception, address: Address) -> SourceError:
 
 
 def _relation(connection: duckdb.DuckDBPyConnection, address: Address) -> str:
-    """Give a query of everything in a path or in a pattern of paths."""
+    """Return a query of everything in a path or in a pattern of paths."""
     pattern = str(Path(address.path).expanduser())
     if Path(pattern).is_file():
         pattern = csv_files.as_pattern(pattern)

@@ -83,7 +83,7 @@ class Source(Protocol):
     only_table: str | None  # of a source that is one table
 
     def columns(self, table: tuple[str, ...]) -> list[Column]:
-        """Give a table's columns; none when there is no such table."""
+        """Return a table's columns; none when there is no such table."""
         ...
 
     def tables(self) -> list[str]:
@@ -106,12 +106,12 @@ class Kind(Protocol):
         ...
 
     def explain(self, error: Exception, address: Address) -> SourceError:
-        """Give the sentence for one of ``ERRORS``."""
+        """Return the sentence for one of ``ERRORS``."""
         ...
 
 
 def kind_of(address: Address) -> Kind:
-    """Give the module that reads an address.
+    """Return the module that reads an address.
 
     Raises ``SourceError`` for a path whose ending says nothing.
     """

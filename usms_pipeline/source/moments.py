@@ -67,7 +67,7 @@ _STARTS = {Shape.DASHES: r"^\d{4}-\d\d-\d\d", Shape.SLASHES: r"^\d{4}/\d\d/\d\d"
 
 
 def to_utc(values: pa.Array, zone: str, shapes: Collection[Shape] = (Shape.DASHES,)) -> pa.Array:
-    """Give times as ``timestamp[us, UTC]``; null where there is none or it can't be used.
+    """Return times as ``timestamp[us, UTC]``; null where there is none or it can't be used.
 
     ``zone`` is that of times which name none: the earlier of two at the end of summer time,
     the moment of the change where the hour is skipped. Text is read in the given ``shapes``.
@@ -84,7 +84,7 @@ def to_utc(values: pa.Array, zone: str, shapes: Collection[Shape] = (Shape.DASHE
 
 
 def localize(naive: pa.Array, zone: str) -> pa.Array:
-    """Give naive local times in UTC; never fails at the change to or from summer time."""
+    """Return naive local times in UTC; never fails at the change to or from summer time."""
     if zone in _UTC_NAMES:
         return naive.cast(TIME)
     aware = pc.assume_timezone(naive, zone, ambiguous="earliest", nonexistent="latest")

@@ -107,7 +107,7 @@ def explain(error: Exception, address: Address) -> SourceError:
 
 
 def _said(text: str) -> str:
-    """Give PostgreSQL's own words, without what the driver puts around them."""
+    """Return PostgreSQL's own words, without what the driver puts around them."""
     for mark in ("FATAL: ", "ERROR: ", "failed: ", "Failed to connect: "):
         _, found, rest = text.partition(mark)
         if found:

@@ -22,7 +22,7 @@ _TYPED = (TimeType.AWARE, TimeType.NAIVE, TimeType.DATE)
 
 
 def quoter(opening: str = '"', closing: str | None = None) -> Callable[[str], str]:
-    """Give a function that quotes a name, whatever it holds."""
+    """Return a function that quotes a name, whatever it holds."""
     end = closing or opening
 
     def quote(name: str) -> str:
@@ -39,12 +39,12 @@ def text(value: str) -> str:
 
 
 def table_name(dialect: Dialect, parts: Sequence[str]) -> str:
-    """Give a table's name, quoted."""
+    """Return a table's name, quoted."""
     return ".".join(dialect.quote(part) for part in parts)
 
 
 def table_candidates(name: str) -> list[tuple[str, ...]]:
-    """Give the ways to understand ``USMS_SOURCE_TABLE``: split at dots first, then whole.
+    """Return the ways to understand ``USMS_SOURCE_TABLE``: split at dots first, then whole.
 
     A dot may separate a schema, or be part of a name; quotes may say which.
     """
@@ -59,7 +59,7 @@ def table_candidates(name: str) -> list[tuple[str, ...]]:
 def select(
     dialect: Dialect, table: str, sent_at: Column, others: Sequence[Column] = (), where: str = ""
 ) -> str:
-    """Give the query of ``sent_at`` as c0, as it is if it is a time, and the others as text."""
+    """Return the query of ``sent_at`` as c0, as it is if it is a time, and the others as text."""
     name = dialect.quote(sent_at.name)
     first = name if sent_at.time in _TYPED else dialect.as_text(name, sent_at)
     texts = [dialect.as_text(dialect.quote(column.name), column) for column in others]
@@ -75,7 +75,7 @@ def window(
     zone: str,
     shapes: Collection[Shape] = (),
 ) -> str:
-    """Give the condition on the bare column that holds for every row in [start, end).
+    """Return the condition on the bare column that holds for every row in [start, end).
 
     It may hold for a few more rows: where the column has no time zone, or holds text.
     """
@@ -100,7 +100,7 @@ def literal(dialect: Dialect, time: TimeType, moment: datetime) -> str:
 
 
 def sample(dialect: Dialect, table: str, column: Column, rows: int = 100) -> str:
-    """Give the query of the least, the greatest and the first values of a column, as text."""
+    """Return the query of the least, the greatest and the first values of a column, as text."""
     name = dialect.quote(column.name)
     some = [f"SELECT {end}({name}) AS v FROM {table}" for end in ("min", "max")]
     if dialect.has_limit:
@@ -112,7 +112,7 @@ def sample(dialect: Dialect, table: str, column: Column, rows: int = 100) -> str
 
 
 def count(dialect: Dialect, table: str, column: Column) -> str:
-    """Give the query of all rows, rows with a usable time, and the first and last of those."""
+    """Return the query of all rows, rows with a usable time, and the first and last of those."""
     name = dialect.quote(column.name)
     usable = window(dialect, column, EARLIEST, LATEST, "UTC")
     number = Column("", "", None)

@@ -76,7 +76,7 @@ def read(settings: Settings, start: datetime, end: datetime) -> Generator[pa.Rec
 
 
 def statement(settings: Settings, start: datetime, end: datetime) -> str:
-    """Give the SQL that ``read`` runs: to EXPLAIN it, or to look at it.
+    """Return the SQL that ``read`` runs: to EXPLAIN it, or to look at it.
 
     Raises as ``read`` does.
     """

@@ -114,7 +114,7 @@ def not_a_time(table: str, name: str, type_name: str) -> SourceError:
 
 
 def near_names(name: str, names: Iterable[str]) -> list[str]:
-    """Give up to three names that look like this one."""
+    """Return up to three names that look like this one."""
     by_folded = {there.casefold(): there for there in names}
     near = get_close_matches(name.casefold(), by_folded, n=3, cutoff=0.6)
     return [by_folded[folded] for folded in near]

@@ -120,7 +120,7 @@ def explain(error: Exception, address: Address) -> SourceError:
 
 
 def _is_number(declared: str) -> bool:
-    """Tell whether SQLite turns what looks like a number into one (numeric affinity)."""
+    """Return whether SQLite turns what looks like a number into one (numeric affinity)."""
     return bool(declared) and "BLOB" not in declared and not _is_text(declared)
 
 

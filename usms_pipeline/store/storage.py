@@ -64,11 +64,11 @@ class Store:
             self.fs, _ = pafs.FileSystem.from_uri(f"{_S3}{bucket}?allow_delayed_open=true")
 
     def path(self, name: str) -> str:
-        """Give the full path of a name, as ``fs`` wants it."""
+        """Return the full path of a name, as ``fs`` wants it."""
         return f"{self._root}/{name}" if name else self._root
 
     def shown(self, name: str) -> str:
-        """Give the full path of a name, as a person would write it."""
+        """Return the full path of a name, as a person would write it."""
         return self.path(name) if self.is_local else f"{self.data_dir}/{name}"
 
     def names(self, folder: str, suffix: str = ".parquet") -> list[str]:
@@ -102,12 +102,12 @@ class Store:
                 yield info.path.removeprefix(f"{self._root}/")
 
     def exists(self, name: str) -> bool:
-        """Tell whether a finished file has this name."""
+        """Return whether a finished file has this name."""
         with self._told(name, "look for"):
             return bool(self.fs.get_file_info(self.path(name)).type == pafs.FileType.File)
 
     def metadata(self, name: str) -> dict[str, str]:
-        """Give a Parquet file's key-value metadata, ours only; empty when there is no file."""
+        """Return a Parquet file's key-value metadata, ours only; empty when there is no file."""
         raw: dict[bytes, bytes] = {}
         # not `exists` first: that is a round trip more on object storage
         with (
@@ -266,7 +266,7 @@ class Store:
             self.fs.delete_file(self.path(name))
 
     def set_aside(self, name: str) -> str:
-        """Give a damaged file another name, under which nothing reads it, and return that."""
+        """Return a damaged file another name, under which nothing reads it, and return that."""
         aside = f"{name}{DAMAGED}{uuid.uuid4().hex[:8]}"
         with self._told(name, "set aside"):
             if self.is_local:
@@ -525,7 +525,7 @@ def _keep_private(place: Path) -> None:
 
 
 def publish_file(temporary: Path, final: Path, *, replaces: bool = True) -> None:
-    """Give a finished file its name, durably: the one place where anything begins to count.
+    """Return a finished file its name, durably: the one place where anything begins to count.
 
     Without ``replaces``, raises ``FileExistsError`` where the name is taken, and ``temporary``
     stays in any case.

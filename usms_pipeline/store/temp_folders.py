@@ -55,7 +55,7 @@ def _made() -> tuple[Path, int]:
 
 
 def _is_left(folder: Path) -> bool:
-    """Tell whether a folder is ours and its process dead. Raises ``OSError`` where one lives."""
+    """Return whether a folder is ours and its process dead. Raises ``OSError`` where one lives."""
     said = folder.lstat()
     # in one that others may write to, a link could lead anywhere
     if not stat.S_ISDIR(said.st_mode) or said.st_uid != os.geteuid() or said.st_mode & 0o077:

@@ -51,7 +51,7 @@ _RATE_VIEWS: Final = (
 
 
 def columns(in_files: Iterable[str], dimensions: Sequence[str] = ()) -> list[Field]:
-    """Give the columns of ``receipts``: ours, and every dimension that some file has.
+    """Return the columns of ``receipts``: ours, and every dimension that some file has.
 
     ``dimensions`` (names in your table) come first, in their order; those that only older files
     have follow by name. SQL can't tell ``City`` from ``city``: the first one met stands for both.
@@ -69,13 +69,13 @@ def columns(in_files: Iterable[str], dimensions: Sequence[str] = ()) -> list[Fie
 
 
 def create_receipts(fields: Sequence[Field]) -> str:
-    """Give the statement that makes the empty table."""
+    """Return the statement that makes the empty table."""
     typed = ", ".join(f"{identifier(field.name)} {_TYPES[field.type]}" for field in fields)
     return f"CREATE TABLE receipts ({typed})"
 
 
 def definitions(fields: Sequence[Field], cutoff: timedelta) -> str:
-    """Give every statement that makes the views, macros and comments; same in, same out."""
+    """Return every statement that makes the views, macros and comments; same in, same out."""
     seconds = cutoff.total_seconds()
     return "\n".join(
         [
@@ -95,7 +95,7 @@ def attach(path: Path, options: str, name: str = "usms") -> str:
 
 
 def _alerts(fields: Sequence[Field]) -> str:
-    """Give the view ``delivery_alerts``: all messages, operators, countries and each dimension."""
+    """Return the view ``delivery_alerts``: all, operators, countries and each dimension."""
     dimensions = schema.dimensions_among(field.name for field in fields)
     counts = " UNION ALL ".join(
         f"FROM usms_counts_by({literal(column)})"
@@ -128,5 +128,5 @@ _SQL = Path(__file__).parent / "sql"
 
 
 def first_line(error: BaseException) -> str:
-    """Give DuckDB's reason as one sentence; what follows it only points into our SQL."""
+    """Return DuckDB's reason as one sentence; what follows it only points into our SQL."""
     return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".") + "."

@@ -155,7 +155,7 @@ def _fates_panel(rows: Sequence[Row], axis: Any, width: int) -> Any:
 
 
 def _time_axis(rows: Sequence[Row], width: int, zone: str | None) -> dict[str, Any]:
-    """Give the time axis: a label a day, or hours with the day at midnight."""
+    """Return the time axis: a label a day, or hours with the day at midnight."""
     import altair as alt
 
     scale = alt.Scale(type="utc", domain=[rows[0]["start"], rows[-1]["end"]])
@@ -194,7 +194,7 @@ def _time_headline(rows: Sequence[Row]) -> str:
 
 
 def _rated(rows: Sequence[Row]) -> tuple[list[Row], list[Row], list[Row], list[Row]]:
-    """Give the periods with a rate, and of them the settled ones, all if none is.
+    """Return the periods with a rate, and of them the settled ones, all if none is.
 
     The headline is made of the large ones among these, and of young ones as large that stay below
     them whatever arrives: the third and the fourth.
@@ -226,7 +226,7 @@ def _left_out(rows: Sequence[Row]) -> str:
 
 
 def _floor(rows: Sequence[Row]) -> float:
-    """Give where the rate axis begins: below every rate and every settled cohort's lower bound."""
+    """Return where the rate axis begins: below each rate and each settled cohort's lower bound."""
     seen = [row["rate"] for row in rows if row["rate"] is not None]
     seen += [row["low"] for row in rows if not row["is_young"] and row["low"] is not None]
     seen += [row["expected"] for row in rows if row["expected"] is not None]

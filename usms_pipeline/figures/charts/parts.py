@@ -30,7 +30,7 @@ evidence, *not delivered* failed, was rejected or expired."""
 
 
 def fates(row: Row) -> dict[str, int]:
-    """Give how many messages are delivered, still awaited, never reported and lost."""
+    """Return how many messages are delivered, still awaited, never reported and lost."""
     lost = row["failed"] + row["rejected"] + row["expired"]
     unheard = row["messages"] - row["delivered"] - row["awaited"] - lost
     return {
@@ -62,7 +62,7 @@ def stacked(became: Row, name: str, whole: float) -> list[Row]:
 
 
 def fate_colour(parts: Sequence[Row], width: int) -> Any:
-    """Give the colour channel of ``stacked`` parts, its legend naming only what occurs."""
+    """Return the colour channel of ``stacked`` parts, its legend naming only what occurs."""
     import altair as alt
 
     present = {part["fate"] for part in parts}
@@ -73,7 +73,7 @@ def fate_colour(parts: Sequence[Row], width: int) -> Any:
 
 
 def name_axis(rows: Sequence[Row], width: int) -> Any:
-    """Give the y channel of rows by ``name``, in their order, long names cut."""
+    """Return the y channel of rows by ``name``, in their order, long names cut."""
     import altair as alt
 
     names = list(dict.fromkeys(row["name"] for row in rows))
@@ -84,14 +84,14 @@ def name_axis(rows: Sequence[Row], width: int) -> Any:
 
 
 def count_axis(ticks: int) -> Any:
-    """Give an axis of whole numbers."""
+    """Return an axis of whole numbers."""
     import altair as alt
 
     return alt.Axis(tickCount=ticks, tickMinStep=1, format=",d")
 
 
 def plot_width(width: int, names: Sequence[str] = (), figures: Sequence[str] = ()) -> int:
-    """Give the width left for the plot, in pixels, beside an axis or names and figures."""
+    """Return the width left for the plot, in pixels, beside an axis or names and figures."""
     left = min(_name_limit(width), max(map(_text_width, names))) + 10 if names else 62
     return max(120, width - left - (max(map(_text_width, figures)) + 12 if figures else 12))
 

@@ -39,12 +39,12 @@ FONT: Final = "Arial, 'Liberation Sans', Helvetica, sans-serif"
 
 
 def colour(role: str) -> str:
-    """Give the light colour of a role."""
+    """Return the light colour of a role."""
     return PALETTE[role][0]
 
 
 def dressed(plot: Chart, title: str, subtitle: str, width: int) -> Chart:
-    """Give a plot its words, wrapped to the width in pixels, and the theme."""
+    """Return a plot its words, wrapped to the width in pixels, and the theme."""
     import altair as alt
 
     return plot.properties(
@@ -68,7 +68,7 @@ def empty(text: str, width: int) -> Chart:
 
 
 def caption(chart: Chart) -> tuple[str, str]:
-    """Give a chart's headline and the sentence below it, as plain text."""
+    """Return a chart's headline and the sentence below it, as plain text."""
     title = chart.title  # not from to_dict(), which checks the whole chart, slowly
     return " ".join(title.text), " ".join(title.subtitle)
 

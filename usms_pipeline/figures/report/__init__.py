@@ -64,7 +64,7 @@ def build(
 
 
 def summary(settings: Settings) -> dict[str, str]:
-    """Give the settings that a reader of the report needs, by variable; none of them secret."""
+    """Return the settings that a reader of the report needs, by variable; none of them secret."""
     values = {name: getattr(settings, name) for name in _SHOWN}
     return {
         f"USMS_{name.upper()}": ", ".join(value) if isinstance(value, tuple) else str(value)

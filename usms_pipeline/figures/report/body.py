@@ -29,7 +29,7 @@ Section = tuple[str, str, list[object]]
 
 
 def sections(figures: Figures, zone: ZoneInfo) -> list[Section]:
-    """Give every section that shows figures; without messages, only the one that says so."""
+    """Return every section that shows figures; without messages, only the one that says so."""
     if not figures.total["messages"]:
         empty = (
             "Nothing has been collected yet: `usms run` does it, `usms check` says what is missing."
