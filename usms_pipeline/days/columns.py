@@ -82,6 +82,7 @@ class Fold:
     has, ``beside`` those that were not read for this day and are not gone, ``more`` how many more
     rows the source announces than before, ``copies`` the read rows that repeat a phone, and
     ``strays`` are the sessions that responses name and neither the source nor the file has.
+    ``lacks_ends``: to match a number, the ends of a row's own are wanted, which was not read now.
     """
 
     stored: Iterable[pa.Table]
@@ -106,6 +107,7 @@ class Fold:
     more: int = 0
     copies: int = 0
     strays: list[str] = field(default_factory=list, repr=False)
+    lacks_ends: bool = False
     _noted: int = 0
 
     def __iter__(self) -> Iterator[pa.Table]:
@@ -393,6 +395,8 @@ class Fold:
         ]
         wanted += [(one, found) for name, one in numbers.items() if (found := digits.get(name))]
         has_masks = any(one.mask for one in known.sent)
+        if general.has_strangers(known):
+            self.lacks_ends |= any(one.recipient not in digits for one in sent)
         if wanted and self.ends is not None:
             found_ends = self.ends([f"+{found}" for _, found in wanted], has_masks)
             for (one, _), its in zip(wanted, found_ends, strict=True):

@@ -199,8 +199,8 @@ def prune(session: Session) -> None:
             del session.numbers[number]
     if session.tried_at is not None and session.tried_at <= (session.last_asked_at or -1):
         session.tried_at = None
-    for row in session.sent if session.numbers else ():  # a rebuild begins without any
-        if row.recipient in session.numbers or not _is_matched_by_ends(session):
+    for row in session.sent:
+        if row.recipient in session.numbers:  # else another number may come, again or later
             row.ends = None
     for number, known in session.numbers.items():
         if number in own or not _is_matched_by_ends(session):
@@ -225,10 +225,15 @@ def without_ends(session: Session) -> tuple[list[Sent], dict[str, Number]]:
 
 def _is_matched_by_ends(session: Session) -> bool:
     """Return whether there may be a choice, now or later: a number is no row's own as it is."""
-    own = {one.recipient for one in session.sent}
     if len(session.sent) > 1 or any(one.mask for one in session.sent):
         return True
-    return None not in own and not session.numbers.keys() <= {NO_NUMBER, *own}
+    return all(one.recipient for one in session.sent) and has_strangers(session)
+
+
+def has_strangers(session: Session) -> bool:
+    """Return whether a number was heard that is no row's own as it is."""
+    own = {one.recipient for one in session.sent}
+    return not session.numbers.keys() <= {NO_NUMBER, *own}
 
 
 def reread(session: Session) -> None:

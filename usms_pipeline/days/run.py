@@ -784,13 +784,16 @@ class Run:
             most=int(max(_FEW, _MOST_SHARE * before.rows)) if before else 0,
             are_many=bool(later),
         )
-        rows = fold
+        folds = [fold]
         while later:
-            rows = Fold(
-                rows, None, later.pop(0), self._layout, self._cutoff, ends=self._book.ends, most=0
-            )
+            folds.append(
+                Fold(
+                    folds[-1], None, later.pop(0), self._layout, self._cutoff,
+                    ends=self._book.ends, most=0,
+                )
+            )  # fmt: skip
         after = file.write(
-            self._store, day.day, rows, self._layout, lambda: self._footer(day, fold)
+            self._store, day.day, folds[-1], self._layout, lambda: self._footer(day, folds)
         )
         pa.default_memory_pool().release_unused()
         self.outcome.new += fold.new
@@ -862,9 +865,9 @@ class Run:
         for one, phone in zip(people, shown, strict=True):
             one.phone = phone
 
-    def _footer(self, day: _Day, fold: Fold) -> Footer | None:
+    def _footer(self, day: _Day, folds: list[Fold]) -> Footer | None:
         """Return what the file is to say; None where it says so already, and no row changed."""
-        before, read, settings = day.footer, day.read, self._settings
+        before, read, settings, fold = day.footer, day.read, self._settings, folds[0]
         same = before or Footer("", version="")
         masks = same.phones == "clear" and settings.phones == "masked"
         made: dict[str, Any] = {
@@ -876,6 +879,8 @@ class Run:
         made |= {"dimensions": list(settings.dimensions)}
         if read is not None and read.digest:
             made |= {"digest" if read.is_whole else "edge": read.digest}
+        elif any(one.lacks_ends for one in folds):
+            made |= {"digest": "", "edge": ""}  # read again by the next run, it will know them
         if read is not None and read.is_whole:
             counted = reading.counts(fold.sent) if fold.sent is not None else {}
             counted |= {"gone": fold.gone, "copies": fold.copies, "beside": fold.beside}
