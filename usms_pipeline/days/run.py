@@ -588,7 +588,13 @@ class Run:
         due = pa.concat_tables(found).combine_chunks()
         order = np.argsort(np.asarray(due["unmet_at"].cast(pa.int64())), kind="stable")
         due = due if np.array_equal(order, np.arange(len(order))) else due.take(pa.array(order))
-        return _once(due)
+        is_read_alone = all(self._is_read_alone(day) for day in (days or self._days))
+        return due if is_read_alone else _once(due)
+
+    def _is_read_alone(self, day: date) -> bool:
+        """Return whether all that may be due of a day was read, each session in one row."""
+        its = self._days[day]
+        return its.footer is None and not its.arriving and bool(its.read and its.read.are_distinct)
 
     def due_anyway(self, sessions: pa.Array) -> pa.Table:
         """Return sessions to ask about (``DUE``), due or not; ``outcome.answered`` has who was."""
@@ -617,7 +623,8 @@ class Run:
             found.append(self._new_and_due(day, day.read, now))
             if day.footer is not None:
                 found.append(self._grown_and_due(day, day.read, now))
-        due = file.once(pa.concat_tables(found))
+        due = pa.concat_tables(found)
+        due = due if self._is_read_alone(day.day) else file.once(due)
         gone = {*day.leaving, *self._forgotten.sessions}
         if gone:
             due = due.filter(pc.invert(pc.is_in(due["session_no"], pa.array([*gone], TEXT))))
