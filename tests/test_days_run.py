@@ -629,6 +629,36 @@ def test_a_rebuild_keeps_what_only_the_day_knows_whichever_responses_are_gone(
     account.settled()
 
 
+def test_a_rebuild_keeps_that_a_session_was_asked_in_vain_where_that_response_is_gone(
+    account: Scripted,
+) -> None:
+    account.row("s1", NOON, PHONE)
+    account.refresh()
+    account.garbled = {"s1"}
+    account.refresh(hours=47)
+    before = account.settled()
+    drop_responses(account, log.runs(account.pipeline.store)[1])
+    account.rebuild()
+    assert account.rows() == before
+    account.settled()
+
+
+@pytest.mark.parametrize("is_read_first", [False, True])
+def test_a_number_in_another_form_is_its_rows_when_another_is_heard_too(
+    account: Scripted, is_read_first: bool
+) -> None:
+    """Also where the source was read before, and reads as it did; and after a rebuild."""
+    account.given["poll_every_hours"] = 1
+    account.row("s1", NOON, "+525512345678")
+    if is_read_first:
+        account.refresh()
+    account.says["s1"] = [receipt("delivered", "+5215512345678"), receipt("UNDELIV", THIRD)]
+    account.refresh(hours=1)
+    account.refresh(hours=1)
+    assert account.shown("status", "is_announced") == [("delivered", True), ("failed", False)]
+    account.settled()
+
+
 def test_a_day_whose_file_was_deleted_during_the_run_stops_it(account: Scripted) -> None:
     delivered(account, "s1")
     account.refresh()

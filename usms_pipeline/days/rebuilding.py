@@ -28,7 +28,7 @@ _TIMES: Final = ("first_asked_at", "last_asked_at", "final_at", LAST_OPEN)
 
 def told(block: pa.Table) -> pa.Table:
     """Return which sessions a block (``schema.RESPONSES``) has responses for, as ``TOLD``."""
-    kept = pc.is_in(block["verdict"], value_set=pa.array(["ok", "refused"]))
+    kept = pc.is_in(block["verdict"], value_set=pa.array(["ok", "refused", "unreadable"]))
     rows = block.filter(kept).combine_chunks()
     ids = rows["ids"].combine_chunks()
     asked_at = rows["asked_at"].combine_chunks().take(pc.list_parent_indices(ids))
@@ -136,5 +136,5 @@ def _times_of(known: Session) -> set[int]:
     """Return each time of asking that hangs on a response."""
     answers = [one for number in known.numbers.values() for one in (number.final, number.open)]
     found = {one.asked_at for one in answers if one}
-    times = (known.first_asked_at, known.last_asked_at, known.last_open_at)
+    times = (known.first_asked_at, known.last_asked_at, known.last_open_at, known.tried_at)
     return found | {one for one in times if one is not None}
