@@ -621,7 +621,7 @@ class Run:
             found.append(file.due_among(file.open_rows(table), now, self._polls, tries))
         if day.read is not None:
             found.append(self._new_and_due(day, day.read, now))
-            if day.footer is not None:
+            if day.footer is not None and not day.read.is_part:
                 found.append(self._grown_and_due(day, day.read, now))
         due = pa.concat_tables(found)
         due = due if self._is_read_alone(day.day) else file.once(due)
@@ -809,6 +809,9 @@ class Run:
         day.footer = after
         self._names.pop(day.day, None)
         self.outcome.written.append(day.day)
+        has_more = day.read is not None and day.read.is_part and not day.read.digest
+        if has_more:  # it is published once all of it is there
+            return
         if before is None or before.version != after.version:
             change = _change(day, before, after, fold)
             if change is not None:
