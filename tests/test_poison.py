@@ -13,8 +13,10 @@ import pytest
 from tests.account import Account
 from tests.loopback import Response, Seen, code, ok, serving
 from tests.test_client import Fetched
-from tests.test_collect import Batch, run
+from tests.test_collect import Batch, run, settings
+from usms_pipeline.contract.errors import CredentialsRefused
 from usms_pipeline.days import quarantine
+from usms_pipeline.service.collect import Patience, collect
 from usms_pipeline.simulator import Faults
 
 SIZE = 100
@@ -30,6 +32,93 @@ def most_requests(bad: int, size: int = SIZE) -> int:
         return 1
     shared = ceil(log2(bad))
     return 2 ** (shared + 1) - 1 + 2 * bad * (ceil(log2(size)) - shared)
+
+
+HTML = {"Content-Type": "text/html"}
+LONG = {"Retry-After": "60"}
+WAYS = {
+    "HTTP 400": Response(b"<h1>Bad Request</h1>", 400, HTML),
+    "HTTP 404": Response(b"", 404),
+    "HTTP 405": Response(b"<h1>Not Allowed</h1>", 405, HTML),
+    "HTTP 302": Response(b"", 302, {"Location": "https://blocked.example/"}),
+    "a firewall's 403": Response(b"<h1>Request blocked</h1>", 403, HTML),
+    "a 403 with a code": code(299, "address not allowed", status=403),
+    "a code of a bad signature": code(215393, "signature error"),
+    "a parameter by another name": code(230, "Params [id] not valid"),
+    "a code nobody knows": code(-17, "no such product"),
+    "HTTP 500": Response(b"", 500),
+    "HTTP 503 for a minute": Response(b"", 503, LONG),
+    "HTTP 522": Response(b"<h1>timed out</h1>", 522, HTML),
+    "HTTP 499": Response(b"", 499),
+    "server error": code(215400, "server error"),
+    "a web page": Response(b"<html>busy</html>"),
+    "data of another shape": code(0, "success", Data={"s": {"Status": "delivered"}}),
+    "a body that breaks off": Response(b"{" * 5_000, cut=1_000),
+    "a reset": Response(b"{" * 5_000, cut=1_000, is_reset=True),
+    "a broken archive": Response(b"\x1f\x8b\x08 not gzip", 200, {"Content-Encoding": "gzip"}),
+    "always throttled": Response(b"", 429),
+    "throttled by its code": code(153, "throttled"),
+    "silence": Response(delay_seconds=60),
+}
+"""How a request that one id is in may be answered each time, whatever else is in it."""
+
+ONE_BAD = 5 + 3 + 2 * ceil(log2(SIZE)) + 2
+"""Attempts on the whole, a look whether others are answered, the halves, two more of the last."""
+
+
+def poisoned(ways: dict[str, Response], seen: Seen) -> Response:
+    """Answer as the first bad id of a request makes the service answer."""
+    return next((ways[one] for one in seen.ids if one in ways), None) or ok(seen.ids)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_an_id_that_makes_every_answer_useless_costs_only_itself(way: str) -> None:
+    """Also where there is no other batch that could pass."""
+    ids = [f"session-{n:03}" for n in range(SIZE)]
+    with serving(lambda seen: poisoned({ids[62]: WAYS[way]}, seen)) as server:
+        fetched = Fetched(server.url, ids, timeout_seconds=0.3)
+        assert len(server.seen) <= (ONE_BAD if "throttled" not in way else 20 + 3 + 9 * 7)
+    assert fetched.ids("ok") == sorted({*ids} - {ids[62]})
+    [answer] = [one for one in fetched.answers if one.verdict != "ok"]
+    assert (answer.ids, answer.verdict) == ((ids[62],), "unanswered")
+    assert answer.reason
+    assert fetched.stats.ids_given_up == 0
+
+
+@pytest.mark.parametrize("size", [1, 7, SIZE])
+def test_bad_ids_in_every_batch_that_is_asked_leave_all_others_their_outcome(size: int) -> None:
+    """No batch passes until one is divided."""
+    ids = [f"s{n:03}" for n in range(6 * size)]
+    ways = dict(zip(ids[size // 2 :: size][:4], list(WAYS.values())[8:12], strict=True))
+    work = [Batch(n, tuple(ids[n * size : (n + 1) * size])) for n in range(6)]
+    patience = Patience(first_pause_seconds=0.01, retry_after_seconds=0.01)
+    with serving(lambda seen: poisoned(ways, seen)) as server:
+        landed, stats = run(server.url, work, patience=patience)
+        assert len(server.seen) <= len(work) + 4 * ONE_BAD
+    unanswered = sorted(one.ids for _, one in landed if one.verdict == "unanswered")
+    assert unanswered == sorted((one,) for one in ways)
+    assert (stats.ids_answered, stats.ids_given_up) == (len(ids) - 4, 0)
+
+
+@pytest.mark.parametrize("way", ["HTTP 522", "a firewall's 403", "silence"])
+def test_a_bad_id_that_is_due_alone_is_told_from_a_service_that_is_down(way: str) -> None:
+    """By asking about one that was answered before; where there is none, nothing is known of it."""
+    patience = Patience(first_pause_seconds=0.01)
+    work = [Batch(0, ("bad",))]
+    for known, verdicts in (("good", ["unanswered"]), (None, []), ("bad", [])):
+        with serving(lambda seen: poisoned({"bad": WAYS[way]}, seen)) as server:
+            landed: list[Any] = []
+            given: dict[str, Any] = {"known": lambda known=known: known, "patience": patience}
+            try:
+                stats = collect(
+                    work, lambda _, one: landed.append(one),
+                    settings(server.url, timeout_seconds=0.2), **given,
+                )  # fmt: skip
+            except CredentialsRefused:
+                assert (way, verdicts) == ("a firewall's 403", [])
+                continue
+        assert [one.verdict for one in landed] == verdicts
+        assert stats.ids_given_up == 1 - len(verdicts)
 
 
 def refusing(poison: set[str], seen: Seen) -> Response:

@@ -152,7 +152,13 @@ class Report:
                 f"{self.stats.ids_refused:,} session numbers were refused by the service and count "
                 "as invalid: see `usms quarantine list`."
             )
-        others = self.quarantined - self.stats.ids_refused
+        if count := self.stats.ids_unanswered:
+            found.append(
+                f"{count:,} {'session number gets' if count == 1 else 'session numbers get'} no usable "
+                "answer while others do: each is asked about again at its polling times, and `usms "
+                "quarantine list` says what came."
+            )
+        others = self.quarantined - self.stats.ids_refused - self.stats.ids_unanswered
         if others > 0:
             what = "part of a response" if others == 1 else "responses or parts of responses"
             found.append(

@@ -65,6 +65,7 @@ BAD_ITEM: Final = "bad_item"
 UNASKED_SESSION: Final = "unasked_session"
 UNREADABLE_ANSWER: Final = "unreadable_answer"
 REFUSED_ID: Final = "refused_id"
+UNANSWERED_ID: Final = "unanswered_id"
 
 
 @dataclass(frozen=True)
