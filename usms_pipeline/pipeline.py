@@ -154,9 +154,8 @@ class Report:
             )
         if count := self.stats.ids_unanswered:
             found.append(
-                f"{count:,} {'session number gets' if count == 1 else 'session numbers get'} no usable "
-                "answer while others do: each is asked about again at its polling times, and `usms "
-                "quarantine list` says what came."
+                f"{wording.counted(count, 'session number')} got no usable answer while others "
+                "did: asked again at the polling times. `usms quarantine list` says what came."
             )
         others = self.quarantined - self.stats.ids_refused - self.stats.ids_unanswered
         if others > 0:

@@ -140,7 +140,7 @@ class Client:
         except httpx.TimeoutException as error:
             return Reply(asked_at, None, None, str(error), is_late=True)
         except httpx.DecodingError as error:
-            # Whoever packs an answer wrongly once does so again: from now on it is to come as it is.
+            # Whoever packs an answer wrongly once does so again: from now on as it is.
             self._headers["Accept-Encoding"] = "identity"
             return Reply(asked_at, None, None, str(error))
         except httpx.TransportError as error:

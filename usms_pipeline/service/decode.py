@@ -90,12 +90,12 @@ def decode(responses: pa.RecordBatch | pa.Table, book: PhoneBook, receipt_zone: 
     """Read answers (``schema.RESPONSES``) into observations. Never raises for what they hold.
 
     Every receipt of an 'ok' answer gives a row, and so does every id that the answer has none of:
-    with number ``''``, pending. A lone id that was refused is ``invalid``. One that was 'unanswered'
-    while others were not is pending, with nothing said, and so is an id of a 'forgotten' answer,
-    whose body was emptied. An id that was asked in vain, for the body can't be read, has a row with
+    with number ``''``, pending. A lone id that was refused is ``invalid``. One 'unanswered' while
+    others were not is pending, with nothing said, and so is an id of a 'forgotten' answer, whose
+    body was emptied. An id that was asked in vain, for the body can't be read, has a row with
     number ``''`` and status NULL: not pending, which could close it. An 'unreadable' answer to
-    several ids says nothing of any: they stay due. What counts is what can be read now, whatever the verdict on an
-    'ok' answer was when it came.
+    several ids says nothing of any: they stay due. What counts is what can be read now, whatever
+    the verdict on an 'ok' answer was when it came.
 
     ``receipt_zone`` (an IANA name) is the zone of times that have none. A session is matched to the
     ids asked as it is, or else without blanks around it; upper and lower case differ.
@@ -125,8 +125,9 @@ def entry_id(
     """Name a quarantined entry by what it holds: 16 hex digits, the same each time.
 
     The same trouble in a later answer is the same entry, but for a refusal: that is the answer to
-    a question of its own. A session that stays unanswered is one, whatever comes. ``ids`` tell apart answers whose sessions are not known. How JSON is
-    laid out does not matter: an answer that something was cut out of is written anew.
+    a question of its own. A session that stays unanswered is one, whatever comes. ``ids`` tell
+    apart answers whose sessions are not known. How JSON is laid out does not matter: an answer that
+    something was cut out of is written anew.
     """
     digest = hashlib.sha256()
     about = ids if session_no is None else [session_no]

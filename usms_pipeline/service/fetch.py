@@ -50,9 +50,9 @@ for all costs so many, and those that were under way, until the breaker opens.""
 class Answer:
     """One answer worth keeping: schema.RESPONSES without the partition.
 
-    ``verdict``: 'ok'; 'refused', for one id that the service won't answer for; 'unanswered', for one
-    id that gets no usable answer while others do; 'unreadable', for ids whose answer can't be read
-    while no other can: it is kept to be looked at. ``asked_at``: aware UTC, just before the request.
+    ``verdict``: 'ok'; 'refused', for one id that the service won't answer for; 'unanswered', for
+    one id that gets no usable answer while others do; 'unreadable', for ids whose answer can't be
+    read while no other can: kept to be looked at. ``asked_at``: aware UTC, just before the request.
     """
 
     ids: tuple[str, ...]
@@ -95,8 +95,9 @@ class CollectStats:
     def plus(self, other: CollectStats) -> CollectStats:
         """Return the figures of both, one after the other."""
         summed = (
-            "requests", "retries", "throttled", "splits", "ids_asked", "ids_answered", "ids_refused",
-            "ids_unanswered", "ids_given_up", "unreadable", "bytes_received", "seconds",
+            "requests", "retries", "throttled", "splits", "ids_asked", "ids_answered",
+            "ids_refused", "ids_unanswered", "ids_given_up", "unreadable", "bytes_received",
+            "seconds",
         )  # fmt: skip
         found = {name: getattr(self, name) + getattr(other, name) for name in summed}
         problems = Counter(self.problems) + Counter(other.problems)
@@ -122,8 +123,8 @@ class Patience:
 
     Failed attempts are counted; throttled ones are not, for the governor paces them, unless it is
     always this batch; ``batch_seconds`` bounds both. Pauses double from ``first_pause_seconds`` and
-    are jittered. At ``most_refusals_alone`` refused ids and not one answered, it is the service or a
-    setting, and not the ids.
+    are jittered. At ``most_refusals_alone`` refused ids and not one answered, it is the service or
+    a setting, and not the ids.
     """
 
     attempts: int = 5
@@ -181,7 +182,7 @@ class Fetcher:
                 must_wait = not is_lone and self._only_refuses()
             elif not is_good:
                 # What is said of one id is for good: more must speak for it than for a half.
-                since = asked if is_lone else max(began, self._monotonic() - _RECENTLY_SECONDS)
+                since = self._recently(asked if is_lone else began)
                 must_wait, is_failing = not await self._passes(since, part), True
                 if must_wait and reply.verdict is Verdict.DENY:
                     raise _refused(reply)
@@ -225,6 +226,10 @@ class Fetcher:
         stats = self._stats
         return not stats.ids_answered and stats.ids_refused >= self.patience.most_refusals_alone
 
+    def _recently(self, since: float) -> float:
+        """Return since when a good answer says that the service is up, of a question of then."""
+        return max(since, self._monotonic() - _RECENTLY_SECONDS)
+
     async def _passes(self, since: float, ids: tuple[str, ...]) -> bool:
         """Return whether the service answers others since a moment, so that a failure is the ids'.
 
@@ -261,7 +266,8 @@ class Fetcher:
                 later = math.nextafter(self._heard_at, math.inf)  # once for all failures in a row
                 if not await self._passes(later, ids):
                     self._give_in(reply)
-            is_throttled, others_pass = verdict is Verdict.THROTTLE, self._heard_at > began
+            is_throttled = verdict is Verdict.THROTTLE
+            others_pass = self._heard_at > self._recently(began)
             failures, throttled = failures + (not is_throttled), throttled + is_throttled
             pause = self._pause_seconds(failures, throttled, reply, is_failing)
             if (
