@@ -241,13 +241,59 @@ def test_deflate_is_understood():
         assert ask(server.url, ["a"]).ret_code == 0
 
 
-@pytest.mark.parametrize("damage", [lambda b: b[:-9], lambda b: b"not gzip", lambda b: b[:30]])
-def test_a_damaged_gzip_body_is_no_answer(damage):
-    body = damage(gzip.compress(ok(IDS).body))
-    with serving(script(Response(body, headers={"Content-Encoding": "gzip"}))) as server:
+BROTLI = b"\x1b\x1f\x00\xf8\x8d\x94n\xde\x01\x04"
+
+
+@pytest.mark.parametrize(
+    ("body", "label", "words"),
+    [
+        (gzip.compress(ok(IDS).body)[:-9], "gzip", "corrupt or ends early"),
+        (gzip.compress(ok(IDS).body)[:30], "gzip", "corrupt or ends early"),
+        (gzip.compress(b"{}") + b"\0x", "gzip", "corrupt or ends early"),
+        (zlib.compress(ok(IDS).body)[:-9], "deflate", "corrupt or ends early"),
+        (gzip.compress(ok(IDS).body)[:-9], "", "corrupt or ends early"),
+        (BROTLI, "br", "in a way that was not asked for"),
+        (zlib.compress(b"{}", wbits=-15), "deflate", "in a way that was not asked for"),
+        (BROTLI, "gzip, br", "in a way that was not asked for"),
+    ],
+)
+def test_a_body_that_can_not_be_unpacked_is_no_answer_and_is_asked_for_unpacked(body, label, words):
+    def handler(seen):
+        if "gzip" in seen.headers["accept-encoding"]:
+            return Response(body, headers={"Content-Encoding": label} if label else {})
+        return ok(seen.ids)
+
+    with serving(handler) as server:
         reply = ask(server.url, ["a"])
-    assert reply.http_status is None
-    assert "corrupt or ends early" in reply.message
+        assert (reply.http_status, reply.verdict) == (None, Verdict.RETRY)
+        assert words in reply.message
+        fetched = Fetched(server.url, IDS)
+        assert len(server.seen) == 1 + 2
+    assert fetched.ids("ok") == IDS
+
+
+@pytest.mark.parametrize("label", ["", "gzip", "deflate", "gzip, gzip", "br", "identity", "GZIP"])
+@pytest.mark.parametrize(
+    "packed",
+    [
+        lambda body: body,
+        lambda body: b" \n" + body,
+        gzip.compress,
+        lambda body: gzip.compress(gzip.compress(body)),
+        lambda body: gzip.compress(body) + bytes(50),
+        lambda body: gzip.compress(body[:9]) + gzip.compress(body[9:]) + bytes(20_000),
+    ],
+)
+def test_what_a_body_begins_with_says_how_it_is_packed_whatever_its_label(label, packed):
+    body = packed(ok(["a"]).body)
+    with serving(script(Response(body, headers={"Content-Encoding": label}))) as server:
+        assert ask(server.url, ["a"]).verdict is Verdict.OK
+
+
+@pytest.mark.parametrize("size", [9_000, 64_000, 95_000])
+def test_a_long_header_that_a_network_adds_does_not_matter(size):
+    with serving(script(Response(ok(["a"]).body, headers={"Via": "x" * size}))) as server:
+        assert ask(server.url, ["a"]).verdict is Verdict.OK
 
 
 def test_an_answer_that_trickles_is_cut_off_by_the_time_for_the_whole():
@@ -449,6 +495,29 @@ def test_nothing_answered_is_a_service_that_is_down_and_anything_else_is_not():
     for answered in ("ids_answered", "ids_refused", "ids_unanswered", "unreadable"):
         assert nothing_answered(CollectStats(ids_given_up=3, **{answered: 1})) is None
     assert nothing_answered(CollectStats()) is None
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("http://127.0.0.1:9", "does not reach http://127.0.0.1:9: check USMS_BASE_URL and the"),
+        ("https://nowhere.invalid", "does not reach https://nowhere.invalid: check USMS_BASE_URL"),
+    ],
+)
+def test_a_service_that_is_not_reached_names_the_place_and_the_ways_there(url, words):
+    fetched = Fetched(url, ["a"], patience=Patience(attempts=2))
+    told = str(nothing_answered(fetched.stats))
+    assert words in told
+    assert "HTTPS_PROXY" in told
+    assert told.count("USMS_BASE_URL") == 1
+
+
+def test_an_address_that_leads_elsewhere_is_named_once():
+    with serving(script(then=Response(b"not here", 404))) as server:
+        fetched = Fetched(f"{server.url}/other", ["a"])
+        told = str(nothing_answered(fetched.stats))
+        assert f"it names {server.url}." in told
+    assert told.count("USMS_BASE_URL") == 1
 
 
 def test_an_expired_timestamp_names_the_clock():

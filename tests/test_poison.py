@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from math import ceil, log2
 from pathlib import Path
 from random import Random
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from tests.account import Account
 from tests.loopback import Response, Seen, code, ok, serving
 from tests.test_client import Fetched
 from tests.test_collect import Batch, run, settings
-from usms_pipeline.contract.errors import CredentialsRefused
+from usms_pipeline.contract.errors import CredentialsRefused, ServiceDown
 from usms_pipeline.days import quarantine
 from usms_pipeline.service.collect import Patience, collect
+from usms_pipeline.service.pace import BreakerLimits
 from usms_pipeline.simulator import Faults
 
 SIZE = 100
@@ -98,6 +101,98 @@ def test_bad_ids_in_every_batch_that_is_asked_leave_all_others_their_outcome(siz
     unanswered = sorted(one.ids for _, one in landed if one.verdict == "unanswered")
     assert unanswered == sorted((one,) for one in ways)
     assert (stats.ids_answered, stats.ids_given_up) == (len(ids) - 4, 0)
+
+
+TWELVE = (
+    "HTTP 400", "HTTP 302", "a firewall's 403", "a code of a bad signature",
+    "a parameter by another name", "HTTP 503 for a minute", "HTTP 522", "a web page",
+    "a body that breaks off", "a broken archive", "always throttled", "silence",
+)  # fmt: skip
+
+
+@pytest.mark.long
+def test_twelve_bad_ids_of_2500_each_in_another_way_cost_nobody_else_an_outcome(
+    tmp_path: Path, simulator: Any
+) -> None:
+    """All in one run, which then asks about them again at their polling times, and closes them."""
+    ids = [f"s{n:04}" for n in range(2_500)]
+    ways = dict(zip(Random(3).sample(ids, 12), (WAYS[way] for way in TWELVE), strict=True))
+    account = Account(tmp_path, simulator, 1, timeout_seconds=2, max_concurrency=8)
+    at = pa.array([account.clock.now] * len(ids), pa.timestamp("us", "UTC"))
+    phones = [f"+8613800{n:06}" for n in range(len(ids))]
+    account.announce(pa.table({"session_no": ids, "sent_at": at, "phone": phones}))
+    account.clock.turn(hours=1)
+    count = "SELECT status, count(*)::INT FROM receipts GROUP BY 1 ORDER BY 1"
+    with serving(lambda seen: poisoned(ways, seen)) as server:
+        account.given["base_url"] = server.url
+        begun = time.monotonic()
+        report = account.run()
+        assert time.monotonic() - begun < 60
+        print(f"{len(server.seen)} requests, {time.monotonic() - begun:.0f} s")  # -s shows it
+        assert len(server.seen) <= 25 + 11 * ONE_BAD + 20 + 3 + 9 * 7
+        assert account.sql(count) == [("delivered", 2_488), ("pending", 12)]
+        assert not report.fell_short
+        assert any("12 session numbers got no usable answer" in one for one in report.warnings)
+        entries = quarantine.entries(account.pipeline.store)
+        assert {one.session_no for one in entries} == {*ways}
+        before = len(server.seen)
+        account.clock.turn(hours=1)
+        account.run()
+        assert len(server.seen) == before, "no polling time has passed"
+        account.clock.turn(hours=71)
+        report = account.run()
+        assert account.sql(count) == [("delivered", 2_488), ("unknown", 12)]
+        assert not report.fell_short
+        before = len(server.seen)
+        account.clock.turn(hours=48)
+        account.run()
+        assert len(server.seen) == before
+        assert len(quarantine.entries(account.pipeline.store)) == 12
+
+
+OUTAGES = {
+    "HTTP 503": Response(b"", 503),
+    "HTTP 522": Response(b"<h1>timed out</h1>", 522),
+    "a page of a firewall": Response(b"<h1>blocked</h1>", 405),
+    "a code nobody knows": code(4711, "gone"),
+    "a web page": Response(b"<html>maintenance</html>"),
+    "silence": Response(delay_seconds=60),
+    "refused connections": None,
+}
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("good", [0, 30])
+@pytest.mark.parametrize("outage", OUTAGES)
+def test_a_service_that_is_down_for_all_is_not_divided_and_costs_few_requests(
+    outage: str, good: int
+) -> None:
+    """From the first request on, or after some good ones."""
+    answer = OUTAGES[outage]
+    if answer is None and good:
+        pytest.skip("a server that was there does not refuse connections")
+    seen_ids: list[int] = []
+
+    def handler(seen: Seen) -> Response:
+        seen_ids.append(len(seen.ids))
+        assert answer is not None
+        return answer if len(seen_ids) > good else ok(seen.ids)
+
+    # as long as in life, but for silence: 20 s of failures, 60 s of time-outs
+    patience = Patience(breaker=BreakerLimits(slow_seconds=9.0))
+    work = [Batch(n, tuple(f"{n}-{i}" for i in range(SIZE))) for n in range(400)]
+    landed: list[Any] = []
+    with serving(handler) as server:
+        url = server.url if answer else "http://127.0.0.1:9"
+        begun = time.monotonic()
+        with pytest.raises(ServiceDown) as caught:
+            run(url, work, lambda _, one: landed.append(one), patience=patience, timeout_seconds=3)
+        assert time.monotonic() - begun < 60
+        requests = caught.value.stats.requests
+    print(f"{outage}: {requests} requests, {time.monotonic() - begun:.0f} s")
+    assert requests - good <= 150
+    assert {one.verdict for one in landed} <= {"ok", "unreadable"}
+    assert set(seen_ids[good + 8 :]) <= {SIZE, 1}, "it was divided"
 
 
 @pytest.mark.parametrize("way", ["HTTP 522", "a firewall's 403", "silence"])

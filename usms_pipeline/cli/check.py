@@ -260,14 +260,15 @@ def _service(settings: Settings) -> Iterator[tuple[str, str]]:
     with rehearsal.explained(settings):
         stats = collect(
             [Batch(0, (_HARMLESS_ID,))],
-            lambda _, answer: answers.append(answer),
+            lambda _, answer: answers.extend([answer] if answer.verdict != "unreadable" else []),
             settings,
             patience=Patience(attempts=2, batch_seconds=settings.timeout_seconds),
         )
         if not answers:
             said = [problem.rstrip(".") for problem in stats.problems]
             reasons = "; ".join(said) or "it gave no response that can be read"
-            raise ServiceDown(f"{settings.base_url}: {reasons}. Check USMS_BASE_URL.")
+            remedy = "" if "USMS_BASE_URL" in reasons else " Check USMS_BASE_URL."
+            raise ServiceDown(f"{settings.base_url}: {reasons}.{remedy}")
     yield "ok", f"answers within {stats.seconds * 1000:,.0f} ms and takes the access key"
 
 

@@ -57,7 +57,8 @@ class Reply:
     ``http_status`` is None when no whole answer came; ``ret_code`` None when the body has none.
     ``message`` is the service's own, or what went wrong: at most 200 printable characters, without
     ids, phones or credentials. ``is_oversized`` bodies (in bytes, or in the number of their values)
-    are cut to their first 64 kB. ``is_late``: nothing came of it in time.
+    are cut to their first 64 kB. ``is_late``: nothing came of it in time. ``is_sent``: there was a
+    connection to send it through.
     """
 
     asked_at: datetime
@@ -68,6 +69,7 @@ class Reply:
     retry_after_seconds: float | None = None
     is_oversized: bool = False
     is_late: bool = False
+    is_sent: bool = True
 
     @cached_property
     def verdict(self) -> Verdict:
@@ -107,6 +109,7 @@ class Client:
         self._path = urlsplit(settings.base_url).path.rstrip("/") + api.PATH
         self._url = url.copy_with(raw_path=self._path.encode("ascii"))
         self._headers = _headers(key_id, secret, self._url)
+        self.address = f"{url.scheme}://{url.netloc.decode('ascii')}"
         self._secrets = _forms(secret, key_id, self._headers["Authorization"].split()[1])
         self.seconds = settings.timeout_seconds
         self._timeout = httpx.Timeout(settings.timeout_seconds).as_dict()
@@ -138,13 +141,16 @@ class Client:
             late = f"no whole answer within {seconds:g} s"
             return Reply(asked_at, None, None, late, is_late=True)
         except httpx.TimeoutException as error:
-            return Reply(asked_at, None, None, str(error), is_late=True)
+            is_sent = not isinstance(error, httpx.ConnectTimeout)
+            return Reply(asked_at, None, None, str(error), is_late=True, is_sent=is_sent)
         except httpx.DecodingError as error:
             # Whoever packs an answer wrongly once does so again: from now on as it is.
             self._headers["Accept-Encoding"] = "identity"
             return Reply(asked_at, None, None, str(error))
         except httpx.TransportError as error:
-            return Reply(asked_at, None, None, str(error))  # the transport's own words
+            is_sent = not isinstance(error, httpx.ConnectError | httpx.ProxyError)
+            words = str(error)  # the transport's own
+            return Reply(asked_at, None, None, words, is_sent=is_sent)
         return self._reply(asked_at, ids, response, body)
 
     async def _read(self, stream: httpx.AsyncByteStream) -> bytes:

@@ -98,7 +98,7 @@ def decode(responses: pa.RecordBatch | pa.Table, book: PhoneBook, receipt_zone: 
     the verdict on an 'ok' answer was when it came.
 
     ``receipt_zone`` (an IANA name) is the zone of times that have none. A session is matched to the
-    ids asked as it is, or else without blanks around it; upper and lower case differ.
+    ids asked as it is, or else but for case and blanks, where that can mean one of them only.
     """
     rows = responses if isinstance(responses, pa.Table) else pa.Table.from_batches([responses])
     rows = rows.select(RESPONSES.names).combine_chunks()

@@ -339,7 +339,7 @@ class Fetcher:
     def _give_up(self, ids: tuple[str, ...], reply: Reply, land: Callable[[Answer], None]) -> None:
         """Count ids of which nothing is known; a body that can't be read is handed over."""
         self._stats.ids_given_up += len(ids)
-        self._stats.problem(f"{_reason(reply)}.{_hint(reply)}")
+        self._stats.problem(f"{_reason(reply)}.{_hint(reply, self._client.address)}")
         if reply.is_unreadable:
             self._stats.unreadable += 1
             land(_answer(ids, reply, "unreadable"))
@@ -373,7 +373,7 @@ class Fetcher:
             f"The service gave no good answer for {breaker.silent_seconds:.0f} s: "
             f"{breaker.failures} requests failed and {breaker.throttled} were throttled, the last "
             f"with {last.label}{f' ({last.message})' if last.message else ''}. What had landed is "
-            "kept; run again later, and if it stays so check USMS_BASE_URL and the network."
+            f"kept; run again later.{_hint(last, self._client.address) or _IF_IT_STAYS}"
         )
 
 
@@ -409,8 +409,8 @@ def nothing_answered(stats: CollectStats) -> ServiceDown | None:
         return None
     error = ServiceDown(
         f"The service answered for none of the {stats.ids_given_up:,} session numbers asked about: "
-        f"{stats.told} They are asked again in the next run; if it stays so check USMS_BASE_URL "
-        "and the network."
+        f"{stats.told} They are asked again in the next run."
+        + ("" if "USMS_BASE_URL" in stats.told else _IF_IT_STAYS)
     )
     error.stats = stats
     return error
@@ -439,9 +439,20 @@ def _refused(reply: Reply) -> CredentialsRefused:
     )
 
 
-def _hint(reply: Reply) -> str:
+_IF_IT_STAYS: Final = " If it stays so check USMS_BASE_URL and the network."
+
+
+def _hint(reply: Reply, address: str) -> str:
+    """Return what to do about a failure that is a setting's or the network's, if it may be."""
     if reply.http_status in api.REDIRECTS:
         return (
             " Redirects are not followed, for they would carry the access key: check USMS_BASE_URL."
         )
-    return " Check USMS_BASE_URL." if reply.http_status == api.NOT_FOUND else ""
+    if reply.http_status == api.NOT_FOUND:
+        return f" Check USMS_BASE_URL, where the service is to be found: it names {address}."
+    if reply.http_status is None and not reply.is_sent:
+        return (
+            f" This machine does not reach {address}: check USMS_BASE_URL and the network, and "
+            "HTTPS_PROXY where a proxy leads out."
+        )
+    return ""
