@@ -76,6 +76,9 @@ _MOST_PREFIXES: Final = 20_000
 _FORMAT: Final = 2
 """To be raised when ``ask`` reads a text in another way, or the file has another form."""
 
+_TRIED: Final = 500
+"""So many texts are read one by one, then twice as many, before prefixes are tried again."""
+
 _AT_ONCE: Final = 20_000
 """The next so many texts have the memory of those before: 200,000 at once take 0.1 s more, most of
 it for page faults."""
@@ -438,6 +441,44 @@ class _Reader:
         places = np.full(len(texts), -1)
         all_facts: dict[Facts | None, int] = {}
         lengths = np.asarray(pc.binary_length(texts))
+        known, some = -1, _TRIED
+        one_by_one: list[tuple[int, str, str | None]] = []
+        left = np.arange(len(texts))
+        while len(left):
+            if known != self._size:  # something was learnt that may settle the others
+                known = self._size
+                said, shown = self._put_in_known(texts, lengths, said, shown, places, all_facts)
+                left = left[places[left] < 0]
+            tried, left = left[:some], left[some:]
+            some *= 2
+            for place, text in zip(
+                tried.tolist(), texts.take(pa.array(tried)).to_pylist(), strict=True
+            ):
+                tidy = text.strip()
+                e164, phone, facts = self.known(tidy) or self.read(tidy)
+                one_by_one.append((place, e164, phone if tidy else None))
+                places[place] = all_facts.setdefault(facts, len(all_facts))
+        if one_by_one:
+            one_by_one.sort()
+            at, *found = zip(*one_by_one, strict=True)
+            mask = np.zeros(len(texts), np.bool_)
+            mask[[*at]] = True
+            said, shown = (
+                pc.replace_with_mask(column, mask, pa.array(values, pa.string()))
+                for column, values in zip((said, shown), found, strict=True)
+            )
+        return said, shown, places, all_facts
+
+    def _put_in_known(
+        self,
+        texts: pa.Array,
+        lengths: npt.NDArray[np.int64],
+        said: pa.Array,
+        shown: pa.Array,
+        places: npt.NDArray[np.int64],
+        all_facts: dict[Facts | None, int],
+    ) -> tuple[pa.Array, pa.Array]:
+        """Put in what prefixes settle, in columns."""
         # copies: another thread may be learning
         for length, (sizes, prefixes) in [*self._learnt.items()]:
             for size in sizes:
@@ -445,23 +486,7 @@ class _Reader:
                 its = {text: one for text, one in [*prefixes.items()] if len(text) == size}
                 if len(at):
                     said, shown = _put_in(texts, at, its, size, said, shown, places, all_facts)
-        left = np.flatnonzero(places < 0)
-        if len(left):
-            found: list[tuple[str, str | None]] = []
-            for place, text in zip(
-                left.tolist(), texts.take(pa.array(left)).to_pylist(), strict=True
-            ):
-                tidy = text.strip()
-                e164, phone, facts = self.known(tidy) or self.read(tidy)
-                found.append((e164, phone if tidy else None))
-                places[place] = all_facts.setdefault(facts, len(all_facts))
-            mask = np.zeros(len(texts), np.bool_)
-            mask[left] = True
-            said, shown = (
-                pc.replace_with_mask(column, mask, pa.array(values, pa.string()))
-                for column, values in zip((said, shown), zip(*found, strict=True), strict=True)
-            )
-        return said, shown, places, all_facts
+        return said, shown
 
     def _plain(self, text: str) -> _Number:
         """Return what a tidy text says, in the one way that it can be read."""
