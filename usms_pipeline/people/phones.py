@@ -238,7 +238,7 @@ class PhoneBook:
                 [self.mask_ends(text) if place == of_nobody else None for text, place in found],
                 pa.string(),
             )
-        recipients = pa.array(self._hashed(said.to_pylist()), pa.string())
+        recipients = self._hashed_array(said)
         is_named = pc.and_(pc.is_valid(phones), pc.is_null(masks))
         columns = [pc.if_else(is_named, recipients, None), phones]
         for name in ("country", "operator", "number_type"):
@@ -252,7 +252,8 @@ class PhoneBook:
                 bare = [_bare_digits(text) for text in coded.dictionary.filter(is_none).to_pylist()]
                 digits = pc.replace_with_mask(digits, is_none, pa.array(bare, pa.string()))
             columns.append(digits)
-        columns = [column.take(coded.indices) for column in columns]
+        if len(distinct) < len(coded):
+            columns = [column.take(coded.indices) for column in columns]
         is_blank = pc.is_null(columns[DESCRIPTION.get_field_index("phone")])
         return pa.StructArray.from_arrays(columns, fields=fields, mask=is_blank)
 
@@ -269,14 +270,27 @@ class PhoneBook:
         return pc.coalesce(self.describe(whole).field("phone"), shown)
 
     def _hashed(self, texts: list[str]) -> list[str]:
-        # Copied contexts, 0.8 µs each: hmac.digest sets the key up again each time and takes 1.8.
+        whole = self._hashes([text.encode("utf-8", "surrogatepass") for text in texts])
+        return [
+            whole[at : at + _RECIPIENT_DIGITS] for at in range(0, len(whole), _RECIPIENT_DIGITS)
+        ]
+
+    def _hashed_array(self, texts: pa.Array) -> pa.Array:
+        """Return ``_hashed`` of an array; a text each would take half again of the time."""
+        whole = self._hashes(texts.cast(pa.binary()).to_pylist()).encode()
+        ends = pa.array(np.arange(0, len(whole) + 1, _RECIPIENT_DIGITS, dtype=np.int32))
+        return pa.StringArray.from_buffers(len(texts), ends.buffers()[1], pa.py_buffer(whole))
+
+    def _hashes(self, texts: list[bytes]) -> str:
+        """Return the hashes of texts, one behind the other."""
+        # Copied contexts, 0.7 µs each: hmac.digest sets the key up again each time and takes 1.8.
         begun, ended, found = self._inner.copy, self._outer.copy, []
         for text in texts:
             inner, outer = begun(), ended()
-            inner.update(text.encode("utf-8", "surrogatepass"))
+            inner.update(text)
             outer.update(inner.digest())
-            found.append(outer.hexdigest()[:_RECIPIENT_DIGITS])
-        return found
+            found.append(outer.digest()[: _RECIPIENT_DIGITS // 2])
+        return b"".join(found).hex()
 
 
 def masked(e164: str, country_code: int) -> str:
