@@ -184,13 +184,13 @@ def test_a_run_against_a_hostile_service_completes_and_keeps_all_it_sent(
         ([f"s{n:03}"], body) for n, body in enumerate(made)
     ]
     assert stats.unreadable == sum(row["verdict"] == "unreadable" for row in landed)
-    assert stats.ids_answered + stats.ids_given_up == stats.ids_asked == 100
+    assert stats.ids_answered + stats.ids_unanswered == stats.ids_asked == 100
     assert account.pipeline.conservation(account.window.days()) == []
     good = "status = 'delivered' AND session_no[2:]::INT % 5 = 0"
     assert account.sql(f"SELECT count(*) FROM receipts WHERE {good}") == [(20,)]
     kinds = {entry.kind for entry in quarantine.entries(store)}
     assert kinds >= {"bad_item", "unasked_session"}
-    assert ("unreadable_answer" in kinds) == (kind == "any")
+    assert ("unanswered_id" in kinds) == (kind == "any")
     before = account.rows()
     account.pipeline.rebuild()
     assert account.rows() == before
