@@ -168,8 +168,9 @@ def hostile(tmp_path: Path, simulator: Any) -> Callable[[str], Account]:
     return make
 
 
-@pytest.mark.long
-@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize(
+    "place", [PLACES[0], *(pytest.param(one, marks=pytest.mark.long) for one in PLACES[1:])]
+)
 def test_folders_sessions_phones_and_dimensions_of_any_name_go_the_whole_way(
     place: str, hostile: Callable[[str], Account]
 ) -> None:
