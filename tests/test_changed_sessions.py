@@ -13,11 +13,10 @@ import pyarrow as pa
 import pytest
 
 from tests import cohorts
-from tests.account import START, Account
+from tests.account import Account
 from tests.cohorts import DAY, NOON, receipt
 from usms_pipeline.days import file
 from usms_pipeline.settings import Settings
-from usms_pipeline.simulator import Population
 from usms_pipeline.store.storage import Store
 from usms_pipeline.warehouse import Change, Publishing, connect, reconcile
 
@@ -219,75 +218,6 @@ def some_rows(chance: random.Random) -> list[Row]:
 
 
 # -- with real folds ------------------------------------------------------------------------------
-
-
-def collect(account: Account) -> None:
-    account.run()
-
-
-def be_killed_before_publishing(account: Account) -> None:
-    fold(account)
-    account.pipeline.publish()
-
-
-def let_two_work_at_once(account: Account) -> None:
-    """One folds, the other folds on, and either publishes first."""
-    one, other = fold(account), fold(account)
-    for pipeline in (one, other) if account.clock.now.minute % 2 else (other, one):
-        pipeline.publish()
-        check(account.settings)
-
-
-def fold_twice(account: Account) -> None:
-    """And publish what came of both at once."""
-    pipeline = fold(account)
-    account.clock.turn(minutes=61)
-    pipeline.refresh(account.window)
-    pipeline.publish()
-
-
-def rebuild(account: Account) -> None:
-    pipeline = fold(account)
-    pipeline.rebuild()
-    fold(account)
-    pipeline.publish()
-
-
-def forget(account: Account) -> None:
-    """Of what another pipeline has folded, and publishes only then."""
-    before = fold(account)
-    published = "SELECT session_no FROM receipts WHERE session_no IS NOT NULL ORDER BY 1 LIMIT 1"
-    [(session,)] = account.sql(published)
-    account.pipeline.forget([], [session])
-    before.publish()
-
-
-def fold(account: Account) -> Any:
-    """Ask and fold, and give the pipeline that did it."""
-    pipeline = account.pipeline
-    pipeline.refresh(account.window)
-    return pipeline
-
-
-STEPS = (collect, be_killed_before_publishing, let_two_work_at_once, fold_twice, rebuild, forget)
-
-
-@pytest.mark.long
-@pytest.mark.parametrize("seed", range(2))
-def test_whatever_pipelines_do_the_table_is_what_the_files_say(
-    tmp_path: Path, simulator: Callable[..., Any], seed: int
-) -> None:
-    chance = random.Random(seed)
-    messages = Population(90, seed=seed, days=3, until=START, group_share=0.2).table()
-    account = Account(tmp_path, simulator, messages, dimensions="template", poll_every_hours=1)
-    account.announce(messages.slice(0, 60))
-    account.run()
-    check(account.settings)
-    for step in chance.sample(STEPS, len(STEPS)):
-        account.announce(messages.slice(0, chance.randrange(60, 91)))
-        account.clock.turn(minutes=chance.randrange(60, 200))
-        step(account)
-        check(account.settings)
 
 
 @pytest.mark.long

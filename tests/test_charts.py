@@ -353,13 +353,6 @@ def test_drawing_fetches_nothing() -> None:
             server.accept()
 
 
-def test_importing_the_charts_does_not_import_what_draws_them() -> None:
-    loaded = "print({'altair', 'vl_convert'} & set(sys.modules))"
-    code = f"import sys, usms_pipeline.figures.charts; {loaded}"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "set()"
-
-
 @pytest.mark.parametrize("module", [wording, bars], ids=lambda module: module.__name__)
 def test_the_examples_in_the_docstrings_are_true(module: ModuleType) -> None:
     failed, tried = doctest.testmod(module)

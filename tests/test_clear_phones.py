@@ -97,25 +97,6 @@ def test_a_run_says_that_whole_numbers_are_left_and_masks_the_days_it_works_on(
     assert clear_places(account) == set()
 
 
-@pytest.mark.long
-def test_one_day_masked_leaves_nothing_in_free_blocks(tmp_path: Path, simulator: Any) -> None:
-    """Where most days stay as they are, the published file is changed as a copy."""
-    account = clear_account(tmp_path, simulator)
-    days = file.days(account.pipeline.store)
-    phones = {
-        day: account.sql(f"SELECT phone FROM receipts WHERE sent_date = DATE '{day}'")
-        for day in days
-    }
-    account.given["phones"] = "masked"
-    account.pipeline.rebuild(days[:1])
-    account.pipeline.publish()
-    raw = (account.folder / "data/usms.duckdb").read_bytes()
-    others = {phone for day in days[1:] for (phone,) in phones[day]}
-    gone = {phone for (phone,) in phones[days[0]]} - others
-    assert gone
-    assert [phone for phone in gone if phone.encode() in raw] == []
-
-
 @pytest.mark.parametrize(
     "text", ["+8613800138000", "+6591234567", "8001", "VIP", "+861380013****", "****0013800138000"]
 )

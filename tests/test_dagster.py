@@ -15,7 +15,6 @@ from typing import Any
 
 import dagster as dg
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
@@ -326,74 +325,6 @@ def test_a_run_over_one_partition_makes_one_event_of_it(project: MakeProject) ->
     result = job.execute_in_process(instance=account.instance, partition_key=day)
     assert materializations(result, "receipts")[day]["delivered"] <= 1
     assert set(materializations(result, "responses")) == {day}
-
-
-@pytest.mark.long
-def test_what_came_before_the_service_refused_the_key_is_kept_and_told_by_the_next_run(
-    project: MakeProject, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The failed run publishes nothing."""
-    account = project(300)
-    monkeypatch.setenv("USMS_BATCH_SIZE", "20")
-    monkeypatch.setenv("USMS_MAX_CONCURRENCY", "1")
-    service = account.rehearsal.service
-    answer, asked = service.answer, [0]
-
-    def refuses_after_some(*given: Any, **more: Any) -> Any:
-        asked[0] += 1
-        if asked[0] > 5:
-            service._credentials = b"another"
-        return answer(*given, **more)
-
-    monkeypatch.setattr(service, "answer", refuses_after_some)
-    result = account.refresh()
-    assert not result.success
-    assert "USMS_ACCESS_KEY_ID" in failure(result).user_failure_data.description
-    assert failure(result).user_failure_data.metadata["ids_answered"].value == 100
-    is_asked = [pc.is_valid(rows["last_asked_at"]) for rows in account.receipts().values()]
-    assert sum(pc.sum(one).as_py() for one in is_asked) >= 100
-    assert not (account.data_dir / "usms.duckdb").exists()
-
-
-@pytest.mark.long
-def test_a_day_alone_takes_along_the_day_before_where_a_session_crossed_midnight(
-    project: MakeProject,
-) -> None:
-    """Its rows are placed there: they are asked about and told like the others."""
-    midnight = (NOW - timedelta(days=10)).replace(hour=0, minute=0, second=0, microsecond=0)
-    parts = [one_message(midnight + timedelta(minutes=minutes)) for minutes in (-5, 5, 300)]
-    rows = pa.concat_tables(parts)
-    rows = rows.set_column(0, "session_no", [["over", "over", "within"]])
-    account = project(rows.set_column(1, "phone", [[f"+861380013800{n}" for n in range(3)]]))
-    before, day = (midnight - timedelta(days=1)).date(), midnight.date()
-    result = account.refresh(day, day)
-    assert result.success
-    assert account.receipts()[before.isoformat()]["is_final"].to_pylist() == [True, True]
-    assert materializations(result, "receipts").keys() == {before.isoformat(), day.isoformat()}
-
-
-@pytest.mark.long
-def test_a_data_directory_that_goes_away_while_asking_fails_the_run_and_publishes_nothing(
-    project: MakeProject, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    account = project(40)
-    warehouse = tmp_path / "elsewhere.duckdb"
-    monkeypatch.setenv("USMS_WAREHOUSE", str(warehouse))
-    assert account.refresh().success
-    published = warehouse.read_bytes()
-    pq.write_table(one_message(NOW - timedelta(days=2)), tmp_path / "sent.parquet")
-    answer = account.rehearsal.service.answer
-
-    def goes_away(*asked: Any, **more: Any) -> Any:
-        if not (tmp_path / "aside").exists():
-            account.data_dir.rename(tmp_path / "aside")
-        return answer(*asked, **more)
-
-    monkeypatch.setattr(account.rehearsal.service, "answer", goes_away)
-    result = account.refresh()
-    said = failure(result).user_failure_data.description
-    assert "is gone from the data directory" in said
-    assert warehouse.read_bytes() == published
 
 
 def one_message(sent_at: datetime) -> pa.Table:

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import random
-import signal
-import subprocess
-import sys
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from typing import Any
 from zoneinfo import ZoneInfo
 
 import pyarrow as pa
 import pytest
 
 from usms_pipeline.contract import polling, schema
-from usms_pipeline.contract.errors import StorageError
 from usms_pipeline.days import columns, file, log
 from usms_pipeline.days.columns import Fold
 from usms_pipeline.days.file import Footer
@@ -79,67 +73,6 @@ def test_what_was_not_folded_stays_open_for_the_next_run(store: Store) -> None:
     assert log.open_runs(store) == []
     with log.taken(store, writer.run) as is_ours:
         assert not is_ours, "another run folded it already"
-
-
-_WRITER = """
-import sys, time
-from datetime import UTC, datetime
-from usms_pipeline.days import log
-from usms_pipeline.service.fetch import Answer
-from usms_pipeline.store.storage import Store
-writer = log.Log(Store(sys.argv[1]), lambda: datetime.now(UTC))
-with writer.held():
-    for n in range(10**6):
-        writer.add([Answer((str(n),), datetime.now(UTC), 200, 0, "ok", None, b"{}")])
-        print(n, flush=True)
-"""
-
-
-def test_a_writer_that_is_killed_leaves_whole_blocks_and_its_run_to_others(store: Store) -> None:
-    command = [sys.executable, "-c", _WRITER, store.data_dir]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ) as writer:
-        assert writer.stdout is not None
-        for _ in range(random.Random().randrange(3, 9)):
-            told = int(writer.stdout.readline())
-        writer.send_signal(signal.SIGKILL)
-    [run] = log.open_runs(store)
-    kept = [ids for name in log.blocks(store, run) for ids in store.read(name)["ids"].to_pylist()]
-    assert kept[: told + 1] == [[str(n)] for n in range(told + 1)]
-    with log.taken(store, run) as is_ours:
-        assert is_ours
-
-
-@pytest.mark.parametrize("damage", ["cut", "empty"])
-def test_a_damaged_block_is_named(store: Store, damage: str) -> None:
-    name, path = written(store)
-    path.write_bytes({"cut": path.read_bytes()[:-50], "empty": b""}[damage])
-    with pytest.raises(StorageError, match=r"responses/.*000001\.parquet"):
-        store.read(name)
-
-
-def test_a_bit_that_flips_in_a_block_is_found_or_does_no_harm(store: Store) -> None:
-    name, path = written(store)
-    whole, before, found = path.read_bytes(), store.read(name), 0
-    for place in range(0, len(whole), 17):
-        flipped = bytearray(whole)
-        flipped[place] ^= 1 << place % 8
-        path.write_bytes(flipped)
-        try:
-            rows = store.read(name)
-        except StorageError:
-            found += 1
-        else:
-            assert rows.equals(before) or rows.schema.names != before.schema.names
-    assert found > 50
-
-
-def written(store: Store) -> tuple[str, Path]:
-    """Return the name and the place of a block."""
-    writer = log.Log(store, lambda: NOW)
-    bodies = [bytes(random.Random(n).randrange(65, 91) for _ in range(200)) for n in range(9)]
-    with writer.held():
-        name, _ = writer.add([answer(f"s{n}", body=body) for n, body in enumerate(bodies)])
-    return name, Path(store.path(name))
 
 
 # -- the source, by day -----------------------------------------------------------------
@@ -240,31 +173,6 @@ def test_a_day_says_what_it_has_and_is_written_as_a_whole(store: Store) -> None:
     assert [row["status"] for table in file.rows(store, DAY) for row in table.to_pylist()] == [
         "delivered", "unknown", "unknown",
     ]  # fmt: skip
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_who_is_due_is_who_the_plain_rule_says(store: Store, seed: int) -> None:
-    rng = random.Random(seed)
-    at = int(NOW.timestamp()) * SECOND
-    asked: dict[str, int | None] = {f"s{n}": None for n in range(60)}
-    folded(store, sent([*asked], at), said([], 0))
-    for _ in range(4):
-        chosen = [name for name in asked if rng.random() < 0.4]
-        now = at + rng.randrange(POLLS[-1])
-        folded(store, None, said(chosen, now))
-        asked |= {name: max(now, asked[name] or 0) for name in chosen}
-    for _ in range(20):
-        now = at + rng.randrange(POLLS[-1] + 10**11)
-        expected: dict[str, Any] = {}
-        for n, (name, last) in enumerate(asked.items()):
-            sent_at = at + n * SECOND
-            times = [sent_at + poll for poll in POLLS]
-            left = times if last is None else [time for time in times if time > last]
-            if left and left[0] <= now:
-                expected[name] = left[0]
-        found = file.due(store, DAY, now, POLLS)
-        unmet = found["unmet_at"].cast(pa.int64()).to_pylist()
-        assert dict(zip(found["session_no"].to_pylist(), unmet, strict=True)) == expected
 
 
 def test_a_day_where_nobody_is_due_costs_one_look_at_its_footer(

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import random
 from copy import deepcopy
-from itertools import count
 from typing import Any
 
 import pytest
@@ -224,51 +223,6 @@ def test_a_number_in_another_form_stays_with_its_row_when_one_more_comes_or_is_a
     own = Sent(0, recipient="A", ends=ends("525512345678"))
     general.announce(session.sent, [own, Sent(0, recipient="B")], 0, 99)
     assert [one["status"] for one in stored(session)] == ["delivered", "pending", "delivered"]
-
-
-def test_a_phone_that_is_filled_in_keeps_what_was_heard() -> None:
-    session = Session(sent=[Sent(0)])
-    general.observe(session, *heard("P"))
-    session = read_back(stored(session))
-    general.announce(session.sent, [Sent(0, recipient="P", phone="+P****")], 0, 99)
-    [made] = stored(session)
-    assert (made["recipient"], made["status"], made["_own"]) == ("P", "delivered", True)
-
-
-def test_a_phone_that_is_blanked_stays() -> None:
-    kept = [Sent(0, recipient="P", dimensions=["a"])]
-    assert general.announce(kept, [Sent(0, dimensions=["b"])], 0, 99) == (0, [])
-    assert kept == [Sent(0, recipient="P", dimensions=["b"])]
-
-
-def test_forty_sessions_whose_phones_come_later_are_as_many_messages_as_rows() -> None:
-    numbers = count()
-    for _ in range(40):
-        kept = [Sent(0)]
-        general.announce(kept, [Sent(0, recipient=f"P{next(numbers)}")], 0, 99)
-        general.announce(kept, [Sent(0, recipient=kept[0].recipient), Sent(5)], 0, 99)
-        assert len(kept) == 2
-
-
-def test_a_copy_of_a_row_is_one_message_and_rows_without_a_phone_are_counted() -> None:
-    kept: list[Sent] = []
-    general.announce(
-        kept, [Sent(0, recipient="P"), Sent(7, recipient="P"), Sent(0), Sent(0)], 0, 99
-    )
-    assert [one.recipient for one in kept] == ["P", None, None]
-
-
-def test_a_row_that_was_rescheduled_is_the_same_row() -> None:
-    kept = [Sent(0, recipient="P")]
-    assert general.announce(kept, [Sent(50, recipient="P")], 0, 99) == (0, [])
-    assert kept == [Sent(50, recipient="P")]
-
-
-def test_a_row_that_left_the_source_stays_and_is_told() -> None:
-    kept = [Sent(0, recipient="P"), Sent(0, recipient="Q")]
-    assert general.announce(kept, [Sent(0, recipient="P")], 0, 99) == (1, [])
-    assert len(kept) == 2
-    assert general.announce(kept, [], 10, 99) == (0, []), "it was not read"
 
 
 def test_a_receipt_of_the_future_is_no_time_and_stays_known() -> None:

@@ -13,15 +13,14 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from tests.account import START, Account, Clock
-from tests.conftest import Rehearsal
+from tests.account import START, Account, Clock, served
 from usms_pipeline.cli import app
 from usms_pipeline.contract import schema
 from usms_pipeline.contract.errors import DamagedDay, OtherLayout, SettingsError, StorageError
 from usms_pipeline.days import file
 from usms_pipeline.pipeline import Pipeline
 from usms_pipeline.settings import Settings
-from usms_pipeline.simulator import Faults, Population, Simulator, serve
+from usms_pipeline.simulator import Faults, Population
 from usms_pipeline.store import dataset
 from usms_pipeline.store.storage import Store
 
@@ -77,13 +76,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Account]:
     """What one run left, with a file in every zone."""
     messages = Population(40, days=0.8, until=START).table()
     refused = frozenset({messages["session_no"][3].as_py()})
-    service = Simulator(messages, faults=Faults(poison_ids=refused))
-    with serve(service) as url:
-
-        def simulator(messages: Any, clock: Any) -> Rehearsal:
-            service.clock = clock
-            return Rehearsal(url, service, messages)
-
+    with served(messages, faults=Faults(poison_ids=refused)) as simulator:
         account = Account(tmp_path_factory.mktemp("made"), simulator, messages)
         account.run()
         yield account

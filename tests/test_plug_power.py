@@ -5,10 +5,8 @@ What had landed before is there after, and the command, run again, ends as if un
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -18,7 +16,6 @@ if TYPE_CHECKING:
     from tests.plug.world import World
 
 SCENARIOS = ("first_run_without_a_key", "later_run", "run_that_purges", "replay", "forget")
-NAMING, WRITING = ("replace", "rename", "link"), ("open", "__init__", "write_table", "close")
 
 
 @pytest.mark.parametrize("name", SCENARIOS)
@@ -43,60 +40,3 @@ def test_a_file_that_was_not_fsynced_is_found_out(plug: World) -> None:
     last = len(plug.steps("first_run", flaws=["no_fsync"]))
     assert last < len(plug.undisturbed("first_run").steps)
     assert plug.cut("first_run", at=last, flaws=["no_fsync"]) != []
-
-
-@pytest.mark.parametrize("name", ["first_run_without_a_key", "later_run", "forget"])
-def test_every_file_is_fsynced_before_it_has_its_name_and_its_folder_after(
-    plug: World, name: str
-) -> None:
-    assert careless(plug.undisturbed(name).steps) == []
-
-
-def test_carelessness_is_found_out() -> None:
-    """The proof can fail."""
-
-    def after(what: str, *paths: str) -> dict[str, Any]:
-        return {"when": "after", "what": what, "paths": paths}
-
-    assert careless([after("replace", "/d/.x", "/d/x")]) == [
-        "/d/x has its name, but its contents were not fsynced before",
-        "/d/x has its name, but its folder was not fsynced after",
-    ]
-    assert careless([after("mkdir", "/d/e")]) == [
-        "/d/e has its name, but its folder was not fsynced after"
-    ]
-    assert careless([after("open", "/d/x")]) == ["/d/x was written under its own name"]
-
-
-def careless(steps: list[dict[str, Any]]) -> list[str]:
-    """Name the files that a power cut could take though they count."""
-    found: list[str] = []
-    synced: set[str] = set()
-    waiting: dict[str, list[str]] = defaultdict(list)
-    done = [step for step in steps if step["when"] == "after"]
-    for what, *paths in ((step["what"], *step["paths"]) for step in done):
-        if not paths or "/.locks" in paths[0]:
-            continue
-        if what == "fsync":
-            synced.add(paths[0])
-            waiting.pop(paths[0], None)
-        elif what in WRITING:
-            synced.discard(paths[0])
-            if not Path(paths[0]).name.startswith("."):
-                found.append(f"{paths[0]} was written under its own name")
-        elif what in NAMING:
-            if paths[0] not in synced:
-                found.append(f"{paths[1]} has its name, but its contents were not fsynced before")
-            found += _late(waiting)
-            waiting[str(Path(paths[1]).parent)].append(paths[1])
-        elif what == "mkdir":
-            waiting[str(Path(paths[0]).parent)].append(paths[0])
-    return found + _late(waiting)
-
-
-def _late(waiting: dict[str, list[str]]) -> list[str]:
-    return [
-        f"{path} has its name, but its folder was not fsynced after"
-        for paths in waiting.values()
-        for path in paths
-    ]

@@ -9,7 +9,6 @@ import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests import model
 from usms_pipeline.contract import polling
 from usms_pipeline.contract.schema import TEXT, TIME
 from usms_pipeline.days import file
@@ -55,19 +54,9 @@ def test_polling_times_ascend_and_end_at_the_cutoff(schedule):
     assert schedule[0] > timedelta()
 
 
-@given(st.integers(1, 10_000))
-def test_the_last_look_is_at_the_cutoff(minutes):
-    assert polling.offsets(minutes * MINUTE)[-1] == minutes * MINUTE
-
-
 def test_a_session_is_not_due_before_its_first_polling_time_and_is_due_at_it():
     assert not is_due(SENT + 5 * MINUTE - timedelta.resolution, SENT, None, SCHEDULE)
     assert is_due(SENT + 5 * MINUTE, SENT, None, SCHEDULE)
-
-
-def test_a_polling_time_counts_as_met_when_it_was_asked_exactly_then():
-    at = SENT + 10 * MINUTE
-    assert not is_due(at, SENT, at, SCHEDULE)
 
 
 def test_what_a_look_at_or_past_the_cutoff_did_not_close_is_due_every_day():
@@ -75,19 +64,12 @@ def test_what_a_look_at_or_past_the_cutoff_did_not_close_is_due_every_day():
         assert next_poll_at(SENT, last, SCHEDULE) == last + timedelta(days=1)
 
 
-def test_a_look_just_before_the_cutoff_does_not_close():
-    before = SENT + timedelta(hours=72) - timedelta.resolution
-    assert next_poll_at(SENT, before, SCHEDULE) == SENT + timedelta(hours=72)
-
-
-def test_a_session_never_asked_is_due_however_old():
-    assert is_due(SENT + timedelta(days=900), SENT, None, SCHEDULE)
-
-
 @given(ages, asked, schedules)
 def test_due_is_a_polling_time_after_the_last_question_and_not_after_now(age, last, schedule):
-    given = SENT + age, SENT, None if last is None else SENT + last, schedule
-    assert is_due(*given) == model.is_due(*given)
+    after = timedelta(-1) if last is None else last
+    is_another_day = after >= schedule[-1] and age >= after + timedelta(days=1)
+    expected = is_another_day or any(after < offset <= age for offset in schedule)
+    assert is_due(SENT + age, SENT, None if last is None else SENT + last, schedule) == expected
 
 
 @given(schedules, st.lists(ages, max_size=200))

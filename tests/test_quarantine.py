@@ -17,7 +17,6 @@ from usms_pipeline.contract.errors import Busy
 from usms_pipeline.days import log, quarantine
 from usms_pipeline.days.quarantine import Entry, Quarantine
 from usms_pipeline.simulator import Faults
-from usms_pipeline.store import storage
 
 
 @pytest.fixture
@@ -96,39 +95,6 @@ def test_a_replay_says_that_another_process_publishes(account: Scripted) -> None
     ):
         account.pipeline.replay()
     assert account.pipeline.replay() == 1
-
-
-def test_a_replay_that_is_killed_loses_no_entry(
-    account: Scripted, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    account.refresh()
-    account.garbled = {"s2"}
-    account.row("s2", NOON, PHONE)
-    account.given["batch_size"] = 1
-    account.refresh()
-    before, publish = {entry.id for entry in entries(account)}, storage.publish_file
-    assert len(before) == 2
-
-    class Killed(BaseException):
-        pass
-
-    for last in range(1, 20):
-        calls = 0
-
-        def die(temporary: Path, final: Path, last: int = last) -> None:
-            nonlocal calls
-            calls += 1
-            if calls == last:
-                raise Killed
-            publish(temporary, final)
-
-        monkeypatch.setattr(storage, "publish_file", die)
-        try:
-            account.pipeline.replay()
-            break
-        except Killed:
-            assert before <= {entry.id for entry in entries(account)}
-    assert last > 2, "nothing was written"
 
 
 def test_an_entry_of_a_day_that_is_held_stays_open(account: Scripted) -> None:

@@ -143,17 +143,6 @@ def test_every_group_of_the_views_has_its_row(
         assert table.count("<tr>") == groups + 1
 
 
-@pytest.mark.parametrize("name", ["te\"m'pl<b>", "select", "状态 名", "$title", "a" * 300])
-def test_a_dimension_may_have_any_name(name: str, tmp_path: Path) -> None:
-    with opened(tmp_path / "data", five_days(timedelta(hours=2))) as published:
-        quoted = name.replace('"', '""')
-        con = published.cursor()
-        con.execute("USE memory")
-        con.execute(f'CREATE TABLE receipts AS SELECT template AS "{quoted}", * FROM usms.receipts')
-        made = report.dimensions(con)
-    assert made == [name, "template"]
-
-
 def test_it_fetches_nothing_and_runs_nothing(page: Page, source: str) -> None:
     targets = [value for name, value in page.attributes if name in ("href", "src", "xlink:href")]
     assert {target[0] for target in targets if target != "data:,"} == {"#"}
@@ -192,14 +181,6 @@ def test_no_line_breaks_between_a_number_and_its_unit(source: str) -> None:
     texts = " ".join(text for _, text in shown)
     assert re.search(r"90% within \d+\u00a0s", texts)
     assert re.findall(r"\d (?:s|min|h)\b", texts) == []
-
-
-def test_a_table_that_scrolls_on_a_phone_shows_it(source: str) -> None:
-    """By a shade at its right edge, whose cover scrolls along; and lines reach the first column."""
-    [rule] = re.findall(r"\.scroll \{([^}]*)\}", source)[:1]
-    assert "no-repeat local" in rule
-    assert "no-repeat scroll" in rule
-    assert "border-collapse: separate" in source
 
 
 def test_every_svg_colour_has_its_dark_form(source: str) -> None:
@@ -333,12 +314,6 @@ def test_long_history_shows_the_latest_days(tmp_path: Path) -> None:
 
 
 # --- writing --------------------------------------------------------------------------------------
-
-
-@pytest.mark.long
-def test_the_same_warehouse_makes_the_same_report(tmp_path: Path) -> None:
-    with opened(tmp_path / "data", [message(n, NOW) for n in range(3)]) as con:
-        assert written(con, tmp_path) == written(con, tmp_path)
 
 
 def test_a_store_gets_report_html(tmp_path: Path) -> None:

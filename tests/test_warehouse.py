@@ -23,7 +23,6 @@ from tests import cohorts
 from tests.cohorts import DAY, NOON, receipt
 from usms_pipeline.contract import schema
 from usms_pipeline.contract.errors import (
-    OtherLayout,
     OtherWarehouse,
     StorageError,
     WarehouseMissing,
@@ -371,15 +370,6 @@ def test_a_large_day_that_is_damaged_in_its_middle_takes_no_other_with_it(
     assert sessions(settings) == ["a", "b", "b", "b"]
 
 
-@pytest.mark.parametrize("version", [schema.VERSION - 1, schema.VERSION + 1])
-def test_a_dataset_of_another_version_is_refused(
-    store: Store, settings: Settings, version: int
-) -> None:
-    cohorts.write(store, [receipt()], layout=version)
-    with pytest.raises(OtherLayout, match=str(DAY)):
-        reconcile(store, settings)
-
-
 def test_what_a_killed_publisher_left_is_swept(store: Store, settings: Settings) -> None:
     folder = settings.warehouse_path.parent
     left = folder / f".usms.duckdb.{'0' * 32}"
@@ -445,26 +435,6 @@ def test_what_was_loaded_is_not_read_again(
     assert sessions(settings) == ["new", "old", "old", "old"]
     assert reconcile(store, settings).is_skipped
     assert left_behind(settings) == []
-
-
-def test_a_day_may_be_loaded_again_and_what_nobody_loaded_is_found(
-    store: Store, settings: Settings, publishing: Publishing
-) -> None:
-    before, rows = "", {}
-    for n, name in enumerate("aba"):
-        rows[name] = receipt(session_no=name, submit_status=str(n))
-        after = cohorts.write(store, [*rows.values()])
-        publishing.load(DAY, change(DAY, before, after, rows[name]))
-        before = after.version
-    for name in ("c", "by another"):
-        cohorts.write(store, [receipt(session_no=name)], NEXT_DAY)
-        if name == "c":
-            publishing.load(NEXT_DAY, None)
-    cohorts.write(store, [receipt(session_no="unsaid")], NEXT_DAY + timedelta(days=1))
-    assert publishing.finish([]).rows == 4
-    assert ask(settings, "SELECT session_no, submit_status FROM receipts ORDER BY ALL") == [
-        ("a", "2"), ("b", "1"), ("by another", "success"), ("unsaid", "success"),
-    ]  # fmt: skip
 
 
 def test_it_is_loaded_in_one_thread_and_published_in_another(

@@ -176,14 +176,3 @@ def test_what_somebody_has_opened_never_changes(account: WorldAccount) -> None:
         opened.seek(0)
         is_as_it_was = opened.read() == before
     assert is_as_it_was  # to show how two such files differ takes hours
-
-
-def test_a_rebuild_still_knows_how_the_number_of_a_lone_row_ends(account: WorldAccount) -> None:
-    announce(account, "alpha", "+52 55 1234 5678", hours=1)
-    receipt = {"Phone": "+5215512345678", "Status": "delivered"}
-    account.service.sheets["alpha"] = [{"SessionNo": "alpha", "Receipt": receipt}]
-    run(account)
-    before = rows(account)
-    account.connect()[0].rebuild()
-    assert rows(account) == before
-    assert "ends" in before[0]["_state"]
