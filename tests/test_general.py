@@ -225,6 +225,58 @@ def test_a_number_in_another_form_stays_with_its_row_when_one_more_comes_or_is_a
     assert [one["status"] for one in stored(session)] == ["delivered", "pending", "delivered"]
 
 
+READ_AGAIN = [
+    ("0Pa", "0-a", "0Pa", 0),  # blanked: the phone stays
+    ("0-a", "0Pa", "0Pa", 0),  # filled in
+    ("0Pa 0Qa", "0-a 0-a", "0Pa 0Qa", 0),
+    ("0Pa 7Ra", "7-b", "0Pa 7Rb", 1),  # of that time, though edited too
+    ("0-a 7-a", "7Rb", "0-a 7Rb", 1),
+    ("0-a 0-b", "0Pb", "0Pb 0-a", 1),  # of two at once, the one whose dimensions stayed
+    ("0Pa", "5Pa", "5Pa", 0),  # rescheduled
+    ("0Pa", "0Qa", "0Qa", 0),  # corrected
+    ("0Pa", "0Pb 7Pc", "0Pb", 0),  # a copy
+    ("", "0-a 0-a", "0-a 0-a", 0),
+    ("0Pa 0Qa", "0Pa", "0Pa 0Qa", 1),  # gone from the source
+    ("0Pa", "0Pa 3-a", "0Pa 3-a", 0),
+]
+
+
+def sent(text: str) -> list[Sent]:
+    """Read rows: when, whose (``-``: no phone), which dimension."""
+    named = [(int(at), None if who == "-" else who, what) for at, who, what in text.split()]
+    return [Sent(at, who, dimensions=[what]) for at, who, what in named]
+
+
+@pytest.mark.parametrize(("stored", "read", "kept", "gone"), READ_AGAIN)
+def test_rows_read_again_are_those_that_are_stored(
+    stored: str, read: str, kept: str, gone: int
+) -> None:
+    rows = sent(stored)
+    missing, new = general.announce(rows, sent(read), 0, 99)
+    assert rows == sent(kept)
+    assert (missing, len(new)) == (gone, len(rows) - len(stored.split()))
+    assert general.announce(rows, [], 50, 99) == (0, []), "it was not read"
+
+
+@pytest.mark.parametrize(
+    ("rows", "statuses"),
+    [("0Pa", ["delivered"]), ("0-a", ["delivered"]), ("0Pa 0-a", ["pending", "delivered"]),
+     ("0Pa 0Qa", ["pending", "pending"])],
+)  # fmt: skip
+def test_an_outcome_that_names_no_number_is_the_lone_rows_or_the_first_without_a_phone(
+    rows: str, statuses: list[str]
+) -> None:
+    assert [one["status"] for one in all_at_once(sent(rows), [heard(NO_NUMBER)])] == statuses
+
+
+def test_the_first_evidence_stays_and_others_are_conflicts() -> None:
+    said = [heard("P", "UNDELIV", at=2), heard("P", at=1), heard("P", "expired", at=3)]
+    [made] = all_at_once([Sent(0, recipient="P")], said)
+    assert (made["status"], made["final_at"], made["conflicts"]) == (
+        "delivered", 1, ["expired", "failed"],
+    )  # fmt: skip
+
+
 def test_a_receipt_of_the_future_is_no_time_and_stays_known() -> None:
     session = Session(sent=[Sent(0)])
     late = Answer(1, "delivered", "delivered", received_at=10**12)

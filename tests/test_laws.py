@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
 import threading
 import time
 from collections import Counter
@@ -14,13 +10,13 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 import usms_pipeline
 from tests.account import START, Account
+from tests.processes import started
 from usms_pipeline.contract.errors import ServiceDown
 from usms_pipeline.contract.status import BUCKETS
 from usms_pipeline.days import log, quarantine
@@ -107,21 +103,14 @@ def test_law_3_rebuilt_equals_incremental_after_the_raw_answers_were_purged(
 def test_law_4_what_landed_survives_a_kill(tmp_path: Path, simulator: Any) -> None:
     slow = Faults.parse("latency_seconds=0.2")
     account = Account(tmp_path, simulator, 1000, options={"faults": slow}, batch_size=2)
-    environment = {f"USMS_{name.upper()}": str(value) for name, value in account.given.items()}
     account.service.clock = lambda: START + timedelta(days=30)
-    run = subprocess.Popen(
-        [sys.executable, "-m", "usms_pipeline", "run", "--all"],
-        env=os.environ | environment,
-        cwd=tmp_path,
-        stderr=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-    )
+    run = started(account, "run", "--all")
     responses = tmp_path / "data/responses"
     while not list(responses.rglob("[0-9]*.parquet")):
         assert run.poll() is None, "ended before it could be killed"
         time.sleep(0.01)
-    run.send_signal(signal.SIGKILL)
-    run.wait()
+    run.kill()
+    run.communicate()
     landed = {
         session
         for name in account.pipeline.store.names("responses")
@@ -248,17 +237,6 @@ def test_two_runs_at_once_ask_about_each_session_once(tmp_path: Path, simulator:
     account.run()
     assert set(account.service.counters.ids_asked.values()) == {1}
     assert counted(account) == expected_buckets(account)
-
-
-def test_the_published_file_has_what_the_dataset_has(tmp_path: Path, simulator: Any) -> None:
-    account = Account(tmp_path, simulator, dimensions="template,purpose")
-    account.run()
-    with duckdb.connect(str(tmp_path / "data/usms.duckdb"), read_only=True) as con:
-        con.execute("SET TimeZone = 'UTC'")
-        columns = [row[0] for row in con.execute("DESCRIBE receipts").fetchall()]
-        listed = ", ".join(columns)
-        published = con.execute(f"SELECT {listed} FROM receipts ORDER BY ALL").fetchall()
-    assert account.sql(f"SELECT {listed} FROM receipts ORDER BY ALL") == published
 
 
 def test_rows_without_a_time_are_counted_once_a_day(tmp_path: Path, simulator: Any) -> None:

@@ -24,6 +24,7 @@ import pytest
 
 from tests.account import Account
 from tests.object_service import BUCKET, CREDENTIALS, ObjectService, object_service
+from tests.processes import sentence, usms
 from usms_pipeline import warehouse
 from usms_pipeline.contract.errors import StorageError
 from usms_pipeline.store.storage import Store
@@ -291,29 +292,6 @@ def test_a_damaged_object_is_set_aside(objects: ObjectService) -> None:
         store.set_aside(NAME)
 
 
-def test_an_error_while_writing_leaves_the_old_object_and_no_temporary_file(
-    objects: ObjectService, temporary: Path
-) -> None:
-    store = Store(DATA_DIR)
-    with store.replacing("pace.json") as path:
-        path.write_text("{}")
-    with pytest.raises(ZeroDivisionError), store.replacing("pace.json") as path:
-        path.write_text("1" * (1 // 0))
-    assert objects.objects() == {f"{FOLDER}/pace.json": b"{}"}
-    assert list(temporary.iterdir()) == []
-
-
-def test_an_object_larger_than_one_part_arrives_whole(objects: ObjectService) -> None:
-    store = Store(DATA_DIR)
-    body = os.urandom(12_000_000)
-    with store.replacing("report.html") as path:
-        path.write_bytes(body)
-    assert stored(objects) == {f"{FOLDER}/report.html": body}
-    with store.replacing("report.html") as path:
-        path.write_bytes(b"")
-    assert stored(objects) == {f"{FOLDER}/report.html": b""}
-
-
 @pytest.mark.long
 def test_names_lists_finished_objects_only_and_over_several_pages(objects: ObjectService) -> None:
     store = Store(DATA_DIR)
@@ -344,30 +322,21 @@ def test_a_run_whose_upload_fails_is_made_good_by_the_next(
     assert set(shop.service.counters.ids_asked.values()) == {1}
 
 
-def usms(folder: Path, given: dict[str, Any], *arguments: str) -> Any:
-    environment = {f"USMS_{name.upper()}": str(value) for name, value in given.items()}
-    return subprocess.run(
-        [sys.executable, "-m", "usms_pipeline", *arguments],
-        cwd=folder, env=os.environ | environment, capture_output=True, text=True,
-    )  # fmt: skip
-
-
 @pytest.mark.long
 def test_the_commands_work_on_object_storage(
     tmp_path: Path, simulator: Any, objects: ObjectService
 ) -> None:
     shop = account(tmp_path, simulator, 100)
-    given = shop.given
-    checked = usms(tmp_path, given, "check")
-    assert checked.returncode == 0, checked.stdout + checked.stderr
-    assert f"✓ data dir: {DATA_DIR} is writable" in checked.stdout
-    ran = usms(tmp_path, given, "run", "--all", "--json")
-    assert ran.returncode == 0, ran.stderr
-    assert json.loads(ran.stdout)["warehouse"]["rows"] == 100
-    report = usms(tmp_path, given, "report")
-    assert report.stdout == f"✓ {DATA_DIR}/report.html\n"
+    checked = usms(shop, "check")
+    assert checked.code == 0, checked
+    assert f"✓ data dir: {DATA_DIR} is writable" in checked.out
+    ran = usms(shop, "run", "--all", "--json")
+    assert ran.code == 0, ran
+    assert json.loads(ran.out)["warehouse"]["rows"] == 100
+    report = usms(shop, "report")
+    assert report.out == f"✓ {DATA_DIR}/report.html\n"
     assert objects.objects()[f"{FOLDER}/report.html"].startswith(b"<!DOCTYPE html>")
-    assert "Traceback" not in checked.stderr + ran.stderr + report.stderr
+    assert "Traceback" not in checked.said + ran.said + report.said
 
 
 @pytest.mark.long
@@ -383,12 +352,11 @@ def test_what_cannot_be_reached_is_told_in_a_sentence(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     shop = account(tmp_path, simulator, 20)
-    given = {k: v for k, v in shop.given.items() if f"USMS_{k.upper()}" != variable}
+    if variable == "USMS_DATA_DIR":
+        shop.given["data_dir"] = value
     monkeypatch.setenv(variable, value)
-    told = usms(tmp_path, given, "run", "--all")
-    assert told.returncode == 1
-    assert told.stderr.startswith("✗ Can't ")
-    assert said in told.stderr
-    assert "AWS_ENDPOINT_URL" in told.stderr
-    assert len(told.stderr.splitlines()) == 1
-    assert CREDENTIALS["AWS_SECRET_ACCESS_KEY"] not in told.stderr
+    told = sentence(usms(shop, "run", "--all"))
+    assert told.startswith("✗ Can't ")
+    assert said in told
+    assert "AWS_ENDPOINT_URL" in told
+    assert CREDENTIALS["AWS_SECRET_ACCESS_KEY"] not in told

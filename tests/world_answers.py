@@ -10,15 +10,36 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
-from tests.model import Asked, Told
 from usms_pipeline.people.phones import PhoneBook
 from usms_pipeline.service.api import canonical
 
 Trouble = tuple[str, str | None, Any]
 """Kind, session, and what else tells one entry of the quarantine from another."""
+
+
+class Told(NamedTuple):
+    """One receipt in one answer. ``number`` is the hash of the phone named, '' where none is."""
+
+    session_no: str
+    number: str
+    asked_at: datetime
+    status: str
+    word: str | None
+    received_at: datetime | None = None
+    submit_status: str | None = None
+    digits: str = ""
+
+
+class Asked(NamedTuple):
+    """A session in an answered question; ``is_refused`` when it was refused alone."""
+
+    session_no: str
+    asked_at: datetime
+    submit_status: str | None = None
+    is_refused: bool = False
 
 
 @dataclass

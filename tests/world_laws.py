@@ -11,12 +11,13 @@ from typing import Any
 import duckdb
 
 from tests import world_answers
-from tests.model import FINALS, SourceRow
 from tests.world_account import WorldAccount
 from tests.world_answers import Trouble
 from tests.world_disk import Found, Rows, mark, written_at
 from tests.world_ledger import COMPARED, Table, compared
 from tests.world_service import Transport
+from usms_pipeline.contract.status import FINAL
+from usms_pipeline.days.general import Sent
 from usms_pipeline.store.dataset import Window
 
 
@@ -99,9 +100,9 @@ class Laws:
             raise AssertionError(self._difference(day, there, tables[0].get(day, {})))
         told = {(t.session_no, t.status) for said in self.ledger.said.values() for t in said.told}
         for row in self.now.days[day]:
-            assert row["status"] not in FINALS or (row["session_no"], row["status"]) in told
+            assert row["status"] not in FINAL or (row["session_no"], row["status"]) in told
 
-    def _made_of(self, session: str | None, rows: list[SourceRow], there: Rows) -> set[str] | None:
+    def _made_of(self, session: str | None, rows: list[Sent], there: Rows) -> set[str] | None:
         """Return the blocks that a session's rows are made of; None where none explain them.
 
         What was folded once stays; of the others all, or if a run was interrupted, some.
