@@ -8,8 +8,6 @@ from __future__ import annotations
 import os
 import signal
 import socket
-from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -48,8 +46,8 @@ def messages() -> pa.Table:
 
 @pytest.mark.long
 def test_two_runs_at_once_from_nothing_make_one_key_and_ask_about_each_session_once(
-    tmp_path: Path, simulator: Any, messages: pa.Table
-) -> None:
+    tmp_path, simulator, messages
+):
     account = account_now(tmp_path / "account", simulator, messages, batch_size=10)
     del account.given["phone_key"]
     account.service.faults = Faults.parse(SLOW)
@@ -67,9 +65,7 @@ def test_two_runs_at_once_from_nothing_make_one_key_and_ask_about_each_session_o
     [("rebuild",), ("run", "--from", "{first}", "--to", "{first}"), ("report",)],
     ids=lambda words: words[0] if len(words) == 1 else "backfill",
 )
-def test_a_run_beside_another_command_ends_as_if_alone(
-    beside: tuple[str, ...], tmp_path: Path, simulator: Any, messages: pa.Table
-) -> None:
+def test_a_run_beside_another_command_ends_as_if_alone(beside, tmp_path, simulator, messages):
     account = account_now(tmp_path / "account", simulator, messages, batch_size=10)
     account.announce(messages.slice(0, 100))
     account.run()
@@ -98,9 +94,7 @@ def test_a_run_beside_another_command_ends_as_if_alone(
 
 
 @pytest.mark.long
-def test_forget_beside_a_run_says_what_to_do(
-    tmp_path: Path, simulator: Any, messages: pa.Table
-) -> None:
+def test_forget_beside_a_run_says_what_to_do(tmp_path, simulator, messages):
     account = account_now(tmp_path / "account", simulator, messages, batch_size=10)
     account.announce(messages.slice(0, 100))
     refused = account.service.sessions[3]
@@ -129,8 +123,8 @@ def test_forget_beside_a_run_says_what_to_do(
 
 @pytest.mark.long
 def test_a_stopped_run_holds_its_days_and_the_next_one_leaves_them_to_it(
-    tmp_path: Path, simulator: Any, messages: pa.Table
-) -> None:
+    tmp_path, simulator, messages
+):
     """And a killed one holds nothing, whatever lock files it or another host left."""
     account = account_now(tmp_path / "account", simulator, messages, batch_size=10)
     account.service.faults = Faults.parse("latency_seconds=1")

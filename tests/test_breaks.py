@@ -74,7 +74,7 @@ As in CI, where what hypothesis found is not shrunk: that takes minutes.
 
 
 @pytest.mark.parametrize("law", BREAKS)
-def test_what_is_to_be_broken_is_there(law: str) -> None:
+def test_what_is_to_be_broken_is_there(law):
     name, old, *_ = BREAKS[law]
     text = (ROOT / "usms_pipeline" / name).read_text(encoding="utf-8")
     assert text.count(old) == 1, f"{old!r} is not in {name} any more: break the law in another way"
@@ -82,7 +82,7 @@ def test_what_is_to_be_broken_is_there(law: str) -> None:
 
 @pytest.mark.long
 @pytest.mark.parametrize("law", BREAKS)
-def test_a_broken_law_is_noticed(law: str, tmp_path: Path) -> None:
+def test_a_broken_law_is_noticed(law, tmp_path):
     for folder in ("usms_pipeline", "tests"):
         ignored = shutil.ignore_patterns("__pycache__", "data")
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=ignored)

@@ -235,7 +235,7 @@ pytestmark = [
 ]
 
 
-def test_the_canaries_did_go_in_and_would_be_found(shop: Shop) -> None:
+def test_the_canaries_did_go_in_and_would_be_found(shop):
     """They are in the private zones, in every form that is sought."""
     assert shop.inside >= {*NATIONAL, KEY_ID, KEY_SECRET, BASIC}
     assert len(shop.shown) > 100
@@ -243,24 +243,24 @@ def test_the_canaries_did_go_in_and_would_be_found(shop: Shop) -> None:
     assert found(f"Basic {BASIC}") and found(quote(PASSWORD, safe=""))  # noqa: PT018
 
 
-def test_no_command_tells_a_secret_or_a_number(shop: Shop) -> None:
+def test_no_command_tells_a_secret_or_a_number(shop):
     """Nor what any library logged meanwhile, nor a traceback that `--debug` prints."""
     told = {text: canaries for text in shop.shown if (canaries := found(text))}
     assert not told, "\n\n".join(f"{v}: {k}" for k, v in told.items())[:5000]
 
 
-def test_no_file_outside_the_private_zones_holds_a_secret_or_a_number(shop: Shop) -> None:
+def test_no_file_outside_the_private_zones_holds_a_secret_or_a_number(shop):
     """Receipts, warehouse, report, pace, survey, tombstones, locks."""
     assert leaks(shop.folder, OUT_OF_REACH) == {}
     zones = {path.name for path in shop.data.iterdir()}
     assert zones >= {*PRIVATE, "receipts", "usms.duckdb", "report.html"}
 
 
-def test_no_private_zone_holds_the_source_password_or_the_key(shop: Shop) -> None:
+def test_no_private_zone_holds_the_source_password_or_the_key(shop):
     assert not shop.inside & {PASSWORD, PHONE_KEY, PHONE_KEY.upper()}
 
 
-def test_the_words_of_the_service_are_published_without_numbers(shop: Shop) -> None:
+def test_the_words_of_the_service_are_published_without_numbers(shop):
     """A code of a carrier's stays as it is, and so does the rest of a description."""
     with duckdb.connect(str(shop.data / "usms.duckdb"), read_only=True) as con:
         said = con.execute(
@@ -272,14 +272,14 @@ def test_the_words_of_the_service_are_published_without_numbers(shop: Shop) -> N
     assert all("sent to" in row[2] for row in said)
 
 
-def test_tombstones_are_hashes_and_session_numbers(shop: Shop) -> None:
+def test_tombstones_are_hashes_and_session_numbers(shop):
     kept = json.loads((shop.data / "forgotten.json").read_text())
     assert kept["recipients"]
     assert all(len(one) == 32 and int(one, 16) for one in kept["recipients"])
     assert all(one.startswith("s-") for one in kept["sessions"])
 
 
-def test_a_notebook_shows_no_number(shop: Shop) -> None:
+def test_a_notebook_shows_no_number(shop):
     """What its cells print is kept in the file, and goes wherever that goes."""
     notebook = shop.folder / "copy/02_where_and_why_it_fails.ipynb"
     notebook.parent.mkdir()
@@ -297,9 +297,7 @@ def test_a_notebook_shows_no_number(shop: Shop) -> None:
 # --- Dagster --------------------------------------------------------------------------------------
 
 
-def test_dagsters_storage_holds_no_secret_or_number(
-    shop: Shop, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_dagsters_storage_holds_no_secret_or_number(shop, monkeypatch, tmp_path):
     """Metadata, logs, run config, checks and failures with their causes, to the byte."""
     for name, value in shop.settings.items():
         monkeypatch.setenv(name, value)
@@ -374,9 +372,7 @@ def of_a_view(folder: Path, url: str) -> Settings:
 
 
 @pytest.mark.parametrize("kind", ["duckdb", "postgresql", "mariadb"])
-def test_an_error_that_quotes_a_value_shows_no_number(
-    kind: str, request: pytest.FixtureRequest, tmp_path: Path
-) -> None:
+def test_an_error_that_quotes_a_value_shows_no_number(kind, request, tmp_path):
     view = "CREATE VIEW v AS SELECT 's' AS session_no, now() AS sent_at, "
     if kind == "duckdb":
         url = f"duckdb:///{tmp_path}/s.duckdb"
@@ -404,7 +400,7 @@ def test_an_error_that_quotes_a_value_shows_no_number(
 # --- what an object says of itself ----------------------------------------------------------------
 
 
-def test_no_object_shows_a_secret_a_number_or_a_body(tmp_path: Path) -> None:
+def test_no_object_shows_a_secret_a_number_or_a_body(tmp_path):
     body = " ".join((*PHONES, *SECRETS)).encode()
     settings = Settings(
         _env_file=None, access_key_id=KEY_ID, access_key_secret=KEY_SECRET, phone_key=PHONE_KEY,
@@ -430,9 +426,7 @@ def test_no_object_shows_a_secret_a_number_or_a_body(tmp_path: Path) -> None:
         assert alone[1:] not in repr(one)
 
 
-def test_a_report_of_an_unexpected_error_is_fit_to_be_sent(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_report_of_an_unexpected_error_is_fit_to_be_sent(monkeypatch, tmp_path, capsys):
     """`usms --debug` asks to be pasted into an issue: errors of others may quote anything."""
     from usms_pipeline.cli import shell
 
@@ -457,7 +451,7 @@ def test_a_report_of_an_unexpected_error_is_fit_to_be_sent(
 
 
 @pytest.mark.parametrize("nth", range(35))
-def test_a_number_is_taken_out_of_a_text_in_any_spelling(nth: int) -> None:
+def test_a_number_is_taken_out_of_a_text_in_any_spelling(nth):
     text = wording.without_numbers(f"no such user: {spelled(nth)}, at 192.168.100.200")
     assert found(text) == []
     assert text.startswith("no such user: ")
@@ -465,5 +459,5 @@ def test_a_number_is_taken_out_of_a_text_in_any_spelling(nth: int) -> None:
 
 
 @pytest.mark.parametrize("text", ["RetCode 215392", "12:30:15", "10,000 of 50,000", "MK:0001"])
-def test_what_is_too_short_for_a_number_stays(text: str) -> None:
+def test_what_is_too_short_for_a_number_stays(text):
     assert wording.without_numbers(text) == text

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
@@ -100,19 +100,19 @@ def days(tmp_path: Path) -> Days:
 # -- one fact each --------------------------------------------------------------------------------
 
 
-def test_the_other_sessions_stay_where_they_are(days: Days) -> None:
+def test_the_other_sessions_stay_where_they_are(days):
     days.publish(days.replace(DAY, {"a"}, rows("a", template="otp")))
     assert days.places() == ["b", "b", None, None, "a"]
 
 
-def test_changes_of_several_folds_lead_from_one_to_the_next(days: Days) -> None:
+def test_changes_of_several_folds_lead_from_one_to_the_next(days):
     first = days.replace(DAY, {"a"}, rows("a"))
     second = days.replace(DAY, {"a", "new"}, rows("a", "new"))
     days.publish(first, second)
     assert days.places() == ["b", "b", None, None, "a", "new"]
 
 
-def test_changes_that_another_process_has_published_do_no_harm(days: Days) -> None:
+def test_changes_that_another_process_has_published_do_no_harm(days):
     first = days.replace(DAY, {"a"}, rows("a"))
     days.publish()
     days.publish(first, days.replace(DAY, {"b"}, rows("b")))
@@ -120,16 +120,14 @@ def test_changes_that_another_process_has_published_do_no_harm(days: Days) -> No
 
 
 @pytest.mark.parametrize("lost", [0, 1, 2])
-def test_a_day_of_which_a_change_is_missing_is_loaded_whole(days: Days, lost: int) -> None:
+def test_a_day_of_which_a_change_is_missing_is_loaded_whole(days, lost):
     changes = [days.replace(DAY, {name}, rows(name)) for name in ("a", "b", "c")]
     del changes[lost]
     days.publish(*changes)
     assert days.places() == sorted(days.places(), key=lambda name: name or "~")
 
 
-def test_the_rows_of_a_change_are_loaded_and_no_file_is_read(
-    days: Days, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_rows_of_a_change_are_loaded_and_no_file_is_read(days, monkeypatch):
     first = days.replace(DAY, {"a", None}, rows("a", "a", None))
     second = days.replace(DAY, {"a", "b"}, rows("a"))
     monkeypatch.setattr(Store, "batches", None)
@@ -137,16 +135,14 @@ def test_the_rows_of_a_change_are_loaded_and_no_file_is_read(
     assert days.places() == [None, "a"], "of a session in both, the later rows"
 
 
-def test_the_first_change_of_a_day_brings_all_of_it(
-    days: Days, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_first_change_of_a_day_brings_all_of_it(days, monkeypatch):
     new = days.write(DAY + timedelta(days=1), rows("a", None), ["a", None])
     monkeypatch.setattr(Store, "batches", None)
     reconcile(days.store, days.settings, changes=[new])
     assert days.places(new.day) == ["a", None]
 
 
-def test_changed_sessions_of_every_day_need_no_building_from_scratch(tmp_path: Path) -> None:
+def test_changed_sessions_of_every_day_need_no_building_from_scratch(tmp_path):
     days = Days(tmp_path)
     three = [DAY + timedelta(days=n) for n in range(3)]
     for day in three:
@@ -156,7 +152,7 @@ def test_changed_sessions_of_every_day_need_no_building_from_scratch(tmp_path: P
     assert [days.places(day) for day in three] == [["b", "a"]] * 3
 
 
-def test_a_dimension_that_came_since_is_published(days: Days) -> None:
+def test_a_dimension_that_came_since_is_published(days):
     change = days.replace(DAY, {"a"}, rows("a", template="otp"))
     settings = cohorts.settings(Path(days.store.data_dir), dimensions=(*DIMENSIONS, "campaign"))
     reconcile(days.store, settings, changes=[change])
@@ -165,7 +161,7 @@ def test_a_dimension_that_came_since_is_published(days: Days) -> None:
     assert found == [("otp", None), *[(None, None)] * 4]
 
 
-def test_rows_that_went_missing_in_the_table_bring_the_whole_day_back(days: Days) -> None:
+def test_rows_that_went_missing_in_the_table_bring_the_whole_day_back(days):
     days.settings.warehouse_path.chmod(0o600)
     with duckdb.connect(days.settings.warehouse_path) as con:
         con.execute("DELETE FROM receipts WHERE session_no = 'b'")
@@ -176,9 +172,7 @@ def test_rows_that_went_missing_in_the_table_bring_the_whole_day_back(days: Days
 
 
 @pytest.mark.parametrize("seed", [0, *(pytest.param(n, marks=pytest.mark.long) for n in (1, 2, 3))])
-def test_whatever_is_folded_published_and_lost_the_table_is_what_the_files_say(
-    tmp_path: Path, seed: int
-) -> None:
+def test_whatever_is_folded_published_and_lost_the_table_is_what_the_files_say(tmp_path, seed):
     chance, days = random.Random(seed), Days(tmp_path)
     names = [DAY + timedelta(days=n) for n in range(4)]
     for day in names:
@@ -221,9 +215,7 @@ def some_rows(chance: random.Random) -> list[Row]:
 
 
 @pytest.mark.long
-def test_a_run_writes_the_changed_sessions_alone(
-    tmp_path: Path, simulator: Callable[..., Any]
-) -> None:
+def test_a_run_writes_the_changed_sessions_alone(tmp_path, simulator):
     account = Account(tmp_path, simulator, 120, poll_every_hours=1)
     account.run()
     account.clock.turn(minutes=61)

@@ -43,7 +43,7 @@ def clear_places(account: Account) -> set[str]:
     return found
 
 
-def test_numbers_are_shown_as_the_setting_says_whenever_it_changes(tmp_path: Path) -> None:
+def test_numbers_are_shown_as_the_setting_says_whenever_it_changes(tmp_path):
     """Also those that only responses name, and in the states of sessions that are not plain."""
     account = Scripted(tmp_path)
     for session, phone in (("plain", PHONE), ("odd", PHONE), ("odd", OTHER), ("heard", None)):
@@ -63,7 +63,7 @@ def test_numbers_are_shown_as_the_setting_says_whenever_it_changes(tmp_path: Pat
 
 
 @pytest.mark.long
-def test_a_rebuild_masks_whole_numbers_everywhere(tmp_path: Path, simulator: Any) -> None:
+def test_a_rebuild_masks_whole_numbers_everywhere(tmp_path, simulator):
     """Also where the responses were purged, and in the free blocks of the published file."""
     account = clear_account(tmp_path, simulator, raw_retention_days=5)
     account.run()
@@ -81,9 +81,7 @@ def test_a_rebuild_masks_whole_numbers_everywhere(tmp_path: Path, simulator: Any
 
 
 @pytest.mark.long
-def test_a_run_says_that_whole_numbers_are_left_and_masks_the_days_it_works_on(
-    tmp_path: Path, simulator: Any
-) -> None:
+def test_a_run_says_that_whole_numbers_are_left_and_masks_the_days_it_works_on(tmp_path, simulator):
     account = clear_account(tmp_path, simulator)
     account.given["phones"] = "masked"
     first = file.days(account.pipeline.store)[0]
@@ -100,9 +98,7 @@ def test_a_run_says_that_whole_numbers_are_left_and_masks_the_days_it_works_on(
 @pytest.mark.parametrize(
     "text", ["+8613800138000", "+6591234567", "8001", "VIP", "+861380013****", "****0013800138000"]
 )
-def test_masking_what_was_clear_is_masking_at_once_and_masking_twice_is_masking_once(
-    text: str,
-) -> None:
+def test_masking_what_was_clear_is_masking_at_once_and_masking_twice_is_masking_once(text):
     key = b"0123456789abcdef"
     clear, masked = PhoneBook(key, "CN", "clear"), PhoneBook(key, "CN", "masked")
     texts = pa.array([text, None])
@@ -111,7 +107,7 @@ def test_masking_what_was_clear_is_masking_at_once_and_masking_twice_is_masking_
     assert masked.remasked(once).to_pylist() == once.to_pylist()
 
 
-def test_private_folders_keep_whole_numbers(tmp_path: Path, simulator: Any) -> None:
+def test_private_folders_keep_whole_numbers(tmp_path, simulator):
     """Responses are the truth; they are deleted in time, never masked."""
     account = Account(tmp_path, simulator, 20, phones="clear")
     account.run()

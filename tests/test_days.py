@@ -38,7 +38,7 @@ def store(tmp_path: Path) -> Store:
 # -- the log ----------------------------------------------------------------------------
 
 
-def test_a_block_is_there_once_it_is_handed_back(store: Store) -> None:
+def test_a_block_is_there_once_it_is_handed_back(store):
     writer = log.Log(store, lambda: NOW)
     assert log.open_runs(store) == []
     with writer.held([DAY]):
@@ -56,14 +56,14 @@ def test_a_block_is_there_once_it_is_handed_back(store: Store) -> None:
     assert log.written_at(writer.run) == NOW
 
 
-def test_a_run_that_asked_nothing_leaves_nothing(store: Store) -> None:
+def test_a_run_that_asked_nothing_leaves_nothing(store):
     with log.Log(store, lambda: NOW).held():
         pass
     assert log.runs(store) == log.open_runs(store) == []
     assert list(Path(store.data_dir).rglob("*.lock")) == []
 
 
-def test_what_was_not_folded_stays_open_for_the_next_run(store: Store) -> None:
+def test_what_was_not_folded_stays_open_for_the_next_run(store):
     writer = log.Log(store, lambda: NOW)
     with writer.held():
         writer.add([answer("a")])
@@ -92,7 +92,7 @@ def read(rows: list[tuple[str | None, str]], about: str = "") -> dict[date, DayR
     return {one.day: one for one in reading.days()}
 
 
-def test_a_session_has_the_day_of_its_earliest_row() -> None:
+def test_a_session_has_the_day_of_its_earliest_row():
     found = read(
         [
             ("late", "2026-03-03T00:10"), ("late", "2026-03-02T23:50"), (None, "2026-03-03T00:01"),
@@ -108,7 +108,7 @@ def test_a_session_has_the_day_of_its_earliest_row() -> None:
     }
 
 
-def test_a_day_reads_as_before_in_whatever_order_its_rows_come() -> None:
+def test_a_day_reads_as_before_in_whatever_order_its_rows_come():
     rows = [(f"s{n}", f"2026-03-02T{n % 24:02}:00") for n in range(40)]
     digest = read(rows)[WINDOW.first].digest
     for seed in range(3):
@@ -119,7 +119,7 @@ def test_a_day_reads_as_before_in_whatever_order_its_rows_come() -> None:
         assert other[WINDOW.first].digest != digest
 
 
-def test_nothing_read_is_no_day() -> None:
+def test_nothing_read_is_no_day():
     assert read([]) == {}
 
 
@@ -158,7 +158,7 @@ def folded(store: Store, read: pa.Table | None, told: pa.Table) -> Footer:
     return written
 
 
-def test_a_day_says_what_it_has_and_is_written_as_a_whole(store: Store) -> None:
+def test_a_day_says_what_it_has_and_is_written_as_a_whole(store):
     assert file.footer(store, DAY) is None
     at = int(NOW.timestamp()) * SECOND
     first = folded(store, sent(["a", "b", "c"], at), said(["a"], at + 60 * SECOND, "delivered"))
@@ -175,9 +175,7 @@ def test_a_day_says_what_it_has_and_is_written_as_a_whole(store: Store) -> None:
     ]  # fmt: skip
 
 
-def test_a_day_where_nobody_is_due_costs_one_look_at_its_footer(
-    store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_day_where_nobody_is_due_costs_one_look_at_its_footer(store, monkeypatch):
     at = int(NOW.timestamp()) * SECOND
     folded(store, sent(["a"], at), said(["a"], at + 400 * SECOND))
     monkeypatch.setattr(Store, "batches", None)

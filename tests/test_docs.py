@@ -6,7 +6,6 @@ import re
 import shlex
 import subprocess
 from pathlib import Path
-from typing import Any
 
 import pytest
 import typer.main
@@ -41,18 +40,18 @@ def after(heading: str) -> str:
     return README.split(f"{heading}\n", 1)[1].split("\n\n", 1)[0]
 
 
-def test_the_readmes_tables_are_those_of_the_code() -> None:
+def test_the_readmes_tables_are_those_of_the_code():
     assert readme_tables.filled_in(README) == README, "run: python -m tests.readme_tables"
 
 
-def test_every_variable_named_anywhere_is_a_setting() -> None:
+def test_every_variable_named_anywhere_is_a_setting():
     known = {f"USMS_{name.upper()}" for name in settings.Settings.model_fields}
     for name in DOCUMENTS:
         text = (ROOT / name).read_text("utf-8")
         assert set(re.findall(r"\bUSMS_[A-Z][A-Z_]*[A-Z]\b", text)) <= known, name
 
 
-def test_every_usms_command_shown_exists_with_its_options() -> None:
+def test_every_usms_command_shown_exists_with_its_options():
     group = typer.main.get_command(app)
     inline = re.findall(r"`(usms [^`]+)`", README + (ROOT / "CONTRIBUTING.md").read_text("utf-8"))
     lines = [line for line in commands() if line[0] == "usms"]
@@ -63,14 +62,14 @@ def test_every_usms_command_shown_exists_with_its_options() -> None:
         assert {a for a in arguments if a.startswith("--")} <= options, (name, arguments)
 
 
-def test_every_make_target_shown_exists() -> None:
+def test_every_make_target_shown_exists():
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))
     shown = {line[1] for line in commands() if line[0] == "make"}
     assert shown == {"demo", "test"}, "two commands to begin with"
     assert shown | set(re.findall(r"`make (\w+)`", README)) <= targets
 
 
-def test_every_file_named_exists() -> None:
+def test_every_file_named_exists():
     for name in ("README.md", "CONTRIBUTING.md"):
         text = (ROOT / name).read_text("utf-8")
         linked = re.findall(r"\]\((?!http)([^)#]+)\)", text)
@@ -78,7 +77,7 @@ def test_every_file_named_exists() -> None:
         assert [path for path in (*linked, *quoted) if not (ROOT / path).exists()] == []
 
 
-def test_the_readmes_component_has_only_attributes_that_exist() -> None:
+def test_the_readmes_component_has_only_attributes_that_exist():
     from usms_pipeline.components import ReceiptPipeline
 
     [block] = blocks("yaml")
@@ -89,9 +88,7 @@ def test_the_readmes_component_has_only_attributes_that_exist() -> None:
     assert set(shown["attributes"]) <= set(model.model_fields)
 
 
-def test_the_warehouse_has_exactly_the_views_and_macros_of_the_readme(
-    published: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_warehouse_has_exactly_the_views_and_macros_of_the_readme(published, monkeypatch):
     """Those whose names begin with usms_ are the warehouse's own."""
     import usms_pipeline
 
@@ -110,7 +107,7 @@ def test_the_warehouse_has_exactly_the_views_and_macros_of_the_readme(
     assert shown == {name for (name,) in found if not name.startswith("usms_")}
 
 
-def test_every_module_has_its_place_in_the_readmes_layout() -> None:
+def test_every_module_has_its_place_in_the_readmes_layout():
     named = [line.split("|")[1] for line in after("| where | what |").splitlines()]
     shown = {name.rstrip("/") for cell in named for name in re.findall(r"`([^`]+)`", cell)}
     package = ROOT / "usms_pipeline"
@@ -123,8 +120,8 @@ def test_every_module_has_its_place_in_the_readmes_layout() -> None:
 
 @pytest.mark.long
 def test_five_variables_and_the_commands_shown_lead_to_a_delivery_rate(
-    simulator: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    simulator, tmp_path, monkeypatch
+):
     rehearsal = simulator(2_000)  # so many that some are still awaited, at night too
     made_up.write(rehearsal.messages, tmp_path / "shop.sqlite")
     [block] = blocks("bash")
@@ -146,13 +143,13 @@ def test_five_variables_and_the_commands_shown_lead_to_a_delivery_rate(
     assert "share of all that arrives" in done.output
 
 
-def test_the_launch_command_shown_is_the_one_that_test_dagster_runs() -> None:
+def test_the_launch_command_shown_is_the_one_that_test_dagster_runs():
     [launch] = [line for line in commands() if line[0] == "dg"]
     assert launch[1:-1] == ["launch", "--job", "refresh", "--partition-range"]
     assert re.fullmatch(r"\d{4}-\d\d-\d\d\.\.\.\d{4}-\d\d-\d\d", launch[-1])
 
 
-def test_the_schedule_and_the_job_named_exist() -> None:
+def test_the_schedule_and_the_job_named_exist():
     from usms_pipeline.definitions import defs
 
     named = re.findall(r"`(refresh\w*)`", README)
@@ -161,25 +158,25 @@ def test_the_schedule_and_the_job_named_exist() -> None:
     assert set(named) - {"refresh"} == schedules
 
 
-def test_code_blocks_fit_80_columns() -> None:
+def test_code_blocks_fit_80_columns():
     lines = [line for _, body in CODE.findall(README) for line in body.splitlines()]
     assert [line for line in lines if len(line) > 80] == []
 
 
 @pytest.mark.parametrize("name", re.findall(r"docs/[\w-]+\.png", README))
-def test_a_picture_is_small_enough_for_a_page(name: str) -> None:
+def test_a_picture_is_small_enough_for_a_page(name):
     drawn = (ROOT / name).read_bytes()
     assert drawn.startswith(b"\x89PNG")
     assert len(drawn) <= 200_000
 
 
 @pytest.mark.long
-def test_the_table_of_rates_is_what_the_command_prints(tmp_path: Path) -> None:
+def test_the_table_of_rates_is_what_the_command_prints(tmp_path):
     rates = readme_picture.block(readme_picture.rehearsed(tmp_path))
     assert readme_picture.filled_in(README, rates) == README, "run: python -m tests.readme_picture"
 
 
-def test_the_readmes_python_runs(published: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_readmes_python_runs(published, monkeypatch):
     monkeypatch.chdir(published)
     [code] = blocks("python")
     namespace: dict[str, object] = {}
@@ -188,7 +185,7 @@ def test_the_readmes_python_runs(published: Path, monkeypatch: pytest.MonkeyPatc
     con.close()  # type: ignore[attr-defined]
 
 
-def test_no_machine_path_or_registry_host_is_in_the_repository() -> None:
+def test_no_machine_path_or_registry_host_is_in_the_repository():
     listed = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
         cwd=ROOT, capture_output=True, check=True, text=True,
@@ -203,7 +200,7 @@ def test_no_machine_path_or_registry_host_is_in_the_repository() -> None:
     assert found == []
 
 
-def test_the_change_log_has_the_version_of_the_package_or_says_unreleased() -> None:
+def test_the_change_log_has_the_version_of_the_package_or_says_unreleased():
     from importlib.metadata import version
 
     log = (ROOT / "CHANGELOG.md").read_text("utf-8")
@@ -211,7 +208,7 @@ def test_the_change_log_has_the_version_of_the_package_or_says_unreleased() -> N
 
 
 @pytest.mark.parametrize("document", [*DOCUMENTS, "docs/reliability.md", "docs/rates.md"])
-def test_every_test_that_a_document_names_exists(document: str) -> None:
+def test_every_test_that_a_document_names_exists(document):
     text = (ROOT / document).read_text("utf-8")
     tests = sorted((ROOT / "tests").rglob("test_*.py"))
     defined = {path.name for path in tests}

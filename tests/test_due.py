@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from datetime import date, timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import given
@@ -24,9 +23,7 @@ def account(tmp_path: Path) -> Scripted:
     return Scripted(tmp_path, batch_size=2)
 
 
-def test_the_longest_overdue_is_asked_first_in_batches_of_distinct_sessions(
-    account: Scripted,
-) -> None:
+def test_the_longest_overdue_is_asked_first_in_batches_of_distinct_sessions(account):
     account.given["max_concurrency"] = 1
     for name, days in (("s1", 0), ("s2", 2), ("s3", 1), ("s3", 1), (None, 9)):
         account.row(name, NOON - timedelta(days=days))
@@ -34,7 +31,7 @@ def test_the_longest_overdue_is_asked_first_in_batches_of_distinct_sessions(
     assert account.asked == [["s2", "s3"], ["s1"]]
 
 
-def test_another_key_is_refused_before_anything_is_asked(account: Scripted) -> None:
+def test_another_key_is_refused_before_anything_is_asked(account):
     account.row("s1", NOON, PHONE)
     account.refresh()
     account.given["phone_key"] = "5e" * 32
@@ -46,7 +43,7 @@ def test_another_key_is_refused_before_anything_is_asked(account: Scripted) -> N
     assert file.days(account.pipeline.store) == [DAY]
 
 
-def test_windows_in_the_past_ask_about_their_own_days_alone(account: Scripted) -> None:
+def test_windows_in_the_past_ask_about_their_own_days_alone(account):
     days = [DAY - timedelta(days=n) for n in (2, 1, 0)]
     for n, day in enumerate(days):
         account.row(f"s{n}", NOON - (DAY - day), PHONE)
@@ -58,7 +55,7 @@ def test_windows_in_the_past_ask_about_their_own_days_alone(account: Scripted) -
     assert account.asked == [["s0"], ["s2"]], "of the day before, nobody has heard yet"
 
 
-def test_days_asked_about_before_and_new_ones_are_found_together(account: Scripted) -> None:
+def test_days_asked_about_before_and_new_ones_are_found_together(account):
     """Those that are open before the window too, where it reaches today."""
     account.row("s1", NOON - timedelta(days=1), PHONE)
     account.refresh(Window(DAY - timedelta(days=1), DAY - timedelta(days=1)))
@@ -76,9 +73,7 @@ def test_days_asked_about_before_and_new_ones_are_found_together(account: Script
         max_size=8,
     )
 )
-def test_what_a_footer_says_is_due_next_is_when_something_is(
-    tmp_path_factory: Any, drawn: list[tuple[int, int | None]]
-) -> None:
+def test_what_a_footer_says_is_due_next_is_when_something_is(tmp_path_factory, drawn):
     """Nothing is due before that moment, and something is at it."""
     store, at = Store(str(tmp_path_factory.mktemp("due"))), int(NOON.timestamp()) * SECOND
     names = [f"s{n}" for n in range(len(drawn))]

@@ -154,9 +154,7 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> Receipts:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_kind_of_source_gives_the_same_true_receipts(
-    kind: str, tmp_path: Path, request: pytest.FixtureRequest, reference: Receipts
-) -> None:
+def test_every_kind_of_source_gives_the_same_true_receipts(kind, tmp_path, request, reference):
     some = rows()
     source_url, asked = make(kind, tmp_path, some, request), service(some)
     with serve(asked) as base_url:

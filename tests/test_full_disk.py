@@ -9,7 +9,6 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -69,8 +68,8 @@ def phase(said: str) -> str:
 
 @pytest.mark.long
 def test_wherever_the_disk_gets_full_a_sentence_says_so_and_with_room_the_run_goes_on(
-    tmp_path: Path, simulator: Any, disk: Disk
-) -> None:
+    tmp_path, simulator, disk
+):
     messages = old_messages(60)
     whole = refused(account_now(tmp_path / "whole", simulator, messages))
     whole.run()
@@ -86,8 +85,8 @@ def test_wherever_the_disk_gets_full_a_sentence_says_so_and_with_room_the_run_go
 
 @pytest.mark.long
 def test_wherever_the_disk_can_hold_no_more_files_a_sentence_says_so_and_the_run_goes_on(
-    tmp_path: Path, simulator: Any, disk: Disk
-) -> None:
+    tmp_path, simulator, disk
+):
     """The key, the locks and the folders take no page, but a file each."""
     messages = old_messages(20)
     small = account_now(disk.path, simulator, messages)
@@ -103,8 +102,8 @@ def test_wherever_the_disk_can_hold_no_more_files_a_sentence_says_so_and_the_run
 
 @pytest.mark.long
 def test_on_a_full_disk_every_command_says_so_and_what_is_published_can_be_read(
-    tmp_path: Path, simulator: Any, disk: Disk
-) -> None:
+    tmp_path, simulator, disk
+):
     account = refused(account_now(disk.path, simulator, old_messages(40)))
     account.run()
     session = account.service.sessions[0]

@@ -71,9 +71,7 @@ def all_at_once(sent: list[Sent], heard: list[Said]) -> list[dict[str, Any]]:
 
 
 @How
-def test_answers_folded_one_by_one_and_all_at_once_in_any_order_give_the_same_rows(
-    many: int,
-) -> None:
+def test_answers_folded_one_by_one_and_all_at_once_in_any_order_give_the_same_rows(many):
     rng = random.Random(SEED)
     for world in range(many):
         sent: list[Sent] = []
@@ -91,7 +89,7 @@ def test_answers_folded_one_by_one_and_all_at_once_in_any_order_give_the_same_ro
 
 
 @How
-def test_every_row_announced_is_in_one_bucket_and_no_number_is_in_two(many: int) -> None:
+def test_every_row_announced_is_in_one_bucket_and_no_number_is_in_two(many):
     rng = random.Random(SEED)
     for world in range(many):
         sent: list[Sent] = []
@@ -109,7 +107,7 @@ def test_every_row_announced_is_in_one_bucket_and_no_number_is_in_two(many: int)
 
 
 @How
-def test_a_source_read_again_neither_grows_nor_changes_a_session(many: int) -> None:
+def test_a_source_read_again_neither_grows_nor_changes_a_session(many):
     rng = random.Random(SEED)
     for world in range(many // 5):
         table = [row(rng, "PQR") for _ in range(rng.choice([1, 2, 3]))]
@@ -127,7 +125,7 @@ def test_a_source_read_again_neither_grows_nor_changes_a_session(many: int) -> N
 
 
 @How
-def test_what_is_read_in_two_windows_is_what_is_read_in_one(many: int) -> None:
+def test_what_is_read_in_two_windows_is_what_is_read_in_one(many):
     rng = random.Random(SEED)
     for world in range(many // 5):
         table = [row(rng, "PQ") for _ in range(rng.choice([1, 2, 3]))]
@@ -169,9 +167,7 @@ GENERATIONS = [
 
 
 @pytest.mark.parametrize(("written", "told"), GENERATIONS)
-def test_a_number_written_in_another_generation_is_the_same_recipient(
-    written: str, told: str
-) -> None:
+def test_a_number_written_in_another_generation_is_the_same_recipient(written, told):
     other = "8613800138000"
     made = two(
         Sent(0, recipient="A", ends=ends(written)),
@@ -182,21 +178,21 @@ def test_a_number_written_in_another_generation_is_the_same_recipient(
     assert {one["recipient"]: one["status"] for one in made} == {"A": "failed", "B": "delivered"}
 
 
-def test_an_ending_that_two_rows_share_matches_neither() -> None:
+def test_an_ending_that_two_rows_share_matches_neither():
     sent = [Sent(0, recipient="A", ends=ends("8613800138000"))]
     sent.append(Sent(0, recipient="B", ends=ends("8523800138000")))
     made = two(*sent, heard("X", digits="13800138000"[3:]))
     assert [one["status"] for one in made] == ["pending", "pending"]
 
 
-def test_the_longest_ending_decides() -> None:
+def test_the_longest_ending_decides():
     sent = [Sent(0, recipient="A", ends=ends("8613800138000"))]
     sent.append(Sent(0, recipient="B", ends=ends("8613900138000")))
     made = two(*sent, heard("X", digits="13900138000"), heard("Y", "UNDELIV", 1, "013800138000"))
     assert [one["status"] for one in made] == ["failed", "delivered"]
 
 
-def test_a_mask_takes_the_one_number_that_looks_like_it() -> None:
+def test_a_mask_takes_the_one_number_that_looks_like_it():
     sent = [Sent(0, mask="138*8000"), Sent(0, mask="185*9057")]
     made = two(*sent, heard("X", digits="18512349057"), heard("Y", "UNDELIV", digits="13800008000"))
     assert [one["status"] for one in made] == ["failed", "delivered"]
@@ -204,7 +200,7 @@ def test_a_mask_takes_the_one_number_that_looks_like_it() -> None:
     assert [one["status"] for one in unclear] == ["pending", "pending"]
 
 
-def test_an_outcome_shown_stays_with_its_row_when_one_more_number_comes() -> None:
+def test_an_outcome_shown_stays_with_its_row_when_one_more_number_comes():
     for number in ("A", "Z"):  # whatever the order of the hashes
         first = two(Sent(0), Sent(1), heard("M", at=1))
         assert [one["status"] for one in first] == ["delivered", "pending"]
@@ -212,7 +208,7 @@ def test_an_outcome_shown_stays_with_its_row_when_one_more_number_comes() -> Non
         assert [one["status"] for one in later] == ["delivered", "failed"]
 
 
-def test_a_number_in_another_form_stays_with_its_row_when_one_more_comes_or_is_announced() -> None:
+def test_a_number_in_another_form_stays_with_its_row_when_one_more_comes_or_is_announced():
     session = Session(sent=[Sent(0, recipient="A", ends=ends("525512345678"))])
     for place, digits in enumerate(("5215512345678", "8613800138000")):
         general.observe(session, "XY"[place], Answer(place + 1, "delivered", "delivered"), {})
@@ -248,9 +244,7 @@ def sent(text: str) -> list[Sent]:
 
 
 @pytest.mark.parametrize(("stored", "read", "kept", "gone"), READ_AGAIN)
-def test_rows_read_again_are_those_that_are_stored(
-    stored: str, read: str, kept: str, gone: int
-) -> None:
+def test_rows_read_again_are_those_that_are_stored(stored, read, kept, gone):
     rows = sent(stored)
     missing, new = general.announce(rows, sent(read), 0, 99)
     assert rows == sent(kept)
@@ -264,12 +258,12 @@ def test_rows_read_again_are_those_that_are_stored(
      ("0Pa 0Qa", ["pending", "pending"])],
 )  # fmt: skip
 def test_an_outcome_that_names_no_number_is_the_lone_rows_or_the_first_without_a_phone(
-    rows: str, statuses: list[str]
-) -> None:
+    rows, statuses
+):
     assert [one["status"] for one in all_at_once(sent(rows), [heard(NO_NUMBER)])] == statuses
 
 
-def test_the_first_evidence_stays_and_others_are_conflicts() -> None:
+def test_the_first_evidence_stays_and_others_are_conflicts():
     said = [heard("P", "UNDELIV", at=2), heard("P", at=1), heard("P", "expired", at=3)]
     [made] = all_at_once([Sent(0, recipient="P")], said)
     assert (made["status"], made["final_at"], made["conflicts"]) == (
@@ -277,7 +271,7 @@ def test_the_first_evidence_stays_and_others_are_conflicts() -> None:
     )  # fmt: skip
 
 
-def test_a_receipt_of_the_future_is_no_time_and_stays_known() -> None:
+def test_a_receipt_of_the_future_is_no_time_and_stays_known():
     session = Session(sent=[Sent(0)])
     late = Answer(1, "delivered", "delivered", received_at=10**12)
     general.observe(session, "P", late, {})
@@ -290,7 +284,7 @@ def test_a_receipt_of_the_future_is_no_time_and_stays_known() -> None:
     assert read_back([made]).numbers["P"].final == late
 
 
-def test_a_word_about_the_whole_session_ends_with_the_next_response() -> None:
+def test_a_word_about_the_whole_session_ends_with_the_next_response():
     session = Session(sent=[Sent(0)])
     general.observe(session, NO_NUMBER, Answer(1, "unknown", "unknow"), {})
     [made] = stored(session)
@@ -301,7 +295,7 @@ def test_a_word_about_the_whole_session_ends_with_the_next_response() -> None:
     assert (made["status"], made["provider_status"], made["_state"]) == ("pending", None, None)
 
 
-def test_a_refusal_is_of_all_whose_outcome_is_not_known_whoever_had_one() -> None:
+def test_a_refusal_is_of_all_whose_outcome_is_not_known_whoever_had_one():
     """An outcome that names no number is one recipient's: of the others it says nothing."""
     session = Session(sent=[Sent(0), Sent(0)])
     general.observe(session, NO_NUMBER, Answer(1, "delivered", "delivered"), {})
@@ -314,7 +308,7 @@ def test_a_refusal_is_of_all_whose_outcome_is_not_known_whoever_had_one() -> Non
 
 
 @pytest.mark.parametrize("own", [None, "P"])
-def test_the_usual_way_of_a_message_never_needs_a_state(own: str | None) -> None:
+def test_the_usual_way_of_a_message_never_needs_a_state(own):
     """Asked in vain some times, then an outcome, or never one: the row says it all."""
     for polls in range(5):
         session = Session(sent=[Sent(0, recipient=own)])

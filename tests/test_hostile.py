@@ -8,8 +8,6 @@ from __future__ import annotations
 import subprocess
 import sys
 from datetime import timedelta
-from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -89,12 +87,12 @@ def peak_mb(module: str, *arguments: str) -> tuple[int, list[list[str]]]:
 
 @pytest.mark.long
 @pytest.mark.parametrize(("worst", "most"), [("many", 600), ("long", 1_000), ("deep", 300)])
-def test_the_worst_answers_take_bounded_memory(worst: str, most: int) -> None:
+def test_the_worst_answers_take_bounded_memory(worst, most):
     assert peak_mb("hostile_memory", worst)[0] < most
 
 
 @pytest.mark.long
-def test_what_a_killed_run_was_told_is_read_a_block_at_a_time(tmp_path: Path) -> None:
+def test_what_a_killed_run_was_told_is_read_a_block_at_a_time(tmp_path):
     peak_mb("hostile_memory", "landed", str(tmp_path))
     assert peak_mb("hostile_memory", "folded", str(tmp_path))[0] < 750
 
@@ -103,7 +101,7 @@ def test_what_a_killed_run_was_told_is_read_a_block_at_a_time(tmp_path: Path) ->
 
 
 @pytest.mark.long
-def test_bombs_and_answers_without_end_take_bounded_memory() -> None:
+def test_bombs_and_answers_without_end_take_bounded_memory():
     peak, lines = peak_mb("hostile_server")
     became = {name: (verdict, int(size)) for name, verdict, size, _ in lines}
     too_large = ("split", 64_000)
@@ -134,7 +132,7 @@ MENDABLE = {
 
 
 @pytest.mark.parametrize("damage", MENDABLE)
-def test_what_the_decoder_can_mend_is_an_answer_to_the_client_too(damage: str) -> None:
+def test_what_the_decoder_can_mend_is_an_answer_to_the_client_too(damage):
     """Else its sessions would be asked about for ever, and what was answered never counted."""
     with serving(lambda seen: Response(MENDABLE[damage](ok(seen.ids).body))) as server:
         reply = ask(server.url, ["a"])
@@ -142,7 +140,7 @@ def test_what_the_decoder_can_mend_is_an_answer_to_the_client_too(damage: str) -
     assert len(receipts(decode(response(reply.body)))) == 1
 
 
-def test_a_message_of_megabytes_is_looked_through_at_its_beginning_only() -> None:
+def test_a_message_of_megabytes_is_looked_through_at_its_beginning_only():
     body = b'{"RetCode":4711,"Message":"%b"}' % (b"session-001 %b " % BASIC.encode() * 300_000)
     with serving(lambda seen: Response(body)) as server:
         fetched = Fetched(server.url, [f"session-{n:03}" for n in range(100)], 64_000_000)
@@ -161,9 +159,7 @@ def messages(count: int) -> pa.Table:
 
 
 @pytest.mark.parametrize("kind", ["readable", pytest.param("any", marks=pytest.mark.long)])
-def test_a_run_against_a_hostile_service_completes_and_keeps_all_it_sent(
-    tmp_path: Path, simulator: Any, kind: str
-) -> None:
+def test_a_run_against_a_hostile_service_completes_and_keeps_all_it_sent(tmp_path, simulator, kind):
     """Of a hundred sessions every fifth gets a good answer, the others one made to do harm."""
     codes = (0,) if kind == "readable" else (0, None)  # without a code it is asked five times
     harmful = (body for body in bodies("run") if _read_envelope(body)[0] in codes)

@@ -101,17 +101,13 @@ def made(kind: str, name: str, request: pytest.FixtureRequest, folder: Path) -> 
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("kind", ["postgresql", "mariadb", "sqlite", "duckdb"])
-def test_a_table_and_its_columns_may_have_any_name(
-    kind: str, name: str, request: pytest.FixtureRequest, tmp_path: Path
-) -> None:
+def test_a_table_and_its_columns_may_have_any_name(kind, name, request, tmp_path):
     database = made(kind, name, request, tmp_path)
     assert found(settings(database.url, name, columns_of(name))) == EXPECTED
     assert [*database.execute("SELECT count(*) FROM victim")] == [(0,)]
 
 
-def test_postgresql_where_a_backslash_ends_no_literal(
-    postgresql: Database, request: pytest.FixtureRequest, tmp_path: Path
-) -> None:
+def test_postgresql_where_a_backslash_ends_no_literal(postgresql, request, tmp_path):
     """Some databases still read texts as they did before 2010."""
     name = "back\\'; DROP TABLE victim; --"
     made("postgresql", name, request, tmp_path)
@@ -126,7 +122,7 @@ FILES = ("it's [1]", "a*b?c", "{a,b}", "x'); DROP", "50%% off", "new\nline", "**
 
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("kind", ["parquet", "csv"])
-def test_a_file_of_any_name_is_itself_alone(kind: str, name: str, tmp_path: Path) -> None:
+def test_a_file_of_any_name_is_itself_alone(kind, name, tmp_path):
     """Not what its name would fit, taken for a pattern."""
     columns = columns_of(NAMES[kind == "csv"])
     table = pa.table([*map(pa.array, zip(*ROWS, strict=True))], [*columns.values()])
@@ -171,9 +167,7 @@ def hostile(tmp_path: Path, simulator: Any) -> Callable[[str], Account]:
 @pytest.mark.parametrize(
     "place", [PLACES[0], *(pytest.param(one, marks=pytest.mark.long) for one in PLACES[1:])]
 )
-def test_folders_sessions_phones_and_dimensions_of_any_name_go_the_whole_way(
-    place: str, hostile: Callable[[str], Account]
-) -> None:
+def test_folders_sessions_phones_and_dimensions_of_any_name_go_the_whole_way(place, hostile):
     account = hostile(place)
     account.run()
     pipeline = account.pipeline
@@ -193,7 +187,7 @@ def test_folders_sessions_phones_and_dimensions_of_any_name_go_the_whole_way(
 
 
 @pytest.mark.long
-def test_a_folder_that_duckdb_cannot_write_to_is_told(hostile: Callable[[str], Account]) -> None:
+def test_a_folder_that_duckdb_cannot_write_to_is_told(hostile):
     """Whatever stands after a `?` is no part of a path to it."""
     with pytest.raises(StorageError, match="Can't publish the warehouse"):
         hostile("what?").run()
@@ -204,7 +198,7 @@ def test_a_folder_that_duckdb_cannot_write_to_is_told(hostile: Callable[[str], A
     "argument",
     ["x') OR (1=1", "*", "x'); DROP TABLE receipts; --", 'status"', "status, phone", "", "phone'"],
 )
-def test_a_hostile_column_is_no_column(argument: str, hostile: Callable[[str], Account]) -> None:
+def test_a_hostile_column_is_no_column(argument, hostile):
     account = hostile("plain")
     account.run()
     with connect(account.settings.warehouse_path) as con:

@@ -186,7 +186,7 @@ def turns(tmp_path: Path, simulator: Any) -> Turns:
     return Turns(account, messages, rng, heard)
 
 
-def test_killed_at_random_moments_it_ends_as_if_undisturbed(turns: Turns) -> None:
+def test_killed_at_random_moments_it_ends_as_if_undisturbed(turns):
     print(f"KILLS={KILLS} KILLS_SEED={SEED}")
     begun = time.monotonic()
     expected = turns.undisturbed()

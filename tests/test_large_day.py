@@ -18,9 +18,7 @@ from tests.test_hostile import peak_mb as peak_mb_of
 
 @pytest.mark.long
 @pytest.mark.parametrize(("sessions", "most"), [(100_000, 1_000), (330_000, 2_200)])
-def test_long_texts_beside_the_messages_of_a_large_day_fit(
-    tmp_path: Path, sessions: int, most: int
-) -> None:
+def test_long_texts_beside_the_messages_of_a_large_day_fit(tmp_path, sessions, most):
     peak, lines = peak_mb_of("test_large_day", str(tmp_path), str(sessions))
     assert lines == [["delivered", str(sessions)]] * 2
     assert peak < most

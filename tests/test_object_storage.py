@@ -78,8 +78,8 @@ def published(of: Account) -> list[tuple[Any, ...]]:
 
 @pytest.mark.long
 def test_a_whole_run_and_a_second_asks_nothing_and_rebuilt_is_equal(
-    tmp_path: Path, simulator: Any, objects: ObjectService, temporary: Path
-) -> None:
+    tmp_path, simulator, objects, temporary
+):
     shop = account(tmp_path, simulator)
     shop.clock.turn(days=4)
     report = shop.run()
@@ -110,9 +110,7 @@ def test_a_whole_run_and_a_second_asks_nothing_and_rebuilt_is_equal(
 
 
 @pytest.mark.long
-def test_forget_erases_from_every_object(
-    tmp_path: Path, simulator: Any, objects: ObjectService
-) -> None:
+def test_forget_erases_from_every_object(tmp_path, simulator, objects):
     shop = account(tmp_path, simulator, phones="clear")
     shop.clock.turn(days=4)
     shop.run()
@@ -153,9 +151,7 @@ def stored(objects: ObjectService) -> dict[str, bytes]:
     return {key: body for key, body in objects.objects().items() if not key.endswith("/")}
 
 
-def test_an_upload_that_fails_leaves_the_old_object_and_no_temporary_file(
-    objects: ObjectService, temporary: Path
-) -> None:
+def test_an_upload_that_fails_leaves_the_old_object_and_no_temporary_file(objects, temporary):
     store = Store(DATA_DIR)
     store.write(NAME, pa.table({"a": [1, 2]}), {"token": "first"})
     objects.refuses = lambda method, path, query: method == "PUT"
@@ -171,9 +167,7 @@ def test_an_upload_that_fails_leaves_the_old_object_and_no_temporary_file(
 @pytest.mark.long  # the client tries thrice
 @pytest.mark.parametrize("way", ["refuses", "drops"])
 @pytest.mark.parametrize("what", ["PUT /receipts.parquet ", "uploads", "partNumber=3", "uploadId="])
-def test_a_large_upload_that_breaks_off_leaves_the_old_object(
-    what: str, way: str, objects: ObjectService, temporary: Path
-) -> None:
+def test_a_large_upload_that_breaks_off_leaves_the_old_object(what, way, objects, temporary):
     store = Store(DATA_DIR)
     put(store, b"old")
 
@@ -191,9 +185,7 @@ def test_a_large_upload_that_breaks_off_leaves_the_old_object(
 
 
 @pytest.mark.long  # the client tries thrice
-def test_a_small_file_is_put_in_one_request_whose_end_alone_replaces_the_object(
-    objects: ObjectService,
-) -> None:
+def test_a_small_file_is_put_in_one_request_whose_end_alone_replaces_the_object(objects):
     store = Store(DATA_DIR)
     objects.asked.clear()
     put(store, b"old")
@@ -206,8 +198,8 @@ def test_a_small_file_is_put_in_one_request_whose_end_alone_replaces_the_object(
 
 @pytest.mark.parametrize("at", ["PUT", "uploads", "partNumber=1", "partNumber=3", "uploadId="])
 def test_an_interrupt_at_any_request_leaves_the_old_object_or_the_new_one_whole(
-    at: str, objects: ObjectService, temporary: Path
-) -> None:
+    at, objects, temporary
+):
     store = Store(DATA_DIR)
     put(store, b"old")
     body = SMALL if at == "PUT" else LARGE
@@ -229,9 +221,7 @@ def test_an_interrupt_at_any_request_leaves_the_old_object_or_the_new_one_whole(
 
 
 @pytest.mark.parametrize("where", range(5))
-def test_an_interrupt_at_any_line_never_puts_an_empty_object(
-    where: int, objects: ObjectService
-) -> None:
+def test_an_interrupt_at_any_line_never_puts_an_empty_object(where, objects):
     """A stream that was opened and is closed before it is written to puts one."""
     store = Store(DATA_DIR)
     put(store, b"old")
@@ -254,7 +244,7 @@ def test_an_interrupt_at_any_line_never_puts_an_empty_object(
     assert stored(objects)[f"{FOLDER}/{NAME}"] in (b"old", SMALL)
 
 
-def test_a_killed_upload_leaves_the_old_object(objects: ObjectService, tmp_path: Path) -> None:
+def test_a_killed_upload_leaves_the_old_object(objects, tmp_path):
     store = Store(DATA_DIR)
     put(store, b"old")
     script = (
@@ -281,7 +271,7 @@ def test_a_killed_upload_leaves_the_old_object(objects: ObjectService, tmp_path:
     assert stored(objects) == {f"{FOLDER}/{NAME}": b"old"}
 
 
-def test_a_damaged_object_is_set_aside(objects: ObjectService) -> None:
+def test_a_damaged_object_is_set_aside(objects):
     store = Store(DATA_DIR)
     put(store, b"damaged")
     aside = store.set_aside(NAME)
@@ -293,7 +283,7 @@ def test_a_damaged_object_is_set_aside(objects: ObjectService) -> None:
 
 
 @pytest.mark.long
-def test_names_lists_finished_objects_only_and_over_several_pages(objects: ObjectService) -> None:
+def test_names_lists_finished_objects_only_and_over_several_pages(objects):
     store = Store(DATA_DIR)
     wanted = [f"responses/sent_date=2024-03-01/{n:04}.parquet" for n in range(1010)]
     with objects._client() as client:
@@ -307,9 +297,7 @@ def test_names_lists_finished_objects_only_and_over_several_pages(objects: Objec
 
 
 @pytest.mark.long
-def test_a_run_whose_upload_fails_is_made_good_by_the_next(
-    tmp_path: Path, simulator: Any, objects: ObjectService
-) -> None:
+def test_a_run_whose_upload_fails_is_made_good_by_the_next(tmp_path, simulator, objects):
     shop = account(tmp_path, simulator)
     shop.clock.turn(days=4)
     objects.refuses = lambda method, path, query: "/receipts/" in path and method == "PUT"
@@ -323,9 +311,7 @@ def test_a_run_whose_upload_fails_is_made_good_by_the_next(
 
 
 @pytest.mark.long
-def test_the_commands_work_on_object_storage(
-    tmp_path: Path, simulator: Any, objects: ObjectService
-) -> None:
+def test_the_commands_work_on_object_storage(tmp_path, simulator, objects):
     shop = account(tmp_path, simulator, 100)
     checked = usms(shop, "check")
     assert checked.code == 0, checked
@@ -348,9 +334,8 @@ def test_the_commands_work_on_object_storage(
     ],
 )
 def test_what_cannot_be_reached_is_told_in_a_sentence(
-    variable: str, value: str, said: str, tmp_path: Path, simulator: Any, objects: ObjectService,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+    variable, value, said, tmp_path, simulator, objects, monkeypatch
+):
     shop = account(tmp_path, simulator, 20)
     if variable == "USMS_DATA_DIR":
         shop.given["data_dir"] = value

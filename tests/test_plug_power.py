@@ -5,23 +5,16 @@ What had landed before is there after, and the command, run again, ends as if un
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
-
 import pytest
 
 pytestmark = pytest.mark.long
 
-if TYPE_CHECKING:
-    from tests.plug.world import World
 
 SCENARIOS = ("first_run_without_a_key", "later_run", "run_that_purges", "replay", "forget")
 
 
 @pytest.mark.parametrize("name", SCENARIOS)
-def test_after_a_power_cut_at_any_fsync_all_is_as_if_undisturbed(
-    plug: World, name: str, record_property: Callable[[str, object], None]
-) -> None:
+def test_after_a_power_cut_at_any_fsync_all_is_as_if_undisturbed(plug, name, record_property):
     moments = plug.undisturbed(name).moments("left")
     amiss = [one for at in moments for one in plug.cut(name, at=at)]
     record_property("power cuts survived", len(moments))
@@ -31,11 +24,11 @@ def test_after_a_power_cut_at_any_fsync_all_is_as_if_undisturbed(
 
 
 @pytest.mark.parametrize("name", ["first_run", "later_run"])
-def test_a_power_cut_after_the_command_has_ended_takes_nothing(plug: World, name: str) -> None:
+def test_a_power_cut_after_the_command_has_ended_takes_nothing(plug, name):
     assert plug.cut(name, at=len(plug.undisturbed(name).steps)) == []
 
 
-def test_a_file_that_was_not_fsynced_is_found_out(plug: World) -> None:
+def test_a_file_that_was_not_fsynced_is_found_out(plug):
     """The proof can fail."""
     last = len(plug.steps("first_run", flaws=["no_fsync"]))
     assert last < len(plug.undisturbed("first_run").steps)

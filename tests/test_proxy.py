@@ -145,7 +145,7 @@ def ask(url: str, cafile: Path | None = None) -> Reply:
     return asyncio.run(main())
 
 
-def test_a_certificate_nobody_vouches_for_is_refused(server: Server, trusted: Path) -> None:
+def test_a_certificate_nobody_vouches_for_is_refused(server, trusted):
     refused = ask(server.url)
     assert refused.verdict is Verdict.RETRY
     assert "certificate" in refused.message
@@ -154,9 +154,7 @@ def test_a_certificate_nobody_vouches_for_is_refused(server: Server, trusted: Pa
 
 
 @pytest.mark.parametrize(("name", "days"), [("DNS:api.uspeedo.com", 2), ("IP:127.0.0.1", -1)])
-def test_a_certificate_for_another_host_or_an_expired_one_is_refused(
-    folder: Path, trusted: Path, name: str, days: int
-) -> None:
+def test_a_certificate_for_another_host_or_an_expired_one_is_refused(folder, trusted, name, days):
     with serving(lambda seen: ok(seen.ids), certificate(folder, name, days)) as server:
         reply = ask(server.url, trusted)
         assert server.seen == [], "nothing is sent before it is verified"
@@ -164,7 +162,7 @@ def test_a_certificate_for_another_host_or_an_expired_one_is_refused(
     assert "certificate" in reply.message
 
 
-def test_ones_own_authority_is_trusted_by_the_usual_variable(server: Server, trusted: Path) -> None:
+def test_ones_own_authority_is_trusted_by_the_usual_variable(server, trusted):
     code = "import sys, tests.test_proxy as t; print(t.ask(sys.argv[1]).verdict.name)"
     for authority, verdict in ((trusted, "OK"), (trusted / "none", "RETRY")):
         done = subprocess.run(
@@ -178,8 +176,8 @@ def test_ones_own_authority_is_trusted_by_the_usual_variable(server: Server, tru
 
 
 def test_https_goes_through_the_environments_proxy_which_sees_no_credentials(
-    server: Server, trusted: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    server, trusted, monkeypatch
+):
     with Tunnel() as tunnel:
         proxy = f"http://someone:hidden@127.0.0.1:{tunnel.port}"
         with environment(monkeypatch, HTTPS_PROXY=proxy):
@@ -194,9 +192,7 @@ def test_https_goes_through_the_environments_proxy_which_sees_no_credentials(
     assert b"USMSSendReceipt" not in tunnel.carried
 
 
-def test_a_host_in_no_proxy_and_plain_http_go_straight(
-    server: Server, trusted: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_host_in_no_proxy_and_plain_http_go_straight(server, trusted, monkeypatch):
     dead = f"http://127.0.0.1:{free_port()}"
     with environment(monkeypatch, HTTPS_PROXY=dead, NO_PROXY="127.0.0.1"):
         assert ask(server.url, trusted).verdict is Verdict.OK
@@ -215,9 +211,7 @@ def test_a_host_in_no_proxy_and_plain_http_go_straight(
         ("socks5://someone:hidden@127.0.0.1:{dead}", "a proxy of kind 'socks5'"),
     ],
 )
-def test_a_proxy_that_is_no_use_is_named_without_its_password(
-    kind: str, words: str, server: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_proxy_that_is_no_use_is_named_without_its_password(kind, words, server, monkeypatch):
     with Tunnel(b"HTTP/1.1 407 Who are you\r\nContent-Length: 0\r\n\r\n") as refusing:
         proxy = kind.format(dead=free_port(), refusing=refusing.port)
         with environment(monkeypatch, HTTPS_PROXY=proxy):

@@ -18,7 +18,7 @@ from tests.watched_world import fill, warehouse
 MOMENTS = [0, 1, 5, 20, 60, 150, 299]
 
 
-def test_wilsons_interval_is_the_librarys() -> None:
+def test_wilsons_interval_is_the_librarys():
     with warehouse() as con:
         for k, n in [(0, 1), (1, 1), (0, 40), (8, 10), (39, 40), (961_234, 1_000_000)]:
             query = f"SELECT wilson_low({k}, {n}), wilson_high({k}, {n})"
@@ -29,14 +29,14 @@ def test_wilsons_interval_is_the_librarys() -> None:
 
 
 @pytest.mark.parametrize("freedom", [3, 5, 10, 30, 200])
-def test_students_quantile_is_the_librarys_within_a_hundredth(freedom: int) -> None:
+def test_students_quantile_is_the_librarys_within_a_hundredth(freedom):
     with warehouse() as con:
         ((ours,),) = con.execute(f"SELECT usms_student({freedom})").fetchall()
     assert ours == pytest.approx(t.ppf(0.975, freedom), rel=0.01)
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_the_curve_is_the_librarys(seed: int) -> None:
+def test_the_curve_is_the_librarys(seed):
     """Random outcomes and random ends of watching, with ties: within 1e-9."""
     random = np.random.default_rng(seed)
     count = int(random.integers(2, 400))

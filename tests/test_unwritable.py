@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import shutil
-from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests import processes
 from tests.loopback import Response, Seen, code, serving
-from tests.mounts import Disk, without_the_rights_of_root
+from tests.mounts import without_the_rights_of_root
 from tests.processes import (
     account_now,
     old_messages,
@@ -24,8 +22,8 @@ from usms_pipeline.contract.errors import StorageError
 
 @pytest.mark.long
 def test_a_folder_that_can_not_be_written_is_named_and_once_it_can_the_run_goes_on(
-    tmp_path: Path, simulator: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    tmp_path, simulator, monkeypatch
+):
     messages = old_messages(40)
     account = account_now(tmp_path / "account", simulator, messages)
     monkeypatch.setattr(processes, "USMS", without_the_rights_of_root(processes.USMS))
@@ -54,8 +52,8 @@ def test_a_folder_that_can_not_be_written_is_named_and_once_it_can_the_run_goes_
 @pytest.mark.long
 @pytest.mark.parametrize("command", [["rates"], ["report"], ["check"], ["run"], ["plan"]])
 def test_a_folder_that_can_not_be_read_is_told_in_a_sentence(
-    command: list[str], tmp_path: Path, simulator: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    command, tmp_path, simulator, monkeypatch
+):
     account = account_now(tmp_path / "account", simulator, old_messages(5))
     monkeypatch.setattr(processes, "USMS", without_the_rights_of_root(processes.USMS))
     data = tmp_path / "account/data"
@@ -71,8 +69,8 @@ def test_a_folder_that_can_not_be_read_is_told_in_a_sentence(
 @pytest.mark.long
 @pytest.mark.parametrize("command", [["rates"], ["check"]])
 def test_settings_that_can_not_be_read_are_told_in_a_sentence(
-    command: list[str], tmp_path: Path, simulator: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    command, tmp_path, simulator, monkeypatch
+):
     account = account_now(tmp_path / "account", simulator, old_messages(5))
     monkeypatch.setattr(processes, "USMS", without_the_rights_of_root(processes.USMS))
     (tmp_path / "account/.env").touch(mode=0)
@@ -82,9 +80,7 @@ def test_settings_that_can_not_be_read_are_told_in_a_sentence(
 
 
 @pytest.mark.long
-def test_a_disk_that_became_read_only_is_told_and_read_on(
-    tmp_path: Path, simulator: Any, disk: Disk
-) -> None:
+def test_a_disk_that_became_read_only_is_told_and_read_on(tmp_path, simulator, disk):
     messages = old_messages(40)
     account = account_now(disk.path, simulator, messages.slice(0, 30))
     assert usms(account, "run", "--all").code == 0
@@ -101,8 +97,8 @@ def test_a_disk_that_became_read_only_is_told_and_read_on(
 
 
 def test_a_data_directory_that_goes_away_in_a_run_is_told_and_nothing_is_published(
-    tmp_path: Path, simulator: Any
-) -> None:
+    tmp_path, simulator
+):
     messages = old_messages(20)
     account = account_now(tmp_path / "account", simulator, messages)
     account.given["warehouse"] = str(tmp_path / "elsewhere.duckdb")

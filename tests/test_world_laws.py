@@ -47,7 +47,7 @@ def saying(column: str, value: str) -> Callable[[pa.Table], pa.Table]:
     )
 
 
-def test_nothing_is_found_where_nothing_is_amiss(life: Life) -> None:
+def test_nothing_is_found_where_nothing_is_amiss(life):
     life.laws.look()
     life.laws.published()
 
@@ -60,13 +60,13 @@ LIES = {
 
 
 @pytest.mark.parametrize("lie", LIES)
-def test_a_lie_is_found(life: Life, lie: str) -> None:
+def test_a_lie_is_found(life, lie):
     written_anew(life, *LIES[lie])
     with pytest.raises(AssertionError):
         life.laws.look()
 
 
-def test_an_answer_that_is_gone_is_found(life: Life) -> None:
+def test_an_answer_that_is_gone_is_found(life):
     store = life.account.connect()[0].store
     store.delete(store.names("responses")[0])
     with pytest.raises(AssertionError, match="is gone"):

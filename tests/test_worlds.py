@@ -8,7 +8,7 @@ from tests.world_machine import EXAMPLES, turn
 
 
 @pytest.mark.long
-def test_the_laws_hold_in_any_world() -> None:
+def test_the_laws_hold_in_any_world():
     tally = turn()
     assert tally["lives"] >= EXAMPLES, tally
     print(tally)

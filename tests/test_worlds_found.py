@@ -41,9 +41,7 @@ def run(account: WorldAccount, script: Script | None = None, **given: Any) -> An
     return line
 
 
-def test_a_send_to_several_that_was_asked_about_in_vain_is_asked_again_in_time(
-    account: WorldAccount,
-) -> None:
+def test_a_send_to_several_that_was_asked_about_in_vain_is_asked_again_in_time(account):
     announce(account, "alpha", None, None, hours=1)
     account.service.garbled = {"alpha"}
     run(account)
@@ -52,7 +50,7 @@ def test_a_send_to_several_that_was_asked_about_in_vain_is_asked_again_in_time(
     assert run(account).requests > 0
 
 
-def test_a_day_that_left_the_source_stays_beside_others(account: WorldAccount) -> None:
+def test_a_day_that_left_the_source_stays_beside_others(account):
     announce(account, "alpha", None, hours=50)
     announce(account, "bravo", None, hours=30)
     run(account)
@@ -64,9 +62,7 @@ def test_a_day_that_left_the_source_stays_beside_others(account: WorldAccount) -
     assert account.connect()[0].conservation() == []
 
 
-def test_what_is_set_aside_anew_of_a_block_leaves_what_was_set_aside_of_it(
-    account: WorldAccount,
-) -> None:
+def test_what_is_set_aside_anew_of_a_block_leaves_what_was_set_aside_of_it(account):
     announce(account, "alpha", None, hours=1)
     announce(account, "bravo", None, hours=1)
     bad = {"SessionNo": "alpha", "Receipt": "nonsense"}
@@ -85,9 +81,7 @@ def test_what_is_set_aside_anew_of_a_block_leaves_what_was_set_aside_of_it(
     assert {one[1] for one in account.disk.look().entries} == {"alpha", "bravo"}, newer
 
 
-def test_the_last_row_without_a_session_that_gets_one_is_published_once(
-    account: WorldAccount,
-) -> None:
+def test_the_last_row_without_a_session_that_gets_one_is_published_once(account):
     announce(account, None, None, hours=1)
     run(account)
     account.ledger.messages[0].session_no = "alpha"
@@ -99,9 +93,7 @@ def test_the_last_row_without_a_session_that_gets_one_is_published_once(
     laws.published()
 
 
-def test_who_is_forgotten_is_missed_by_nobody_while_the_source_still_has_them(
-    account: WorldAccount,
-) -> None:
+def test_who_is_forgotten_is_missed_by_nobody_while_the_source_still_has_them(account):
     announce(account, "alpha", "+8613800138001", "+8613800138002", hours=1)
     announce(account, None, "+8613800138001", hours=1)
     run(account)
@@ -113,9 +105,7 @@ def test_who_is_forgotten_is_missed_by_nobody_while_the_source_still_has_them(
     assert account.connect()[0].conservation() == []
 
 
-def test_what_can_not_be_used_and_names_who_is_forgotten_is_not_set_aside(
-    account: WorldAccount,
-) -> None:
+def test_what_can_not_be_used_and_names_who_is_forgotten_is_not_set_aside(account):
     account.connect()[0].forget(["13800138001"])
     announce(account, "alpha", None, None, hours=1)
     receipt = {"Phone": "13800138001", "Status": "delivered"}
@@ -125,9 +115,7 @@ def test_what_can_not_be_used_and_names_who_is_forgotten_is_not_set_aside(
     assert [row["status"] for row in rows(account)] == ["pending", "pending"]
 
 
-def test_a_session_read_for_another_day_as_before_is_not_gone_from_its_own(
-    account: WorldAccount,
-) -> None:
+def test_a_session_read_for_another_day_as_before_is_not_gone_from_its_own(account):
     account.clock.turn(hours=-8)
     announce(account, "alpha", "+8613800138001", "+8613800138002", hours=1)
     run(account)
@@ -141,7 +129,7 @@ def test_a_session_read_for_another_day_as_before_is_not_gone_from_its_own(
     assert not [said for said in report.warnings if "no longer in the source" in said]
 
 
-def test_a_message_put_off_to_tomorrow_is_one_message_there(account: WorldAccount) -> None:
+def test_a_message_put_off_to_tomorrow_is_one_message_there(account):
     announce(account, "alpha", "+8613800138001", hours=1)
     announce(account, "bravo", None, hours=1)
     run(account)
@@ -154,7 +142,7 @@ def test_a_message_put_off_to_tomorrow_is_one_message_there(account: WorldAccoun
     assert account.connect()[0].conservation() == []
 
 
-def test_a_session_in_two_days_files_is_asked_about_once(account: WorldAccount) -> None:
+def test_a_session_in_two_days_files_is_asked_about_once(account):
     """It was put off so far that nobody looked for it where it was."""
     announce(account, "alpha", None, hours=1)
     run(account)
@@ -166,7 +154,7 @@ def test_a_session_in_two_days_files_is_asked_about_once(account: WorldAccount) 
     assert account.connect()[0].conservation() == []
 
 
-def test_what_somebody_has_opened_never_changes(account: WorldAccount) -> None:
+def test_what_somebody_has_opened_never_changes(account):
     announce(account, "alpha", None, hours=1)
     run(account)
     with (account.data / "usms.duckdb").open("rb") as opened:
