@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from tests import test_days
 from tests.scripted import DAY, NOON, PHONE, Scripted
 from tests.test_days import POLLS, SECOND, folded, said, sent
-from usms_pipeline.contract.errors import KeyMismatch
 from usms_pipeline.days import file
 from usms_pipeline.store.dataset import Window
 from usms_pipeline.store.storage import Store
@@ -29,18 +28,6 @@ def test_the_longest_overdue_is_asked_first_in_batches_of_distinct_sessions(acco
         account.row(name, NOON - timedelta(days=days))
     account.refresh()
     assert account.asked == [["s2", "s3"], ["s1"]]
-
-
-def test_another_key_is_refused_before_anything_is_asked(account):
-    account.row("s1", NOON, PHONE)
-    account.refresh()
-    account.given["phone_key"] = "5e" * 32
-    account.row("s2", NOON - timedelta(days=1), PHONE)
-    for step in (account.refresh, account.rebuild, account.pipeline.forget, account.pipeline.plan):
-        with pytest.raises(KeyMismatch):
-            step()
-    assert len(account.asked) == 1
-    assert file.days(account.pipeline.store) == [DAY]
 
 
 def test_windows_in_the_past_ask_about_their_own_days_alone(account):
