@@ -18,13 +18,11 @@ from tests.processes import (
     ended,
     old_messages,
     outcome,
-    sentence,
     started,
     undisturbed,
     usms,
     wait_until,
 )
-from usms_pipeline.days import quarantine
 from usms_pipeline.simulator import Faults
 
 SLOW = "latency_seconds=0.15"
@@ -91,34 +89,6 @@ def test_a_run_beside_another_command_ends_as_if_alone(beside, tmp_path, simulat
     settled(account)
     assert outcome(account) == undisturbed(tmp_path / "whole", simulator, messages)
     assert set(account.service.counters.ids_asked.values()) == {1}
-
-
-@pytest.mark.long
-def test_forget_beside_a_run_says_what_to_do(tmp_path, simulator, messages):
-    account = account_now(tmp_path / "account", simulator, messages, batch_size=10)
-    account.announce(messages.slice(0, 100))
-    refused = account.service.sessions[3]
-    account.service.faults = Faults(poison_ids=frozenset({refused}))
-    account.run()
-    account.announce(messages)
-    account.service.faults = Faults.parse("latency_seconds=1.5")
-    gone = account.service.sessions[20]
-    asked = account.service.counters.requests
-    with started(account, "run", "--all", max_concurrency="1") as run:
-        wait_until(lambda: account.service.counters.requests > asked)
-        told = sentence(usms(account, "forget", "--yes", "--session", gone))
-        account.service.faults = Faults.none()
-        ran = ended(run)
-    assert ran.code == 0, ran
-    assert "Another run works on" in told
-    assert "again" in told
-    assert usms(account, "quarantine", "replay", "--all").code == 0
-    assert quarantine.entries(account.pipeline.store) == []
-    assert usms(account, "forget", "--yes", "--session", gone).code == 0
-    settled(account)
-    expected = undisturbed(tmp_path / "whole", simulator, messages)
-    place = 0  # session_no comes first
-    assert outcome(account) == [row for row in expected if row[place] != gone]
 
 
 @pytest.mark.long

@@ -49,7 +49,6 @@ BREAKS = {
         "warehouse/publish.py",
         "publish_file(self._temporary, self._path)",
         "__import__('shutil').copyfile(self._temporary, self._path)",
-        "test_worlds_found.py",
     ),
     "6 cost: who has an outcome is asked about": (
         "days/file.py",

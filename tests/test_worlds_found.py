@@ -50,18 +50,6 @@ def test_a_send_to_several_that_was_asked_about_in_vain_is_asked_again_in_time(a
     assert run(account).requests > 0
 
 
-def test_a_day_that_left_the_source_stays_beside_others(account):
-    announce(account, "alpha", None, hours=50)
-    announce(account, "bravo", None, hours=30)
-    run(account)
-    account.clock.turn(hours=24)
-    account.ledger.messages.clear()
-    announce(account, "charlie", None, hours=1)
-    run(account)
-    assert [row["session_no"] for row in rows(account)] == ["alpha", "bravo", "charlie"]
-    assert account.connect()[0].conservation() == []
-
-
 def test_what_is_set_aside_anew_of_a_block_leaves_what_was_set_aside_of_it(account):
     announce(account, "alpha", None, hours=1)
     announce(account, "bravo", None, hours=1)
@@ -152,15 +140,3 @@ def test_a_session_in_two_days_files_is_asked_about_once(account):
     line = run(account)
     assert [given.ids for given in line.given] == [("alpha",)]
     assert account.connect()[0].conservation() == []
-
-
-def test_what_somebody_has_opened_never_changes(account):
-    announce(account, "alpha", None, hours=1)
-    run(account)
-    with (account.data / "usms.duckdb").open("rb") as opened:
-        before = opened.read()
-        announce(account, "bravo", None, hours=1)
-        run(account)
-        opened.seek(0)
-        is_as_it_was = opened.read() == before
-    assert is_as_it_was  # to show how two such files differ takes hours
