@@ -46,9 +46,7 @@ __all__ = ["disk", "mariadb", "mariadb_server", "postgresql", "postgresql_server
 _SERVICES = frozenset({"browser", "mariadb", "mariadb_server", "postgresql", "postgresql_server"})
 """Fixtures that start a program; a test that takes one is marked ``services``."""
 
-_DURABLE = frozenset(
-    {"test_full_disk", "test_plug", "test_plug_power", "test_plug_stop", "test_unwritable"}
-)
+_DURABLE = frozenset({"test_plug", "test_plug_power", "test_plug_stop", "test_unwritable"})
 """Modules about what the disk has after a kill or a power cut. Elsewhere fsync does nothing."""
 
 _SLOWEST = {

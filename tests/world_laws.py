@@ -10,10 +10,9 @@ from typing import Any
 
 import duckdb
 
-from tests import world_answers
+from tests import world_disk
 from tests.world_account import WorldAccount
-from tests.world_answers import Trouble
-from tests.world_disk import Found, Rows, mark, written_at
+from tests.world_disk import Found, Rows, Trouble, mark, written_at
 from tests.world_ledger import COMPARED, Table, compared
 from tests.world_service import Transport
 from usms_pipeline.contract.status import FINAL
@@ -209,7 +208,7 @@ class Laws:
     def is_emptied(self, trouble: Trouble) -> bool:
         """Tell whether the response that something was found in says it no more."""
         answers = self.now.blocks.get(self.now.blocks_of[trouble], [])
-        return trouble not in world_answers.read(answers, self.account.ledger.book).troubles
+        return trouble not in world_disk.read(answers, self.account.ledger.book).troubles
 
     def completed(self, after: Table, held: date | None) -> None:
         """Check that all that was read and told is in the days' files, and told in quarantine."""

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 
-from tests import world_answers
+from tests import world_disk
 from tests.test_general import ends
-from tests.world_answers import Asked, Reading, Trouble, digits_of
+from tests.world_disk import Asked, Reading, Trouble, digits_of
 from usms_pipeline.days import general
 from usms_pipeline.days.general import NO_NUMBER, UNHEARD, Answer, Sent, Session
 from usms_pipeline.people.phones import PhoneBook
@@ -145,7 +145,7 @@ class Ledger:
     # -- answers ----------------------------------------------------------------------------------
 
     def land(self, block: str, answers: list[dict[str, Any]]) -> None:
-        self.said[block] = world_answers.read(answers, self.book)
+        self.said[block] = world_disk.read(answers, self.book)
 
     def about(self, session: str) -> set[str]:
         """Return the blocks that say something of a session, or that it was asked about."""
