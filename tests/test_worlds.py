@@ -284,7 +284,6 @@ class Life(RuleBasedStateMachine):
         self.laws.look(may_vanish=True)
         self.laws.forgotten_is_nowhere()
         self.laws.published()
-        self.laws.read_as.clear()
 
     # -- how it is done, and what is looked at ---------------------------------------------------
 
@@ -309,8 +308,7 @@ class Life(RuleBasedStateMachine):
         known = after if laws.now.open else ledger.as_known(after)
         due, grown = ledger.due(known, now, account.settings.poll_offsets), ledger.grown(after)
         due.pop(held, None)
-        news = laws.news(window, after, due)
-        before, marks, was_published = laws.now, laws.everything(), laws.is_published()
+        before = laws.now
         self.tally["runs"] += 1
         try:
             with account.held(held), killed_at_write(dies_at):
@@ -318,7 +316,6 @@ class Life(RuleBasedStateMachine):
         except (Killed, ServiceDown, CredentialsRefused) as error:
             laws.note_strays(after)
             laws.look(after, line)
-            laws.read_as.clear()
             self.tally["interrupted runs"] += 1
             self.tally["answers"] += len(line.given)
             laws.nothing_given_is_lost(before, line, is_flush_killed=bool(dies_at))
@@ -338,17 +335,15 @@ class Life(RuleBasedStateMachine):
         assert report.fell_short == bool(asked_in_vain)
         laws.purged(now, before)
         laws.published()
-        laws.wrote_only(news, before)
-        is_purge = bool(before.blocks.keys() - laws.now.blocks.keys())
-        self.tally["purges"] += is_purge
-        if was_published and news == set() and not is_purge:  # law 6
-            self.tally["idle runs"] += 1
-            assert line.requests == 0
-            assert laws.everything() == marks
-        if held is None:
-            laws.was_read(window)
-        else:
-            laws.read_as.clear()
+        self.tally["purges"] += bool(before.blocks.keys() - laws.now.blocks.keys())
+
+    def _idle_run(self) -> None:
+        """Law 6: a run after which nothing has happened asks nothing and writes nothing."""
+        marks, (pipeline, line) = self.laws.everything(), self.account.connect()
+        pipeline.run()
+        assert line.requests == 0
+        assert self.laws.everything() == marks
+        self.tally["idle runs"] += 1
 
     def _second_run(self) -> None:
         pipeline, line = self.account.connect()
@@ -417,6 +412,8 @@ class Life(RuleBasedStateMachine):
             return
         try:
             self._run(Script())
+            if not self.laws.now.open:
+                self._idle_run()
             incremental = self.laws.rows_whole()
             self._rebuild()
             if not self.ledger.strays:

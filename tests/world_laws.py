@@ -26,8 +26,6 @@ class Laws:
     def __init__(self, account: WorldAccount) -> None:
         self.account, self.ledger, self.disk = account, account.ledger, account.disk
         self.now = Found()
-        self.read_as: dict[tuple[date, bool], Any] = {}
-        """As what each day, or its edge, was last read by a run that was completed."""
         self.missing: set[Trouble] = set()
         """What was in quarantine and went with its run, or with who is forgotten."""
         self._published: Any = None
@@ -262,40 +260,6 @@ class Laws:
     def everything(self) -> Any:
         """Return a mark of every file that a reader may have open."""
         return self.disk.files(), mark(self.account.data / "usms.duckdb")
-
-    # -- what is to be left alone -----------------------------------------------------------------
-
-    def news(self, window: Window, after: Table, due: dict[date, set[str]]) -> set[date] | None:
-        """Return the days that a run may write; None where it may be any."""
-        if self.now.open:
-            return None
-        readings = self._readings(window)
-        return {
-            day
-            for day in {*self.now.days, *after}
-            if due.get(day)
-            or self.ledger.stored.get(day) != after.get(day)
-            or self.read_as.get((day, day in window)) != readings.get(day, [])
-        } | {day for day in readings if day not in self.now.days}
-
-    def was_read(self, window: Window) -> None:
-        """Note as what the source was read; to read it so again is no news."""
-        readings = self._readings(window)
-        for day in {*self.now.days, *readings}:
-            self.read_as[day, day in window] = readings.get(day, [])
-
-    def _readings(self, window: Window) -> dict[date, list[Any]]:
-        found: dict[date, list[Any]] = {}
-        for day, session, rows in self.ledger.readings(window):
-            found.setdefault(day, []).append(str((session, rows)))
-        return {day: sorted(its) for day, its in found.items()}
-
-    def wrote_only(self, news: set[date] | None, before: Found) -> None:
-        """Law 6: a day without news is left as it is."""
-        for day in self.now.days if news is not None else ():
-            name = f"receipts/sent_date={day}/receipts.parquet"
-            is_same = self.now.marks[name] == before.marks.get(name)
-            assert is_same or day in news, f"{day} was written for nothing"
 
     # -- purging and publishing -------------------------------------------------------------------
 
