@@ -6,6 +6,7 @@ import re
 import shlex
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer.main
@@ -40,18 +41,18 @@ def after(heading: str) -> str:
     return README.split(f"{heading}\n", 1)[1].split("\n\n", 1)[0]
 
 
-def test_the_readmes_tables_are_those_of_the_code():
+def test_the_readmes_tables_are_those_of_the_code() -> None:
     assert readme_tables.filled_in(README) == README, "run: python -m tests.readme_tables"
 
 
-def test_every_variable_named_anywhere_is_a_setting():
+def test_every_variable_named_anywhere_is_a_setting() -> None:
     known = {f"USMS_{name.upper()}" for name in settings.Settings.model_fields}
     for name in DOCUMENTS:
         text = (ROOT / name).read_text("utf-8")
         assert set(re.findall(r"\bUSMS_[A-Z][A-Z_]*[A-Z]\b", text)) <= known, name
 
 
-def test_every_usms_command_shown_exists_with_its_options():
+def test_every_usms_command_shown_exists_with_its_options() -> None:
     group = typer.main.get_command(app)
     inline = re.findall(r"`(usms [^`]+)`", README + (ROOT / "CONTRIBUTING.md").read_text("utf-8"))
     lines = [line for line in commands() if line[0] == "usms"]
@@ -62,14 +63,14 @@ def test_every_usms_command_shown_exists_with_its_options():
         assert {a for a in arguments if a.startswith("--")} <= options, (name, arguments)
 
 
-def test_every_make_target_shown_exists():
+def test_every_make_target_shown_exists() -> None:
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))
     shown = {line[1] for line in commands() if line[0] == "make"}
     assert shown == {"demo", "test"}, "two commands to begin with"
     assert shown | set(re.findall(r"`make (\w+)`", README)) <= targets
 
 
-def test_every_file_named_exists():
+def test_every_file_named_exists() -> None:
     for name in ("README.md", "CONTRIBUTING.md"):
         text = (ROOT / name).read_text("utf-8")
         linked = re.findall(r"\]\((?!http)([^)#]+)\)", text)
@@ -77,7 +78,7 @@ def test_every_file_named_exists():
         assert [path for path in (*linked, *quoted) if not (ROOT / path).exists()] == []
 
 
-def test_the_readmes_component_has_only_attributes_that_exist():
+def test_the_readmes_component_has_only_attributes_that_exist() -> None:
     from usms_pipeline.components import ReceiptPipeline
 
     [block] = blocks("yaml")
@@ -88,7 +89,9 @@ def test_the_readmes_component_has_only_attributes_that_exist():
     assert set(shown["attributes"]) <= set(model.model_fields)
 
 
-def test_the_warehouse_has_exactly_the_views_and_macros_of_the_readme(published, monkeypatch):
+def test_the_warehouse_has_exactly_the_views_and_macros_of_the_readme(
+    published: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Those whose names begin with usms_ are the warehouse's own."""
     import usms_pipeline
 
@@ -107,7 +110,7 @@ def test_the_warehouse_has_exactly_the_views_and_macros_of_the_readme(published,
     assert shown == {name for (name,) in found if not name.startswith("usms_")}
 
 
-def test_every_module_has_its_place_in_the_readmes_layout():
+def test_every_module_has_its_place_in_the_readmes_layout() -> None:
     named = [line.split("|")[1] for line in after("| where | what |").splitlines()]
     shown = {name.rstrip("/") for cell in named for name in re.findall(r"`([^`]+)`", cell)}
     package = ROOT / "usms_pipeline"
@@ -120,8 +123,8 @@ def test_every_module_has_its_place_in_the_readmes_layout():
 
 @pytest.mark.long
 def test_five_variables_and_the_commands_shown_lead_to_a_delivery_rate(
-    simulator, tmp_path, monkeypatch
-):
+    simulator: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rehearsal = simulator(2_000)  # so many that some are still awaited, at night too
     made_up.write(rehearsal.messages, tmp_path / "shop.sqlite")
     [block] = blocks("bash")
@@ -143,13 +146,13 @@ def test_five_variables_and_the_commands_shown_lead_to_a_delivery_rate(
     assert "share of all that arrives" in done.output
 
 
-def test_the_launch_command_shown_is_the_one_that_test_dagster_runs():
+def test_the_launch_command_shown_is_the_one_that_test_dagster_runs() -> None:
     [launch] = [line for line in commands() if line[0] == "dg"]
     assert launch[1:-1] == ["launch", "--job", "refresh", "--partition-range"]
     assert re.fullmatch(r"\d{4}-\d\d-\d\d\.\.\.\d{4}-\d\d-\d\d", launch[-1])
 
 
-def test_the_schedule_and_the_job_named_exist():
+def test_the_schedule_and_the_job_named_exist() -> None:
     from usms_pipeline.definitions import defs
 
     named = re.findall(r"`(refresh\w*)`", README)
@@ -158,25 +161,25 @@ def test_the_schedule_and_the_job_named_exist():
     assert set(named) - {"refresh"} == schedules
 
 
-def test_code_blocks_fit_80_columns():
+def test_code_blocks_fit_80_columns() -> None:
     lines = [line for _, body in CODE.findall(README) for line in body.splitlines()]
     assert [line for line in lines if len(line) > 80] == []
 
 
 @pytest.mark.parametrize("name", re.findall(r"docs/[\w-]+\.png", README))
-def test_a_picture_is_small_enough_for_a_page(name):
+def test_a_picture_is_small_enough_for_a_page(name: str) -> None:
     drawn = (ROOT / name).read_bytes()
     assert drawn.startswith(b"\x89PNG")
     assert len(drawn) <= 200_000
 
 
 @pytest.mark.long
-def test_the_table_of_rates_is_what_the_command_prints(tmp_path):
+def test_the_table_of_rates_is_what_the_command_prints(tmp_path: Path) -> None:
     rates = readme_picture.block(readme_picture.rehearsed(tmp_path))
     assert readme_picture.filled_in(README, rates) == README, "run: python -m tests.readme_picture"
 
 
-def test_the_readmes_python_runs(published, monkeypatch):
+def test_the_readmes_python_runs(published: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(published)
     [code] = blocks("python")
     namespace: dict[str, object] = {}
@@ -185,7 +188,7 @@ def test_the_readmes_python_runs(published, monkeypatch):
     con.close()  # type: ignore[attr-defined]
 
 
-def test_no_machine_path_or_registry_host_is_in_the_repository():
+def test_no_machine_path_or_registry_host_is_in_the_repository() -> None:
     listed = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
         cwd=ROOT, capture_output=True, check=True, text=True,
@@ -200,7 +203,7 @@ def test_no_machine_path_or_registry_host_is_in_the_repository():
     assert found == []
 
 
-def test_the_change_log_has_the_version_of_the_package_or_says_unreleased():
+def test_the_change_log_has_the_version_of_the_package_or_says_unreleased() -> None:
     from importlib.metadata import version
 
     log = (ROOT / "CHANGELOG.md").read_text("utf-8")
@@ -208,7 +211,7 @@ def test_the_change_log_has_the_version_of_the_package_or_says_unreleased():
 
 
 @pytest.mark.parametrize("document", [*DOCUMENTS, "docs/reliability.md", "docs/rates.md"])
-def test_every_test_that_a_document_names_exists(document):
+def test_every_test_that_a_document_names_exists(document: str) -> None:
     text = (ROOT / document).read_text("utf-8")
     tests = sorted((ROOT / "tests").rglob("test_*.py"))
     defined = {path.name for path in tests}
