@@ -48,15 +48,8 @@ def test_the_later_run_has_all_that_can_happen_to_a_message(plug):
     assert is_copied, "the warehouse is mended in a copy"
 
 
-def test_killed_after_a_few_steps_and_run_again_all_is_as_if_undisturbed(plug):
-    moments = plug.undisturbed("later_run").moments("tree")
-    amiss = [plug.killed("later_run", at=at) for at in moments[2 :: max(len(moments) // 10, 1)]]
-    assert len(amiss) >= 9
-    assert [one for found in amiss for one in found] == []
-
-
 @pytest.mark.parametrize("name", SCENARIOS)
-def test_killed_after_any_step_and_run_again_all_is_as_if_undisturbed(plug, name, record_property):
+def test_killed_after_any_step_and_run_again_all_is_as_if_undisturbed(plug, name):
     before, undisturbed, draw = plug.kills, plug.undisturbed(name), Random()
     shown, changed = undisturbed.moments("shown"), undisturbed.moments("tree")
     hidden = sorted(set(changed) - set(shown))
@@ -64,20 +57,10 @@ def test_killed_after_any_step_and_run_again_all_is_as_if_undisturbed(plug, name
     amiss = [one for at in moments for one in plug.killed(name, at=at)]
     for _ in range(RANDOM_KILLS):
         amiss += plug.killed(name, after_seconds=draw.uniform(0.0, 0.7 * undisturbed.seconds))
-    plug.survived[name] = plug.kills - before
-    record_property("steps found", len(undisturbed.steps))
-    record_property("kills survived", plug.survived[name])
-    print(f"\n{name}: {len(undisturbed.steps)} steps found, {plug.survived[name]} kills survived")
+    kills = plug.kills - before
+    print(f"\n{name}: {len(undisturbed.steps)} steps found, {kills} kills survived")
     assert amiss == []
-    assert plug.survived[name] >= len(moments)
-
-
-def test_two_hundred_kills_were_survived(plug):
-    if set(plug.survived) != set(SCENARIOS):
-        pytest.skip("counts those of the test above, which was left out")
-    spent = round(plug.commands.cpu_seconds)
-    print(f"\n{sum(plug.survived.values())} kills survived, {spent} s of CPU time in processes")
-    assert sum(plug.survived.values()) >= 200
+    assert kills >= len(moments)
 
 
 def test_a_file_written_under_its_own_name_is_found_out(plug):
