@@ -158,7 +158,6 @@ def failure(result: Any) -> Any:
     return event.step_failure_data
 
 
-@pytest.mark.long
 def test_a_range_is_one_run_that_materializes_every_day_of_it(first_run):
     _, result = first_run
     assert result.success
@@ -169,7 +168,6 @@ def test_a_range_is_one_run_that_materializes_every_day_of_it(first_run):
     assert set(materializations(result, "delivery_rates")) == {None}
 
 
-@pytest.mark.long
 def test_every_partition_tells_its_own_buckets(first_run):
     """And their sum is what the source announces."""
     account, result = first_run
@@ -307,16 +305,6 @@ def test_a_day_that_was_left_alone_is_not_materialized_and_the_others_are(projec
     assert str(today) in next(iter(told.values()))["run/warnings"]
     assert materializations(result, "warehouse")
     assert evaluations(result)["conservation"].passed
-
-
-@pytest.mark.long
-def test_a_run_over_one_partition_makes_one_event_of_it(project):
-    account = project(one_message(NOW - timedelta(days=1)))
-    day = str((NOW - timedelta(days=1)).date())
-    job = account.defs.resolve_job_def("refresh")
-    result = job.execute_in_process(instance=account.instance, partition_key=day)
-    assert materializations(result, "receipts")[day]["delivered"] <= 1
-    assert set(materializations(result, "responses")) == {day}
 
 
 def one_message(sent_at: datetime) -> pa.Table:
