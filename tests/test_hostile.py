@@ -77,9 +77,9 @@ def test_a_time_that_python_can_not_show_is_no_time():
     assert [row["received_at"] for row in receipts(decoded)] == [None]
 
 
-def peak_mb(module: str, *arguments: str) -> tuple[int, list[list[str]]]:
-    """Give the peak that a module tells in its last line, and the lines before."""
-    command = [sys.executable, "-W", "error", "-m", f"tests.{module}", *arguments]
+def peak_mb(*work: str) -> tuple[int, list[list[str]]]:
+    """Give the peak of some work, told in its process's last line, and the lines before."""
+    command = [sys.executable, "-W", "error", "-m", "tests.hostile_memory", *work]
     shown = subprocess.run(command, check=True, capture_output=True, text=True, timeout=300)
     *lines, peak = shown.stdout.splitlines()
     return int(peak), [line.split("\t") for line in lines]
@@ -88,13 +88,21 @@ def peak_mb(module: str, *arguments: str) -> tuple[int, list[list[str]]]:
 @pytest.mark.long
 @pytest.mark.parametrize(("worst", "most"), [("many", 600), ("long", 1_000), ("deep", 300)])
 def test_the_worst_answers_take_bounded_memory(worst, most):
-    assert peak_mb("hostile_memory", worst)[0] < most
+    assert peak_mb(worst)[0] < most
 
 
 @pytest.mark.long
 def test_what_a_killed_run_was_told_is_read_a_block_at_a_time(tmp_path):
-    peak_mb("hostile_memory", "landed", str(tmp_path))
-    assert peak_mb("hostile_memory", "folded", str(tmp_path))[0] < 750
+    peak_mb("landed", str(tmp_path))
+    assert peak_mb("folded", str(tmp_path))[0] < 750
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("sessions", "most"), [(100_000, 1_000), (330_000, 2_200)])
+def test_long_texts_beside_the_messages_of_a_large_day_fit(tmp_path, sessions, most):
+    peak, lines = peak_mb("large day", str(tmp_path), str(sessions))
+    assert lines == [["delivered", str(sessions)]] * 2
+    assert peak < most
 
 
 # The client
@@ -102,8 +110,8 @@ def test_what_a_killed_run_was_told_is_read_a_block_at_a_time(tmp_path):
 
 @pytest.mark.long
 def test_bombs_and_answers_without_end_take_bounded_memory():
-    peak, lines = peak_mb("hostile_server")
-    became = {name: (verdict, int(size)) for name, verdict, size, _ in lines}
+    peak, lines = peak_mb("bombs")
+    became = {name: (verdict, int(size)) for name, verdict, size in lines}
     too_large = ("split", 64_000)
     assert [became[name] for name in ("gzip", "deflate", "chunked")] == [too_large] * 3
     assert {verdict for verdict, _ in became.values()} == {"split", "retry"}
