@@ -7,7 +7,6 @@ import os
 import ssl
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -25,51 +24,37 @@ from usms_pipeline.settings import load
 SECRET = "theVerySecretHalf"
 
 
-class Tunnel:
+class Tunnel(Server):
     """An HTTP proxy that knows CONNECT alone, and keeps what is sent to it and through it."""
 
     def __init__(self, answer: bytes = b"HTTP/1.1 200 Connection established\r\n\r\n") -> None:
+        super().__init__(lambda seen: ok(seen.ids))
         self.heads: list[bytes] = []
-        self.carried = b""
-        self.port = 0
-        self._answer = answer
-        self._is_up = threading.Event()
-        self._open: dict[asyncio.Task[None] | None, list[asyncio.StreamWriter]] = {}
-        self._thread = threading.Thread(target=asyncio.run, args=(self._serve(),))
+        self.carried, self._answer = b"", answer
 
     def __enter__(self) -> Tunnel:
-        self._thread.start()
-        assert self._is_up.wait(10)
+        self.start()
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join()
+        self.stop()
 
-    async def _serve(self) -> None:
-        self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
-        server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
-        self.port = server.sockets[0].getsockname()[1]
-        self._is_up.set()
-        await self._stop.wait()
-        server.close()
-        for writer in [one for writers in self._open.values() for one in writers]:
-            writer.close()
-        await asyncio.gather(*(task for task in self._open if task), return_exceptions=True)
-
-    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writers = self._open[asyncio.current_task()] = [writer]
-        self.heads.append(await reader.readuntil(b"\r\n\r\n"))
-        writer.write(self._answer)
-        if b" 200 " in self._answer:
-            host, _, port = self.heads[-1].split()[1].decode().rpartition(":")
-            there, back = await asyncio.open_connection(host, int(port))
-            writers.append(back)
-            await asyncio.gather(self._pump(reader, back, is_out=True), self._pump(there, writer))
-        for one in writers:
-            one.close()
-            with suppress(OSError):
-                await one.wait_closed()
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._tasks.add(asyncio.current_task())
+        writers = [writer]
+        try:
+            self.heads.append(await reader.readuntil(b"\r\n\r\n"))
+            writer.write(self._answer)
+            if b" 200 " in self._answer:
+                host, _, port = self.heads[-1].split()[1].decode().rpartition(":")
+                there, back = await asyncio.open_connection(host, int(port))
+                writers.append(back)
+                await asyncio.gather(self._pump(reader, back, True), self._pump(there, writer))
+        finally:
+            for one in writers:
+                one.close()
+                with suppress(OSError, asyncio.CancelledError):
+                    await one.wait_closed()
 
     async def _pump(
         self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, is_out: bool = False
