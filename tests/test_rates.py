@@ -1,17 +1,23 @@
-"""The delivery figures against plain Python: buckets, rates, bounds, latency, curve, as_of."""
+"""The delivery figures against plain Python and ``statsmodels``: rates, latency, curve, as_of."""
 
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterator, Sequence
 from datetime import date, datetime, timedelta
+from itertools import pairwise
 from typing import Any
 
 import duckdb
+import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from scipy.stats import t
+from statsmodels.duration.survfunc import CumIncidenceRight
+from statsmodels.stats.proportion import proportion_confint
 
 from tests import cohorts
 from tests.cohorts import CUTOFF, DAY, NOON, receipt
@@ -97,13 +103,7 @@ def share(part: int, whole: int) -> float | None:
 
 
 def wilson(k: int, n: int) -> dict[str, float | None]:
-    """Solve (k/n - p)^2 = z^2 p (1 - p) / n for p, as Wilson does."""
-    if not n:
-        return {"delivery_rate_ci_low": None, "delivery_rate_ci_high": None}
-    z, p = 1.959964, k / n
-    a, b, c = 1 + z * z / n, -(2 * p + z * z / n), p * p
-    root = math.sqrt(max(0.0, b * b - 4 * a * c))
-    low, high = (-b - root) / (2 * a), (-b + root) / (2 * a)
+    low, high = proportion_confint(k, n, method="wilson") if n else (None, None)
     return {"delivery_rate_ci_low": low, "delivery_rate_ci_high": high}
 
 
@@ -478,6 +478,50 @@ def test_the_curve_is_the_aalen_johansen_estimate(con, rows):
         cohort = row.pop("cohort")
         same = [one for one in watched if one["country"] == cohort]
         assert row == pytest.approx(aalen_johansen(same, row["seconds"]))
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_curve_is_the_librarys(con, seed):
+    """Random outcomes and random ends of watching, with ties: within 1e-9 of ``statsmodels``."""
+    random = np.random.default_rng(seed)
+    count = int(random.integers(2, 400))
+    left = random.integers(1, 300, count)
+    # 0 censored, 1 delivered, 2 failed
+    event = random.choice(3, count, p=[0.3, 0.5, 0.2])
+    event[np.argmax(left)] = 0  # or the library divides by zero
+    names = ["pending", "delivered", "failed"]
+    rows = []
+    for seconds, kind in zip(left.tolist(), event.tolist(), strict=True):
+        moment = NOON + timedelta(seconds=seconds)
+        given = {"received_at": moment, "final_at": moment} if kind else {}
+        rows.append(receipt(names[kind], last_asked_at=moment, **given))
+    fill(con, rows)
+    found = con.execute("FROM delivery_curve(seconds := [0, 1, 5, 20, 60, 150, 299])").fetchall()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # of its standard errors
+        theirs = CumIncidenceRight(left.astype(float), event)
+    assert set(event.tolist()) == {0, 1, 2} or count < 20
+    for seconds, _, _, _, delivered, not_delivered in found:
+        if delivered is None:
+            continue
+        place = int(np.searchsorted(theirs.times, seconds, side="right")) - 1
+        shares = [incidence[place] if place >= 0 else 0 for incidence in theirs.cinc]
+        shares += [0.0] * (2 - len(shares))
+        assert (delivered, not_delivered) == pytest.approx(tuple(shares), abs=1e-9)
+    assert all(a[4] <= b[4] for a, b in pairwise(found) if b[4] is not None)
+
+
+def test_wilsons_interval_is_the_librarys(con):
+    for k, n in [(0, 1), (1, 1), (0, 40), (8, 10), (39, 40), (961_234, 1_000_000)]:
+        found = con.execute(f"SELECT wilson_low({k}, {n}), wilson_high({k}, {n})").fetchall()
+        assert found[0] == pytest.approx(proportion_confint(k, n, method="wilson"), abs=1e-6)
+    assert con.execute("SELECT wilson_low(0, 0), wilson_high(0, 0)").fetchall() == [(None,) * 2]
+
+
+@pytest.mark.parametrize("freedom", [3, 5, 10, 30, 200])
+def test_students_quantile_is_the_librarys_within_a_hundredth(con, freedom):
+    ((ours,),) = con.execute(f"SELECT usms_student({freedom})").fetchall()
+    assert ours == pytest.approx(t.ppf(0.975, freedom), rel=0.01)
 
 
 # -- as_of ------------------------------------------------------------------------------------
