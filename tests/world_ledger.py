@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
+from copy import copy
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
@@ -155,7 +156,7 @@ class Ledger:
         self, session: str | None, rows: list[Sent], blocks: Iterable[str]
     ) -> list[dict[str, Any]]:
         """Return the rows that a session must have by these source rows and blocks."""
-        known = Session(sent=[*rows])
+        known = Session(sent=[copy(row) for row in rows])
         for said in (self.said[block] for block in blocks):
             for asked in (one for one in said.asked if one.session_no == session):
                 self._observe(known, asked, said)
