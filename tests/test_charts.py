@@ -83,7 +83,7 @@ def every_chart(tables: dict[str, pa.Table], request: pytest.FixtureRequest) -> 
 
 
 @pytest.mark.long
-def test_every_chart_of_the_warehouse_becomes_a_png(every_chart):
+def test_every_chart_of_the_warehouse_becomes_a_png(every_chart: list[charts.Chart]) -> None:
     for chart in every_chart:
         image = charts.png(chart, scale=1)
         assert image.startswith(b"\x89PNG")

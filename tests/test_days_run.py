@@ -14,6 +14,7 @@ from usms_pipeline.contract.errors import StorageError
 from usms_pipeline.contract.schema import dimension_name
 from usms_pipeline.days import file, log, quarantine, run
 from usms_pipeline.service import api
+from usms_pipeline.service.collect import Patience
 from usms_pipeline.simulator import Population
 from usms_pipeline.store.dataset import Window, day_start
 
@@ -329,9 +330,12 @@ def test_a_word_on_the_whole_session_is_shown_until_the_next_response(account, w
     account.settled()
 
 
-def test_a_response_that_can_not_be_read_is_asked_for_at_the_next_polling_time(account):
+def test_a_response_that_can_not_be_read_is_asked_for_at_the_next_polling_time(
+    account: Scripted,
+) -> None:
     """Not at every run: each costs five attempts. It is no answer, so it closes nothing."""
     account.given |= {"poll_minutes": "60", "poll_every_hours": 30, "batch_size": 1}
+    account.patience = Patience(first_pause_seconds=0.0)
     account.row("s1", START, PHONE)
     account.row("s2", START, PHONE)
     account.garbled = {"s1"}
