@@ -273,6 +273,17 @@ def test_a_usual_day_is_done_in_columns_alone(monkeypatch):
         assert sum(table.num_rows for table in fold.changed) == 25
 
 
+def test_places_are_those_of_the_first_whichever_side_is_the_longer():
+    rng = random.Random(SEED)
+    for _ in range(300):
+        keys, among = (
+            [rng.choice([None, *"abcdef"]) for _ in range(rng.randrange(12))] for _ in range(2)
+        )
+        expected = [among.index(key) if key and key in among else -1 for key in keys]
+        found = columns._places(pa.array(keys, pa.string()), pa.array(among, pa.string()))
+        assert found.tolist() == expected, (keys, among)
+
+
 def test_what_several_runs_were_told_is_dealt_in_turns_of_one_answer_a_session():
     rng = random.Random(SEED)
     for _ in range(100):
