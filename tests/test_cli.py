@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,7 @@ from tests.mounts import without_the_rights_of_root
 from usms_pipeline.cli import app
 from usms_pipeline.cli import messages as made_up
 from usms_pipeline.contract import metrics
+from usms_pipeline.days import log
 from usms_pipeline.simulator import (
     ACCESS_KEY_ID,
     ACCESS_KEY_SECRET,
@@ -141,6 +143,59 @@ def test_plan_counts_what_is_due_and_asks_nothing(account: Account) -> None:
     assert 290 <= due <= MESSAGES
     assert found["requests"] >= due / 100
     assert account.simulator.counters.requests == 0
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Return every file and folder below a folder."""
+    found = sorted(folder.rglob("*"))
+    return {str(one): one.read_bytes() if one.is_file() else b"" for one in found}
+
+
+@pytest.mark.parametrize("days", [["--all"], [], ["--to", "2026-01-01"]])
+def test_plan_writes_nothing_before_a_first_run_and_none_is_the_less_new(
+    account: Account, days: list[str]
+) -> None:
+    before = contents(account.folder)
+    assert account("plan", *days).exit_code == 0
+    assert contents(account.folder) == before
+    assert "300 rows read, 300 of them new" in account("run", "--all").stdout
+
+
+def test_plan_writes_nothing_over_what_is_there_and_says_what_is_not_counted_yet(
+    account: Account,
+) -> None:
+    account("run")
+    with closing(sqlite3.connect("shop.sqlite")) as con, con:
+        con.execute(
+            f"INSERT INTO {made_up.TABLE} (session_no, sent_at) VALUES ('new', '2026-01-01 10:00')"
+        )
+        con.execute(f"UPDATE {made_up.TABLE} SET phone = NULL WHERE rowid = 1")
+    writer = log.Log(Store("data"), lambda: datetime.now(UTC))
+    with writer.held():
+        writer.add([])
+    before = contents(account.folder)
+    shown = account("plan", "--all")
+    assert "responses of 1 run, unless one is under way" in " ".join(shown.stdout.split())
+    assert json.loads(account("plan", "--all", "--json").stdout)["unfolded_runs"] == 1
+    assert contents(account.folder) == before
+
+
+@pytest.mark.parametrize("command", ["plan", "check", "run"])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("session_column", "template"), ("source_timezone", "Asia/Shanghai"), ("sent_at_column", "at"),
+     ("timezone", "Europe/Berlin"), ("default_region", "FR")],
+)  # fmt: skip
+def test_plan_and_check_refuse_what_run_refuses(
+    account: Account, command: str, name: str, value: str
+) -> None:
+    with closing(sqlite3.connect("shop.sqlite")) as con, con:
+        con.execute(f"ALTER TABLE {made_up.TABLE} ADD COLUMN at TEXT")
+        con.execute(f"UPDATE {made_up.TABLE} SET at = sent_at")
+    assert account("run").exit_code == 0
+    result = account(command, **{name: value})
+    assert result.exit_code == 2, result.output
+    assert f"USMS_{name.upper()}: was" in result.output
 
 
 def test_run_collects_everything_and_again_asks_nothing(account: Account) -> None:

@@ -109,7 +109,7 @@ def test_settings_that_cannot_work_are_told_all_at_once(shop: Shop) -> None:
         assert f"USMS_{name}: " in said
 
 
-@pytest.mark.parametrize("command", ["run", "plan", "rebuild", "forget --session x --yes", "check"])
+@pytest.mark.parametrize("command", ["run", "rebuild", "forget --session x --yes", "check"])
 @pytest.mark.parametrize("place", ["a file", "/dev/null/x", "/proc/usms"])
 def test_a_data_directory_that_cannot_be_written(place: str, command: str, shop: Shop) -> None:
     (shop.folder / "a file").write_text("x")

@@ -72,7 +72,10 @@ OnProgress = Callable[[Progress], None]
 
 @dataclass
 class Outcome:
-    """What a run did. ``aside`` names damaged files that were put out of the way."""
+    """What a run did. ``aside`` names damaged files that were put out of the way.
+
+    ``receipts`` counts those in the answers, of whatever word.
+    """
 
     stats: CollectStats = field(default_factory=CollectStats)
     seconds_asking: float = 0.0
@@ -86,6 +89,7 @@ class Outcome:
     quarantined: int = 0
     rejected: set[str] = field(default_factory=set)
     answered: set[str] = field(default_factory=set)
+    receipts: int = 0
     notes: list[str] = field(default_factory=list)
     changes: list[Change] = field(default_factory=list, repr=False)
 
@@ -118,7 +122,10 @@ class _Day:
 
 
 class Run:
-    """One run for one account; make a new one for the next. Use it as a context: it holds days."""
+    """One run for one account; make a new one for the next. Use it as a context: it holds days.
+
+    Without ``holds`` it writes nothing, not even locks, and is only to be asked what is ``due``.
+    """
 
     def __init__(
         self,
@@ -132,7 +139,9 @@ class Run:
         pace: float | None = None,
         tell: OnProgress = lambda progress: None,
         on_written: Callable[[date, Change | None], None] = lambda day, change: None,
+        holds: bool = True,
     ) -> None:
+        self._holds = holds
         self._store, self._settings, self._book, self._clock = store, settings, book, clock
         self._transport, self._patience, self._pace = transport, patience, pace
         self._tell, self._on_written = tell, on_written
@@ -187,7 +196,8 @@ class Run:
             return self._days[day]
         if day in self.outcome.locked or day in self.outcome.damaged:
             return None
-        if not self._held.enter_context(self._store.lock(f"sent_date={day}")):
+        is_ours = not self._holds or self._held.enter_context(self._store.lock(f"sent_date={day}"))
+        if not is_ours:
             self.outcome.locked.append(day)
             return None
         try:
@@ -457,6 +467,7 @@ class Run:
         self.outcome.rejected.update(rejects["id"].to_pylist())
         self.outcome.quarantined += self._quarantine.add(name, rejects)
         said = decoded.observations
+        self.outcome.receipts += said.num_rows - said["word"].null_count
         if self._watched:
             answered = said.filter(pc.is_valid(said["status"]))["session_no"]
             self.outcome.answered |= self._watched.intersection(answered.to_pylist())
