@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
-from tests.account import Account
+from tests.account import START, Account
 from usms_pipeline import settings
-from usms_pipeline.cli import check
+from usms_pipeline.cli import check, sample
 from usms_pipeline.contract.errors import KeyMismatch, SettingsError, StorageError, UsmsError
 from usms_pipeline.days import file, log, quarantine
 from usms_pipeline.simulator import Faults
@@ -20,6 +21,127 @@ def last_day(account: Account) -> date:
     """Return the day that most of an account's messages were sent on."""
     store = account.pipeline.store
     return max(file.days(store), key=lambda day: getattr(file.footer(store, day), "rows", 0))
+
+
+def of_the_source(account: Account) -> list[check.Finding]:
+    return list(check._guarded("source", check._source, account.settings))
+
+
+def said_of(findings: list[check.Finding], topic: str) -> list[tuple[str, str]]:
+    return [(one.state, one.text) for one in findings if one.topic == topic]
+
+
+def read_as(tmp_path: Path, simulator: Any, rows: list[tuple[Any, ...]], **given: Any) -> Any:
+    """Return what is said of rows of (session, phone); all but the phone column is named."""
+    sessions, phones = zip(*rows, strict=True)
+    times = [START - timedelta(minutes=5 * n) for n, _ in enumerate(rows)]
+    if given.pop("at_once", False):
+        times = [START] * len(rows)
+    account = Account(tmp_path, simulator, 1, **given)
+    text = pa.array(sessions, pa.string()), pa.array(phones, pa.string())
+    account.announce(pa.table({"session_no": text[0], "phone": text[1], "sent_at": times}))
+    return of_the_source(account)
+
+
+def test_ten_rows_are_shown_as_the_pipeline_reads_them(tmp_path: Path, simulator: Any) -> None:
+    rows = [(f" s{n} ", f"0044 7400 12{n:04}") for n in range(30)]
+    [shown] = [one.rows for one in read_as(tmp_path, simulator, rows) if one.rows]
+    assert len(shown) == 10
+    assert shown[-1] == {
+        "session_no": "s0", "phone": "+44740****00", "country": "GB", "sent_at": START
+    }  # fmt: skip
+    assert shown[0]["session_no"] == "s29"
+
+
+@pytest.mark.parametrize(
+    ("sessions", "said"),
+    [
+        (["a", "b", "c"], ["3 rows of 3 sessions, a row each"]),
+        (["a", "a", "b", "b", "c"], ["5 rows of 3 sessions, 2 of them in several rows"]),
+        (["a", None, " "], ["3 rows of 1 session, a row each",
+                            "2 rows without a usable session number in 'session_no': they count "
+                            "as invalid"]),
+    ],
+)  # fmt: skip
+def test_it_is_told_how_rows_fall_into_sessions(
+    tmp_path: Path, simulator: Any, sessions: list[str | None], said: list[str]
+) -> None:
+    rows = [(one, f"13800{n:06}") for n, one in enumerate(sessions)]
+    found = said_of(read_as(tmp_path, simulator, rows), "rows")
+    assert [text for _, text in found] == said
+
+
+def test_copies_are_counted_and_what_counts_once_is_told_from_what_does_not(
+    tmp_path: Path, simulator: Any
+) -> None:
+    rows = [("a", "13800138000"), ("a", "+86 138 0013 8000"), ("a", "(86)13800138000"),
+            ("b", "13800138000"), ("b", "138****8000"), ("b", "138****8000"),
+            ("c", None), ("c", None), ("c", ""), ("d", None)]  # fmt: skip
+    found = said_of(read_as(tmp_path, simulator, rows, at_once=True), "rows")
+    assert [text for state, text in found if state == "warning"] == [
+        "3 rows repeat a phone of the same session: each phone counts once",
+        "2 rows without a phone equal another in all that is read, and each counts as a message. "
+        "If they are copies, read a view without them: CREATE VIEW sms_once AS SELECT DISTINCT * "
+        "FROM sms_log",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("phones", "state", "said"),
+    [
+        (["13800138000", "0065 9123 4567", "(65)91234568"], "ok",
+             "3 of 3 are phone numbers (SG 66.7%, CN 33.3%)"),
+        (["spring", "otp", "otp", "13800138000"], "warning",
+         "1 of 4 are phone numbers, 3 no number: does 'phone' (USMS_PHONE_COLUMN) hold numbers?"),
+        (["13800138000", "138****8000", "185XXX9057", None], "ok",
+         "1 of 4 are phone numbers (CN 100%), 2 masked, 1 empty"),
+        (["138#####000", "1380013*"], "ok", "0 of 2 are phone numbers, 2 masked"),
+        (["+15551234567", "+15551234568", "13800138000"], "ok",
+         "1 of 3 are phone numbers (CN 100%), 2 valid nowhere"),
+    ],
+)  # fmt: skip
+def test_it_is_told_how_many_phones_can_be_read(
+    tmp_path: Path, simulator: Any, phones: list[str | None], state: str, said: str
+) -> None:
+    rows = [(str(n), one) for n, one in enumerate(phones)]
+    found = said_of(read_as(tmp_path, simulator, rows), "phones")
+    assert found[0] == (state, said)
+    masks = sum("*" in (one or "") or "X" in (one or "") or "#" in (one or "") for one in phones)
+    told = [text for _, text in found[1:]]
+    assert any(f"{masks} phones in 'phone' hide digits" in text for text in told) == bool(masks)
+    assert any("USMS_DEFAULT_REGION" in text for text in told) == ("nowhere" in said)
+
+
+def test_without_a_column_of_phones_it_is_advised_only_where_it_would_help(
+    tmp_path: Path, simulator: Any
+) -> None:
+    one_each = read_as(tmp_path, simulator, [("a", None), ("b", None)], phone_column=None)
+    assert {one.state for one in one_each} == {"ok"}
+    [warned] = [
+        one.text
+        for one in read_as(tmp_path, simulator, [("a", None), ("a", None)], phone_column=None)
+        if one.state == "warning"
+    ]
+    assert "name it in USMS_PHONE_COLUMN" in warned
+
+
+def test_a_value_in_more_rows_than_a_call_takes_phones_is_no_session_number(
+    tmp_path: Path, simulator: Any
+) -> None:
+    rows = [("otp", f"138{n:08}") for n in range(1_001)]
+    found = said_of(read_as(tmp_path, simulator, rows, at_once=True), "rows")
+    assert "one value of 'session_no' is in 1,001 rows" in found[1][1]
+    assert len(found) == 2
+
+
+def test_a_large_table_is_looked_at_in_its_latest_rows(
+    tmp_path: Path, simulator: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sample, "MOST_ROWS", 500)
+    monkeypatch.setattr(sample, "_ENOUGH", 20)
+    rows = [(str(n), "13800138000") for n in range(2_000)]
+    found = said_of(read_as(tmp_path, simulator, rows), "rows")
+    assert found[0] == ("ok", "the latest 37 rows of 37 sessions, a row each"), "of three hours"
 
 
 def test_check_counts_every_recipient_and_those_that_wait(tmp_path: Path, simulator: Any) -> None:
@@ -123,12 +245,16 @@ def test_session_numbers_that_are_phone_numbers_are_told_of(tmp_path: Path, simu
     """They go to the service, and stand in what is published."""
     account = Account(tmp_path, simulator, 60)
     assert not any("phone numbers" in said for said in account.run().warnings)
-    assert [state for state, _ in check._source(account.settings)] == ["ok"]
+    assert {one.state for one in of_the_source(account)} == {"ok"}
     account.given |= {"session_column": "phone", "phone_column": None}
     account.given["data_dir"] = str(tmp_path / "other")
     assert any("USMS_SESSION_COLUMN" in said for said in account.run().warnings)
-    [warned] = [said for state, said in check._source(account.settings) if state == "warning"]
-    assert "phone look like phone numbers" in warned
+    found = of_the_source(account)
+    [warned] = [one.text for one in found if "look like phone numbers" in one.text]
+    assert "session numbers in phone" in warned
+    shown = [row["session_no"] for one in found for row in one.rows]
+    assert len(shown) == 10
+    assert all("****" in one for one in shown)
 
 
 def test_one_column_is_not_both_session_and_phone() -> None:

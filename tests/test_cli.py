@@ -98,7 +98,7 @@ def account(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Account
 def test_check_finds_nothing_wrong_and_changes_nothing(account: Account) -> None:
     result = account("check")
     assert result.exit_code == 0, result.output
-    assert {line[0] for line in result.stdout.splitlines()} == {"✓"}
+    assert {line[0] for line in result.stdout.splitlines()} == {"✓", " "}
     assert "300 rows" in result.stdout
     assert account.simulator.counters.requests == 1
     assert [p for p in (account.folder / "data").rglob("*") if p.is_file()] == []

@@ -50,11 +50,12 @@ class SettingsError(UsmsError):
 
     exit_code = 2
 
-    def __init__(self, problems: Sequence[SettingProblem]) -> None:
-        self.problems = tuple(problems)
+    def __init__(self, problems: Sequence[SettingProblem], place: str = "") -> None:
+        self.problems, self.place = tuple(problems), place
         lines = "\n".join(f"  {problem}" for problem in self.problems)
         settings = "1 setting" if len(self.problems) == 1 else f"{len(self.problems)} settings"
-        super().__init__(f"{settings} to mend, in the environment or in .env:\n{lines}")
+        where = place or "in the environment or in .env"
+        super().__init__(f"{settings} to mend, {where}:\n{lines}")
 
 
 class SourceError(UsmsError):

@@ -10,7 +10,7 @@ import json
 import re
 from datetime import date
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
@@ -163,15 +163,26 @@ def absent_if_blank(value: Any) -> Any:
     return None if isinstance(value, str) and not value.strip() else value
 
 
-WebAddress = Annotated[str, AfterValidator(web_address)]
+_QUOTES: Final = ("'", "'"), ('"', '"'), ("“", "”"), ("‘", "’"), ("`", "`")
+
+
+def unquoted(value: Any) -> Any:
+    """Refuse a value in quotes: shells and .env take them off, ``docker --env-file`` does not."""
+    text = value.get_secret_value() if isinstance(value, SecretStr) else value
+    if isinstance(text, str) and len(text := text.strip()) > 1 and (text[0], text[-1]) in _QUOTES:
+        raise ValueError(f"begins and ends with {text[0]}: take the quotes off")
+    return value
+
+
+WebAddress = Annotated[str, BeforeValidator(unquoted), AfterValidator(web_address)]
 Day = Annotated[date, AfterValidator(usable_day)]
 Zone = Annotated[str, AfterValidator(time_zone)]
 Region = Annotated[str, AfterValidator(region)]
-StoragePlace = Annotated[str, AfterValidator(storage_place)]
-LocalFile = Annotated[str, AfterValidator(local_file)]
+StoragePlace = Annotated[str, BeforeValidator(unquoted), AfterValidator(storage_place)]
+LocalFile = Annotated[str, BeforeValidator(unquoted), AfterValidator(local_file)]
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(split_list), AfterValidator(distinct)]
 Ages = Annotated[tuple[float, ...], NoDecode, BeforeValidator(split_list), AfterValidator(ages)]
 OptionalText = Annotated[str | None, BeforeValidator(absent_if_blank)]
 OptionalNumber = Annotated[float | None, BeforeValidator(absent_if_blank)]
-Secret = Annotated[SecretStr | None, BeforeValidator(absent_if_blank)]
+Secret = Annotated[SecretStr | None, BeforeValidator(absent_if_blank), BeforeValidator(unquoted)]
 SecretKey = Annotated[Secret, AfterValidator(hex_key)]

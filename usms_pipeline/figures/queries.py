@@ -158,8 +158,11 @@ def timezone_hint(con: Connection) -> str | None:
     """
     query = "SELECT median(epoch(received_at - sent_at)) FROM main.receipts WHERE is_announced"
     ((seconds,),) = ask(con, query).fetchall()
-    if seconds is None:
-        return None
+    return None if seconds is None else zones_differ(seconds)
+
+
+def zones_differ(seconds: float) -> str | None:
+    """Tell, of the median seconds from sending to receipt, that two zones seem to be confused."""
     hours = round(seconds / 3600)
     is_whole_hours = hours != 0 and abs(seconds - hours * 3600) <= _NEAR_SECONDS
     if seconds >= 0 and not is_whole_hours:
