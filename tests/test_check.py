@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from datetime import date, timedelta
+import sqlite3
+from contextlib import closing
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pyarrow as pa
 import pytest
 
 from tests.account import START, Account
-from usms_pipeline import settings
+from usms_pipeline import settings, source
 from usms_pipeline.cli import check, sample
 from usms_pipeline.contract.errors import KeyMismatch, SettingsError, StorageError, UsmsError
 from usms_pipeline.days import file, log, quarantine
@@ -84,6 +87,31 @@ def test_copies_are_counted_and_what_counts_once_is_told_from_what_does_not(
         "If they are copies, read a view without them: CREATE VIEW sms_once AS SELECT DISTINCT * "
         "FROM sms_log",
     ]
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "duckdb", "postgresql", "mariadb"])
+def test_the_view_that_is_advised_has_each_row_once(
+    kind: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    made = "CREATE TABLE sms_log (session_no varchar(9), sent_at varchar(30))"
+    filled = "INSERT INTO sms_log VALUES " + ", ".join(["('a', '2026-01-05 10:00:00')"] * 5)
+    view = sample.once_only(settings.load(source_table="sms_log"))
+    if kind in ("postgresql", "mariadb"):
+        database = request.getfixturevalue(kind)
+        database.execute(made, filled, view)
+        url = database.url
+    else:
+        url = f"{kind}:///{tmp_path}/shop.db"
+        connect: Any = sqlite3.connect if kind == "sqlite" else duckdb.connect
+        with closing(connect(f"{tmp_path}/shop.db")) as con:
+            for statement in (made, filled, view):
+                con.execute(statement)
+            con.commit()
+    for table, rows in (("sms_log", 5), ("sms_once", 1)):
+        ours = settings.load(source_url=url, source_table=table)
+        start = datetime(2026, 1, 1, tzinfo=UTC)
+        batches = source.read(ours, start, start + timedelta(days=30))
+        assert sum(batch.num_rows for batch in batches) == rows
 
 
 @pytest.mark.parametrize(

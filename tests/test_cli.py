@@ -248,14 +248,75 @@ def test_run_of_one_day_leaves_the_others_alone(account: Account) -> None:
     assert figures["messages"] == rows
 
 
-def test_rates_are_by_one_column_and_csv_has_a_head_without_rows(account: Account) -> None:
+SQL = "SELECT country, count(*) AS n FROM receipts GROUP BY country ORDER BY n DESC, country"
+
+
+def test_sql_answers_a_query_as_table_csv_and_json(account: Account) -> None:
+    account("run")
+    rows = json.loads(account("sql", SQL, "--format", "json").stdout)
+    assert sum(row["n"] for row in rows) == MESSAGES
+    read = list(csv.DictReader(io.StringIO(account("sql", SQL, "--format", "csv").stdout)))
+    assert [row["country"] for row in read] == [row["country"] for row in rows]
+    shown = [line.split() for line in account("sql", SQL).stdout.splitlines() if line.strip()]
+    assert shown[0] == ["country", "n"]
+    assert shown[2:] == [[row["country"], str(row["n"])] for row in rows]
+    typed = CliRunner().invoke(app, ["sql"], env=account.settings, input=f"SELECT 1;\n{SQL};\n")
+    assert typed.stdout == account("sql", SQL).stdout
+
+
+@pytest.mark.parametrize(
+    ("query", "said"),
+    [("FROM reciepts", "reciepts does not exist"),
+     ("SELECT nope FROM receipts", '"nope" not found'), ("SELEC 1", "syntax error"),
+     ("SELECT 'x'::INT", "Could not convert"),
+     ("DELETE FROM receipts", "read-only")],
+)  # fmt: skip
+def test_sql_that_cannot_be_run_is_told_in_a_sentence(
+    account: Account, query: str, said: str
+) -> None:
+    account("run")
+    result = account("sql", query)
+    assert result.exit_code == 2
+    assert said in result.stderr
+    assert "DESCRIBE receipts" in result.stderr
+    assert "Traceback" not in result.output
+
+
+def test_sql_shows_so_many_rows_and_escapes_what_would_command_a_terminal(account: Account) -> None:
+    account("run")
+    shown = account("sql", "SELECT range AS n, chr(27) || '[2J' AS x, 1 AS x FROM range(300)")
+    assert "the first 200 rows: --format csv prints all" in shown.stderr
+    assert len([line for line in shown.stdout.splitlines() if "[2J" in line]) == 200
+    assert "\x1b[2J" not in shown.stdout
+    assert "NULL" in account("sql", "SELECT NULL AS x").stdout
+
+
+def test_csv_has_a_head_without_rows(account: Account) -> None:
     account("run")
     none = ("rates", "--from", "2030-01-01", "--by", "country", "--format", "csv")
     (head,) = account(*none).stdout.splitlines()
     assert head.startswith("country,messages,delivered")
-    twice = account("rates", "--by", "country", "--by", "operator")
-    assert twice.exit_code == 2
-    assert "One column at a time" in twice.output
+
+
+@pytest.mark.parametrize(
+    "by", [["country", "template"], ["sent_date", "country"], ["template", "status", "operator"],
+           ["country", "country"]],
+)  # fmt: skip
+def test_rates_by_several_columns_have_a_row_for_each_of_their_values(
+    account: Account, by: list[str]
+) -> None:
+    account("run")
+    options = [one for name in by for one in ("--by", name)]
+    rows = json.loads(account("rates", *options, "--format", "json").stdout)
+    names = list(dict.fromkeys(by))
+    assert list(rows[0])[: len(names)] == names
+    assert len({tuple(row[name] for name in names) for row in rows}) == len(rows)
+    assert sum(row["messages"] for row in rows) == MESSAGES
+    shown = account("rates", *options)
+    assert shown.exit_code == 0, shown.output
+    for name in names:
+        assert name.replace("_", " ") in shown.stdout
+        assert all(str(row[name]).split()[0] in shown.stdout for row in rows if row[name])
 
 
 def test_rates_are_the_same_as_table_csv_and_json(account: Account) -> None:
