@@ -291,6 +291,31 @@ def test_sql_shows_so_many_rows_and_escapes_what_would_command_a_terminal(accoun
     assert "NULL" in account("sql", "SELECT NULL AS x").stdout
 
 
+NOBODY = """
+import os, pwd
+os.environ.pop("HOME", None)
+def getpwuid(uid):
+    raise KeyError(uid)
+pwd.getpwuid = getpwuid
+from usms_pipeline.cli import main
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    "command", ["report", "rates", "check", "plan", "run", "sql FROM(receipts)LIMIT(1)"]
+)
+def test_a_command_needs_no_home_folder(account: Account, command: str) -> None:
+    """As in a container that runs under any uid, which has neither HOME nor an entry in passwd."""
+    account("run")
+    done = subprocess.run(
+        [sys.executable, "-c", NOBODY, *command.split()],
+        env=os.environ | account.settings, cwd=account.folder, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert (account.folder / "data/report.html").exists() == (command == "report")
+
+
 def test_csv_has_a_head_without_rows(account: Account) -> None:
     account("run")
     none = ("rates", "--from", "2030-01-01", "--by", "country", "--format", "csv")
