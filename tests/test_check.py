@@ -13,6 +13,7 @@ import pyarrow as pa
 import pytest
 
 from tests.account import START, Account
+from tests.services import Database
 from usms_pipeline import settings, source
 from usms_pipeline.cli import check, sample
 from usms_pipeline.contract.errors import KeyMismatch, SettingsError, StorageError, UsmsError
@@ -112,6 +113,54 @@ def test_the_view_that_is_advised_has_each_row_once(
         start = datetime(2026, 1, 1, tzinfo=UTC)
         batches = source.read(ours, start, start + timedelta(days=30))
         assert sum(batch.num_rows for batch in batches) == rows
+
+
+def with_rows(kind: str, folder: Path, request: pytest.FixtureRequest, *statements: str) -> str:
+    """Return the URL of a database with a table ``sms_log`` of 5,000 rows, and what else."""
+    made = "CREATE TABLE sms_log (session_no varchar(9), sent_at varchar(30))"
+    rows = ", ".join(
+        f"('{n}', '2026-01-{1 + n // 200:02} {n % 24:02}:00:{n % 60:02}')" for n in range(5_000)
+    )
+    all_of_it = (made, f"INSERT INTO sms_log VALUES {rows}", *statements)
+    if kind == "sqlite":
+        with closing(sqlite3.connect(folder / "shop.db")) as con, con:
+            for statement in all_of_it:
+                con.execute(statement)
+        return f"sqlite:///{folder}/shop.db"
+    database: Database = request.getfixturevalue(kind)
+    database.execute(*all_of_it)
+    return database.url
+
+
+INDEX = "CREATE INDEX by_time ON sms_log (sent_at)"
+VIEW = "CREATE VIEW v AS SELECT {} FROM sms_log"
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql", "mariadb"])
+@pytest.mark.parametrize(
+    ("statements", "table", "is_told"),
+    [
+        ([INDEX], "sms_log", False),
+        ([INDEX, VIEW.format("session_no, sent_at")], "v", False),
+        ([], "sms_log", True),
+        ([INDEX, VIEW.format("session_no, concat(sent_at, '') AS sent_at")], "v", True),
+        ([INDEX, VIEW.format("session_no, max(sent_at) AS sent_at") + " GROUP BY session_no"],
+         "v", True),
+    ],
+)  # fmt: skip
+def test_a_large_table_that_no_index_serves_is_told_of(
+    kind: str, statements: list[str], table: str, is_told: bool, tmp_path: Path,
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    if kind == "sqlite":  # whose concat is young
+        statements = [one.replace("concat(sent_at, '')", "sent_at || ''") for one in statements]
+    url = with_rows(kind, tmp_path, request, *statements)
+    ours = settings.load(source_url=url, source_table=table)
+    for many, is_many in ((5_001, False), (5_000, True)):
+        monkeypatch.setattr(check, "_MANY_ROWS", many)
+        told = [one.text for one in check._guarded("source", check._source, ours)]
+        assert any("no index finds rows by sent_at: each run looks at all 5,000" in one
+                   for one in told) == (is_told and is_many)  # fmt: skip
 
 
 @pytest.mark.parametrize(

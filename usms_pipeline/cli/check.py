@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 from urllib.parse import urlsplit
 
 import typer
@@ -43,6 +43,8 @@ _HARMLESS_ID = "usms-check"
 _CLOCKS_DIFFER = timedelta(minutes=10)
 _LITTLE_ROOM_BYTES = 2 * 1024**3
 _NAMED = 5
+_MANY_ROWS = 100_000
+"""Fewer are looked through in less than a tenth of a second."""
 _MARKS = {"ok": "[green]✓[/]", "warning": "[yellow]![/]", "problem": "[red]✗[/]"}
 
 Example = Annotated[
@@ -103,7 +105,19 @@ def _findings() -> Iterator[Finding]:
         "service": partial(_service, looked_at=looked_at),
     }
     for topic, look in looks.items():
-        yield from _guarded(topic, look, settings)
+        found = list(_guarded(topic, look, settings))
+        yield from found
+        if topic == "data dir" and any(one.exit_code for one in found):
+            for inside in _INSIDE:  # they would say the same
+                looks[inside] = _left_out
+
+
+_INSIDE: Final = ("key", "dataset", "quarantine")
+"""Topics about what is in the data directory."""
+
+
+def _left_out(settings: Settings) -> Iterator[Said]:
+    yield from ()
 
 
 def _env_file() -> Iterator[Finding]:
@@ -130,7 +144,7 @@ def _guarded(topic: str, look: Look, settings: Settings) -> Iterator[Finding]:
 def _source(settings: Settings, looked_at: list[Sample] | None = None) -> Iterator[Said]:
     """Read the source's shape, and some rows as a run reads them; they go into ``looked_at``."""
     from usms_pipeline.cli import sample
-    from usms_pipeline.source import survey
+    from usms_pipeline.source import is_scanned, survey
 
     found = survey(settings)
     rows = f"{wording.counted(found.rows, 'row')} in {found.table} at {found.address}"
@@ -149,6 +163,13 @@ def _source(settings: Settings, looked_at: list[Sample] | None = None) -> Iterat
     for topic, look in (("rows", sample.of_sessions), ("phones", sample.of_phones)):
         for state, text in look(taken):
             yield Finding(topic, state, text)
+    if found.rows >= _MANY_ROWS and is_scanned(settings, ends[1]):
+        yield (
+            "warning",
+            f"no index finds rows by {settings.sent_at_column}: each run looks at all "
+            f"{wording.count(found.rows)}. Make an index on it; a view must show the column as its "
+            "table has it, without a function or a cast around it",
+        )
     if looked_at is not None:
         looked_at.append(taken)
 

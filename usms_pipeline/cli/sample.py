@@ -142,6 +142,12 @@ def of_sessions(sample: Sample) -> Iterator[Said]:
             f"{where}, and one send call takes {_MOST_PHONES:,} phones at most: does "
             "USMS_SESSION_COLUMN name the session numbers?",
         )
+    elif several and 2 * (spread := _spread(named)) > several:
+        yield (
+            "warning",
+            f"{wording.counted(spread, 'value')} of {column} in rows sent more than a day apart, "
+            "and a session number is of one send call: does USMS_SESSION_COLUMN name it?",
+        )
     elif several and settings.phone_column is None:
         yield (
             "warning",
@@ -152,6 +158,13 @@ def of_sessions(sample: Sample) -> Iterator[Said]:
     for doubt in doubts_about_sessions(rows, settings, book):
         yield "warning", doubt
     yield from _copies(sample)
+
+
+def _spread(named: pa.Table) -> int:
+    """Count the sessions whose rows were sent more than a day apart."""
+    ends = named.group_by("session_no").aggregate([("sent_at", "min"), ("sent_at", "max")])
+    spans = pc.subtract(*(ends[f"sent_at_{end}"].cast(pa.int64()) for end in ("max", "min")))
+    return pc.sum(pc.greater(spans, timedelta(days=1) // timedelta(microseconds=1))).as_py() or 0
 
 
 def _copies(sample: Sample) -> Iterator[Said]:

@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from enum import StrEnum
 from importlib import import_module
-from typing import Final, Protocol, cast
+from typing import Final, Protocol, cast, runtime_checkable
 
 import pyarrow as pa
 
@@ -92,6 +92,15 @@ class Source(Protocol):
 
     def batches(self, sql: str) -> Generator[pa.RecordBatch]:
         """Run a query and stream its rows."""
+        ...
+
+
+@runtime_checkable
+class Indexed(Protocol):
+    """An open source whose database says how it would run a query."""
+
+    def is_scanned(self, sql: str) -> bool:
+        """Return whether it would look at all rows of a table."""
         ...
 
 

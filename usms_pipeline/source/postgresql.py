@@ -78,6 +78,13 @@ class PostgreSQL:
         """Stream a query: a literal in place of a parameter keeps it a COPY."""
         return adbc.stream(self._connection, sql, **_BATCH)
 
+    def is_scanned(self, sql: str) -> bool:
+        """Look for a sequential scan."""
+        with self._connection.cursor() as cursor:
+            cursor.adbc_statement.set_options(**{"adbc.postgresql.use_copy": "false"})
+            cursor.execute(f"EXPLAIN {sql}")
+            return any("Seq Scan" in line for (line,) in cursor.fetchall())
+
 
 @contextmanager
 def open_source(address: Address) -> Iterator[Source]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 import pyarrow as pa
@@ -16,7 +16,7 @@ from usms_pipeline.contract.source_address import Address, parse
 from usms_pipeline.settings import Settings
 from usms_pipeline.source import query, sentences
 from usms_pipeline.source.clean import Layout, clean
-from usms_pipeline.source.kinds import Column, Source, TimeType, kind_of
+from usms_pipeline.source.kinds import Column, Indexed, Source, TimeType, kind_of
 from usms_pipeline.source.moments import NUMBER_RANGES, Shape, shapes_of, to_utc
 
 _READ_BY_TYPE: Final = (TimeType.AWARE, TimeType.NAIVE, TimeType.DATE)
@@ -98,6 +98,17 @@ def survey(settings: Settings) -> Survey:
             it.address.shown, it.table, tuple(it.columns), _kind(it.layout),
             rows, rows - usable, first, last,
         )  # fmt: skip
+
+
+def is_scanned(settings: Settings, at: datetime) -> bool:
+    """Return whether the database looks at all rows to find those of one second: has no index.
+
+    False of what has none, such as files. Raises ``SourceError`` and ``SourceUnavailable``.
+    """
+    with _opened(settings) as it:
+        if not isinstance(it.source, Indexed):
+            return False
+        return it.source.is_scanned(_statement(it, settings, at, at + timedelta(seconds=1)))
 
 
 def _statement(it: _Opened, settings: Settings, start: datetime, end: datetime) -> str:

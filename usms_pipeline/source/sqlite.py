@@ -89,6 +89,11 @@ class SQLite:
         yield next(stream).slice(1)
         yield from stream
 
+    def is_scanned(self, sql: str) -> bool:
+        """Look for a table that is not searched by an index."""
+        steps = adbc.rows(self._connection, f"EXPLAIN QUERY PLAN {sql}")
+        return any(str(detail).startswith("SCAN") for *_, detail in steps)
+
 
 @contextmanager
 def open_source(address: Address) -> Iterator[Source]:
