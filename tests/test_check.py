@@ -13,6 +13,7 @@ import pyarrow as pa
 import pytest
 
 from tests.account import START, Account
+from tests.scripted import NOON, PHONE, Scripted, receipt
 from tests.services import Database
 from usms_pipeline import settings, source
 from usms_pipeline.cli import check, sample
@@ -219,6 +220,36 @@ def test_a_large_table_is_looked_at_in_its_latest_rows(
     rows = [(str(n), "13800138000") for n in range(2_000)]
     found = said_of(read_as(tmp_path, simulator, rows), "rows")
     assert found[0] == ("ok", "the latest 37 rows of 37 sessions, a row each"), "of three hours"
+
+
+@pytest.mark.parametrize(
+    ("copies", "silent", "told"), [(12, 0, 12), (1, 0, 1), (0, 3, 0), (5, 1, 6), (0, 0, 0)]
+)
+def test_rows_that_the_service_knows_nothing_of_are_likely_copies(
+    tmp_path: Path, copies: int, silent: int, told: int
+) -> None:
+    """``silent`` of a session of forty without a phone have no receipt; the ``copies`` never do."""
+    account = Scripted(tmp_path)
+    for n in range(20):
+        times = 2 if n < copies else 1
+        for _ in range(times):
+            account.row(f"s{n}", NOON)
+        account.says[f"s{n}"] = [receipt(phone=f"+861380013{n:04}")]
+    if not copies or silent > 1:
+        for _ in range(40):
+            account.row("many", NOON)
+        account.says["many"] = [receipt(phone=f"+861381013{n:04}") for n in range(40 - silent)]
+    elif silent:
+        account.row("pair", NOON)
+        account.row("pair", NOON)
+        account.says["pair"] = [receipt(phone=PHONE)]
+    account.run()
+    said = [text for state, text in check._warehouse(account.settings) if state == "warning"]
+    assert bool(said) == bool(told)
+    if told:
+        counted = "1 message" if told == 1 else f"{told} messages"
+        assert said[0].startswith(f"{counted} without a phone and without a receipt")
+        assert "SELECT DISTINCT" in said[0]
 
 
 def test_check_counts_every_recipient_and_those_that_wait(tmp_path: Path, simulator: Any) -> None:

@@ -25,8 +25,10 @@ from usms_pipeline.cli.run import Json
 from usms_pipeline.cli.shell import echo_json, out
 from usms_pipeline.contract import wording
 from usms_pipeline.contract.errors import (
+    OtherWarehouse,
     ServiceDown,
     SettingsError,
+    SourceError,
     UsmsError,
     WarehouseMissing,
 )  # fmt: skip
@@ -149,8 +151,11 @@ def _source(settings: Settings, looked_at: list[Sample] | None = None) -> Iterat
     found = survey(settings)
     rows = f"{wording.counted(found.rows, 'row')} in {found.table} at {found.address}"
     if found.first_sent_at is None or found.last_sent_at is None:
-        yield "warning", f"{rows}, none of them with a time of sending in {settings.sent_at_column}"
-        return
+        said = f"{rows}, none of them with a time of sending in {settings.sent_at_column}"
+        if not found.rows:
+            yield "warning", said
+            return
+        raise SourceError(f"{said} (USMS_SENT_AT_COLUMN): name the column that has it.")
     ends = found.first_sent_at, found.last_sent_at
     first, last = (wording.moment(at, settings.zone) for at in ends)
     taken = sample.take(settings, found.rows, *ends)
@@ -271,6 +276,8 @@ def _dataset(settings: Settings) -> Iterator[tuple[str, str]]:
 
 def _warehouse(settings: Settings) -> Iterator[Said]:
     """Say how old the published file is, and how it is opened."""
+    from usms_pipeline.cli.sample import once_only
+    from usms_pipeline.figures import queries
     from usms_pipeline.warehouse.read import check_place, connect, to_open
 
     path = settings.warehouse_path
@@ -279,12 +286,20 @@ def _warehouse(settings: Settings) -> Iterator[Said]:
         yield "ok", f"none yet: `usms run` publishes {path}"
         return
     try:
-        connect(path).close()
-    except WarehouseMissing as error:
+        with connect(path) as con:
+            copies = queries.likely_copies(con)
+    except (WarehouseMissing, OtherWarehouse) as error:
         yield "warning", str(error)
         return
     age = wording.duration(time.time() - path.stat().st_mtime)
     yield "ok", f"{path}, published {age} ago; to open it: {to_open(path)}, or usms sql"
+    if copies:
+        yield (
+            "warning",
+            f"{wording.counted(copies, 'message')} without a phone and without a receipt, in "
+            "sessions of which the service knows fewer recipients than there are rows: most likely "
+            f"copies of rows. Read a view without them: {once_only(settings)}",
+        )
 
 
 def _quarantine(settings: Settings) -> Iterator[tuple[str, str]]:

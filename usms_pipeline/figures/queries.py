@@ -172,6 +172,29 @@ def uncovered_days(con: Connection, share: float, days: int = 7) -> Relation:
     )
 
 
+def likely_copies(con: Connection) -> int:
+    """Count the rows of sessions for which the service answers, but for fewer recipients.
+
+    Of those without a phone, in sessions of several, an hour old when they were last asked about.
+    0 where they are one in five or fewer of the rows: as many may be silent.
+    """
+    query = """
+        WITH sessions AS (
+            SELECT
+                count(*) AS rows,
+                count(*) FILTER (recipient LIKE 'unheard-%' AND phone IS NULL) AS unheard,
+                count(*) FILTER (provider_status IS NOT NULL) AS heard
+            FROM main.receipts
+            WHERE is_announced AND last_asked_at - sent_at > INTERVAL 1 HOUR
+            GROUP BY session_no
+        )
+        SELECT coalesce(sum(unheard), 0)::BIGINT, coalesce(sum(rows), 0)::BIGINT
+        FROM sessions WHERE heard > 0 AND rows > 1
+    """
+    ((unheard, rows),) = ask(con, query).fetchall()
+    return int(unheard) if 5 * unheard > rows else 0
+
+
 def timezone_hint(con: Connection) -> str | None:
     """Tell, in a sentence, that receipts and sendings seem to be in different time zones.
 
