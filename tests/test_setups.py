@@ -181,6 +181,9 @@ SETUPS = [
     Setup("a data directory that is a file", {"data_dir": "taken"}, {
         "data dir": "USMS_DATA_DIR",
     }, 1, a_file_in_the_way),
+    Setup("a warehouse where nothing can be written", {"warehouse": "taken/usms.duckdb"}, {
+        "warehouse": "name another file in USMS_WAREHOUSE",
+    }, 1, a_file_in_the_way),
     Setup("a database of another tool", {"warehouse": "analytics.duckdb"}, {
         "warehouse": "is a DuckDB file of another use (its tables: orders), and publishing would "
         "replace it: name another file in USMS_WAREHOUSE",
@@ -229,12 +232,15 @@ def test_an_address_is_named_once_and_its_path_where_it_has_one(
     assert ("ends in a path" in line) == bool(path)
 
 
+@pytest.mark.parametrize("proxy", [None, "http://127.0.0.1:9"])
 def test_the_services_own_address_is_not_to_be_checked_but_the_way_to_it(
-    shop: Shop, monkeypatch: pytest.MonkeyPatch
+    proxy: str | None, shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from usms_pipeline.service.transport import CurlTransport
 
     monkeypatch.setenv("NO_PROXY", "*")
+    if proxy:
+        monkeypatch.setenv("HTTPS_PROXY", proxy)
     failing = f"https://127.0.0.1:{free_port()}"
     default = check.config.load().base_url
     real = CurlTransport.handle_async_request
@@ -246,5 +252,6 @@ def test_the_services_own_address_is_not_to_be_checked_but_the_way_to_it(
     monkeypatch.setattr(CurlTransport, "handle_async_request", nowhere)
     said = shop("check", base_url=default, timeout_seconds="2").stdout
     [line] = [one for one in said.splitlines() if one.startswith("✗")]
-    assert "set HTTPS_PROXY" in line
+    assert ("set HTTPS_PROXY" in line) == (proxy is None)
+    assert "reaches the internet" in line
     assert "USMS_BASE_URL" not in line

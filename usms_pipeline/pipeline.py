@@ -212,8 +212,8 @@ def _nothing_heard(count: int, settings: Settings) -> str:
     return (
         f"The service knows none of the {count:,} sessions aged 1 to 72 hours that it was asked "
         f"about: are the values of {settings.session_column!r} session numbers, as the send call "
-        "returned them, and were they sent with this access key? Check USMS_SESSION_COLUMN, "
-        "USMS_SOURCE_TABLE and USMS_ACCESS_KEY_ID; `usms check` shows how rows are read."
+        "returned them, of the account that the access key is of? Check USMS_SESSION_COLUMN, the "
+        "table and USMS_ACCESS_KEY_ID; `usms check` shows how rows are read."
     )
 
 

@@ -256,17 +256,15 @@ def load(needs: Iterable[Need] = (), **given: Any) -> Settings:
                 SettingProblem(variable(name), reason, example(name))
                 for name, reason in sorted(problems.items())
             ],
-            _place(),
+            f"in the environment or in .env{no_file('({})')}",
         )
     return settings
 
 
-def _place() -> str:
-    """Say where settings are read; a folder without a .env is most likely the wrong one."""
+def no_file(form: str) -> str:
+    """Say in a form that the folder has no .env, after a blank: most likely it is the wrong one."""
     here = Path.cwd()
-    if (here / ".env").is_file():
-        return "in the environment or in .env"
-    return f"in the environment or in .env (there is none in {here})"
+    return "" if (here / ".env").is_file() else " " + form.format(f"there is none in {here}")
 
 
 def _read(given: dict[str, Any]) -> tuple[Settings | None, dict[str, str]]:

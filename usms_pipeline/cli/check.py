@@ -8,13 +8,16 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from statistics import median
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Annotated, Any, Final
 from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 import typer
 from rich.markup import escape
@@ -29,6 +32,7 @@ from usms_pipeline.contract.errors import (
     ServiceDown,
     SettingsError,
     SourceError,
+    StorageError,
     UsmsError,
     WarehouseMissing,
 )  # fmt: skip
@@ -114,7 +118,7 @@ def _findings() -> Iterator[Finding]:
                 looks[inside] = _left_out
 
 
-_INSIDE: Final = ("key", "dataset", "quarantine")
+_INSIDE: Final = ("key", "dataset", "quarantine", "warehouse")
 """Topics about what is in the data directory."""
 
 
@@ -274,14 +278,29 @@ def _dataset(settings: Settings) -> Iterator[tuple[str, str]]:
         )
 
 
+@contextmanager
+def _told_of_the_warehouse(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(
+            f"Can't write beside the warehouse {str(path)!r}: {error.strerror}. Give this account "
+            "the right to write the folder, or name another file in USMS_WAREHOUSE."
+        ) from error
+
+
 def _warehouse(settings: Settings) -> Iterator[Said]:
     """Say how old the published file is, and how it is opened."""
     from usms_pipeline.cli.sample import once_only
     from usms_pipeline.figures import queries
+    from usms_pipeline.store.storage import make_folder
     from usms_pipeline.warehouse.read import check_place, connect, to_open
 
     path = settings.warehouse_path
     check_place(path)
+    with _told_of_the_warehouse(path):
+        make_folder(path.absolute().parent, private=False)
+        TemporaryFile(dir=path.absolute().parent).close()
     if not path.is_file():
         yield "ok", f"none yet: `usms run` publishes {path}"
         return
@@ -351,9 +370,12 @@ def _unreachable(settings: Settings, reasons: str) -> str:
     if "USMS_BASE_URL" in reasons or "proxy" in reasons:
         advice = "" if "USMS_BASE_URL" in reasons else "Mend that variable, or unset it."
     elif settings.base_url == type(settings).model_fields["base_url"].default:
+        proxy = "" if getproxies().keys() & {"https", "all"} else (
+            "; behind a company's proxy, set HTTPS_PROXY"
+        )  # fmt: skip
         advice = (
             "That is the service's own address: check that this machine reaches the internet and "
-            "its name service; behind a company's proxy, set HTTPS_PROXY."
+            f"its name service{proxy}."
         )
     else:
         advice = "Check USMS_BASE_URL, and that this machine reaches it."

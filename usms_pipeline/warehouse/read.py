@@ -32,9 +32,10 @@ def connect(path: Path | str | None = None, **given: Any) -> duckdb.DuckDBPyConn
     """
     file = Path(path) if path is not None else config.load(**given).warehouse_path
     if not _is_there(file):
+        folder = "" if file.is_absolute() else config.no_file("Settings are read from .env: {}.")
         raise WarehouseMissing(
             f"No warehouse is published at {str(file)!r} yet. Run `usms run` to make it from your "
-            "table, or `usms demo` to see one with made-up messages."
+            f"table, or `usms demo` to see one with made-up messages.{folder}"
         )
     con = duckdb.connect(":memory:")
     try:
