@@ -91,13 +91,15 @@ def test_copies_are_counted_and_what_counts_once_is_told_from_what_does_not(
     ]
 
 
+@pytest.mark.parametrize("table", ["sms_log", "sms log", "短信-log"])
 @pytest.mark.parametrize("kind", ["sqlite", "duckdb", "postgresql", "mariadb"])
 def test_the_view_that_is_advised_has_each_row_once(
-    kind: str, tmp_path: Path, request: pytest.FixtureRequest
+    kind: str, table: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    made = "CREATE TABLE sms_log (session_no varchar(9), sent_at varchar(30))"
-    filled = "INSERT INTO sms_log VALUES " + ", ".join(["('a', '2026-01-05 10:00:00')"] * 5)
-    view = sample.once_only(settings.load(source_table="sms_log"))
+    quoted = f"`{table}`" if kind == "mariadb" else f'"{table}"'
+    made = f"CREATE TABLE {quoted} (session_no varchar(9), sent_at varchar(30))"
+    filled = f"INSERT INTO {quoted} VALUES " + ", ".join(["('a', '2026-01-05 10:00:00')"] * 5)
+    view = sample.once_only(settings.load(source_table=table, source_url=f"{kind}://u:p@h/db"))
     if kind in ("postgresql", "mariadb"):
         database = request.getfixturevalue(kind)
         database.execute(made, filled, view)
@@ -109,8 +111,8 @@ def test_the_view_that_is_advised_has_each_row_once(
             for statement in (made, filled, view):
                 con.execute(statement)
             con.commit()
-    for table, rows in (("sms_log", 5), ("sms_once", 1)):
-        ours = settings.load(source_url=url, source_table=table)
+    for name, rows in ((table, 5), ("sms_once", 1)):
+        ours = settings.load(source_url=url, source_table=name)
         start = datetime(2026, 1, 1, tzinfo=UTC)
         batches = source.read(ours, start, start + timedelta(days=30))
         assert sum(batch.num_rows for batch in batches) == rows

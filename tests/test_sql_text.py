@@ -23,6 +23,8 @@ QUOTING = {
 
 MADE_HERE = {
     ("cli/messages", "messages.schema.names"): "columns of the made-up table",
+    ("cli/sample", "table"): "plain, or quoted as the user wrote it; is shown, not run",
+    ("figures/queries", "str(error).splitlines()[0]"): "in a message, not in SQL",
     ("figures/queries", "sign"): "one of two signs, both in this function",
     ("figures/report/figures", "relation"): "a view of ours, or a macro of a quoted name",
     ("source/duckdb_files", "sql"): "made by query.select, of quoted names",

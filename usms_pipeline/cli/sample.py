@@ -5,6 +5,7 @@ Nothing is kept: phones are described under a key that nobody has.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
@@ -188,8 +189,14 @@ def _copies(sample: Sample) -> Iterator[Said]:
 
 
 def once_only(settings: Settings) -> str:
-    """Return SQL for a view of the user's table in which each row is there once."""
-    return f"CREATE VIEW sms_once AS SELECT DISTINCT * FROM {settings.source_table or 'sms_log'}"
+    """Return SQL, to be shown, for a view of the user's table in which each row is there once."""
+    from usms_pipeline.source.query import quoter
+
+    url, table = settings.source_url, settings.source_table or "sms_log"
+    is_mysql = url is not None and url.get_secret_value().startswith(("mysql", "mariadb"))
+    is_plain = re.fullmatch(r'[\w.]+|["`].*["`]', table, re.ASCII)
+    quote = quoter("`" if is_mysql else '"')
+    return f"CREATE VIEW sms_once AS SELECT DISTINCT * FROM {table if is_plain else quote(table)}"
 
 
 def of_phones(sample: Sample) -> Iterator[Said]:
