@@ -48,7 +48,7 @@ _MICROSECOND: Final = timedelta(microseconds=1)
 _ONE_DAY: Final = timedelta(days=1)
 _FEW: Final = 1_000
 _ROWS_TRIED: Final = 100
-_ROWS_AT_ONCE: Final = 300_000
+_ROWS_AT_ONCE: Final = 200_000
 """What is asked about in one round, and held in memory until it is written; two rounds are."""
 _ROWS_DEALT: Final = 500_000
 _MOST_SHARE: Final = 0.1
@@ -717,7 +717,7 @@ class Run:
                 yield Round([self._days[one] for one in days], self.due(days))
                 continue
             parts = [_Part(day, one) for one in reading.parts(day.read, _ROWS_AT_ONCE)]
-            day.parts, day.read = parts, replace(day.read, rows=day.read.rows.slice(0, 0))
+            day.parts, day.read = parts, _emptied(day.read)
             for part in parts:
                 yield Round([part], self._due_of_part(part))
 
@@ -889,8 +889,9 @@ class Run:
                 are_distinct=part.read.are_distinct, ends=self._book.ends, most=0,
             )  # fmt: skip
             yield from fold
-            fold.sent, fold.said = None, heard.slice(0, 0)
-            part.read = replace(part.read, rows=part.read.rows.slice(0, 0))
+            # not a slice of no rows, which would keep all of them in memory
+            fold.sent, fold.said = None, schema.OBSERVATIONS.empty_table()
+            part.read = _emptied(part.read)
             folds.append(fold)
 
     def _heard(self, said: list[tuple[int, pa.Table]], is_rebuilt: bool = False) -> list[pa.Table]:
@@ -1010,6 +1011,10 @@ def _without(rows: pa.Table, sessions: Collection[str]) -> pa.Table:
     if not sessions:
         return rows
     return rows.filter(pc.invert(pc.is_in(rows["session_no"], pa.array([*sessions], TEXT))))
+
+
+def _emptied(read: DayRead) -> DayRead:
+    return replace(read, rows=read.rows.schema.empty_table())
 
 
 def _once(due: pa.Table) -> pa.Table:
