@@ -121,13 +121,7 @@ def test_times_are_read_and_counted_whatever_the_column_type(
     assert (seen.rows, seen.rows_without_sent_at) == (len(TIMES) + 1, 1)
     assert seen.first_sent_at == TIMES[0].replace(**midnight)
     assert seen.last_sent_at == TIMES[-1].replace(**midnight)
-    assert seen.sent_at_kind == expected_kind(place.kind, type_, form)
-
-
-def expected_kind(kind: str, type_: str, form: str) -> str:
-    if kind == "sqlite" and form in ("naive", "date"):
-        return "iso"
-    return "aware" if (kind, type_) == ("mariadb", "timestamp") else form
+    assert seen.unread.count == 0
 
 
 @pytest.mark.parametrize("place", ["postgresql", "mariadb", "sqlite", "duckdb"], indirect=True)
@@ -177,7 +171,6 @@ def test_a_column_whose_form_changed_over_time_is_read_whole(place: Place) -> No
         f"INSERT INTO t VALUES {values(*written)}",
     )
     assert place.sent() == INSIDE
-    assert source.survey(place.settings()).sent_at_kind.startswith("epoch_s + epoch_ms")
 
 
 @pytest.mark.parametrize("place", ["postgresql", "mariadb", "sqlite", "duckdb"], indirect=True)

@@ -194,6 +194,16 @@ def _put_aside(name: str) -> str:
 
 
 @dataclass(frozen=True)
+class SourceDoubts:
+    """What a person should look at in the whole source; ``sentences`` are to be shown."""
+
+    rows_without_sent_at: int = 0
+    sentences: list[str] = field(default_factory=list)
+    is_unreadable: bool = False
+    """So many times can't be read that no figure is whole."""
+
+
+@dataclass(frozen=True)
 class Plan:
     """What a run would ask now. ``pace``, in requests a second: the last settled or the first."""
 
@@ -502,34 +512,41 @@ class Pipeline:
         return changed
 
     def rows_without_sent_at(self) -> int | None:
-        """Count the source rows that have no partition; asks once a day, while there are none.
+        """Count the source rows that have no partition; None where the source can't be asked.
 
-        None where the source can't be asked. Such rows are in no figure, so a report tells of them.
+        Such rows are in no figure, so a report tells of them.
+        """
+        found = self.doubts_about_the_source()
+        return None if found is None else found.rows_without_sent_at
+
+    def doubts_about_the_source(self) -> SourceDoubts | None:
+        """Look at all times and session numbers of the source; once a day, while all is well.
+
+        None where the source can't be asked.
         """
         asked = {"asked_on": self.clock().date().isoformat(), "of": self._times_read()}
-        if self.store.read_json(_SURVEY_FILE) == asked | {"rows_without_sent_at": 0}:
-            return 0
+        if self.store.read_json(_SURVEY_FILE) == asked | vars(SourceDoubts()):
+            return SourceDoubts()
         try:
-            rows = source.survey(self.settings).rows_without_sent_at
+            seen = source.survey(self.settings, self.clock())
         except SourceError:
             return None
+        sentences = [f"{one}." for one in seen.doubts(self.settings)]
+        found = SourceDoubts(seen.rows_without_sent_at, sentences, seen.is_unreadable)
         with suppress(StorageError):  # what can't be kept is asked again
-            self.store.keep_json(_SURVEY_FILE, asked | {"rows_without_sent_at": rows})
-        return rows
+            self.store.keep_json(_SURVEY_FILE, asked | vars(found))
+        return found
 
     def _times_read(self) -> str:
         """Name which times of which table are read, without telling of either."""
-        url = self.settings.source_url
+        settings = self.settings
+        url = settings.source_url
         said = (
-            url.get_secret_value() if url else None, self.settings.source_table,
-            self.settings.sent_at_column, self.settings.source_timezone,
+            url.get_secret_value() if url else None, settings.source_table,
+            settings.sent_at_column, settings.source_timezone, settings.session_column,
+            settings.date_order,
         )  # fmt: skip
         return hashlib.sha256(repr(said).encode("utf-8", "surrogatepass")).hexdigest()[:16]
-
-    def rows_left_out(self) -> list[str]:
-        """Tell of the source rows that have no partition; reads the whole of their times."""
-        rows = self.rows_without_sent_at()
-        return [f"{wording.rows_left_out(rows, self.settings.sent_at_column)}."] if rows else []
 
     # -- the pace, kept between runs ------------------------------------------------------------
 

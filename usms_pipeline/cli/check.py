@@ -109,6 +109,9 @@ def _source(settings: Settings) -> Iterator[tuple[str, str]]:
     from usms_pipeline.source import survey
 
     found = survey(settings)
+    if found.is_unreadable:
+        [said, *_] = found.doubts(settings)
+        raise UsmsError(f"{found.table} at {found.address}: {said}.")
     rows = f"{wording.count(found.rows)} rows in {found.table} at {found.address}"
     if found.first_sent_at is None or found.last_sent_at is None:
         yield "warning", f"{rows}, none of them with a time of sending in {settings.sent_at_column}"
@@ -117,11 +120,8 @@ def _source(settings: Settings) -> Iterator[tuple[str, str]]:
         wording.moment(at, settings.zone) for at in (found.first_sent_at, found.last_sent_at)
     )
     yield "ok", f"{rows}, sent {first} to {last}"
-    if found.rows_without_sent_at:
-        yield (
-            "warning",
-            wording.rows_left_out(found.rows_without_sent_at, settings.sent_at_column),
-        )
+    for doubt in found.doubts(settings):
+        yield "warning", doubt
     for doubt in _sessions_like_phones(settings, found.last_sent_at):
         yield "warning", doubt
     if found.last_sent_at > datetime.now(UTC) + _CLOCKS_DIFFER:

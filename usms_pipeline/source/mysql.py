@@ -49,7 +49,11 @@ class MySQL:
     """An open MySQL or MariaDB database; its session is in UTC and only reads."""
 
     only_table: str | None = None
-    dialect = Dialect(quoter("`"), lambda sql, column: sql, has_time_zones=False)
+    dialect = Dialect(
+        quoter("`"),
+        lambda sql, column: f"{sql} + 0" if column.type.startswith("bit(") else sql,
+        has_time_zones=False,
+    )
 
     def __init__(self, connection: sa.Connection) -> None:
         self._connection = connection

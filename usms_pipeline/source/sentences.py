@@ -113,6 +113,27 @@ def not_a_time(table: str, name: str, type_name: str) -> SourceError:
     )
 
 
+def no_date_order(table: str, name: str, *, are_both: bool) -> SourceError:
+    """Times begin with a day or a month, and the column does not show which; or it shows both."""
+    why = "some of them can only be the one, and others the other"
+    return SourceError(
+        f"The times in column {name!r} of {table!r} begin with a day or a month, as 03/04/2026 "
+        f"does, and {why if are_both else 'no value shows which'}: set USMS_DATE_ORDER to dmy "
+        "where the day comes first, to mdy where the month does. Times that don't fit are then "
+        "counted and told."
+    )
+
+
+def lost_digits(count: int, column: str) -> str:
+    """Say that session numbers went through a spreadsheet or a float."""
+    are = "number is" if count == 1 else "numbers are"
+    return (
+        f"{count:,} session {are} in exponent form, or whole numbers beyond 2^53 in a column of "
+        f"floats ({column}): they have lost digits, and the service can't know them. Export that "
+        "column as text"
+    )
+
+
 def near_names(name: str, names: Iterable[str]) -> list[str]:
     """Return up to three names that look like this one."""
     by_folded = {there.casefold(): there for there in names}

@@ -42,7 +42,10 @@ def _as_text(sql: str, column: Column) -> str:
         f"ELSE CAST({sql} AS TEXT) END"
     )
     words = f"WHEN {sql} = 1 THEN 'true' WHEN {sql} = 0 THEN 'false'" if column.is_boolean else ""
-    return f"CASE {words} WHEN typeof({sql}) = 'real' THEN {real} ELSE CAST({sql} AS TEXT) END"
+    raw = f"WHEN typeof({sql}) = 'blob' AND {sql} <> x'' THEN '\\x' || hex({sql})"
+    return (
+        f"CASE {words} WHEN typeof({sql}) = 'real' THEN {real} {raw} ELSE CAST({sql} AS TEXT) END"
+    )
 
 
 class SQLite:
