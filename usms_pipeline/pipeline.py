@@ -71,6 +71,7 @@ class Report:
     damaged: dict[date, str] = field(default_factory=dict)
     aside: list[str] = field(default_factory=list)
     quarantined: int = 0
+    times_in_doubt: int = 0
     notes: list[str] = field(default_factory=list)
     rejected: set[str] = field(default_factory=set, repr=False)
 
@@ -81,7 +82,7 @@ class Report:
         return cls(
             found.stats, found.seconds_asking, found.rows_read, found.new, found.due, run.footers,
             found.written, found.locked, found.damaged, found.aside, found.quarantined,
-            [*notes], found.rejected,
+            found.times_in_doubt, [*notes], found.rejected,
         )  # fmt: skip
 
     @property
@@ -158,6 +159,12 @@ class Report:
             found.append(
                 f"{others:,} {what} could not be used and went into quarantine: `usms quarantine "
                 "list` says why."
+            )
+        if self.times_in_doubt:
+            found.append(
+                f"{self.times_in_doubt:,} receipts have a time that can't be read, or lies after "
+                "the response that told it: it counts as none. If most have, check "
+                "USMS_RECEIPT_TIMEZONE and this machine's clock."
             )
         if strange := self.buckets["unrecognized"]:
             found.append(

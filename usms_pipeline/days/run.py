@@ -84,6 +84,7 @@ class Outcome:
     damaged: dict[date, str] = field(default_factory=dict)
     aside: list[str] = field(default_factory=list)
     quarantined: int = 0
+    times_in_doubt: int = 0
     rejected: set[str] = field(default_factory=set)
     answered: set[str] = field(default_factory=set)
     notes: list[str] = field(default_factory=list)
@@ -456,6 +457,7 @@ class Run:
             rejects = forget.without_entries(rejects, Names(self._forgotten, self._book))
         self.outcome.rejected.update(rejects["id"].to_pylist())
         self.outcome.quarantined += self._quarantine.add(name, rejects)
+        self.outcome.times_in_doubt += decoded.times_in_doubt
         said = decoded.observations
         if self._watched:
             answered = said.filter(pc.is_valid(said["status"]))["session_no"]

@@ -30,6 +30,20 @@ _FINAL: Final = pa.array(status.FINAL, pa.string())
 
 _CLOCKS_DIFFER: Final = pa.scalar(timedelta(days=1))
 """Far less than digits that are misread would be wrong by."""
+_CLOCKS_MAY_DIFFER: Final = pa.scalar(timedelta(minutes=5))
+
+
+def times_in_doubt(receipts: pa.Table, rows: pa.Table) -> int:
+    """Count the receipts with a time that can't be read, or lies after the answer that told it.
+
+    ``rows`` are what ``receipt_rows`` made of them.
+    """
+    latest = pc.add(rows["asked_at"], _CLOCKS_MAY_DIFFER)
+    is_right = pc.fill_null(pc.less_equal(rows["received_at"], latest), False)
+    others = receipts.select(["time", "epoch"]).filter(pc.invert(is_right))
+    says_none = pc.match_substring_regex(pc.fill_null(others["time"], ""), moments.NO_TIME)
+    is_told = pc.or_(pc.invert(says_none), pc.greater(pc.fill_null(others["epoch"], 0), 0))
+    return int(pc.sum(is_told).as_py() or 0)
 
 
 def session_rows(

@@ -26,6 +26,13 @@ _TIMES = {
     **dict.fromkeys(("text", "varchar", "bpchar", "citext"), TimeType.TEXT),
     **dict.fromkeys(("int4", "int8", "numeric", "float4", "float8"), TimeType.NUMBER),
 }
+_LIMITS = {
+    "statement timeout": "statement_timeout",
+    "lock timeout": "lock_timeout",
+    "idle-in-transaction timeout": "idle_in_transaction_session_timeout",
+    "due to transaction timeout": "transaction_timeout",
+}
+"""What the server says of a limit of the role -> the limit."""
 _SETTINGS = (
     "SET TRANSACTION READ ONLY",
     "SET LOCAL TimeZone = 'UTC'",
@@ -102,6 +109,9 @@ def explain(error: Exception, address: Address) -> SourceError:
     state = getattr(error, "sqlstate", None)
     if state == "42501":
         return sentences.denied(address, _said(text))
+    for said, limit in _LIMITS.items():
+        if said in text:
+            return sentences.cut_short(address, _said(text), f"{limit} (ALTER ROLE … SET {limit})")
     if "Failed to connect" not in text:
         return sentences.broke_off(address, _said(text))
     if "no pg_hba.conf entry" in text:

@@ -76,6 +76,14 @@ def broke_off(address: Address, reason: str) -> SourceUnavailable:
     )
 
 
+def cut_short(address: Address, reason: str, limit: str) -> SourceError:
+    """The server ends what takes too long: to run again is no help."""
+    return SourceError(
+        f"{address.shown} ended the reading: {address.clean(reason)}. Raise {limit} for the user "
+        "in USMS_SOURCE_URL, name another user there, or make an index on USMS_SENT_AT_COLUMN."
+    )
+
+
 def no_table_named(address: Address) -> SourceError:
     """The setting is missing."""
     return SourceError(
