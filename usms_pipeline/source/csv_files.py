@@ -20,8 +20,9 @@ from usms_pipeline.contract.errors import SourceError
 from usms_pipeline.source import query
 
 _DELIMITERS: Final = (",", ";", "\t", "|")
-_SEP_LINE: Final = re.compile(r'"?sep=(.)"?', re.IGNORECASE)
-"""How a spreadsheet is told of the delimiter, in a line before the header."""
+_SEP_LINE: Final = re.compile("sep=(.)", re.IGNORECASE)
+"""How a spreadsheet is told of the delimiter, in a line before the header. Not ``"sep=;"``: after
+a byte-order mark DuckDB would skip all lines with it."""
 _BEGINNING: Final = 65_536
 """Bytes of a file in which a column of floats shows itself."""
 _QUOTE = query.quoter('"')
@@ -43,6 +44,7 @@ class _Form:
     delimiter: str
     names: tuple[str, ...]
     lines_before: int
+    compression: str
     floats: tuple[str, ...] = ()
     """Columns in which every value is like ``123.0``."""
 
@@ -73,7 +75,8 @@ def explain(text: str, path: str) -> SourceError:
 
 
 def _form(path: str, run: Run) -> _Form:
-    opened = gzip.open if path.lower().endswith(".gz") else open
+    is_compressed = path.lower().endswith(".gz")
+    opened = gzip.open if is_compressed else open
     try:
         with opened(path, "rb") as file:
             lines = file.read(_BEGINNING).splitlines(keepends=True)
@@ -91,7 +94,8 @@ def _form(path: str, run: Run) -> _Form:
         raise _bad(path, "its first line can't be read") from None
     if not names:
         raise _bad(path, "it has no first line of column names")
-    form = _Form(delimiter, tuple(_distinct(names)), int(sep is not None))
+    compression = "gzip" if is_compressed else "none"
+    form = _Form(delimiter, tuple(_distinct(names)), int(sep is not None), compression)
     return replace(form, floats=_floats(form, path, lines[:-1], run))
 
 
@@ -134,7 +138,8 @@ def _read(form: _Form, paths: Sequence[str]) -> str:
     return (
         f"SELECT *{f' REPLACE ({whole})' if whole else ''} "
         f"FROM read_csv([{files}], columns = {{{columns}}}, "
-        f"delim = {query.text(form.delimiter)}, skip = {form.lines_before}, {_OPTIONS})"
+        f"delim = {query.text(form.delimiter)}, skip = {form.lines_before}, "
+        f"compression = '{form.compression}', {_OPTIONS})"
     )
 
 
