@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Final
 
 import pyarrow as pa
@@ -545,11 +546,16 @@ class Pipeline:
         return found
 
     def _times_read(self) -> str:
-        """Name which times of which table are read, without telling of either."""
+        """Name which times of which table are read, without telling of either.
+
+        A CSV may be written anew, in another form, several times a day.
+        """
         settings = self.settings
-        url = settings.source_url
+        url = settings.source_url.get_secret_value() if settings.source_url else ""
+        path = Path(url)
+        is_csv = ".csv" in path.name and path.is_file()
         said = (
-            url.get_secret_value() if url else None, settings.source_table,
+            url, path.stat().st_mtime_ns if is_csv else None, settings.source_table,
             settings.sent_at_column, settings.source_timezone, settings.session_column,
             settings.date_order,
         )  # fmt: skip
