@@ -130,9 +130,9 @@ def orders(text: pa.Array) -> set[DateOrder | None]:
 
     A year of two digits leaves it open: it may be the first as well.
     """
-    parts = pc.extract_regex(
-        unmarked(pc.utf8_trim_whitespace(text)).drop_null(), rf"^{_DAY_MONTH}(?:\D.*)?$"
-    ).drop_null()
+    text = text.filter(pc.match_substring_regex(text, r"^[\s='\"]*\d{1,2}[-/.]\d"))
+    text = unmarked(pc.utf8_trim_whitespace(text))
+    parts = pc.extract_regex(text, rf"^{_DAY_MONTH}(?:\D.*)?$").drop_null()
     first, second, last = (_integers(parts, name) for name in ("first", "second", "last"))
     is_short = last < 100
     shown: dict[DateOrder | None, Flags] = {
