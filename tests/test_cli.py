@@ -203,7 +203,7 @@ def test_a_csv_that_is_written_anew_is_looked_at_anew(account: Account) -> None:
 def test_check_and_run_tell_of_session_numbers_that_lost_digits(account: Account) -> None:
     with closing(sqlite3.connect("shop.sqlite")) as con, con:
         con.execute(f"UPDATE {made_up.TABLE} SET session_no = '1.23457E+17' WHERE rowid < 8")
-    told = "7 session numbers are in exponent form"
+    told = "7 session numbers have lost digits in a spreadsheet or a float (session_no)"
     for command in ("check", "run"):
         ran = account(command)
         assert ran.exit_code == 0

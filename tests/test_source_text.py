@@ -306,9 +306,33 @@ def test_session_numbers_that_lost_digits_are_counted(
         url = place.url
     settings = Settings(_env_file=None, source_url=url, source_table="t")
     [doubt] = source.survey(settings).doubts(settings)
-    assert doubt.startswith("3 session numbers are in exponent form")
-    assert "session_no" in doubt
-    assert "Export that column as text" in doubt
+    assert doubt.startswith("3 session numbers have lost digits in a spreadsheet or a float")
+    assert "(session_no)" in doubt
+    assert "export that column as text" in doubt
+
+
+@pytest.mark.parametrize("kind", ["postgresql", "mariadb", "sqlite", "duckdb"])
+@pytest.mark.parametrize("type_", ["bigint", "varchar(20)"])
+@pytest.mark.parametrize(
+    ("numbers", "count"),
+    [
+        ([1582917533873850000 + 10_000 * n for n in range(9)] + [123], 9),
+        ([1582917533873852000 + 256 * 100 * n for n in range(9)], 9),
+        ([1582917533873852417 + 7 * n for n in range(400)], 0),
+        ([1500 + 100 * n for n in range(9)], 0),
+    ],
+)
+def test_long_numbers_that_end_in_zeros_lost_digits(
+    kind: str, type_: str, numbers: list[int], count: int, request: pytest.FixtureRequest,
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    """A spreadsheet keeps fifteen digits, a float some sixteen."""
+    place = Place(kind, request, tmp_path)
+    rows = ", ".join(f"({number}, '2024-08-01')" for number in numbers)
+    place.execute(
+        f"CREATE TABLE t (session_no {type_}, sent_at date)", f"INSERT INTO t VALUES {rows}"
+    )
+    assert source.survey(place.settings()).lost_digits == count
 
 
 @pytest.mark.parametrize("kind", ["postgresql", "mariadb", "sqlite", "duckdb"])

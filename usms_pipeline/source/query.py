@@ -147,20 +147,25 @@ def count(dialect: Dialect, table: str, column: Column) -> str:
     return f"SELECT {rows}, {good}, {ends} FROM {table}"
 
 
-def lost_digits(dialect: Dialect, table: str, column: Column) -> str | None:
-    """Return the query of how many values can't be the number they were; None where none can.
+def lost_digits(dialect: Dialect, table: str, column: Column) -> str:
+    """Return the query that counts values which went through a float, long ones, and those with 00.
 
-    A float is exact to 2^53; a text such as 1.23457E+17 went through one.
+    A float is exact to 2^53; a text such as 1.23457E+17 went through one. So did whole numbers of
+    more than sixteen digits that end in zeros, if most of them do.
     """
     name = dialect.quote(column.name)
+    shown = dialect.as_text(name, column)
+    is_lossy = "1 = 0"
     if column.is_float:
         is_lossy = f"abs({name}) >= 9007199254740992"
     elif column.time in (TimeType.TEXT, TimeType.DYNAMIC, TimeType.UNTYPED):
         is_lossy = f"{name} LIKE '_%E+_%' OR {name} LIKE '_%e+_%'"
-    else:
-        return None
-    lost = dialect.as_text(f"count(CASE WHEN {is_lossy} THEN 1 END)", Column("", "", None))
-    return f"SELECT {lost} AS c0 FROM {table}"
+    is_long = f"{shown} LIKE '{'_' * 17}%'"
+    wanted = (is_lossy, is_long, f"{is_long} AND {shown} LIKE '%00'")
+    counts = (f"count(CASE WHEN {one} THEN 1 END)" for one in wanted)
+    number = Column("", "", None)
+    listed = (f"{dialect.as_text(one, number)} AS c{n}" for n, one in enumerate(counts))
+    return f"SELECT {', '.join(listed)} FROM {table}"
 
 
 def _bounds(

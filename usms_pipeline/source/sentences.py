@@ -134,11 +134,11 @@ def no_date_order(table: str, name: str, *, are_both: bool) -> SourceError:
 
 def lost_digits(count: int, column: str) -> str:
     """Say that session numbers went through a spreadsheet or a float."""
-    are = "number is" if count == 1 else "numbers are"
+    have = "number has" if count == 1 else "numbers have"
     return (
-        f"{count:,} session {are} in exponent form, or whole numbers beyond 2^53 in a column of "
-        f"floats ({column}): they have lost digits, and the service can't know them. Export that "
-        "column as text"
+        f"{count:,} session {have} lost digits in a spreadsheet or a float ({column}): such are "
+        "1.23457E+17, floats beyond 2^53, and long numbers that end in zeros. The service can't "
+        "know them: export that column as text"
     )
 
 
