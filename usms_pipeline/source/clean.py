@@ -84,13 +84,14 @@ def clean(
     inside = pc.and_(
         pc.greater_equal(times, pa.scalar(start, TIME)), pc.less(times, pa.scalar(end, TIME))
     )
+    if inside.true_count < len(raw):
+        raw, times = raw.filter(inside), times.filter(inside)
     texts = [_text(raw.column(i + 1), column) for i, column in enumerate(layout.others)]
     session, *rest = texts
     phone = _phone(rest.pop(0)) if layout.phone else pa.nulls(len(raw), TEXT)
     recipients = _recipients(rest.pop(0)) if layout.recipients else pa.repeat(_ONE, len(raw))
     columns = [_session(session), phone, times, recipients, *rest]
-    rows = pa.record_batch(columns, schema=schema(dimensions))
-    return _one_phone_a_row(rows if inside.true_count == len(raw) else rows.filter(inside))
+    return _one_phone_a_row(pa.record_batch(columns, schema=schema(dimensions)))
 
 
 def _one_phone_a_row(rows: pa.RecordBatch) -> pa.RecordBatch:
@@ -99,10 +100,8 @@ def _one_phone_a_row(rows: pa.RecordBatch) -> pa.RecordBatch:
         return rows
     phones = [
         _phones(text) if several else [text]
-        for text, several in zip(
-            rows["phone"].to_pylist(), are_several.to_pylist(), strict=True
-        )
-    ]  # fmt: skip
+        for text, several in zip(rows["phone"].to_pylist(), are_several.to_pylist(), strict=True)
+    ]
     counts = [len(some) for some in phones]
     split = rows.take(pa.array(np.repeat(np.arange(len(rows)), counts)))
     flat = pa.array([phone for some in phones for phone in some], TEXT)
