@@ -111,7 +111,7 @@ def _source(settings: Settings) -> Iterator[tuple[str, str]]:
     found = survey(settings)
     if found.is_unreadable:
         [said, *_] = found.doubts(settings)
-        raise UsmsError(f"{found.table} at {found.address}: {said}.")
+        raise UsmsError(f"{found.address}: {said}.")
     rows = f"{wording.count(found.rows)} rows in {found.table} at {found.address}"
     if found.first_sent_at is None or found.last_sent_at is None:
         yield "warning", f"{rows}, none of them with a time of sending in {settings.sent_at_column}"
