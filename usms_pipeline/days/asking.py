@@ -1,19 +1,24 @@
 """Asking about what is due while what came is logged, decoded and folded, each in its own thread.
 
 The service is asked on the event loop of ``collect``; one thread logs and decodes; one finishes the
-days of which all has come. Blocks of responses are durable before anybody reads them.
+days of which all has come. Blocks of responses are durable before anybody reads them. What is due
+is drawn in rounds, and a round begins once all of the one before the last is written: so two of
+them are in memory at most, and the service never waits for the end of one.
 """
 
 from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from datetime import datetime
-from typing import Any, Final
+from queue import SimpleQueue
+from threading import Semaphore
+from typing import Any, Final, Generic, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -31,41 +36,70 @@ _MOST_ROWS: Final = 900_000
 """What is held of one day before it is written, 250 bytes each: more than a round asks about."""
 
 Told = Callable[[CollectStats, int], None]
+Codes = npt.NDArray[np.int32]
+T = TypeVar("T")
+
+
+class Round:
+    """Sessions to ask about together: ``due`` (``run.DUE``), of days or parts of a large one.
+
+    ``due["day"]`` is a place in ``targets``; each of these has a list ``said``, which gets tables
+    of what responses say (``schema.OBSERVATIONS``), each with a number to sort them by.
+    """
+
+    def __init__(self, targets: list[Any], due: pa.Table) -> None:
+        self.targets = targets
+        self.names = due["session_no"].combine_chunks()
+        self.codes: Codes = np.asarray(due["day"])
+        self.batches, self.rows = np.zeros((2, len(targets)), np.int64)
+        self.finishing: dict[int, Future[None]] = {}
+
+
+class _Asked:
+    """A batch under way: whose its ids are, and how many of them have no answer yet."""
+
+    def __init__(self, round_: Round, begin: int, size: int) -> None:
+        self.round, self.codes = round_, round_.codes[begin : begin + size]
+        self.ids = tuple(round_.names.slice(begin, size).to_pylist())
+        self.left = len(self.ids)
+
+    @property
+    def targets(self) -> list[int]:
+        return _distinct(self.codes)
+
+    def codes_of(self, ids: tuple[str, ...]) -> Codes:
+        """Return whose some of the ids are: all of them, or those of a part that was split off."""
+        if len(ids) == len(self.ids):
+            return self.codes
+        return self.codes[[self.ids.index(one) for one in ids]]
 
 
 class Asking:
-    """Asks about the sessions of ``due`` (``run.DUE``), whose days are in ``days``.
+    """Asks about the sessions of ``rounds``, which are drawn while others are asked about.
 
-    ``decoded`` reads a block (its name, what is in it), ``finish`` writes a day of which all has
-    come. Leaving the context waits until what came is durable and decoded.
+    ``decoded`` reads a block (its name, what is in it), ``finish`` writes a target of which all has
+    come. Leaving the context waits until what came is durable and decoded, and written where it
+    was all.
     """
 
     def __init__(
         self,
-        due: pa.Table,
-        days: list[Any],
+        rounds: Iterable[Round],
         writer: log.Log,
         decoded: Callable[[str, pa.Table], pa.Table],
         finish: Callable[[Any], None],
         settings: Settings,
     ) -> None:
-        self._names = due["session_no"].combine_chunks()
-        self._codes = np.asarray(due["day"])
-        self._days, self._writer, self._settings = days, writer, settings
+        self._rounds, self._writer, self._settings = rounds, writer, settings
         self._decoded, self._finish = decoded, finish
-        self._size = settings.batch_size
-        batches = -(-len(self._names) // self._size)
-        self._left = [self._ids_of(number) for number in range(batches)]
-        self._batches_of_day = np.zeros(len(days), np.int64)
-        for number in range(batches):
-            self._batches_of_day[self._days_of(number)] += 1
-        self._rows = np.zeros(len(days), np.int64)
+        self._asked: dict[int, _Asked] = {}
+        self._due = 0
         self._waiting: list[tuple[int, Answer]] = []
         self._bytes, self._since = 0, time.monotonic()
         self._scribe = ThreadPoolExecutor(1, "usms-decode")
         self._finisher = ThreadPoolExecutor(1, "usms-finish")
         self._writing: deque[Future[None]] = deque()
-        self._finishing: list[Future[None]] = []
+        self._finishing: deque[Future[None]] = deque()
 
     def __enter__(self) -> Asking:
         return self
@@ -75,8 +109,8 @@ class Asking:
             self._flush()
             while self._writing:
                 self._writing.popleft().result()
-            for finished in self._finishing:
-                finished.result()
+            while self._finishing:
+                self._finishing.popleft().result()
         finally:
             self._scribe.shutdown(cancel_futures=True)
             self._finisher.shutdown(cancel_futures=True)
@@ -93,25 +127,40 @@ class Asking:
 
         def tell(stats: CollectStats) -> None:
             self._flush_in_time()
-            told(stats, len(self._names))
+            told(stats, self._due)
 
         return collect(
             self._batches(), self._land, self._settings, clock=clock, transport=transport,
             start_pace=pace, on_progress=tell, patience=patience,
         )  # fmt: skip
 
-    def _batches(self) -> Iterator[Batch]:
-        for number in range(len(self._left)):
-            begin = number * self._size
-            yield Batch(number, tuple(self._names.slice(begin, self._size).to_pylist()))
-
-    def _ids_of(self, number: int) -> int:
-        return min(self._size, len(self._names) - number * self._size)
-
-    def _days_of(self, number: int) -> Any:
-        return np.unique(self._codes[number * self._size : (number + 1) * self._size])
-
     # -- in the caller's thread -----------------------------------------------------------------
+
+    def _batches(self) -> Iterator[Batch]:
+        size, number = self._settings.batch_size, 0
+        before: deque[Round] = deque()
+        for round_ in self._rounds:
+            before.append(round_)
+            asked = [_Asked(round_, begin, size) for begin in range(0, len(round_.names), size)]
+            for one in asked:
+                round_.batches[one.targets] += 1
+            for code in np.flatnonzero(round_.batches == 0):
+                self._finish_soon(round_, int(code))  # nobody is due, but there are new rows
+            self._due += len(round_.names)
+            for one in asked:
+                self._asked[number] = one
+                yield Batch(number, one.ids)
+                number += 1
+            while len(before) > 1:
+                self._see_off(before.popleft())
+
+    def _see_off(self, round_: Round) -> None:
+        """Wait until a round is written, with what has come of it by now."""
+        for code in range(len(round_.targets)):
+            if code not in round_.finishing:
+                self._finish_soon(round_, code)
+        for finished in round_.finishing.values():
+            finished.result()
 
     def _land(self, number: int, answer: Answer) -> None:
         if not self._waiting:
@@ -136,53 +185,114 @@ class Asking:
             self._writing and self._writing[0].done()
         ):
             self._writing.popleft().result()
+        while self._finishing and self._finishing[0].done():
+            self._finishing.popleft().result()
+
+    def _finish_soon(self, round_: Round, code: int) -> None:
+        finishing = self._finisher.submit(self._finish, round_.targets[code])
+        round_.finishing[code] = finishing
+        self._finishing.append(finishing)
 
     # -- in the thread that logs and decodes ------------------------------------------------------
 
     def _keep(self, landed: list[tuple[int, Answer]]) -> None:
-        """Log answers, decode them, and give each day what is its own."""
+        """Log answers, decode them, and deal out what they say."""
         landed.sort(key=lambda one: one[0])
         name, block = self._writer.add([answer for _, answer in landed])
         self._deal(self._decoded(name, block), landed)
         for number, answer in landed:
-            self._left[number] -= len(answer.ids)
-            if not self._left[number]:
-                self._complete(number)
+            asked = self._asked[number]
+            asked.left -= len(answer.ids)
+            if not asked.left:
+                self._complete(self._asked.pop(number))
 
-    def _complete(self, number: int) -> None:
-        for code in self._days_of(number):
-            self._batches_of_day[code] -= 1
-            if not self._batches_of_day[code]:
-                day = self._days[code]
-                self._finishing.append(self._finisher.submit(self._finish, day))
+    def _complete(self, asked: _Asked) -> None:
+        round_ = asked.round
+        for code in asked.targets:
+            round_.batches[code] -= 1
+            if not round_.batches[code]:
+                self._finish_soon(round_, code)
 
     def _deal(self, said: pa.Table, landed: list[tuple[int, Answer]]) -> None:
-        """Return each day what is said of its sessions, with the number of the batch to sort by."""
-        codes = [self._codes_of(number, answer) for number, answer in landed]
+        """Hand each target what is said of its sessions, with the number of the batch."""
+        codes = [self._asked[number].codes_of(answer.ids) for number, answer in landed]
         ids = pa.array([one for _, answer in landed for one in answer.ids], TEXT)
         if said["session_no"].combine_chunks().equals(ids):  # one row each, as they were asked
             at = 0
-            for (number, answer), its in zip(landed, codes, strict=True):
-                self._give(its, said.slice(at, len(answer.ids)), number)
-                at += len(answer.ids)
+            for begin, end in _runs(self._asked, [number for number, _ in landed]):
+                its = np.concatenate(codes[begin:end])
+                number = landed[begin][0]
+                self._hand(self._asked[number].round, its, said.slice(at, len(its)), number)
+                at += len(its)
             return
-        of_row = np.concatenate(codes)[np.asarray(pc.index_in(said["session_no"], value_set=ids))]
-        self._give(of_row, said, landed[0][0])
+        places = np.asarray(pc.index_in(said["session_no"], value_set=ids))
+        of_answer = np.repeat(np.arange(len(landed)), [len(one) for one in codes])[places]
+        of_row = np.concatenate(codes)[places]
+        rounds = [self._asked[number].round for number, _ in landed]
+        for round_ in dict.fromkeys(rounds):
+            is_its = np.array([one is round_ for one in rounds])[of_answer]
+            its = said if is_its.all() else said.filter(pa.array(is_its))
+            self._hand(round_, of_row[is_its], its, landed[0][0])
 
-    def _give(self, codes: Any, said: pa.Table, number: int) -> None:
-        for code in np.unique(codes):
+    def _hand(self, round_: Round, codes: Codes, said: pa.Table, number: int) -> None:
+        for code in _distinct(codes):
             its = said if (codes == code).all() else said.filter(pa.array(codes == code))
-            self._days[code].said.append((number, its))
-            self._rows[code] += its.num_rows
-            if self._rows[code] >= _MOST_ROWS:  # a large day is written several times
-                self._rows[code] = 0
-                self._finishing.append(self._finisher.submit(self._finish, self._days[code]))
+            round_.targets[code].said.append((number, its))
+            round_.rows[code] += its.num_rows
+            if round_.rows[code] >= _MOST_ROWS:  # a large day is written several times
+                round_.rows[code] = 0
+                self._finish_soon(round_, code)
 
-    def _codes_of(self, number: int, answer: Answer) -> Any:
-        begin, size = number * self._size, self._ids_of(number)
-        codes = self._codes[begin : begin + size]
-        if len(answer.ids) == size:
-            return codes
-        ids = self._names.slice(begin, size)
-        places = pc.index_in(pa.array(answer.ids, TEXT), value_set=ids)
-        return codes[np.asarray(places)]
+
+class Stream(Generic[T]):
+    """Hands things to a function that draws them, as they come: it runs in a thread of its own."""
+
+    def __init__(self, draw: Callable[[Iterator[T]], None]) -> None:
+        self._given: SimpleQueue[T | None] = SimpleQueue()
+        self._taken = Semaphore(0)
+        self._is_abandoned = False
+        pool = ThreadPoolExecutor(1, "usms-write")
+        self._drawing = pool.submit(draw, self._items())
+        self._drawing.add_done_callback(lambda _: self._taken.release())
+        pool.shutdown(wait=False)
+
+    def _items(self) -> Iterator[T]:
+        while (item := self._given.get()) is not None:
+            yield item
+            self._taken.release()
+        if self._is_abandoned:
+            raise RuntimeError("abandoned")
+
+    def put(self, item: T) -> None:
+        """Hand over one, and wait until the function wants the next. Raise what it raised."""
+        self._given.put(item)
+        self._taken.acquire()
+        if self._drawing.done():
+            self._drawing.result()
+
+    def close(self) -> None:
+        """Say that there are no more, and wait until the function is done. Raise what it raised."""
+        self._given.put(None)
+        self._drawing.result()
+
+    def abandon(self) -> None:
+        """Let the function fail where it waits, and wait until it has; nothing once it is done."""
+        self._is_abandoned = True
+        self._given.put(None)
+        wait([self._drawing])
+
+
+def _distinct(codes: Codes) -> list[int]:
+    """Return the different codes; usually there is one."""
+    first = int(codes[0])
+    return [first] if (codes == first).all() else np.unique(codes).tolist()
+
+
+def _runs(asked: dict[int, _Asked], numbers: list[int]) -> Iterator[tuple[int, int]]:
+    """Yield where runs of successive batches of a round begin and end among ``numbers``."""
+    begin = 0
+    for end in range(1, len(numbers) + 1):
+        is_over = end == len(numbers) or numbers[end] != numbers[end - 1] + 1
+        if is_over or asked[numbers[end]].round is not asked[numbers[begin]].round:
+            yield begin, end
+            begin = end

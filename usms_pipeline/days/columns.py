@@ -68,8 +68,7 @@ class Fold:
     each session whole, within ``first`` up to ``last`` (microseconds); None where nothing new was.
     Unless ``is_whole``, only some of the day's sessions were read, and none of the others is gone;
     nor are those that were read ``elsewhere``: for another day, as they were before.
-    ``are_distinct``: each row that was read has a session of its own. ``are_new``: the file has
-    none of the sessions that were read, nor of those that were heard of.
+    ``are_distinct``: each row that was read has a session of its own.
     ``said``: what responses say (``schema.OBSERVATIONS``). ``cutoff`` in microseconds.
 
     ``is_remade``: rows are made again though nothing new is known of them, for the cutoff or what
@@ -95,7 +94,6 @@ class Fold:
     is_whole: bool = True
     elsewhere: Collection[str] = ()
     are_distinct: bool = False
-    are_new: bool = False
     is_remade: bool = False
     ends: EndsOf | None = None
     most: int = 2**62
@@ -108,6 +106,7 @@ class Fold:
     copies: int = 0
     strays: list[str] = field(default_factory=list, repr=False)
     lacks_ends: bool = False
+    rows_read: dict[str, int] = field(default_factory=dict)
     _noted: int = 0
 
     def __iter__(self) -> Iterator[pa.Table]:
@@ -119,17 +118,16 @@ class Fold:
         heard.are_distinct = read.are_distinct and heard.names.equals(read.names)
         odd: list[pa.Table] = []
         lost: list[pa.Table] = []
-        for batch in self.stored if self.are_new else _together(self.stored, len(read.names)):
-            if self.sent is not None and not self.are_new:
+        for batch in _together(self.stored, len(read.names)):
+            if self.sent is not None:
                 batch = self._without_lost(batch, lost)
-            if not self.are_new:
-                batch = self._patched(batch.combine_chunks(), read, heard, odd)
-            yield batch
+            yield self._patched(batch.combine_chunks(), read, heard, odd)
         new: list[Sent] = []
         yield from self._new(read, heard, new if lost else None)
         yield from self._general(read, heard, odd, new)
         if self.sent is not None:
             yield from self._lost(read, lost, new)
+            self.rows_read = _counts(self.sent)
         if not heard.is_used.all():
             self.strays = heard.names.filter(pa.array(~heard.is_used)).unique().to_pylist()
 
@@ -499,6 +497,11 @@ class Fold:
         )
 
     @property
+    def counts(self) -> dict[str, int]:
+        """Return what a whole day's footer says of the reading."""
+        return self.rows_read | {"gone": self.gone, "copies": self.copies, "beside": self.beside}
+
+    @property
     def is_changed(self) -> bool:
         """Return whether any row is not as it was."""
         return self.are_many or bool(self.changed)
@@ -576,6 +579,16 @@ class _Side:
         if self.is_used.all():
             return self.rows.slice(0, 0)
         return self.rows.filter(pa.array(~self.is_used & np.asarray(self.names.is_valid())))
+
+
+def _counts(read: pa.Table) -> dict[str, int]:
+    """Count the rows read of a day, the recipients they stand for, and those without a session."""
+    many = read["recipients"] if "recipients" in read.column_names else None
+    return {
+        "rows": read.num_rows,
+        "recipients": read.num_rows if many is None else pc.sum(many).as_py() or 0,
+        "without_session": read["session_no"].null_count,
+    }
 
 
 def _with_all_their_rows(codes: Places, fits: Bools) -> Bools:

@@ -39,7 +39,7 @@ class DayRead:
     """What was read for one day: its rows as the source gave them, and their digest.
 
     Unless ``is_whole``, only those of sessions that go on in the window, which begins after it.
-    ``are_distinct``: each row has a session of its own. ``is_part``: other parts come apart.
+    ``are_distinct``: each row has a session of its own.
     """
 
     day: date
@@ -47,17 +47,13 @@ class DayRead:
     digest: str
     is_whole: bool = True
     are_distinct: bool = False
-    is_part: bool = False
 
     def __repr__(self) -> str:  # not the rows, which hold phone numbers
         return f"DayRead({self.day}, {self.rows.num_rows} rows, {self.digest})"
 
 
 def parts(read: DayRead, most: int) -> Iterator[DayRead]:
-    """Yield a large day in parts of about ``most`` rows, each with sessions of its own.
-
-    The last has the digest; before it is written the day does not say that it was read.
-    """
+    """Yield a large day in parts of about ``most`` rows, each with sessions of its own."""
     rows = read.rows
     if not read.are_distinct:
         codes = rows["session_no"].combine_chunks().dictionary_encode("encode").indices
@@ -68,19 +64,8 @@ def parts(read: DayRead, most: int) -> Iterator[DayRead]:
         end = min(begin + most, rows.num_rows)
         while end < rows.num_rows and names[end] == names[end - 1]:
             end += 1
-        is_last = end == rows.num_rows
-        digest = read.digest if is_last else ""
-        yield replace(read, rows=rows.slice(begin, end - begin), digest=digest, is_part=True)
+        yield replace(read, rows=rows.slice(begin, end - begin))
         begin = end
-
-
-def counts(rows: pa.Table) -> dict[str, int]:
-    """Count the rows read of a day, the recipients they stand for, and those without a session."""
-    return {
-        "rows": rows.num_rows,
-        "recipients": pc.sum(rows["recipients"]).as_py() or 0,
-        "without_session": rows["session_no"].null_count,
-    }
 
 
 class Reading:

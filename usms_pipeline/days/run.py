@@ -8,6 +8,7 @@ still asked about.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
@@ -24,7 +25,7 @@ from usms_pipeline.contract import schema
 from usms_pipeline.contract.errors import CredentialsRefused, DamagedDay, ServiceDown, StorageError
 from usms_pipeline.contract.schema import TEXT, TIME
 from usms_pipeline.days import columns, file, general, log, placing, reading, rebuilding
-from usms_pipeline.days.asking import Asking
+from usms_pipeline.days.asking import Asking, Round, Stream
 from usms_pipeline.days.columns import Fold
 from usms_pipeline.days.file import Footer
 from usms_pipeline.days.quarantine import Quarantine
@@ -47,8 +48,8 @@ _MICROSECOND: Final = timedelta(microseconds=1)
 _ONE_DAY: Final = timedelta(days=1)
 _FEW: Final = 1_000
 _ROWS_TRIED: Final = 100
-_ROWS_AT_ONCE: Final = 600_000
-"""What is asked about in one round, and held in memory until it is written."""
+_ROWS_AT_ONCE: Final = 300_000
+"""What is asked about in one round, and held in memory until it is written; two rounds are."""
 _ROWS_DEALT: Final = 500_000
 _MOST_SHARE: Final = 0.1
 """Where more than this share of a day changed, and not few, publishing loads the whole day."""
@@ -112,10 +113,23 @@ class _Day:
     told: list[pa.Table] = field(default_factory=list, repr=False)
     is_rebuilt: bool = False
     """Of a rebuild: when the log has each session asked about (``rebuilding.TOLD``)."""
+    parts: list[_Part] = field(default_factory=list, repr=False)
+    """Of a large new day."""
+    stream: Stream[_Part] | None = None
 
     @property
     def has_news(self) -> bool:
         return bool(self.read or self.said or self.arriving or self.leaving or self.is_remade)
+
+
+@dataclass(eq=False)
+class _Part:
+    """A part of a large new day: asked about, folded and written apart, into the same file."""
+
+    day: _Day
+    read: DayRead
+    said: list[tuple[int, pa.Table]] = field(default_factory=list, repr=False)
+    is_written: bool = False
 
 
 class Run:
@@ -156,6 +170,9 @@ class Run:
         return self
 
     def __exit__(self, *error: object) -> None:
+        for day in self._days.values():
+            if day.stream is not None:
+                day.stream.abandon()
         self._held.close()
 
     # -- the days ---------------------------------------------------------------------------
@@ -598,6 +615,15 @@ class Run:
         its = self._days[day]
         return its.footer is None and not its.arriving and bool(its.read and its.read.are_distinct)
 
+    def _due_of_part(self, part: _Part) -> pa.Table:
+        now = int(self._clock().timestamp() * 1_000_000)
+        due = self._new_and_due(part.read.rows, [], now)
+        due = due if part.read.are_distinct else file.once(due)
+        due = _without(due, self._forgotten.sessions)
+        day = part.day.day
+        self.outcome.due[day] = self.outcome.due.get(day, 0) + due.num_rows
+        return due.append_column("day", pa.array(np.zeros(due.num_rows, np.int32)))
+
     def due_anyway(self, sessions: pa.Array) -> pa.Table:
         """Return sessions to ask about (``DUE``), due or not; ``outcome.answered`` has who was."""
         self._watched |= {*sessions.to_pylist()}
@@ -622,24 +648,21 @@ class Run:
             tries.add(table)
             found.append(file.due_among(file.open_rows(table), now, self._polls, tries))
         if day.read is not None:
-            found.append(self._new_and_due(day, day.read, now))
-            if day.footer is not None and not day.read.is_part:
+            stored = [self._stored(day.day), *(one["session_no"] for one in day.arriving)]
+            found.append(self._new_and_due(day.read.rows, stored, now))
+            if day.footer is not None:
                 found.append(self._grown_and_due(day, day.read, now))
         due = pa.concat_tables(found)
         due = due if self._is_read_alone(day.day) else file.once(due)
-        gone = {*day.leaving, *self._forgotten.sessions}
-        if gone:
-            due = due.filter(pc.invert(pc.is_in(due["session_no"], pa.array([*gone], TEXT))))
-        return due
+        return _without(due, {*day.leaving, *self._forgotten.sessions})
 
-    def _new_and_due(self, day: _Day, read: DayRead, now: int) -> pa.Table:
-        rows = read.rows
+    def _new_and_due(self, rows: pa.Table, stored: list[Any], now: int) -> pa.Table:
+        """Return the sessions of rows that are due and not stored."""
         if self._forgotten.recipients:
             rows = self._described(rows)
         names = rows["session_no"].combine_chunks()
         is_new = pc.is_valid(names)
-        stored = [] if read.is_part else [self._stored(day.day)]
-        for known in (*stored, *(one["session_no"] for one in day.arriving)):
+        for known in stored:
             if len(known):
                 is_new = pc.and_(is_new, pc.invert(pc.is_in(names, value_set=known)))
         at = np.asarray(rows["sent_at"].cast(pa.int64())) + self._polls[0]
@@ -668,57 +691,66 @@ class Run:
 
         What came before the service refused or failed is folded first, then the error is raised.
         """
-        self._in_rounds(self._rounds_to_ask())
+        rounds = self._rounds_to_ask()
+        # what moves is written with the day it comes from, perhaps before its own turn
+        is_moving = any(day.after for day in self._days.values())
+        self._ask([*rounds] if is_moving else rounds)
 
-    def _rounds_to_ask(self) -> Iterator[tuple[list[date], pa.Table]]:
+    def _rounds_to_ask(self) -> Iterator[Round]:
         for days in self._rounds([*self._days]):
             day = self._days[days[0]]
-            if day.read is None or day.footer or day.read.rows.num_rows <= _ROWS_AT_ONCE:
-                yield days, self.due(days)
+            if (
+                day.read is None
+                or day.footer
+                or day.arriving
+                or self._size(day.day) <= _ROWS_AT_ONCE
+            ):
+                yield Round([self._days[one] for one in days], self.due(days))
                 continue
-            for part in reading.parts(day.read, _ROWS_AT_ONCE):
-                day.read = part
-                yield days, self.due(days)
+            parts = [_Part(day, one) for one in reading.parts(day.read, _ROWS_AT_ONCE)]
+            day.parts, day.read = parts, replace(day.read, rows=day.read.rows.slice(0, 0))
+            for part in parts:
+                yield Round([part], self._due_of_part(part))
 
     def ask_about(self, sessions: pa.Array) -> int:
         """Ask about some sessions, due or not; return how many there are in the days' files."""
         due = self.due_anyway(sessions)
-        self._in_rounds([([*self._days], due)])
+        self._ask([Round([*self._days.values()], due)])
         return int(due.num_rows)
 
-    def _in_rounds(self, rounds: Iterable[tuple[list[date], pa.Table]]) -> None:
-        begun, damaged = time.monotonic(), {*self.outcome.damaged}
+    def _ask(self, rounds: Iterable[Round]) -> None:
+        started, damaged = time.monotonic(), {*self.outcome.damaged}
         with ExitStack() as stack:
             writer = log.Log(self._store, self._clock)
-            for days, due in rounds:
-                if due.num_rows and not writer.is_open:
-                    stack.enter_context(writer.held(self._days))
-                    # from here on, `usms forget` finds this run open
-                    self._forgotten = forget.read(self._store)
-                self._ask(due, days, writer)
-                self.outcome.seconds_asking = time.monotonic() - begun
+
+            def logged() -> Iterator[Round]:
+                for one in rounds:
+                    if len(one.names) and not writer.is_open:
+                        stack.enter_context(writer.held(self._days))
+                        # from here on, `usms forget` finds this run open
+                        self._forgotten = forget.read(self._store)
+                    yield one
+
+            try:
+                with Asking(
+                    logged(), writer, self._decoded, self._finish, self._settings
+                ) as asking:
+                    stats = asking.ask(
+                        self._clock, self._transport, self._pace, self._patience, self._told
+                    )
+                self.outcome.stats = self.outcome.stats.plus(stats)
+                self._pace = stats.pace
+            except (CredentialsRefused, ServiceDown) as error:
+                if error.stats:
+                    error.stats = self.outcome.stats = self.outcome.stats.plus(error.stats)
+                self.finish(self._days)
+                raise
+            finally:
+                self.outcome.seconds_asking = time.monotonic() - started
+            self.finish(self._days)
             if damaged == {*self.outcome.damaged}:  # of others, nobody was asked about
                 self._empty_named()
                 writer.is_folded = True
-
-    def _ask(self, due: pa.Table, days: list[date], writer: log.Log) -> None:
-        try:
-            asking = Asking(
-                due, [self._days[day] for day in days], writer, self._decoded, self._finish,
-                self._settings,
-            )  # fmt: skip
-            with asking:
-                stats = asking.ask(
-                    self._clock, self._transport, self._pace, self._patience, self._told
-                )
-            self.outcome.stats = self.outcome.stats.plus(stats)
-            self._pace = stats.pace
-        except (CredentialsRefused, ServiceDown) as error:
-            if error.stats:
-                error.stats = self.outcome.stats = self.outcome.stats.plus(error.stats)
-            self.finish(self._days)
-            raise
-        self.finish(days)
 
     def _empty_named(self) -> None:
         """Empty the responses that name somebody forgotten, once what they say is folded."""
@@ -753,7 +785,12 @@ class Run:
             self._tell(Progress("receipts", len({*self.outcome.written}), total))
         return len(self.outcome.damaged) == before
 
-    def _finish(self, day: _Day) -> None:
+    def _finish(self, day: _Day | _Part) -> None:
+        if isinstance(day, _Part):
+            self._finish_part(day)
+            return
+        for part in day.parts:
+            self._finish_part(part)
         for other in sorted(day.after):
             self._finish(self._days[other])
         if not day.has_news:
@@ -768,70 +805,97 @@ class Run:
             day.came = day.left = 0
             day.is_remade = day.is_rebuilt = False
 
-    def _write(self, day: _Day) -> None:
+    def _finish_part(self, part: _Part) -> None:
+        """Write a part of a day, and the end of its file after the last."""
+        day = part.day
+        if part.is_written:
+            while part.said:  # what came since then is put in like what comes another time
+                day.said.append(part.said.pop(0))
+            return
+        if day.stream is None:
+            day.stream = Stream(lambda parts: self._write(day, parts))
+        day.stream.put(part)
+        part.is_written = True
+        if all(one.is_written for one in day.parts):
+            day.stream.close()
+            day.stream = day.read = None
+
+    def _write(self, day: _Day, parts: Iterator[_Part] | None = None) -> None:
         before = day.footer
         if before is not None and not self._store.exists(file.name(day.day)):
             raise vanished(self._store, [day.day])
         self._store.sweep(f"{file.FOLDER}/sent_date={day.day}")
         # read again: who was forgotten before this day was held is not to come back
         self._forgotten = forget.read(self._store)
-        heard, *later = self._heard(day)
-        fold = Fold(
-            self._stored_rows(day),
-            self._described(day.read.rows) if day.read else None,
-            heard,
-            self._layout,
-            self._cutoff,
-            self._first,
-            self._last,
-            is_whole=day.read is not None and day.read.is_whole and not day.read.is_part,
-            are_new=day.read is not None and day.read.is_part,
-            elsewhere=day.beside,
-            are_distinct=day.read is not None and day.read.are_distinct and not day.arriving,
-            is_remade=day.is_remade,
-            ends=self._book.ends,
-            most=int(max(_FEW, _MOST_SHARE * before.rows)) if before else 0,
-            are_many=bool(later),
-        )
-        folds = [fold]
-        while later:
-            folds.append(
-                Fold(
-                    folds[-1], None, later.pop(0), self._layout, self._cutoff,
-                    ends=self._book.ends, most=0,
-                )
-            )  # fmt: skip
+        folds: list[Fold] = []
+        rows = self._folded(day, folds) if parts is None else self._folded_parts(parts, folds)
         after = file.write(
-            self._store, day.day, folds[-1], self._layout, lambda: self._footer(day, folds)
+            self._store, day.day, rows, self._layout, lambda: self._footer(day, folds)
         )
         pa.default_memory_pool().release_unused()
-        self.outcome.new += fold.new
+        self.outcome.new += sum(fold.new for fold in folds)
         if after is None:
             return
         day.footer = after
         self._names.pop(day.day, None)
         self.outcome.written.append(day.day)
-        has_more = day.read is not None and day.read.is_part and not day.read.digest
-        if has_more:  # it is published once all of it is there
-            return
         if before is None or before.version != after.version:
-            change = _change(day, before, after, fold)
+            change = _change(day, before, after, folds[0])
             if change is not None:
                 self.outcome.changes.append(change)
             self._on_written(day.day, change)
 
-    def _heard(self, day: _Day) -> list[pa.Table]:
+    def _folded(self, day: _Day, folds: list[Fold]) -> Iterator[pa.Table]:
+        """Yield a day's rows as they are now; ``folds`` gets what made them."""
+        read, before = day.read, day.footer
+        heard, *later = self._heard(day.said, day.is_rebuilt)
+        sent = self._described(read.rows) if read else None
+        fold = Fold(
+            self._stored_rows(day), sent, heard, self._layout, self._cutoff,
+            self._first, self._last,
+            is_whole=read is not None and read.is_whole,
+            elsewhere=day.beside,
+            are_distinct=read is not None and read.are_distinct and not day.arriving,
+            is_remade=day.is_remade,
+            ends=self._book.ends,
+            most=int(max(_FEW, _MOST_SHARE * before.rows)) if before else 0,
+            are_many=bool(later),
+        )  # fmt: skip
+        folds.append(fold)
+        for more in later:
+            folds.append(
+                Fold(
+                    folds[-1], None, more, self._layout, self._cutoff, ends=self._book.ends, most=0
+                )
+            )
+        yield from folds[-1]
+
+    def _folded_parts(self, parts: Iterator[_Part], folds: list[Fold]) -> Iterator[pa.Table]:
+        """Yield the rows of a large new day, a part at a time, each as soon as it is given."""
+        for part in parts:
+            [heard] = self._heard(part.said)
+            fold = Fold(
+                (), self._described(part.read.rows), heard, self._layout, self._cutoff,
+                self._first, self._last,
+                are_distinct=part.read.are_distinct, ends=self._book.ends, most=0,
+            )  # fmt: skip
+            yield from fold
+            fold.sent, fold.said = None, heard.slice(0, 0)
+            part.read = replace(part.read, rows=part.read.rows.slice(0, 0))
+            folds.append(fold)
+
+    def _heard(self, said: list[tuple[int, pa.Table]], is_rebuilt: bool = False) -> list[pa.Table]:
         """Take what was said of a day: tables to be put in one after the other.
 
         One is enough but for a rebuild: with many answers of each session the general way would
         take the memory and the time for all of them.
         """
         # one by one: the thread that decodes may be putting in more
-        taken = [day.said.pop(0) for _ in range(len(day.said))]
+        taken = [said.pop(0) for _ in range(len(said))]
         taken.sort(key=lambda one: one[0])
-        tables = [schema.OBSERVATIONS.empty_table(), *(said for _, said in taken)]
-        heard = rebuilding.in_turn(taken) if day.is_rebuilt else [pa.concat_tables(tables)]
-        return [forget.without_answers(said, self._forgotten).combine_chunks() for said in heard]
+        tables = [schema.OBSERVATIONS.empty_table(), *(one for _, one in taken)]
+        heard = rebuilding.in_turn(taken) if is_rebuilt else [pa.concat_tables(tables)]
+        return [forget.without_answers(one, self._forgotten).combine_chunks() for one in heard]
 
     def _stored_rows(self, day: _Day) -> Iterator[pa.Table]:
         masks = day.footer and day.footer.phones == "clear" and self._settings.phones == "masked"
@@ -879,7 +943,7 @@ class Run:
 
     def _footer(self, day: _Day, folds: list[Fold]) -> Footer | None:
         """Return what the file is to say; None where it says so already, and no row changed."""
-        before, read, settings, fold = day.footer, day.read, self._settings, folds[0]
+        before, read, settings = day.footer, day.read, self._settings
         same = before or Footer("", version="")
         masks = same.phones == "clear" and settings.phones == "masked"
         made: dict[str, Any] = {
@@ -894,17 +958,16 @@ class Run:
         elif any(one.lacks_ends for one in folds):
             made |= {"digest": "", "edge": ""}  # read again by the next run, it will know them
         if read is not None and read.is_whole:
-            counted = reading.counts(fold.sent) if fold.sent is not None else {}
-            counted |= {"gone": fold.gone, "copies": fold.copies, "beside": fold.beside}
-            if read.is_part:
-                counted = {name: one + same.read.get(name, 0) for name, one in counted.items()}
-            made |= {"read": counted, "elsewhere": day.elsewhere}
+            counted: Counter[str] = Counter()
+            for fold in folds:
+                counted.update(fold.counts)
+            made |= {"read": dict(counted), "elsewhere": day.elsewhere}
         elif same.read:
             back = min(day.left, same.read["gone"])  # what moved from here was not gone
-            more = same.read["beside"] + fold.more + day.came - day.left + back
+            more = same.read["beside"] + folds[0].more + day.came - day.left + back
             made |= {"read": same.read | {"beside": more, "gone": same.read["gone"] - back}}
         is_changed = (
-            fold.is_changed
+            any(fold.is_changed for fold in folds)
             or bool(day.arriving or day.leaving)
             or masks
             or same.dimensions != list(settings.dimensions)
@@ -932,6 +995,12 @@ def _change(day: _Day, before: Footer | None, after: Footer, fold: Fold) -> Chan
 
 def _of(rows: pa.Table, sessions: pa.Array) -> pa.Table:
     return rows.filter(pc.is_in(rows["session_no"], value_set=sessions))
+
+
+def _without(rows: pa.Table, sessions: Collection[str]) -> pa.Table:
+    if not sessions:
+        return rows
+    return rows.filter(pc.invert(pc.is_in(rows["session_no"], pa.array([*sessions], TEXT))))
 
 
 def _once(due: pa.Table) -> pa.Table:

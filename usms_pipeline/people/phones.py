@@ -438,10 +438,11 @@ class _Reader:
         places = np.full(len(texts), -1)
         all_facts: dict[Facts | None, int] = {}
         lengths = np.asarray(pc.binary_length(texts))
-        for length, (sizes, prefixes) in self._learnt.items():
+        # copies: another thread may be learning
+        for length, (sizes, prefixes) in [*self._learnt.items()]:
             for size in sizes:
                 at = np.flatnonzero((lengths == length) & (places < 0))
-                its = {text: one for text, one in prefixes.items() if len(text) == size}
+                its = {text: one for text, one in [*prefixes.items()] if len(text) == size}
                 if len(at):
                     said, shown = _put_in(texts, at, its, size, said, shown, places, all_facts)
         left = np.flatnonzero(places < 0)
