@@ -30,8 +30,9 @@ _NOTHING: Final = r"(?i)^(\\N|null|nan|none|nat|<na>|n/a|#n/a)$"
 """What programs write for NULL; none has more than four characters."""
 _BYTES: Final = r"^\\x([0-9A-Fa-f]{2})+$"
 """How the sources write bytes."""
-_SEVERAL: Final = r"[,;|\n，；、\[{]"
-_BETWEEN: Final = re.compile(r"[,;|\n，；、]")
+_SEVERAL: Final = r"[,;|\n，；、\[{]|\d{8}[ /]+\+?\d{8}"
+_BETWEEN: Final = re.compile(r"[,;|\n，；、]|(?<=\d{8})[ /]+(?=\+?\d{8})")
+"""A blank and a slash stand inside a number as well, but no number has sixteen digits."""
 _SOME_DIGITS: Final = re.compile(r"(?:[\d*xX#][^\d*xX#]{0,3}){5}")
 """What each of several phones has; a part of "Smith, J. 13800138000" does not."""
 
