@@ -78,7 +78,8 @@ class Unread:
         _, _, name, seconds = _LOOKS[self.looks.most_common(1)[0][0]]
         return (
             f". They look like {name}: make a view with {seconds.format(column)} in place of "
-            f"{column} and name it in USMS_SOURCE_TABLE; of a file, write the times anew"
+            f"{column} (it is then in UTC) and name it in USMS_SOURCE_TABLE; of a file, write the "
+            "times anew"
         )
 
 
