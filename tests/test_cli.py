@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import re
 import signal
 import sqlite3
 import subprocess
@@ -17,6 +18,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
+import duckdb
 import pytest
 from typer.testing import CliRunner, Result
 
@@ -218,6 +220,62 @@ def test_run_tells_of_rows_without_a_time(account: Account) -> None:
     told = "3 rows have no usable time in sent_at: no run reads them, and no figure has them."
     assert told in " ".join(account("run").output.split())
     assert told in json.loads(account("run", "--json").stdout)["warnings"]
+
+
+@pytest.mark.parametrize(
+    ("changed", "code", "said"),
+    [
+        ("'2026-02-31 10:' || rowid WHERE rowid <= 3", 0, "3 of the times are not NULL"),
+        ("'soon' WHERE rowid <= 4", 1, "4 of the times are not NULL and can't be read: 4 × aaaa"),
+        ("julianday(sent_at)", 1, "They look like Julian days"),
+        ("NULL", 0, "300 rows have no usable time in sent_at"),
+    ],
+)
+def test_check_and_run_end_with_1_where_too_many_times_can_not_be_read(
+    account: Account, changed: str, code: int, said: str
+) -> None:
+    """One in a hundred is somebody's slip; rows without a time were not sent yet."""
+    with closing(sqlite3.connect("shop.sqlite")) as con, con:
+        con.execute(f"UPDATE {made_up.TABLE} SET sent_at = {changed}")
+    for command in ("check", "run"):
+        ran = account(command)
+        assert ran.exit_code == code, ran.output
+        if command == "run" or changed != "NULL":
+            assert said in " ".join(ran.output.split())
+    ran = account("run", "--json")
+    assert ran.exit_code == code
+    assert json.loads(ran.stdout)["fell_short"] is bool(code)
+
+
+def test_a_csv_that_is_written_anew_is_looked_at_anew(account: Account) -> None:
+    """All was well with it earlier the same day."""
+    path = account.folder / "sent.csv"
+    for text, code in (("2024-08-01 10:00", 0), ("1 Aug 10 o'clock", 1)):
+        path.write_text(f"session_no,sent_at,phone,template\na,{text},,\n")
+        assert account("run", source_url=str(path)).exit_code == code
+
+
+def test_check_and_run_tell_of_session_numbers_that_lost_digits(account: Account) -> None:
+    with closing(sqlite3.connect("shop.sqlite")) as con, con:
+        con.execute(f"UPDATE {made_up.TABLE} SET session_no = '1.23457E+17' WHERE rowid < 8")
+    told = "7 session numbers have lost digits in a spreadsheet or a float (session_no)"
+    for command in ("check", "run"):
+        ran = account(command)
+        assert ran.exit_code == 0
+        assert told in " ".join(ran.output.split())
+
+
+def test_run_tells_of_receipts_whose_time_can_not_be_right(account: Account) -> None:
+    """Read in a zone sixteen hours behind, the latest lie in the future: such are in no figure."""
+    said = " ".join(account("run", receipt_timezone="America/Los_Angeles").output.split())
+    [told] = re.findall(r"(\d+) receipts have a time that can't be read, or lies after", said)
+    assert int(told) > 5
+    assert "USMS_RECEIPT_TIMEZONE" in said
+    with duckdb.connect("data/usms.duckdb", read_only=True) as con:
+        query = "FROM receipts SELECT count(*) WHERE received_at > final_at + INTERVAL 5 MINUTE"
+        assert con.execute(query).fetchall() == [(0,)]
+        query = "FROM receipts SELECT count(*) WHERE is_final AND received_at IS NULL"
+        assert con.execute(query).fetchall() == [(int(told),)]
 
 
 def test_run_as_json_says_the_same(account: Account) -> None:

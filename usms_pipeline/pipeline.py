@@ -14,6 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Final
 
 import pyarrow as pa
@@ -74,6 +75,7 @@ class Report:
     damaged: dict[date, str] = field(default_factory=dict)
     aside: list[str] = field(default_factory=list)
     quarantined: int = 0
+    times_in_doubt: int = 0
     notes: list[str] = field(default_factory=list)
     rejected: set[str] = field(default_factory=set, repr=False)
     unheard: str = ""
@@ -86,7 +88,7 @@ class Report:
         return cls(
             found.stats, found.seconds_asking, found.rows_read, found.new, found.due, run.footers,
             found.written, found.locked, found.damaged, found.aside, found.quarantined,
-            [*notes], found.rejected, remedy=_announce_all(settings),
+            found.times_in_doubt, [*notes], found.rejected, remedy=_announce_all(settings),
         )  # fmt: skip
 
     @property
@@ -164,6 +166,12 @@ class Report:
                 f"{others:,} {what} could not be used and went into quarantine: `usms quarantine "
                 "list` says why."
             )
+        if self.times_in_doubt:
+            found.append(
+                f"{self.times_in_doubt:,} receipts have a time that can't be read, or lies after "
+                "the response that told it: it counts as none. If most have, check "
+                "USMS_RECEIPT_TIMEZONE and this machine's clock."
+            )
         if strange := self.buckets["unrecognized"]:
             found.append(
                 f"{strange:,} recipients have a status word that this version does not know; "
@@ -222,6 +230,16 @@ def _put_aside(name: str) -> str:
         f"{name} is damaged and was set aside: what only it said is asked again where it is still "
         "due. Delete it, or restore it from a backup under its name without `.damaged-`."
     )
+
+
+@dataclass(frozen=True)
+class SourceDoubts:
+    """What a person should look at in the whole source; ``sentences`` are to be shown."""
+
+    rows_without_sent_at: int = 0
+    sentences: list[str] = field(default_factory=list)
+    is_unreadable: bool = False
+    """So many times can't be read that no figure is whole."""
 
 
 @dataclass(frozen=True)
@@ -557,34 +575,46 @@ class Pipeline:
         return changed
 
     def rows_without_sent_at(self) -> int | None:
-        """Count the source rows that have no partition; asks once a day, while there are none.
+        """Count the source rows that have no partition; None where the source can't be asked.
 
-        None where the source can't be asked. Such rows are in no figure, so a report tells of them.
+        Such rows are in no figure, so a report tells of them.
+        """
+        found = self.doubts_about_the_source()
+        return None if found is None else found.rows_without_sent_at
+
+    def doubts_about_the_source(self) -> SourceDoubts | None:
+        """Look at all times and session numbers of the source; once a day, while all is well.
+
+        None where the source can't be asked.
         """
         asked = {"asked_on": self.clock().date().isoformat(), "of": self._times_read()}
-        if self.store.read_json(_SURVEY_FILE) == asked | {"rows_without_sent_at": 0}:
-            return 0
+        if self.store.read_json(_SURVEY_FILE) == asked | vars(SourceDoubts()):
+            return SourceDoubts()
         try:
-            rows = source.survey(self.settings).rows_without_sent_at
+            seen = source.survey(self.settings, self.clock())
         except SourceError:
             return None
+        sentences = [f"{one}." for one in seen.doubts(self.settings)]
+        found = SourceDoubts(seen.rows_without_sent_at, sentences, seen.is_unreadable)
         with suppress(StorageError):  # what can't be kept is asked again
-            self.store.keep_json(_SURVEY_FILE, asked | {"rows_without_sent_at": rows})
-        return rows
+            self.store.keep_json(_SURVEY_FILE, asked | vars(found))
+        return found
 
     def _times_read(self) -> str:
-        """Name which times of which table are read, without telling of either."""
-        url = self.settings.source_url
+        """Name which times of which table are read, without telling of either.
+
+        A CSV may be written anew, in another form, several times a day.
+        """
+        settings = self.settings
+        url = settings.source_url.get_secret_value() if settings.source_url else ""
+        path = Path(url)
+        is_csv = ".csv" in path.name and path.is_file()
         said = (
-            url.get_secret_value() if url else None, self.settings.source_table,
-            self.settings.sent_at_column, self.settings.source_timezone,
+            url, path.stat().st_mtime_ns if is_csv else None, settings.source_table,
+            settings.sent_at_column, settings.source_timezone, settings.session_column,
+            settings.date_order,
         )  # fmt: skip
         return hashlib.sha256(repr(said).encode("utf-8", "surrogatepass")).hexdigest()[:16]
-
-    def rows_left_out(self) -> list[str]:
-        """Tell of the source rows that have no partition; reads the whole of their times."""
-        rows = self.rows_without_sent_at()
-        return [f"{wording.rows_left_out(rows, self.settings.sent_at_column)}."] if rows else []
 
     # -- the pace, kept between runs ------------------------------------------------------------
 

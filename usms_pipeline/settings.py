@@ -33,6 +33,7 @@ from usms_pipeline.contract.setting_types import (
     LocalFile,
     Names,
     OptionalNumber,
+    OptionalOrder,
     OptionalText,
     Region,
     Secret,
@@ -154,6 +155,12 @@ class Settings(BaseSettings):
         examples=["template_id,purpose"],
     )
     source_timezone: Zone = Field("UTC", description="Time zone of a `sent_at` without one.")
+    date_order: OptionalOrder = Field(
+        None,
+        description="What a `sent_at` such as 03/04/2026 begins with, where the column does not "
+        "show it: `dmy` (the day) or `mdy` (the month).",
+        examples=["dmy"],
+    )
     receipt_timezone: Zone = Field(
         api.RECEIPT_TIMEZONE,
         description=f"Time zone of the service's `{api.RECEIPT['time']}`, which has none.",

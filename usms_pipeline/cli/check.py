@@ -153,6 +153,9 @@ def _source(settings: Settings, looked_at: list[Sample] | None = None) -> Iterat
     from usms_pipeline.source import is_scanned, survey
 
     found = survey(settings)
+    if found.is_unreadable:
+        [said, *_] = found.doubts(settings)
+        raise UsmsError(f"{found.address}: {said}.")
     rows = f"{wording.counted(found.rows, 'row')} in {found.table} at {found.address}"
     if found.first_sent_at is None or found.last_sent_at is None:
         said = f"{rows}, none of them with a time of sending in {settings.sent_at_column}"
@@ -164,9 +167,8 @@ def _source(settings: Settings, looked_at: list[Sample] | None = None) -> Iterat
     first, last = (wording.moment(at, settings.zone) for at in ends)
     taken = sample.take(settings, found.rows, *ends)
     yield Finding("source", "ok", f"{rows}, sent {first} to {last}", rows=sample.shown(taken))
-    if found.rows_without_sent_at:
-        left_out = wording.rows_left_out(found.rows_without_sent_at, settings.sent_at_column)
-        yield "warning", left_out
+    for doubt in found.doubts(settings):
+        yield "warning", doubt
     if ends[1] > datetime.now(UTC) + _CLOCKS_DIFFER:
         yield "warning", "the latest lies in the future: check USMS_SOURCE_TIMEZONE"
     for topic, look in (("rows", sample.of_sessions), ("phones", sample.of_phones)):

@@ -44,12 +44,20 @@ def run(
     with rehearsal.explained(settings), progress.bar() as on_progress:
         pipeline = Pipeline(settings, on_progress=on_progress)
         report = pipeline.run(_window(pipeline, days, everything))
-    warnings = [*report.warnings, *pipeline.rows_left_out()]
+    doubts = pipeline.doubts_about_the_source()
+    warnings = [*report.warnings, *(doubts.sentences if doubts else [])]
+    is_unreadable = doubts is not None and doubts.is_unreadable
     warn(warnings)
     if as_json:
-        echo_json(_as_json(report) | {"warnings": warnings})
+        shortfall = {"fell_short": report.fell_short or is_unreadable}
+        echo_json(_as_json(report) | shortfall | {"warnings": warnings})
     else:
         _show_run(report)
+    if is_unreadable:
+        return fell_short(
+            f"Too many times in {settings.sent_at_column} (USMS_SENT_AT_COLUMN) can't be read: see "
+            "above."
+        )
     if not report.fell_short:
         return OK
     return fell_short(_shortfall(report, settings))

@@ -9,6 +9,7 @@ import ipaddress
 import json
 import re
 from datetime import date
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Final
 from urllib.parse import urlsplit
@@ -18,6 +19,18 @@ import phonenumbers
 from pydantic import AfterValidator, BeforeValidator, SecretStr
 from pydantic_settings import NoDecode
 
+
+class DateOrder(StrEnum):
+    """What a date such as 03/04/2026 begins with."""
+
+    DAY_FIRST = "dmy"
+    MONTH_FIRST = "mdy"
+
+
+_DATE_ORDERS = {
+    DateOrder.DAY_FIRST: "d+(ay)?(first|m+(onth)?(y+(ear)?)?)",
+    DateOrder.MONTH_FIRST: "m+(onth)?(first|d+(ay)?(y+(ear)?)?)",
+}
 _WEB_ADDRESS = re.compile(r"[!-\[\]-~]*")
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
 
@@ -56,7 +69,7 @@ def is_loopback(host: str) -> bool:
 
 
 FIRST_DAY, LAST_DAY = date(1970, 1, 1), date(2199, 12, 31)
-"""What a table's times are read in; others are none (``source.moments``)."""
+"""What a table's times are read in; others are none (``contract.moments``)."""
 
 
 def usable_day(value: date) -> date:
@@ -158,6 +171,17 @@ def ages(value: tuple[float, ...]) -> tuple[float, ...]:
     return value
 
 
+def date_order(value: Any) -> Any:
+    """Read dmy, DD/MM/YYYY, day-first and the like; and the same with the month first."""
+    if not isinstance(value, str):
+        return value
+    letters = re.sub(r"[^a-z]", "", value.casefold())
+    for order, pattern in _DATE_ORDERS.items():
+        if re.fullmatch(pattern, letters):
+            return order
+    raise ValueError(f"{value!r} is neither dmy (the day first) nor mdy (the month first)")
+
+
 def absent_if_blank(value: Any) -> Any:
     """Read blank text as nothing given."""
     return None if isinstance(value, str) and not value.strip() else value
@@ -184,5 +208,8 @@ Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(split_list), AfterV
 Ages = Annotated[tuple[float, ...], NoDecode, BeforeValidator(split_list), AfterValidator(ages)]
 OptionalText = Annotated[str | None, BeforeValidator(absent_if_blank)]
 OptionalNumber = Annotated[float | None, BeforeValidator(absent_if_blank)]
+OptionalOrder = Annotated[
+    DateOrder | None, BeforeValidator(date_order), BeforeValidator(absent_if_blank)
+]
 Secret = Annotated[SecretStr | None, BeforeValidator(absent_if_blank), BeforeValidator(unquoted)]
 SecretKey = Annotated[Secret, AfterValidator(hex_key)]

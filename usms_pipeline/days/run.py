@@ -88,6 +88,7 @@ class Outcome:
     damaged: dict[date, str] = field(default_factory=dict)
     aside: list[str] = field(default_factory=list)
     quarantined: int = 0
+    times_in_doubt: int = 0
     rejected: set[str] = field(default_factory=set)
     answered: set[str] = field(default_factory=set)
     receipts: int = 0
@@ -483,6 +484,7 @@ class Run:
             rejects = forget.without_entries(rejects, Names(self._forgotten, self._book))
         self.outcome.rejected.update(rejects["id"].to_pylist())
         self.outcome.quarantined += self._quarantine.add(name, rejects)
+        self.outcome.times_in_doubt += decoded.times_in_doubt
         said = decoded.observations
         self.outcome.receipts += said.num_rows - said["word"].null_count
         if self._watched:
