@@ -7,23 +7,24 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from usms_pipeline.service.api import WORDS, Verdict, canonical, classify
+from usms_pipeline.service.api import WORDS, Verdict, bare, canonical, classify
 from usms_pipeline.service.rows import canonical_array
 
 BY_CODE = {
     Verdict.OK: [0],
     Verdict.SPLIT: [215392, 215396, 215397],
-    Verdict.STOP: [215393, 215394, 215395, 215398, 215399, 170, 172, 174, 290, 295, 299],
+    Verdict.DENY: [215393, 215394, 215395, 215398, 215399, 170, 172, 174, 290, 295, 299],
     Verdict.RETRY: [215400, 110, 130, 150, 151, 200],
     Verdict.THROTTLE: [153],
-    Verdict.SKIP: [1, -1, 169, 175, 289, 300, 215391, 215401, 99999999],
+    Verdict.UNKNOWN: [1, -1, 169, 175, 289, 300, 215391, 215401, 99999999],
 }
 BY_STATUS = {
-    Verdict.RETRY: [408, 425, 500, 502, 503, 504],
+    Verdict.RETRY: [408, 421, 425, 499, 500, 501, 502, 503, 504, 507, 520, 521, 525, 530, 599],
     Verdict.THROTTLE: [429],
-    Verdict.STOP: [401, 403],
+    Verdict.DENY: [403],
+    Verdict.STOP: [401],
     Verdict.SPLIT: [413, 414],
-    Verdict.SKIP: [301, 302, 307, 400, 404, 405, 418, 501],
+    Verdict.UNKNOWN: [100, 301, 302, 307, 400, 404, 405, 418, 451, 498, 600, 999],
 }
 
 
@@ -54,16 +55,23 @@ def test_a_success_without_a_return_code_is_asked_again():
     ("status", "code", "verdict"),
     [
         (400, 215392, Verdict.SPLIT),
-        (500, 215393, Verdict.STOP),
+        (500, 215393, Verdict.DENY),
+        (401, 215392, Verdict.STOP),
         (429, 215400, Verdict.THROTTLE),
         (503, 153, Verdict.THROTTLE),
         (404, 215400, Verdict.RETRY),
         (503, 777, Verdict.RETRY),
-        (403, 215392, Verdict.STOP),
+        (403, 215392, Verdict.DENY),
     ],
 )
 def test_of_status_and_code_the_graver_one_counts(status, code, verdict):
     assert classify(status, code) is verdict
+
+
+@pytest.mark.parametrize("ret_code", [None, 0, 999])
+def test_a_403_that_says_when_to_come_back_is_a_limit(ret_code):
+    assert classify(403, ret_code, has_retry_after=True) is Verdict.THROTTLE
+    assert classify(403, 215393, has_retry_after=True) is Verdict.DENY
 
 
 @pytest.mark.parametrize("status", [302, 400, 404, 429, 500, 503, 401])
@@ -78,9 +86,9 @@ TABLE = {
     "failed": "fail failed undelivered undeliv 发送失败 接收失败",
     "rejected": "submitfail rejectd rejected 提交失败",
     "expired": "expired 过期",
-    "pending": "queued sending sent accepted enroute submitted",
+    "pending": "queued sending sent accepted acceptd enroute submitted",
     "unknown": "unknow unknown 状态未知",
-    "unrecognized": "blacklist mk:0001 ok 0 delivery failing 失败 no",
+    "unrecognized": "blacklist mk:0001 ok 0 1 delivery failing 失败 no deli\u200bvered fail\ue000",
 }
 CASES = [(word, name) for name, words in TABLE.items() for word in words.split()]
 
@@ -90,7 +98,17 @@ def test_case_and_blanks_around_a_word_do_not_matter(word, expected):
     assert canonical(f"\t {word.upper()}\u3000\n") == expected
 
 
-@pytest.mark.parametrize("word", [None, "", "  "])
+UNSEEN = ["\0", "\u200b", "\ufeff", "\u2060 \u00ad", "\x7f\x1f", "\u202e", "\u3164", "\ufe0f"]
+
+
+@pytest.mark.parametrize("unseen", UNSEEN)
+@pytest.mark.parametrize(("word", "expected"), [("Delivrd", "delivered"), ("过期", "expired")])
+def test_what_is_not_seen_around_a_word_does_not_matter(word, expected, unseen):
+    assert canonical(f"{unseen}{word}{unseen}") == canonical(f"{word}{unseen}") == expected
+    assert canonical_array(pa.array([f"{unseen}{word}"])).to_pylist() == [expected]
+
+
+@pytest.mark.parametrize("word", [None, "", "  ", *UNSEEN])
 def test_no_word_is_pending(word):
     assert canonical(word) == "pending"
 
@@ -102,7 +120,7 @@ def test_the_table_of_words_is_the_documented_one():
 
 @given(st.text())
 def test_an_unknown_word_is_never_an_outcome(word):
-    listed = word.strip().casefold() in {w for words in WORDS.values() for w in words}
+    listed = bare(word).casefold() in {w for words in WORDS.values() for w in words}
     assert listed or canonical(word) == "unrecognized"
 
 

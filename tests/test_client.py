@@ -72,6 +72,7 @@ class Fetched:
             )  # fmt: skip
             try:
                 await fetcher.fetch(tuple(ids), self.answers.append)
+                await fetcher.finish()
             except (CredentialsRefused, ServiceDown) as error:
                 self.error = error
 
@@ -240,13 +241,59 @@ def test_deflate_is_understood():
         assert ask(server.url, ["a"]).ret_code == 0
 
 
-@pytest.mark.parametrize("damage", [lambda b: b[:-9], lambda b: b"not gzip", lambda b: b[:30]])
-def test_a_damaged_gzip_body_is_no_answer(damage):
-    body = damage(gzip.compress(ok(IDS).body))
-    with serving(script(Response(body, headers={"Content-Encoding": "gzip"}))) as server:
+BROTLI = b"\x1b\x1f\x00\xf8\x8d\x94n\xde\x01\x04"
+
+
+@pytest.mark.parametrize(
+    ("body", "label", "words"),
+    [
+        (gzip.compress(ok(IDS).body)[:-9], "gzip", "corrupt or ends early"),
+        (gzip.compress(ok(IDS).body)[:30], "gzip", "corrupt or ends early"),
+        (gzip.compress(b"{}") + b"\0x", "gzip", "corrupt or ends early"),
+        (zlib.compress(ok(IDS).body)[:-9], "deflate", "corrupt or ends early"),
+        (gzip.compress(ok(IDS).body)[:-9], "", "corrupt or ends early"),
+        (BROTLI, "br", "in a way that was not asked for"),
+        (zlib.compress(b"{}", wbits=-15), "deflate", "in a way that was not asked for"),
+        (BROTLI, "gzip, br", "in a way that was not asked for"),
+    ],
+)
+def test_a_body_that_can_not_be_unpacked_is_no_answer_and_is_asked_for_unpacked(body, label, words):
+    def handler(seen):
+        if "gzip" in seen.headers["accept-encoding"]:
+            return Response(body, headers={"Content-Encoding": label} if label else {})
+        return ok(seen.ids)
+
+    with serving(handler) as server:
         reply = ask(server.url, ["a"])
-    assert reply.http_status is None
-    assert "corrupt or ends early" in reply.message
+        assert (reply.http_status, reply.verdict) == (None, Verdict.RETRY)
+        assert words in reply.message
+        fetched = Fetched(server.url, IDS)
+        assert len(server.seen) == 1 + 2
+    assert fetched.ids("ok") == IDS
+
+
+@pytest.mark.parametrize("label", ["", "gzip", "deflate", "gzip, gzip", "br", "identity", "GZIP"])
+@pytest.mark.parametrize(
+    "packed",
+    [
+        lambda body: body,
+        lambda body: b" \n" + body,
+        gzip.compress,
+        lambda body: gzip.compress(gzip.compress(body)),
+        lambda body: gzip.compress(body) + bytes(50),
+        lambda body: gzip.compress(body[:9]) + gzip.compress(body[9:]) + bytes(20_000),
+    ],
+)
+def test_what_a_body_begins_with_says_how_it_is_packed_whatever_its_label(label, packed):
+    body = packed(ok(["a"]).body)
+    with serving(script(Response(body, headers={"Content-Encoding": label}))) as server:
+        assert ask(server.url, ["a"]).verdict is Verdict.OK
+
+
+@pytest.mark.parametrize("size", [9_000, 64_000, 95_000])
+def test_a_long_header_that_a_network_adds_does_not_matter(size):
+    with serving(script(Response(ok(["a"]).body, headers={"Via": "x" * size}))) as server:
+        assert ask(server.url, ["a"]).verdict is Verdict.OK
 
 
 def test_an_answer_that_trickles_is_cut_off_by_the_time_for_the_whole():
@@ -341,7 +388,7 @@ def test_what_passes_is_asked_again(response):
 def test_pauses_double_and_attempts_end():
     with serving(script(then=Response(status=500))) as server:
         fetched = Fetched(server.url, IDS, patience=Patience(attempts=5))
-        assert len(server.seen) == 5
+        assert [len(seen.ids) for seen in server.seen] == [100] * 5 + [1] * 3
     assert [round(pause) for pause in fetched.pauses if pause > 0.1] == [1, 2, 4, 8]
     assert fetched.answers == []
     assert fetched.stats.ids_given_up == 100
@@ -395,22 +442,23 @@ def test_an_id_that_makes_every_answer_unreadable_costs_only_itself(body):
 
     with serving(handler) as server:
         fetched = Fetched(server.url, IDS)
-        assert len(server.seen) <= 5 + 3 * 7
-    assert fetched.ids("unreadable") == ["session-042"]
+        assert len(server.seen) <= 5 + 3 + 2 * 7 + 2
+    assert fetched.ids("unanswered") == ["session-042"]
     assert fetched.ids("ok") == sorted(set(IDS) - {"session-042"})
     stats = fetched.stats
-    assert (stats.unreadable, stats.ids_given_up, stats.ids_answered) == (1, 1, 99)
-    [unreadable] = [answer for answer in fetched.answers if answer.verdict == "unreadable"]
-    assert (unreadable.body, unreadable.ret_code) == (body, None)
+    assert (stats.ids_unanswered, stats.ids_given_up, stats.ids_answered) == (1, 0, 99)
+    [unanswered] = [answer for answer in fetched.answers if answer.verdict == "unanswered"]
+    assert (unanswered.body, unanswered.ret_code) == (body, None)
 
 
 # Giving up
 
 
-def test_a_code_of_no_known_kind_gives_up_the_batch_and_is_named():
-    with serving(script(code(4711, "quota of session-001 used up, call 13800138000"))) as server:
+def test_a_code_of_no_known_kind_for_all_gives_them_up_and_is_named():
+    words = "quota of session-001 used up, call 13800138000"
+    with serving(script(then=code(4711, words))) as server:
         fetched = Fetched(server.url, IDS)
-        assert len(server.seen) == 1
+        assert len(server.seen) == 1 + 3
     assert fetched.stats.ids_given_up == 100
     assert fetched.stats.problems == {"RetCode 4711: quota of … used up, call ….": 1}
 
@@ -435,7 +483,7 @@ def test_the_kinds_of_problems_are_bounded():
 def test_refused_credentials_stop_at_once_and_name_the_settings(response):
     with serving(script(then=response)) as server:
         fetched = Fetched(server.url, IDS)
-        assert len(server.seen) == 1
+        assert len(server.seen) <= 1 + 3
     assert isinstance(fetched.error, CredentialsRefused)
     settings = "Check USMS_ACCESS_KEY_ID and USMS_ACCESS_KEY_SECRET, and that the key may be used"
     assert settings in str(fetched.error)
@@ -444,9 +492,32 @@ def test_refused_credentials_stop_at_once_and_name_the_settings(response):
 def test_nothing_answered_is_a_service_that_is_down_and_anything_else_is_not():
     down = CollectStats(ids_given_up=3, problems={"no answer: refused.": 2})
     assert "2 × no answer: refused." in str(nothing_answered(down))
-    for answered in ({"ids_answered": 1}, {"ids_refused": 1}, {"unreadable": 1}):
-        assert nothing_answered(CollectStats(ids_given_up=3, **answered)) is None
+    for answered in ("ids_answered", "ids_refused", "ids_unanswered", "unreadable"):
+        assert nothing_answered(CollectStats(ids_given_up=3, **{answered: 1})) is None
     assert nothing_answered(CollectStats()) is None
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("http://127.0.0.1:9", "does not reach http://127.0.0.1:9: check USMS_BASE_URL and the"),
+        ("https://nowhere.invalid", "does not reach https://nowhere.invalid: check USMS_BASE_URL"),
+    ],
+)
+def test_a_service_that_is_not_reached_names_the_place_and_the_ways_there(url, words):
+    fetched = Fetched(url, ["a"], patience=Patience(attempts=2))
+    told = str(nothing_answered(fetched.stats))
+    assert words in told
+    assert "HTTPS_PROXY" in told
+    assert told.count("USMS_BASE_URL") == 1
+
+
+def test_an_address_that_leads_elsewhere_is_named_once():
+    with serving(script(then=Response(b"not here", 404))) as server:
+        fetched = Fetched(f"{server.url}/other", ["a"])
+        told = str(nothing_answered(fetched.stats))
+        assert f"it names {server.url}." in told
+    assert told.count("USMS_BASE_URL") == 1
 
 
 def test_an_expired_timestamp_names_the_clock():

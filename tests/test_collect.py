@@ -178,7 +178,7 @@ def test_progress_is_told_now_and_then_and_at_the_end():
 
 
 def test_the_figures_add_up_under_every_fault_at_once():
-    """Asked = answered + refused + given up, whatever happens on the way."""
+    """Asked = answered + refused + unanswered + given up, whatever happens on the way."""
     count = 0
 
     def handler(seen):
@@ -199,14 +199,15 @@ def test_the_figures_add_up_under_every_fault_at_once():
         patience = Patience(first_pause_seconds=0.001, attempts=6)
         landed, stats = run(server.url, batches(30), patience=patience, max_concurrency=3)
         assert stats.requests == len(server.seen)
-    settled = stats.ids_answered + stats.ids_refused + stats.ids_given_up
+    settled = stats.ids_answered + stats.ids_refused + stats.ids_unanswered + stats.ids_given_up
     assert stats.ids_asked == settled == 300
     assert stats.ids_refused == 30
-    by_verdict = {v: asked([x for x in landed if x[1].verdict == v]) for v in ("ok", "refused")}
+    verdicts = ("ok", "refused", "unanswered")
+    by_verdict = {v: asked([x for x in landed if x[1].verdict == v]) for v in verdicts}
     assert len(by_verdict["ok"]) == stats.ids_answered
     assert by_verdict["refused"] == sorted(f"{n}-7" for n in range(30))
-    assert stats.unreadable == 1
-    assert any("RetCode 999: odd" in problem for problem in stats.problems)
+    assert by_verdict["unanswered"] == ["3-0", "4-4", "5-0"]
+    assert stats.problems == {}
     assert stats.throttled > 0
     assert stats.retries > 0
 

@@ -344,15 +344,16 @@ def test_a_word_on_the_whole_session_is_shown_until_the_next_response(
     account.settled()
 
 
-def test_a_response_that_can_not_be_read_is_asked_for_at_the_next_polling_time(
+def test_a_session_whose_response_can_not_be_read_is_asked_about_at_its_polling_times(
     account: Scripted,
 ) -> None:
-    """Not at every run: each costs five attempts. It is no answer, so it closes nothing."""
+    """Not at every run: each costs five attempts. Another is asked to see that it is the session's
+    fault, and so it closes as others do."""
     account.given |= {"poll_minutes": "60", "poll_every_hours": 30, "batch_size": 1}
     account.patience = Patience(first_pause_seconds=0.0)
     account.row("s1", START, PHONE)
-    account.row("s2", START, PHONE)
-    account.garbled = {"s1"}
+    account.row("s2", START, OTHER)
+    account.garbled, account.says = {"s1"}, {"s2": receipt("delivered", OTHER)}
 
     def asked(**turn: float) -> set[str]:
         before = len(account.asked)
@@ -363,13 +364,40 @@ def test_a_response_that_can_not_be_read_is_asked_for_at_the_next_polling_time(
     assert asked(hours=29.9) == set()
     assert asked(hours=0.1) == {"s1", "s2"}
     assert asked(hours=41.9) == {"s1", "s2"}, "61 h and the cutoff"
-    assert account.shown("session_no", "status") == [("s1", "pending"), ("s2", "unknown")]
-    assert asked(hours=23.9) == set()
-    assert asked(hours=0.1) == {"s1"}, "every day, until it can be read"
-    assert account.pipeline.conservation() == []
+    assert account.shown("session_no", "status") == [("s1", "unknown"), ("s2", "delivered")]
+    assert asked(hours=48) == set()
+    account.settled()
+    [entry] = quarantine.entries(account.pipeline.store)
+    assert (entry.kind, entry.session_no) == (quarantine.UNANSWERED, "s1"), "one for all times"
+    assert account.pipeline.replay() == 1
+    assert len(quarantine.entries(account.pipeline.store)) == 1, "it is not answered yet"
+    account.garbled, account.says = set(), {"s1": receipt("failed", PHONE)}
+    assert account.pipeline.replay() == 1
+    assert quarantine.entries(account.pipeline.store) == []
+    assert account.shown("session_no", "status") == [("s1", "failed"), ("s2", "delivered")]
+
+
+def test_a_session_that_gets_no_readable_response_while_no_other_does_is_not_closed(
+    account: Scripted,
+) -> None:
+    """It may be the service: it is asked about every day, until it can be read."""
+    account.given |= {"poll_minutes": "60", "poll_every_hours": 30}
+    account.patience = Patience(first_pause_seconds=0.0)
+    account.row("s1", START, PHONE)
+    account.garbled = {"s1"}
+
+    def asked(**turn: float) -> int:
+        before = len(account.asked)
+        account.refresh(**turn)
+        return len(account.asked) - before
+
+    assert asked(hours=75) == 5
+    assert account.shown("status", "is_closed") == [("pending", False)]
+    assert asked(hours=23.9) == 0
+    assert asked(hours=0.1) == 5
     account.garbled = set()
-    assert asked(hours=24) == {"s1"}
-    assert account.shown("status") == [("unknown",)] * 2
+    assert asked(hours=24) == 1
+    assert account.shown("status", "is_closed") == [("unknown", True)]
     account.settled()
 
 

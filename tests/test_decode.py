@@ -334,6 +334,66 @@ def test_a_session_nobody_asked_about_is_quarantined():
     assert (reject["kind"], reject["session_no"]) == ("unasked_session", "A")
 
 
+@pytest.mark.parametrize("company", [1, 60])
+@pytest.mark.parametrize(
+    ("asked", "named", "meant"),
+    [
+        (["ab-1f"], "AB-1F", "ab-1f"),
+        (["AB 1f", "other"], "ab1F", "AB 1f"),
+        (["straße"], "STRASSE", "straße"),
+        (["ab-1f", "ab-1g"], "\u200bAb-1G\0", "ab-1g"),
+        (["ab-1f", "AB-1F"], "AB-1F", "AB-1F"),
+        (["ab-1f", "AB-1F"], "aB-1f", None),
+        (["a b", "ab"], "A B", None),
+    ],
+)
+def test_a_session_number_is_known_but_for_case_and_blanks_where_it_can_mean_one_only(
+    asked, named, meant, company
+):
+    """Also among answers of which the others are plain and read at once."""
+    plain = [response(answer(item("z", DELIVERED)), ids=["z"])] * (company - 1)
+    body = answer(item(named, DELIVERED))
+    decoded = decode(*plain, response(body, ids=asked))
+    told = [row["session_no"] for row in receipts(decoded) if row["session_no"] != "z"]
+    assert told == ([meant] if meant else [])
+    unasked = [row["session_no"] for row in decoded.rejects.to_pylist()]
+    assert unasked == ([] if meant else [named])
+    silent = {*asked} - {*told}
+    assert silent <= {row["session_no"] for row in decoded.observations.to_pylist()}
+
+
+def test_a_name_in_another_case_is_another_session_where_the_one_it_could_mean_is_named_too():
+    failed = DELIVERED | {"Status": "failed"}
+    body = answer(item("ab1", DELIVERED), item("AB1", failed))
+    decoded = decode(response(body, ids=["ab1"]))
+    assert [(row["session_no"], row["status"]) for row in receipts(decoded)] == [
+        ("ab1", "delivered")
+    ]
+    assert [row["session_no"] for row in decoded.rejects.to_pylist()] == ["AB1"]
+
+
+def test_an_id_that_was_unanswered_while_others_were_not_is_pending_and_set_aside_once():
+    """It closes at the cutoff, as one does of which the service says nothing."""
+    silence = {"verdict": "unanswered", "http_status": None, "ret_code": None}
+    page = silence | {"http_status": 404, "reason": "HTTP 404"}
+    later = {"asked_at": ASKED_AT + timedelta(hours=1)}
+    decoded = decode(response(b"", **silence), response(b"<html>", **page | later))
+    rows = [(row["session_no"], row["status"]) for row in decoded.observations.to_pylist()]
+    assert rows == [("a", "pending")] * 2
+    entries = decoded.rejects.to_pylist()
+    assert {(one["kind"], one["session_no"]) for one in entries} == {("unanswered_id", "a")}
+    assert len({one["id"] for one in entries}) == 1
+    assert entries[1]["reason"] == "HTTP 404"
+
+
+def test_an_unreadable_answer_to_several_ids_is_kept_and_says_nothing_of_any():
+    """Nothing could be read then: they are asked about again by the next run."""
+    decoded = decode(response(b"<html>", ids=["a", "b"], verdict="unreadable"))
+    assert decoded.observations.num_rows == 0
+    [entry] = decoded.rejects.to_pylist()
+    assert (entry["kind"], entry["ids"]) == ("unreadable_answer", ["a", "b"])
+
+
 def test_blanks_around_a_session_number_do_not_matter():
     assert [row["session_no"] for row in receipts(decode(response(answer(item(" a\t", DELIVERED)))))
     ] == ["a"]  # fmt: skip

@@ -94,6 +94,13 @@ def test_a_number_within_more_digits_is_found_where_it_is_known(odd: str) -> Non
     assert names(body(OTHERS, To=odd), phones=[PHONE])
 
 
+@pytest.mark.parametrize("named", ["MINE", " Mine ", "mInE"])
+def test_a_session_in_another_case_is_the_same(named: str) -> None:
+    assert names(body(OTHERS, item(named, OTHER)))
+    assert names(body(item("X", OTHER)), Forgotten(sessions=frozenset({"x"})))
+    assert names(body(item("a B/c", OTHER)), Forgotten(sessions=frozenset({"A b/C"})))
+
+
 @KNOWN
 def test_somebody_else_is_not_taken_along(phones: list[str]) -> None:
     assert not names(body(OTHERS), phones=phones)

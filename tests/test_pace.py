@@ -4,6 +4,7 @@ import asyncio
 import selectors
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
+from random import Random
 from typing import Any
 
 import pytest
@@ -176,7 +177,7 @@ def test_it_follows_a_limit_that_comes_down():
     assert outcome.throttled_share < 0.03
 
 
-def test_throttling_cuts_once_a_round_trip():
+def test_throttling_cuts_once_until_it_is_seen_what_that_has_brought():
     now = 0.0
     governor = Governor(100, clock=lambda: now)
     now = 1.0
@@ -185,7 +186,67 @@ def test_throttling_cuts_once_a_round_trip():
     assert governor.pace == pytest.approx(85)
     now = 1.1
     governor.throttled(sent_at=1.05)
-    assert governor.pace == pytest.approx(85 * 0.85)
+    assert governor.pace == pytest.approx(85)
+    now = 3.0
+    for _ in range(8):
+        governor.throttled(sent_at=2.5)
+    assert governor.pace < 0.5 * 85, "all of it is throttled"
+
+
+class Moody(TokenBucket):
+    """A service that also throttles a share of requests at random, whatever the pace."""
+
+    def __init__(self, share, limit=1e9, seed=0):
+        super().__init__(limit, limit)
+        self.share, self.rng = share, Random(seed)
+
+    def admits(self, now):
+        return super().admits(now) and self.rng.random() >= self.share
+
+
+@pytest.mark.parametrize("share", [0.01, 0.05, 0.1, 0.3])
+@pytest.mark.parametrize("workers", [8, 32])
+def test_a_service_that_throttles_at_random_is_asked_as_fast_as_it_answers(share, workers):
+    outcome = run(Moody(share), 60, from_second=25, workers=workers, latency=0.1)
+    assert outcome.good >= 0.8 * (1 - share) * workers / 0.1 * 35
+
+
+@pytest.mark.parametrize("share", [0.01, 0.05, 0.1, 0.3])
+def test_a_limit_is_found_also_where_some_is_throttled_at_random(share):
+    outcome = run(Moody(share, limit=50), 160, latency=0.1)
+    assert outcome.good >= 0.85 * 50 * (1 - share) * 100
+    assert outcome.pace <= 1.7 * 50, "of two paces that bring as much, the slower"
+
+
+def test_noise_that_ends_is_forgotten_and_the_limit_found_again():
+    service = Moody(0.3, limit=50)
+
+    class Ending:
+        def admits(self, now):
+            service.share = 0.3 if now < 60 else 0.0
+            return service.admits(now)
+
+    outcome = run(Ending(), 260, from_second=180, latency=0.1)
+    assert outcome.throttled_share < 0.03
+    assert outcome.good >= 0.9 * 50 * 80
+
+
+def test_where_the_pace_is_not_at_fault_nobody_else_waits_for_a_retry_after():
+    async def main(loop):
+        governor = Governor(20, clock=loop.time, sleep=asyncio.sleep)
+        moody, held = Moody(0.2), []
+        while loop.time() < 90:
+            sent_at = await governor.turn()
+            await asyncio.sleep(0.01)
+            if moody.admits(loop.time()):
+                governor.good(sent_at)
+            elif governor.throttled(sent_at, retry_after_seconds=1):
+                held.append(loop.time())
+        return held
+
+    held = simulate(main)
+    assert held
+    assert sum(at > 45 for at in held) < 30
 
 
 def test_a_pause_holds_everybody_up_but_once():

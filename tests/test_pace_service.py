@@ -116,7 +116,7 @@ def test_a_service_that_hangs_ends_the_run_within_the_breakers_minute_and_a_time
 
         with pytest.raises(ExceptionGroup) as caught:
             await all_of_them()
-        [error] = caught.value.exceptions
+        error, *_ = caught.value.exceptions  # each worker that sees it may say so
         assert isinstance(error, ServiceDown)
         return loop.time(), str(error), len(landed)
 

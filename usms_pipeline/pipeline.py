@@ -159,7 +159,12 @@ class Report:
                 f"{self.stats.ids_refused:,} session numbers were refused by the service and count "
                 "as invalid: see `usms quarantine list`."
             )
-        others = self.quarantined - self.stats.ids_refused
+        if count := self.stats.ids_unanswered:
+            found.append(
+                f"{wording.counted(count, 'session number')} got no usable answer while others "
+                "did: asked again at the polling times. `usms quarantine list` says what came."
+            )
+        others = self.quarantined - self.stats.ids_refused - self.stats.ids_unanswered
         if others > 0:
             what = "part of a response" if others == 1 else "responses or parts of responses"
             found.append(

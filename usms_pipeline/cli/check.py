@@ -354,7 +354,7 @@ def _service(settings: Settings, looked_at: list[Sample] | None = None) -> Itera
     with rehearsal.explained(settings):
         stats = collect(
             [Batch(0, tuple(ids) or (_HARMLESS_ID,))],
-            lambda _, answer: answers.append(answer),
+            lambda _, answer: answers.extend([answer] if answer.verdict != "unreadable" else []),
             settings,
             patience=Patience(attempts=2, batch_seconds=settings.timeout_seconds),
         )

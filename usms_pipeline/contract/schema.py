@@ -115,12 +115,13 @@ RESPONSES: Final = pa.schema(
         ("ids", pa.list_(TEXT)),
         ("http_status", pa.int32()),
         ("ret_code", pa.int64()),  # null when the body could not be read
-        ("verdict", TEXT),  # 'ok', 'refused' (a lone id), 'unreadable', or 'forgotten' (emptied)
+        ("verdict", TEXT),  # 'ok', 'refused', 'unanswered', 'unreadable' or 'forgotten'
         ("reason", TEXT),  # why it is not 'ok', in words; null otherwise
         ("body", pa.binary()),
     ]
 )
-"""One HTTP answer, whole. 'unreadable' does not count as asked.
+"""One HTTP answer, whole. 'refused' and 'unanswered' are about a lone id, the latter while others
+were answered. 'unreadable' does not count as asked.
 
 'forgotten': the body named somebody who is forgotten, and was emptied; that its ids were asked
 about and answered is all that is left of it.
@@ -129,7 +130,7 @@ about and answered is all that is left of it.
 QUARANTINE: Final = pa.schema(
     [
         ("id", TEXT),  # 16 hex digits of a hash of what follows: repeating makes no second entry
-        ("kind", TEXT),  # 'refused_id', 'unreadable_answer', 'bad_item' or 'unasked_session'
+        ("kind", TEXT),  # one of ``days.quarantine.KINDS``
         ("reason", TEXT),
         ("session_no", TEXT),  # null when a whole answer is unreadable
         ("ids", pa.list_(TEXT)),  # what was asked

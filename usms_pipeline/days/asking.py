@@ -118,8 +118,9 @@ class Asking:
         pace: float | None,
         patience: Patience | None,
         told: Told,
+        known: Callable[[], str | None],
     ) -> CollectStats:
-        """Ask, and return what it took. Raises what ``collect`` does."""
+        """Ask, and return what it took. Takes and raises what ``collect`` does."""
 
         def tell(stats: CollectStats) -> None:
             self._flush_in_time()
@@ -127,7 +128,7 @@ class Asking:
 
         return collect(
             self._batches(), self._land, self._settings, clock=clock, transport=transport,
-            start_pace=pace, on_progress=tell, patience=patience,
+            start_pace=pace, on_progress=tell, patience=patience, known=known,
         )  # fmt: skip
 
     # -- in the caller's thread -----------------------------------------------------------------

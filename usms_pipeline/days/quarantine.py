@@ -23,10 +23,11 @@ from usms_pipeline.store.storage import Store
 
 FOLDER: Final = "quarantine"
 OPEN, REPLAYED, DISMISSED = "open", "replayed", "dismissed"
-REFUSED, UNREADABLE = "refused_id", "unreadable_answer"
+REFUSED, UNANSWERED, UNREADABLE = "refused_id", "unanswered_id", "unreadable_answer"
 
 KINDS: Final = {
     REFUSED: "the service refuses this session number",
+    UNANSWERED: "the service gives no usable answer about this session number",
     UNREADABLE: "a whole response could not be read",
     "bad_item": "one item of a response could not be read",
     "unasked_session": "a response told of a session that was not asked about",
@@ -49,7 +50,7 @@ class Entry:
     @property
     def lone_id(self) -> str | None:
         """The one session number that the service can be asked about again, if it is about one."""
-        if self.kind == REFUSED:
+        if self.kind in (REFUSED, UNANSWERED):
             return self.session_no
         return self.ids[0] if self.kind == UNREADABLE and len(self.ids) == 1 else None
 

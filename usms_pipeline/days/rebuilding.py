@@ -28,7 +28,8 @@ _TIMES: Final = ("first_asked_at", "last_asked_at", "final_at", LAST_OPEN)
 
 def told(block: pa.Table) -> pa.Table:
     """Return which sessions a block (``schema.RESPONSES``) has responses for, as ``TOLD``."""
-    kept = pc.is_in(block["verdict"], value_set=pa.array(["ok", "refused", "unreadable"]))
+    verdicts = pa.array(["ok", "refused", "unanswered", "unreadable"])
+    kept = pc.is_in(block["verdict"], value_set=verdicts)
     rows = block.filter(kept).combine_chunks()
     ids = rows["ids"].combine_chunks()
     asked_at = rows["asked_at"].combine_chunks().take(pc.list_parent_indices(ids))

@@ -24,11 +24,12 @@ from usms_pipeline import source
 from usms_pipeline.contract import schema
 from usms_pipeline.contract.errors import CredentialsRefused, DamagedDay, ServiceDown, StorageError
 from usms_pipeline.contract.schema import TEXT, TIME
+from usms_pipeline.contract.status import FINAL
 from usms_pipeline.days import columns, file, general, log, placing, reading, rebuilding
 from usms_pipeline.days.asking import Asking, Round, Stream
 from usms_pipeline.days.columns import Fold
 from usms_pipeline.days.file import Footer
-from usms_pipeline.days.quarantine import Quarantine
+from usms_pipeline.days.quarantine import UNANSWERED, Quarantine
 from usms_pipeline.days.reading import MARGIN, NOTHING, DayRead, Reading
 from usms_pipeline.people import forget
 from usms_pipeline.people.phones import PhoneBook
@@ -488,8 +489,11 @@ class Run:
         said = decoded.observations
         self.outcome.receipts += said.num_rows - said["word"].null_count
         if self._watched:
-            answered = said.filter(pc.is_valid(said["status"]))["session_no"]
-            self.outcome.answered |= self._watched.intersection(answered.to_pylist())
+            answered = said.filter(pc.is_valid(said["status"]))["session_no"].to_pylist()
+            in_vain = rejects.filter(pc.equal(rejects["kind"], UNANSWERED))[
+                "session_no"
+            ].to_pylist()
+            self.outcome.answered |= self._watched.intersection(answered).difference(in_vain)
         if self._forgotten:
             self._naming.append(name)
         return forget.without_answers(said, self._forgotten)
@@ -747,8 +751,9 @@ class Run:
                     logged(), writer, self._decoded, self._finish, self._settings
                 ) as asking:
                     stats = asking.ask(
-                        self._clock, self._transport, self._pace, self._patience, self._told
-                    )
+                        self._clock, self._transport, self._pace, self._patience, self._told,
+                        self._answered_before,
+                    )  # fmt: skip
                 self.outcome.stats = self.outcome.stats.plus(stats)
                 self._pace = stats.pace
             except (CredentialsRefused, ServiceDown) as error:
@@ -762,6 +767,20 @@ class Run:
             if damaged == {*self.outcome.damaged}:  # of others, nobody was asked about
                 self._empty_named()
                 writer.is_folded = True
+
+    def _answered_before(self) -> str | None:
+        """Return a session of which the service has told an outcome: it can be asked again."""
+        for day, one in sorted(self._days.items(), reverse=True):
+            buckets = one.footer.buckets if one.footer else {}
+            if not any(buckets.get(status) for status in FINAL):
+                continue
+            with suppress(StorageError):
+                for batch in self._store.batches(
+                    file.name(day), columns=["session_no", "is_final"]
+                ):
+                    if (place := pc.index(batch["is_final"], True).as_py()) >= 0:
+                        return str(batch["session_no"][place])
+        return None
 
     def _empty_named(self) -> None:
         """Empty the responses that name somebody forgotten, once what they say is folded."""

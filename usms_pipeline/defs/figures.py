@@ -61,7 +61,7 @@ def responses(report: Report) -> Figures:
 
 _COUNTED: Final = (
     "requests", "retries", "throttled", "splits", "ids_asked", "ids_answered", "ids_refused",
-    "ids_given_up", "unreadable", "bytes_received",
+    "ids_unanswered", "ids_given_up", "unreadable", "bytes_received",
 )  # fmt: skip
 
 

@@ -10,6 +10,7 @@ from base64 import b64encode
 from enum import Enum
 from hashlib import sha256
 from typing import Final
+from unicodedata import category
 
 # The request
 
@@ -67,7 +68,7 @@ WORDS: Final[dict[str, tuple[str, ...]]] = {
     "failed": ("fail", "failed", "undelivered", "undeliv", "发送失败", "接收失败"),
     "rejected": ("submitfail", "rejectd", "rejected", "提交失败"),
     "expired": ("expired", "过期"),
-    "pending": ("", "queued", "sending", "sent", "accepted", "enroute", "submitted"),
+    "pending": ("", "queued", "sending", "sent", "accepted", "acceptd", "enroute", "submitted"),
     "unknown": ("unknow", "unknown", "状态未知"),
 }
 """Words by the bucket of ``status.STATUSES`` that they mean, from the receipt documentation and
@@ -82,10 +83,27 @@ _BUCKET_OF: Final = {word: bucket for bucket, words in WORDS.items() for word in
 def canonical(word: str | None) -> str:
     """Return the bucket that a receipt's word means; never ``failed`` without evidence.
 
-    >>> canonical(" DELIVRD "), canonical(None), canonical("BLACKLIST")
+    >>> canonical(" DELIVRD\\0"), canonical(None), canonical("BLACKLIST")
     ('delivered', 'pending', 'unrecognized')
     """
-    return _BUCKET_OF.get((word or "").strip().casefold(), "unrecognized")
+    word = word or ""
+    bucket = _BUCKET_OF.get(word.strip().casefold())
+    return bucket or _BUCKET_OF.get(bare(word).casefold(), "unrecognized")
+
+
+_UNSEEN: Final = frozenset({"Cc", "Cf", "Zs", "Zl", "Zp"})
+_FILLERS: Final = frozenset("\u034f\u115f\u1160\u2800\u3164\uffa0\ufe0e\ufe0f")
+"""Characters that Unicode counts as letters, marks or symbols, and that show nothing."""
+
+
+def bare(text: str) -> str:
+    """Return a text without what isn't seen around it: blanks, control and format characters."""
+    seen = [
+        place
+        for place, one in enumerate(text)
+        if category(one) not in _UNSEEN and one not in _FILLERS
+    ]
+    return text[seen[0] : seen[-1] + 1] if seen else ""
 
 
 # What an answer asks of us
@@ -95,10 +113,11 @@ class Verdict(Enum):
     """What an answer asks of us, from harmless to grave; of two, the graver one counts."""
 
     OK = "ok"
-    SKIP = "skip"  # of no known kind: give this batch up, name it, go on
-    RETRY = "retry"  # passing: ask again after a pause
+    UNKNOWN = "unknown"  # of no known kind: ask in halves where others are answered
+    RETRY = "retry"  # passing: ask again after a pause, then in halves where others are answered
     SPLIT = "split"  # something in the batch: ask in halves
     THROTTLE = "throttle"  # too fast: slow down, ask again
+    DENY = "deny"  # the key is refused, or just this request, if others are answered
     STOP = "stop"  # nothing will work until somebody mends it
 
 
@@ -107,15 +126,18 @@ _GRAVITY: Final = {verdict: gravity for gravity, verdict in enumerate(Verdict)}
 SUCCESSES: Final = frozenset(range(200, 300))
 REDIRECTS: Final = frozenset(range(300, 400))
 NOT_FOUND: Final = 404
+FORBIDDEN: Final = 403
 
 BY_STATUS: Final[dict[int, Verdict]] = {
     **dict.fromkeys(SUCCESSES, Verdict.OK),
-    **dict.fromkeys((401, 403), Verdict.STOP),
-    **dict.fromkeys((408, 425, 500, 502, 503, 504), Verdict.RETRY),
+    401: Verdict.STOP,
+    FORBIDDEN: Verdict.DENY,  # with a Retry-After it is a limit
+    # Also what only one maker of servers sends: 499, and those from 520 on.
+    **dict.fromkeys((408, 421, 425, 499, *range(500, 600)), Verdict.RETRY),
     **dict.fromkeys((413, 414), Verdict.SPLIT),
     429: Verdict.THROTTLE,
 }
-"""By HTTP status; any other is ``SKIP``."""
+"""By HTTP status; any other is ``UNKNOWN``."""
 
 NO_ERROR: Final = 0
 WRONG_CLOCK: Final = 215395
@@ -124,28 +146,33 @@ BY_CODE: Final[dict[int, Verdict]] = {
     NO_ERROR: Verdict.OK,
     # The service's own: parameters, then authentication, signature, token and clock.
     **dict.fromkeys((215392, 215396, 215397), Verdict.SPLIT),
-    **dict.fromkeys((215393, 215394, WRONG_CLOCK, 215398, 215399), Verdict.STOP),
+    **dict.fromkeys((215393, 215394, WRONG_CLOCK, 215398, 215399), Verdict.DENY),
     215400: Verdict.RETRY,
     # The gateway's: time-outs and outages, throttling, credentials and addresses refused.
     **dict.fromkeys((110, 130, 150, 151, 200), Verdict.RETRY),
     153: Verdict.THROTTLE,
-    **dict.fromkeys((*range(170, 175), *range(290, 300)), Verdict.STOP),
+    **dict.fromkeys((*range(170, 175), *range(290, 300)), Verdict.DENY),
 }
-"""By return code, of whatever HTTP status; any other is ``SKIP``."""
+"""By return code, of whatever HTTP status; any other is ``UNKNOWN``."""
 
 
-def classify(http_status: int | None, ret_code: int | None) -> Verdict:
+def classify(
+    http_status: int | None, ret_code: int | None, *, has_retry_after: bool = False
+) -> Verdict:
     """Return what to do about an answer.
 
     ``http_status`` is None when there was no answer at all, ``ret_code`` when the body had none
     that could be read. A success without a return code is no answer either: it is asked again.
+    ``has_retry_after``: it says when to come back, as no service does that has refused a key.
     """
     if http_status is None:
         return Verdict.RETRY
-    by_status = BY_STATUS.get(http_status, Verdict.SKIP)
+    by_status = BY_STATUS.get(http_status, Verdict.UNKNOWN)
+    if http_status == FORBIDDEN and has_retry_after:
+        by_status = Verdict.THROTTLE
     if ret_code is None:
         return Verdict.RETRY if by_status is Verdict.OK else by_status
-    by_code = BY_CODE.get(ret_code, Verdict.SKIP)
+    by_code = BY_CODE.get(ret_code, Verdict.UNKNOWN)
     return max(by_status, by_code, key=_GRAVITY.__getitem__)
 
 

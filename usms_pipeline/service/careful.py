@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -65,6 +68,7 @@ BAD_ITEM: Final = "bad_item"
 UNASKED_SESSION: Final = "unasked_session"
 UNREADABLE_ANSWER: Final = "unreadable_answer"
 REFUSED_ID: Final = "refused_id"
+UNANSWERED_ID: Final = "unanswered_id"
 
 
 @dataclass(frozen=True)
@@ -109,9 +113,6 @@ def read_bodies(bodies: Iterable[tuple[int, bytes, list[str]]]) -> Parts:
     receipts: list[tuple[Any, ...]] = []
     rejects: list[Reject] = []
     for response, body, ids in bodies:
-        asked = {session.strip(): session for session in ids} | {
-            session: session for session in ids
-        }
         try:
             entries = _entries(_text_of(body))
         except _Unreadable as error:
@@ -120,6 +121,7 @@ def read_bodies(bodies: Iterable[tuple[int, bytes, list[str]]]) -> Parts:
             continue
         found: list[Reject] = []
         further = 0
+        asked = _Asked(ids, entries)
         for number, entry in enumerate(entries):
             head = (response, number * PLACES_AN_ITEM)
             problem = _read_item(head, bytes(entry), asked, items, receipts)
@@ -180,10 +182,42 @@ def mended(body: bytes) -> bytes | None:
     return text
 
 
+class _Asked:
+    """The sessions that an answer is about, and which of them a name in it means."""
+
+    def __init__(self, ids: list[str], entries: list[msgspec.Raw]) -> None:
+        self._ids, self._entries = ids, entries
+        self._plain = {one.strip(): one for one in ids} | {one: one for one in ids}
+
+    def meant_by(self, name: str) -> str | None:
+        """Return the session of that name, or the only one that it can mean."""
+        return self._plain.get(name) or self._plain.get(name.strip()) or self._loose.get(
+            _loosely(name)
+        )  # fmt: skip
+
+    @cached_property
+    def _loose(self) -> dict[str, str]:
+        """Sessions by their names but for case and blanks; not one that is named as it is."""
+        named = set()
+        for entry in self._entries:
+            with suppress(_Unreadable):
+                named.add(_named(_decoded(_ITEM.decode, entry, "")).strip())
+        counts = Counter(map(_loosely, self._ids))
+        return {
+            name: one
+            for one in self._ids
+            if counts[name := _loosely(one)] == 1 and one.strip() not in named
+        }
+
+
+def _loosely(name: str) -> str:
+    return "".join(api.bare(name).split()).casefold()
+
+
 def _read_item(
     head: tuple[int, int],
     entry: bytes,
-    asked: dict[str, str],
+    asked: _Asked,
     items: list[tuple[Any, ...]],
     receipts: list[tuple[Any, ...]],
 ) -> tuple[str, str, str | None] | None:
@@ -192,9 +226,10 @@ def _read_item(
     try:
         item = _decoded(_ITEM.decode, entry, "the item is not an object")
         session = _named(item)
-        if session not in asked and session.strip() not in asked:
+        meant = asked.meant_by(session)
+        if meant is None:
             return UNASKED_SESSION, "the answer is about a session that nobody asked about", session
-        session = asked[session if session in asked else session.strip()]
+        session = meant
         status = cut(_scalar(item.submit_status, _SUBMIT_STATUS))
         items.append((*head, session, status))
         said, problems = _read_receipts(item)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import cached_property
 from importlib.metadata import version
 from typing import Any, Final
 from urllib.parse import quote, urlsplit
@@ -56,7 +57,8 @@ class Reply:
     ``http_status`` is None when no whole answer came; ``ret_code`` None when the body has none.
     ``message`` is the service's own, or what went wrong: at most 200 printable characters, without
     ids, phones or credentials. ``is_oversized`` bodies (in bytes, or in the number of their values)
-    are cut to their first 64 kB.
+    are cut to their first 64 kB. ``is_late``: nothing came of it in time. ``is_sent``: there was a
+    connection to send it through.
     """
 
     asked_at: datetime
@@ -66,13 +68,16 @@ class Reply:
     body: bytes = field(default=b"", repr=False)
     retry_after_seconds: float | None = None
     is_oversized: bool = False
+    is_late: bool = False
+    is_sent: bool = True
 
-    @property
+    @cached_property
     def verdict(self) -> Verdict:
         """What to do about it."""
         if self.is_oversized:
             return Verdict.SPLIT
-        return classify(self.http_status, self.ret_code)
+        has_retry_after = self.retry_after_seconds is not None
+        return classify(self.http_status, self.ret_code, has_retry_after=has_retry_after)
 
     @property
     def is_unreadable(self) -> bool:
@@ -104,17 +109,20 @@ class Client:
         self._path = urlsplit(settings.base_url).path.rstrip("/") + api.PATH
         self._url = url.copy_with(raw_path=self._path.encode("ascii"))
         self._headers = _headers(key_id, secret, self._url)
+        self.address = f"{url.scheme}://{url.netloc.decode('ascii')}"
         self._secrets = _forms(secret, key_id, self._headers["Authorization"].split()[1])
-        self._seconds = settings.timeout_seconds
+        self.seconds = settings.timeout_seconds
         self._timeout = httpx.Timeout(settings.timeout_seconds).as_dict()
         self._transport, self._clock = transport, clock
         self._max_body_bytes = max_body_bytes
 
-    async def ask(self, ids: Sequence[str]) -> Reply:
+    async def ask(self, ids: Sequence[str], seconds: float | None = None) -> Reply:
         """Send one request for 1 to 100 distinct ids. Whatever comes of it is a ``Reply``.
 
+        ``seconds``: how long to wait for it, the settings' time-out at most.
         Raises ``ValueError`` for ids that must not be sent: none, too many, empty or repeated.
         """
+        seconds = self.seconds if seconds is None else min(seconds, self.seconds)
         extensions = {"target": target(self._path, ids), "timeout": self._timeout}
         request = httpx.Request(
             api.METHOD, self._url, headers=self._headers, stream=_NO_BODY, extensions=extensions
@@ -122,7 +130,7 @@ class Client:
         asked_at = self._clock()
         try:
             # The transport's time-outs are for one step each; this is for all of them together.
-            async with asyncio.timeout(self._seconds):
+            async with asyncio.timeout(seconds):
                 response = await self._transport.handle_async_request(request)
                 assert isinstance(response.stream, httpx.AsyncByteStream)
                 try:
@@ -130,9 +138,19 @@ class Client:
                 finally:
                     await response.stream.aclose()
         except TimeoutError:
-            return Reply(asked_at, None, None, f"no whole answer within {self._seconds:g} s")
+            late = f"no whole answer within {seconds:g} s"
+            return Reply(asked_at, None, None, late, is_late=True)
+        except httpx.TimeoutException as error:
+            is_sent = not isinstance(error, httpx.ConnectTimeout)
+            return Reply(asked_at, None, None, str(error), is_late=True, is_sent=is_sent)
+        except httpx.DecodingError as error:
+            # Whoever packs an answer wrongly once does so again: from now on as it is.
+            self._headers["Accept-Encoding"] = "identity"
+            return Reply(asked_at, None, None, str(error))
         except httpx.TransportError as error:
-            return Reply(asked_at, None, None, str(error))  # the transport's own words
+            is_sent = not isinstance(error, httpx.ConnectError | httpx.ProxyError)
+            words = str(error)  # the transport's own
+            return Reply(asked_at, None, None, words, is_sent=is_sent)
         return self._reply(asked_at, ids, response, body)
 
     async def _read(self, stream: httpx.AsyncByteStream) -> bytes:

@@ -67,6 +67,7 @@ def collect(
     start_pace: float | None = None,
     on_progress: Callable[[CollectStats], None] | None = None,
     patience: Patience | None = None,
+    known: Callable[[], str | None] = lambda: None,
 ) -> CollectStats:
     """Ask the service for every batch, and give each answer to ``sink`` as it lands.
 
@@ -91,7 +92,7 @@ def collect(
 
         transport = CurlTransport()
     client = Client(settings, transport, clock)
-    fetcher = Fetcher(client, governor, stats, patience)
+    fetcher = Fetcher(client, governor, stats, patience, known=known)
     workers = _Workers(fetcher, transport, settings.max_concurrency, stats)
     caller = _Caller(workers, iter(batches), sink, stats, on_progress)
     try:
@@ -174,7 +175,7 @@ class _Workers:
             async with asyncio.TaskGroup() as group:
                 for _ in range(self._count):
                     group.create_task(self._worker())
-            await self._fetcher.finish()
+            await self._fetcher.finish(self._count)
             if len(self._refused) >= self._fetcher.patience.most_refusals_alone:
                 raise nothing_but_refusals(self._stats, self._refused[-1][1])
             self._release()

@@ -28,6 +28,7 @@ from usms_pipeline.service.careful import (
     RECEIPTS,
     REFUSED_ID,
     SAID,
+    UNANSWERED_ID,
     UNREADABLE_ANSWER,
     Parts,
     Reject,
@@ -42,6 +43,7 @@ from usms_pipeline.service.rows import cut_array, receipt_rows, session_rows, ti
 _BLOCK_ANSWERS: Final = 500
 _BLOCK_BYTES: Final = 32 * 2**20
 
+_UNANSWERED: Final = "unanswered"
 FORGOTTEN: Final = "forgotten"
 """The verdict on an answer whose body was emptied, for it names somebody who is forgotten."""
 
@@ -92,14 +94,15 @@ def decode(responses: pa.RecordBatch | pa.Table, book: PhoneBook, receipt_zone: 
     """Read answers (``schema.RESPONSES``) into observations. Never raises for what they hold.
 
     Every receipt of an 'ok' answer gives a row, and so does every id that the answer has none of:
-    with number ``''``, pending. A lone id that was refused is ``invalid``. An id of a 'forgotten'
-    answer, whose body was emptied, is pending: it was answered, with nothing said. An id that was
-    asked in vain, for the body can't be read, has a row with number ``''`` and status NULL: not
-    pending, which could close it. What counts is what can be read now, whatever the verdict on an
-    'ok' answer was when it came.
+    with number ``''``, pending. A lone id that was refused is ``invalid``. One 'unanswered' while
+    others were not is pending, with nothing said, and so is an id of a 'forgotten' answer, whose
+    body was emptied. An id that was asked in vain, for the body can't be read, has a row with
+    number ``''`` and status NULL: not pending, which could close it. An 'unreadable' answer to
+    several ids says nothing of any: they stay due. What counts is what can be read now, whatever
+    the verdict on an 'ok' answer was when it came.
 
     ``receipt_zone`` (an IANA name) is the zone of times that have none. A session is matched to the
-    ids asked as it is, or else without blanks around it; upper and lower case differ.
+    ids asked as it is, or else but for case and blanks, where that can mean one of them only.
     """
     rows = responses if isinstance(responses, pa.Table) else pa.Table.from_batches([responses])
     rows = rows.select(RESPONSES.names).combine_chunks()
@@ -130,8 +133,9 @@ def entry_id(
     """Name a quarantined entry by what it holds: 16 hex digits, the same each time.
 
     The same trouble in a later answer is the same entry, but for a refusal: that is the answer to
-    a question of its own. ``ids`` tell apart answers whose sessions are not known. How JSON is
-    laid out does not matter: an answer that something was cut out of is written anew.
+    a question of its own. A session that stays unanswered is one, whatever comes. ``ids`` tell
+    apart answers whose sessions are not known. How JSON is laid out does not matter: an answer that
+    something was cut out of is written anew.
     """
     digest = hashlib.sha256()
     about = ids if session_no is None else [session_no]
@@ -139,7 +143,7 @@ def entry_id(
     for part in (kind, moment, *about):
         text = part.encode("utf-8", "surrogatepass")
         digest.update(b"%d:%b" % (len(text), text))
-    said = _sorted(body)
+    said = b"" if kind == UNANSWERED_ID else _sorted(body)
     digest.update(b"%d:" % len(said) + said)
     return digest.hexdigest()[:16]
 
@@ -399,10 +403,11 @@ def _without_a_word(
     rows: pa.Table, ids: list[list[str]], verdicts: list[str | None], rejects: Iterable[Reject]
 ) -> list[pa.Table]:
     """Return rows for ids whose answer says nothing of them: emptied, or asked in vain."""
-    emptied = [number for number, verdict in enumerate(verdicts) if verdict == FORGOTTEN]
-    vain = sorted({one.response for one in rejects if one.kind == UNREADABLE_ANSWER})
+    silent = [n for n, verdict in enumerate(verdicts) if verdict in (FORGOTTEN, _UNANSWERED)]
+    unread = sorted({one.response for one in rejects if one.kind == UNREADABLE_ANSWER})
+    vain = [number for number in unread if verdicts[number] == "ok" or len(ids[number]) == 1]
     tables = []
-    for numbers, bucket in ((emptied, "pending"), (vain, None)):
+    for numbers, bucket in ((silent, "pending"), (vain, None)):
         responses, sessions = _asked(ids, numbers)
         if len(sessions):
             nothing = pa.nulls(len(sessions), pa.string())
@@ -427,10 +432,11 @@ def _useless(rows: pa.Table, ids: list[list[str]], verdicts: list[str | None]) -
             continue
         body = (rows["body"][number].as_py() or b"")[:MOST_BYTES_KEPT]
         reason = rows["reason"][number].as_py()
-        if verdict == "refused":
+        if verdict in ("refused", _UNANSWERED):
+            kind = REFUSED_ID if verdict == "refused" else UNANSWERED_ID
             for session in ids[number]:
                 words = reason or "the service refuses this session number"
-                yield Reject(number, REFUSED_ID, words, session, body)
+                yield Reject(number, kind, words, session, body)
         else:
             words = reason or "the answer can't be read"
             yield Reject(number, UNREADABLE_ANSWER, words, None, body)

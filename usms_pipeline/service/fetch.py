@@ -7,6 +7,7 @@ libcurl asks once more where a connection that was kept open turns out to be clo
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import time
 from collections import Counter
@@ -26,30 +27,50 @@ _OTHER: Final = "further problems of other kinds"
 _MOST_TOLD: Final = 5
 _MOST_PUT_OFF: Final = 1000  # batches
 
+_RECENTLY_SECONDS: Final = 10.0
+"""A good answer says so long that the service is up."""
+
+_ATTEMPTS_ALONE: Final = 3
+"""For one id of a batch that failed. A part of it with more has one: its halves are the others."""
+
+_THROTTLED_IN_ROW: Final = 20
+_THROTTLED_PART: Final = 8
+"""So often a batch, or a part of one, is throttled while others pass before it is its own fault: by
+chance, of a service that throttles 30 % at random, that is one part in 15,000."""
+
+_ASKED_ALONE: Final = 3
+"""Ids that are asked about to see whether the service is up. Each may be a bad one."""
+
+_UNHEARD: Final = 64
+"""After so many requests without a good answer only one a second is sent: a service that is down
+for all costs so many, and those that were under way, until the breaker opens."""
+
 
 @dataclass(frozen=True)
 class Answer:
     """One answer worth keeping: schema.RESPONSES without the partition.
 
-    ``verdict``: 'ok'; 'refused', for one id that the service won't answer for; 'unreadable', for
-    one id whose answer stays unreadable. ``asked_at``: aware UTC, just before the request.
+    ``verdict``: 'ok'; 'refused', for one id that the service won't answer for; 'unanswered', for
+    one id that gets no usable answer while others do; 'unreadable', for ids whose answer can't be
+    read while no other can: kept to be looked at. ``asked_at``: aware UTC, just before the request.
     """
 
     ids: tuple[str, ...]
     asked_at: datetime
     http_status: int | None
     ret_code: int | None
-    verdict: Literal["ok", "refused", "unreadable"]
+    verdict: Literal["ok", "refused", "unanswered", "unreadable"]
     reason: str | None
     body: bytes = field(repr=False)
 
 
 @dataclass
 class CollectStats:
-    """What a collection did. At its end ``ids_asked`` = answered + refused + given up.
+    """What a collection did. At its end ``ids_asked`` = answered + refused + unanswered + given up.
 
-    ``unreadable`` counts answers; their ids are given up, like those of failed batches: nothing
-    is known of them, and they are asked again by the next run, or at their next polling time.
+    ``ids_unanswered`` got no usable answer while others did: they are asked again at their next
+    polling time. Nothing is known of those given up, and the next run asks about them again.
+    ``unreadable`` counts answers that are kept all the same.
     ``pace``: requests a second to begin the next run with, None when no limit was met.
     ``concurrency``: most requests in flight at once. ``problems``: a sentence for each kind of
     failure, with how often it happened.
@@ -62,6 +83,7 @@ class CollectStats:
     ids_asked: int = 0
     ids_answered: int = 0
     ids_refused: int = 0
+    ids_unanswered: int = 0
     ids_given_up: int = 0
     unreadable: int = 0
     bytes_received: int = 0
@@ -74,7 +96,8 @@ class CollectStats:
         """Return the figures of both, one after the other."""
         summed = (
             "requests", "retries", "throttled", "splits", "ids_asked", "ids_answered",
-            "ids_refused", "ids_given_up", "unreadable", "bytes_received", "seconds",
+            "ids_refused", "ids_unanswered", "ids_given_up", "unreadable", "bytes_received",
+            "seconds",
         )  # fmt: skip
         found = {name: getattr(self, name) + getattr(other, name) for name in summed}
         problems = Counter(self.problems) + Counter(other.problems)
@@ -98,10 +121,10 @@ class CollectStats:
 class Patience:
     """How long to insist: on one batch, between two attempts, and on a silent service.
 
-    Failed attempts are counted; throttled ones are not, for the governor paces them, but
-    ``batch_seconds`` bounds both. Pauses double from ``first_pause_seconds`` and are jittered. At
-    ``most_refusals_alone`` refused ids and not one answered, it is the service or a setting, and
-    not the ids.
+    Failed attempts are counted; throttled ones are not, for the governor paces them, unless it is
+    always this batch; ``batch_seconds`` bounds both. Pauses double from ``first_pause_seconds`` and
+    are jittered. At ``most_refusals_alone`` refused ids and not one answered, it is the service or
+    a setting, and not the ids.
     """
 
     attempts: int = 5
@@ -116,6 +139,7 @@ class Patience:
 class Fetcher:
     """Ask for batches until they are answered, refused or given up, for all workers together.
 
+    ``known`` returns a session number that was answered in an earlier run, if there is one.
     ``sleep``, ``uniform`` (a random number between two) and ``monotonic`` touch the world.
     """
 
@@ -126,6 +150,7 @@ class Fetcher:
         stats: CollectStats,
         patience: Patience | None = None,
         *,
+        known: Callable[[], str | None] = lambda: None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         uniform: Callable[[float, float], float] = random.uniform,
         monotonic: Callable[[], float] = time.monotonic,
@@ -134,8 +159,12 @@ class Fetcher:
         self.patience = patience or Patience()
         self._breaker = Breaker(self.patience.breaker, monotonic)
         self._sleep, self._uniform, self._monotonic = sleep, uniform, monotonic
-        self._in_flight = 0
-        self._put_off: list[tuple[tuple[str, ...], Reply, Callable[[Answer], None]]] = []
+        self._in_flight = self._unheard = 0
+        self._heard_at = self._alone_at = -math.inf
+        self._slowest = 0.0
+        self._answered: str | None = None
+        self._known, self._alone = known, asyncio.Lock()
+        self._put_off: list[tuple[tuple[str, ...], Reply, float, Callable[[Answer], None]]] = []
 
     async def fetch(self, ids: tuple[str, ...], land: Callable[[Answer], None]) -> None:
         """Ask for a batch, in halves of halves where need be; ``land`` gets each answer at once.
@@ -143,120 +172,231 @@ class Fetcher:
         Raises ``CredentialsRefused`` and ``ServiceDown``.
         """
         self._stats.ids_asked += len(ids)
-        parts = [(ids, self.patience.attempts)]
+        parts, began = [(ids, False)], self._monotonic()
         while parts:
-            part, attempts = parts.pop()
-            reply = await self._insist(part, attempts)
-            is_divisible = reply.verdict is Verdict.SPLIT or reply.is_unreadable
-            if self._only_refuses(reply) and len(part) > 1 and len(self._put_off) < _MOST_PUT_OFF:
-                self._put_off.append((part, reply, land))
-                continue
-            if not is_divisible or len(part) == 1 or self._only_refuses(reply):
+            part, is_failing = parts.pop()
+            asked = self._monotonic()
+            reply = await self._insist(part, is_failing)
+            is_good, is_lone = reply.verdict is Verdict.OK, len(part) == 1
+            if reply.verdict is Verdict.SPLIT:
+                must_wait = not is_lone and self._only_refuses()
+            elif not is_good:
+                # What is said of one id is for good: more must speak for it than for a half.
+                since = self._recently(asked if is_lone else began)
+                must_wait, is_failing = not await self._passes(since, part), True
+                if must_wait and reply.verdict is Verdict.DENY:
+                    raise _refused(reply)
+            if is_good or (is_lone and not must_wait):
                 self._settle(part, reply, land)
-                continue
-            self._stats.splits += 1
-            # What no repetition made readable is not passing: its parts get one second chance.
-            fewer = min(attempts, 2) if reply.is_unreadable else attempts
-            half = len(part) // 2
-            parts += [(part[half:], fewer), (part[:half], fewer)]
+            elif not must_wait:
+                self._stats.splits += 1
+                half = len(part) // 2
+                parts += [(part[half:], is_failing), (part[:half], is_failing)]
+            elif len(self._put_off) < _MOST_PUT_OFF:
+                self._put_off.append((part, reply, self._monotonic(), land))
+            else:
+                self._give_up(part, reply, land)
 
-    async def finish(self) -> None:
+    async def finish(self, workers: int = 1) -> None:
         """Take up what was put off, if the service has answered since; else it is given up."""
         put_off, self._put_off = self._put_off, []
-        for part, reply, land in put_off:
-            if self._stats.ids_answered:
-                self._stats.ids_asked -= len(part)
-                await self.fetch(part, land)
-            else:
-                self._settle(part, reply, land)
 
-    def _only_refuses(self, reply: Reply) -> bool:
+        async def take_up() -> None:
+            while put_off:
+                part, reply, at, land = put_off.pop()
+                is_refused = reply.verdict is Verdict.SPLIT
+                if self._stats.ids_answered if is_refused else self._heard_at > at:
+                    self._stats.ids_asked -= len(part)
+                    await self.fetch(part, land)
+                else:
+                    self._give_up(part, reply, land)
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(min(workers, len(put_off))):
+                group.create_task(take_up())
+        self._give_up_rest()
+
+    def _give_up_rest(self) -> None:
+        rest, self._put_off = self._put_off, []
+        for part, reply, _, land in rest:
+            self._give_up(part, reply, land)
+
+    def _only_refuses(self) -> bool:
         """Return when to look no longer for the bad ids of a batch, but only for a good batch."""
-        return (
-            reply.verdict is Verdict.SPLIT
-            and not self._stats.ids_answered
-            and self._stats.ids_refused >= self.patience.most_refusals_alone
-        )
+        stats = self._stats
+        return not stats.ids_answered and stats.ids_refused >= self.patience.most_refusals_alone
 
-    async def _insist(self, ids: tuple[str, ...], attempts: int) -> Reply:
-        """Ask until there is an answer that repeating can't change, or patience is at its end."""
-        started, failures, tries = self._monotonic(), 0, 0
+    def _recently(self, since: float) -> float:
+        """Return since when a good answer says that the service is up, of a question of then."""
+        return max(since, self._monotonic() - _RECENTLY_SECONDS)
+
+    async def _passes(self, since: float, ids: tuple[str, ...]) -> bool:
+        """Return whether the service answers others since a moment, so that a failure is the ids'.
+
+        Where none was heard of, one that was answered before is asked about; where none was ever,
+        a few of these ids, each alone.
+        """
+        async with self._alone:
+            if self._heard_at < since and self._alone_at < since:
+                self._alone_at = self._monotonic()
+                known = self._answered or self._known()
+                few = random.sample(ids, min(_ASKED_ALONE, len(ids))) if len(ids) > 1 else []
+                alone = [known] if known else few
+                await asyncio.gather(*(self._ask((one,)) for one in alone))
+            return self._heard_at >= since
+
+    async def _insist(self, ids: tuple[str, ...], is_failing: bool) -> Reply:
+        """Ask until there is an answer that repeating can't change, or patience is at its end.
+
+        ``is_failing``: the ids are part of a batch that failed while others passed.
+        """
+        began, failures, throttled = self._monotonic(), 0, 0
+        attempts, most_throttled = self.patience.attempts, _THROTTLED_IN_ROW
+        seconds = None
+        if is_failing:
+            attempts = _ATTEMPTS_ALONE if len(ids) == 1 else 1
+            most_throttled = _THROTTLED_PART
+            seconds = self._seconds_of_a_part() if len(ids) > 1 else None
         while True:
-            reply = await self._ask(ids)
-            if reply.verdict not in (Verdict.RETRY, Verdict.THROTTLE):
+            reply = await self._ask(ids, seconds)
+            verdict = reply.verdict
+            if verdict is Verdict.OK or verdict is Verdict.SPLIT:
                 return reply
-            is_throttled = reply.verdict is Verdict.THROTTLE
-            failures, tries = failures + (not is_throttled), tries + 1
-            pause = self._pause_seconds(0 if is_throttled else failures)
-            waited = self._monotonic() - started + pause
-            if failures >= attempts or waited > self.patience.batch_seconds:
+            if self._breaker.is_open:
+                later = math.nextafter(self._heard_at, math.inf)  # once for all failures in a row
+                if not await self._passes(later, ids):
+                    self._give_in(reply)
+            is_throttled = verdict is Verdict.THROTTLE
+            others_pass = self._heard_at > self._recently(began)
+            failures, throttled = failures + (not is_throttled), throttled + is_throttled
+            pause = self._pause_seconds(failures, throttled, reply, is_failing)
+            if (
+                failures >= attempts
+                or (throttled >= most_throttled and await self._passes(began, ids))
+                or self._monotonic() - began + pause > self.patience.batch_seconds
+                or (not is_failing and _is_telling(reply, others_pass))
+            ):
                 return reply
             self._stats.retries += 1
             await self._sleep(pause)
 
-    async def _ask(self, ids: tuple[str, ...]) -> Reply:
+    def _seconds_of_a_part(self) -> float:
+        """Return how long to wait for a part of a batch that failed, which others answer in time.
+
+        Each of seven halvings may wait in vain. The last id of it has the whole time again.
+        """
+        return min(2 * self._slowest + 1, max(1.0, self._client.seconds / 4))
+
+    async def _ask(self, ids: tuple[str, ...], seconds: float | None = None) -> Reply:
         """Send one request in its turn, and tell the governor, the breaker and the figures."""
         sent_at = await self._governor.turn()
+        self._unheard += 1
+        if self._unheard > _UNHEARD:
+            self._governor.pause(1.0)
         self._in_flight += 1
-        self._stats.concurrency = max(self._stats.concurrency, self._in_flight)
+        stats = self._stats
+        stats.concurrency = max(stats.concurrency, self._in_flight)
         try:
-            reply = await self._client.ask(ids)
+            reply = await self._client.ask(ids, seconds)
         finally:
             self._in_flight -= 1
-        self._stats.requests += 1
-        self._stats.bytes_received += len(reply.body)
+        stats.requests += 1
+        stats.bytes_received += len(reply.body)
+        if reply.verdict is Verdict.OK:
+            self._answered = ids[0]
         self._take_note(reply, sent_at)
         return reply
 
     def _take_note(self, reply: Reply, sent_at: float) -> None:
-        wait = min(reply.retry_after_seconds or 0.0, self.patience.retry_after_seconds)
         match reply.verdict:
+            case Verdict.OK | Verdict.SPLIT:
+                self._unheard, self._heard_at = 0, self._monotonic()
+                self._slowest = max(self._slowest, self._heard_at - sent_at)
+                self._governor.good(sent_at)
+                self._breaker.good()
             case Verdict.STOP:
                 raise _refused(reply)
             case Verdict.THROTTLE:
                 self._stats.throttled += 1
-                self._governor.throttled(sent_at, wait)
+                self._governor.throttled(sent_at, self._wait_seconds(reply))
                 self._breaker.bad(sent_at, is_throttled=True)
-            case Verdict.RETRY:
-                self._governor.pause(wait)
-                self._breaker.bad(sent_at)
             case _:
-                self._governor.good(sent_at)
-                self._breaker.good()
+                self._breaker.bad(sent_at)
         self._stats.pace = self._governor.settled_pace
-        if self._breaker.is_open:
-            self._give_in(reply)
 
     def _settle(self, ids: tuple[str, ...], reply: Reply, land: Callable[[Answer], None]) -> None:
-        """Hand over what is worth keeping, and count every id once."""
-        reason = f"{reply.label}: {reply.message}" if reply.message else reply.label
-        facts = (ids, reply.asked_at, reply.http_status, reply.ret_code)
+        """Hand over an answer, or what is said of a lone id, and count the ids."""
         if reply.verdict is Verdict.OK:
             self._stats.ids_answered += len(ids)
-            land(Answer(*facts, "ok", None, reply.body))
-        elif reply.verdict is Verdict.SPLIT and len(ids) == 1:
-            self._stats.ids_refused += len(ids)
-            land(Answer(*facts, "refused", reason, reply.body))
+            land(_answer(ids, reply, "ok"))
+        elif reply.verdict is Verdict.SPLIT:
+            self._stats.ids_refused += 1
+            land(_answer(ids, reply, "refused"))
         else:
-            self._stats.ids_given_up += len(ids)
-            self._stats.problem(f"{reason}.{_hint(reply)}")
-            if reply.is_unreadable:
-                self._stats.unreadable += 1
-                land(Answer(*facts, "unreadable", reason, reply.body))
+            self._stats.ids_unanswered += 1
+            land(_answer(ids, reply, "unanswered"))
 
-    def _pause_seconds(self, failures: int) -> float:
-        patience = self.patience
+    def _give_up(self, ids: tuple[str, ...], reply: Reply, land: Callable[[Answer], None]) -> None:
+        """Count ids of which nothing is known; a body that can't be read is handed over."""
+        self._stats.ids_given_up += len(ids)
+        self._stats.problem(f"{_reason(reply)}.{_hint(reply, self._client.address)}")
+        if reply.is_unreadable:
+            self._stats.unreadable += 1
+            land(_answer(ids, reply, "unreadable"))
+
+    def _wait_seconds(self, reply: Reply) -> float:
+        return min(reply.retry_after_seconds or 0.0, self.patience.retry_after_seconds)
+
+    def _pause_seconds(
+        self, failures: int, throttled: int, reply: Reply, is_failing: bool
+    ) -> float:
+        """Return how long to wait before the next attempt.
+
+        A throttled one goes again at once: the governor paces it. Not so often in a row, for then
+        it is not the pace.
+        """
+        patience, jitter = self.patience, self._uniform(0.5, 1.0)
+        if reply.verdict is Verdict.THROTTLE:
+            pause = patience.first_pause_seconds * min(1.0, 2.0 ** (throttled - 8))
+            return jitter * pause if throttled > 2 else 0.0
         pause = patience.first_pause_seconds * 2.0 ** max(0, failures - 1)
-        return self._uniform(0.5, 1.0) * min(pause, patience.longest_pause_seconds)
+        pause = jitter * min(pause, patience.longest_pause_seconds)
+        # Others are answered: what the service says of coming back is about this part alone.
+        return pause if is_failing else max(pause, self._wait_seconds(reply))
 
     def _give_in(self, last: Reply) -> NoReturn:
         breaker = self._breaker
+        self._give_up_rest()
+        if last.verdict is Verdict.DENY:
+            raise _refused(last)
         raise ServiceDown(
             f"The service gave no good answer for {breaker.silent_seconds:.0f} s: "
             f"{breaker.failures} requests failed and {breaker.throttled} were throttled, the last "
             f"with {last.label}{f' ({last.message})' if last.message else ''}. What had landed is "
-            "kept; run again later, and if it stays so check USMS_BASE_URL and the network."
+            f"kept; run again later.{_hint(last, self._client.address) or _IF_IT_STAYS}"
         )
+
+
+def _is_telling(reply: Reply, others_pass: bool) -> bool:
+    """Return whether repeating a whole batch would take time and tell no more than its halves."""
+    if reply.verdict is Verdict.DENY:
+        return not others_pass  # first of all, whether the key is good
+    return reply.verdict is Verdict.UNKNOWN or (reply.is_late and others_pass)
+
+
+def _answer(
+    ids: tuple[str, ...],
+    reply: Reply,
+    verdict: Literal["ok", "refused", "unanswered", "unreadable"],
+) -> Answer:
+    reason = None if verdict == "ok" else _reason(reply)
+    return Answer(
+        ids, reply.asked_at, reply.http_status, reply.ret_code, verdict, reason, reply.body
+    )
+
+
+def _reason(reply: Reply) -> str:
+    return f"{reply.label}: {reply.message}" if reply.message else reply.label
 
 
 def nothing_answered(stats: CollectStats) -> ServiceDown | None:
@@ -264,12 +404,13 @@ def nothing_answered(stats: CollectStats) -> ServiceDown | None:
 
     Few requests are given up one by one before it is plain that the service is down.
     """
-    if not stats.ids_given_up or stats.ids_answered or stats.ids_refused or stats.unreadable:
+    heard = stats.ids_answered, stats.ids_refused, stats.ids_unanswered, stats.unreadable
+    if not stats.ids_given_up or any(heard):
         return None
     error = ServiceDown(
         f"The service answered for none of the {stats.ids_given_up:,} session numbers asked about: "
-        f"{stats.told} They are asked again in the next run; if it stays so check USMS_BASE_URL "
-        "and the network."
+        f"{stats.told} They are asked again in the next run."
+        + ("" if "USMS_BASE_URL" in stats.told else _IF_IT_STAYS)
     )
     error.stats = stats
     return error
@@ -298,9 +439,20 @@ def _refused(reply: Reply) -> CredentialsRefused:
     )
 
 
-def _hint(reply: Reply) -> str:
+_IF_IT_STAYS: Final = " If it stays so check USMS_BASE_URL and the network."
+
+
+def _hint(reply: Reply, address: str) -> str:
+    """Return what to do about a failure that is a setting's or the network's, if it may be."""
     if reply.http_status in api.REDIRECTS:
         return (
             " Redirects are not followed, for they would carry the access key: check USMS_BASE_URL."
         )
-    return " Check USMS_BASE_URL." if reply.http_status == api.NOT_FOUND else ""
+    if reply.http_status == api.NOT_FOUND:
+        return f" Check USMS_BASE_URL, where the service is to be found: it names {address}."
+    if reply.http_status is None and not reply.is_sent:
+        return (
+            f" This machine does not reach {address}: check USMS_BASE_URL and the network, and "
+            "HTTPS_PROXY where a proxy leads out."
+        )
+    return ""

@@ -29,6 +29,7 @@ _A_DIGIT: Final = re.compile(r"\d")
 _WORD: Final = re.compile(r"[\w-]+")
 _SESSION_NO: Final = api.ITEM["session_no"]
 _PHONE: Final = api.RECEIPT["phone"]
+_KEYS: Final = frozenset(key.casefold() for key in api.KEYS)
 _READ: Final = object()
 """Stands for an object that was read: its names and values were noted on the way."""
 
@@ -57,11 +58,12 @@ class Names:
     def __init__(self, forgotten: Forgotten, book: PhoneBook, phones: Iterable[str] = ()) -> None:
         self.forgotten = forgotten
         self._recipients, self._book = forgotten.recipients, book
-        words = {one for one in forgotten.sessions if _WORD.fullmatch(one)}
-        self._words = words
+        # An answer may name a session in another case, and is matched with it all the same.
+        sessions = {one.casefold() for one in forgotten.sessions}
+        self._words = {one for one in sessions if _WORD.fullmatch(one)}
         self._other_sessions = [
             (session, re.compile(rf"(?<![\w-]){re.escape(session)}(?![\w-])"))
-            for session in sorted(forgotten.sessions - words)
+            for session in sorted(sessions - self._words)
         ]
         digits = [(re.sub(r"\D", "", phone), book.national_digits(phone)) for phone in phones]
         last = {last for all_, _ in digits if len(last := all_[-8:]) >= _FEWEST_DIGITS}
@@ -74,7 +76,7 @@ class Names:
         shown = body.decode("utf-8-sig", "replace")
         # In the body as it is too, for what is overridden or escaped when it is read. There a
         # session called like one of the service's own keys would be in every answer.
-        if self._names_session(shown, self._words - api.KEYS):
+        if self._names_session(shown, self._words - _KEYS):
             return True
         said = _pairs(shown)
         is_answer = said is not None
@@ -135,6 +137,9 @@ class Names:
 
     def _names_session(self, text: str, words: frozenset[str] | set[str]) -> bool:
         """Find a session number as a word: `1001` is not in `10010`, nor in `a-1001`."""
+        if not words and not self._other_sessions:
+            return False
+        text = text.casefold()
         return not words.isdisjoint(_WORD.findall(text) if words else ()) or any(
             session in text and alone.search(text) for session, alone in self._other_sessions
         )

@@ -17,6 +17,7 @@ import urllib.request
 import zlib
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import suppress
+from itertools import chain
 from types import TracebackType
 from typing import Any, Final
 
@@ -40,7 +41,9 @@ _STEPS_A_TURN: Final = 16
 """Then the loop's other tasks have their turn, and time-outs strike: after 4 MB at most."""
 
 _GZIP_OR_ZLIB: Final = zlib.MAX_WBITS | 32
-_COMPRESSED: Final = frozenset({b"gzip", b"x-gzip", b"deflate"})
+_GZIP_MARK: Final = b"\x1f\x8b"
+_MOST_LAYERS: Final = 3
+_CONTROLS: Final = bytes({*range(32)} - {*b"\t\n\r"})
 _ABOUT_WIRE: Final = frozenset({b"content-encoding", b"content-length", b"transfer-encoding"})
 """Headers that speak of the bytes on the wire, which the reader never sees."""
 
@@ -74,10 +77,8 @@ _NOT_HTTP: Final = httpx.RemoteProtocolError, "the answer is not HTTP"
 _SLOW_CONNECTION: Final = httpx.ConnectTimeout, "the connection took too long"
 _SLOW_ANSWER: Final = httpx.ReadTimeout, "the answer took too long"
 _TOO_LONG: Final = httpx.RemoteProtocolError, "the answer is larger than 64 MB"
-_CORRUPT: Final = (
-    httpx.RemoteProtocolError,
-    "the compressed answer is corrupt or ends early",
-)
+_CORRUPT: Final = "the compressed answer is corrupt or ends early"
+_OTHERWISE_PACKED: Final = "the answer is compressed in a way that was not asked for"
 _FAILED: Final = httpx.NetworkError, "the connection failed: {reason}"
 _FAILURES: Final[dict[int, tuple[type[httpx.TransportError], str]]] = {
     pycurl.E_COULDNT_RESOLVE_HOST: _NO_CONNECTION,
@@ -110,14 +111,16 @@ class CurlTransport(httpx.AsyncBaseTransport):
     in place of the URL's own. The extension ``timeout`` gives ``connect`` seconds and ``read``
     seconds without a byte; these are whole seconds, rounded up.
     A response is there when its body is, or the first 64 MB of it. A compressed one is decompressed
-    while it is read, in pieces of at most 256 kB, whatever it grows to: count, and stop.
+    while it is read, in pieces of at most 256 kB, whatever it grows to: count, and stop. What it
+    begins with decides, for proxies unpack and leave the label, or pack what is packed.
     TLS certificates are verified: against ``cafile``, else against what ``SSL_CERT_FILE`` and
     ``SSL_CERT_DIR`` name, else against the system's. Redirects are not followed; cookies and
     .netrc are not used. The proxy that the environment names (``HTTPS_PROXY``, ``ALL_PROXY``,
     ``NO_PROXY``) carries https alone, through a tunnel that it can't look into: the requests hold
     credentials.
 
-    Raises ``httpx.TransportError``; its text never holds the target or a header.
+    Raises ``httpx.TransportError``, and ``httpx.DecodingError`` while a body is read that can't be
+    decompressed; their texts never hold the target or a header.
     """
 
     def __init__(self, cafile: str | os.PathLike[str] | None = None) -> None:
@@ -215,7 +218,7 @@ class _Exchange:
                 headers.append((name, value))
             elif kind == b"content-encoding":
                 encoding = value.lower()
-        stream = _Body(body, encoding in _COMPRESSED)
+        stream = _Body(body, has_label=encoding not in (b"", b"identity"))
         return httpx.Response(status, headers=headers, stream=stream)
 
     def failure(self, code: int, text: str) -> httpx.TransportError | None:
@@ -241,41 +244,77 @@ class _Exchange:
 
 
 class _Body(httpx.AsyncByteStream):
-    def __init__(self, raw: bytearray, is_compressed: bool) -> None:
-        self._raw, self._is_compressed = raw, is_compressed
+    """A body to be decompressed; ``has_label``: the answer says that it is compressed."""
+
+    def __init__(self, raw: bytearray, has_label: bool) -> None:
+        self._raw, self._has_label = raw, has_label
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        failure = _TOO_LONG if len(self._raw) > _MOST_RAW_BYTES else None
+        failure: Exception | None = None
+        if len(self._raw) > _MOST_RAW_BYTES:
+            failure = _error(_TOO_LONG)
+        head = self._raw[:64]
+        is_known = head.startswith(_GZIP_MARK) or self._is_zlib
+        if self._has_label and not is_known and head.translate(None, _CONTROLS) != head:
+            raise httpx.DecodingError(_OTHERWISE_PACKED)
         try:
-            pieces = _inflated(self._raw) if self._is_compressed else (bytes(self._raw),)
-            for step, piece in enumerate(pieces, 1):
+            for step, piece in enumerate(_unpacked(iter([self._raw]), self._is_zlib), 1):
                 if piece:
-                    yield piece
+                    yield bytes(piece)
                 if step % _STEPS_A_TURN == 0:
                     await asyncio.sleep(0)
         except zlib.error:
-            failure = failure or _CORRUPT
+            failure = failure or httpx.DecodingError(_CORRUPT)
         if failure is not None:
-            raise _error(failure)
+            raise failure
+
+    @property
+    def _is_zlib(self) -> bool:
+        """Return whether it begins as zlib does: without a label, a text may begin so too."""
+        head = self._raw[:2]
+        is_zlib = len(head) == 2 and head[0] & 15 == 8 and int.from_bytes(head, "big") % 31 == 0
+        return self._has_label and is_zlib
 
 
-def _inflated(raw: bytearray) -> Iterator[bytes]:
+def _unpacked(
+    pieces: Iterator[bytes | bytearray], is_zlib: bool, layers: int = _MOST_LAYERS
+) -> Iterator[bytes | bytearray]:
+    """Decompress what begins as gzip (or zlib) does, again and again; some pieces are empty."""
+    head: bytes | bytearray = b""
+    for piece in pieces:
+        head = head + piece if head else piece
+        if len(head) >= len(_GZIP_MARK):
+            break
+        yield b""
+    if layers and (is_zlib or head.startswith(_GZIP_MARK)):
+        yield from _unpacked(_inflated(chain([head], pieces)), False, layers - 1)
+    else:
+        yield head
+        yield from pieces
+
+
+def _inflated(pieces: Iterable[bytes | bytearray]) -> Iterator[bytes]:
     """Decompress gzip (also of several members) or zlib in bounded pieces, of which some are empty.
 
-    Not libcurl: it takes a stream that ends early for whole. Raises ``zlib.error`` for one, and
-    for one that is corrupt.
+    Not libcurl: it takes a stream that ends early for whole. Zeros behind a member are padding.
+    Raises ``zlib.error`` for a stream that ends early or is corrupt.
     """
     member = zlib.decompressobj(_GZIP_OR_ZLIB)
-    for start in range(0, len(raw), _STEP_BYTES):
-        rest = bytes(raw[start : start + _STEP_BYTES])
-        while rest:
-            if member.eof:
-                member = zlib.decompressobj(_GZIP_OR_ZLIB)
-            yield member.decompress(rest, _PIECE_BYTES)
-            rest = member.unused_data if member.eof else member.unconsumed_tail
+    is_empty = True
+    for piece in pieces:
+        is_empty = is_empty and not piece
+        for start in range(0, len(piece), _STEP_BYTES):
+            rest = bytes(piece[start : start + _STEP_BYTES])
+            while rest:
+                if member.eof:
+                    if not (rest := rest.lstrip(b"\0")):
+                        break
+                    member = zlib.decompressobj(_GZIP_OR_ZLIB)
+                yield member.decompress(rest, _PIECE_BYTES)
+                rest = member.unused_data if member.eof else member.unconsumed_tail
     while piece := member.decompress(member.unconsumed_tail, _PIECE_BYTES):
         yield piece
-    if raw and not member.eof:
+    if not is_empty and not member.eof:
         raise zlib.error("the compressed body ends early")
 
 
