@@ -17,7 +17,6 @@ from statistics import median
 from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Annotated, Any, Final
 from urllib.parse import urlsplit
-from urllib.request import getproxies
 
 import typer
 from rich.markup import escape
@@ -367,26 +366,16 @@ def _service(settings: Settings, looked_at: list[Sample] | None = None) -> Itera
 
 
 def _unreachable(settings: Settings, reasons: str) -> str:
-    """Say what was answered, and where to look: at the address only where somebody set it."""
-    said = f"{settings.base_url}: {reasons or 'it gave no response that can be read'}. "
-    if "USMS_BASE_URL" in reasons or "proxy" in reasons:
-        advice = "" if "USMS_BASE_URL" in reasons else "Mend that variable, or unset it."
-    elif settings.base_url == type(settings).model_fields["base_url"].default:
-        proxy = "" if getproxies().keys() & {"https", "all"} else (
-            "; behind a company's proxy, set HTTPS_PROXY"
-        )  # fmt: skip
-        advice = (
-            "That is the service's own address: check that this machine reaches the internet and "
-            f"its name service{proxy}."
-        )
-    else:
-        advice = "Check USMS_BASE_URL, and that this machine reaches it."
+    """Say what was answered, and where to look, unless the service's own words do."""
+    said = f"{settings.base_url}: {reasons or 'it gave no response that can be read'}."
+    if "USMS_BASE_URL" not in reasons:
+        said += " Check USMS_BASE_URL."
     if urlsplit(settings.base_url).path:
-        advice += (
+        said += (
             " USMS_BASE_URL ends in a path, to which the API's own is added: most likely it should "
             "end after the host."
         )
-    return (said + advice).rstrip()
+    return said
 
 
 def _known(sample: Sample, ids: list[str], answers: list[Any], now: datetime) -> Iterator[Said]:
