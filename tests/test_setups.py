@@ -145,8 +145,8 @@ SETUPS = [
         "hold numbers?",
     }, 0),
     Setup("wrong time column", {"sent_at_column": "updated_at"}, {
-        "source": "none of them with a time of sending in updated_at (USMS_SENT_AT_COLUMN)",
-    }, 2),
+        "source": "none of them with a time of sending in updated_at: does USMS_SENT_AT_COLUMN",
+    }, 0),
     Setup("a time column that is not there", {"sent_at_column": "sent"}, {
         "source": "has no column 'sent' (USMS_SENT_AT_COLUMN, did you mean 'sent_at'?)",
     }, 2),

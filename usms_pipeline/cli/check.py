@@ -31,7 +31,6 @@ from usms_pipeline.contract.errors import (
     OtherWarehouse,
     ServiceDown,
     SettingsError,
-    SourceError,
     StorageError,
     UsmsError,
     WarehouseMissing,
@@ -155,11 +154,12 @@ def _source(settings: Settings, looked_at: list[Sample] | None = None) -> Iterat
     found = survey(settings)
     rows = f"{wording.counted(found.rows, 'row')} in {found.table} at {found.address}"
     if found.first_sent_at is None or found.last_sent_at is None:
-        said = f"{rows}, none of them with a time of sending in {settings.sent_at_column}"
-        if not found.rows:
-            yield "warning", said
-            return
-        raise SourceError(f"{said} (USMS_SENT_AT_COLUMN): name the column that has it.")
+        yield (
+            "warning",
+            f"{rows}, none of them with a time of sending in {settings.sent_at_column}: does "
+            "USMS_SENT_AT_COLUMN name the column that has it?",
+        )
+        return
     ends = found.first_sent_at, found.last_sent_at
     first, last = (wording.moment(at, settings.zone) for at in ends)
     taken = sample.take(settings, found.rows, *ends)
