@@ -445,7 +445,7 @@ class Run:
         raise _DamagedBlock
 
     def _deal(self, day: date, said: pa.Table) -> tuple[pa.Table, bool]:
-        """Return a day what is said of its sessions; return the rest, and whether it could be."""
+        """Hand a day what is said of its sessions; return the rest, and whether it was held."""
         if not said.num_rows:
             return said, True
         try:
@@ -559,7 +559,7 @@ class Run:
         return max(read, its.footer.rows if its.footer else 0)
 
     def _tell_again(self, days: list[date]) -> None:
-        """Return days what all blocks that are kept say of their sessions."""
+        """Hand days what all blocks that are kept say of their sessions."""
         said: list[tuple[int, pa.Table]] = []
         told: list[pa.Table] = []
         rows = 0
@@ -858,7 +858,13 @@ class Run:
         # read again: who was forgotten before this day was held is not to come back
         self._forgotten = forget.read(self._store)
         folds: list[Fold] = []
-        rows = self._folded(day, folds) if parts is None else self._folded_parts(parts, folds)
+        made: list[pa.Table] = []
+        if parts is not None:
+            rows = self._folded_parts(parts, folds)
+        elif before is None:
+            rows = _noted(self._folded(day, folds), made)
+        else:
+            rows = self._folded(day, folds)
         after = file.write(
             self._store, day.day, rows, self._layout, lambda: self._footer(day, folds)
         )
@@ -871,7 +877,11 @@ class Run:
         self.outcome.written.append(day.day)
         if before is None or before.version != after.version:
             change = _change(day, before, after, folds[0])
-            if change is not None:
+            if made:  # of a new day all rows, which nobody has to read again to publish them
+                change = Change(
+                    day.day, "", after.version, pa.array([], TEXT), pa.concat_tables(made)
+                )
+            elif change is not None:
                 self.outcome.changes.append(change)
             self._on_written(day.day, change)
 
@@ -1032,6 +1042,12 @@ def _without(rows: pa.Table, sessions: Collection[str]) -> pa.Table:
     if not sessions:
         return rows
     return rows.filter(pc.invert(pc.is_in(rows["session_no"], pa.array([*sessions], TEXT))))
+
+
+def _noted(tables: Iterable[pa.Table], noted: list[pa.Table]) -> Iterator[pa.Table]:
+    for table in tables:
+        noted.append(table)
+        yield table
 
 
 def _emptied(read: DayRead) -> DayRead:
