@@ -75,6 +75,8 @@ class Report:
     times_in_doubt: int = 0
     notes: list[str] = field(default_factory=list)
     rejected: set[str] = field(default_factory=set, repr=False)
+    is_unreadable: bool = False
+    """So many times of the source can't be read that no figure is whole."""
 
     @classmethod
     def of(cls, run: Run, notes: Iterable[str] = ()) -> Report:
@@ -106,8 +108,8 @@ class Report:
 
     @property
     def fell_short(self) -> bool:
-        """Return whether some sessions could not be asked about; they stay due."""
-        return bool(self.stats.ids_given_up or self.damaged)
+        """Return whether sessions could not be asked about, or the source's times not be read."""
+        return bool(self.stats.ids_given_up or self.damaged or self.is_unreadable)
 
     @property
     def warnings(self) -> list[str]:
@@ -305,6 +307,9 @@ class Pipeline:
             raise
         self._published(published)
         self.purge()
+        if doubts := self.doubts_about_the_source():
+            report.notes += doubts.sentences
+            report.is_unreadable = doubts.is_unreadable
         return RunReport(**vars(report), warehouse=published)
 
     def refresh(
