@@ -63,10 +63,6 @@ class _Asked:
         self.ids = tuple(round_.names.slice(begin, size).to_pylist())
         self.left = len(self.ids)
 
-    @property
-    def targets(self) -> list[int]:
-        return _distinct(self.codes)
-
     def codes_of(self, ids: tuple[str, ...]) -> Codes:
         """Return whose some of the ids are: all of them, or those of a part that was split off."""
         if len(ids) == len(self.ids):
@@ -141,15 +137,15 @@ class Asking:
         before: deque[Round] = deque()
         for round_ in self._rounds:
             before.append(round_)
-            asked = [_Asked(round_, begin, size) for begin in range(0, len(round_.names), size)]
-            for one in asked:
-                round_.batches[one.targets] += 1
+            begins = range(0, len(round_.names), size)
+            for begin in begins:
+                round_.batches[_distinct(round_.codes[begin : begin + size])] += 1
             for code in np.flatnonzero(round_.batches == 0):
                 self._finish_soon(round_, int(code))  # nobody is due, but there are new rows
             self._due += len(round_.names)
-            for one in asked:
-                self._asked[number] = one
-                yield Batch(number, one.ids)
+            for begin in begins:
+                self._asked[number] = _Asked(round_, begin, size)
+                yield Batch(number, self._asked[number].ids)
                 number += 1
             while len(before) > 1:
                 self._see_off(before.popleft())
@@ -208,7 +204,7 @@ class Asking:
 
     def _complete(self, asked: _Asked) -> None:
         round_ = asked.round
-        for code in asked.targets:
+        for code in _distinct(asked.codes):
             round_.batches[code] -= 1
             if not round_.batches[code]:
                 self._finish_soon(round_, code)

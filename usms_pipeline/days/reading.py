@@ -90,7 +90,8 @@ class Reading:
         moments = np.asarray(batch["sent_at"].cast(pa.int64()))
         place = np.searchsorted(self._starts, moments, side="right") - 1
         self._own.append(self._days[np.clip(place, 0, None)])
-        self._batches.append(pa.table(batch))
+        # a copy in one piece: what a driver hands over may hold half again of what it needs
+        self._batches.append(pa.table(pa.ipc.read_record_batch(batch.serialize(), batch.schema)))
         self.rows += batch.num_rows
 
     def days(self) -> Iterator[DayRead]:

@@ -48,7 +48,7 @@ _MICROSECOND: Final = timedelta(microseconds=1)
 _ONE_DAY: Final = timedelta(days=1)
 _FEW: Final = 1_000
 _ROWS_TRIED: Final = 100
-_ROWS_AT_ONCE: Final = 300_000
+_ROWS_AT_ONCE: Final = 200_000
 """What is asked about in one round, and held in memory until it is written; two rounds are."""
 _ROWS_DEALT: Final = 500_000
 _MOST_SHARE: Final = 0.1
@@ -434,7 +434,7 @@ class Run:
         raise _DamagedBlock
 
     def _deal(self, day: date, said: pa.Table) -> tuple[pa.Table, bool]:
-        """Return a day what is said of its sessions; return the rest, and whether it could be."""
+        """Hand a day what is said of its sessions; return the rest, and whether it was held."""
         if not said.num_rows:
             return said, True
         try:
@@ -544,7 +544,7 @@ class Run:
         return max(read, its.footer.rows if its.footer else 0)
 
     def _tell_again(self, days: list[date]) -> None:
-        """Return days what all blocks that are kept say of their sessions."""
+        """Hand days what all blocks that are kept say of their sessions."""
         said: list[tuple[int, pa.Table]] = []
         told: list[pa.Table] = []
         rows = 0
@@ -708,7 +708,7 @@ class Run:
                 yield Round([self._days[one] for one in days], self.due(days))
                 continue
             parts = [_Part(day, one) for one in reading.parts(day.read, _ROWS_AT_ONCE)]
-            day.parts, day.read = parts, replace(day.read, rows=day.read.rows.slice(0, 0))
+            day.parts, day.read = parts, _emptied(day.read)
             for part in parts:
                 yield Round([part], self._due_of_part(part))
 
@@ -828,7 +828,13 @@ class Run:
         # read again: who was forgotten before this day was held is not to come back
         self._forgotten = forget.read(self._store)
         folds: list[Fold] = []
-        rows = self._folded(day, folds) if parts is None else self._folded_parts(parts, folds)
+        made: list[pa.Table] = []
+        if parts is not None:
+            rows = self._folded_parts(parts, folds)
+        elif before is None:
+            rows = _noted(self._folded(day, folds), made)
+        else:
+            rows = self._folded(day, folds)
         after = file.write(
             self._store, day.day, rows, self._layout, lambda: self._footer(day, folds)
         )
@@ -841,7 +847,11 @@ class Run:
         self.outcome.written.append(day.day)
         if before is None or before.version != after.version:
             change = _change(day, before, after, folds[0])
-            if change is not None:
+            if made:  # of a new day all rows, which nobody has to read again to publish them
+                change = Change(
+                    day.day, "", after.version, pa.array([], TEXT), pa.concat_tables(made)
+                )
+            elif change is not None:
                 self.outcome.changes.append(change)
             self._on_written(day.day, change)
 
@@ -880,8 +890,9 @@ class Run:
                 are_distinct=part.read.are_distinct, ends=self._book.ends, most=0,
             )  # fmt: skip
             yield from fold
-            fold.sent, fold.said = None, heard.slice(0, 0)
-            part.read = replace(part.read, rows=part.read.rows.slice(0, 0))
+            # not a slice of no rows, which would keep all of them in memory
+            fold.sent, fold.said = None, schema.OBSERVATIONS.empty_table()
+            part.read = _emptied(part.read)
             folds.append(fold)
 
     def _heard(self, said: list[tuple[int, pa.Table]], is_rebuilt: bool = False) -> list[pa.Table]:
@@ -1001,6 +1012,16 @@ def _without(rows: pa.Table, sessions: Collection[str]) -> pa.Table:
     if not sessions:
         return rows
     return rows.filter(pc.invert(pc.is_in(rows["session_no"], pa.array([*sessions], TEXT))))
+
+
+def _noted(tables: Iterable[pa.Table], noted: list[pa.Table]) -> Iterator[pa.Table]:
+    for table in tables:
+        noted.append(table)
+        yield table
+
+
+def _emptied(read: DayRead) -> DayRead:
+    return replace(read, rows=read.rows.schema.empty_table())
 
 
 def _once(due: pa.Table) -> pa.Table:

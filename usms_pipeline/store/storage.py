@@ -266,7 +266,7 @@ class Store:
             self.fs.delete_file(self.path(name))
 
     def set_aside(self, name: str) -> str:
-        """Return a damaged file another name, under which nothing reads it, and return that."""
+        """Rename a damaged file to what nothing reads, and return the new name."""
         aside = f"{name}{DAMAGED}{uuid.uuid4().hex[:8]}"
         with self._told(name, "set aside"):
             if self.is_local:
@@ -525,7 +525,7 @@ def _keep_private(place: Path) -> None:
 
 
 def publish_file(temporary: Path, final: Path, *, replaces: bool = True) -> None:
-    """Return a finished file its name, durably: the one place where anything begins to count.
+    """Rename a finished file, durably: the one place where anything begins to count.
 
     Without ``replaces``, raises ``FileExistsError`` where the name is taken, and ``temporary``
     stays in any case.
