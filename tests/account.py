@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import duckdb
@@ -14,7 +17,7 @@ import pyarrow.parquet as pq
 from usms_pipeline.pipeline import Pipeline
 from usms_pipeline.service.collect import Patience
 from usms_pipeline.settings import Settings
-from usms_pipeline.simulator import ACCESS_KEY_ID, ACCESS_KEY_SECRET, Population
+from usms_pipeline.simulator import ACCESS_KEY_ID, ACCESS_KEY_SECRET, Population, Simulator, serve
 from usms_pipeline.store.dataset import Window
 
 START = datetime(2026, 3, 2, 9, 30, tzinfo=UTC)
@@ -31,6 +34,19 @@ class Clock:
 
     def turn(self, **much: float) -> None:
         self.now += timedelta(**much)
+
+
+@contextmanager
+def served(messages: pa.Table, **options: Any) -> Iterator[Any]:
+    """Serve a simulated service for one account, which takes what is yielded for its simulator."""
+    service = Simulator(messages, **options)
+    with serve(service) as url:
+
+        def simulator(messages: Any, clock: Clock) -> SimpleNamespace:
+            service.clock = clock
+            return SimpleNamespace(url=url, service=service)
+
+        yield simulator
 
 
 class Account:

@@ -9,13 +9,14 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import hypothesis
 import pytest
 
+from tests.account import START, Account, served
 from tests.mounts import disk
-from tests.published import published
 from tests.services import mariadb, mariadb_server, postgresql, postgresql_server
 from usms_pipeline.simulator import Population, Simulator, serve
 
@@ -40,14 +41,12 @@ for _name, _examples in (("quick", 20), ("all", 100)):
         suppress_health_check=[hypothesis.HealthCheck.too_slow],
     )
 
-__all__ = ["disk", "mariadb", "mariadb_server", "postgresql", "postgresql_server", "published"]
+__all__ = ["disk", "mariadb", "mariadb_server", "postgresql", "postgresql_server"]
 
 _SERVICES = frozenset({"browser", "mariadb", "mariadb_server", "postgresql", "postgresql_server"})
 """Fixtures that start a program; a test that takes one is marked ``services``."""
 
-_DURABLE = frozenset(
-    {"test_full_disk", "test_plug", "test_plug_power", "test_plug_stop", "test_unwritable"}
-)
+_DURABLE = frozenset({"test_plug", "test_plug_power", "test_plug_stop", "test_unwritable"})
 """Modules about what the disk has after a kill or a power cut. Elsewhere fsync does nothing."""
 
 _SLOWEST = {
@@ -155,6 +154,16 @@ def simulator() -> Iterator[MakeRehearsal]:
             return Rehearsal(running.enter_context(serve(service)), service, messages)
 
         yield make
+
+
+@pytest.fixture(scope="session")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Give a folder whose ``data/`` is what one run left, for the tests that only read."""
+    folder = tmp_path_factory.mktemp("published")
+    messages = Population(600, days=3, until=START).table()
+    with served(messages) as simulator:
+        Account(folder, simulator, messages, dimensions="template,purpose").run()
+        yield folder
 
 
 @pytest.fixture(scope="module")

@@ -1,20 +1,29 @@
-"""The worst answers there are, for a process of its own: ``python -m tests.hostile_memory WORK``.
+"""What takes most memory, in a process of its own: ``python -m tests.hostile_memory WORK``.
 
 Prints how much memory the process held at most beyond what it began with, in MB.
 """
 
 from __future__ import annotations
 
+import asyncio
+import gzip
 import json
 import resource
 import sys
-from collections.abc import Callable, Iterator
-from functools import partial
+import zlib
+from collections.abc import AsyncIterator, Callable, Iterator
+from functools import cache, partial
 from pathlib import Path
 
-from tests.scripted import DAY, Scripted
+import pyarrow as pa
+
+from tests.scripted import DAY, NOON, Scripted, receipt
 from tests.test_decode import DELIVERED, decode, item, response
 from tests.test_decode import answer as said
+from usms_pipeline.service.client import Client, Reply
+from usms_pipeline.service.collect import utc_now
+from usms_pipeline.service.transport import CurlTransport
+from usms_pipeline.settings import load
 
 MB = 1_000_000
 DEEP = 1_000_000
@@ -85,9 +94,113 @@ def folded(folder: str) -> None:
     assert (status, len(told)) == ("delivered", 1_000)
 
 
+def large_day(folder: str, sessions: str) -> None:
+    """Long texts beside the messages of a day, which is asked about, and made anew."""
+    account = Scripted(Path(folder), dimensions="note", poll_every_hours=4)
+    names = [f"session-{n:030}" for n in range(int(sessions))]
+    times = pa.array([NOON] * int(sessions), pa.timestamp("us", "UTC"))
+    phones = pa.nulls(int(sessions), pa.string())
+    notes = [8 * name for name in names]
+    account.announce(
+        pa.table([names, times, phones, notes], ["session_no", "sent_at", "phone", "note"])
+    )
+    for word in ("sending", "sending", "sending", "delivered"):
+        told = receipt(word)
+        account.says = dict.fromkeys(names, told)
+        account.clock.turn(hours=5)
+        shown = account.pipeline.refresh(account.window)
+    print("delivered", shown.buckets["delivered"], sep="\t")
+    print("delivered", account.pipeline.rebuild([DAY]).buckets["delivered"], sep="\t")
+
+
+BOMB_MB = 1_000
+
+
+@cache
+def bomb(wbits: int) -> list[bytes]:
+    """Give 1 GB of zeros, compressed: about a megabyte."""
+    packer = zlib.compressobj(6, wbits=wbits)
+    pieces = [packer.compress(bytes(MB)) for _ in range(BOMB_MB)]
+    return [*filter(None, pieces), packer.flush()]
+
+
+def members() -> list[bytes]:
+    """Give empty gzip members that inflate to nothing, 200,000 of them."""
+    return [gzip.compress(b"") * 10_000] * 20
+
+
+ENCODED: dict[str, tuple[str, Callable[[], list[bytes]]]] = {
+    "gzip": ("gzip", lambda: bomb(31)),
+    "deflate": ("deflate", lambda: bomb(15)),
+    "nested": ("gzip", lambda: [gzip.compress(b"".join(bomb(31)))]),
+    "twice": ("gzip, gzip", lambda: [gzip.compress(b"".join(bomb(31)))]),
+    "members": ("gzip", members),
+}
+CHUNKED, ENDLESS, HEADER, HEADERS = "chunked", "endless", "header", "headers"
+ALL = (*ENCODED, CHUNKED, ENDLESS, HEADER, HEADERS)
+
+
+async def send(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Send the bomb that the one id names, until the client has had enough."""
+    try:
+        line = await reader.readuntil(b"\r\n\r\n")
+        name = line.split(b"id=")[1].split(b" ")[0].decode()
+        async for piece in sent(name):
+            writer.write(piece)
+            await writer.drain()
+    except (ConnectionError, asyncio.CancelledError):
+        pass
+    finally:
+        writer.close()
+
+
+async def sent(name: str) -> AsyncIterator[bytes]:
+    yield b"HTTP/1.1 200 OK\r\n"
+    if name in ENCODED:
+        encoding, make = ENCODED[name]
+        yield b"Content-Encoding: %b\r\n\r\n" % encoding.encode()
+        for piece in make():
+            yield piece
+    elif name == HEADER:
+        yield b"X: " + b"x" * 10 * MB + b"\r\n\r\n{}"
+    elif name == HEADERS:
+        for number in range(200_000):
+            yield b"X-%d: %b\r\n" % (number, b"x" * 40)
+        yield b"\r\n{}"
+    else:
+        yield b"Transfer-Encoding: chunked\r\n\r\n"
+        while True:
+            yield b"10000\r\n" + b"[" * 65536 + b"\r\n" if name == CHUNKED else b"1\r\n{\r\n"
+            await asyncio.sleep(0 if name == CHUNKED else 0.001)
+
+
+async def ask_all() -> dict[str, Reply]:
+    async with (
+        await asyncio.start_server(send, "127.0.0.1", 0) as server,
+        CurlTransport() as transport,
+    ):
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        settings = load(
+            base_url=url, access_key_id="id", access_key_secret="secret", timeout_seconds=20
+        )
+        hasty = settings.model_copy(update={"timeout_seconds": 1.0})
+        return {
+            name: await Client(hasty if name == ENDLESS else settings, transport, utc_now).ask(
+                [name]
+            )
+            for name in ALL
+        }
+
+
+def bombs() -> None:
+    """Tell what becomes of a question about each."""
+    for name, reply in asyncio.run(ask_all()).items():
+        print(name, reply.verdict.value, len(reply.body), sep="\t")
+
+
 WORK: dict[str, Callable[..., None]] = {
     "many": partial(decoded, many), "long": partial(decoded, long), "deep": partial(decoded, deep),
-    "landed": landed, "folded": folded,
+    "landed": landed, "folded": folded, "large day": large_day, "bombs": bombs,
 }  # fmt: skip
 
 

@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 
 from tests import cohorts
 from usms_pipeline.contract import schema
+from usms_pipeline.contract.status import FINAL
 from usms_pipeline.settings import Settings
 from usms_pipeline.store.storage import Store
 from usms_pipeline.warehouse import connect, reconcile
@@ -32,35 +33,22 @@ Row = dict[str, Any]
 
 def message(n: int, sent_at: datetime, status: str = "delivered", **given: Any) -> Row:
     """Make one row of ``receipts``; what is given beats what follows from the status."""
-    is_final = status in ("delivered", "failed", "rejected", "expired")
     code, description = CODES.get(status, (None, None))
-    seconds = 2.0 + n % 50
-    row: Row = {
+    is_final = status in FINAL
+    made = {
         "session_no": f"s{n}",
         "recipient": f"{n:032x}",
-        "phone": "+86138****00",
-        "country": "CN",
-        "operator": "China Mobile",
-        "number_type": "mobile",
         "sent_at": sent_at,
         "template": "otp",
-        "status": status,
-        "is_final": is_final,
         "is_closed": status in ("unknown", "invalid"),
         "provider_status": status,
         "provider_code": code,
         "provider_desc": description,
-        "submit_status": "success",
-        "received_at": sent_at + timedelta(seconds=seconds) if is_final else None,
-        "delivery_seconds": seconds if status == "delivered" else None,
+        "received_at": sent_at + timedelta(seconds=2.0 + n % 50) if is_final else None,
         "segments": 1,
-        "first_asked_at": sent_at + timedelta(minutes=5),
         "last_asked_at": NOW,
-        "final_at": sent_at + timedelta(minutes=5) if is_final else None,
-        "conflicts": [],
-        "is_announced": True,
     }
-    return row | given
+    return cohorts.receipt(status, **made | given)
 
 
 def five_days(every: timedelta = timedelta(minutes=12)) -> list[Row]:

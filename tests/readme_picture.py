@@ -9,16 +9,14 @@ import io
 import tempfile
 from contextlib import redirect_stdout
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
-from tests.account import START, Account
+from tests.account import START, Account, served
 from tests.readme_tables import put_in
 from usms_pipeline import warehouse
 from usms_pipeline.cli.rates import show_rates
 from usms_pipeline.figures import charts, report
 from usms_pipeline.settings import Settings
-from usms_pipeline.simulator import Population, Simulator, serve
+from usms_pipeline.simulator import Population
 
 ROOT = Path(__file__).parent.parent
 README, PICTURES = ROOT / "README.md", ROOT / "docs"
@@ -28,13 +26,7 @@ _MESSAGES, _DAYS, _SEED, _WIDTH = 50_000, 5, 0, 760
 def rehearsed(folder: Path) -> Settings:
     """Run the pipeline in ``folder``, as the demo does; gives the settings to read it with."""
     sent = Population(_MESSAGES, days=_DAYS, seed=_SEED, until=START).table()
-    service = Simulator(sent, seed=_SEED)
-    with serve(service) as url:
-
-        def simulator(messages: object, clock: Any, **options: object) -> SimpleNamespace:
-            service.clock = clock
-            return SimpleNamespace(url=url, service=service)
-
+    with served(sent, seed=_SEED) as simulator:
         account = Account(folder, simulator, sent)
         account.run()
     return account.settings

@@ -16,7 +16,7 @@ from tests.account import START, Account
 from tests.loopback import Seen
 from usms_pipeline.days import log
 from usms_pipeline.pipeline import Pipeline, Report
-from usms_pipeline.service.fetch import Answer
+from usms_pipeline.service.fetch import Answer, Patience
 
 DAY = START.date()
 NOON = datetime(2026, 3, 2, 6, tzinfo=UTC)
@@ -45,6 +45,7 @@ class Scripted(Account):
         self.refused: set[str] = set()
         self.garbled: set[str] = set()
         self.asked: list[list[str]] = []
+        given = {"patience": Patience(first_pause_seconds=0.0)} | given
         super().__init__(folder, self._served, pa.table({"session_no": []}), **given)
 
     def _served(self, messages: pa.Table, clock: Any) -> Any:

@@ -77,20 +77,15 @@ def _postgresql_begun() -> Iterator[Any]:
 def postgresql(postgresql_server: Any) -> Iterator[Database]:
     """Give an empty PostgreSQL database."""
     name = f"test_{uuid.uuid4().hex}"
-    admin = postgresql_server.get_uri()
-    _postgresql(admin, f"CREATE DATABASE {name}")
-    url = postgresql_server.get_uri(database=name)
-    try:
-        yield Database(url, lambda *statements, **options: _postgresql(url, *statements, **options))
-    finally:
-        _postgresql(admin, f"DROP DATABASE {name} WITH (FORCE)")
+    yield PostgreSQL(postgresql_server).database(name)
+    _postgresql(postgresql_server.get_uri(), f"DROP DATABASE {name} WITH (FORCE)")
 
 
 @pytest.fixture(scope="session")
-def mariadb_server() -> Iterator[Path]:
-    """Run MariaDB for all tests; gives the socket's path."""
+def mariadb_server() -> Iterator[MariaDB]:
+    """Run MariaDB for all tests."""
     with running_mariadb() as server:
-        yield server.where
+        yield server
 
 
 class MariaDB:
@@ -155,17 +150,11 @@ def running_mariadb() -> Iterator[MariaDB]:
 
 
 @pytest.fixture
-def mariadb(mariadb_server: Path) -> Iterator[Database]:
+def mariadb(mariadb_server: MariaDB) -> Iterator[Database]:
     """Give an empty MariaDB database."""
     name = f"test_{uuid.uuid4().hex}"
-    _mariadb(mariadb_server, None, f"CREATE DATABASE {name} CHARACTER SET utf8mb4")
-    url = f"mysql://root@localhost/{name}?unix_socket={quote(str(mariadb_server), safe='')}"
-    try:
-        yield Database(
-            url, lambda *statements, **more: _mariadb(mariadb_server, name, *statements, **more)
-        )
-    finally:
-        _mariadb(mariadb_server, None, f"DROP DATABASE {name}")
+    yield mariadb_server.database(name)
+    _mariadb(mariadb_server.where, None, f"DROP DATABASE {name}")
 
 
 class PostgreSQL:

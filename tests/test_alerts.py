@@ -71,7 +71,7 @@ def found_after(size: str, seed: int, a_day: int = 2_000) -> int | None:
 
 @pytest.mark.long
 @pytest.mark.parametrize("seed", range(5))
-def test_a_large_outage_is_named_by_operator_and_hour(seed: int) -> None:
+def test_a_large_outage_is_named_by_operator_and_hour(seed):
     said = dict(looks("large", seed))
     first = said[12][0]
     assert is_it(first), "the operator is further out of line than its country"
@@ -102,7 +102,7 @@ def quiet_looks(
 
 @pytest.mark.long
 @pytest.mark.parametrize("a_day", [30, 1_000])
-def test_a_year_of_quiet_days_is_quiet(a_day: int) -> None:
+def test_a_year_of_quiet_days_is_quiet(a_day):
     said = [(now, out, bare) for now, out, bare in quiet_looks(365, a_day, 0) if out or bare]
     assert said == []
 
@@ -114,12 +114,12 @@ def quiet() -> Iterator[duckdb.DuckDBPyConnection]:
         yield con
 
 
-def test_quiet_days_are_quiet(quiet: duckdb.DuckDBPyConnection) -> None:
+def test_quiet_days_are_quiet(quiet):
     assert queries.alerts(quiet).fetchall() == []
     assert all(verdict.passed for verdict in checks.check_alerts([], UTC_ZONE))
 
 
-def test_when_receipts_stop_coming_it_is_silence() -> None:
+def test_when_receipts_stop_coming_it_is_silence():
     """The service says nothing more of what was sent in the last five hours."""
     world = World(16_000, 8, STRUCK)
     with warehouse() as con:
@@ -139,7 +139,7 @@ def test_when_receipts_stop_coming_it_is_silence() -> None:
     assert "had no outcome within an hour" in str(silence.description)
 
 
-def test_uncovered_days_are_settled_and_below_the_share_beyond_chance() -> None:
+def test_uncovered_days_are_settled_and_below_the_share_beyond_chance():
     world = World(6_000, 8, STRUCK)
     with warehouse() as con:
         fill(con, world.receipts(STRUCK))
@@ -182,7 +182,7 @@ def uncovered(*days: tuple[int, int, int], **given: Any) -> list[int]:
 
 
 @pytest.mark.long
-def test_few_outcomes_every_day_are_beyond_chance_together() -> None:
+def test_few_outcomes_every_day_are_beyond_chance_together():
     """Each day alone might be chance: 24 of 30; 4,800 of 5,000."""
     assert uncovered((0, 30, 30), *((ago, 30, 24) for ago in range(1, 9))) == list(range(7, 0, -1))
     assert uncovered((0, 30, 30), (1, 30, 24), *((ago, 30, 30) for ago in range(2, 9))) == []
@@ -190,7 +190,7 @@ def test_few_outcomes_every_day_are_beyond_chance_together() -> None:
     assert uncovered((0, 30, 30), *((ago, 300, 293) for ago in range(1, 8))) == []
 
 
-def test_a_day_is_over_though_nothing_usable_was_sent_after_it() -> None:
+def test_a_day_is_over_though_nothing_usable_was_sent_after_it():
     """A campaign of a month ago; an account whose session numbers are refused, or all blank."""
     assert uncovered((30, 100, 50)) == [30]
     assert uncovered((0, 100, 0)) == []
@@ -216,7 +216,7 @@ def judged(*groups: tuple[str, dict[int, tuple[int, int]]]) -> list[Row]:
         return rows(con.sql("FROM usms_alerts('counts')"))
 
 
-def test_what_is_said_of_the_hours_is_true_of_those_hours() -> None:
+def test_what_is_said_of_the_hours_is_true_of_those_hours():
     """Two bad hours, two and a half days apart: not one span over both with the counts of one."""
     hours = dict.fromkeys(range(72, 600), (20, 1)) | dict.fromkeys(range(72), (20, 1))
     bad = hours | {65: (20, 12), 5: (20, 11)}
@@ -228,7 +228,7 @@ def test_what_is_said_of_the_hours_is_true_of_those_hours() -> None:
     assert found["affected"] >= 11
 
 
-def test_what_ended_before_the_last_72_hours_is_no_news() -> None:
+def test_what_ended_before_the_last_72_hours_is_no_news():
     """A day that reaches back behind them would be judged against hours of its own."""
     quiet = dict.fromkeys(range(1, 744), (20, 0))
     assert judged(("t", quiet | dict.fromkeys(range(75, 81), (20, 10)))) == []
@@ -236,13 +236,13 @@ def test_what_ended_before_the_last_72_hours_is_no_news() -> None:
     assert int(found["since"].timestamp() // 3600) == NOW_HOUR - 71
 
 
-def test_of_windows_alike_the_shortest_is_named() -> None:
+def test_of_windows_alike_the_shortest_is_named():
     """Nothing is sent in the hours around: windows of 1 to 12 hours hold the same messages."""
     (found,) = judged(("t", dict.fromkeys(range(79, 700, 24), (50, 2)) | {31: (50, 40)}))
     assert found["until"] - found["since"] == timedelta(hours=1)
 
 
-def test_a_short_history_proves_little() -> None:
+def test_a_short_history_proves_little():
     """Sixty new templates that fail at 5 %, as they did before; few of them did so by chance."""
     random = np.random.default_rng(7)
     groups = [
@@ -258,11 +258,11 @@ def test_a_short_history_proves_little() -> None:
     assert [one["cohort"] for one in judged(*groups, clean)] == ["t60"]
 
 
-def test_a_group_without_a_history_is_not_judged() -> None:
+def test_a_group_without_a_history_is_not_judged():
     assert judged(("new", dict.fromkeys(range(1, 31), (100, 50)) | {100: (99, 0)})) == []
 
 
-def test_silence_of_ours_is_none_of_the_services() -> None:
+def test_silence_of_ours_is_none_of_the_services():
     """Nobody asked for five hours, and these receipts have no time of their own."""
     with warehouse() as con:
         fill(con, World(16_000, 8, STRUCK).receipts(STRUCK))
@@ -279,7 +279,7 @@ def test_silence_of_ours_is_none_of_the_services() -> None:
         assert rows(queries.alerts(con)) == []
 
 
-def test_a_sentence_says_what_where_since_when_and_how_many() -> None:
+def test_a_sentence_says_what_where_since_when_and_how_many():
     assert alerts.sentence(row(), ZoneInfo("Asia/Shanghai")) == (
         "operator China Unicom (CN), sent from 20 Nov 09:00 to 15:00 (Asia/Shanghai): "
         "123 of 200 messages with an outcome were not delivered (61.5%; usually 5.2%)."
@@ -293,7 +293,7 @@ def test_a_sentence_says_what_where_since_when_and_how_many() -> None:
     assert "\x1b" not in silent
 
 
-def test_a_summary_names_the_furthest_and_what_it_shows_in() -> None:
+def test_a_summary_names_the_furthest_and_what_it_shows_in():
     country = row(by_column="country", cohort="CN")
     later = row(cohort="Vivo (BR)", since=row()["until"], until=row()["until"] + timedelta(hours=3))
     said = alerts.summary([row(), country, row(kind="silent"), later], UTC_ZONE, "failing")

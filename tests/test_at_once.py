@@ -8,8 +8,6 @@ from __future__ import annotations
 import os
 import signal
 import socket
-from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -20,13 +18,11 @@ from tests.processes import (
     ended,
     old_messages,
     outcome,
-    sentence,
     started,
     undisturbed,
     usms,
     wait_until,
 )
-from usms_pipeline.days import quarantine
 from usms_pipeline.simulator import Faults
 
 SLOW = "latency_seconds=0.15"
@@ -48,8 +44,8 @@ def messages() -> pa.Table:
 
 @pytest.mark.long
 def test_two_runs_at_once_from_nothing_make_one_key_and_ask_about_each_session_once(
-    tmp_path: Path, simulator: Any, messages: pa.Table
-) -> None:
+    tmp_path, simulator, messages
+):
     account = account_now(tmp_path / "account", simulator, messages, batch_size=10)
     del account.given["phone_key"]
     account.service.faults = Faults.parse(SLOW)
@@ -67,9 +63,7 @@ def test_two_runs_at_once_from_nothing_make_one_key_and_ask_about_each_session_o
     [("rebuild",), ("run", "--from", "{first}", "--to", "{first}"), ("report",)],
     ids=lambda words: words[0] if len(words) == 1 else "backfill",
 )
-def test_a_run_beside_another_command_ends_as_if_alone(
-    beside: tuple[str, ...], tmp_path: Path, simulator: Any, messages: pa.Table
-) -> None:
+def test_a_run_beside_another_command_ends_as_if_alone(beside, tmp_path, simulator, messages):
     account = account_now(tmp_path / "account", simulator, messages, batch_size=10)
     account.announce(messages.slice(0, 100))
     account.run()
@@ -98,39 +92,9 @@ def test_a_run_beside_another_command_ends_as_if_alone(
 
 
 @pytest.mark.long
-def test_forget_beside_a_run_says_what_to_do(
-    tmp_path: Path, simulator: Any, messages: pa.Table
-) -> None:
-    account = account_now(tmp_path / "account", simulator, messages, batch_size=10)
-    account.announce(messages.slice(0, 100))
-    refused = account.service.sessions[3]
-    account.service.faults = Faults(poison_ids=frozenset({refused}))
-    account.run()
-    account.announce(messages)
-    account.service.faults = Faults.parse("latency_seconds=1.5")
-    gone = account.service.sessions[20]
-    asked = account.service.counters.requests
-    with started(account, "run", "--all", max_concurrency="1") as run:
-        wait_until(lambda: account.service.counters.requests > asked)
-        told = sentence(usms(account, "forget", "--yes", "--session", gone))
-        account.service.faults = Faults.none()
-        ran = ended(run)
-    assert ran.code == 0, ran
-    assert "Another run works on" in told
-    assert "again" in told
-    assert usms(account, "quarantine", "replay", "--all").code == 0
-    assert quarantine.entries(account.pipeline.store) == []
-    assert usms(account, "forget", "--yes", "--session", gone).code == 0
-    settled(account)
-    expected = undisturbed(tmp_path / "whole", simulator, messages)
-    place = 0  # session_no comes first
-    assert outcome(account) == [row for row in expected if row[place] != gone]
-
-
-@pytest.mark.long
 def test_a_stopped_run_holds_its_days_and_the_next_one_leaves_them_to_it(
-    tmp_path: Path, simulator: Any, messages: pa.Table
-) -> None:
+    tmp_path, simulator, messages
+):
     """And a killed one holds nothing, whatever lock files it or another host left."""
     account = account_now(tmp_path / "account", simulator, messages, batch_size=10)
     account.service.faults = Faults.parse("latency_seconds=1")

@@ -85,9 +85,7 @@ def _opened(browser: Browser, path: Path, **look: Any) -> tuple[Page, list[str]]
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("name", REPORTS)
-def test_a_report_is_sound(
-    name: str, width: int, scheme: str, browser: Browser, reports: dict[str, Path]
-) -> None:
+def test_a_report_is_sound(name, width, scheme, browser, reports):
     """No request, no error, nothing that axe objects to, and no page wider than the screen."""
     look = {"viewport": {"width": width, "height": 900}, "color_scheme": scheme}
     page, amiss = _opened(browser, reports[name], **look)
@@ -101,9 +99,7 @@ def test_a_report_is_sound(
         page.close()
 
 
-def test_the_keyboard_reaches_every_section_and_every_table(
-    browser: Browser, reports: dict[str, Path]
-) -> None:
+def test_the_keyboard_reaches_every_section_and_every_table(browser, reports):
     page, _ = _opened(browser, reports["outage"], viewport={"width": 390, "height": 900})
     reached = []
     for _ in range(60):
@@ -120,7 +116,7 @@ def test_the_keyboard_reaches_every_section_and_every_table(
     assert text.count('class="scroll"') <= sum("#" not in str(one) for one in reached)
 
 
-def test_it_prints_on_a_few_pages(browser: Browser, reports: dict[str, Path]) -> None:
+def test_it_prints_on_a_few_pages(browser, reports):
     page, _ = _opened(browser, reports["outage"])
     printed = page.pdf(format="A4")
     page.close()

@@ -9,11 +9,13 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import sqlite3
 import subprocess
 import sys
 import traceback
 import warnings
+from base64 import b64encode
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
@@ -24,22 +26,10 @@ from urllib.parse import quote
 import dagster as dg
 import duckdb
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner, Result
 
-from tests.canaries import (
-    BASIC,
-    KEY_ID,
-    KEY_SECRET,
-    NATIONAL,
-    PASSWORD,
-    PHONE_KEY,
-    PHONES,
-    SECRETS,
-    found,
-    leaks,
-    spelled,
-)
 from tests.loopback import Response, Seen, Server, code, serving
 from tests.services import Database
 from usms_pipeline import source
@@ -56,6 +46,81 @@ from usms_pipeline.service.fetch import Answer
 from usms_pipeline.service.transport import CurlTransport
 from usms_pipeline.settings import Settings
 from usms_pipeline.store.dataset import PRIVATE
+
+KEY_ID, KEY_SECRET = "AKID-canary/ZQX=", "canary+SECRET/WVU="
+PASSWORD = "canary:pass/word%TSR"
+PHONE_KEY = "c0ffee15" * 8
+SECRETS = (KEY_ID, KEY_SECRET, PASSWORD, PHONE_KEY, PHONE_KEY.upper())
+
+PHONES = ("+8613987654321", "+447911654987", "+4915123498765", "+14158675309", "+8618576149203")
+NATIONAL = ("13987654321", "7911654987", "15123498765", "4158675309", "18576149203")
+"""Ten digits or more, so that no figure is taken for one by chance."""
+SPELLINGS = (
+    "{e164}", "{digits}", "00{digits}", "({code}){national}", "(00{code}) {spaced}",
+    "+{code}-{dashed}", "tel:{e164}",
+)  # fmt: skip
+BASIC = b64encode(f"{KEY_ID}:{KEY_SECRET}".encode()).decode()
+
+_JUNK = re.compile(r"[\s().\-/_\u00a0\u2010-\u2015]")
+
+
+def spelled(nth: int) -> str:
+    """Give a canary's number in one of many spellings."""
+    e164, national = PHONES[nth % len(PHONES)], NATIONAL[nth % len(PHONES)]
+    parts = {
+        "e164": e164,
+        "digits": e164[1:],
+        "code": e164[1 : len(e164) - len(national)],
+        "national": national,
+        "spaced": " ".join((national[:3], national[3:6], national[6:])),
+        "dashed": "-".join((national[:4], national[4:])),
+    }
+    return SPELLINGS[nth // len(PHONES) % len(SPELLINGS)].format(**parts)
+
+
+def found(text: str) -> list[str]:
+    """Name the canaries that a text gives away."""
+    folded = text.casefold()
+    secrets = {form for s in (*SECRETS, BASIC) for form in (s, quote(s, safe=""), quote(s))}
+    secrets |= {b64encode(s.encode()).decode().rstrip("=") for s in SECRETS}
+    told = [secret for secret in sorted(secrets) if secret.casefold() in folded]
+    digits = _JUNK.sub("", text)
+    return told + [number for number in NATIONAL if number in digits]
+
+
+def everything(folder: Path, left_out: tuple[str, ...] = ()) -> Iterator[tuple[Path, str]]:
+    """Give every file below a folder as text: its name, its bytes, and what these mean."""
+    for path in sorted(folder.rglob("*")):
+        if not path.is_file() or any(part in left_out for part in path.parts):
+            continue
+        raw = path.read_bytes()
+        yield path, f"{path.name}\n{raw.decode('latin-1')}\n{raw.decode('utf-8', 'replace')}"
+        if path.suffix == ".parquet":
+            file = pq.ParquetFile(path)
+            yield path, f"{file.schema_arrow.metadata} {file.metadata.metadata} {file.read()!s}"
+            yield path, str(file.read().to_pylist())
+        elif path.suffix == ".duckdb":
+            yield from ((path, text) for text in _tables(path))
+
+
+def _tables(path: Path) -> Iterator[str]:
+    """Give every row of every table, and the text of every view and macro."""
+    with duckdb.connect(str(path), read_only=True) as con:
+        for (name,) in con.execute("SELECT table_name FROM duckdb_tables()").fetchall():
+            yield str(con.execute(f'FROM "{name}"').fetchall())
+        yield str(con.execute("SELECT sql FROM duckdb_views()").fetchall())
+        yield str(
+            con.execute("SELECT macro_definition, comment FROM duckdb_functions()").fetchall()
+        )
+
+
+def leaks(folder: Path, left_out: tuple[str, ...] = ()) -> dict[str, list[str]]:
+    """Name what files give away, by file."""
+    told = {
+        str(path.relative_to(folder)): found(text) for path, text in everything(folder, left_out)
+    }
+    return {name: canaries for name, canaries in told.items() if canaries}
+
 
 NOW = datetime.now(UTC)
 ROWS = 70
@@ -235,7 +300,7 @@ pytestmark = [
 ]
 
 
-def test_the_canaries_did_go_in_and_would_be_found(shop: Shop) -> None:
+def test_the_canaries_did_go_in_and_would_be_found(shop):
     """They are in the private zones, in every form that is sought."""
     assert shop.inside >= {*NATIONAL, KEY_ID, KEY_SECRET, BASIC}
     assert len(shop.shown) > 100
@@ -243,24 +308,24 @@ def test_the_canaries_did_go_in_and_would_be_found(shop: Shop) -> None:
     assert found(f"Basic {BASIC}") and found(quote(PASSWORD, safe=""))  # noqa: PT018
 
 
-def test_no_command_tells_a_secret_or_a_number(shop: Shop) -> None:
+def test_no_command_tells_a_secret_or_a_number(shop):
     """Nor what any library logged meanwhile, nor a traceback that `--debug` prints."""
     told = {text: canaries for text in shop.shown if (canaries := found(text))}
     assert not told, "\n\n".join(f"{v}: {k}" for k, v in told.items())[:5000]
 
 
-def test_no_file_outside_the_private_zones_holds_a_secret_or_a_number(shop: Shop) -> None:
+def test_no_file_outside_the_private_zones_holds_a_secret_or_a_number(shop):
     """Receipts, warehouse, report, pace, survey, tombstones, locks."""
     assert leaks(shop.folder, OUT_OF_REACH) == {}
     zones = {path.name for path in shop.data.iterdir()}
     assert zones >= {*PRIVATE, "receipts", "usms.duckdb", "report.html"}
 
 
-def test_no_private_zone_holds_the_source_password_or_the_key(shop: Shop) -> None:
+def test_no_private_zone_holds_the_source_password_or_the_key(shop):
     assert not shop.inside & {PASSWORD, PHONE_KEY, PHONE_KEY.upper()}
 
 
-def test_the_words_of_the_service_are_published_without_numbers(shop: Shop) -> None:
+def test_the_words_of_the_service_are_published_without_numbers(shop):
     """A code of a carrier's stays as it is, and so does the rest of a description."""
     with duckdb.connect(str(shop.data / "usms.duckdb"), read_only=True) as con:
         said = con.execute(
@@ -272,14 +337,14 @@ def test_the_words_of_the_service_are_published_without_numbers(shop: Shop) -> N
     assert all("sent to" in row[2] for row in said)
 
 
-def test_tombstones_are_hashes_and_session_numbers(shop: Shop) -> None:
+def test_tombstones_are_hashes_and_session_numbers(shop):
     kept = json.loads((shop.data / "forgotten.json").read_text())
     assert kept["recipients"]
     assert all(len(one) == 32 and int(one, 16) for one in kept["recipients"])
     assert all(one.startswith("s-") for one in kept["sessions"])
 
 
-def test_a_notebook_shows_no_number(shop: Shop) -> None:
+def test_a_notebook_shows_no_number(shop):
     """What its cells print is kept in the file, and goes wherever that goes."""
     notebook = shop.folder / "copy/02_where_and_why_it_fails.ipynb"
     notebook.parent.mkdir()
@@ -297,9 +362,7 @@ def test_a_notebook_shows_no_number(shop: Shop) -> None:
 # --- Dagster --------------------------------------------------------------------------------------
 
 
-def test_dagsters_storage_holds_no_secret_or_number(
-    shop: Shop, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_dagsters_storage_holds_no_secret_or_number(shop, monkeypatch, tmp_path):
     """Metadata, logs, run config, checks and failures with their causes, to the byte."""
     for name, value in shop.settings.items():
         monkeypatch.setenv(name, value)
@@ -374,9 +437,7 @@ def of_a_view(folder: Path, url: str) -> Settings:
 
 
 @pytest.mark.parametrize("kind", ["duckdb", "postgresql", "mariadb"])
-def test_an_error_that_quotes_a_value_shows_no_number(
-    kind: str, request: pytest.FixtureRequest, tmp_path: Path
-) -> None:
+def test_an_error_that_quotes_a_value_shows_no_number(kind, request, tmp_path):
     view = "CREATE VIEW v AS SELECT 's' AS session_no, now() AS sent_at, "
     if kind == "duckdb":
         url = f"duckdb:///{tmp_path}/s.duckdb"
@@ -404,7 +465,7 @@ def test_an_error_that_quotes_a_value_shows_no_number(
 # --- what an object says of itself ----------------------------------------------------------------
 
 
-def test_no_object_shows_a_secret_a_number_or_a_body(tmp_path: Path) -> None:
+def test_no_object_shows_a_secret_a_number_or_a_body(tmp_path):
     body = " ".join((*PHONES, *SECRETS)).encode()
     settings = Settings(
         _env_file=None, access_key_id=KEY_ID, access_key_secret=KEY_SECRET, phone_key=PHONE_KEY,
@@ -430,9 +491,7 @@ def test_no_object_shows_a_secret_a_number_or_a_body(tmp_path: Path) -> None:
         assert alone[1:] not in repr(one)
 
 
-def test_a_report_of_an_unexpected_error_is_fit_to_be_sent(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_report_of_an_unexpected_error_is_fit_to_be_sent(monkeypatch, tmp_path, capsys):
     """`usms --debug` asks to be pasted into an issue: errors of others may quote anything."""
     from usms_pipeline.cli import shell
 
@@ -457,7 +516,7 @@ def test_a_report_of_an_unexpected_error_is_fit_to_be_sent(
 
 
 @pytest.mark.parametrize("nth", range(35))
-def test_a_number_is_taken_out_of_a_text_in_any_spelling(nth: int) -> None:
+def test_a_number_is_taken_out_of_a_text_in_any_spelling(nth):
     text = wording.without_numbers(f"no such user: {spelled(nth)}, at 192.168.100.200")
     assert found(text) == []
     assert text.startswith("no such user: ")
@@ -465,5 +524,5 @@ def test_a_number_is_taken_out_of_a_text_in_any_spelling(nth: int) -> None:
 
 
 @pytest.mark.parametrize("text", ["RetCode 215392", "12:30:15", "10,000 of 50,000", "MK:0001"])
-def test_what_is_too_short_for_a_number_stays(text: str) -> None:
+def test_what_is_too_short_for_a_number_stays(text):
     assert wording.without_numbers(text) == text

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,10 @@ import pyarrow as pa
 import pytest
 
 from tests import cohorts
-from tests.account import START, Account
+from tests.account import Account
 from tests.cohorts import DAY, NOON, receipt
 from usms_pipeline.days import file
 from usms_pipeline.settings import Settings
-from usms_pipeline.simulator import Population
 from usms_pipeline.store.storage import Store
 from usms_pipeline.warehouse import Change, Publishing, connect, reconcile
 
@@ -101,19 +100,19 @@ def days(tmp_path: Path) -> Days:
 # -- one fact each --------------------------------------------------------------------------------
 
 
-def test_the_other_sessions_stay_where_they_are(days: Days) -> None:
+def test_the_other_sessions_stay_where_they_are(days):
     days.publish(days.replace(DAY, {"a"}, rows("a", template="otp")))
     assert days.places() == ["b", "b", None, None, "a"]
 
 
-def test_changes_of_several_folds_lead_from_one_to_the_next(days: Days) -> None:
+def test_changes_of_several_folds_lead_from_one_to_the_next(days):
     first = days.replace(DAY, {"a"}, rows("a"))
     second = days.replace(DAY, {"a", "new"}, rows("a", "new"))
     days.publish(first, second)
     assert days.places() == ["b", "b", None, None, "a", "new"]
 
 
-def test_changes_that_another_process_has_published_do_no_harm(days: Days) -> None:
+def test_changes_that_another_process_has_published_do_no_harm(days):
     first = days.replace(DAY, {"a"}, rows("a"))
     days.publish()
     days.publish(first, days.replace(DAY, {"b"}, rows("b")))
@@ -121,16 +120,14 @@ def test_changes_that_another_process_has_published_do_no_harm(days: Days) -> No
 
 
 @pytest.mark.parametrize("lost", [0, 1, 2])
-def test_a_day_of_which_a_change_is_missing_is_loaded_whole(days: Days, lost: int) -> None:
+def test_a_day_of_which_a_change_is_missing_is_loaded_whole(days, lost):
     changes = [days.replace(DAY, {name}, rows(name)) for name in ("a", "b", "c")]
     del changes[lost]
     days.publish(*changes)
     assert days.places() == sorted(days.places(), key=lambda name: name or "~")
 
 
-def test_the_rows_of_a_change_are_loaded_and_no_file_is_read(
-    days: Days, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_rows_of_a_change_are_loaded_and_no_file_is_read(days, monkeypatch):
     first = days.replace(DAY, {"a", None}, rows("a", "a", None))
     second = days.replace(DAY, {"a", "b"}, rows("a"))
     monkeypatch.setattr(Store, "batches", None)
@@ -138,16 +135,14 @@ def test_the_rows_of_a_change_are_loaded_and_no_file_is_read(
     assert days.places() == [None, "a"], "of a session in both, the later rows"
 
 
-def test_the_first_change_of_a_day_brings_all_of_it(
-    days: Days, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_first_change_of_a_day_brings_all_of_it(days, monkeypatch):
     new = days.write(DAY + timedelta(days=1), rows("a", None), ["a", None])
     monkeypatch.setattr(Store, "batches", None)
     reconcile(days.store, days.settings, changes=[new])
     assert days.places(new.day) == ["a", None]
 
 
-def test_changed_sessions_of_every_day_need_no_building_from_scratch(tmp_path: Path) -> None:
+def test_changed_sessions_of_every_day_need_no_building_from_scratch(tmp_path):
     days = Days(tmp_path)
     three = [DAY + timedelta(days=n) for n in range(3)]
     for day in three:
@@ -157,7 +152,7 @@ def test_changed_sessions_of_every_day_need_no_building_from_scratch(tmp_path: P
     assert [days.places(day) for day in three] == [["b", "a"]] * 3
 
 
-def test_a_dimension_that_came_since_is_published(days: Days) -> None:
+def test_a_dimension_that_came_since_is_published(days):
     change = days.replace(DAY, {"a"}, rows("a", template="otp"))
     settings = cohorts.settings(Path(days.store.data_dir), dimensions=(*DIMENSIONS, "campaign"))
     reconcile(days.store, settings, changes=[change])
@@ -166,7 +161,7 @@ def test_a_dimension_that_came_since_is_published(days: Days) -> None:
     assert found == [("otp", None), *[(None, None)] * 4]
 
 
-def test_rows_that_went_missing_in_the_table_bring_the_whole_day_back(days: Days) -> None:
+def test_rows_that_went_missing_in_the_table_bring_the_whole_day_back(days):
     days.settings.warehouse_path.chmod(0o600)
     with duckdb.connect(days.settings.warehouse_path) as con:
         con.execute("DELETE FROM receipts WHERE session_no = 'b'")
@@ -177,9 +172,7 @@ def test_rows_that_went_missing_in_the_table_bring_the_whole_day_back(days: Days
 
 
 @pytest.mark.parametrize("seed", [0, *(pytest.param(n, marks=pytest.mark.long) for n in (1, 2, 3))])
-def test_whatever_is_folded_published_and_lost_the_table_is_what_the_files_say(
-    tmp_path: Path, seed: int
-) -> None:
+def test_whatever_is_folded_published_and_lost_the_table_is_what_the_files_say(tmp_path, seed):
     chance, days = random.Random(seed), Days(tmp_path)
     names = [DAY + timedelta(days=n) for n in range(4)]
     for day in names:
@@ -221,79 +214,8 @@ def some_rows(chance: random.Random) -> list[Row]:
 # -- with real folds ------------------------------------------------------------------------------
 
 
-def collect(account: Account) -> None:
-    account.run()
-
-
-def be_killed_before_publishing(account: Account) -> None:
-    fold(account)
-    account.pipeline.publish()
-
-
-def let_two_work_at_once(account: Account) -> None:
-    """One folds, the other folds on, and either publishes first."""
-    one, other = fold(account), fold(account)
-    for pipeline in (one, other) if account.clock.now.minute % 2 else (other, one):
-        pipeline.publish()
-        check(account.settings)
-
-
-def fold_twice(account: Account) -> None:
-    """And publish what came of both at once."""
-    pipeline = fold(account)
-    account.clock.turn(minutes=61)
-    pipeline.refresh(account.window)
-    pipeline.publish()
-
-
-def rebuild(account: Account) -> None:
-    pipeline = fold(account)
-    pipeline.rebuild()
-    fold(account)
-    pipeline.publish()
-
-
-def forget(account: Account) -> None:
-    """Of what another pipeline has folded, and publishes only then."""
-    before = fold(account)
-    published = "SELECT session_no FROM receipts WHERE session_no IS NOT NULL ORDER BY 1 LIMIT 1"
-    [(session,)] = account.sql(published)
-    account.pipeline.forget([], [session])
-    before.publish()
-
-
-def fold(account: Account) -> Any:
-    """Ask and fold, and give the pipeline that did it."""
-    pipeline = account.pipeline
-    pipeline.refresh(account.window)
-    return pipeline
-
-
-STEPS = (collect, be_killed_before_publishing, let_two_work_at_once, fold_twice, rebuild, forget)
-
-
 @pytest.mark.long
-@pytest.mark.parametrize("seed", range(2))
-def test_whatever_pipelines_do_the_table_is_what_the_files_say(
-    tmp_path: Path, simulator: Callable[..., Any], seed: int
-) -> None:
-    chance = random.Random(seed)
-    messages = Population(90, seed=seed, days=3, until=START, group_share=0.2).table()
-    account = Account(tmp_path, simulator, messages, dimensions="template", poll_every_hours=1)
-    account.announce(messages.slice(0, 60))
-    account.run()
-    check(account.settings)
-    for step in chance.sample(STEPS, len(STEPS)):
-        account.announce(messages.slice(0, chance.randrange(60, 91)))
-        account.clock.turn(minutes=chance.randrange(60, 200))
-        step(account)
-        check(account.settings)
-
-
-@pytest.mark.long
-def test_a_run_writes_the_changed_sessions_alone(
-    tmp_path: Path, simulator: Callable[..., Any]
-) -> None:
+def test_a_run_writes_the_changed_sessions_alone(tmp_path, simulator):
     account = Account(tmp_path, simulator, 120, poll_every_hours=1)
     account.run()
     account.clock.turn(minutes=61)

@@ -5,9 +5,7 @@ Never a traceback, a secret or a phone number.
 
 from __future__ import annotations
 
-import json
 import re
-import shutil
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
@@ -19,7 +17,6 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner, Result
 
-from tests.services import free_port
 from tests.test_cli import begun
 from usms_pipeline.cli import app
 from usms_pipeline.cli import messages as made_up
@@ -206,19 +203,6 @@ def test_another_phone_key_while_the_right_one_is_in_the_data_directory(shop: Sh
     assert "Set USMS_PHONE_KEY to the key it was made with" in said
 
 
-@pytest.mark.parametrize("command", ["run", "plan", "rebuild"])
-def test_a_day_of_a_newer_version(command: str, shop: Shop) -> None:
-    assert shop("run").exit_code == 0
-    store = Store("data")
-    name = store.names("receipts")[0]
-    said = json.loads(store.metadata(name)["day"]) | {"layout": 99}
-    store.write(name, store.read(name), {"day": json.dumps(said)})
-    told = sentence(shop.told(2, command))
-    assert name in told
-    assert "has layout 99" in told
-    assert "Upgrade usms-pipeline" in told
-
-
 @pytest.mark.parametrize("text", ["", "[]", '{"requests_per_second": "fa'])
 def test_a_damaged_file_of_ours_is_named(text: str, shop: Shop) -> None:
     assert shop("run").exit_code == 0
@@ -258,12 +242,3 @@ def test_credentials_that_the_service_refuses(command: str, shop: Shop) -> None:
     said = sentence(shop.told(3, *command.split(), access_key_secret="WRONG-SECRET"))
     assert "USMS_ACCESS_KEY_ID" in said
     assert "USMS_ACCESS_KEY_SECRET" in said
-
-
-@pytest.mark.long
-def test_a_service_that_is_down(shop: Shop) -> None:
-    said = shop.told(1, "run", base_url=f"http://127.0.0.1:{free_port()}", timeout_seconds="1")
-    assert all(line[:2] in ("✗ ", "! ") for line in said.splitlines())
-    assert "kept" in said or "stay due" in said
-    shutil.rmtree("data")
-    assert shop("run").exit_code == 0

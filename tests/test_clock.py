@@ -66,8 +66,8 @@ def doubts(report: Any) -> list[str]:
     ids=["minutes", "days", "1970"],
 )
 def test_a_clock_that_went_back_loses_nothing_and_goes_on_once_it_is_right(
-    back: timedelta, is_told: bool, tmp_path: Path, simulator: Any
-) -> None:
+    back, is_told, tmp_path, simulator
+):
     machine, expected = begun(tmp_path, simulator)
     before = outcome(machine.account)
     report = machine.run(off=-back)
@@ -80,8 +80,8 @@ def test_a_clock_that_went_back_loses_nothing_and_goes_on_once_it_is_right(
 
 
 def test_what_a_clock_ahead_closed_too_early_is_told_and_opened_again_as_the_sentence_says(
-    tmp_path: Path, simulator: Any
-) -> None:
+    tmp_path, simulator
+):
     machine, expected = begun(tmp_path, simulator)
     store = machine.account.pipeline.store
     good = set(log.runs(store))

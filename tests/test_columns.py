@@ -9,7 +9,6 @@ from copy import deepcopy
 from typing import Any
 
 import pyarrow as pa
-import pytest
 
 from tests.test_general import WORDS, How
 from usms_pipeline.contract import schema
@@ -155,7 +154,7 @@ def python(table: pa.Table) -> list[Row]:
 
 
 @How
-def test_the_fast_way_gives_what_the_rule_gives(many: int) -> None:
+def test_the_fast_way_gives_what_the_rule_gives(many):
     rng = random.Random(SEED)
     for world in range(many // 15):
         reference, file = Reference(), LAYOUT.empty_table()
@@ -231,7 +230,7 @@ def test_the_fast_way_gives_what_the_rule_gives(many: int) -> None:
             reference.gone = 0
 
 
-def test_a_usual_day_is_done_in_columns_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_usual_day_is_done_in_columns_alone(monkeypatch):
     """Asked in vain and then told, with and without phones in the table: no session by itself."""
     monkeypatch.setattr(columns, "rows_of", None)
     for has_phones in (False, True):
@@ -274,7 +273,7 @@ def test_a_usual_day_is_done_in_columns_alone(monkeypatch: pytest.MonkeyPatch) -
         assert sum(table.num_rows for table in fold.changed) == 25
 
 
-def test_places_are_those_of_the_first_whichever_side_is_the_longer() -> None:
+def test_places_are_those_of_the_first_whichever_side_is_the_longer():
     rng = random.Random(SEED)
     for _ in range(300):
         keys, among = (
@@ -285,7 +284,7 @@ def test_places_are_those_of_the_first_whichever_side_is_the_longer() -> None:
         assert found.tolist() == expected, (keys, among)
 
 
-def test_what_several_runs_were_told_is_dealt_in_turns_of_one_answer_a_session() -> None:
+def test_what_several_runs_were_told_is_dealt_in_turns_of_one_answer_a_session():
     rng = random.Random(SEED)
     for _ in range(100):
         rows = [(n, rng.choice("abc"), m) for n in range(rng.randrange(6)) for m in range(4)]

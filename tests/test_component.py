@@ -103,16 +103,16 @@ def resource(defs: dg.Definitions, name: str = "usms") -> Any:
     return (defs.resources or {})[name]
 
 
-def test_every_setting_is_an_attribute_and_a_field_of_the_resource() -> None:
+def test_every_setting_is_an_attribute_and_a_field_of_the_resource():
     assert set(Attributes.model_fields) == {*Settings.model_fields, "asset_prefix", "owners"}
     assert set(AccountSettings.model_fields) == set(Settings.model_fields)
 
 
-def test_every_attribute_says_what_it_is() -> None:
+def test_every_attribute_says_what_it_is():
     assert [name for name, field in Attributes.model_fields.items() if not field.description] == []
 
 
-def test_two_accounts_of_a_project_share_no_name(second_project: Path) -> None:
+def test_two_accounts_of_a_project_share_no_name(second_project):
     """Assets, job, schedule, resource, group: nothing of one account is named as the other's."""
     program = (
         "from shop.definitions import defs\n"
@@ -132,7 +132,7 @@ def test_two_accounts_of_a_project_share_no_name(second_project: Path) -> None:
     assert set(resources.split()) == {"usms", "shop_sms"}
 
 
-def test_the_job_makes_the_accounts_assets_whatever_groups_there_are(second_project: Path) -> None:
+def test_the_job_makes_the_accounts_assets_whatever_groups_there_are(second_project):
     """A project may give our asset another group, and put an asset of its own into our group."""
     (second_project / "shop/defs/usms/defs.yaml").write_text(REGROUPED)
     (second_project / "shop/defs/own.py").write_text(OF_THE_PROJECT)
@@ -151,7 +151,7 @@ def test_the_job_makes_the_accounts_assets_whatever_groups_there_are(second_proj
     assert {"conservation", "polling_behind", "silence"} <= set(checked.split())
 
 
-def test_yaml_gives_the_settings_of_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_yaml_gives_the_settings_of_a_run(monkeypatch):
     attributes = yaml.safe_load(SECOND_ACCOUNT)["attributes"]
     component = ReceiptPipeline.from_attributes_dict(attributes=attributes)
     account = resource(component.build_defs(), "shop_sms")
@@ -167,7 +167,7 @@ def test_yaml_gives_the_settings_of_a_run(monkeypatch: pytest.MonkeyPatch) -> No
     assert (str(settings.start_date), settings.timezone) == ("2026-01-31", "Asia/Shanghai")
 
 
-def test_partitions_are_days_of_the_zone_from_the_start_date_to_today() -> None:
+def test_partitions_are_days_of_the_zone_from_the_start_date_to_today():
     receipts = built(start_date="2026-01-31", timezone="Asia/Shanghai").resolve_assets_def(
         dg.AssetKey(["usms", "receipts"])
     )
@@ -177,7 +177,7 @@ def test_partitions_are_days_of_the_zone_from_the_start_date_to_today() -> None:
     assert (days.timezone, days.end_offset) == ("Asia/Shanghai", 1)
 
 
-def test_the_environment_sets_what_the_yaml_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_sets_what_the_yaml_does_not(monkeypatch):
     monkeypatch.setenv("USMS_TIMEZONE", "Europe/Berlin")
     monkeypatch.setenv("USMS_DATA_DIR", "elsewhere")
     component = ReceiptPipeline(data_dir="here")
@@ -185,18 +185,14 @@ def test_the_environment_sets_what_the_yaml_does_not(monkeypatch: pytest.MonkeyP
     assert resource(component.build_defs()).load().data_dir == "here"
 
 
-def test_a_wrong_setting_does_not_keep_the_definitions_from_loading(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_wrong_setting_does_not_keep_the_definitions_from_loading(monkeypatch):
     monkeypatch.setenv("USMS_TIMEZONE", "Mars/Olympus")
     assert ReceiptPipeline().account().days.timezone == "UTC"
     with pytest.raises(SettingsError, match="USMS_TIMEZONE"):
         resource(built()).load()
 
 
-def test_a_variable_named_in_the_yaml_and_not_set_is_missed_not_replaced(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_variable_named_in_the_yaml_and_not_set_is_missed_not_replaced(monkeypatch):
     """Or the questions of one account would be asked with the key of another."""
     monkeypatch.setenv("USMS_ACCESS_KEY_ID", "the other account's")
     account = resource(built(access_key_id="{{ env.SHOP_KEY_ID }}"))
@@ -204,7 +200,7 @@ def test_a_variable_named_in_the_yaml_and_not_set_is_missed_not_replaced(
         account.load("api")
 
 
-def test_dagsters_env_var_is_read_when_a_run_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dagsters_env_var_is_read_when_a_run_starts(monkeypatch):
     account = resource(built(access_key_secret=dg.EnvVar("SHOP_KEY_SECRET")))
     monkeypatch.setenv("SHOP_KEY_SECRET", "s3cret")
     assert account.load().access_key_secret.get_secret_value() == "s3cret"
@@ -220,13 +216,13 @@ def test_dagsters_env_var_is_read_when_a_run_starts(monkeypatch: pytest.MonkeyPa
         ("source_url", "postgresql://db/shop?user=me&password=s3cret"),
     ],
 )
-def test_a_secret_in_clear_is_refused_and_not_shown(name: str, value: str) -> None:
+def test_a_secret_in_clear_is_refused_and_not_shown(name, value):
     with pytest.raises(dg.DagsterInvalidDefinitionError, match=rf"{name}.*env\.NAME") as caught:
         ReceiptPipeline(**{name: value})
     assert value not in str(caught.value)
 
 
-def test_a_name_in_a_list_may_hold_a_comma() -> None:
+def test_a_name_in_a_list_may_hold_a_comma():
     dimensions = ["city, state", "template"]
     account = resource(built(dimensions=dimensions))
     assert account.load().dimensions == tuple(dimensions)
@@ -235,12 +231,12 @@ def test_a_name_in_a_list_may_hold_a_comma() -> None:
 @pytest.mark.parametrize(
     "attributes", [{"batchsize": 5}, {"asset_prefix": "shop sms"}, {"owners": "me"}]
 )
-def test_an_unknown_or_unusable_attribute_is_refused(attributes: dict[str, Any]) -> None:
+def test_an_unknown_or_unusable_attribute_is_refused(attributes):
     with pytest.raises(ValueError, match=next(iter(attributes))):
         ReceiptPipeline(**attributes)
 
 
-def test_dg_finds_the_component_in_the_environment(second_project: Path) -> None:
+def test_dg_finds_the_component_in_the_environment(second_project):
     program = (
         "from dagster.components.core.package_entry import discover_entry_point_package_objects\n"
         "print(*(key.to_typename() for key in discover_entry_point_package_objects()))\n"

@@ -15,7 +15,6 @@ from typing import Any
 
 import dagster as dg
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
@@ -159,10 +158,7 @@ def failure(result: Any) -> Any:
     return event.step_failure_data
 
 
-@pytest.mark.long
-def test_a_range_is_one_run_that_materializes_every_day_of_it(
-    first_run: tuple[Project, Any],
-) -> None:
+def test_a_range_is_one_run_that_materializes_every_day_of_it(first_run):
     _, result = first_run
     assert result.success
     days = {(datetime.now(UTC).date() - timedelta(days=n)).isoformat() for n in range(8)}
@@ -172,8 +168,7 @@ def test_a_range_is_one_run_that_materializes_every_day_of_it(
     assert set(materializations(result, "delivery_rates")) == {None}
 
 
-@pytest.mark.long
-def test_every_partition_tells_its_own_buckets(first_run: tuple[Project, Any]) -> None:
+def test_every_partition_tells_its_own_buckets(first_run):
     """And their sum is what the source announces."""
     account, result = first_run
     told = materializations(result, "receipts")
@@ -184,7 +179,7 @@ def test_every_partition_tells_its_own_buckets(first_run: tuple[Project, Any]) -
     assert sum(sum(one.get(b, 0) for b in BUCKETS) for one in told.values()) == 300
 
 
-def test_the_run_tells_its_requests_and_how_long_they_took(first_run: tuple[Project, Any]) -> None:
+def test_the_run_tells_its_requests_and_how_long_they_took(first_run):
     account, result = first_run
     days = materializations(result, "responses").values()
     told = next(iter(days))
@@ -195,7 +190,7 @@ def test_the_run_tells_its_requests_and_how_long_they_took(first_run: tuple[Proj
 
 
 @pytest.mark.long
-def test_folding_tells_publishing_which_sessions_changed(project: MakeProject) -> None:
+def test_folding_tells_publishing_which_sessions_changed(project):
     """Their rows come to stand at the end of the published table; the others stay in place."""
     account = project(100)
     messages, source = account.rehearsal.messages, account.data_dir.parent / "sent.parquet"
@@ -215,7 +210,7 @@ def places(account: Project) -> list[str]:
         return [row[0] for row in con.execute("SELECT session_no FROM receipts").fetchall()]
 
 
-def test_the_delivery_rates_have_chart_table_and_report(first_run: tuple[Project, Any]) -> None:
+def test_the_delivery_rates_have_chart_table_and_report(first_run):
     told = materializations(first_run[1], "delivery_rates")[None]
     assert told["messages"] == 300
     assert "data:image/png;base64," in told["chart"]
@@ -223,7 +218,7 @@ def test_the_delivery_rates_have_chart_table_and_report(first_run: tuple[Project
     assert Path(told["report"]).read_text("utf-8").startswith("<!")
 
 
-def test_every_check_passes_on_a_well_behaved_service(first_run: tuple[Project, Any]) -> None:
+def test_every_check_passes_on_a_well_behaved_service(first_run):
     found = evaluations(first_run[1])
     assert set(found) == {
         "conservation",
@@ -240,7 +235,7 @@ def test_every_check_passes_on_a_well_behaved_service(first_run: tuple[Project, 
 
 
 @pytest.mark.long
-def test_a_lost_receipt_fails_the_blocking_check_that_names_its_day(project: MakeProject) -> None:
+def test_a_lost_receipt_fails_the_blocking_check_that_names_its_day(project):
     """Conservation; and nothing is published from a dataset that lost a row."""
     account = project(300)
     account.refresh()
@@ -259,7 +254,7 @@ def test_a_lost_receipt_fails_the_blocking_check_that_names_its_day(project: Mak
 
 
 @pytest.mark.long
-def test_an_unknown_word_and_a_quarantined_item_are_warnings(project: MakeProject) -> None:
+def test_an_unknown_word_and_a_quarantined_item_are_warnings(project):
     """They stop nothing: the warehouse is published."""
     result = project(300, Faults(unknown_words=0.5, bad_items=1.0)).refresh()
     found = evaluations(result)
@@ -270,9 +265,7 @@ def test_an_unknown_word_and_a_quarantined_item_are_warnings(project: MakeProjec
     assert materializations(result, "warehouse")
 
 
-def test_a_missing_setting_is_the_cores_sentence_and_no_retry(
-    project: MakeProject, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_missing_setting_is_the_cores_sentence_and_no_retry(project, monkeypatch):
     account = project(20)
     monkeypatch.delenv("USMS_SOURCE_URL")
     with pytest.raises(SettingsError) as sentence:
@@ -283,9 +276,7 @@ def test_a_missing_setting_is_the_cores_sentence_and_no_retry(
 
 
 @pytest.mark.long
-def test_an_older_day_that_still_awaits_receipts_is_told_beside_the_range(
-    project: MakeProject, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_older_day_that_still_awaits_receipts_is_told_beside_the_range(project, monkeypatch):
     """The run over the open window also looks after it, in an event of its own."""
     sent_at = NOW - timedelta(days=20)
     account = project(one_message(sent_at), Faults(missing=1.0))
@@ -298,9 +289,7 @@ def test_an_older_day_that_still_awaits_receipts_is_told_beside_the_range(
 
 
 @pytest.mark.long
-def test_a_day_that_was_left_alone_is_not_materialized_and_the_others_are(
-    project: MakeProject,
-) -> None:
+def test_a_day_that_was_left_alone_is_not_materialized_and_the_others_are(project):
     """It would count as made and as fresh. What is done is published all the same."""
     account = project(60)
     today = datetime.now(UTC).date()
@@ -316,84 +305,6 @@ def test_a_day_that_was_left_alone_is_not_materialized_and_the_others_are(
     assert str(today) in next(iter(told.values()))["run/warnings"]
     assert materializations(result, "warehouse")
     assert evaluations(result)["conservation"].passed
-
-
-@pytest.mark.long
-def test_a_run_over_one_partition_makes_one_event_of_it(project: MakeProject) -> None:
-    account = project(one_message(NOW - timedelta(days=1)))
-    day = str((NOW - timedelta(days=1)).date())
-    job = account.defs.resolve_job_def("refresh")
-    result = job.execute_in_process(instance=account.instance, partition_key=day)
-    assert materializations(result, "receipts")[day]["delivered"] <= 1
-    assert set(materializations(result, "responses")) == {day}
-
-
-@pytest.mark.long
-def test_what_came_before_the_service_refused_the_key_is_kept_and_told_by_the_next_run(
-    project: MakeProject, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The failed run publishes nothing."""
-    account = project(300)
-    monkeypatch.setenv("USMS_BATCH_SIZE", "20")
-    monkeypatch.setenv("USMS_MAX_CONCURRENCY", "1")
-    service = account.rehearsal.service
-    answer, asked = service.answer, [0]
-
-    def refuses_after_some(*given: Any, **more: Any) -> Any:
-        asked[0] += 1
-        if asked[0] > 5:
-            service._credentials = b"another"
-        return answer(*given, **more)
-
-    monkeypatch.setattr(service, "answer", refuses_after_some)
-    result = account.refresh()
-    assert not result.success
-    assert "USMS_ACCESS_KEY_ID" in failure(result).user_failure_data.description
-    assert failure(result).user_failure_data.metadata["ids_answered"].value == 100
-    is_asked = [pc.is_valid(rows["last_asked_at"]) for rows in account.receipts().values()]
-    assert sum(pc.sum(one).as_py() for one in is_asked) >= 100
-    assert not (account.data_dir / "usms.duckdb").exists()
-
-
-@pytest.mark.long
-def test_a_day_alone_takes_along_the_day_before_where_a_session_crossed_midnight(
-    project: MakeProject,
-) -> None:
-    """Its rows are placed there: they are asked about and told like the others."""
-    midnight = (NOW - timedelta(days=10)).replace(hour=0, minute=0, second=0, microsecond=0)
-    parts = [one_message(midnight + timedelta(minutes=minutes)) for minutes in (-5, 5, 300)]
-    rows = pa.concat_tables(parts)
-    rows = rows.set_column(0, "session_no", [["over", "over", "within"]])
-    account = project(rows.set_column(1, "phone", [[f"+861380013800{n}" for n in range(3)]]))
-    before, day = (midnight - timedelta(days=1)).date(), midnight.date()
-    result = account.refresh(day, day)
-    assert result.success
-    assert account.receipts()[before.isoformat()]["is_final"].to_pylist() == [True, True]
-    assert materializations(result, "receipts").keys() == {before.isoformat(), day.isoformat()}
-
-
-@pytest.mark.long
-def test_a_data_directory_that_goes_away_while_asking_fails_the_run_and_publishes_nothing(
-    project: MakeProject, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    account = project(40)
-    warehouse = tmp_path / "elsewhere.duckdb"
-    monkeypatch.setenv("USMS_WAREHOUSE", str(warehouse))
-    assert account.refresh().success
-    published = warehouse.read_bytes()
-    pq.write_table(one_message(NOW - timedelta(days=2)), tmp_path / "sent.parquet")
-    answer = account.rehearsal.service.answer
-
-    def goes_away(*asked: Any, **more: Any) -> Any:
-        if not (tmp_path / "aside").exists():
-            account.data_dir.rename(tmp_path / "aside")
-        return answer(*asked, **more)
-
-    monkeypatch.setattr(account.rehearsal.service, "answer", goes_away)
-    result = account.refresh()
-    said = failure(result).user_failure_data.description
-    assert "is gone from the data directory" in said
-    assert warehouse.read_bytes() == published
 
 
 def one_message(sent_at: datetime) -> pa.Table:
@@ -424,7 +335,7 @@ def tick(account: Project) -> dg.ScheduleExecutionData:
     return repository.get_schedule_def("refresh_every_15_minutes").evaluate_tick(context)
 
 
-def test_a_tick_asks_for_one_run_over_the_open_window(project: MakeProject) -> None:
+def test_a_tick_asks_for_one_run_over_the_open_window(project):
     account = project(20)
     [request] = tick(account).run_requests or []
     today = datetime.now(UTC).date()
@@ -432,9 +343,7 @@ def test_a_tick_asks_for_one_run_over_the_open_window(project: MakeProject) -> N
     assert request.tags[RANGE_END] == today.isoformat()
 
 
-def test_a_tick_never_asks_for_days_before_the_first_partition(
-    project: MakeProject, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_tick_never_asks_for_days_before_the_first_partition(project, monkeypatch):
     today = datetime.now(UTC).date().isoformat()
     account = project(20)
     monkeypatch.setenv("USMS_START_DATE", today)
@@ -444,9 +353,7 @@ def test_a_tick_never_asks_for_days_before_the_first_partition(
 
 
 @pytest.mark.parametrize("status", [dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.NOT_STARTED])
-def test_a_tick_is_skipped_while_a_refresh_is_under_way(
-    project: MakeProject, status: dg.DagsterRunStatus
-) -> None:
+def test_a_tick_is_skipped_while_a_refresh_is_under_way(project, status):
     account = project(20)
     job = account.defs.resolve_job_def("refresh")
     run = account.instance.create_run_for_job(job, status=status)
@@ -455,14 +362,14 @@ def test_a_tick_is_skipped_while_a_refresh_is_under_way(
     assert run.run_id[:8] in (data.skip_message or "")
 
 
-def test_a_finished_refresh_skips_nothing(project: MakeProject) -> None:
+def test_a_finished_refresh_skips_nothing(project):
     account = project(20)
     job = account.defs.resolve_job_def("refresh")
     account.instance.create_run_for_job(job, status=dg.DagsterRunStatus.FAILURE)
     assert tick(account).run_requests
 
 
-def test_the_schedule_is_off_until_someone_switches_it_on() -> None:
+def test_the_schedule_is_off_until_someone_switches_it_on():
     defs = ReceiptPipeline().build_defs()
     assert schedule(defs).default_status is dg.DefaultScheduleStatus.STOPPED
 
@@ -470,14 +377,14 @@ def test_the_schedule_is_off_until_someone_switches_it_on() -> None:
 # --- what is known before a run -------------------------------------------------------------------
 
 
-def test_columns_have_types_and_descriptions() -> None:
+def test_columns_have_types_and_descriptions():
     specs = {spec.key: spec for spec in ReceiptPipeline().build_defs().resolve_all_asset_specs()}
     columns = specs[RECEIPTS].metadata["dagster/column_schema"].columns
     assert [column.name for column in columns] == [f.name for f in schema.receipts_fields()]
     assert [column.name for column in columns if not column.description] == []
 
 
-def test_every_asset_has_group_description_kind_and_freshness() -> None:
+def test_every_asset_has_group_description_kind_and_freshness():
     specs = ReceiptPipeline(owners=["team:x"]).build_defs().resolve_all_asset_specs()
     assert len(specs) == 5
     for spec in specs:
@@ -487,9 +394,7 @@ def test_every_asset_has_group_description_kind_and_freshness() -> None:
         assert (spec.freshness_policy is None) == (spec.key.path[-1] == "source_table")
 
 
-def test_definitions_load_without_any_variable_and_without_the_heavy_libraries(
-    tmp_path: Path,
-) -> None:
+def test_definitions_load_without_any_variable_and_without_the_heavy_libraries(tmp_path):
     program = (
         "import sys\nfrom usms_pipeline.definitions import defs\n"
         "defs().get_repository_def()\n"
@@ -499,7 +404,7 @@ def test_definitions_load_without_any_variable_and_without_the_heavy_libraries(
     assert bare([sys.executable, "-W", "ignore", "-c", program], tmp_path).strip() == ""
 
 
-def test_dagsters_own_settings_are_valid_and_tell_nobody(tmp_path: Path) -> None:
+def test_dagsters_own_settings_are_valid_and_tell_nobody(tmp_path):
     text = (ROOT / "dagster_home" / "dagster.yaml").read_text()
     (tmp_path / "dagster.yaml").write_text(text)
     with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
@@ -510,9 +415,7 @@ def test_dagsters_own_settings_are_valid_and_tell_nobody(tmp_path: Path) -> None
 
 
 @pytest.mark.long
-def test_dg_lists_checks_and_launches_a_range_from_a_clone(
-    project: MakeProject, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_dg_lists_checks_and_launches_a_range_from_a_clone(project, monkeypatch, tmp_path):
     """The commands of the README, each in a process of its own, from the project's folder."""
     account = project(100)
     home = tmp_path / "home"
@@ -536,7 +439,7 @@ def test_dg_lists_checks_and_launches_a_range_from_a_clone(
 # --- pure parts -----------------------------------------------------------------------------------
 
 
-def test_an_error_of_the_core_is_never_retried_by_dagster() -> None:
+def test_an_error_of_the_core_is_never_retried_by_dagster():
     """The client owns retries; what the run had counted is kept."""
     error = ServiceDown("The service is down.")
     error.stats = SimpleNamespace(requests=7)  # type: ignore[attr-defined]
@@ -554,14 +457,14 @@ def test_an_error_of_the_core_is_never_retried_by_dagster() -> None:
         dg.DagsterInvariantViolationError("x"),
     ],
 )
-def test_what_dagster_raises_itself_and_an_interrupt_pass(raised: BaseException) -> None:
+def test_what_dagster_raises_itself_and_an_interrupt_pass(raised):
     account = Account(dg.DailyPartitionsDefinition("2026-01-01"))
     with pytest.raises(type(raised)) as caught, told(account):
         raise raised
     assert caught.value is raised
 
 
-def test_progress_is_logged_every_few_seconds_and_not_every_batch() -> None:
+def test_progress_is_logged_every_few_seconds_and_not_every_batch():
     at = iter([0.0, 1.0, 2.0, 5.0, 5.0, 6.0, 10.0, 10.0])
     said: list[str] = []
     listen = progress_log(said.append, lambda: next(at))
@@ -571,9 +474,7 @@ def test_progress_is_logged_every_few_seconds_and_not_every_batch() -> None:
 
 
 @pytest.mark.parametrize(("unannounced", "passed"), [(10, True), (11, False)])
-def test_more_than_one_percent_of_unannounced_receipts_is_a_warning(
-    unannounced: int, passed: bool
-) -> None:
+def test_more_than_one_percent_of_unannounced_receipts_is_a_warning(unannounced, passed):
     said = Footer("", buckets={"delivered": 1000}, unannounced=unannounced)
     verdicts = checks.check_report(Report(days={date(2026, 1, 31): said}))
     [extra] = [one for one in verdicts if one.check_name == "unannounced_receipts"]
@@ -586,8 +487,8 @@ def test_more_than_one_percent_of_unannounced_receipts_is_a_warning(
     ("left", "seconds", "passed"), [(0, 900, True), (1, 10, False), (0, 901, False)]
 )
 def test_polling_is_behind_when_questions_are_left_or_the_next_round_is_missed(
-    left: int, seconds: float, passed: bool
-) -> None:
+    left, seconds, passed
+):
     stats = CollectStats(ids_given_up=left, problems={"HTTP 503: busy.": 2} if left else {})
     report = Report(stats, seconds, due={date(2026, 1, 31): 5})
     [verdict] = [v for v in checks.check_report(report) if v.check_name == "polling_behind"]
@@ -600,7 +501,7 @@ def test_polling_is_behind_when_questions_are_left_or_the_next_round_is_missed(
 
 
 @pytest.mark.long
-def test_a_service_that_is_down_fails_the_step_with_what_it_answered(project: MakeProject) -> None:
+def test_a_service_that_is_down_fails_the_step_with_what_it_answered(project):
     """As `usms run` ends with 1. What was read of the source is kept, and nothing is published."""
     account = project(40, Faults(down=1))
     result = account.refresh()
@@ -614,13 +515,13 @@ def test_a_service_that_is_down_fails_the_step_with_what_it_answered(project: Ma
     assert not (account.data_dir / "usms.duckdb").exists()
 
 
-def test_a_hint_at_a_wrong_time_zone_is_the_checks_sentence() -> None:
+def test_a_hint_at_a_wrong_time_zone_is_the_checks_sentence():
     verdict = checks.check_time_zones("Look at USMS_RECEIPT_TIMEZONE.")
     assert (verdict.passed, verdict.description) == (False, "Look at USMS_RECEIPT_TIMEZONE.")
     assert checks.check_time_zones(None).passed
 
 
-def test_a_run_without_partition_tags_is_over_the_open_window() -> None:
+def test_a_run_without_partition_tags_is_over_the_open_window():
     opened = Window(date(2026, 1, 1), date(2026, 1, 8))
     pipeline: Any = SimpleNamespace(open_window=lambda: opened)
     assert window({}, pipeline) == opened

@@ -7,16 +7,14 @@ real service over loopback, whose clock stands so that it says the same to all s
 from __future__ import annotations
 
 import json
-import os
 import sqlite3
-import subprocess
-import sys
 from collections import Counter
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from functools import cache, partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import duckdb
@@ -24,6 +22,7 @@ import pyarrow as pa
 import pytest
 
 from tests import source_tables
+from tests.processes import usms
 from tests.source_tables import DIMENSIONS, PHONE, RECIPIENTS, SENT_AT, SESSION, Row
 from usms_pipeline.contract.status import FINAL
 from usms_pipeline.people.phones import PhoneBook
@@ -101,29 +100,22 @@ def make(kind: str, folder: Path, some: list[Row], request: pytest.FixtureReques
 def run(folder: Path, source_url: str, base_url: str) -> dict[str, Any]:
     """Run the command as a user does; gives what it prints."""
     given = {
-        "BASE_URL": base_url,
-        "ACCESS_KEY_ID": ACCESS_KEY_ID,
-        "ACCESS_KEY_SECRET": ACCESS_KEY_SECRET,
-        "SOURCE_URL": source_url,
-        "SOURCE_TABLE": "sms.log 短信",
-        "SESSION_COLUMN": SESSION,
-        "SENT_AT_COLUMN": SENT_AT,
-        "PHONE_COLUMN": PHONE,
-        "RECIPIENTS_COLUMN": RECIPIENTS,
-        "DIMENSIONS": json.dumps(DIMENSIONS),
-        "PHONE_KEY": KEY,
-        "START_DATE": str((now() - timedelta(days=9)).date()),
+        "base_url": base_url,
+        "access_key_id": ACCESS_KEY_ID,
+        "access_key_secret": ACCESS_KEY_SECRET,
+        "source_url": source_url,
+        "source_table": "sms.log 短信",
+        "session_column": SESSION,
+        "sent_at_column": SENT_AT,
+        "phone_column": PHONE,
+        "recipients_column": RECIPIENTS,
+        "dimensions": json.dumps(DIMENSIONS),
+        "phone_key": KEY,
+        "start_date": (now() - timedelta(days=9)).date(),
     }
-    others = {name: text for name, text in os.environ.items() if not name.startswith("USMS_")}
-    ran = subprocess.run(
-        [sys.executable, "-m", "usms_pipeline", "run", "--all", "--json"],
-        cwd=folder,
-        env=others | {f"USMS_{name}": text for name, text in given.items()},
-        capture_output=True,
-        text=True,
-    )
-    assert ran.returncode == 0, ran.stderr
-    report: dict[str, Any] = json.loads(ran.stdout)
+    ran = usms(SimpleNamespace(folder=folder, given=given), "run", "--all", "--json")
+    assert ran.code == 0, ran
+    report: dict[str, Any] = json.loads(ran.out)
     return report
 
 
@@ -154,9 +146,7 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> Receipts:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_kind_of_source_gives_the_same_true_receipts(
-    kind: str, tmp_path: Path, request: pytest.FixtureRequest, reference: Receipts
-) -> None:
+def test_every_kind_of_source_gives_the_same_true_receipts(kind, tmp_path, request, reference):
     some = rows()
     source_url, asked = make(kind, tmp_path, some, request), service(some)
     with serve(asked) as base_url:

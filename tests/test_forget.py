@@ -47,22 +47,20 @@ def forgotten(account: Scripted, *phones: str, sessions: tuple[str, ...] = ()) -
     return left
 
 
-def test_others_of_a_session_stay_with_what_is_known_of_them(account: Scripted) -> None:
+def test_others_of_a_session_stay_with_what_is_known_of_them(account):
     """Also in a rebuild: the response that told of both is emptied, what the day knows is not."""
     account.refresh()
     assert forgotten(account, PHONE) == [("group", "failed"), ("yours", "delivered")]
     assert len(account.asked) == 1
 
 
-def test_others_that_are_not_heard_of_stay_known_to_have_been_asked_about(
-    account: Scripted,
-) -> None:
+def test_others_that_are_not_heard_of_stay_known_to_have_been_asked_about(account):
     account.says["group"] = receipt("delivered", PHONE)
     account.refresh(hours=73)
     assert ("group", "unknown") in forgotten(account, PHONE)
 
 
-def test_one_row_for_several_recipients_is_not_the_forgotten_phones_alone(tmp_path: Path) -> None:
+def test_one_row_for_several_recipients_is_not_the_forgotten_phones_alone(tmp_path):
     account = Scripted(tmp_path, phone_column=None, recipients_column="recipients")
     account.row("group", recipients=3)
     account.says["group"] = [receipt("delivered", one) for one in (PHONE, OTHER)]
@@ -73,9 +71,7 @@ def test_one_row_for_several_recipients_is_not_the_forgotten_phones_alone(tmp_pa
     assert account.sql("SELECT DISTINCT session_no FROM receipts") == [("group",)]
 
 
-def test_without_phones_in_the_source_a_session_of_the_phone_alone_goes_with_it(
-    tmp_path: Path,
-) -> None:
+def test_without_phones_in_the_source_a_session_of_the_phone_alone_goes_with_it(tmp_path):
     account = Scripted(tmp_path, phone_column=None)
     for session, phone in (("mine", PHONE), ("yours", OTHER)):
         account.row(session)
@@ -84,9 +80,7 @@ def test_without_phones_in_the_source_a_session_of_the_phone_alone_goes_with_it(
     assert forgotten(account, PHONE) == [("yours", "delivered")]
 
 
-def test_a_session_that_nobody_was_heard_of_in_is_forgotten_with_its_only_phone(
-    account: Scripted,
-) -> None:
+def test_a_session_that_nobody_was_heard_of_in_is_forgotten_with_its_only_phone(account):
     """Its number will be in the questions all the same, and stands for the person."""
     account.says.clear()
     account.refresh()
@@ -94,9 +88,7 @@ def test_a_session_that_nobody_was_heard_of_in_is_forgotten_with_its_only_phone(
     assert forget.read(account.pipeline.store).sessions == {"mine"}
 
 
-def test_what_a_killed_run_was_told_of_somebody_forgotten_is_folded_without_them(
-    account: Scripted,
-) -> None:
+def test_what_a_killed_run_was_told_of_somebody_forgotten_is_folded_without_them(account):
     says, account.says = account.says, {}
     account.refresh()
     account.says = says
@@ -111,8 +103,8 @@ def test_what_a_killed_run_was_told_of_somebody_forgotten_is_folded_without_them
 
 
 def test_a_late_response_about_somebody_forgotten_says_only_that_the_session_was_asked_about(
-    account: Scripted,
-) -> None:
+    account,
+):
     account.says["group"] = []
     account.refresh()
     account.pipeline.forget([PHONE])
@@ -128,7 +120,7 @@ def test_a_late_response_about_somebody_forgotten_says_only_that_the_session_was
     account.settled()
 
 
-def test_what_was_interrupted_is_finished_by_the_same_command(account: Scripted) -> None:
+def test_what_was_interrupted_is_finished_by_the_same_command(account):
     """One day was erased when another run held the other, or a run's responses, or the table."""
     for session, phone in (("mine-old", PHONE), ("yours-old", OTHER)):
         account.row(session, NOON - timedelta(days=1), phone)
@@ -147,7 +139,7 @@ def test_what_was_interrupted_is_finished_by_the_same_command(account: Scripted)
     assert left == [("group",), ("yours",), ("yours-old",)]
 
 
-def test_dead_processes_leave_no_numbers_behind(account: Scripted) -> None:
+def test_dead_processes_leave_no_numbers_behind(account):
     """A killed process leaves temporary files, with bodies in them; so may a damaged block."""
     killed = account.land(days=[DAY])
     run = account.land(account.told("mine"), days=[DAY])
@@ -170,9 +162,7 @@ def test_dead_processes_leave_no_numbers_behind(account: Scripted) -> None:
     assert [path for path in left if path.exists()] == [left[1]], "of no run that is known"
 
 
-def test_answers_about_others_are_kept_whole_after_a_session_was_forgotten(
-    tmp_path: Path,
-) -> None:
+def test_answers_about_others_are_kept_whole_after_a_session_was_forgotten(tmp_path):
     account = Scripted(tmp_path)
     for session in ("1001", "10010", "21001"):
         account.row(session, NOON, OTHER)
@@ -188,9 +178,7 @@ def test_answers_about_others_are_kept_whole_after_a_session_was_forgotten(
 
 
 @pytest.mark.parametrize("phase", ["source", "responses"])
-def test_a_phone_forgotten_while_a_run_is_at_work_does_not_come_back(
-    account: Scripted, phase: str
-) -> None:
+def test_a_phone_forgotten_while_a_run_is_at_work_does_not_come_back(account, phase):
     """Before it holds a day, the run sees it by then; after, the day is named as busy."""
     account.refresh()
     account.row("late", NOON, PHONE)
@@ -224,8 +212,8 @@ def test_a_phone_forgotten_while_a_run_is_at_work_does_not_come_back(
 @pytest.mark.long
 @pytest.mark.parametrize("phones", ["masked", "clear"])
 def test_a_forgotten_phone_leaves_a_tombstone_and_nothing_else_in_any_folder(
-    tmp_path: Path, simulator: Any, phones: str
-) -> None:
+    tmp_path, simulator, phones
+):
     """Not its number, hash or lone session: in no file, free block or report, and none comes back.
 
     Neither by a rebuild, a replay, another run, nor the row appearing again in the source.

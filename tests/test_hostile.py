@@ -8,8 +8,6 @@ from __future__ import annotations
 import subprocess
 import sys
 from datetime import timedelta
-from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -79,9 +77,9 @@ def test_a_time_that_python_can_not_show_is_no_time():
     assert [row["received_at"] for row in receipts(decoded)] == [None]
 
 
-def peak_mb(module: str, *arguments: str) -> tuple[int, list[list[str]]]:
-    """Give the peak that a module tells in its last line, and the lines before."""
-    command = [sys.executable, "-W", "error", "-m", f"tests.{module}", *arguments]
+def peak_mb(*work: str) -> tuple[int, list[list[str]]]:
+    """Give the peak of some work, told in its process's last line, and the lines before."""
+    command = [sys.executable, "-W", "error", "-m", "tests.hostile_memory", *work]
     shown = subprocess.run(command, check=True, capture_output=True, text=True, timeout=300)
     *lines, peak = shown.stdout.splitlines()
     return int(peak), [line.split("\t") for line in lines]
@@ -89,23 +87,31 @@ def peak_mb(module: str, *arguments: str) -> tuple[int, list[list[str]]]:
 
 @pytest.mark.long
 @pytest.mark.parametrize(("worst", "most"), [("many", 600), ("long", 1_000), ("deep", 300)])
-def test_the_worst_answers_take_bounded_memory(worst: str, most: int) -> None:
-    assert peak_mb("hostile_memory", worst)[0] < most
+def test_the_worst_answers_take_bounded_memory(worst, most):
+    assert peak_mb(worst)[0] < most
 
 
 @pytest.mark.long
-def test_what_a_killed_run_was_told_is_read_a_block_at_a_time(tmp_path: Path) -> None:
-    peak_mb("hostile_memory", "landed", str(tmp_path))
-    assert peak_mb("hostile_memory", "folded", str(tmp_path))[0] < 750
+def test_what_a_killed_run_was_told_is_read_a_block_at_a_time(tmp_path):
+    peak_mb("landed", str(tmp_path))
+    assert peak_mb("folded", str(tmp_path))[0] < 750
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("sessions", "most"), [(100_000, 1_000), (330_000, 2_200)])
+def test_long_texts_beside_the_messages_of_a_large_day_fit(tmp_path, sessions, most):
+    peak, lines = peak_mb("large day", str(tmp_path), str(sessions))
+    assert lines == [["delivered", str(sessions)]] * 2
+    assert peak < most
 
 
 # The client
 
 
 @pytest.mark.long
-def test_bombs_and_answers_without_end_take_bounded_memory() -> None:
-    peak, lines = peak_mb("hostile_server")
-    became = {name: (verdict, int(size)) for name, verdict, size, _ in lines}
+def test_bombs_and_answers_without_end_take_bounded_memory():
+    peak, lines = peak_mb("bombs")
+    became = {name: (verdict, int(size)) for name, verdict, size in lines}
     too_large = ("split", 64_000)
     assert [became[name] for name in ("gzip", "deflate", "chunked")] == [too_large] * 3
     assert {verdict for verdict, _ in became.values()} == {"split", "retry"}
@@ -134,7 +140,7 @@ MENDABLE = {
 
 
 @pytest.mark.parametrize("damage", MENDABLE)
-def test_what_the_decoder_can_mend_is_an_answer_to_the_client_too(damage: str) -> None:
+def test_what_the_decoder_can_mend_is_an_answer_to_the_client_too(damage):
     """Else its sessions would be asked about for ever, and what was answered never counted."""
     with serving(lambda seen: Response(MENDABLE[damage](ok(seen.ids).body))) as server:
         reply = ask(server.url, ["a"])
@@ -142,7 +148,7 @@ def test_what_the_decoder_can_mend_is_an_answer_to_the_client_too(damage: str) -
     assert len(receipts(decode(response(reply.body)))) == 1
 
 
-def test_a_message_of_megabytes_is_looked_through_at_its_beginning_only() -> None:
+def test_a_message_of_megabytes_is_looked_through_at_its_beginning_only():
     body = b'{"RetCode":4711,"Message":"%b"}' % (b"session-001 %b " % BASIC.encode() * 300_000)
     with serving(lambda seen: Response(body)) as server:
         fetched = Fetched(server.url, [f"session-{n:03}" for n in range(100)], 64_000_000)
@@ -161,9 +167,7 @@ def messages(count: int) -> pa.Table:
 
 
 @pytest.mark.parametrize("kind", ["readable", pytest.param("any", marks=pytest.mark.long)])
-def test_a_run_against_a_hostile_service_completes_and_keeps_all_it_sent(
-    tmp_path: Path, simulator: Any, kind: str
-) -> None:
+def test_a_run_against_a_hostile_service_completes_and_keeps_all_it_sent(tmp_path, simulator, kind):
     """Of a hundred sessions every fifth gets a good answer, the others one made to do harm."""
     codes = (0,) if kind == "readable" else (0, None)  # without a code it is asked five times
     harmful = (body for body in bodies("run") if _read_envelope(body)[0] in codes)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
@@ -12,6 +11,7 @@ from typing import Any
 
 import duckdb
 import pyarrow as pa
+import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 
@@ -22,8 +22,6 @@ from usms_pipeline.contract.errors import StorageError, UnknownColumn
 from usms_pipeline.figures.queries import rates
 from usms_pipeline.settings import Settings
 from usms_pipeline.warehouse import connect
-
-pytestmark = pytest.mark.long
 
 AT = datetime(2026, 3, 2, 9, tzinfo=UTC)
 NAMES = (
@@ -59,110 +57,82 @@ def found(given: Settings) -> list[tuple[Any, ...]]:
 
 
 EXPECTED = sorted((value, value, value) for value in VALUES)
-ROWS = [(value, AT.replace(tzinfo=None).isoformat(" "), value, value) for value in VALUES]
+ROWS = [(value, AT.replace(tzinfo=None), value, value) for value in VALUES]
 
 
 def quoted(name: str, mark: str = '"') -> str:
     return mark + name.replace(mark, mark * 2) + mark
 
 
-def definition(columns: dict[str, str], mark: str = '"', time: str = "timestamp") -> str:
-    return ", ".join(
-        f"{quoted(name, mark)} {time if role == 'sent_at' else 'varchar(200)'}"
-        for role, name in columns.items()
+def made(kind: str, name: str, request: pytest.FixtureRequest, folder: Path) -> Database:
+    """Make a table of this name, and columns of such names, beside one that is a victim."""
+    mark = "`" if kind == "mariadb" else '"'
+    time = {"mariadb": "datetime(6)", "sqlite": "text"}.get(kind, "timestamp")
+    columns = ", ".join(
+        f"{quoted(column, mark)} {time if role == 'sent_at' else 'varchar(200)'}"
+        for role, column in columns_of(name).items()
     )
+    tables = ("CREATE TABLE victim (a int)", f"CREATE TABLE {quoted(name, mark)} ({columns})")
+    if kind in ("postgresql", "mariadb"):
+        database: Database = request.getfixturevalue(kind)
+        database.execute(*tables)
+        if kind == "postgresql":
+            rows = pa.table([*map(pa.array, zip(*ROWS, strict=True))], [*columns_of(name).values()])
+            database.execute(ingest=(name, rows))
+        else:
+            table = quoted(name, mark).replace("%", "%%")
+            database.execute(many=(f"INSERT INTO {table} VALUES (%s, %s, %s, %s)", ROWS))
+        return database
+    path = str(folder / f"shop'; DROP.{kind}")
+
+    def execute(*statements: str, many: Any = ()) -> Any:
+        with closing({"sqlite": sqlite3, "duckdb": duckdb}[kind].connect(path)) as con:
+            for statement in statements:
+                found = con.execute(statement).fetchall()
+            for row in many:
+                con.execute(f"INSERT INTO {quoted(name)} VALUES (?, ?, ?, ?)", row)
+            con.commit()
+        return found
+
+    texts = [(a, at.isoformat(" "), b, c) for a, at, b, c in ROWS]
+    execute(*tables, many=texts)
+    return Database(f"{kind}:///{path}", execute)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_table_of_postgresql(name: str, postgresql: Database) -> None:
-    columns = columns_of(name)
-    rows = ", ".join(
-        "(" + ", ".join("E'" + v.replace("\\", "\\\\").replace("'", "\\'") + "'" for v in row) + ")"
-        for row in ROWS
-    )
-    postgresql.execute(
-        "CREATE TABLE victim AS SELECT 1",
-        f"CREATE TABLE {quoted(name)} ({definition(columns)})",
-        f"INSERT INTO {quoted(name)} VALUES {rows}",
-    )
-    assert found(settings(postgresql.url, name, columns)) == EXPECTED
-    assert postgresql.execute("SELECT * FROM victim") == [(1,)]
+@pytest.mark.parametrize("kind", ["postgresql", "mariadb", "sqlite", "duckdb"])
+def test_a_table_and_its_columns_may_have_any_name(kind, name, request, tmp_path):
+    database = made(kind, name, request, tmp_path)
+    assert found(settings(database.url, name, columns_of(name))) == EXPECTED
+    assert [*database.execute("SELECT count(*) FROM victim")] == [(0,)]
 
 
-def test_postgresql_where_a_backslash_ends_no_literal(postgresql: Database) -> None:
+def test_postgresql_where_a_backslash_ends_no_literal(postgresql, request, tmp_path):
     """Some databases still read texts as they did before 2010."""
     name = "back\\'; DROP TABLE victim; --"
-    columns = columns_of("x")
+    made("postgresql", name, request, tmp_path)
     [(database,)] = postgresql.execute("SELECT current_database()")
-    postgresql.execute(
-        f"ALTER DATABASE {database} SET standard_conforming_strings = off",
-        "CREATE TABLE victim AS SELECT 1",
-        f"CREATE TABLE {quoted(name)} ({definition(columns)})",
-    )
-    assert found(settings(postgresql.url, name, columns)) == []
-    assert postgresql.execute("SELECT * FROM victim") == [(1,)]
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_a_table_of_mariadb(name: str, mariadb: Database) -> None:
-    columns = columns_of(name)
-    table = quoted(name, "`").replace("%", "%%")
-    mariadb.execute("CREATE TABLE victim AS SELECT 1")
-    mariadb.execute(
-        f"CREATE TABLE {quoted(name, '`')} ({definition(columns, '`', 'datetime(6)')})",
-        many=(f"INSERT INTO {table} VALUES (%s, %s, %s, %s)", ROWS),
-    )
-    assert found(settings(mariadb.url, name, columns)) == EXPECTED
-    assert mariadb.execute("SELECT * FROM victim") == ((1,),)
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_a_table_of_sqlite(name: str, tmp_path: Path) -> None:
-    columns, path = columns_of(name), tmp_path / "shop.sqlite"
-    with closing(sqlite3.connect(path)) as con, con:
-        con.execute("CREATE TABLE victim (a)")
-        con.execute(f"CREATE TABLE {quoted(name)} ({definition(columns, time='text')})")
-        con.executemany(f"INSERT INTO {quoted(name)} VALUES (?, ?, ?, ?)", ROWS)
-    assert found(settings(f"sqlite:///{path}", name, columns)) == EXPECTED
-    with closing(sqlite3.connect(path)) as con:
-        assert con.execute("SELECT count(*) FROM victim").fetchall() == [(0,)]
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_a_table_of_duckdb(name: str, tmp_path: Path) -> None:
-    columns, path = columns_of(name), tmp_path / "shop'; DROP.duckdb"
-    with duckdb.connect(str(path)) as con:
-        con.execute("CREATE TABLE victim (a INT)")
-        con.execute(f"CREATE TABLE {quoted(name)} ({definition(columns)})")
-        con.executemany(f"INSERT INTO {quoted(name)} VALUES (?, ?, ?, ?)", ROWS)
-    assert found(settings(f"duckdb:///{path}", name, columns)) == EXPECTED
-    with duckdb.connect(str(path), read_only=True) as con:
-        assert con.execute("SELECT count(*) FROM victim").fetchall() == [(0,)]
+    postgresql.execute(f"ALTER DATABASE {database} SET standard_conforming_strings = off")
+    assert found(settings(postgresql.url, name, columns_of(name))) == EXPECTED
+    assert postgresql.execute("SELECT count(*) FROM victim") == [(0,)]
 
 
 FILES = ("it's [1]", "a*b?c", "{a,b}", "x'); DROP", "50%% off", "new\nline", "**", "发送")
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_a_parquet_file_of_any_name_is_itself_alone(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["parquet", "csv"])
+def test_a_file_of_any_name_is_itself_alone(kind, name, tmp_path):
     """Not what its name would fit, taken for a pattern."""
-    columns = columns_of(NAMES[0])
-    rows = list(zip(*ROWS, strict=True))
-    times = pa.array([AT] * len(VALUES), pa.timestamp("us", "UTC"))
-    table = pa.table([rows[0], times, rows[2], rows[3]], names=list(columns.values()))
-    pq.write_table(table, tmp_path / f"{name}.parquet")
-    pq.write_table(table, tmp_path / "it'sX1.parquet")
-    pq.write_table(table, tmp_path / "aXXbXc.parquet")
-    assert found(settings(str(tmp_path / f"{name}.parquet"), None, columns)) == EXPECTED
-
-
-@pytest.mark.parametrize("name", FILES)
-def test_a_csv_file_of_any_name_is_itself_alone(name: str, tmp_path: Path) -> None:
-    columns = columns_of(NAMES[1])
-    for path in (tmp_path / f"{name}.csv", tmp_path / "aXXbXc.csv"):
-        with path.open("w", encoding="utf-8", newline="") as file:
-            csv.writer(file, quoting=csv.QUOTE_ALL).writerows([columns.values(), *ROWS])
-    assert found(settings(str(tmp_path / f"{name}.csv"), None, columns)) == EXPECTED
+    columns = columns_of(NAMES[kind == "csv"])
+    table = pa.table([*map(pa.array, zip(*ROWS, strict=True))], [*columns.values()])
+    for one in (name, "it'sX1", "aXXbXc"):
+        path = tmp_path / f"{one}.{kind}"
+        if kind == "parquet":
+            pq.write_table(table, path)
+        else:
+            pa.csv.write_csv(table, path)
+    assert found(settings(str(tmp_path / f"{name}.{kind}"), None, columns)) == EXPECTED
 
 
 # --- our own files --------------------------------------------------------------------------------
@@ -194,10 +164,10 @@ def hostile(tmp_path: Path, simulator: Any) -> Callable[[str], Account]:
     return make
 
 
-@pytest.mark.parametrize("place", PLACES)
-def test_folders_sessions_phones_and_dimensions_of_any_name_go_the_whole_way(
-    place: str, hostile: Callable[[str], Account]
-) -> None:
+@pytest.mark.parametrize(
+    "place", [PLACES[0], *(pytest.param(one, marks=pytest.mark.long) for one in PLACES[1:])]
+)
+def test_folders_sessions_phones_and_dimensions_of_any_name_go_the_whole_way(place, hostile):
     account = hostile(place)
     account.run()
     pipeline = account.pipeline
@@ -216,17 +186,19 @@ def test_folders_sessions_phones_and_dimensions_of_any_name_go_the_whole_way(
     assert made == {place}, "nothing is written beside it"
 
 
-def test_a_folder_that_duckdb_cannot_write_to_is_told(hostile: Callable[[str], Account]) -> None:
+@pytest.mark.long
+def test_a_folder_that_duckdb_cannot_write_to_is_told(hostile):
     """Whatever stands after a `?` is no part of a path to it."""
     with pytest.raises(StorageError, match="Can't publish the warehouse"):
         hostile("what?").run()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "argument",
     ["x') OR (1=1", "*", "x'); DROP TABLE receipts; --", 'status"', "status, phone", "", "phone'"],
 )
-def test_a_hostile_column_is_no_column(argument: str, hostile: Callable[[str], Account]) -> None:
+def test_a_hostile_column_is_no_column(argument, hostile):
     account = hostile("plain")
     account.run()
     with connect(account.settings.warehouse_path) as con:

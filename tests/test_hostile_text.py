@@ -95,7 +95,7 @@ def usms(folder: Path, *arguments: str) -> Result:
 
 @pytest.mark.parametrize("column", [NAME, "template", "provider_desc", "operator"])
 @pytest.mark.parametrize("form", ["table", "csv", "json"])
-def test_no_name_commands_the_terminal(folder: Path, column: str, form: str) -> None:
+def test_no_name_commands_the_terminal(folder, column, form):
     result = usms(folder, "rates", "--by", column, "--format", form)
     assert result.exit_code == 0, result.output
     assert not COMMANDS.findall(result.output)
@@ -103,7 +103,7 @@ def test_no_name_commands_the_terminal(folder: Path, column: str, form: str) -> 
         assert text in result.output, "it is shown as it is"
 
 
-def test_no_name_is_markup_in_a_table() -> None:
+def test_no_name_is_markup_in_a_table():
     """The name of the column too."""
     row = {"x": "[bold]a[/bold]"} | dict.fromkeys(
         ("messages", "awaited", "delivery_rate", "delivery_rate_low", "delivery_rate_high",
@@ -117,7 +117,7 @@ def test_no_name_is_markup_in_a_table() -> None:
 
 
 @pytest.mark.parametrize("text", HOSTILE)
-def test_no_sentence_commands_the_terminal(text: str) -> None:
+def test_no_sentence_commands_the_terminal(text):
     """Errors and warnings, which quote what a source or the service said."""
     said = io.StringIO()
 
@@ -131,7 +131,7 @@ def test_no_sentence_commands_the_terminal(text: str) -> None:
     assert said.getvalue().expandtabs().count(wording.visible(text).strip()) == 2
 
 
-def test_json_has_every_name_as_it_is(folder: Path) -> None:
+def test_json_has_every_name_as_it_is(folder):
     result = usms(folder, "rates", "--by", NAME, "--format", "json")
     assert {row[NAME] for row in json.loads(result.output)} == set(HOSTILE)
 
@@ -139,7 +139,7 @@ def test_json_has_every_name_as_it_is(folder: Path) -> None:
 # --- the spreadsheet ------------------------------------------------------------------------------
 
 
-def test_no_name_is_a_formula_in_a_spreadsheet(folder: Path) -> None:
+def test_no_name_is_a_formula_in_a_spreadsheet(folder):
     result = usms(folder, "rates", "--by", "template", "--format", "csv")
     cells = [cell for row in csv.reader(io.StringIO(result.output)) for cell in row]
     assert len({cell for cell in cells if "alert" in cell}) > 5
@@ -148,7 +148,7 @@ def test_no_name_is_a_formula_in_a_spreadsheet(folder: Path) -> None:
     assert "'=cmd|' /C calc'!A0" in cells
 
 
-def test_a_figure_stays_a_figure_and_a_plain_name_as_it_is() -> None:
+def test_a_figure_stays_a_figure_and_a_plain_name_as_it_is():
     assert [rates._cell(value) for value in (-0.5, 3, None, "otp", "a=b", "验证码")] == [
         -0.5, 3, None, "otp", "a=b", "验证码",
     ]  # fmt: skip
@@ -172,7 +172,7 @@ def page(folder: Path) -> Page:
 
 
 @pytest.mark.long
-def test_no_name_is_markup_in_the_report(page: Page) -> None:
+def test_no_name_is_markup_in_the_report(page):
     assert set(page.tags) <= TAGS
     names = {name for name, _ in page.attributes}
     assert not {name for name in names if name.startswith("on") or name in ("src", "srcdoc")}
@@ -192,7 +192,7 @@ def drawn(folder: Path) -> Iterator[list[str]]:
         yield [charts.svg(one) for one in made]
 
 
-def test_no_name_is_markup_or_an_expression_in_a_chart(drawn: list[str]) -> None:
+def test_no_name_is_markup_or_an_expression_in_a_chart(drawn):
     """Vega shows a name as text: it neither looks one up nor evaluates it."""
     for svg in drawn:
         root = ElementTree.fromstring(svg)
@@ -201,7 +201,7 @@ def test_no_name_is_markup_or_an_expression_in_a_chart(drawn: list[str]) -> None
         assert not {n for e in root.iter() for n in e.attrib if n.startswith("on") or "href" in n}
 
 
-def test_an_expression_in_a_name_is_shown_as_it_is() -> None:
+def test_an_expression_in_a_name_is_shown_as_it_is():
     name = "datum['x']; ${alert(1)} {{alert(1)}}"
     table = pa.Table.from_pylist([{"template": name, **cohort()}])
     assert name in charts.svg(charts.rate_by(table, "template")).replace("&#39;", "'")
@@ -211,7 +211,7 @@ def test_an_expression_in_a_name_is_shown_as_it_is() -> None:
 
 
 @pytest.mark.long
-def test_the_markdown_on_dagsters_page_holds_no_text_from_outside(folder: Path) -> None:
+def test_the_markdown_on_dagsters_page_holds_no_text_from_outside(folder):
     """A picture, and a table of days and figures."""
     with connect(folder / "data/usms.duckdb") as con:
         settings = cohorts.settings(folder / "data")

@@ -13,7 +13,6 @@ import signal
 import subprocess
 import time
 from collections import Counter
-from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random, SystemRandom
 from typing import Any
@@ -23,7 +22,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from tests.account import Account
 from tests.plug import verdict
 from tests.processes import account_now, ended, old_messages, started, usms
 from usms_pipeline.days import log
@@ -48,88 +46,64 @@ _SHARE = 0.6
 """Within this share of what an undisturbed run takes the kill comes: half of the table is there."""
 
 
-@dataclass
-class Heard:
-    """What the service was asked about, and when; and when a process was killed."""
+class Turns:
+    """An account whose runs are killed: what its service was asked and when, and the kills."""
 
-    asked: list[tuple[float, tuple[str, ...]]] = field(default_factory=list)
-    kills: list[float] = field(default_factory=list)
-
-    def listen_to(self, service: Any) -> None:
-        """Write down from now on what a simulator is asked."""
+    def __init__(self, folder: Path, simulator: Any) -> None:
+        self.rng = Random(SEED)
+        self.messages = _table(self.rng)
+        self.account = account_now(
+            folder, simulator, self.messages, batch_size=10, max_concurrency=12
+        )
+        self.data, service = folder / "data", self.account.service
+        service.faults = Faults.parse("latency_seconds=0.1,missing=0.05,unknown_words=0.02")
+        self.asked: list[tuple[float, list[str]]] = []
+        self.kills: list[float] = []
+        self.tally = Counter[str]()
         answer = service.answer
 
         def heard(query: bytes, *more: Any) -> Any:
-            self.asked.append((time.monotonic(), tuple(ids_of(query))))
+            self.asked.append((time.monotonic(), ids_of(query)))
             return answer(query, *more)
 
         service.answer = heard
 
-    @property
-    def again(self) -> int:
-        """Count the times that a session was asked about once more."""
-        times = Counter(one for _, ids in self.asked for one in ids)
-        return times.total() - len(times)
-
-    @property
-    def allowed(self) -> int:
-        """Count what was asked in the last moments before the kills."""
-        return sum(
-            len(ids)
-            for killed in self.kills
-            for at, ids in self.asked
-            if killed - LOST_SECONDS <= at <= killed
-        )
-
-
-@dataclass
-class Turns:
-    """An account whose runs are killed, and what that came to."""
-
-    account: Account
-    messages: pa.Table
-    rng: Random
-    heard: Heard
-    seconds: float = 0.0
-    """What an undisturbed run takes."""
-    killed: int = 0
-    beside: int = 0
-    directories: int = 0
-    again: int = 0
-    allowed: int = 0
-
-    @property
-    def data(self) -> Path:
-        return self.account.folder / "data"
-
     def undisturbed(self) -> verdict.Seen:
         """Run once over the whole table."""
-        self.account.announce(self.messages)
         begun = time.monotonic()
         assert usms(self.account, "run", "--all").code == 0
         self.seconds = time.monotonic() - begun
-        assert self.heard.again == 0
+        assert self._again() == 0
         return self._looked_at()
 
     def one_directory(self, most: int, expected: verdict.Seen) -> None:
         """Begin anew, kill runs until two of them came to their ends, and compare."""
         shutil.rmtree(self.data)
-        self.heard.asked.clear()
-        self.heard.kills.clear()
-        self.directories += 1
+        self.asked, self.kills = [], []
         for table in (_some(self.messages, self.rng), self.messages):
             self.account.announce(table)
-            while len(self.heard.kills) < most and self._is_killed():
+            while len(self.kills) < most and self._is_killed():
                 pass
         last = usms(self.account, "run", "--all")
         assert last.code == 0, last
         found = self._looked_at()
-        assert found.rows == expected.rows
-        assert found.buckets == expected.buckets
-        assert found.told == expected.told
-        self.again += self.heard.again
-        self.allowed += self.heard.allowed
-        assert self.heard.again <= self.heard.allowed
+        for name in ("rows", "buckets", "told"):
+            assert getattr(found, name) == getattr(expected, name)
+        allowed = sum(
+            len(ids)
+            for killed in self.kills
+            for at, ids in self.asked
+            if killed - LOST_SECONDS <= at <= killed
+        )
+        assert self._again() <= allowed
+        self.tally += Counter(
+            kills=len(self.kills), directories=1, again=self._again(), allowed=allowed
+        )
+
+    def _again(self) -> int:
+        """Count the times that a session was asked about once more."""
+        times = Counter(one for _, ids in self.asked for one in ids)
+        return times.total() - len(times)
 
     def _is_killed(self) -> bool:
         """Take a turn; return whether its run was killed before it ended."""
@@ -139,25 +113,18 @@ class Turns:
             runs.append(started(self.account, "run", "--all"))
             self.rng.shuffle(runs)
         victim, *others = runs
-        is_killed = self._killed(victim)
-        for other in others:
-            it = ended(other)
-            assert it.code == 0, it
-        self.beside += is_killed and bool(others)
-        return is_killed
-
-    def _killed(self, victim: subprocess.Popen[str]) -> bool:
         try:
             victim.wait(self.rng.uniform(_STARTING_SECONDS, _SHARE * self.seconds))
         except subprocess.TimeoutExpired:
             victim.kill()
-        at, it = time.monotonic(), ended(victim)
-        if it.code == -signal.SIGKILL:
-            self.heard.kills.append(at)
-            self.killed += 1
-            return True
-        assert it.code == 0, it
-        return False
+        at, *codes = time.monotonic(), *(ended(one).code for one in (victim, *others))
+        assert codes[0] in (0, -signal.SIGKILL)
+        assert not any(codes[1:])
+        if codes[0] == 0:
+            return False
+        self.kills.append(at)
+        self.tally["beside"] += len(others)
+        return True
 
     def _looked_at(self) -> verdict.Seen:
         """Return what the dataset and the published file have; all else must be in order."""
@@ -173,31 +140,13 @@ class Turns:
         return found
 
 
-@pytest.fixture
-def turns(tmp_path: Path, simulator: Any) -> Turns:
-    rng = Random(SEED)
-    messages = _table(rng)
-    account = account_now(
-        tmp_path / "account", simulator, messages, batch_size=10, max_concurrency=12
-    )
-    account.service.faults = Faults.parse("latency_seconds=0.1,missing=0.05,unknown_words=0.02")
-    heard = Heard()
-    heard.listen_to(account.service)
-    return Turns(account, messages, rng, heard)
-
-
-def test_killed_at_random_moments_it_ends_as_if_undisturbed(turns: Turns) -> None:
+def test_killed_at_random_moments_it_ends_as_if_undisturbed(tmp_path, simulator):
     print(f"KILLS={KILLS} KILLS_SEED={SEED}")
-    begun = time.monotonic()
+    turns = Turns(tmp_path / "account", simulator)
     expected = turns.undisturbed()
-    while turns.killed < KILLS:
-        turns.one_directory(KILLS - turns.killed, expected)
-    print(
-        f"{turns.killed} kills, {turns.beside} of them beside another run, in "
-        f"{turns.directories} data directories of {len(turns.messages):,} messages "
-        f"({time.monotonic() - begun:.0f} s, undisturbed {turns.seconds:.1f} s); asked again "
-        f"{turns.again:,}, at most {turns.allowed:,}"
-    )
+    while turns.tally["kills"] < KILLS:
+        turns.one_directory(KILLS - turns.tally["kills"], expected)
+    print(dict(turns.tally))
 
 
 def _table(rng: Random) -> pa.Table:

@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
 import threading
 import time
 from collections import Counter
 from dataclasses import replace
 from datetime import timedelta
-from pathlib import Path
-from typing import Any
 
-import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 import usms_pipeline
 from tests.account import START, Account
+from tests.processes import started
 from usms_pipeline.contract.errors import ServiceDown
 from usms_pipeline.contract.status import BUCKETS
 from usms_pipeline.days import log, quarantine
@@ -44,9 +38,7 @@ def counted(account: Account) -> Counter[str]:
 
 
 @pytest.mark.long
-def test_law_1_conservation_every_row_is_in_one_bucket_with_every_fault_on(
-    tmp_path: Path, simulator: Any
-) -> None:
+def test_law_1_conservation_every_row_is_in_one_bucket_with_every_fault_on(tmp_path, simulator):
     faults = replace(Faults.every(), oversized=0.0)  # bodies of 65 MB have tests of their own
     account = Account(tmp_path, simulator, 1500, options={"faults": faults})
     announced = account.service.truth(account.clock.now).num_rows
@@ -58,7 +50,7 @@ def test_law_1_conservation_every_row_is_in_one_bucket_with_every_fault_on(
     assert set(counted(account)) <= set(BUCKETS)
 
 
-def test_law_1_a_lost_row_is_told(tmp_path: Path, simulator: Any) -> None:
+def test_law_1_a_lost_row_is_told(tmp_path, simulator):
     account = Account(tmp_path, simulator, 60)
     account.run()
     store = account.pipeline.store
@@ -69,7 +61,7 @@ def test_law_1_a_lost_row_is_told(tmp_path: Path, simulator: Any) -> None:
     assert "usms rebuild" in sentence
 
 
-def test_law_2_repeating_a_run_changes_no_row(tmp_path: Path, simulator: Any) -> None:
+def test_law_2_repeating_a_run_changes_no_row(tmp_path, simulator):
     """The order of answers and their repetition: `test_general.py`, against a reference."""
     account = Account(tmp_path, simulator)
     account.run()
@@ -82,7 +74,7 @@ def test_law_2_repeating_a_run_changes_no_row(tmp_path: Path, simulator: Any) ->
     assert log.open_runs(store) == []
 
 
-def test_law_3_rebuilt_equals_incremental(tmp_path: Path, simulator: Any) -> None:
+def test_law_3_rebuilt_equals_incremental(tmp_path, simulator):
     account = Account(tmp_path, simulator, options={"faults": Faults.parse("conflicting=0.2")})
     account.run_to_the_end()
     incremental = account.rows()
@@ -91,9 +83,7 @@ def test_law_3_rebuilt_equals_incremental(tmp_path: Path, simulator: Any) -> Non
     assert any(row for row in account.sql("FROM receipts WHERE len(conflicts) > 0"))
 
 
-def test_law_3_rebuilt_equals_incremental_after_the_raw_answers_were_purged(
-    tmp_path: Path, simulator: Any
-) -> None:
+def test_law_3_rebuilt_equals_incremental_after_the_raw_answers_were_purged(tmp_path, simulator):
     account = Account(tmp_path, simulator)
     account.run_to_the_end()
     incremental = account.rows()
@@ -104,24 +94,17 @@ def test_law_3_rebuilt_equals_incremental_after_the_raw_answers_were_purged(
     assert account.rows() == incremental
 
 
-def test_law_4_what_landed_survives_a_kill(tmp_path: Path, simulator: Any) -> None:
+def test_law_4_what_landed_survives_a_kill(tmp_path, simulator):
     slow = Faults.parse("latency_seconds=0.2")
     account = Account(tmp_path, simulator, 1000, options={"faults": slow}, batch_size=2)
-    environment = {f"USMS_{name.upper()}": str(value) for name, value in account.given.items()}
     account.service.clock = lambda: START + timedelta(days=30)
-    run = subprocess.Popen(
-        [sys.executable, "-m", "usms_pipeline", "run", "--all"],
-        env=os.environ | environment,
-        cwd=tmp_path,
-        stderr=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-    )
+    run = started(account, "run", "--all")
     responses = tmp_path / "data/responses"
     while not list(responses.rglob("[0-9]*.parquet")):
         assert run.poll() is None, "ended before it could be killed"
         time.sleep(0.01)
-    run.send_signal(signal.SIGKILL)
-    run.wait()
+    run.kill()
+    run.communicate()
     landed = {
         session
         for name in account.pipeline.store.names("responses")
@@ -139,9 +122,7 @@ def test_law_4_what_landed_survives_a_kill(tmp_path: Path, simulator: Any) -> No
     assert counted(account) == expected_buckets(account)
 
 
-def test_law_5_a_reader_and_the_pipeline_do_not_block_each_other(
-    tmp_path: Path, simulator: Any
-) -> None:
+def test_law_5_a_reader_and_the_pipeline_do_not_block_each_other(tmp_path, simulator):
     account = Account(tmp_path, simulator)
     account.run()
     held = usms_pipeline.connect(data_dir=account.given["data_dir"])
@@ -162,7 +143,7 @@ def test_law_5_a_reader_and_the_pipeline_do_not_block_each_other(
     fresh.close()
 
 
-def test_law_6_a_final_session_is_never_asked_about_again(tmp_path: Path, simulator: Any) -> None:
+def test_law_6_a_final_session_is_never_asked_about_again(tmp_path, simulator):
     account = Account(tmp_path, simulator, options={"faults": Faults.parse("poison=0.01")})
     account.run()
     requests = account.service.counters.requests
@@ -176,7 +157,7 @@ def test_law_6_a_final_session_is_never_asked_about_again(tmp_path: Path, simula
     assert account.service.counters.requests == requests, "all is final or closed"
 
 
-def test_law_6_a_partition_without_news_is_not_written(tmp_path: Path, simulator: Any) -> None:
+def test_law_6_a_partition_without_news_is_not_written(tmp_path, simulator):
     account = Account(tmp_path, simulator)
     account.run_to_the_end()
     written = {path: path.stat().st_ino for path in tmp_path.glob("data/*/*/*")}
@@ -184,7 +165,7 @@ def test_law_6_a_partition_without_news_is_not_written(tmp_path: Path, simulator
     assert {path: path.stat().st_ino for path in tmp_path.glob("data/*/*/*")} == written
 
 
-def test_law_7_a_poison_id_costs_itself_and_can_be_replayed(tmp_path: Path, simulator: Any) -> None:
+def test_law_7_a_poison_id_costs_itself_and_can_be_replayed(tmp_path, simulator):
     account = Account(tmp_path, simulator, 200)
     poison = account.service.sessions[7]
     account.service.faults = replace(Faults.none(), poison_ids=frozenset({poison}))
@@ -200,9 +181,7 @@ def test_law_7_a_poison_id_costs_itself_and_can_be_replayed(tmp_path: Path, simu
     assert quarantine.entries(account.pipeline.store) == []
 
 
-def test_law_7_a_run_keeps_what_landed_when_the_service_goes_down(
-    tmp_path: Path, simulator: Any
-) -> None:
+def test_law_7_a_run_keeps_what_landed_when_the_service_goes_down(tmp_path, simulator):
     soon = Patience(first_pause_seconds=0.01, breaker=BreakerLimits(seconds=0.1))
     account = Account(tmp_path, simulator, 400, patience=soon, batch_size=10)
     account.clock.turn(days=4)
@@ -216,7 +195,7 @@ def test_law_7_a_run_keeps_what_landed_when_the_service_goes_down(
     assert counted(account) == expected_buckets(account)
 
 
-def test_law_8_never_failed_without_evidence(tmp_path: Path, simulator: Any) -> None:
+def test_law_8_never_failed_without_evidence(tmp_path, simulator):
     account = Account(tmp_path, simulator, options={"faults": Faults.parse("missing=1")})
     account.run()
     assert set(counted(account)) == {"pending"}
@@ -225,7 +204,7 @@ def test_law_8_never_failed_without_evidence(tmp_path: Path, simulator: Any) -> 
     assert account.sql("SELECT count(*) FROM receipts WHERE is_final OR NOT is_closed") == [(0,)]
 
 
-def test_a_second_run_leaves_a_locked_partition_alone(tmp_path: Path, simulator: Any) -> None:
+def test_a_second_run_leaves_a_locked_partition_alone(tmp_path, simulator):
     account = Account(tmp_path, simulator, 100)
     locked = START.date()
     with account.pipeline.store.lock(f"sent_date={locked}") as held:
@@ -237,7 +216,7 @@ def test_a_second_run_leaves_a_locked_partition_alone(tmp_path: Path, simulator:
     assert locked in account.run().days
 
 
-def test_two_runs_at_once_ask_about_each_session_once(tmp_path: Path, simulator: Any) -> None:
+def test_two_runs_at_once_ask_about_each_session_once(tmp_path, simulator):
     account = Account(tmp_path, simulator, 400, batch_size=20)
     account.clock.turn(days=4)
     runs = [threading.Thread(target=account.run) for _ in range(2)]
@@ -250,18 +229,7 @@ def test_two_runs_at_once_ask_about_each_session_once(tmp_path: Path, simulator:
     assert counted(account) == expected_buckets(account)
 
 
-def test_the_published_file_has_what_the_dataset_has(tmp_path: Path, simulator: Any) -> None:
-    account = Account(tmp_path, simulator, dimensions="template,purpose")
-    account.run()
-    with duckdb.connect(str(tmp_path / "data/usms.duckdb"), read_only=True) as con:
-        con.execute("SET TimeZone = 'UTC'")
-        columns = [row[0] for row in con.execute("DESCRIBE receipts").fetchall()]
-        listed = ", ".join(columns)
-        published = con.execute(f"SELECT {listed} FROM receipts ORDER BY ALL").fetchall()
-    assert account.sql(f"SELECT {listed} FROM receipts ORDER BY ALL") == published
-
-
-def test_rows_without_a_time_are_counted_once_a_day(tmp_path: Path, simulator: Any) -> None:
+def test_rows_without_a_time_are_counted_once_a_day(tmp_path, simulator):
     """They have no partition, so no figure has them; the report of every run tells how many."""
     account = Account(tmp_path, simulator, 50)
     assert account.pipeline.rows_without_sent_at() == 0

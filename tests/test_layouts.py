@@ -13,15 +13,14 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from tests.account import START, Account, Clock
-from tests.conftest import Rehearsal
+from tests.account import START, Account, Clock, served
 from usms_pipeline.cli import app
 from usms_pipeline.contract import schema
 from usms_pipeline.contract.errors import DamagedDay, OtherLayout, SettingsError, StorageError
 from usms_pipeline.days import file
 from usms_pipeline.pipeline import Pipeline
 from usms_pipeline.settings import Settings
-from usms_pipeline.simulator import Faults, Population, Simulator, serve
+from usms_pipeline.simulator import Faults, Population
 from usms_pipeline.store import dataset
 from usms_pipeline.store.storage import Store
 
@@ -77,13 +76,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Account]:
     """What one run left, with a file in every zone."""
     messages = Population(40, days=0.8, until=START).table()
     refused = frozenset({messages["session_no"][3].as_py()})
-    service = Simulator(messages, faults=Faults(poison_ids=refused))
-    with serve(service) as url:
-
-        def simulator(messages: Any, clock: Any) -> Rehearsal:
-            service.clock = clock
-            return Rehearsal(url, service, messages)
-
+    with served(messages, faults=Faults(poison_ids=refused)) as simulator:
         account = Account(tmp_path_factory.mktemp("made"), simulator, messages)
         account.run()
         yield account
@@ -98,8 +91,8 @@ def place(made: Account, tmp_path: Path) -> Place:
 @pytest.mark.parametrize("version", [OLDER, NEWER])
 @pytest.mark.parametrize("command", COMMANDS)
 def test_another_layout_is_refused_by_every_command_before_anything_changes(
-    place: Place, command: str, version: int
-) -> None:
+    place, command, version
+):
     place.mark.write_text(f'{{"version": {version}}}')
     before = place.state()
     result = place.usms(command)
@@ -112,9 +105,7 @@ def test_another_layout_is_refused_by_every_command_before_anything_changes(
 
 @pytest.mark.parametrize("said", ["before", "now"])
 @pytest.mark.parametrize("version", [OLDER, NEWER])
-def test_a_day_of_another_layout_is_refused_and_left_as_it_is(
-    place: Place, version: int, said: str
-) -> None:
+def test_a_day_of_another_layout_is_refused_and_left_as_it_is(place, version, said):
     """Where the mark of the whole is missing or wrong, every day says it of itself."""
     name = file.name(place.day)
     metadata = place.store.metadata(name)
@@ -129,9 +120,7 @@ def test_a_day_of_another_layout_is_refused_and_left_as_it_is(
 
 
 @pytest.mark.parametrize("said", [{}, {"day": "{"}, {"day": "{}"}, {"version": "one"}])
-def test_a_day_that_says_nothing_of_itself_is_damaged_and_others_go_on(
-    place: Place, said: dict[str, str]
-) -> None:
+def test_a_day_that_says_nothing_of_itself_is_damaged_and_others_go_on(place, said):
     """It was rewritten by something else; taken for none, it would be overwritten."""
     name = file.name(place.day)
     place.change(name, **said)
@@ -143,16 +132,14 @@ def test_a_day_that_says_nothing_of_itself_is_damaged_and_others_go_on(
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"version": "x"}', '{"versio": 1}'])
-def test_a_damaged_mark_of_the_layout_is_told(place: Place, text: str) -> None:
+def test_a_damaged_mark_of_the_layout_is_told(place, text):
     place.mark.write_text(text)
     with pytest.raises(StorageError, match=r"layout\.json"):
         place.pipeline().rebuild()
 
 
 @pytest.mark.parametrize("left", [None, {"version": schema.VERSION}])
-def test_a_lost_mark_of_the_layout_is_told_with_what_to_write(
-    place: Place, left: dict[str, Any] | None
-) -> None:
+def test_a_lost_mark_of_the_layout_is_told_with_what_to_write(place, left):
     """A run that made it up would take rows for others, had the settings changed as well."""
     before = place.mark.read_text()
     place.mark.unlink()

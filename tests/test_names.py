@@ -43,7 +43,7 @@ OTHERS = item("yours", OTHER)
     ["13800138000", "+86 138-0013-8000", 13800138000, 13800138000.0, "13800138000.0",
      "(0086)13800138000", "１３８００１３８０００", "tel 13800138000;phone-context=x"],
 )  # fmt: skip
-def test_a_phone_of_a_receipt_in_any_spelling(shown: object, phones: list[str]) -> None:
+def test_a_phone_of_a_receipt_in_any_spelling(shown, phones):
     assert names(body(OTHERS, item("group", shown)), phones=phones)
     assert names(body({"SessionNo": "x", "Receipt": {"Phone": shown}}), phones=phones)
     assert names(body({"SessionNo": "x", "ReceiptSet": [{"Phone": shown}]}), phones=phones)
@@ -56,7 +56,7 @@ def test_a_phone_of_a_receipt_in_any_spelling(shown: object, phones: list[str]) 
      "no such user: 13800138000.", "(86) 138-0013-8000", "138/0013/8000",
      "138\u00a00013\u00a08000", "2026-03-02 13800138000 17", "13800138000,18612345678"],
 )  # fmt: skip
-def test_a_phone_in_an_odd_place(shown: object, phones: list[str]) -> None:
+def test_a_phone_in_an_odd_place(shown, phones):
     odd = {"SessionNo": "odd", "Receipt": "none", "Extra": {"To": [[shown]]}}
     told = {"SessionNo": "group", "Receipt": {"Phone": OTHER, "ReceiptDesc": shown}}
     for one in (odd, told, {"Extra": {str(shown): "queued"}}):
@@ -84,18 +84,18 @@ def test_a_phone_in_an_odd_place(shown: object, phones: list[str]) -> None:
         '"x": "mine", "x": 1',
     ],
 )
-def test_no_spelling_is_missed(odd: str, phones: list[str]) -> None:
+def test_no_spelling_is_missed(odd, phones):
     whole = body(OTHERS).decode().replace('"Data": [', f'"Data": [{{{odd}}}, ')
     assert names(whole, phones=phones)
 
 
 @pytest.mark.parametrize("odd", ["1380013800018612345678", "x13800138000x"])
-def test_a_number_within_more_digits_is_found_where_it_is_known(odd: str) -> None:
+def test_a_number_within_more_digits_is_found_where_it_is_known(odd):
     assert names(body(OTHERS, To=odd), phones=[PHONE])
 
 
 @KNOWN
-def test_somebody_else_is_not_taken_along(phones: list[str]) -> None:
+def test_somebody_else_is_not_taken_along(phones):
     assert not names(body(OTHERS), phones=phones)
     assert not names(body(), phones=phones)
     alike = ["+8613900138000", "+85200138000", "138****8000", "", None, 5]
@@ -103,7 +103,7 @@ def test_somebody_else_is_not_taken_along(phones: list[str]) -> None:
     assert not names(body(item("200138000-13800138000-77", OTHER)), phones=phones)
 
 
-def test_a_whole_phone_that_merely_ends_alike_is_somebody_elses() -> None:
+def test_a_whole_phone_that_merely_ends_alike_is_somebody_elses():
     """Eight digits are all that some countries have."""
     gone = Forgotten(frozenset({BOOK.recipient_id("+6591234567")}))
     assert not names(body(item("x", "+8613991234567")), gone, ["+6591234567"])
@@ -111,7 +111,7 @@ def test_a_whole_phone_that_merely_ends_alike_is_somebody_elses() -> None:
     assert names(body(Extra="call 91234567"), gone, ["+6591234567"])
 
 
-def test_a_session_is_a_word_and_no_part_of_one() -> None:
+def test_a_session_is_a_word_and_no_part_of_one():
     gone = Forgotten(sessions=frozenset({"1001", "a b/c"}))
     for session in ("10010", "a-1001", "1001_2", "xa b/c", "21001"):
         assert not names(body(item(session, OTHER)), gone)
@@ -120,7 +120,7 @@ def test_a_session_is_a_word_and_no_part_of_one() -> None:
     assert names(body(item("x", OTHER), Ids=[1001]), gone)
 
 
-def test_a_session_that_is_called_like_a_key_of_the_services_is_not_in_every_answer() -> None:
+def test_a_session_that_is_called_like_a_key_of_the_services_is_not_in_every_answer():
     gone = Forgotten(sessions=frozenset({"Status"}))
     assert not names(body(OTHERS), gone)
     assert names(body(item("Status", OTHER)), gone)
@@ -133,7 +133,7 @@ def test_a_session_that_is_called_like_a_key_of_the_services_is_not_in_every_ans
      '{"broken: 138 0013 8000', '["13800138000"]', '"13800138000"', "13800138000",
      '{"SessionNo": "mine"'],
 )  # fmt: skip
-def test_a_body_that_cannot_be_read(text: str, phones: list[str]) -> None:
+def test_a_body_that_cannot_be_read(text, phones):
     assert names(text, phones=phones)
     assert names(text.encode("utf-16")) == text.startswith(('["', '"', "138")), "JSON may be in it"
 
@@ -142,18 +142,18 @@ def test_a_body_that_cannot_be_read(text: str, phones: list[str]) -> None:
 @pytest.mark.parametrize(
     "text", ["<html>busy</html>", '{"Data": [{"SessionNo": "minestrone"', "", "null", "[]", "\xff"]
 )
-def test_a_body_that_names_nobody_and_cannot_be_read(text: str, phones: list[str]) -> None:
+def test_a_body_that_names_nobody_and_cannot_be_read(text, phones):
     assert not names(text, phones=phones)
 
 
 @KNOWN
 @pytest.mark.parametrize("damage", MENDABLE)
-def test_what_can_be_mended_is_read(damage: str, phones: list[str]) -> None:
+def test_what_can_be_mended_is_read(damage, phones):
     told = ok(["yours", "x"]).body.replace(b"13800138000", b"18612345678")
     assert not names(MENDABLE[damage](told), phones=phones)
     assert names(MENDABLE[damage](told.replace(b"18612345678", b"13800138000", 1)), phones=phones)
     assert names(MENDABLE[damage](told.replace(b"yours", b"mine")), phones=phones)
 
 
-def test_where_nobody_is_forgotten_nobody_is_named() -> None:
+def test_where_nobody_is_forgotten_nobody_is_named():
     assert not names(body(item("mine", PHONE)), Forgotten())

@@ -34,7 +34,7 @@ def run(notebook: Path, data_dir: Path) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.name)
-def test_a_notebook_is_stored_without_outputs_for_the_usual_kernel(notebook: Path) -> None:
+def test_a_notebook_is_stored_without_outputs_for_the_usual_kernel(notebook):
     for cell in cells(notebook, "code"):
         assert cell["outputs"] == []
         assert cell["execution_count"] is None
@@ -46,7 +46,7 @@ def test_a_notebook_is_stored_without_outputs_for_the_usual_kernel(notebook: Pat
 
 @pytest.mark.long
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.name)
-def test_a_notebook_runs_from_top_to_bottom(notebook: Path, tmp_path: Path) -> None:
+def test_a_notebook_runs_from_top_to_bottom(notebook, tmp_path):
     publish(tmp_path, five_days(timedelta(hours=1)))
     done = run(notebook, tmp_path)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
@@ -55,16 +55,14 @@ def test_a_notebook_runs_from_top_to_bottom(notebook: Path, tmp_path: Path) -> N
 
 @pytest.mark.long
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.name)
-def test_a_notebook_runs_on_a_single_message_that_is_still_awaited(
-    notebook: Path, tmp_path: Path
-) -> None:
+def test_a_notebook_runs_on_a_single_message_that_is_still_awaited(notebook, tmp_path):
     publish(tmp_path, [message(1, NOW, "pending", country=None, operator=None)])
     done = run(notebook, tmp_path)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
 
 
 @pytest.mark.long
-def test_a_notebook_that_fails_would_be_noticed(tmp_path: Path) -> None:
+def test_a_notebook_that_fails_would_be_noticed(tmp_path):
     done = run(NOTEBOOKS[0], tmp_path)
     assert done.returncode == 1
     assert "WarehouseMissing" in done.stdout

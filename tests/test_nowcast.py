@@ -138,7 +138,7 @@ def errors(age: float, swing: float = 0.0) -> Errors:
 @pytest.mark.long
 @pytest.mark.parametrize("swing", SWINGS)
 @pytest.mark.parametrize("age", HOURS)
-def test_the_interval_holds_the_final_rate_of_nine_cohorts_in_ten(age: float, swing: float) -> None:
+def test_the_interval_holds_the_final_rate_of_nine_cohorts_in_ten(age, swing):
     found = errors(age, swing)
     assert found.cohorts >= 195, "nearly every hour has messages"
     assert found.open >= 100, "and most of them await something"
@@ -150,20 +150,20 @@ def test_the_interval_holds_the_final_rate_of_nine_cohorts_in_ten(age: float, sw
     assert found.expected.root_mean_square < found.naive.root_mean_square
 
 
-def test_with_nothing_awaited_the_nowcast_is_the_rate() -> None:
+def test_with_nothing_awaited_the_nowcast_is_the_rate():
     with warehouse() as con:
         fill(con, table([*[receipt() for _ in range(3)], receipt("failed")], ("template",)))
         ((rate, expected, low, high),) = _figures(con)
     assert rate == expected == low == high == 0.75
 
 
-def test_without_history_nothing_is_guessed() -> None:
+def test_without_history_nothing_is_guessed():
     with warehouse() as con:
         fill(con, table([receipt(), receipt("pending")], ("template",)))
         assert _figures(con) == [(1.0, None, None, None)]
 
 
-def test_a_cohort_of_one_awaited_message_has_a_wide_interval_up_to_all() -> None:
+def test_a_cohort_of_one_awaited_message_has_a_wide_interval_up_to_all():
     old = [
         receipt(sent_at=NOON - timedelta(hours=6 * n), **_as_asked(NOON - timedelta(hours=6 * n)))
         for n in range(12, 40)
@@ -182,7 +182,7 @@ def test_a_cohort_of_one_awaited_message_has_a_wide_interval_up_to_all() -> None
     assert high == 1
 
 
-def test_a_history_without_any_outcome_tells_nothing() -> None:
+def test_a_history_without_any_outcome_tells_nothing():
     old = [
         receipt(
             "unknown",
@@ -198,7 +198,7 @@ def test_a_history_without_any_outcome_tells_nothing() -> None:
         assert con.execute(query).fetchall() == [(None,)]
 
 
-def test_an_unusable_row_dated_far_ahead_leaves_the_history_as_it_is() -> None:
+def test_an_unusable_row_dated_far_ahead_leaves_the_history_as_it_is():
     ahead = receipt("invalid", sent_at=NOON + timedelta(days=4000), first_asked_at=None)
     with warehouse() as con:
         said = []
@@ -208,7 +208,7 @@ def test_an_unusable_row_dated_far_ahead_leaves_the_history_as_it_is() -> None:
     assert said[0] == said[1] != []
 
 
-def test_a_first_run_over_old_messages_has_a_history() -> None:
+def test_a_first_run_over_old_messages_has_a_history():
     """All were asked about for the first time just now, most of them long after the cutoff."""
     world = World(8_000, 8, NOON)
     with warehouse() as con:
@@ -234,7 +234,7 @@ def _as_asked(sent_at: datetime) -> dict[str, datetime]:
     }
 
 
-def test_what_was_shown_late_counts_from_when_it_was_shown() -> None:
+def test_what_was_shown_late_counts_from_when_it_was_shown():
     """Dated at 8 s, found not at 5 min but at 1 h: the service kept it back."""
     sent = NOON
     held_back = receipt(

@@ -8,16 +8,12 @@ the command is run again, and all must be as if undisturbed.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from random import Random
-from typing import TYPE_CHECKING
 
 import pytest
 
 pytestmark = pytest.mark.long
 
-if TYPE_CHECKING:
-    from tests.plug.world import World
 
 SCENARIOS = (
     "first_run",
@@ -36,7 +32,7 @@ HIDDEN_ONE_IN = int(os.environ.get("PLUG_HIDDEN_ONE_IN", "3"))
 one in so many is taken, others every time; all with 1."""
 
 
-def test_the_later_run_has_all_that_can_happen_to_a_message(plug: World) -> None:
+def test_the_later_run_has_all_that_can_happen_to_a_message(plug):
     seen = plug.undisturbed("later_run").seen
     conflicts = [row for row in seen.rows if ["failed"] in row or ["delivered"] in row]
     assert conflicts, "an outcome that was taken back"
@@ -52,17 +48,8 @@ def test_the_later_run_has_all_that_can_happen_to_a_message(plug: World) -> None
     assert is_copied, "the warehouse is mended in a copy"
 
 
-def test_killed_after_a_few_steps_and_run_again_all_is_as_if_undisturbed(plug: World) -> None:
-    moments = plug.undisturbed("later_run").moments("tree")
-    amiss = [plug.killed("later_run", at=at) for at in moments[2 :: max(len(moments) // 10, 1)]]
-    assert len(amiss) >= 9
-    assert [one for found in amiss for one in found] == []
-
-
 @pytest.mark.parametrize("name", SCENARIOS)
-def test_killed_after_any_step_and_run_again_all_is_as_if_undisturbed(
-    plug: World, name: str, record_property: Callable[[str, object], None]
-) -> None:
+def test_killed_after_any_step_and_run_again_all_is_as_if_undisturbed(plug, name):
     before, undisturbed, draw = plug.kills, plug.undisturbed(name), Random()
     shown, changed = undisturbed.moments("shown"), undisturbed.moments("tree")
     hidden = sorted(set(changed) - set(shown))
@@ -70,23 +57,13 @@ def test_killed_after_any_step_and_run_again_all_is_as_if_undisturbed(
     amiss = [one for at in moments for one in plug.killed(name, at=at)]
     for _ in range(RANDOM_KILLS):
         amiss += plug.killed(name, after_seconds=draw.uniform(0.0, 0.7 * undisturbed.seconds))
-    plug.survived[name] = plug.kills - before
-    record_property("steps found", len(undisturbed.steps))
-    record_property("kills survived", plug.survived[name])
-    print(f"\n{name}: {len(undisturbed.steps)} steps found, {plug.survived[name]} kills survived")
+    kills = plug.kills - before
+    print(f"\n{name}: {len(undisturbed.steps)} steps found, {kills} kills survived")
     assert amiss == []
-    assert plug.survived[name] >= len(moments)
+    assert kills >= len(moments)
 
 
-def test_two_hundred_kills_were_survived(plug: World) -> None:
-    if set(plug.survived) != set(SCENARIOS):
-        pytest.skip("counts those of the test above, which was left out")
-    spent = round(plug.commands.cpu_seconds)
-    print(f"\n{sum(plug.survived.values())} kills survived, {spent} s of CPU time in processes")
-    assert sum(plug.survived.values()) >= 200
-
-
-def test_a_file_written_under_its_own_name_is_found_out(plug: World) -> None:
+def test_a_file_written_under_its_own_name_is_found_out(plug):
     """The proof can fail: with an ordinary write in place of the rename, a kill does harm."""
     steps = plug.steps("first_run", flaws=["plain_write"])
     written = [

@@ -46,26 +46,16 @@ def check(plug: World, number: int, **how: Any) -> list[str]:
     return amiss
 
 
-def test_stopped_while_it_asks_it_says_so_in_a_sentence_and_goes_on_from_there(plug: World) -> None:
-    steps = steps_of(plug.undisturbed("later_run").steps, "asking")
-    for number in CODES:
-        assert check(plug, number, at=steps[len(steps) // 2]) == []
-
-
 @pytest.mark.parametrize("number", CODES)
 @pytest.mark.parametrize("phase", PHASES)
-def test_stopped_in_any_phase_it_says_so_in_a_sentence_and_goes_on_from_there(
-    plug: World, phase: str, number: int
-) -> None:
+def test_stopped_in_any_phase_it_says_so_in_a_sentence_and_goes_on_from_there(plug, phase, number):
     steps = steps_of(plug.undisturbed("later_run").steps, phase)
     for at in Random(phase).sample(steps, MOMENTS):
         assert check(plug, number, at=at) == []
 
 
 @pytest.mark.parametrize("number", CODES)
-def test_stopped_at_any_moment_it_says_so_in_a_sentence_and_goes_on_from_there(
-    plug: World, number: int
-) -> None:
+def test_stopped_at_any_moment_it_says_so_in_a_sentence_and_goes_on_from_there(plug, number):
     seconds = plug.undisturbed("later_run").seconds
     draw = Random(number)
     for _ in range(4):

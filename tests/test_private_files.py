@@ -8,7 +8,6 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -52,9 +51,7 @@ def open_to_others(paths: list[Path]) -> list[str]:
 
 
 @pytest.mark.usefixtures("umask_of_none")
-def test_private_zones_and_the_key_are_the_owners_alone_whatever_the_umask(
-    tmp_path: Path, simulator: Any
-) -> None:
+def test_private_zones_and_the_key_are_the_owners_alone_whatever_the_umask(tmp_path, simulator):
     """Seen at every moment of a run: files under way, locks, spill and all."""
     account = Account(tmp_path, simulator, 200, options={"faults": Faults(bad_items=0.5)})
     data, seen, is_over = tmp_path / "data", set(), threading.Event()
@@ -81,7 +78,7 @@ def test_private_zones_and_the_key_are_the_owners_alone_whatever_the_umask(
 
 
 @pytest.mark.usefixtures("umask_of_none")
-def test_a_private_file_is_private_while_it_is_written(tmp_path: Path) -> None:
+def test_a_private_file_is_private_while_it_is_written(tmp_path):
     store = Store(str(tmp_path))
     with store.replacing(BLOCK, private=True) as temporary:
         temporary.write_bytes(b"13800138000")
@@ -89,7 +86,7 @@ def test_a_private_file_is_private_while_it_is_written(tmp_path: Path) -> None:
         assert mode(temporary.parent) == mode(temporary.parent.parent) == 0o700
 
 
-def test_a_private_zone_that_stood_open_is_closed(tmp_path: Path) -> None:
+def test_a_private_zone_that_stood_open_is_closed(tmp_path):
     for folder in (tmp_path / "responses", (tmp_path / BLOCK).parent):
         folder.mkdir()
         folder.chmod(0o777)
@@ -98,7 +95,7 @@ def test_a_private_zone_that_stood_open_is_closed(tmp_path: Path) -> None:
     assert mode(tmp_path / "responses") == 0o700
 
 
-def test_a_private_zone_may_be_a_link_of_ones_own(tmp_path: Path) -> None:
+def test_a_private_zone_may_be_a_link_of_ones_own(tmp_path):
     elsewhere = tmp_path / "large disk"
     elsewhere.mkdir(mode=0o755)
     (tmp_path / "responses").symlink_to(elsewhere)
@@ -107,7 +104,7 @@ def test_a_private_zone_may_be_a_link_of_ones_own(tmp_path: Path) -> None:
 
 
 @as_root
-def test_a_private_zone_that_belongs_to_another_account_is_refused() -> None:
+def test_a_private_zone_that_belongs_to_another_account_is_refused():
     with tempfile.TemporaryDirectory() as place:
         zone = Path(place, "responses")
         zone.mkdir()
@@ -131,9 +128,7 @@ def test_a_private_zone_that_belongs_to_another_account_is_refused() -> None:
         ("a link", "a link that another account made"),
     ],
 )
-def test_root_refuses_it_too_though_it_could_close_it(
-    tmp_path: Path, made: int | str, told: str
-) -> None:
+def test_root_refuses_it_too_though_it_could_close_it(tmp_path, made, told):
     zone, elsewhere = tmp_path / "responses", tmp_path / "elsewhere"
     elsewhere.mkdir()
     if isinstance(made, int):
@@ -148,7 +143,7 @@ def test_root_refuses_it_too_though_it_could_close_it(
 
 
 @pytest.mark.usefixtures("umask_of_none")
-def test_what_waits_for_its_upload_is_in_a_folder_of_the_owners_alone(tmp_path: Path) -> None:
+def test_what_waits_for_its_upload_is_in_a_folder_of_the_owners_alone(tmp_path):
     store = Store(str(tmp_path))
     store.is_local = False  # as on object storage, but for the upload
     with store.replacing("x", private=True) as path:
@@ -159,9 +154,7 @@ def test_what_waits_for_its_upload_is_in_a_folder_of_the_owners_alone(tmp_path: 
 
 
 @pytest.mark.parametrize("umask", [0o022, 0o027, 0o077])
-def test_the_umask_says_who_may_read_what_is_published(
-    umask: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_umask_says_who_may_read_what_is_published(umask, tmp_path, monkeypatch):
     settings = Settings(_env_file=None, data_dir=str(tmp_path))
     before = os.umask(umask)
     try:
@@ -175,7 +168,7 @@ def test_the_umask_says_who_may_read_what_is_published(
     assert mode(tmp_path / "pace.json") == 0o666 & ~umask
 
 
-def test_check_tells_of_a_key_that_others_may_read(tmp_path: Path) -> None:
+def test_check_tells_of_a_key_that_others_may_read(tmp_path):
     """As after a copy was put back from a backup."""
     settings = Settings(_env_file=None, data_dir=str(tmp_path))
     assert len(load_key(settings)) == 32
@@ -186,7 +179,7 @@ def test_check_tells_of_a_key_that_others_may_read(tmp_path: Path) -> None:
     assert "chmod 600" in said
 
 
-def test_check_tells_of_responses_that_others_may_read(tmp_path: Path) -> None:
+def test_check_tells_of_responses_that_others_may_read(tmp_path):
     settings = Settings(_env_file=None, data_dir=str(tmp_path))
     Store(str(tmp_path)).write(BLOCK, ROWS, private=True)
     assert {state for state, _ in check._data_dir(settings)} == {"ok"}
@@ -195,9 +188,7 @@ def test_check_tells_of_responses_that_others_may_read(tmp_path: Path) -> None:
     assert said == [f"others may read the responses: chmod 700 {tmp_path}/responses"]
 
 
-def test_check_tells_of_an_env_file_with_a_secret_that_others_may_read(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_check_tells_of_an_env_file_with_a_secret_that_others_may_read(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     env = tmp_path / ".env"
     env.write_text("USMS_TIMEZONE=UTC\n")

@@ -7,7 +7,6 @@ import os
 import ssl
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -25,51 +24,37 @@ from usms_pipeline.settings import load
 SECRET = "theVerySecretHalf"
 
 
-class Tunnel:
+class Tunnel(Server):
     """An HTTP proxy that knows CONNECT alone, and keeps what is sent to it and through it."""
 
     def __init__(self, answer: bytes = b"HTTP/1.1 200 Connection established\r\n\r\n") -> None:
+        super().__init__(lambda seen: ok(seen.ids))
         self.heads: list[bytes] = []
-        self.carried = b""
-        self.port = 0
-        self._answer = answer
-        self._is_up = threading.Event()
-        self._open: dict[asyncio.Task[None] | None, list[asyncio.StreamWriter]] = {}
-        self._thread = threading.Thread(target=asyncio.run, args=(self._serve(),))
+        self.carried, self._answer = b"", answer
 
     def __enter__(self) -> Tunnel:
-        self._thread.start()
-        assert self._is_up.wait(10)
+        self.start()
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join()
+        self.stop()
 
-    async def _serve(self) -> None:
-        self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
-        server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
-        self.port = server.sockets[0].getsockname()[1]
-        self._is_up.set()
-        await self._stop.wait()
-        server.close()
-        for writer in [one for writers in self._open.values() for one in writers]:
-            writer.close()
-        await asyncio.gather(*(task for task in self._open if task), return_exceptions=True)
-
-    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writers = self._open[asyncio.current_task()] = [writer]
-        self.heads.append(await reader.readuntil(b"\r\n\r\n"))
-        writer.write(self._answer)
-        if b" 200 " in self._answer:
-            host, _, port = self.heads[-1].split()[1].decode().rpartition(":")
-            there, back = await asyncio.open_connection(host, int(port))
-            writers.append(back)
-            await asyncio.gather(self._pump(reader, back, is_out=True), self._pump(there, writer))
-        for one in writers:
-            one.close()
-            with suppress(OSError):
-                await one.wait_closed()
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._tasks.add(asyncio.current_task())
+        writers = [writer]
+        try:
+            self.heads.append(await reader.readuntil(b"\r\n\r\n"))
+            writer.write(self._answer)
+            if b" 200 " in self._answer:
+                host, _, port = self.heads[-1].split()[1].decode().rpartition(":")
+                there, back = await asyncio.open_connection(host, int(port))
+                writers.append(back)
+                await asyncio.gather(self._pump(reader, back, True), self._pump(there, writer))
+        finally:
+            for one in writers:
+                one.close()
+                with suppress(OSError, asyncio.CancelledError):
+                    await one.wait_closed()
 
     async def _pump(
         self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, is_out: bool = False
@@ -145,7 +130,7 @@ def ask(url: str, cafile: Path | None = None) -> Reply:
     return asyncio.run(main())
 
 
-def test_a_certificate_nobody_vouches_for_is_refused(server: Server, trusted: Path) -> None:
+def test_a_certificate_nobody_vouches_for_is_refused(server, trusted):
     refused = ask(server.url)
     assert refused.verdict is Verdict.RETRY
     assert "certificate" in refused.message
@@ -154,9 +139,7 @@ def test_a_certificate_nobody_vouches_for_is_refused(server: Server, trusted: Pa
 
 
 @pytest.mark.parametrize(("name", "days"), [("DNS:api.uspeedo.com", 2), ("IP:127.0.0.1", -1)])
-def test_a_certificate_for_another_host_or_an_expired_one_is_refused(
-    folder: Path, trusted: Path, name: str, days: int
-) -> None:
+def test_a_certificate_for_another_host_or_an_expired_one_is_refused(folder, trusted, name, days):
     with serving(lambda seen: ok(seen.ids), certificate(folder, name, days)) as server:
         reply = ask(server.url, trusted)
         assert server.seen == [], "nothing is sent before it is verified"
@@ -164,7 +147,7 @@ def test_a_certificate_for_another_host_or_an_expired_one_is_refused(
     assert "certificate" in reply.message
 
 
-def test_ones_own_authority_is_trusted_by_the_usual_variable(server: Server, trusted: Path) -> None:
+def test_ones_own_authority_is_trusted_by_the_usual_variable(server, trusted):
     code = "import sys, tests.test_proxy as t; print(t.ask(sys.argv[1]).verdict.name)"
     for authority, verdict in ((trusted, "OK"), (trusted / "none", "RETRY")):
         done = subprocess.run(
@@ -178,8 +161,8 @@ def test_ones_own_authority_is_trusted_by_the_usual_variable(server: Server, tru
 
 
 def test_https_goes_through_the_environments_proxy_which_sees_no_credentials(
-    server: Server, trusted: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    server, trusted, monkeypatch
+):
     with Tunnel() as tunnel:
         proxy = f"http://someone:hidden@127.0.0.1:{tunnel.port}"
         with environment(monkeypatch, HTTPS_PROXY=proxy):
@@ -194,9 +177,7 @@ def test_https_goes_through_the_environments_proxy_which_sees_no_credentials(
     assert b"USMSSendReceipt" not in tunnel.carried
 
 
-def test_a_host_in_no_proxy_and_plain_http_go_straight(
-    server: Server, trusted: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_host_in_no_proxy_and_plain_http_go_straight(server, trusted, monkeypatch):
     dead = f"http://127.0.0.1:{free_port()}"
     with environment(monkeypatch, HTTPS_PROXY=dead, NO_PROXY="127.0.0.1"):
         assert ask(server.url, trusted).verdict is Verdict.OK
@@ -215,9 +196,7 @@ def test_a_host_in_no_proxy_and_plain_http_go_straight(
         ("socks5://someone:hidden@127.0.0.1:{dead}", "a proxy of kind 'socks5'"),
     ],
 )
-def test_a_proxy_that_is_no_use_is_named_without_its_password(
-    kind: str, words: str, server: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_proxy_that_is_no_use_is_named_without_its_password(kind, words, server, monkeypatch):
     with Tunnel(b"HTTP/1.1 407 Who are you\r\nContent-Length: 0\r\n\r\n") as refusing:
         proxy = kind.format(dead=free_port(), refusing=refusing.port)
         with environment(monkeypatch, HTTPS_PROXY=proxy):

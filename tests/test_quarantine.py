@@ -17,7 +17,6 @@ from usms_pipeline.contract.errors import Busy
 from usms_pipeline.days import log, quarantine
 from usms_pipeline.days.quarantine import Entry, Quarantine
 from usms_pipeline.simulator import Faults
-from usms_pipeline.store import storage
 
 
 @pytest.fixture
@@ -33,14 +32,14 @@ def entries(account: Account, state: str | None = quarantine.OPEN) -> list[Entry
     return quarantine.entries(account.pipeline.store, state)
 
 
-def test_the_same_bad_item_in_every_response_is_one_entry(account: Scripted) -> None:
+def test_the_same_bad_item_in_every_response_is_one_entry(account):
     for _ in range(3):
         account.refresh(hours=49)
     assert len(account.asked) == 2, "at once and at the cutoff"
     assert [entry.kind for entry in entries(account)] == ["bad_item"]
 
 
-def test_two_responses_that_cannot_be_read_are_two_entries(account: Scripted) -> None:
+def test_two_responses_that_cannot_be_read_are_two_entries(account):
     """Two batches asked in the same moment may get the same page of an error."""
     odd = {"verdict": "unreadable", "body": b"<html>", "reason": "not JSON", "ret_code": None}
     account.row("s2", NOON, PHONE)
@@ -49,13 +48,13 @@ def test_two_responses_that_cannot_be_read_are_two_entries(account: Scripted) ->
     assert sorted(entry.ids for entry in entries(account)) == [("s1",), ("s2",)]
 
 
-def test_what_is_still_bad_stays_open_after_a_replay(account: Scripted) -> None:
+def test_what_is_still_bad_stays_open_after_a_replay(account):
     account.refresh()
     assert account.pipeline.replay() == 1
     assert [entry.kind for entry in entries(account)] == ["bad_item"]
 
 
-def test_what_can_be_read_now_is_replayed(account: Scripted) -> None:
+def test_what_can_be_read_now_is_replayed(account):
     """As with a version that reads what an older one could not."""
     account.says["s1"] = receipt()
     account.refresh()
@@ -71,7 +70,7 @@ def test_what_can_be_read_now_is_replayed(account: Scripted) -> None:
     assert [entry.state for entry in entries(account, None)] == ["replayed"]
 
 
-def test_what_is_found_in_a_block_later_stands_beside_what_was(account: Scripted) -> None:
+def test_what_is_found_in_a_block_later_stands_beside_what_was(account):
     """Two blocks have the same trouble; the one that had told of it is deleted in time."""
     account.row("s2", NOON, PHONE)
     first = account.land(account.told("s1"))
@@ -88,7 +87,7 @@ def test_what_is_found_in_a_block_later_stands_beside_what_was(account: Scripted
     assert {e.session_no for e in entries(account)} == {"s1", "s2"}
 
 
-def test_a_replay_says_that_another_process_publishes(account: Scripted) -> None:
+def test_a_replay_says_that_another_process_publishes(account):
     account.refresh()
     with (
         account.pipeline.store.lock("warehouse"),
@@ -98,40 +97,7 @@ def test_a_replay_says_that_another_process_publishes(account: Scripted) -> None
     assert account.pipeline.replay() == 1
 
 
-def test_a_replay_that_is_killed_loses_no_entry(
-    account: Scripted, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    account.refresh()
-    account.garbled = {"s2"}
-    account.row("s2", NOON, PHONE)
-    account.given["batch_size"] = 1
-    account.refresh()
-    before, publish = {entry.id for entry in entries(account)}, storage.publish_file
-    assert len(before) == 2
-
-    class Killed(BaseException):
-        pass
-
-    for last in range(1, 20):
-        calls = 0
-
-        def die(temporary: Path, final: Path, last: int = last) -> None:
-            nonlocal calls
-            calls += 1
-            if calls == last:
-                raise Killed
-            publish(temporary, final)
-
-        monkeypatch.setattr(storage, "publish_file", die)
-        try:
-            account.pipeline.replay()
-            break
-        except Killed:
-            assert before <= {entry.id for entry in entries(account)}
-    assert last > 2, "nothing was written"
-
-
-def test_an_entry_of_a_day_that_is_held_stays_open(account: Scripted) -> None:
+def test_an_entry_of_a_day_that_is_held_stays_open(account):
     """The session of which the service refused the number."""
     account.refused, account.says["s1"] = {"s1"}, receipt()
     account.row("s2", NOON, PHONE)
@@ -149,7 +115,7 @@ def test_an_entry_of_a_day_that_is_held_stays_open(account: Scripted) -> None:
     assert entries(account) == []
 
 
-def test_dismissed_is_for_good(account: Scripted) -> None:
+def test_dismissed_is_for_good(account):
     account.refresh()
     assert account.pipeline.dismiss() == 1
     account.refresh(hours=49)
@@ -158,9 +124,7 @@ def test_dismissed_is_for_good(account: Scripted) -> None:
     assert len(entries(account, quarantine.DISMISSED)) == 1
 
 
-def test_what_was_dismissed_stays_so_when_its_response_is_laid_out_in_another_way(
-    account: Scripted,
-) -> None:
+def test_what_was_dismissed_stays_so_when_its_response_is_laid_out_in_another_way(account):
     body = json.loads(account.body(["s1"]))
     account.refresh()
     account.pipeline.dismiss()
@@ -178,16 +142,14 @@ def poisoned(folder: Path, simulator: Any) -> Account:
     return account
 
 
-def test_a_refused_session_that_gets_no_answer_stays_open(tmp_path: Path, simulator: Any) -> None:
+def test_a_refused_session_that_gets_no_answer_stays_open(tmp_path, simulator):
     account = poisoned(tmp_path, simulator)
     account.given["base_url"] += "/nowhere"
     account.pipeline.replay()
     assert len(entries(account)) == 1
 
 
-def test_a_session_refused_again_stays_open_and_is_one_entry(
-    tmp_path: Path, simulator: Any
-) -> None:
+def test_a_session_refused_again_stays_open_and_is_one_entry(tmp_path, simulator):
     account = poisoned(tmp_path, simulator)
     for _ in range(2):
         account.clock.turn(hours=1)
@@ -196,8 +158,8 @@ def test_a_session_refused_again_stays_open_and_is_one_entry(
 
 
 def test_a_response_to_a_replay_that_was_killed_is_folded_by_the_next_run(
-    tmp_path: Path, simulator: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    tmp_path, simulator, monkeypatch
+):
     """The day is settled and long out of the window: nothing but the open log tells."""
     account = poisoned(tmp_path, simulator)
     account.service.faults = Faults.none()
@@ -214,7 +176,7 @@ def test_a_response_to_a_replay_that_was_killed_is_folded_by_the_next_run(
     assert account.sql("SELECT count(*) FROM receipts WHERE status = 'invalid'") == [(0,)]
 
 
-def test_a_run_tells_of_what_it_set_aside_once(tmp_path: Path, simulator: Any) -> None:
+def test_a_run_tells_of_what_it_set_aside_once(tmp_path, simulator):
     """Refused sessions have a sentence of their own."""
     account = Account(tmp_path, simulator, 100, options={"faults": Faults(bad_items=0.5)})
     report = account.run()

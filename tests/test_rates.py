@@ -1,18 +1,23 @@
-"""The delivery figures against plain Python: buckets, rates, bounds, latency, curve, as_of."""
+"""The delivery figures against plain Python and ``statsmodels``: rates, latency, curve, as_of."""
 
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterator, Sequence
 from datetime import date, datetime, timedelta
-from pathlib import Path
+from itertools import pairwise
 from typing import Any
 
 import duckdb
+import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from scipy.stats import t
+from statsmodels.duration.survfunc import CumIncidenceRight
+from statsmodels.stats.proportion import proportion_confint
 
 from tests import cohorts
 from tests.cohorts import CUTOFF, DAY, NOON, receipt
@@ -98,13 +103,7 @@ def share(part: int, whole: int) -> float | None:
 
 
 def wilson(k: int, n: int) -> dict[str, float | None]:
-    """Solve (k/n - p)^2 = z^2 p (1 - p) / n for p, as Wilson does."""
-    if not n:
-        return {"delivery_rate_ci_low": None, "delivery_rate_ci_high": None}
-    z, p = 1.959964, k / n
-    a, b, c = 1 + z * z / n, -(2 * p + z * z / n), p * p
-    root = math.sqrt(max(0.0, b * b - 4 * a * c))
-    low, high = (-b - root) / (2 * a), (-b + root) / (2 * a)
+    low, high = proportion_confint(k, n, method="wilson") if n else (None, None)
     return {"delivery_rate_ci_low": low, "delivery_rate_ci_high": high}
 
 
@@ -185,9 +184,7 @@ quick = settings(
 
 @quick
 @given(rows=many)
-def test_the_total_is_what_plain_python_counts(
-    con: duckdb.DuckDBPyConnection, rows: list[Row]
-) -> None:
+def test_the_total_is_what_plain_python_counts(con, rows):
     fill(con, rows)
     (total,) = rates(con).to_pylist()
     assert list(total) == RATE_NAMES
@@ -203,9 +200,7 @@ def named_operator(row: Row) -> str | None:
 @pytest.mark.long
 @quick
 @given(rows=many)
-def test_every_view_groups_the_same_figures(
-    con: duckdb.DuckDBPyConnection, rows: list[Row]
-) -> None:
+def test_every_view_groups_the_same_figures(con, rows):
     fill(con, rows)
     hour = {id(row): row["sent_at"].replace(minute=0) for row in rows}
     keys = {
@@ -228,7 +223,7 @@ def test_every_view_groups_the_same_figures(
             assert {name: figures[name] for name in names} == pytest.approx(wanted)
 
 
-def test_operators_of_one_name_in_two_countries_are_two(con: duckdb.DuckDBPyConnection) -> None:
+def test_operators_of_one_name_in_two_countries_are_two(con):
     fill(con, [
         receipt("delivered", country="FR", operator="Orange"),
         receipt("failed", country="PL", operator="Orange"),
@@ -242,9 +237,7 @@ def test_operators_of_one_name_in_two_countries_are_two(con: duckdb.DuckDBPyConn
     assert {row[0] for row in asked} == wanted
 
 
-def test_first_asked_too_late_is_past_the_cutoff_to_the_microsecond_and_without_evidence(
-    con: duckdb.DuckDBPyConnection,
-) -> None:
+def test_first_asked_too_late_is_past_the_cutoff_to_the_microsecond_and_without_evidence(con):
     at, after = NOON + CUTOFF, NOON + CUTOFF + timedelta(microseconds=1)
     fill(con, [
         receipt("unknown", is_closed=True, first_asked_at=at),
@@ -256,7 +249,7 @@ def test_first_asked_too_late_is_past_the_cutoff_to_the_microsecond_and_without_
     assert rates(con).column("first_asked_too_late").to_pylist() == [1]
 
 
-def test_what_is_known_of_nothing_to_come_is_null(con: duckdb.DuckDBPyConnection) -> None:
+def test_what_is_known_of_nothing_to_come_is_null(con):
     """NaN would be above every number: a group that nobody reports on would pass for known."""
     rows = [receipt(sent_at=NOON + timedelta(hours=hour)) for hour in range(200)]
     silent = receipt("unknown", is_closed=True, operator="Silent")
@@ -265,9 +258,7 @@ def test_what_is_known_of_nothing_to_come_is_null(con: duckdb.DuckDBPyConnection
     assert [share for (share,) in found.fetchall()] == [None, 1]
 
 
-def test_figures_of_nothing_are_zero_or_null_and_there_are_no_groups(
-    con: duckdb.DuckDBPyConnection,
-) -> None:
+def test_figures_of_nothing_are_zero_or_null_and_there_are_no_groups(con):
     fill(con, [])
     (total,) = rates(con).to_pylist()
     for metric in metrics.METRICS:
@@ -282,7 +273,7 @@ NAMES = ("usms_hour", "USMS_Now", "usms_is_watched", "everything", "figures", "r
 
 
 @pytest.mark.long
-def test_a_dimension_may_be_called_as_our_sql_calls_something(tmp_path: Path) -> None:
+def test_a_dimension_may_be_called_as_our_sql_calls_something(tmp_path):
     store, ours = Store(str(tmp_path)), cohorts.settings(tmp_path, dimensions=NAMES)
     shown = [schema.dimension_name(name) for name in NAMES]
     rows = [receipt(**dict.fromkeys(shown, value)) for value in ("a", "b")]
@@ -300,9 +291,7 @@ def test_a_dimension_may_be_called_as_our_sql_calls_something(tmp_path: Path) ->
         assert con.execute("SELECT count(*) FROM as_of('2025-01-01')").fetchone() == (2,)
 
 
-def test_the_week_is_settled_whole_and_not_stopped_by_a_straggler(
-    con: duckdb.DuckDBPyConnection,
-) -> None:
+def test_the_week_is_settled_whole_and_not_stopped_by_a_straggler(con):
     def sent(day: int, outcome: str = "delivered", **given: Any) -> Row:
         return receipt(outcome, sent_at=NOON + timedelta(days=day), **given)
 
@@ -340,9 +329,7 @@ def test_the_week_is_settled_whole_and_not_stopped_by_a_straggler(
         assert con.execute(query).fetchall() == days
 
 
-def test_who_fails_again_and_again_since_the_last_that_arrived(
-    con: duckdb.DuckDBPyConnection,
-) -> None:
+def test_who_fails_again_and_again_since_the_last_that_arrived(con):
     def sent(recipient: str, *outcomes: str) -> list[Row]:
         times = [NOON + timedelta(hours=n) for n in range(len(outcomes))]
         return [
@@ -366,9 +353,7 @@ def test_who_fails_again_and_again_since_the_last_that_arrived(
 
 @quick
 @given(rows=many)
-def test_failures_count_what_did_not_arrive_by_reason(
-    con: duckdb.DuckDBPyConnection, rows: list[Row]
-) -> None:
+def test_failures_count_what_did_not_arrive_by_reason(con, rows):
     rows = [{**row, "provider_code": row["country"]} for row in rows]
     fill(con, rows)
     bad = [
@@ -394,7 +379,7 @@ def test_failures_count_what_did_not_arrive_by_reason(
 # -- rates(con, by, first, last) --------------------------------------------------------------
 
 
-def test_rates_take_days_from_first_to_last_both_included(tmp_path: Path) -> None:
+def test_rates_take_days_from_first_to_last_both_included(tmp_path):
     store, ours = Store(str(tmp_path)), cohorts.settings(tmp_path)
     days = [DAY + timedelta(days=n) for n in range(4)]
     for n, day in enumerate(days):
@@ -412,7 +397,7 @@ def test_rates_take_days_from_first_to_last_both_included(tmp_path: Path) -> Non
         assert largest_first.num_rows == 1
 
 
-def test_groups_come_largest_first_and_days_in_order(con: duckdb.DuckDBPyConnection) -> None:
+def test_groups_come_largest_first_and_days_in_order(con):
     fill(con, [receipt(country=c) for c in ("SG", "CN", "CN", None, None, None)])
     assert rates(con, "country").column("country").to_pylist() == [
         None,
@@ -428,9 +413,7 @@ def test_groups_come_largest_first_and_days_in_order(con: duckdb.DuckDBPyConnect
     ("wrong", "near"),
     [("contry", "'country'"), ("Country", "'country'"), ("count.*", "'country'"), ("zz", "status")],
 )
-def test_a_column_that_is_not_there_is_named_with_near_ones(
-    con: duckdb.DuckDBPyConnection, wrong: str, near: str
-) -> None:
+def test_a_column_that_is_not_there_is_named_with_near_ones(con, wrong, near):
     with pytest.raises(UnknownColumn) as raised:
         rates(con, wrong)
     assert repr(wrong) in str(raised.value)
@@ -438,7 +421,7 @@ def test_a_column_that_is_not_there_is_named_with_near_ones(
     assert raised.value.exit_code == 2
 
 
-def test_delivery_rate_by_says_which_column_it_misses(con: duckdb.DuckDBPyConnection) -> None:
+def test_delivery_rate_by_says_which_column_it_misses(con):
     with pytest.raises(duckdb.BinderException, match="'contry'"):
         con.execute("FROM delivery_rate_by('contry')")
 
@@ -481,9 +464,7 @@ def aalen_johansen(rows: Sequence[Row], seconds: float) -> Row:
 
 @quick
 @given(rows=many)
-def test_the_curve_is_the_aalen_johansen_estimate(
-    con: duckdb.DuckDBPyConnection, rows: list[Row]
-) -> None:
+def test_the_curve_is_the_aalen_johansen_estimate(con, rows):
     fill(con, rows)
     moments = [0, 1, 8, 30, 7_200, 400_000]
     query = f"FROM delivery_curve(seconds := {moments})"
@@ -497,6 +478,50 @@ def test_the_curve_is_the_aalen_johansen_estimate(
         cohort = row.pop("cohort")
         same = [one for one in watched if one["country"] == cohort]
         assert row == pytest.approx(aalen_johansen(same, row["seconds"]))
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_curve_is_the_librarys(con, seed):
+    """Random outcomes and random ends of watching, with ties: within 1e-9 of ``statsmodels``."""
+    random = np.random.default_rng(seed)
+    count = int(random.integers(2, 400))
+    left = random.integers(1, 300, count)
+    # 0 censored, 1 delivered, 2 failed
+    event = random.choice(3, count, p=[0.3, 0.5, 0.2])
+    event[np.argmax(left)] = 0  # or the library divides by zero
+    names = ["pending", "delivered", "failed"]
+    rows = []
+    for seconds, kind in zip(left.tolist(), event.tolist(), strict=True):
+        moment = NOON + timedelta(seconds=seconds)
+        given = {"received_at": moment, "final_at": moment} if kind else {}
+        rows.append(receipt(names[kind], last_asked_at=moment, **given))
+    fill(con, rows)
+    found = con.execute("FROM delivery_curve(seconds := [0, 1, 5, 20, 60, 150, 299])").fetchall()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # of its standard errors
+        theirs = CumIncidenceRight(left.astype(float), event)
+    assert set(event.tolist()) == {0, 1, 2} or count < 20
+    for seconds, _, _, _, delivered, not_delivered in found:
+        if delivered is None:
+            continue
+        place = int(np.searchsorted(theirs.times, seconds, side="right")) - 1
+        shares = [incidence[place] if place >= 0 else 0 for incidence in theirs.cinc]
+        shares += [0.0] * (2 - len(shares))
+        assert (delivered, not_delivered) == pytest.approx(tuple(shares), abs=1e-9)
+    assert all(a[4] <= b[4] for a, b in pairwise(found) if b[4] is not None)
+
+
+def test_wilsons_interval_is_the_librarys(con):
+    for k, n in [(0, 1), (1, 1), (0, 40), (8, 10), (39, 40), (961_234, 1_000_000)]:
+        found = con.execute(f"SELECT wilson_low({k}, {n}), wilson_high({k}, {n})").fetchall()
+        assert found[0] == pytest.approx(proportion_confint(k, n, method="wilson"), abs=1e-6)
+    assert con.execute("SELECT wilson_low(0, 0), wilson_high(0, 0)").fetchall() == [(None,) * 2]
+
+
+@pytest.mark.parametrize("freedom", [3, 5, 10, 30, 200])
+def test_students_quantile_is_the_librarys_within_a_hundredth(con, freedom):
+    ((ours,),) = con.execute(f"SELECT usms_student({freedom})").fetchall()
+    assert ours == pytest.approx(t.ppf(0.975, freedom), rel=0.01)
 
 
 # -- as_of ------------------------------------------------------------------------------------
@@ -534,9 +559,7 @@ histories = st.lists(
 
 @quick
 @given(history=histories, hours=st.integers(-1, 101))
-def test_as_of_says_what_the_answers_up_to_then_said(
-    con: duckdb.DuckDBPyConnection, history: list[Answer], hours: int
-) -> None:
+def test_as_of_says_what_the_answers_up_to_then_said(con, history, hours):
     """Exactly, for evidence; for the rest as far as the first and the latest question tell."""
     then = NOON + timedelta(hours=hours)
     today, truth = known(history, NOON + timedelta(days=9)), known(history, then)
@@ -562,16 +585,14 @@ def test_as_of_says_what_the_answers_up_to_then_said(
     assert seen["last_asked_at"] is None or seen["last_asked_at"] <= then
 
 
-def test_as_of_today_is_the_table(con: duckdb.DuckDBPyConnection) -> None:
+def test_as_of_today_is_the_table(con):
     fill(con, MIXED)
     order = "ORDER BY session_no, recipient"
     today = dicts(con, f"SELECT * FROM as_of('2030-01-01') {order}")
     assert today == dicts(con, f"SELECT * FROM receipts {order}")
 
 
-def test_as_of_before_the_first_answer_every_message_is_awaited_but_the_invalid(
-    con: duckdb.DuckDBPyConnection,
-) -> None:
+def test_as_of_before_the_first_answer_every_message_is_awaited_but_the_invalid(con):
     never_asked = receipt("invalid", session_no=None, first_asked_at=None, last_asked_at=None)
     fill(con, [*MIXED[:8], never_asked])
     (figures,) = dicts(con, f"SELECT unnest(delivery_figures(r)) FROM as_of('{NOON}') AS r")
@@ -591,9 +612,7 @@ def test_as_of_before_the_first_answer_every_message_is_awaited_but_the_invalid(
         (-90, "90 s or more before"),
     ],
 )
-def test_receipts_in_another_time_zone_are_noticed(
-    con: duckdb.DuckDBPyConnection, seconds: int, told: str
-) -> None:
+def test_receipts_in_another_time_zone_are_noticed(con, seconds, told):
     delays = [seconds - 3, seconds, seconds + 4]
     fill(con, [receipt(received_at=NOON + timedelta(seconds=s)) for s in delays])
     hint = timezone_hint(con)
@@ -604,12 +623,12 @@ def test_receipts_in_another_time_zone_are_noticed(
 
 
 @pytest.mark.parametrize("seconds", [[], [0], [5, 9, 300], [5, 6, -28_800], [5_400], [600, 1_500]])
-def test_ordinary_delays_give_no_hint(con: duckdb.DuckDBPyConnection, seconds: list[int]) -> None:
+def test_ordinary_delays_give_no_hint(con, seconds):
     fill(con, [receipt(received_at=NOON + timedelta(seconds=s)) for s in seconds])
     assert timezone_hint(con) is None
 
 
-def test_every_metric_has_a_unit_and_a_meaning_in_the_file(tmp_path: Path) -> None:
+def test_every_metric_has_a_unit_and_a_meaning_in_the_file(tmp_path):
     ours = cohorts.settings(tmp_path)
     reconcile(Store(str(tmp_path)), ours)
     with connect(ours.warehouse_path) as published:

@@ -114,9 +114,7 @@ def version(account: Account) -> list[Any]:
 
 
 @pytest.mark.long
-def test_readers_of_every_kind_scan_on_while_fifty_refreshes_are_published(
-    tmp_path: Path, simulator: Any
-) -> None:
+def test_readers_of_every_kind_scan_on_while_fifty_refreshes_are_published(tmp_path, simulator):
     messages = Population(100 + REFRESHES, days=1, until=START).table()
     account = Account(tmp_path, simulator, messages, poll_minutes="5,60")
     account.announce(messages.slice(0, 100))
@@ -166,8 +164,8 @@ WRITER = """
 
 
 def test_a_client_that_writes_on_into_a_replaced_file_is_mended_by_the_next_run(
-    tmp_path: Path, simulator: Any
-) -> None:
+    tmp_path, simulator
+):
     """Its log goes by the file's name, and DuckDB refuses both to every reader until then."""
     account = Account(tmp_path, simulator, 60)
     account.run()

@@ -30,7 +30,7 @@ def files(account: Scripted) -> list[str]:
     return sorted(str(path.relative_to(data)) for path in found if path.is_file())
 
 
-def test_what_was_dismissed_is_deleted_with_the_responses(account: Scripted) -> None:
+def test_what_was_dismissed_is_deleted_with_the_responses(account):
     account.pipeline.dismiss()
     rows, [run] = account.rows(), log.runs(account.pipeline.store)
     left = account.folder / f"data/responses/{run}/000002.parquet.damaged-0123abcd"
@@ -44,7 +44,7 @@ def test_what_was_dismissed_is_deleted_with_the_responses(account: Scripted) -> 
     account.settled()
 
 
-def test_files_of_others_among_the_responses_are_left_alone(account: Scripted) -> None:
+def test_files_of_others_among_the_responses_are_left_alone(account):
     """A copy that somebody made, in any place, with any name: no step stumbles over it."""
     account.pipeline.dismiss()
     [run] = log.runs(account.pipeline.store)
@@ -66,9 +66,7 @@ def test_files_of_others_among_the_responses_are_left_alone(account: Scripted) -
     assert files(account) == foreign
 
 
-def test_an_open_entry_and_a_run_that_is_not_folded_keep_their_responses(
-    account: Scripted,
-) -> None:
+def test_an_open_entry_and_a_run_that_is_not_folded_keep_their_responses(account):
     [entry] = quarantine.entries(account.pipeline.store)
     folded = account.land(account.told("s1"))
     account.row("s2", NOON, PHONE)

@@ -125,26 +125,6 @@ def gone(report: Any) -> list[str]:
     return [warning for warning in report.warnings if "no longer in the source" in warning]
 
 
-def test_rows_deleted_from_the_source_are_kept_counted_and_told(
-    tmp_path: Path, simulator: Any
-) -> None:
-    account = Account(tmp_path, simulator, 100)
-    messages = pq.read_table(account.source)
-    assert gone(account.run()) == []
-    before = account.rows()
-    account.announce(messages.slice(7))
-    (told,) = gone(account.run())
-    assert told.startswith("7 rows that were read before")
-    assert "USMS_SOURCE_TABLE" in told
-    assert account.rows() == before
-    account.announce(messages.slice(0, 0))
-    (told,) = gone(account.run())
-    assert told.startswith("100 rows")
-    assert account.rows() == before
-    account.announce(messages)
-    assert gone(account.run()) == []
-
-
 def test_only_rows_of_the_days_that_are_read_are_missed(tmp_path: Path, simulator: Any) -> None:
     """A backfill of one day reads an hour of its neighbours, and misses nothing of theirs."""
     account = Account(tmp_path, simulator, 200)
@@ -191,33 +171,3 @@ def test_a_table_dropped_or_a_file_cut_short_is_an_error_and_loses_nothing(
     account.given |= {"source_url": str(account.source), "source_table": None}
     account.run()
     assert account.rows() == before
-
-
-@pytest.mark.parametrize(
-    ("column", "value", "more"),
-    [
-        ("sent_at", START - timedelta(minutes=61), 0),
-        ("phone", "+8613800138000", 0),
-        ("session_no", "x", 1),
-    ],
-)
-def test_a_row_that_was_edited_is_the_same_row_while_it_has_its_session_number(
-    column: str, value: Any, more: int, tmp_path: Path, simulator: Any
-) -> None:
-    """Of one whose session number was changed nobody knows; it is told."""
-    account = Account(tmp_path, simulator, 50, start_date="2026-02-26")
-    account.run()
-    rows = pq.read_table(account.source).to_pylist()
-    rows[20][column] = value
-    account.announce(pa.Table.from_pylist(rows, pq.read_schema(account.source)))
-    assert [told[:6] for told in gone(account.run())] == ["1 rows"] * more
-    assert account.sql("SELECT count(*) FROM receipts WHERE is_announced") == [(50 + more,)]
-    assert account.pipeline.conservation(account.window.days()) == []
-
-
-def test_what_was_forgotten_is_not_missed(tmp_path: Path, simulator: Any) -> None:
-    account = Account(tmp_path, simulator, 50)
-    account.run()
-    rows = pq.read_table(account.source).to_pylist()
-    account.pipeline.forget([rows[3]["phone"]], [rows[9]["session_no"]])
-    assert gone(account.run()) == []

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from tests.conftest import MakeRehearsal
 from tests.processes import KEY, old_messages
 from usms_pipeline.simulator import ACCESS_KEY_ID, ACCESS_KEY_SECRET
 
@@ -39,9 +38,7 @@ def loaded_by(folder: Path, *arguments: str, **settings: str) -> set[str]:
     return set(ran.stdout.rpartition("loaded:")[2].split())
 
 
-def test_a_run_loads_neither_pandas_nor_the_command_line_of_httpx(
-    tmp_path: Path, simulator: MakeRehearsal
-) -> None:
+def test_a_run_loads_neither_pandas_nor_the_command_line_of_httpx(tmp_path, simulator):
     service = simulator(old_messages(100))
     pq.write_table(service.messages, tmp_path / "messages.parquet")
     modules = loaded_by(
@@ -54,14 +51,14 @@ def test_a_run_loads_neither_pandas_nor_the_command_line_of_httpx(
     assert modules & HEAVY == set()
 
 
-def test_help_loads_nothing_that_it_does_not_show(tmp_path: Path) -> None:
+def test_help_loads_nothing_that_it_does_not_show(tmp_path):
     modules = loaded_by(tmp_path, "--help")
     assert "typer" in modules
     # pygments it has by way of typer, which draws its help with rich.markdown
     assert modules & (HEAVY - {"pygments"} | CORE) == set()
 
 
-def test_a_run_that_wants_pandas_after_all_gets_it_whole() -> None:
+def test_a_run_that_wants_pandas_after_all_gets_it_whole():
     """As a driver of somebody's database might."""
     program = """
 import sys
@@ -76,7 +73,7 @@ assert pa.array(frame["a"].astype("float").shift()).to_pylist() == [None, 1.0]
     subprocess.run([sys.executable, "-c", program], check=True)
 
 
-def test_what_was_loaded_before_is_left_as_it_is() -> None:
+def test_what_was_loaded_before_is_left_as_it_is():
     program = """
 import gc, sys
 import httpx, pandas, pyarrow as pa

@@ -34,7 +34,7 @@ def files(store: Store) -> list[str]:
     return sorted(str(path.relative_to(root)) for path in root.rglob("*") if path.is_file())
 
 
-def test_what_is_written_is_read_with_its_metadata(store: Store) -> None:
+def test_what_is_written_is_read_with_its_metadata(store):
     described = ROWS.replace_schema_metadata({"origin": "kept", "usms.token": "an older one"})
     store.write(NAME, described, {"token": "t", "key": "k"})
     assert store.read(NAME).to_pylist() == ROWS.to_pylist()
@@ -45,7 +45,7 @@ def test_what_is_written_is_read_with_its_metadata(store: Store) -> None:
     assert files(store) == [NAME]
 
 
-def test_a_large_file_is_written_in_row_groups_whatever_the_batches(store: Store) -> None:
+def test_a_large_file_is_written_in_row_groups_whatever_the_batches(store):
     numbers = pa.table({"a": range(300_000)})
     for rows in (300_000, 65_537, 50_000):
         reader = pa.RecordBatchReader.from_batches(numbers.schema, numbers.to_batches(rows))
@@ -58,7 +58,7 @@ def test_a_large_file_is_written_in_row_groups_whatever_the_batches(store: Store
     assert store.read(NAME) == numbers.slice(0, 0)
 
 
-def test_a_row_group_has_bounds_where_they_can_spare_its_reading(store: Store) -> None:
+def test_a_row_group_has_bounds_where_they_can_spare_its_reading(store):
     row = {"session_no": "s", "recipient": "r", "sent_at": 1, "is_final": True, "body": b"{}"}
     store.write(NAME, pa.Table.from_pylist([row]))
     group = pq.read_metadata(store.path(NAME)).row_group(0)
@@ -71,7 +71,7 @@ BLOCK = "responses/run/000001.parquet"
 BODIES = pa.table({"id": ["a", "b"], "body": pa.array([b'{"n": 1}', b'{"n": 22}'], pa.binary())})
 
 
-def test_a_flipped_byte_is_told_and_never_read_as_other_rows(store: Store) -> None:
+def test_a_flipped_byte_is_told_and_never_read_as_other_rows(store):
     store.write(BLOCK, BODIES, {"version": "1"}, private=True)
     path, said = Path(store.path(BLOCK)), []
     whole = path.read_bytes()
@@ -95,7 +95,7 @@ def suppress_damage(said: list[str]) -> Iterator[None]:
         said.append(str(error))
 
 
-def test_a_page_of_whose_head_a_bit_was_flipped_is_missed(store: Store) -> None:
+def test_a_page_of_whose_head_a_bit_was_flipped_is_missed(store):
     """Arrow skips it: the rows after it get values of others, or are missing."""
     rows = pa.table({"session_no": [f"{n:064}" for n in range(60_000)]})
     store.write(NAME, rows)
@@ -108,7 +108,7 @@ def test_a_page_of_whose_head_a_bit_was_flipped_is_missed(store: Store) -> None:
         list(store.batches(NAME, 1000))
 
 
-def test_a_file_cut_off_anywhere_is_told(store: Store) -> None:
+def test_a_file_cut_off_anywhere_is_told(store):
     store.write(BLOCK, BODIES, private=True)
     path = Path(store.path(BLOCK))
     whole = path.read_bytes()
@@ -119,14 +119,14 @@ def test_a_file_cut_off_anywhere_is_told(store: Store) -> None:
                 read(BLOCK)
 
 
-def test_a_file_of_another_program_is_read(store: Store) -> None:
+def test_a_file_of_another_program_is_read(store):
     path = Path(store.path(NAME))
     path.parent.mkdir(parents=True)
     pq.write_table(ROWS, path)
     assert store.read(NAME) == ROWS
 
 
-def test_a_damaged_file_is_set_aside_and_counts_for_nothing(store: Store) -> None:
+def test_a_damaged_file_is_set_aside_and_counts_for_nothing(store):
     store.write(NAME, ROWS)
     aside = store.set_aside(NAME)
     assert re.fullmatch(r"receipts/sent_date=2024-03-01/receipts\.parquet\.damaged-\w{8}", aside)
@@ -138,7 +138,7 @@ def test_a_damaged_file_is_set_aside_and_counts_for_nothing(store: Store) -> Non
         store.set_aside(NAME)
 
 
-def test_what_is_not_there_is_empty_or_told(store: Store) -> None:
+def test_what_is_not_there_is_empty_or_told(store):
     assert store.metadata(NAME) == {}
     assert store.read_json("pace.json") == {}
     assert store.names("receipts") == []
@@ -149,7 +149,7 @@ def test_what_is_not_there_is_empty_or_told(store: Store) -> None:
             read(NAME)
 
 
-def test_an_error_while_writing_leaves_the_old_file_and_no_other(store: Store) -> None:
+def test_an_error_while_writing_leaves_the_old_file_and_no_other(store):
     store.write(NAME, ROWS, {"token": "first"})
 
     def breaks_off() -> pa.RecordBatchReader:
@@ -165,9 +165,7 @@ def test_an_error_while_writing_leaves_the_old_file_and_no_other(store: Store) -
     assert files(store) == [NAME]
 
 
-def test_a_killed_writer_leaves_the_old_file_and_one_that_no_reader_sees(
-    store: Store, tmp_path: Path
-) -> None:
+def test_a_killed_writer_leaves_the_old_file_and_one_that_no_reader_sees(store, tmp_path):
     store.write(NAME, ROWS)
     script = (
         "import os, sys\n"
@@ -186,9 +184,7 @@ def test_a_killed_writer_leaves_the_old_file_and_one_that_no_reader_sees(
     assert not left.endswith(".parquet")
 
 
-def test_what_killed_writers_left_beside_the_partitions_goes_when_it_is_a_day_old(
-    store: Store, tmp_path: Path
-) -> None:
+def test_what_killed_writers_left_beside_the_partitions_goes_when_it_is_a_day_old(store, tmp_path):
     """Another process may be writing the same file at this moment."""
     names = [f".pace.json.{'0a' * 16}", f".pace.json.{'0b' * 16}", ".pace.json.mine"]
     old, new, mine = (Path(store.path(name)) for name in names)
@@ -202,7 +198,7 @@ def test_what_killed_writers_left_beside_the_partitions_goes_when_it_is_a_day_ol
     assert (old.exists(), new.exists(), mine.exists()) == (False, True, True)
 
 
-def test_a_lock_dies_with_its_process(store: Store) -> None:
+def test_a_lock_dies_with_its_process(store):
     script = (
         "import os, sys\n"
         "from usms_pipeline.store.storage import Store\n"
@@ -215,7 +211,7 @@ def test_a_lock_dies_with_its_process(store: Store) -> None:
         assert held
 
 
-def test_days_are_of_files_in_their_place_only(store: Store) -> None:
+def test_days_are_of_files_in_their_place_only(store):
     store.write(NAME, ROWS)
     for stray in (
         "receipts/mine.parquet",

@@ -38,9 +38,7 @@ def folders(place: Path) -> list[str]:
     return sorted(one.name for one in place.iterdir())
 
 
-def test_what_a_killed_process_left_is_gone_with_the_next_upload(
-    place: Path, tmp_path: Path
-) -> None:
+def test_what_a_killed_process_left_is_gone_with_the_next_upload(place, tmp_path):
     command = [sys.executable, "-c", KILLED, str(tmp_path / "data")]
     done = subprocess.run(command, env=os.environ | {"TMPDIR": str(place)}, check=False)
     assert done.returncode < 0
@@ -53,14 +51,14 @@ def test_what_a_killed_process_left_is_gone_with_the_next_upload(
         assert left not in folders(place)
 
 
-def test_a_folder_in_use_is_left_alone_and_gone_at_the_end(place: Path) -> None:
+def test_a_folder_in_use_is_left_alone_and_gone_at_the_end(place):
     with temp_folder() as first, temp_folder() as second:
         assert folders(place) == sorted((first.name, second.name))
         (first / "x").write_text("x")
     assert folders(place) == []
 
 
-def test_many_at_once_keep_what_is_theirs(place: Path) -> None:
+def test_many_at_once_keep_what_is_theirs(place):
     def work(nth: int) -> bool:
         with temp_folder() as folder:
             (folder / "x").write_text(str(nth))
@@ -71,7 +69,7 @@ def test_many_at_once_keep_what_is_theirs(place: Path) -> None:
     assert folders(place) == []
 
 
-def test_folders_of_others_stay(place: Path, tmp_path: Path) -> None:
+def test_folders_of_others_stay(place, tmp_path):
     """Without our file in them, or open to others, who may have put links there."""
     for name in ("usms-work-notes", "usms-data"):
         (place / name).mkdir(mode=0o700)

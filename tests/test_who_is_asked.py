@@ -33,7 +33,7 @@ ACCEPTED = (
 
 
 @pytest.mark.parametrize("address", REFUSED)
-def test_an_address_that_would_show_the_key_to_others_is_refused(address: str) -> None:
+def test_an_address_that_would_show_the_key_to_others_is_refused(address):
     with pytest.raises(SettingsError) as caught:
         load(base_url=address)
     assert [problem.variable for problem in caught.value.problems] == ["USMS_BASE_URL"]
@@ -41,7 +41,7 @@ def test_an_address_that_would_show_the_key_to_others_is_refused(address: str) -
 
 
 @pytest.mark.parametrize("address", ACCEPTED)
-def test_who_is_asked_is_who_was_checked(address: str) -> None:
+def test_who_is_asked_is_who_was_checked(address):
     """Two readers of one address agree on its host, and http is for this machine alone."""
     accepted = load(base_url=address).base_url
     sent_to = httpx.URL(accepted)

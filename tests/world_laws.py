@@ -10,13 +10,13 @@ from typing import Any
 
 import duckdb
 
-from tests import world_answers
-from tests.model import FINALS, SourceRow
+from tests import world_disk
 from tests.world_account import WorldAccount
-from tests.world_answers import Trouble
-from tests.world_disk import Found, Rows, mark, written_at
+from tests.world_disk import Found, Rows, Trouble, mark, written_at
 from tests.world_ledger import COMPARED, Table, compared
 from tests.world_service import Transport
+from usms_pipeline.contract.status import FINAL
+from usms_pipeline.days.general import Sent
 from usms_pipeline.store.dataset import Window
 
 
@@ -26,8 +26,6 @@ class Laws:
     def __init__(self, account: WorldAccount) -> None:
         self.account, self.ledger, self.disk = account, account.ledger, account.disk
         self.now = Found()
-        self.read_as: dict[tuple[date, bool], Any] = {}
-        """As what each day, or its edge, was last read by a run that was completed."""
         self.missing: set[Trouble] = set()
         """What was in quarantine and went with its run, or with who is forgotten."""
         self._published: Any = None
@@ -99,9 +97,9 @@ class Laws:
             raise AssertionError(self._difference(day, there, tables[0].get(day, {})))
         told = {(t.session_no, t.status) for said in self.ledger.said.values() for t in said.told}
         for row in self.now.days[day]:
-            assert row["status"] not in FINALS or (row["session_no"], row["status"]) in told
+            assert row["status"] not in FINAL or (row["session_no"], row["status"]) in told
 
-    def _made_of(self, session: str | None, rows: list[SourceRow], there: Rows) -> set[str] | None:
+    def _made_of(self, session: str | None, rows: list[Sent], there: Rows) -> set[str] | None:
         """Return the blocks that a session's rows are made of; None where none explain them.
 
         What was folded once stays; of the others all, or if a run was interrupted, some.
@@ -208,7 +206,7 @@ class Laws:
     def is_emptied(self, trouble: Trouble) -> bool:
         """Tell whether the response that something was found in says it no more."""
         answers = self.now.blocks.get(self.now.blocks_of[trouble], [])
-        return trouble not in world_answers.read(answers, self.account.ledger.book).troubles
+        return trouble not in world_disk.read(answers, self.account.ledger.book).troubles
 
     def completed(self, after: Table, held: date | None) -> None:
         """Check that all that was read and told is in the days' files, and told in quarantine."""
@@ -262,40 +260,6 @@ class Laws:
     def everything(self) -> Any:
         """Return a mark of every file that a reader may have open."""
         return self.disk.files(), mark(self.account.data / "usms.duckdb")
-
-    # -- what is to be left alone -----------------------------------------------------------------
-
-    def news(self, window: Window, after: Table, due: dict[date, set[str]]) -> set[date] | None:
-        """Return the days that a run may write; None where it may be any."""
-        if self.now.open:
-            return None
-        readings = self._readings(window)
-        return {
-            day
-            for day in {*self.now.days, *after}
-            if due.get(day)
-            or self.ledger.stored.get(day) != after.get(day)
-            or self.read_as.get((day, day in window)) != readings.get(day, [])
-        } | {day for day in readings if day not in self.now.days}
-
-    def was_read(self, window: Window) -> None:
-        """Note as what the source was read; to read it so again is no news."""
-        readings = self._readings(window)
-        for day in {*self.now.days, *readings}:
-            self.read_as[day, day in window] = readings.get(day, [])
-
-    def _readings(self, window: Window) -> dict[date, list[Any]]:
-        found: dict[date, list[Any]] = {}
-        for day, session, rows in self.ledger.readings(window):
-            found.setdefault(day, []).append(str((session, rows)))
-        return {day: sorted(its) for day, its in found.items()}
-
-    def wrote_only(self, news: set[date] | None, before: Found) -> None:
-        """Law 6: a day without news is left as it is."""
-        for day in self.now.days if news is not None else ():
-            name = f"receipts/sent_date={day}/receipts.parquet"
-            is_same = self.now.marks[name] == before.marks.get(name)
-            assert is_same or day in news, f"{day} was written for nothing"
 
     # -- purging and publishing -------------------------------------------------------------------
 

@@ -1,6 +1,7 @@
 """What must lie in the data directory, worked out from everything that ever happened.
 
-Kept here is what the pipeline may have deleted by now: rows that left the source, answers purged.
+Session by session, all at once, by the rule alone (``days/general.py``). Kept here is what the
+pipeline may have deleted by now: rows that left the source, answers purged.
 """
 
 from __future__ import annotations
@@ -8,24 +9,32 @@ from __future__ import annotations
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
+from copy import copy
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 
-from tests import world_answers
-from tests.model import SourceRow, World, is_due, joined, joined_lost, moment
-from tests.world_answers import Reading, Trouble, digits_of
+from tests import world_disk
+from tests.test_general import ends
+from tests.world_disk import Asked, Reading, Trouble, digits_of
+from usms_pipeline.days import general
+from usms_pipeline.days.general import NO_NUMBER, UNHEARD, Answer, Sent, Session
 from usms_pipeline.people.phones import PhoneBook
 from usms_pipeline.store.dataset import Window
 
 CUTOFF = timedelta(hours=72)
+US, EPOCH = timedelta.resolution, datetime(1970, 1, 1, tzinfo=UTC)
+ALWAYS = (0, 2**62)
+TIMES = ("sent_at", "received_at", "first_asked_at", "last_asked_at", "final_at")
 DAY = timedelta(days=1)
 COMPARED = (
     "session_no", "recipient", "sent_at", "is_announced", "status", "is_final", "is_closed",
     "provider_status", "submit_status", "received_at", "delivery_seconds", "first_asked_at",
     "last_asked_at", "final_at", "conflicts",
 )  # fmt: skip
-Table = dict[date, dict[str | None, list[SourceRow]]]
+LOST = {"is_announced": True, "status": "invalid", "is_final": False, "is_closed": True,
+        "conflicts": []}  # fmt: skip
+Table = dict[date, dict[str | None, list[Sent]]]
 """Source rows by the day whose file has them, and session; NULL has those without a session."""
 
 
@@ -66,25 +75,27 @@ class Ledger:
 
     def read_now(self, window: Window, held: date | None) -> Table:
         """Return what the days' files hold once a window was read, but for a day that is held."""
-        first, last = _midnight(window.first) - DAY, _midnight(window.last) + 2 * DAY
+        first, last = (micros(moment) for moment in _read(window))
         after = {day: dict(its) for day, its in self.stored.items()}
         new: dict[date, Counter[Any]] = defaultdict(Counter)
-        lost: dict[date, list[SourceRow]] = defaultdict(list)
+        lost: dict[date, list[Sent]] = defaultdict(list)
         for day, session, rows in self.readings(window):
-            kept = [row for row in rows if not self._is_forgotten(row)]
+            kept = [row for row in rows if not self._is_forgotten(session, row)]
             if session is None:
                 lost[day] += kept
             elif kept and day != held:
-                self._join(after, day, kept, held, new, (first, last))
+                self._join(after, day, session, kept, held, new, (first, last))
         for day in {*after, *lost} - {held}:
             its = after.setdefault(day, {})
-            its[None] = joined_lost(its.get(None, ()), lost[day], new[day])
+            stored = its.get(None, [])
+            its[None], _ = general.announce_without_session(stored, lost[day], new[day], *ALWAYS)
+            its[None].sort(key=lambda row: (row.moment[0], row.recipient or ""))
         return tidy(after)
 
-    def readings(self, window: Window) -> Iterator[tuple[date, str | None, list[SourceRow]]]:
+    def readings(self, window: Window) -> Iterator[tuple[date, str | None, list[Sent]]]:
         """Yield the rows that a window's run reads, by the day they are read for, and session."""
-        first, last = _midnight(window.first) - DAY, _midnight(window.last) + 2 * DAY
-        sessions: dict[str, list[SourceRow]] = defaultdict(list)
+        first, last = _read(window)
+        sessions: dict[str, list[Sent]] = defaultdict(list)
         for message in self.messages:
             if message.is_gone or not first <= message.sent_at < last:
                 continue
@@ -94,20 +105,20 @@ class Ledger:
             elif day in window:
                 yield day, None, rows
         for session, rows in sessions.items():
-            if any(row.sent_at.date() in window for row in rows):
-                yield min(row.sent_at for row in rows).date(), session, rows
+            if any(day_of(row) in window for row in rows):
+                yield min(map(day_of, rows)), session, rows
 
     def _join(
         self,
         after: Table,
         day: date,
-        rows: list[SourceRow],
+        session: str,
+        rows: list[Sent],
         held: date | None,
         new: dict[date, Counter[Any]],
-        read: tuple[datetime, datetime],
+        read: tuple[int, int],
     ) -> None:
         """Put a session into the file that has it, or where all its rows are by now."""
-        session = rows[0].session_no
         homes = [one for one in after if session in after[one]]
         home = day if day in homes or not homes else homes[0]
         if held in homes:
@@ -115,44 +126,57 @@ class Ledger:
         before = after.get(home, {}).get(session, [])
         for one in homes:  # in two where a move was interrupted
             del after[one][session]
-        union, arrived = joined(before, rows, *read)
-        is_there = not before or any(row.sent_at.date() == home for row in union)
+        union = [*before]
+        _, arrived = general.announce(union, rows, *read)
+        is_there = not before or any(day_of(row) == home for row in union)
         place = home if is_there else day
         after.setdefault(place, {})[session] = union
-        new[place] += Counter(map(moment, arrived))
+        new[place] += Counter(row.moment for row in arrived)
 
-    def _rows(self, message: Message) -> list[SourceRow]:
+    def _rows(self, message: Message) -> list[Sent]:
         phone = message.phone
         recipient = self.book.recipient_id(phone) if phone else None
-        row = SourceRow(message.session_no, message.sent_at, recipient, digits_of(phone))
-        others = [SourceRow(message.session_no, message.sent_at)] * (message.recipients - 1)
-        return [row, *others]
+        at, tails = micros(message.sent_at), ends(digits_of(phone)) if phone else None
+        others = [Sent(at) for _ in range(message.recipients - 1)]
+        return [Sent(at, recipient, ends=tails), *others]
 
-    def _is_forgotten(self, row: SourceRow) -> bool:
-        return row.session_no in self.sessions_forgotten or row.recipient in self.phones_forgotten
+    def _is_forgotten(self, session: str | None, row: Sent) -> bool:
+        return session in self.sessions_forgotten or row.recipient in self.phones_forgotten
 
     # -- answers ----------------------------------------------------------------------------------
 
     def land(self, block: str, answers: list[dict[str, Any]]) -> None:
-        self.said[block] = world_answers.read(answers, self.book)
+        self.said[block] = world_disk.read(answers, self.book)
 
     def about(self, session: str) -> set[str]:
         """Return the blocks that say something of a session, or that it was asked about."""
         return {block for block, said in self.said.items() if session in said.sessions}
 
     def receipts(
-        self, session: str | None, rows: list[SourceRow], blocks: Iterable[str]
+        self, session: str | None, rows: list[Sent], blocks: Iterable[str]
     ) -> list[dict[str, Any]]:
         """Return the rows that a session must have by these source rows and blocks."""
-        said = [self.said[block] for block in blocks]
-        asked = [a for one in said for a in one.asked if a.session_no == session]
-        told = [
-            t
-            for one in said
-            for t in one.told
-            if t.session_no == session and t.number not in self.phones_forgotten
-        ]
-        return World(rows, asked, told).receipts(CUTOFF)
+        known = Session(sent=[copy(row) for row in rows])
+        for said in (self.said[block] for block in blocks):
+            for asked in (one for one in said.asked if one.session_no == session):
+                self._observe(known, asked, said)
+        general.prune(known)
+        made = general.rows(session, known, CUTOFF // US) if session else lost(rows)
+        return [row | {name: moment(row[name]) for name in TIMES} for row in made]
+
+    def _observe(self, known: Session, asked: Asked, said: Reading) -> None:
+        at, who = micros(asked.asked_at), {"submit_status": asked.submit_status}
+        told = [t for t in said.told if (t.session_no, t.asked_at) == asked[:2]]
+        told = [t for t in told if t.number not in self.phones_forgotten]
+        for t in told:
+            received = t.received_at and micros(t.received_at)
+            answer = Answer(at, t.status, t.word, received, submit_status=t.submit_status)
+            general.observe(known, t.number, answer, who)
+            if t.number:
+                known.numbers[t.number].ends = ends(t.digits)
+        if not told:
+            status = "invalid" if asked.is_refused else "pending"
+            general.observe(known, NO_NUMBER, Answer(at, status), who)
 
     def as_known(self, after: Table) -> Table:
         """Return rows with those of a session as they were stored: a change counts from then on.
@@ -189,18 +213,19 @@ class Ledger:
         }
 
     def _is_due(
-        self, session: str, rows: list[SourceRow], now: datetime, offsets: list[timedelta]
+        self, session: str, rows: list[Sent], now: datetime, offsets: list[timedelta]
     ) -> bool:
         blocks = self.about(session) - self.strays[session]
         tried = [a.asked_at for b in blocks for a in self.said[b].vain if a.session_no == session]
-        return any(
-            is_due(
-                now, row["sent_at"],
-                max(filter(None, (row["last_asked_at"], *tried)), default=None), offsets,
-            )
-            for row in self.receipts(session, rows, blocks)
-            if not row["is_final"] and not row["is_closed"]
-        )  # fmt: skip
+        for row in self.receipts(session, rows, blocks):
+            last = max(filter(None, (row["last_asked_at"], *tried)), default=None)
+            age = now - row["sent_at"]
+            after = timedelta(-1) if last is None else last - row["sent_at"]
+            is_another_day = after >= offsets[-1] and age >= after + DAY
+            is_time = is_another_day or any(after < offset <= age for offset in offsets)
+            if is_time and not row["is_final"] and not row["is_closed"]:
+                return True
+        return False
 
     # -- forgetting -------------------------------------------------------------------------------
 
@@ -223,10 +248,10 @@ class Ledger:
             self.stored[day][session] = kept
         for its in self.stored.values():
             if None in its:
-                its[None] = [row for row in its[None] if not self._is_forgotten(row)]
+                its[None] = [row for row in its[None] if not self._is_forgotten(None, row)]
         self.stored = tidy(self.stored)
 
-    def _kept(self, session: str, day: date, shown: list[dict[str, Any]]) -> list[SourceRow]:
+    def _kept(self, session: str, day: date, shown: list[dict[str, Any]]) -> list[Sent]:
         """Return the source rows whose recipient is not forgotten, by what was shown of them.
 
         A row without a phone goes with the number that it was matched to.
@@ -236,10 +261,12 @@ class Ledger:
             row["sent_at"] for row in shown if row["is_announced"] and row["recipient"] in gone
         )
         kept = [row for row in self.stored[day][session] if row.recipient not in gone]
-        theirs -= Counter(r.sent_at for r in self.stored[day][session] if r.recipient in gone)
+        theirs -= Counter(
+            moment(r.sent_at) for r in self.stored[day][session] if r.recipient in gone
+        )
         for row in [row for row in kept if row.recipient is None]:
-            if theirs[row.sent_at]:
-                theirs[row.sent_at] -= 1
+            if theirs[moment(row.sent_at)]:
+                theirs[moment(row.sent_at)] -= 1
                 kept.remove(row)
         return kept
 
@@ -272,5 +299,27 @@ def compared(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     return sorted(kept, key=lambda r: str([r[name] for name in COMPARED]))
 
 
-def _midnight(day: date) -> datetime:
-    return datetime.combine(day, time(), UTC)
+def _read(window: Window) -> tuple[datetime, datetime]:
+    """Return from when to when a window's run reads."""
+    first, last = (datetime.combine(day, time(), UTC) for day in (window.first, window.last))
+    return first - DAY, last + 2 * DAY
+
+
+def lost(rows: list[Sent]) -> list[dict[str, Any]]:
+    """Return the rows of source rows without a session."""
+    return [
+        dict.fromkeys(COMPARED) | LOST | {"sent_at": r.sent_at, "recipient": r.recipient or UNHEARD}
+        for r in rows
+    ]
+
+
+def micros(moment: datetime) -> int:
+    return (moment - EPOCH) // US
+
+
+def moment(us: Any) -> Any:
+    return us if us is None else EPOCH + us * US
+
+
+def day_of(row: Sent) -> date:
+    return moment(row.sent_at).date()

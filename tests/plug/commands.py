@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,12 +33,10 @@ class Ended:
 
 @dataclass
 class Commands:
-    """Runs commands one after the other; counts the processes and their CPU seconds."""
+    """Runs commands one after the other."""
 
     zygote: subprocess.Popen[str]
     beside: Path
-    processes: int = 0
-    cpu_seconds: float = field(default=0.0)
 
     def __call__(self, root: Path, env: dict[str, str], argv: list[str], **given: Any) -> Ended:
         """Run ``usms`` on the folder ``root``; ``given`` are fields of ``Job``."""
@@ -50,9 +48,7 @@ class Commands:
         self.zygote.stdin.write(json.dumps(asdict(job)) + "\n")
         self.zygote.stdin.flush()
         assert self.zygote.stdout.readline(), "the zygote has died: see stderr"
-        code, used = json.loads(self.zygote.stdout.readline())
-        self.processes += 1
-        self.cpu_seconds += used
+        code = json.loads(self.zygote.stdout.readline())
         steps = [json.loads(line) for line in (self.beside / "steps").read_text().splitlines()]
         said = [(self.beside / name).read_text() for name in ("stdout", "stderr")]
         return Ended(code, said[0], said[1], steps, self.beside)

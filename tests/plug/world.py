@@ -43,8 +43,6 @@ class World:
     commands: Commands
     root: Path
     kills: int = 0
-    survived: dict[str, int] = field(default_factory=dict)
-    """The kills of one test, by scenario."""
     _made: dict[str, Scenario] = field(default_factory=dict)
     _undisturbed: dict[str, Undisturbed] = field(default_factory=dict)
 
