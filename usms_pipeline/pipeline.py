@@ -80,6 +80,8 @@ class Report:
     rejected: set[str] = field(default_factory=set, repr=False)
     unheard: str = ""
     remedy: str = field(default="", repr=False)
+    is_unreadable: bool = False
+    """So many times of the source can't be read that no figure is whole."""
 
     @classmethod
     def of(cls, run: Run, settings: Settings, notes: Iterable[str] = ()) -> Report:
@@ -111,8 +113,9 @@ class Report:
 
     @property
     def fell_short(self) -> bool:
-        """Return whether some sessions could not be asked about, or none of them is known."""
-        return bool(self.stats.ids_given_up or self.damaged or self.unheard)
+        """Return whether sessions could not be asked about or are not known, or times not read."""
+        found = self.stats.ids_given_up or self.damaged or self.is_unreadable or self.unheard
+        return bool(found)
 
     @property
     def warnings(self) -> list[str]:
@@ -359,6 +362,9 @@ class Pipeline:
             raise
         self._published(published)
         self.purge()
+        if doubts := self.doubts_about_the_source():
+            report.notes += doubts.sentences
+            report.is_unreadable = doubts.is_unreadable
         return RunReport(**vars(report), warehouse=published)
 
     def refresh(

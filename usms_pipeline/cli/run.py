@@ -44,20 +44,11 @@ def run(
     with rehearsal.explained(settings), progress.bar() as on_progress:
         pipeline = Pipeline(settings, on_progress=on_progress)
         report = pipeline.run(_window(pipeline, days, everything))
-    doubts = pipeline.doubts_about_the_source()
-    warnings = [*report.warnings, *(doubts.sentences if doubts else [])]
-    is_unreadable = doubts is not None and doubts.is_unreadable
-    warn(warnings)
+    warn(report.warnings)
     if as_json:
-        shortfall = {"fell_short": report.fell_short or is_unreadable}
-        echo_json(_as_json(report) | shortfall | {"warnings": warnings})
+        echo_json(_as_json(report) | {"warnings": report.warnings})
     else:
         _show_run(report)
-    if is_unreadable:
-        return fell_short(
-            f"Too many times in {settings.sent_at_column} (USMS_SENT_AT_COLUMN) can't be read: see "
-            "above."
-        )
     if not report.fell_short:
         return OK
     return fell_short(_shortfall(report, settings))
@@ -77,6 +68,10 @@ def _shortfall(report: RunReport, settings: Settings) -> str:
     """Say what was asked for and not got; the warnings name each damaged day and its remedy."""
     if report.unheard:
         return report.unheard
+    if report.is_unreadable:
+        return (
+            "Too many times in the column that USMS_SENT_AT_COLUMN names can't be read: see above."
+        )
     if not report.stats.ids_given_up:
         return f"{wording.counted(len(report.damaged), 'damaged day')} left out: see above."
     given_up = wording.counted(report.stats.ids_given_up, "session")
