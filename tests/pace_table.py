@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from itertools import count
@@ -27,6 +27,8 @@ SECONDS: Final = 300.0
 SETTLED_AFTER: Final = 60.0
 LIMITS: Final = (5, 50, 500)
 LATENCIES: Final = (0.01, 0.1, 0.4)
+NOISES: Final = (0.01, 0.05, 0.1, 0.3)
+WORKERS: Final = 8
 NOW: Final = datetime(2026, 3, 2, 9, 30, tzinfo=UTC)
 
 
@@ -59,13 +61,33 @@ class Wire(httpx.AsyncBaseTransport):
         return httpx.Response(reply.status, headers=reply.headers, content=reply.body)
 
 
-def settle(limit: float, latency: float, seed: int = 0, noise: float = 0.0, **more: Any) -> Settled:
-    """Ask a service that lets so many requests a second pass; ``noise`` throttles at random."""
-    return simulate(partial(_settle, limit, latency, seed, noise, more))
+def settle(
+    limit: float,
+    latency: float,
+    seed: int = 0,
+    noise: float = 0.0,
+    workers: int = 0,
+    then: float = 0.0,
+    **more: Any,
+) -> Settled:
+    """Ask a service that lets so many requests a second pass (0: all that so many workers send).
+
+    ``noise`` throttles at random. ``then`` is its limit from half of the time on; what counts
+    begins half a minute later.
+    """
+    workers = workers or max(8, round(2 * limit * (latency + 0.02)))
+    return simulate(partial(_settle, limit, latency, seed, noise, workers, then, more))
 
 
 async def _settle(
-    limit: float, latency: float, seed: int, noise: float, more: dict[str, Any], loop: SimulatedLoop
+    limit: float,
+    latency: float,
+    seed: int,
+    noise: float,
+    workers: int,
+    then: float,
+    more: dict[str, Any],
+    loop: SimulatedLoop,
 ) -> Settled:
     faults = Faults(rate_limit=limit, throttle=noise, **{"retry_after": "none"} | more)
     service = Simulator(seed=seed, faults=faults, clock=lambda: NOW, monotonic=loop.time)
@@ -80,6 +102,7 @@ async def _settle(
         uniform=Random(f"pauses {seed}").uniform, monotonic=loop.time,
     )  # fmt: skip
     ids, paces = count(), []
+    first = SECONDS / 2 + 30 if then else SETTLED_AFTER
 
     async def worker() -> None:
         while loop.time() < SECONDS:
@@ -88,32 +111,49 @@ async def _settle(
     async def watch() -> None:
         while loop.time() < SECONDS:
             await asyncio.sleep(1)
-            if loop.time() >= SETTLED_AFTER:
+            if then and loop.time() >= SECONDS / 2:
+                service.faults = replace(faults, rate_limit=then)
+            if loop.time() >= first:
                 paces.append(governor.pace)
 
-    workers = max(8, round(2 * limit * (latency + 0.02)))
     await asyncio.gather(watch(), *(worker() for _ in range(workers)))
-    later = [is_good for at, is_good in wire.told if SETTLED_AFTER <= at < SECONDS]
+    later = [is_good for at, is_good in wire.told if first <= at < SECONDS]
     return Settled(
         pace=sum(paces) / len(paces),
         throttled_share=1 - sum(later) / len(later),
-        good_per_second=sum(later) / (SECONDS - SETTLED_AFTER),
+        good_per_second=sum(later) / (SECONDS - first),
         paces=tuple(paces),
     )
 
 
-def rows() -> Iterator[str]:
-    yield "| limit/s | latency | at random throttled | Retry-After | pace | throttled | good/s |"
-    yield "|---|---|---|---|---|---|---|"
+def cases() -> Iterator[tuple[dict[str, Any], float]]:
+    """Yield what to settle at, and the good answers a second that are possible."""
     for limit in LIMITS:
         for latency in LATENCIES:
-            for noise, form in ((0.0, "none"), (0.0, "seconds"), (0.01, "none"), (0.02, "none")):
-                found = settle(limit, latency, noise=noise, retry_after=form)
-                yield (
-                    f"| {limit} | {latency * 1000:.0f} ms | {noise:.0%} | "
-                    f"{'1 s' if form == 'seconds' else '–'} | {found.pace:.1f} | "
-                    f"{found.throttled_share:.1%} | {found.good_per_second:.1f} |"
-                )
+            yield {"limit": limit, "latency": latency}, limit
+    for limit in LIMITS[:2]:
+        yield {"limit": limit, "latency": 0.1, "retry_after": "seconds"}, limit
+    for noise in NOISES:
+        all_of_them = WORKERS / 0.1 * (1 - noise)
+        yield {"limit": 0, "latency": 0.1, "noise": noise, "workers": WORKERS}, all_of_them
+    for noise in NOISES:  # the limit is met first: of what it lets pass some is throttled
+        yield {"limit": 50, "latency": 0.1, "noise": noise}, 50 * (1 - noise)
+    for limit, then in ((200, 20), (20, 200), (50, 5)):
+        yield {"limit": limit, "latency": 0.1, "then": then, "workers": 50}, then
+
+
+def rows() -> Iterator[str]:
+    yield "| limit/s | latency | throttled at random | pace | throttled | good/s | of possible |"
+    yield "|---|---|---|---|---|---|---|"
+    for case, possible in cases():
+        found = settle(**case)
+        limit = f"{case['limit']}, then {case['then']}" if "then" in case else case["limit"]
+        limit = f"{limit}, Retry-After 1 s" if "retry_after" in case else limit
+        yield (
+            f"| {limit or '–'} | {case['latency'] * 1000:.0f} ms | {case.get('noise', 0):.0%} | "
+            f"{found.pace:.1f} | {found.throttled_share:.1%} | {found.good_per_second:.1f} | "
+            f"{found.good_per_second / possible:.0%} |"
+        )
 
 
 if __name__ == "__main__":

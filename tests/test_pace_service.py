@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.pace_table import settle
+from tests.pace_table import NOISES, WORKERS, settle
 from tests.test_collect import batches
 from tests.test_collect import settings as address
 from tests.test_pace import SimulatedLoop, simulate
@@ -42,6 +42,25 @@ def test_the_pace_settles_within_a_fifth_of_the_limit_and_is_hardly_throttled(
         assert 0.8 * limit <= found.pace <= 1.2 * limit
         assert found.good_per_second >= 0.9 * limit
         assert found.throttled_share < 0.03
+
+
+@LONG
+@pytest.mark.parametrize("noise", NOISES)
+def test_what_is_throttled_at_random_costs_neither_the_concurrency_nor_the_limit(
+    noise: float,
+) -> None:
+    free = settle(0, 0.1, noise=noise, workers=WORKERS)
+    assert free.good_per_second >= 0.8 * (1 - noise) * WORKERS / 0.1
+    limited = settle(50, 0.1, noise=noise)
+    assert limited.good_per_second >= 0.85 * (1 - noise) * 50
+
+
+@LONG
+@pytest.mark.parametrize(("limit", "then"), [(200, 20), (50, 5)])
+def test_a_limit_that_comes_down_in_the_middle_is_found(limit: int, then: int) -> None:
+    found = settle(limit, 0.1, then=then, workers=50)
+    assert found.good_per_second >= 0.9 * then
+    assert found.throttled_share < 0.1
 
 
 @pytest.mark.parametrize("limit", [5, pytest.param(50, marks=LONG)])

@@ -33,6 +33,9 @@ _RECENTLY_SECONDS: Final = 10.0
 _ATTEMPTS_ALONE: Final = 3
 """For one id of a batch that failed. A part of it with more has one: its halves are the others."""
 
+_THROTTLED_OF_ALL: Final = 3
+"""So often in a row one batch is throttled by chance. What comes then says nothing of the pace."""
+
 _THROTTLED_IN_ROW: Final = 20
 _THROTTLED_PART: Final = 8
 """So often a batch, or a part of one, is throttled while others pass before it is its own fault: by
@@ -258,7 +261,8 @@ class Fetcher:
             most_throttled = _THROTTLED_PART
             seconds = self._seconds_of_a_part() if len(ids) > 1 else None
         while True:
-            reply = await self._ask(ids, seconds)
+            is_of_all = not is_failing and throttled < _THROTTLED_OF_ALL
+            reply = await self._ask(ids, seconds, is_of_all)
             verdict = reply.verdict
             if verdict is Verdict.OK or verdict is Verdict.SPLIT:
                 return reply
@@ -287,8 +291,13 @@ class Fetcher:
         """
         return min(2 * self._slowest + 1, max(1.0, self._client.seconds / 4))
 
-    async def _ask(self, ids: tuple[str, ...], seconds: float | None = None) -> Reply:
-        """Send one request in its turn, and tell the governor, the breaker and the figures."""
+    async def _ask(
+        self, ids: tuple[str, ...], seconds: float | None = None, is_of_all: bool = True
+    ) -> Reply:
+        """Send one request in its turn, and tell the governor, the breaker and the figures.
+
+        ``is_of_all``: whether that it is throttled may say something of other requests.
+        """
         sent_at = await self._governor.turn()
         self._unheard += 1
         if self._unheard > _UNHEARD:
@@ -304,10 +313,10 @@ class Fetcher:
         stats.bytes_received += len(reply.body)
         if reply.verdict is Verdict.OK:
             self._answered = ids[0]
-        self._take_note(reply, sent_at)
+        self._take_note(reply, sent_at, is_of_all)
         return reply
 
-    def _take_note(self, reply: Reply, sent_at: float) -> None:
+    def _take_note(self, reply: Reply, sent_at: float, is_of_all: bool) -> None:
         match reply.verdict:
             case Verdict.OK | Verdict.SPLIT:
                 self._unheard, self._heard_at = 0, self._monotonic()
@@ -318,7 +327,8 @@ class Fetcher:
                 raise _refused(reply)
             case Verdict.THROTTLE:
                 self._stats.throttled += 1
-                self._governor.throttled(sent_at, self._wait_seconds(reply))
+                if is_of_all:
+                    self._governor.throttled(sent_at, self._wait_seconds(reply))
                 self._breaker.bad(sent_at, is_throttled=True)
             case _:
                 self._breaker.bad(sent_at)
@@ -358,9 +368,10 @@ class Fetcher:
         patience, jitter = self.patience, self._uniform(0.5, 1.0)
         if reply.verdict is Verdict.THROTTLE:
             pause = patience.first_pause_seconds * min(1.0, 2.0 ** (throttled - 8))
-            return jitter * pause if throttled > 2 else 0.0
-        pause = patience.first_pause_seconds * 2.0 ** max(0, failures - 1)
-        pause = jitter * min(pause, patience.longest_pause_seconds)
+            pause = jitter * pause if throttled > 2 else 0.0
+        else:
+            pause = patience.first_pause_seconds * 2.0 ** max(0, failures - 1)
+            pause = jitter * min(pause, patience.longest_pause_seconds)
         # Others are answered: what the service says of coming back is about this part alone.
         return pause if is_failing else max(pause, self._wait_seconds(reply))
 
