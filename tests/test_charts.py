@@ -21,6 +21,7 @@ from tests.made_receipts import NOW, five_days, opened
 from usms_pipeline.contract import wording
 from usms_pipeline.figures import charts
 from usms_pipeline.figures.charts import groups as bars
+from usms_pipeline.figures.charts import style
 
 DAY = date(2026, 11, 18)
 WIDTHS = (charts.WIDTH, charts.NARROW)
@@ -83,6 +84,16 @@ def every_chart(tables: dict[str, pa.Table], request: pytest.FixtureRequest) -> 
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("width", [320, 360, 720, 1000])
+def test_a_headline_is_broken_so_that_no_font_runs_over_the_edge(width: int) -> None:
+    """Of DejaVu Sans, the widest that stands in for Arial: 10.4 and 7.4 pixels a character."""
+    words = "at worst 85.6% so far (28 Nov 05:00 to 06:00), of the 12 largest groups " * 4
+    title = style.dressed(style.empty("x", width), words, words, width).title
+    assert max(map(len, title.text)) * 10.4 <= width
+    assert max(map(len, title.subtitle)) * 7.4 <= width
+    assert " ".join(title.text) == words.strip()
+
+
 def test_every_chart_of_the_warehouse_becomes_a_png(every_chart: list[charts.Chart]) -> None:
     for chart in every_chart:
         image = charts.png(chart, scale=1)

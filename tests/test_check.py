@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from datetime import date
+import sqlite3
+from contextlib import closing
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import duckdb
+import pyarrow as pa
 import pytest
 
-from tests.account import Account
-from usms_pipeline import settings
-from usms_pipeline.cli import check
+from tests.account import START, Account
+from tests.scripted import NOON, PHONE, Scripted, receipt
+from tests.services import Database
+from usms_pipeline import settings, source
+from usms_pipeline.cli import check, sample
 from usms_pipeline.contract.errors import KeyMismatch, SettingsError, StorageError, UsmsError
 from usms_pipeline.days import file, log, quarantine
 from usms_pipeline.simulator import Faults
@@ -20,6 +26,232 @@ def last_day(account: Account) -> date:
     """Return the day that most of an account's messages were sent on."""
     store = account.pipeline.store
     return max(file.days(store), key=lambda day: getattr(file.footer(store, day), "rows", 0))
+
+
+def of_the_source(account: Account) -> list[check.Finding]:
+    return list(check._guarded("source", check._source, account.settings))
+
+
+def said_of(findings: list[check.Finding], topic: str) -> list[tuple[str, str]]:
+    return [(one.state, one.text) for one in findings if one.topic == topic]
+
+
+def read_as(tmp_path: Path, simulator: Any, rows: list[tuple[Any, ...]], **given: Any) -> Any:
+    """Return what is said of rows of (session, phone); all but the phone column is named."""
+    sessions, phones = zip(*rows, strict=True)
+    times = [START - timedelta(minutes=5 * n) for n, _ in enumerate(rows)]
+    if given.pop("at_once", False):
+        times = [START] * len(rows)
+    account = Account(tmp_path, simulator, 1, **given)
+    text = pa.array(sessions, pa.string()), pa.array(phones, pa.string())
+    account.announce(pa.table({"session_no": text[0], "phone": text[1], "sent_at": times}))
+    return of_the_source(account)
+
+
+def test_ten_rows_are_shown_as_the_pipeline_reads_them(tmp_path: Path, simulator: Any) -> None:
+    rows = [(f" s{n} ", f"0044 7400 12{n:04}") for n in range(30)]
+    [shown] = [one.rows for one in read_as(tmp_path, simulator, rows) if one.rows]
+    assert len(shown) == 10
+    assert shown[-1] == {
+        "session_no": "s0", "phone": "+44740****00", "country": "GB", "sent_at": START
+    }  # fmt: skip
+    assert shown[0]["session_no"] == "s29"
+
+
+@pytest.mark.parametrize(
+    ("sessions", "said"),
+    [
+        (["a", "b", "c"], ["3 rows of 3 sessions, a row each"]),
+        (["a", "a", "b", "b", "c"], ["5 rows of 3 sessions, 2 of them in several rows"]),
+        (["a", None, " "], ["3 rows of 1 session, a row each",
+                            "2 rows without a usable session number in 'session_no': they count "
+                            "as invalid"]),
+    ],
+)  # fmt: skip
+def test_it_is_told_how_rows_fall_into_sessions(
+    tmp_path: Path, simulator: Any, sessions: list[str | None], said: list[str]
+) -> None:
+    rows = [(one, f"13800{n:06}") for n, one in enumerate(sessions)]
+    found = said_of(read_as(tmp_path, simulator, rows), "rows")
+    assert [text for _, text in found] == said
+
+
+def test_copies_are_counted_and_what_counts_once_is_told_from_what_does_not(
+    tmp_path: Path, simulator: Any
+) -> None:
+    rows = [("a", "13800138000"), ("a", "+86 138 0013 8000"), ("a", "(86)13800138000"),
+            ("b", "13800138000"), ("b", "138****8000"), ("b", "138****8000"),
+            ("c", None), ("c", None), ("c", ""), ("d", None)]  # fmt: skip
+    found = said_of(read_as(tmp_path, simulator, rows, at_once=True), "rows")
+    assert [text for state, text in found if state == "warning"] == [
+        "3 rows repeat a phone of the same session: each phone counts once",
+        "2 rows without a phone equal another in all that is read, and each counts as a message. "
+        "If they are copies, read a view without them: CREATE VIEW sms_once AS SELECT DISTINCT * "
+        "FROM sms_log",
+    ]
+
+
+@pytest.mark.parametrize("table", ["sms_log", "sms log", "短信-log"])
+@pytest.mark.parametrize("kind", ["sqlite", "duckdb", "postgresql", "mariadb"])
+def test_the_view_that_is_advised_has_each_row_once(
+    kind: str, table: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    quoted = f"`{table}`" if kind == "mariadb" else f'"{table}"'
+    made = f"CREATE TABLE {quoted} (session_no varchar(9), sent_at varchar(30))"
+    filled = f"INSERT INTO {quoted} VALUES " + ", ".join(["('a', '2026-01-05 10:00:00')"] * 5)
+    view = sample.once_only(settings.load(source_table=table, source_url=f"{kind}://u:p@h/db"))
+    if kind in ("postgresql", "mariadb"):
+        database = request.getfixturevalue(kind)
+        database.execute(made, filled, view)
+        url = database.url
+    else:
+        url = f"{kind}:///{tmp_path}/shop.db"
+        connect: Any = sqlite3.connect if kind == "sqlite" else duckdb.connect
+        with closing(connect(f"{tmp_path}/shop.db")) as con:
+            for statement in (made, filled, view):
+                con.execute(statement)
+            con.commit()
+    for name, rows in ((table, 5), ("sms_once", 1)):
+        ours = settings.load(source_url=url, source_table=name)
+        start = datetime(2026, 1, 1, tzinfo=UTC)
+        batches = source.read(ours, start, start + timedelta(days=30))
+        assert sum(batch.num_rows for batch in batches) == rows
+
+
+def with_rows(kind: str, folder: Path, request: pytest.FixtureRequest, *statements: str) -> str:
+    """Return the URL of a database with a table ``sms_log`` of 5,000 rows, and what else."""
+    made = "CREATE TABLE sms_log (session_no varchar(9), sent_at varchar(30))"
+    rows = ", ".join(
+        f"('{n}', '2026-01-{1 + n // 200:02} {n % 24:02}:00:{n % 60:02}')" for n in range(5_000)
+    )
+    all_of_it = (made, f"INSERT INTO sms_log VALUES {rows}", *statements)
+    if kind == "sqlite":
+        with closing(sqlite3.connect(folder / "shop.db")) as con, con:
+            for statement in all_of_it:
+                con.execute(statement)
+        return f"sqlite:///{folder}/shop.db"
+    database: Database = request.getfixturevalue(kind)
+    database.execute(*all_of_it)
+    return database.url
+
+
+INDEX = "CREATE INDEX by_time ON sms_log (sent_at)"
+VIEW = "CREATE VIEW v AS SELECT {} FROM sms_log"
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql", "mariadb"])
+@pytest.mark.parametrize(
+    ("statements", "table", "is_told"),
+    [
+        ([INDEX], "sms_log", False),
+        ([INDEX, VIEW.format("session_no, sent_at")], "v", False),
+        ([], "sms_log", True),
+        ([INDEX, VIEW.format("session_no, concat(sent_at, '') AS sent_at")], "v", True),
+        ([INDEX, VIEW.format("session_no, max(sent_at) AS sent_at") + " GROUP BY session_no"],
+         "v", True),
+    ],
+)  # fmt: skip
+def test_a_large_table_that_no_index_serves_is_told_of(
+    kind: str, statements: list[str], table: str, is_told: bool, tmp_path: Path,
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    if kind == "sqlite":  # whose concat is young
+        statements = [one.replace("concat(sent_at, '')", "sent_at || ''") for one in statements]
+    url = with_rows(kind, tmp_path, request, *statements)
+    ours = settings.load(source_url=url, source_table=table)
+    for many, is_many in ((5_001, False), (5_000, True)):
+        monkeypatch.setattr(check, "_MANY_ROWS", many)
+        told = [one.text for one in check._guarded("source", check._source, ours)]
+        assert any("no index finds rows by sent_at: each run looks at all 5,000" in one
+                   for one in told) == (is_told and is_many)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("phones", "state", "said"),
+    [
+        (["13800138000", "0065 9123 4567", "(65)91234568"], "ok",
+             "3 of 3 are phone numbers (SG 66.7%, CN 33.3%)"),
+        (["spring", "otp", "otp", "13800138000"], "warning",
+         "1 of 4 are phone numbers, 3 no number: does 'phone' (USMS_PHONE_COLUMN) hold numbers?"),
+        (["13800138000", "138****8000", "185XXX9057", None], "ok",
+         "1 of 4 are phone numbers (CN 100%), 2 masked, 1 empty"),
+        (["138#####000", "1380013*"], "ok", "0 of 2 are phone numbers, 2 masked"),
+        (["+15551234567", "+15551234568", "13800138000"], "ok",
+         "1 of 3 are phone numbers (CN 100%), 2 valid nowhere"),
+    ],
+)  # fmt: skip
+def test_it_is_told_how_many_phones_can_be_read(
+    tmp_path: Path, simulator: Any, phones: list[str | None], state: str, said: str
+) -> None:
+    rows = [(str(n), one) for n, one in enumerate(phones)]
+    found = said_of(read_as(tmp_path, simulator, rows), "phones")
+    assert found[0] == (state, said)
+    masks = sum("*" in (one or "") or "X" in (one or "") or "#" in (one or "") for one in phones)
+    told = [text for _, text in found[1:]]
+    assert any(f"{masks} phones in 'phone' hide digits" in text for text in told) == bool(masks)
+    assert any("USMS_DEFAULT_REGION" in text for text in told) == ("nowhere" in said)
+
+
+def test_without_a_column_of_phones_it_is_advised_only_where_it_would_help(
+    tmp_path: Path, simulator: Any
+) -> None:
+    one_each = read_as(tmp_path, simulator, [("a", None), ("b", None)], phone_column=None)
+    assert {one.state for one in one_each} == {"ok"}
+    [warned] = [
+        one.text
+        for one in read_as(tmp_path, simulator, [("a", None), ("a", None)], phone_column=None)
+        if one.state == "warning"
+    ]
+    assert "name it in USMS_PHONE_COLUMN" in warned
+
+
+def test_a_value_in_more_rows_than_a_call_takes_phones_is_no_session_number(
+    tmp_path: Path, simulator: Any
+) -> None:
+    rows = [("otp", f"138{n:08}") for n in range(1_001)]
+    found = said_of(read_as(tmp_path, simulator, rows, at_once=True), "rows")
+    assert "one value of 'session_no' is in 1,001 rows" in found[1][1]
+    assert len(found) == 2
+
+
+def test_a_large_table_is_looked_at_in_its_latest_rows(
+    tmp_path: Path, simulator: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sample, "MOST_ROWS", 500)
+    monkeypatch.setattr(sample, "_ENOUGH", 20)
+    rows = [(str(n), "13800138000") for n in range(2_000)]
+    found = said_of(read_as(tmp_path, simulator, rows), "rows")
+    assert found[0] == ("ok", "the latest 37 rows of 37 sessions, a row each"), "of three hours"
+
+
+@pytest.mark.parametrize(
+    ("copies", "silent", "told"), [(12, 0, 12), (1, 0, 1), (0, 3, 0), (5, 1, 6), (0, 0, 0)]
+)
+def test_rows_that_the_service_knows_nothing_of_are_likely_copies(
+    tmp_path: Path, copies: int, silent: int, told: int
+) -> None:
+    """``silent`` of a session of forty without a phone have no receipt; the ``copies`` never do."""
+    account = Scripted(tmp_path)
+    for n in range(20):
+        times = 2 if n < copies else 1
+        for _ in range(times):
+            account.row(f"s{n}", NOON)
+        account.says[f"s{n}"] = [receipt(phone=f"+861380013{n:04}")]
+    if not copies or silent > 1:
+        for _ in range(40):
+            account.row("many", NOON)
+        account.says["many"] = [receipt(phone=f"+861381013{n:04}") for n in range(40 - silent)]
+    elif silent:
+        account.row("pair", NOON)
+        account.row("pair", NOON)
+        account.says["pair"] = [receipt(phone=PHONE)]
+    account.run()
+    said = [text for state, text in check._warehouse(account.settings) if state == "warning"]
+    assert bool(said) == bool(told)
+    if told:
+        counted = "1 message" if told == 1 else f"{told} messages"
+        assert said[0].startswith(f"{counted} without a phone and without a receipt")
+        assert "SELECT DISTINCT" in said[0]
 
 
 def test_check_counts_every_recipient_and_those_that_wait(tmp_path: Path, simulator: Any) -> None:
@@ -123,12 +355,16 @@ def test_session_numbers_that_are_phone_numbers_are_told_of(tmp_path: Path, simu
     """They go to the service, and stand in what is published."""
     account = Account(tmp_path, simulator, 60)
     assert not any("phone numbers" in said for said in account.run().warnings)
-    assert [state for state, _ in check._source(account.settings)] == ["ok"]
+    assert {one.state for one in of_the_source(account)} == {"ok"}
     account.given |= {"session_column": "phone", "phone_column": None}
     account.given["data_dir"] = str(tmp_path / "other")
     assert any("USMS_SESSION_COLUMN" in said for said in account.run().warnings)
-    [warned] = [said for state, said in check._source(account.settings) if state == "warning"]
-    assert "phone look like phone numbers" in warned
+    found = of_the_source(account)
+    [warned] = [one.text for one in found if "look like phone numbers" in one.text]
+    assert "session numbers in phone" in warned
+    shown = [row["session_no"] for one in found for row in one.rows]
+    assert len(shown) == 10
+    assert all("****" in one for one in shown)
 
 
 def test_one_column_is_not_both_session_and_phone() -> None:

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import re
 import signal
 import sqlite3
 import subprocess
@@ -14,8 +15,10 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 
+import duckdb
 import pytest
 from typer.testing import CliRunner, Result
 
@@ -23,6 +26,7 @@ from tests.mounts import without_the_rights_of_root
 from usms_pipeline.cli import app
 from usms_pipeline.cli import messages as made_up
 from usms_pipeline.contract import metrics
+from usms_pipeline.days import log
 from usms_pipeline.simulator import (
     ACCESS_KEY_ID,
     ACCESS_KEY_SECRET,
@@ -96,7 +100,7 @@ def account(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Account
 def test_check_finds_nothing_wrong_and_changes_nothing(account: Account) -> None:
     result = account("check")
     assert result.exit_code == 0, result.output
-    assert {line[0] for line in result.stdout.splitlines()} == {"✓"}
+    assert {line[0] for line in result.stdout.splitlines()} == {"✓", " "}
     assert "300 rows" in result.stdout
     assert account.simulator.counters.requests == 1
     assert [p for p in (account.folder / "data").rglob("*") if p.is_file()] == []
@@ -143,6 +147,59 @@ def test_plan_counts_what_is_due_and_asks_nothing(account: Account) -> None:
     assert account.simulator.counters.requests == 0
 
 
+def contents(folder: Path) -> dict[str, bytes]:
+    """Return every file and folder below a folder."""
+    found = sorted(folder.rglob("*"))
+    return {str(one): one.read_bytes() if one.is_file() else b"" for one in found}
+
+
+@pytest.mark.parametrize("days", [["--all"], [], ["--to", "2026-01-01"]])
+def test_plan_writes_nothing_before_a_first_run_and_none_is_the_less_new(
+    account: Account, days: list[str]
+) -> None:
+    before = contents(account.folder)
+    assert account("plan", *days).exit_code == 0
+    assert contents(account.folder) == before
+    assert "300 rows read, 300 of them new" in account("run", "--all").stdout
+
+
+def test_plan_writes_nothing_over_what_is_there_and_says_what_is_not_counted_yet(
+    account: Account,
+) -> None:
+    account("run")
+    with closing(sqlite3.connect("shop.sqlite")) as con, con:
+        con.execute(
+            f"INSERT INTO {made_up.TABLE} (session_no, sent_at) VALUES ('new', '2026-01-01 10:00')"
+        )
+        con.execute(f"UPDATE {made_up.TABLE} SET phone = NULL WHERE rowid = 1")
+    writer = log.Log(Store("data"), lambda: datetime.now(UTC))
+    with writer.held():
+        writer.add([])
+    before = contents(account.folder)
+    shown = account("plan", "--all")
+    assert "responses of 1 run, unless one is under way" in " ".join(shown.stdout.split())
+    assert json.loads(account("plan", "--all", "--json").stdout)["unfolded_runs"] == 1
+    assert contents(account.folder) == before
+
+
+@pytest.mark.parametrize("command", ["plan", "check", "run"])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("session_column", "template"), ("source_timezone", "Asia/Shanghai"), ("sent_at_column", "at"),
+     ("timezone", "Europe/Berlin"), ("default_region", "FR")],
+)  # fmt: skip
+def test_plan_and_check_refuse_what_run_refuses(
+    account: Account, command: str, name: str, value: str
+) -> None:
+    with closing(sqlite3.connect("shop.sqlite")) as con, con:
+        con.execute(f"ALTER TABLE {made_up.TABLE} ADD COLUMN at TEXT")
+        con.execute(f"UPDATE {made_up.TABLE} SET at = sent_at")
+    assert account("run").exit_code == 0
+    result = account(command, **{name: value})
+    assert result.exit_code == 2, result.output
+    assert f"USMS_{name.upper()}: was" in result.output
+
+
 def test_run_collects_everything_and_again_asks_nothing(account: Account) -> None:
     first = account("run")
     assert first.exit_code == 0, first.output
@@ -163,6 +220,62 @@ def test_run_tells_of_rows_without_a_time(account: Account) -> None:
     told = "3 rows have no usable time in sent_at: no run reads them, and no figure has them."
     assert told in " ".join(account("run").output.split())
     assert told in json.loads(account("run", "--json").stdout)["warnings"]
+
+
+@pytest.mark.parametrize(
+    ("changed", "code", "said"),
+    [
+        ("'2026-02-31 10:' || rowid WHERE rowid <= 3", 0, "3 of the times are not NULL"),
+        ("'soon' WHERE rowid <= 4", 1, "4 of the times are not NULL and can't be read: 4 × aaaa"),
+        ("julianday(sent_at)", 1, "They look like Julian days"),
+        ("NULL", 0, "300 rows have no usable time in sent_at"),
+    ],
+)
+def test_check_and_run_end_with_1_where_too_many_times_can_not_be_read(
+    account: Account, changed: str, code: int, said: str
+) -> None:
+    """One in a hundred is somebody's slip; rows without a time were not sent yet."""
+    with closing(sqlite3.connect("shop.sqlite")) as con, con:
+        con.execute(f"UPDATE {made_up.TABLE} SET sent_at = {changed}")
+    for command in ("check", "run"):
+        ran = account(command)
+        assert ran.exit_code == code, ran.output
+        if command == "run" or changed != "NULL":
+            assert said in " ".join(ran.output.split())
+    ran = account("run", "--json")
+    assert ran.exit_code == code
+    assert json.loads(ran.stdout)["fell_short"] is bool(code)
+
+
+def test_a_csv_that_is_written_anew_is_looked_at_anew(account: Account) -> None:
+    """All was well with it earlier the same day."""
+    path = account.folder / "sent.csv"
+    for text, code in (("2024-08-01 10:00", 0), ("1 Aug 10 o'clock", 1)):
+        path.write_text(f"session_no,sent_at,phone,template\na,{text},,\n")
+        assert account("run", source_url=str(path)).exit_code == code
+
+
+def test_check_and_run_tell_of_session_numbers_that_lost_digits(account: Account) -> None:
+    with closing(sqlite3.connect("shop.sqlite")) as con, con:
+        con.execute(f"UPDATE {made_up.TABLE} SET session_no = '1.23457E+17' WHERE rowid < 8")
+    told = "7 session numbers have lost digits in a spreadsheet or a float (session_no)"
+    for command in ("check", "run"):
+        ran = account(command)
+        assert ran.exit_code == 0
+        assert told in " ".join(ran.output.split())
+
+
+def test_run_tells_of_receipts_whose_time_can_not_be_right(account: Account) -> None:
+    """Read in a zone sixteen hours behind, the latest lie in the future: such are in no figure."""
+    said = " ".join(account("run", receipt_timezone="America/Los_Angeles").output.split())
+    [told] = re.findall(r"(\d+) receipts have a time that can't be read, or lies after", said)
+    assert int(told) > 5
+    assert "USMS_RECEIPT_TIMEZONE" in said
+    with duckdb.connect("data/usms.duckdb", read_only=True) as con:
+        query = "FROM receipts SELECT count(*) WHERE received_at > final_at + INTERVAL 5 MINUTE"
+        assert con.execute(query).fetchall() == [(0,)]
+        query = "FROM receipts SELECT count(*) WHERE is_final AND received_at IS NULL"
+        assert con.execute(query).fetchall() == [(int(told),)]
 
 
 def test_run_as_json_says_the_same(account: Account) -> None:
@@ -193,14 +306,100 @@ def test_run_of_one_day_leaves_the_others_alone(account: Account) -> None:
     assert figures["messages"] == rows
 
 
-def test_rates_are_by_one_column_and_csv_has_a_head_without_rows(account: Account) -> None:
+SQL = "SELECT country, count(*) AS n FROM receipts GROUP BY country ORDER BY n DESC, country"
+
+
+def test_sql_answers_a_query_as_table_csv_and_json(account: Account) -> None:
+    account("run")
+    rows = json.loads(account("sql", SQL, "--format", "json").stdout)
+    assert sum(row["n"] for row in rows) == MESSAGES
+    read = list(csv.DictReader(io.StringIO(account("sql", SQL, "--format", "csv").stdout)))
+    assert [row["country"] for row in read] == [row["country"] for row in rows]
+    shown = [line.split() for line in account("sql", SQL).stdout.splitlines() if line.strip()]
+    assert shown[0] == ["country", "n"]
+    assert shown[2:] == [[row["country"], str(row["n"])] for row in rows]
+    typed = CliRunner().invoke(app, ["sql"], env=account.settings, input=f"SELECT 1;\n{SQL};\n")
+    assert typed.stdout == account("sql", SQL).stdout
+
+
+@pytest.mark.parametrize(
+    ("query", "said"),
+    [("FROM reciepts", "reciepts does not exist"),
+     ("SELECT nope FROM receipts", '"nope" not found'), ("SELEC 1", "syntax error"),
+     ("SELECT 'x'::INT", "Could not convert"),
+     ("DELETE FROM receipts", "read-only")],
+)  # fmt: skip
+def test_sql_that_cannot_be_run_is_told_in_a_sentence(
+    account: Account, query: str, said: str
+) -> None:
+    account("run")
+    result = account("sql", query)
+    assert result.exit_code == 2
+    assert said in result.stderr
+    assert "DESCRIBE receipts" in result.stderr
+    assert "Traceback" not in result.output
+
+
+def test_sql_shows_so_many_rows_and_escapes_what_would_command_a_terminal(account: Account) -> None:
+    account("run")
+    shown = account("sql", "SELECT range AS n, chr(27) || '[2J' AS x, 1 AS x FROM range(300)")
+    assert "the first 200 rows: --format csv prints all" in shown.stderr
+    assert len([line for line in shown.stdout.splitlines() if "[2J" in line]) == 200
+    assert "\x1b[2J" not in shown.stdout
+    assert "NULL" in account("sql", "SELECT NULL AS x").stdout
+
+
+NOBODY = """
+import os, pwd
+os.environ.pop("HOME", None)
+def getpwuid(uid):
+    raise KeyError(uid)
+pwd.getpwuid = getpwuid
+from usms_pipeline.cli import main
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    "command", ["report", "rates", "check", "plan", "run", "sql FROM(receipts)LIMIT(1)"]
+)
+def test_a_command_needs_no_home_folder(account: Account, command: str) -> None:
+    """As in a container that runs under any uid, which has neither HOME nor an entry in passwd."""
+    account("run")
+    done = subprocess.run(
+        [sys.executable, "-c", NOBODY, *command.split()],
+        env=os.environ | account.settings, cwd=account.folder, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert (account.folder / "data/report.html").exists() == (command == "report")
+
+
+def test_csv_has_a_head_without_rows(account: Account) -> None:
     account("run")
     none = ("rates", "--from", "2030-01-01", "--by", "country", "--format", "csv")
     (head,) = account(*none).stdout.splitlines()
     assert head.startswith("country,messages,delivered")
-    twice = account("rates", "--by", "country", "--by", "operator")
-    assert twice.exit_code == 2
-    assert "One column at a time" in twice.output
+
+
+@pytest.mark.parametrize(
+    "by", [["country", "template"], ["sent_date", "country"], ["template", "status", "operator"],
+           ["country", "country"]],
+)  # fmt: skip
+def test_rates_by_several_columns_have_a_row_for_each_of_their_values(
+    account: Account, by: list[str]
+) -> None:
+    account("run")
+    options = [one for name in by for one in ("--by", name)]
+    rows = json.loads(account("rates", *options, "--format", "json").stdout)
+    names = list(dict.fromkeys(by))
+    assert list(rows[0])[: len(names)] == names
+    assert len({tuple(row[name] for name in names) for row in rows}) == len(rows)
+    assert sum(row["messages"] for row in rows) == MESSAGES
+    shown = account("rates", *options)
+    assert shown.exit_code == 0, shown.output
+    for name in names:
+        assert name.replace("_", " ") in shown.stdout
+        assert all(str(row[name]).split()[0] in shown.stdout for row in rows if row[name])
 
 
 def test_rates_are_the_same_as_table_csv_and_json(account: Account) -> None:

@@ -106,7 +106,7 @@ def test_settings_that_cannot_work_are_told_all_at_once(shop: Shop) -> None:
         assert f"USMS_{name}: " in said
 
 
-@pytest.mark.parametrize("command", ["run", "plan", "rebuild", "forget --session x --yes", "check"])
+@pytest.mark.parametrize("command", ["run", "rebuild", "forget --session x --yes", "check"])
 @pytest.mark.parametrize("place", ["a file", "/dev/null/x", "/proc/usms"])
 def test_a_data_directory_that_cannot_be_written(place: str, command: str, shop: Shop) -> None:
     (shop.folder / "a file").write_text("x")
@@ -119,11 +119,15 @@ def test_a_data_directory_that_cannot_be_written(place: str, command: str, shop:
     assert "USMS_DATA_DIR" in said
 
 
-@pytest.mark.parametrize("command", [["rates"], ["report"], ["rates", "--by", "country"]])
+@pytest.mark.parametrize("command", [["rates"], ["report"], ["sql", "FROM receipts"]])
 def test_a_warehouse_that_is_not_there_yet(command: list[str], shop: Shop) -> None:
     said = sentence(shop.told(1, *command))
     assert "No warehouse is published at 'data/usms.duckdb' yet" in said
     assert "usms run" in said
+    assert f"there is none in {shop.folder}" in said
+    Path(".env").touch()
+    assert "there is none" not in shop.told(1, *command)
+    assert "there is none" not in shop.told(1, *command, warehouse=str(shop.folder / "w.duckdb"))
 
 
 def test_a_warehouse_that_is_something_else(shop: Shop) -> None:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import io
-from datetime import date, timedelta
+import json
+from datetime import date, time, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
+import duckdb
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,6 +18,7 @@ from rich.console import Console
 
 from tests.made_receipts import NOW, five_days, publish
 from usms_pipeline.cli import progress, rates, tables
+from usms_pipeline.cli.shell import plain
 from usms_pipeline.pipeline import Progress as Step
 from usms_pipeline.service.fetch import CollectStats
 
@@ -44,7 +49,7 @@ def last_lines(console: Console) -> list[str]:
     return drawn(console).split("\x1b[2K")[-1].removesuffix("\x1b[?25h").splitlines()
 
 
-def lines(rows: list[dict[str, Any]], by: str | None, width: int = 80) -> list[str]:
+def lines(rows: list[dict[str, Any]], by: str | list[str] | None, width: int = 80) -> list[str]:
     console = Console(file=io.StringIO(), width=width, force_terminal=False)
     console.print(tables.rates_table(rows, cohort(), by, width))
     return drawn(console).splitlines()
@@ -106,6 +111,44 @@ def test_in_a_narrow_terminal_figures_are_left_out_and_never_a_name(
         assert (name in text) == (name not in left_out), name
     assert "2026-11-03" in text
     assert "…" not in text
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_groups_of_several_columns_have_a_column_of_names_each(width: int) -> None:
+    rows = [cohort(country=c, template=t) for c in ("CN", "DE") for t in ("otp", None)]
+    shown = lines(rows, ["country", "template"], width)
+    assert max(map(len, shown)) <= width
+    assert [line.split()[:2] for line in shown if "12,345" in line] == [
+        ["CN", "otp"], ["CN", "not"], ["DE", "otp"], ["DE", "not"], ["all", "12,345"],
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("value", "written"),
+    [
+        (Decimal(48_211), "48211"), (Decimal("170141183460469231731687303715884105727"),
+         "170141183460469231731687303715884105727"), (Decimal("0.250"), "0.25"),
+        (float("nan"), "null"), (float("-inf"), "null"), (0.5, "0.5"), (True, "true"),
+        (timedelta(minutes=2), "120.0"), (time(9, 30), '"09:30:00"'),
+        (date(2026, 1, 2), '"2026-01-02"'),
+        (UUID(int=7), f'"{UUID(int=7)}"'), ({"a": [Decimal(1), None]}, '{"a": [1, null]}'),
+    ],
+)  # fmt: skip
+def test_what_duckdb_may_give_goes_to_json(value: Any, written: str) -> None:
+    assert json.dumps(plain(value)) == written
+
+
+@pytest.mark.parametrize(
+    "sql",
+    ["sum(segments)", "avg(segments)", "1::DECIMAL(9, 2)", "'NaN'::DOUBLE", "2::UHUGEINT", "uuid()",
+     "INTERVAL 2 DAY", "TIME '09:00'", "[1.5::DECIMAL(4, 1)]", "{'a': 1::HUGEINT}", "MAP {'a': 1}",
+     "'x'::BLOB", "now()", "DATE '2026-01-01'", "1::TINYINT", "NULL"],
+)  # fmt: skip
+def test_a_metric_of_any_type_of_duckdb_can_be_printed_as_json(sql: str) -> None:
+    with duckdb.connect() as con:
+        con.execute("CREATE TABLE t AS SELECT unnest([1, 2]) AS segments")
+        rows = con.sql(f"SELECT {sql} AS metric FROM t").to_arrow_table().to_pylist()
+    assert json.loads(json.dumps(plain(rows)))[0].keys() == {"metric"}
 
 
 def test_bars_begin_so_that_bounds_near_to_each_other_are_seen() -> None:

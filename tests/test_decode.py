@@ -212,6 +212,19 @@ NOON = datetime(2024, 1, 1, 4, tzinfo=UTC)
         ("2024-01-01T04:00:00Z", NOON),
         ("2024-01-01 12:00:00.250", NOON + timedelta(milliseconds=250)),
         ("2024/1/1 12:00:00", NOON),
+        ("2024.01.01 12:00:00", NOON),
+        ("2024年1月1日 12:00:00", NOON),
+        ("2024-01-01 12:00:00 +0800 CST", NOON),
+        ("2024-01-01 12:00:00 +0800 +08 m=+12.5", NOON),
+        ("2024-01-01 04:00:00 +0000 UTC", NOON),
+        ("2401011200", NOON),
+        (2401011200, NOON),
+        ("240101120000", NOON),
+        ("202401011200", NOON),
+        (20240101120000, NOON),
+        ("01/01/2024 12:00:00", NOON),
+        ("02/01/2024 12:00:00", None),
+        ("3001011200", None),
         ("20240101120000", NOON),
         ("1704081600", NOON),
         ("1704081600000", NOON),
@@ -238,11 +251,26 @@ def test_receive_time(text, expected):
 @pytest.mark.parametrize(
     ("count", "expected"),
     [(1704081600, NOON), (1704081600000, NOON), ("1704081600", NOON), (0, None), (-5, None),
+     (2401011200, NOON), (240101120000, NOON),
      (10**30, None), (1e999, None), ("soon", None), (None, None)],
 )  # fmt: skip
 def test_receipt_time(count, expected):
     receipt = {"Phone": "1", "ReceiptResult": "fail", "ReceiptTime": count}
     assert one_receipt({}, ReceiptSet=[receipt])["received_at"] == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "is_in_doubt"),
+    [("soon", True), ("2046-01-01 00:00:00", True), ("02/01/2024 12:00:00", True),
+     (3001011200, True), ("2024-01-01 12:00:00", False), ("", False), (None, False), (0, False),
+     ("0000-00-00 00:00:00", False)],
+)  # fmt: skip
+def test_times_that_can_not_be_right_are_counted(text, is_in_doubt):
+    told = [{**DELIVERED, "ReceiveTime": one} for one in (text, "2024-01-01 11:00:00", text)]
+    body = answer(*(item(f"s{n}", receipt) for n, receipt in enumerate(told)))
+    decoded = decode(response(body, ids=("s0", "s1", "s2")))
+    assert decoded.times_in_doubt == 2 * is_in_doubt
+    assert decoded.observations.num_rows == 3
 
 
 def test_an_hour_that_the_clock_shows_twice_or_never_is_a_time_all_the_same():

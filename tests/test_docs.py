@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import subprocess
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pytest
 import typer.main
 import yaml
@@ -18,6 +20,7 @@ from usms_pipeline import settings
 from usms_pipeline.cli import app
 from usms_pipeline.cli import messages as made_up
 from usms_pipeline.simulator import ACCESS_KEY_ID, ACCESS_KEY_SECRET
+from usms_pipeline.warehouse.read import to_open
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
@@ -140,10 +143,12 @@ def test_five_variables_and_the_commands_shown_lead_to_a_delivery_rate(
     monkeypatch.chdir(tmp_path)
     setup = next(block for block in blocks("console") if "usms check" in block)
     rest = [line for line in commands() if line[0] == "usms" and line not in commands(setup)]
+    said = ""
     for _, *arguments in [*commands(setup), *rest]:
         done = CliRunner().invoke(app, arguments, env=given)
         assert done.exit_code == 0, (arguments, done.output)
-    assert "share of all that arrives" in done.output
+        said += done.output
+    assert "share of all that arrives" in said
 
 
 def test_the_launch_command_shown_is_the_one_that_test_dagster_runs() -> None:
@@ -186,6 +191,51 @@ def test_the_readmes_python_runs(published: Path, monkeypatch: pytest.MonkeyPatc
     exec(compile(code, "README.md", "exec"), namespace)
     con = namespace["con"]
     con.close()  # type: ignore[attr-defined]
+
+
+SHOWN = re.compile(
+    r"usms sql \\?\"(?P<asked>[^\"]+?)\\?\"|"
+    r"[`'\"(](?P<text>(?:SELECT|FROM|CREATE VIEW|SHOW|DESCRIBE|SUMMARIZE|PIVOT)\b[^`\"]+?)[`\"]"
+)
+"""SQL that people are told to run, in code, messages and documents."""
+
+
+def sql_shown() -> set[str]:
+    found = {text for one in SHOWN.finditer(README) for text in one.groups() if text}
+    for name in (*DOCUMENTS[1:], "docs/reliability.md", "docs/rates.md"):
+        text = (ROOT / name).read_text("utf-8")
+        found |= {text for one in SHOWN.finditer(text) for text in one.groups() if text}
+    for path in sorted((ROOT / "usms_pipeline").rglob("*.py")):
+        docstrings_and_messages = path.read_text("utf-8")
+        found |= {one["asked"] for one in SHOWN.finditer(docstrings_and_messages) if one["asked"]}
+    return found
+
+
+def test_sql_is_found_where_people_are_told_to_run_it() -> None:
+    assert {"FROM delivery_rate_daily", "SHOW TABLES", "DESCRIBE receipts"} <= sql_shown()
+
+
+@pytest.mark.parametrize("query", sorted(sql_shown()))
+def test_sql_that_people_are_told_to_run_runs(
+    query: str, published: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rest is in the README's Python and in the notebooks, which are run whole."""
+    monkeypatch.chdir(published)
+    shown = CliRunner().invoke(app, ["sql", query])
+    assert shown.exit_code == 0, shown.output
+
+
+def test_the_command_that_opens_the_file_does(
+    published: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DuckDB's own client is not a dependency: what it is told is what its library is told."""
+    monkeypatch.chdir(published)
+    assert to_open(Path("data/usms.duckdb")) in README
+    [(call, path)] = re.findall(r'`(duckdb\.connect\("([^"]+)", read_only=True\))`', README)
+    con = eval(call, {"duckdb": duckdb})
+    with con:
+        assert con.execute("SELECT count(*) FROM receipts").fetchall()
+    assert not os.access(path, os.W_OK) or os.geteuid() == 0
 
 
 def test_no_machine_path_or_registry_host_is_in_the_repository() -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import ast
 import json
 import os
+import re
 import subprocess
 import sys
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pytest
 
 from tests.made_receipts import NOW, five_days, message, publish
@@ -42,6 +44,44 @@ def test_a_notebook_is_stored_without_outputs_for_the_usual_kernel(notebook):
     metadata = json.loads(notebook.read_text(encoding="utf-8"))["metadata"]
     assert metadata["kernelspec"]["name"] == "python3"
     assert "".join(cells(notebook, "markdown")[0]["source"]).startswith("# ")
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    ("envs", "variable", "opened"),
+    [
+        ({"": "ours", "demo": "data"}, None, "ours"),
+        ({"notebooks": "ours", "": "other", "demo": "data"}, None, "notebooks/ours"),
+        ({"demo": "data"}, None, "demo/data"),
+        ({"notebooks/demo": "data"}, None, "notebooks/demo/data"),
+        ({"": "ours", "demo": "data"}, "elsewhere", "notebooks/elsewhere"),
+    ],
+)
+def test_a_notebook_opens_what_the_settings_name_and_says_its_name_and_age(
+    notebook: Path, envs: dict[str, str], variable: str | None, opened: str, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """Wherever a demo lies beside: a .env of one's own comes first, a variable before that."""
+    for folder, data_dir in envs.items():
+        (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+        (tmp_path / folder / ".env").write_text(f"USMS_DATA_DIR={data_dir}\n")
+    places = [tmp_path / folder / data_dir for folder, data_dir in envs.items()]
+    for place in {*places, tmp_path / opened}:
+        place.mkdir(parents=True, exist_ok=True)
+        with duckdb.connect(place / "usms.duckdb") as con:
+            con.execute("CREATE TABLE receipts (n INT)")
+    (tmp_path / "notebooks").mkdir(exist_ok=True)
+    monkeypatch.chdir(tmp_path / "notebooks")
+    if variable:
+        monkeypatch.setenv("USMS_DATA_DIR", variable)
+    setup = "".join(cells(notebook, "code")[0]["source"])
+    for _ in range(2):  # a cell is run again, from where the first time left
+        namespace: dict[str, Any] = {}
+        exec(setup, namespace)
+        namespace["con"].close()
+        file, said = capsys.readouterr().out.strip().split(", published ")
+        assert Path(file) == tmp_path / opened / "usms.duckdb"
+        assert re.fullmatch(r"0:00:\d\d ago", said)
 
 
 @pytest.mark.long

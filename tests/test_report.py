@@ -206,7 +206,8 @@ def test_many_receipts_of_unannounced_phones_are_a_reason_to_look_and_a_few_are_
     rows = [message(n, NOW - timedelta(hours=1), is_announced=n >= extra) for n in range(of)]
     extras = found(rows, tmp_path)["Receipts of phones nobody announced"]
     assert extras.found == f"{extra} beside {of - extra} announced, left out of the rates"
-    assert ("USMS_PHONE_COLUMN" in extras.advice) == is_told == bool(extras.advice)
+    assert ("`usms check` shows how its rows are read" in extras.advice) == is_told
+    assert bool(extras.advice) == is_told
 
 
 @pytest.fixture(scope="module")

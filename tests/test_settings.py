@@ -87,6 +87,61 @@ def test_secrets_are_found_however_they_are_written(
     assert config.is_secret_in_env_file()
 
 
+@pytest.mark.parametrize(
+    ("line", "name", "value"),
+    [
+        ("USMS_ACCESS_KEY_SECRET=a${b}c#d", "access_key_secret", "a${b}c#d"),
+        ("usms_access_key_id='${HOME}'", "access_key_id", "${HOME}"),
+        ("USMS_ACCESS_KEY_SECRET=${OTHER:-x}y$z", "access_key_secret", "${OTHER:-x}y$z"),
+        ("USMS_PHONE_KEY=" + "ab" * 32, "phone_key", "ab" * 32),
+        ("USMS_SOURCE_URL=mysql://u:p${nowhere}@h/db", "source_url", "mysql://u:p${nowhere}@h/db"),
+        ("USMS_SOURCE_URL=mysql://u:${OTHER}@h/db", "source_url", "mysql://u:known@h/db"),
+        ("USMS_SOURCE_URL=mysql://u:${NONE:-p}@h/db", "source_url", "mysql://u:p@h/db"),
+        ("USMS_SOURCE_URL='mysql://u:$a@h/db' # ours", "source_url", "mysql://u:$a@h/db"),
+    ],
+)
+def test_a_secret_in_the_file_is_taken_as_it_stands(
+    line: str, name: str, value: str, tmp_path: Path
+) -> None:
+    """But for a variable that there is, in the address of a database."""
+    (tmp_path / ".env").write_text(f"OTHER=known\nUSMS_DATA_DIR=${{OTHER}}/x\n{line}\n")
+    loaded = load()
+    assert getattr(loaded, name).get_secret_value() == value
+    assert loaded.data_dir == "known/x"
+    assert value in config.secrets()
+
+
+@pytest.mark.parametrize("quoted", ["'{}'", '"{}"', "“{}”", " '{}' ", "`{}`"])
+@pytest.mark.parametrize(
+    "name",
+    ["access_key_id", "access_key_secret", "source_url", "phone_key", "base_url", "data_dir"],
+)
+def test_a_value_that_was_exported_with_its_quotes_is_told(
+    name: str, quoted: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    value = SECRETS.get(name, config.example(name))
+    monkeypatch.setenv(config.variable(name), quoted.format(value))
+    reason = problems()[config.variable(name)]
+    assert reason == f"begins and ends with {quoted.strip()[0]}: take the quotes off"
+    monkeypatch.setenv(config.variable(name), value)
+    assert load()
+
+
+@pytest.mark.parametrize("table", ['"sms.log"', '"public"."sms.log"', "`a`.`b`"])
+def test_quotes_of_sql_in_a_table_stay(table: str) -> None:
+    assert load(source_table=table).source_table == table
+
+
+@pytest.mark.parametrize("has_file", [True, False])
+def test_a_folder_without_a_settings_file_is_named(tmp_path: Path, has_file: bool) -> None:
+    if has_file:
+        (tmp_path / ".env").write_text("USMS_BATCH_SIZE=0\n")
+    with pytest.raises(SettingsError) as caught:
+        load(["source"])
+    place = "" if has_file else f" (there is none in {tmp_path})"
+    assert f"to mend, in the environment or in .env{place}:\n" in str(caught.value)
+
+
 def test_an_argument_beats_the_environment_which_beats_the_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -23,12 +23,17 @@ from zoneinfo import ZoneInfo
 import phonenumbers
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 
 from tests.conftest import MakeRehearsal
+from usms_pipeline.cli import simulate
 from usms_pipeline.contract.errors import UsmsError
 from usms_pipeline.contract.status import BUCKETS, FINAL
+from usms_pipeline.people.phones import PhoneBook
+from usms_pipeline.pipeline import Pipeline
 from usms_pipeline.service.api import canonical
+from usms_pipeline.settings import load
 from usms_pipeline.simulator import PATH, Faults, Outage, Population, Simulator, fast_clock, serve
 from usms_pipeline.simulator.numbering import PLANS, spelled, spellings, to_e164
 from usms_pipeline.simulator.simulator import ids_of
@@ -71,6 +76,86 @@ def ask(service: Simulator, ids: Iterable[str]) -> Any:
 
 def rows(table: pa.Table) -> dict[tuple[str, str], dict[str, Any]]:
     return {(row["session_no"], row["phone"]): row for row in table.to_pylist()}
+
+
+# The user's own table
+
+
+OWN = {
+    "CN": ["13800138000", "+1 (415) 555-0142", "(1) 415-555-0143", "00 44 7400 123456",
+           "86-138-0013-8001", "(+86)13800138002", "０１０-1234-5678", "13800138003.0",
+           "+49 (0)1511 2345678", "852 6123 4567"],
+    "US": ["(415) 555-0142", "415.555.0143", "1-415-555-0144", "+86 138 0013 8000",
+           "0086 13800138001"],
+    "DE": ["01511 2345678", "0049 1511 2345679", "(49)15112345670", "+1 415 555 0142",
+           "1511/2345671"],
+    "BR": ["(11) 91234-5678", "+55 (21) 98765-4321", "005511912345679"],
+}  # fmt: skip
+"""Ways to write numbers that the pipeline reads, by the default region."""
+
+
+def own(folder: Path, monkeypatch: pytest.MonkeyPatch, rows: list[Any], **given: str) -> Any:
+    """Return the rehearsal of a table of (session, phone, recipients), and what is warned of."""
+    sessions, phones, recipients = zip(*rows, strict=True)
+    sent = [datetime.now(UTC) - timedelta(hours=5)] * len(rows)
+    table = {"session_no": pa.array(sessions), "phone": pa.array(phones, pa.string()),
+             "recipients": pa.array(recipients), "sent_at": sent}  # fmt: skip
+    pq.write_table(pa.table(table), folder / "own.parquet")
+    monkeypatch.chdir(folder)
+    for name, value in {"source_url": "own.parquet", **given}.items():
+        monkeypatch.setenv(f"USMS_{name.upper()}", value)
+    messages = simulate._OwnMessages(seed=3)
+    service = Simulator(messages, seed=3)
+    with serve(service) as url:
+        for name, value in {"base_url": url, "access_key_id": "demo",
+                            "access_key_secret": "demo-secret"}.items():  # fmt: skip
+            monkeypatch.setenv(f"USMS_{name.upper()}", value)
+        report = Pipeline(load(["source", "api"])).run()
+    return report, messages.warnings, service
+
+
+@pytest.mark.parametrize("region", OWN)
+def test_own_rows_get_receipts_of_their_own_numbers_in_any_spelling(
+    region: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [("together", text, 1) for text in OWN[region]]
+    rows += [(f"s{n}", text, 1) for n, text in enumerate(OWN[region])]
+    report, warnings, service = own(
+        tmp_path, monkeypatch, rows, phone_column="phone", default_region=region
+    )
+    assert report.unannounced == 0
+    assert report.buckets.total() == len(rows)
+    assert warnings == []
+    described = PhoneBook(b"", region, "masked").e164(pa.array(OWN[region])).to_pylist()
+    assert None not in described
+    known = service.truth(datetime.now(UTC))["phone"].to_pylist()
+    assert sorted(known) == sorted(2 * described)
+
+
+@pytest.mark.parametrize(
+    ("rows", "given", "said"),
+    [
+        ([("a", "13800138000", 1), ("b", None, 1)], {},
+         ["No phone in 2 of your 2 rows: made-up numbers there; for receipts of your own "
+          "numbers, name their column in USMS_PHONE_COLUMN."]),
+        ([("a", "13800138000", 1), ("b", None, 1)], {"phone_column": "phone"},
+         ["No phone in 1 of your 2 rows: made-up numbers there."]),
+        ([("a", "13800138000", 3)], {"phone_column": "phone", "recipients_column": "recipients"},
+         ["Your rows count 2 recipients more than they name: made-up numbers for these."]),
+        ([("a", "139****4567", 1), ("a", "185XXX9057", 1), ("b", "13800138000", 1)],
+         {"phone_column": "phone"},
+         ["Hidden digits in 2 of your 3 rows: made-up ones there."]),
+        ([("a", "reception", 1)], {"phone_column": "phone"},
+         ["A phone that says no number in 1 of your 1 row: answered as it stands."]),
+    ],
+)  # fmt: skip
+def test_own_says_what_it_makes_up_and_every_receipt_finds_its_row(
+    rows: list[Any], given: dict[str, str], said: list[str], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    report, warnings, _ = own(tmp_path, monkeypatch, rows, **given)
+    assert warnings == said
+    assert report.unannounced == 0
 
 
 # What was sent

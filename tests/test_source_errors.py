@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -15,6 +17,7 @@ from typing import Any
 import duckdb
 import pytest
 
+from tests.mounts import Disk
 from tests.services import LOCKED_USER, Database, free_port
 from usms_pipeline import source
 from usms_pipeline.contract.errors import SourceError, SourceUnavailable
@@ -174,6 +177,82 @@ def test_a_path_without_a_known_ending_is_told() -> None:
     said = sentence("/data/log.db")
     assert "sqlite:////data/log.db" in said
     assert ".parquet or .csv" in said
+
+
+@pytest.mark.parametrize("name", ["log.xlsx", "LOG.XLS", "log.ods"])
+def test_a_spreadsheet_is_told_to_be_saved_otherwise(name: str) -> None:
+    said = sentence(f"/data/{name}")
+    assert f"/data/{name}" in said
+    assert "save it as CSV in UTF-8, or as Parquet" in said
+
+
+def test_a_folder_is_told_to_be_written_as_a_pattern(tmp_path: Path) -> None:
+    for end in ("", "/"):
+        said = sentence(f"{tmp_path}{end}")
+        assert f"such as {tmp_path}/*.parquet or {tmp_path}/*.csv" in said
+    (tmp_path / "empty.parquet").mkdir()
+    assert "There is no file" in sentence(f"{tmp_path}/empty.parquet")
+
+
+def test_a_file_that_gzip_did_not_write_is_told(tmp_path: Path) -> None:
+    (tmp_path / "f.csv.gz").write_text("session_no,sent_at\n")
+    assert "it is not what gzip writes" in sentence(str(tmp_path / "f.csv.gz"))
+    whole = gzip.compress(b"session_no,sent_at\n" + bytes(range(256)) * 999)
+    (tmp_path / "f.csv.gz").write_bytes(whole[:200])
+    assert "it is not what gzip writes" in sentence(str(tmp_path / "f.csv.gz"))
+
+
+def test_a_limit_of_the_role_is_named_with_what_to_do(server: Database) -> None:
+    """To run again is no help."""
+    sleep, name = "SLEEP(1)", server.url.partition("?")[0].rpartition("/")[2]
+    limited = "max_statement_time"
+    if server.url.startswith("postgresql"):
+        sleep, limited = "pg_sleep(1)::text", "statement_timeout"
+        server.execute(f"ALTER ROLE postgres IN DATABASE {name} SET statement_timeout = '100ms'")
+        url = server.url
+    else:
+        server.execute(
+            "CREATE USER IF NOT EXISTS hurried WITH MAX_STATEMENT_TIME 0.1",
+            f"GRANT SELECT ON {name}.* TO hurried",
+        )
+        url = server.url.replace("://root@", "://hurried@")
+    server.execute(f"CREATE VIEW slow AS SELECT {sleep} AS session_no, sent_at FROM sms_log")
+    said = sentence(url, source_table="slow")
+    assert f"Raise {limited}" in said
+    assert "USMS_SENT_AT_COLUMN" in said
+    assert "run again" not in said
+    if url != server.url:
+        server.execute("DROP USER hurried")
+
+
+def write_wal(path: Path) -> str:
+    """A SQLite file with a write-ahead log, as its last writer leaves it."""
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("PRAGMA journal_mode = wal")
+        connection.execute("CREATE TABLE sms_log (session_no, sent_at)")
+        connection.execute("INSERT INTO sms_log VALUES ('a', '2024-08-01')")
+    return f"sqlite:///{path}"
+
+
+def test_a_sqlite_file_in_wal_mode_is_read_where_nobody_may_write(disk: Disk) -> None:
+    url = write_wal(disk.path / "f.db")
+    disk.remount("ro")
+    [batch] = source.read(settings(url), START, START + timedelta(days=1))
+    assert batch["session_no"].to_pylist() == ["a"]
+
+
+def test_a_log_that_a_sqlite_file_needs_is_told_with_the_right_it_takes(disk: Disk) -> None:
+    """What is in it is not in the file: it can't be left out."""
+    url = write_wal(disk.path / "f.db")
+    with closing(sqlite3.connect(disk.path / "f.db")) as connection:
+        connection.execute("INSERT INTO sms_log VALUES ('b', '2024-08-01')")
+        connection.commit()
+        shutil.copy(disk.path / "f.db-wal", disk.path / "kept")
+    (disk.path / "kept").rename(disk.path / "f.db-wal")
+    disk.remount("ro")
+    said = sentence(url)
+    assert "to write there, for a log lies beside it (f.db-wal)" in said
+    assert "run again" not in said
 
 
 def test_a_table_not_named_is_told(tmp_path: Path) -> None:

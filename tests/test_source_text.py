@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import sqlite3
+import uuid
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -168,6 +170,187 @@ def test_bits_and_binaries_of_mariadb_are_not_fatal(mariadb: Database) -> None:
     assert found["length"] == ["10:00:00", None]
 
 
+@pytest.mark.parametrize("width", [1, 8])
+def test_bit_flags_are_numbers(mariadb: Database, width: int) -> None:
+    mariadb.execute(
+        f"CREATE TABLE t (session_no varchar(9), sent_at datetime, flag bit({width}))",
+        "INSERT INTO t VALUES ('a', '2024-08-01', 1), ('b', '2024-08-01', 0), "
+        "('c', '2024-08-01', NULL)",
+    )
+    assert read(mariadb.url, dimensions=("flag",))["flag"] == ["1", "0", None]
+
+
+UUIDS = [uuid.UUID("6ba7b810-9dad-11d1-80b4-00c04fd430c8"), uuid.UUID(int=2**127 + 1)]
+BINARIES = {
+    "postgresql": ("bytea", "'\\x{}'::bytea"),
+    "mariadb": ("varbinary(16)", "X'{}'"),
+    "sqlite": ("blob", "X'{}'"),
+    "duckdb": ("blob", "from_hex('{}')"),
+}
+
+
+@pytest.mark.parametrize("kind", BINARIES)
+def test_binary_session_numbers_are_uuids_or_texts_whatever_the_source(
+    kind: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    raws = [*(one.bytes for one in UUIDS), "by-7/短信".encode(), b"\xff\xfe", None]
+    type_, form = BINARIES[kind]
+    rows = ["(NULL, '2024-08-01')" if raw is None else f"({form.format(raw.hex())}, '2024-08-01')"
+            for raw in raws]  # fmt: skip
+    place = Place(kind, request, tmp_path)
+    place.execute(
+        f"CREATE TABLE t (session_no {type_}, sent_at date)",
+        f"INSERT INTO t VALUES {', '.join(rows)}",
+    )
+    found = read(place.url, dimensions=("session_no",))
+    assert found["session_no"] == [*map(str, UUIDS), "by-7/短信", None, None]
+
+
+def test_binaries_of_a_fixed_size_are_the_same(mariadb: Database, tmp_path: Path) -> None:
+    raws = [one.bytes for one in UUIDS]
+    path = tmp_path / "t.parquet"
+    table = {"session_no": pa.array(raws, pa.binary(16)), "sent_at": [START] * 2}
+    pq.write_table(pa.table(table), path)
+    mariadb.execute(
+        "CREATE TABLE t (session_no binary(16), sent_at datetime)",
+        *(f"INSERT INTO t VALUES (X'{raw.hex()}', '2024-08-01')" for raw in raws),
+        "INSERT INTO t VALUES ('shorter', '2024-08-01')",
+    )
+    assert read(str(path))["session_no"] == [*map(str, UUIDS)]
+    assert read(mariadb.url)["session_no"] == [*map(str, UUIDS), "shorter"]
+
+
+@pytest.mark.parametrize(
+    ("text", "phones"),
+    [
+        ("13800138000,13900139000", ["13800138000", "13900139000"]),
+        ("+86 138 0013 8000; +86 139 0013 9000;", ["+86 138 0013 8000", "+86 139 0013 9000"]),
+        ("13800138000、13900139000，13700137000", ["13800138000", "13900139000", "13700137000"]),
+        ("138****8000|139****9000", ["138****8000", "139****9000"]),
+        ('["+491701234567", "+491707654321"]', ["+491701234567", "+491707654321"]),
+        ("{13800138000,13900139000,NULL}", ["13800138000", "13900139000"]),
+        ("[13800138000]", ["13800138000"]),
+        ("13800138000,", ["13800138000"]),
+        ("[]", [None]),
+        ("13800138000/13900139000", ["13800138000", "13900139000"]),
+        ("+4915112345678  +4915112345679", ["+4915112345678", "+4915112345679"]),
+        ("+49 151 1234 5678", ["+49 151 1234 5678"]),
+        ("0151/12345678", ["0151/12345678"]),
+        ("Smith, J. 13800138000", ["Smith, J. 13800138000"]),
+        ("1,380,013", ["1,380,013"]),
+        ('{"phone": "13800138000"}', ['{"phone": "13800138000"}']),
+    ],
+)
+def test_several_phones_in_a_cell_are_as_many_recipients(
+    text: str, phones: list[str | None], tmp_path: Path
+) -> None:
+    rows = [("a", text, 5, "x"), ("b", "13600136000", 2, "y")]
+    url = sqlite_table(tmp_path / "t.db", "session_no , phone , n , kind ", *rows)
+    more = {"phone_column": "phone", "recipients_column": "n", "dimensions": ("kind",)}
+    found = read(url, **more)
+    assert found["phone"] == [*phones, "13600136000"]
+    assert found["session_no"] == ["a"] * len(phones) + ["b"]
+    assert found["kind"] == ["x"] * len(phones) + ["y"]
+    assert found["recipients"] == ([1] * len(phones) if len(phones) > 1 else [5]) + [2]
+
+
+@pytest.mark.parametrize("kind", ["postgresql", "duckdb", "parquet"])
+def test_a_list_of_phones_is_as_many_recipients(
+    kind: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    lists = [["13800138000", "13900139000"], ["+491701234567"], None, []]
+    if kind == "parquet":
+        url = str(tmp_path / "t.parquet")
+        columns = {"session_no": [*"abcd"], "sent_at": [START] * 4, "phones": lists}
+        pq.write_table(pa.table(columns), url)
+    else:
+        place = Place(kind, request, tmp_path)
+        arrays = ["NULL" if one is None else f"ARRAY{one}::text[]" for one in lists]
+        rows = zip("abcd", arrays, strict=True)
+        place.execute(
+            "CREATE TABLE t (session_no text, sent_at date, phones text[])",
+            *(f"INSERT INTO t VALUES ('{name}', '2024-08-01', {one})" for name, one in rows),
+        )
+        url = place.url
+    found = read(url, phone_column="phones")
+    assert found["session_no"] == [*"aabcd"]
+    assert found["phone"] == ["13800138000", "13900139000", "+491701234567", None, None]
+
+
+@pytest.mark.parametrize(
+    "word", ["NULL", "null", r"\N", "nan", "NaN", "None", "N/A", "<NA>", "#N/A"]
+)
+def test_words_for_nothing_are_no_session_and_no_phone(word: str, tmp_path: Path) -> None:
+    rows = [(word, word), (f" {word} ", "13800138000"), (f"{word}-1", f"+{word}")]
+    url = sqlite_table(tmp_path / "t.db", "session_no , phone ", *rows)
+    found = read(url, phone_column="phone")
+    assert found["session_no"] == [None, None, f"{word}-1"]
+    assert found["phone"] == [None, "13800138000", f"+{word}"]
+
+
+LOST = ["1.23457E+17", "1.2345678901234568e+18", "1,23457E+11"]
+KEPT = ["9007199254740993", "12e5", "E+1", "a-1", None]
+
+
+@pytest.mark.parametrize("kind", ["postgresql", "mariadb", "sqlite", "duckdb", "csv"])
+def test_session_numbers_that_lost_digits_are_counted(
+    kind: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    if kind == "csv":
+        lines = [f'"{text}",2024-08-01' for text in [*LOST, *KEPT[:-1]]]
+        (tmp_path / "t.csv").write_text("\n".join(["session_no,sent_at", *lines]))
+        url = str(tmp_path / "t.csv")
+    else:
+        place = Place(kind, request, tmp_path)
+        rows = [f"({'NULL' if one is None else repr(one)}, '2024-08-01')" for one in [*LOST, *KEPT]]
+        place.execute(
+            "CREATE TABLE t (session_no varchar(40), sent_at date)",
+            f"INSERT INTO t VALUES {', '.join(rows)}",
+        )
+        url = place.url
+    settings = Settings(_env_file=None, source_url=url, source_table="t")
+    [doubt] = source.survey(settings).doubts(settings)
+    assert doubt.startswith("3 session numbers have lost digits in a spreadsheet or a float")
+    assert "(session_no)" in doubt
+    assert "export that column as text" in doubt
+
+
+@pytest.mark.parametrize("kind", ["postgresql", "mariadb", "sqlite", "duckdb"])
+@pytest.mark.parametrize("type_", ["bigint", "varchar(20)"])
+@pytest.mark.parametrize(
+    ("numbers", "count"),
+    [
+        ([1582917533873850000 + 10_000 * n for n in range(9)] + [123], 9),
+        ([1582917533873852000 + 256 * 100 * n for n in range(9)], 9),
+        ([1582917533873852417 + 7 * n for n in range(400)], 0),
+        ([1500 + 100 * n for n in range(9)], 0),
+    ],
+)
+def test_long_numbers_that_end_in_zeros_lost_digits(
+    kind: str, type_: str, numbers: list[int], count: int, request: pytest.FixtureRequest,
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    """A spreadsheet keeps fifteen digits, a float some sixteen."""
+    place = Place(kind, request, tmp_path)
+    rows = ", ".join(f"({number}, '2024-08-01')" for number in numbers)
+    place.execute(
+        f"CREATE TABLE t (session_no {type_}, sent_at date)", f"INSERT INTO t VALUES {rows}"
+    )
+    assert source.survey(place.settings()).lost_digits == count
+
+
+@pytest.mark.parametrize("kind", ["postgresql", "mariadb", "sqlite", "duckdb"])
+def test_floats_beyond_whole_numbers_lost_digits(
+    kind: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    place = Place(kind, request, tmp_path)
+    place.execute(
+        f"CREATE TABLE t (session_no {FLOATS[kind]}, sent_at date)",
+        "INSERT INTO t VALUES (1234567890123456789, '2024-08-01'), (123456789012, '2024-08-01')",
+    )
+    assert source.survey(place.settings()).lost_digits == 1
+
+
 def test_names_are_found_whatever_their_case_unless_two_differ_by_it(tmp_path: Path) -> None:
     path = tmp_path / "t.parquet"
     pq.write_table(pa.table({"Session_NO": ["a"], "Sent_At": [START], "Other": ["x"]}), path)
@@ -224,3 +407,113 @@ def test_csv_files_with_columns_in_another_order_are_one_table(tmp_path: Path) -
     found = read(str(tmp_path / "*.csv"), dimensions=("kind",))
     assert sorted(found["session_no"]) == ["007", "8"]
     assert set(found["kind"]) == {None, "a\tb"}
+
+
+def csv(tmp_path: Path, text: str, name: str = "t.csv", **more: Any) -> dict[str, list[Any]]:
+    """The columns of a CSV file."""
+    path = tmp_path / name
+    path.write_bytes(gzip.compress(text.encode()) if name.lower()[-3:] == ".gz" else text.encode())
+    return read(str(path), **more)
+
+
+@pytest.mark.parametrize("bom", ["", "\ufeff"])
+@pytest.mark.parametrize(
+    ("line", "mark", "odd"), [("sep=;", ";", "a,b,c,d"), ("SEP=,", ",", "a;b;c;d"),
+                              ("sep=|", "|", "a,b,c,d")]
+)  # fmt: skip
+def test_a_line_that_names_the_delimiter_is_no_header(
+    bom: str, line: str, mark: str, odd: str, tmp_path: Path
+) -> None:
+    """Nor is it needed that the header shows the delimiter."""
+    rows = [["session_no", "sent_at", odd], ["x", "2024-08-01", "y"]]
+    text = "\r\n".join([bom + line, *(mark.join(row) for row in rows)])
+    assert csv(tmp_path, text, dimensions=(odd,))[odd] == ["y"]
+
+
+def test_whole_numbers_that_a_gap_made_floats_are_whole_again(tmp_path: Path) -> None:
+    """By file and by column: one with another value keeps its values as they are."""
+    one = (
+        "session_no,sent_at,phone,n,v,w\n"
+        "1234567890123.0,2024-08-01,13800138000.0,2.0,1.0,1.0\n"
+        ",2024-08-01,,,1.5,\n"
+        "77.0,2024-08-01,,1.0,2.0,2.0\n"
+    )
+    two = "session_no,sent_at,phone,n,v,w\n78,2024-08-01,13900139000,3,1.0,1.00\n"
+    (tmp_path / "0.csv").write_text(one)
+    (tmp_path / "1.csv").write_text(two)
+    more = {"phone_column": "phone", "recipients_column": "n", "dimensions": ("v", "w")}
+    found = read(str(tmp_path / "*.csv"), **more)
+    rows = sorted(zip(*found.values(), strict=True), key=repr)
+    assert [(row[0], row[1], *row[3:]) for row in rows] == [
+        ("1234567890123", "13800138000", 2, "1.0", "1"),
+        ("77", None, 1, "2.0", "2"),
+        ("78", "13900139000", 3, "1.0", "1.00"),
+        (None, None, 1, "1.5", None),
+    ]
+
+
+def test_a_float_column_is_known_by_all_its_values(tmp_path: Path) -> None:
+    """The beginning of the file shows nothing else."""
+    texts = [f"{n}.0" for n in range(20_000)]
+    head = "session_no,sent_at,v"
+    lines = [f"{text},2024-08-01,{text}" for text in texts]
+    found = csv(tmp_path, "\n".join([head, *lines, "x,2024-08-01,"]), dimensions=("v",))
+    assert found["session_no"] == [*texts, "x"]
+    assert found["source_v" if "source_v" in found else "v"] == [*map(str, range(20_000)), None]
+
+
+@pytest.mark.parametrize("name", ["t.csv.gz", "T.CSV.GZ"])
+def test_a_compressed_csv_is_read(name: str, tmp_path: Path) -> None:
+    assert csv(tmp_path, "session_no,sent_at\n007,2024-08-01\n", name)["session_no"] == ["007"]
+
+
+def test_what_keeps_a_text_whole_in_a_spreadsheet_is_taken_off(tmp_path: Path) -> None:
+    text = (
+        "session_no;sent_at;phone;n\n"
+        '"=""0012""";"=""2024-08-01""";"=""13800138000""";"=""3"""\n'
+        "'0034;'2024-08-01;'13900139000;'2\n"
+        "O'Neil;2024-08-01;=13700137000;1\n"
+    )
+    found = csv(tmp_path, text, phone_column="phone", recipients_column="n")
+    assert found["session_no"] == ["0012", "0034", "O'Neil"]
+    assert found["phone"] == ["13800138000", "13900139000", "=13700137000"]
+    assert found["recipients"] == [3, 2, 1]
+
+
+def test_a_backslash_and_an_n_are_null_in_a_csv(tmp_path: Path) -> None:
+    text = 'session_no,sent_at,kind\na,2024-08-01,\\N\nb,2024-08-01,NULL\nc,2024-08-01,"NULL"\n'
+    assert csv(tmp_path, text, dimensions=("kind",))["kind"] == [None, None, "NULL"]
+
+
+@pytest.mark.parametrize("type_", [pa.timestamp("ns", "UTC"), pa.timestamp("ns", "Asia/Tokyo"),
+                                   pa.timestamp("ms", "UTC"), pa.timestamp("ns")])  # fmt: skip
+def test_times_of_every_unit_and_zone_are_read_from_parquet(
+    type_: pa.DataType, tmp_path: Path
+) -> None:
+    moments = [START, START.replace(hour=23), START - timedelta(seconds=1)]
+    times = pa.array([one.replace(tzinfo=None) for one in moments], pa.timestamp("ns")).cast(type_)
+    pq.write_table(pa.table({"session_no": [*"abc"], "sent_at": times}), tmp_path / "t.parquet")
+    assert read(str(tmp_path / "t.parquet"))["sent_at"] == moments[:2]
+    settings = Settings(_env_file=None, source_url=str(tmp_path / "t.parquet"))
+    assert source.survey(settings).rows_without_sent_at == 0
+
+
+@pytest.mark.parametrize("end", ["", "/"])
+def test_a_folder_of_part_files_is_one_table(end: str, tmp_path: Path) -> None:
+    folder = tmp_path / "sent[1].parquet"
+    for name in ("part-0.snappy.parquet", "day=1/data_0.parquet", "day=2/000000_0"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(pa.table({"session_no": [name], "sent_at": [START]}), folder / name)
+    for mark in ("_SUCCESS", "_metadata", ".part-0.crc", "_temporary/part-9.parquet"):
+        (folder / mark).parent.mkdir(exist_ok=True)
+        (folder / mark).write_bytes(b"no table")
+    found = read(f"{folder}{end}")
+    assert sorted(found["session_no"]) == [
+        "day=1/data_0.parquet", "day=2/000000_0", "part-0.snappy.parquet",
+    ]  # fmt: skip
+    csvs = tmp_path / "out.csv"
+    csvs.mkdir()
+    (csvs / "_SUCCESS").touch()
+    for n in (1, 2):
+        (csvs / f"part-{n}.csv").write_text(f"session_no,sent_at\n{n},2024-08-01\n")
+    assert sorted(read(f"{csvs}{end}")["session_no"]) == ["1", "2"]

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import hashlib
 import math
+import secrets
 from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Final
 
 import pyarrow as pa
@@ -27,11 +29,11 @@ from usms_pipeline.contract.errors import (
     StorageError,
 )
 from usms_pipeline.contract.metrics import UNANNOUNCED_SHARE
-from usms_pipeline.days import file, log, quarantine
+from usms_pipeline.days import file, log, quarantine, unheard
 from usms_pipeline.days.file import Footer
 from usms_pipeline.days.run import CLOCK_MAY_STEP, OnProgress, Progress, Run, vanished
 from usms_pipeline.people import forget
-from usms_pipeline.people.phone_key import load_key
+from usms_pipeline.people.phone_key import has_key, load_key
 from usms_pipeline.people.phones import PhoneBook
 from usms_pipeline.service.collect import CollectStats, Patience, utc_now
 from usms_pipeline.service.names import Names
@@ -57,7 +59,9 @@ class Report:
 
     ``days`` has what the file of each day says that was looked at; those in ``written`` are new.
     ``due`` counts the sessions that were due, by day; ``locked`` names the days that another run
-    holds; ``fell_short``: something was asked for and not got.
+    holds; ``fell_short``: something was asked for and not got. What to do is said by ``unheard``
+    where the service knows none of the sessions, and by ``remedy`` where receipts are for phones
+    that nobody announced.
     """
 
     stats: CollectStats = field(default_factory=CollectStats)
@@ -71,17 +75,22 @@ class Report:
     damaged: dict[date, str] = field(default_factory=dict)
     aside: list[str] = field(default_factory=list)
     quarantined: int = 0
+    times_in_doubt: int = 0
     notes: list[str] = field(default_factory=list)
     rejected: set[str] = field(default_factory=set, repr=False)
+    unheard: str = ""
+    remedy: str = field(default="", repr=False)
+    is_unreadable: bool = False
+    """So many times of the source can't be read that no figure is whole."""
 
     @classmethod
-    def of(cls, run: Run, notes: Iterable[str] = ()) -> Report:
+    def of(cls, run: Run, settings: Settings, notes: Iterable[str] = ()) -> Report:
         """Return what a run gave."""
         found = run.outcome
         return cls(
             found.stats, found.seconds_asking, found.rows_read, found.new, found.due, run.footers,
             found.written, found.locked, found.damaged, found.aside, found.quarantined,
-            [*notes], found.rejected,
+            found.times_in_doubt, [*notes], found.rejected, remedy=_announce_all(settings),
         )  # fmt: skip
 
     @property
@@ -104,8 +113,9 @@ class Report:
 
     @property
     def fell_short(self) -> bool:
-        """Return whether some sessions could not be asked about; they stay due."""
-        return bool(self.stats.ids_given_up or self.damaged)
+        """Return whether sessions could not be asked about or are not known, or times not read."""
+        found = self.stats.ids_given_up or self.damaged or self.is_unreadable or self.unheard
+        return bool(found)
 
     @property
     def warnings(self) -> list[str]:
@@ -164,6 +174,12 @@ class Report:
                 f"{others:,} {what} could not be used and went into quarantine: `usms quarantine "
                 "list` says why."
             )
+        if self.times_in_doubt:
+            found.append(
+                f"{self.times_in_doubt:,} receipts have a time that can't be read, or lies after "
+                "the response that told it: it counts as none. If most have, check "
+                "USMS_RECEIPT_TIMEZONE and this machine's clock."
+            )
         if strange := self.buckets["unrecognized"]:
             found.append(
                 f"{strange:,} recipients have a status word that this version does not know; "
@@ -172,8 +188,7 @@ class Report:
         if self.unannounced > UNANNOUNCED_SHARE * self.buckets.total():
             found.append(
                 f"{self.unannounced:,} receipts are for phones that the source does not announce "
-                "(left out of the rates). Does one row stand for several recipients? Set "
-                "USMS_RECIPIENTS_COLUMN or USMS_PHONE_COLUMN."
+                f"(left out of the rates). {self.remedy}"
             )
         return found
 
@@ -191,6 +206,33 @@ class RunReport(Report):
         return [*super().warnings, *published]
 
 
+def _announce_all(settings: Settings) -> str:
+    """Say how the source can announce all recipients; of settings, only those that are not set."""
+    phone, count = settings.phone_column, settings.recipients_column
+    if phone is None:
+        more = (
+            "" if count else ", or in USMS_RECIPIENTS_COLUMN the one of how many a row stands for"
+        )
+        return f"Name the column of their numbers in USMS_PHONE_COLUMN{more}."
+    of_more = f"the counts in {count!r} right" if count else (
+        "is it a row a recipient (else USMS_RECIPIENTS_COLUMN names the column of how many)"
+    )  # fmt: skip
+    return (
+        f"Are the numbers in {phone!r} those that the messages went to, whole, and {of_more}? "
+        "`usms check` shows how rows are read."
+    )
+
+
+def _nothing_heard(count: int, settings: Settings) -> str:
+    """Say that the service knows none of so many sessions: more likely a setting is wrong."""
+    return (
+        f"The service knows none of the {count:,} sessions aged 1 to 72 hours that it was asked "
+        f"about: are the values of {settings.session_column!r} session numbers, as the send call "
+        "returned them, of the account that the access key is of? Check USMS_SESSION_COLUMN, the "
+        "table and USMS_ACCESS_KEY_ID; `usms check` shows how rows are read."
+    )
+
+
 def _put_aside(name: str) -> str:
     return (
         f"{name} is damaged and was set aside: what only it said is asked again where it is still "
@@ -199,8 +241,21 @@ def _put_aside(name: str) -> str:
 
 
 @dataclass(frozen=True)
+class SourceDoubts:
+    """What a person should look at in the whole source; ``sentences`` are to be shown."""
+
+    rows_without_sent_at: int = 0
+    sentences: list[str] = field(default_factory=list)
+    is_unreadable: bool = False
+    """So many times can't be read that no figure is whole."""
+
+
+@dataclass(frozen=True)
 class Plan:
-    """What a run would ask now. ``pace``, in requests a second: the last settled or the first."""
+    """What a run would ask now. ``pace``, in requests a second: the last settled or the first.
+
+    ``unfolded_runs``: whose responses the run counts first, so that fewer may be due.
+    """
 
     due_sessions: dict[date, int]
     requests: int
@@ -208,6 +263,7 @@ class Plan:
     is_pace_known: bool
     oldest_unmet_at: datetime | None
     behind_seconds: float
+    unfolded_runs: int = 0
 
     @property
     def seconds_at_pace(self) -> float:
@@ -254,8 +310,22 @@ class Pipeline:
     @cached_property
     def book(self) -> PhoneBook:
         """What hashes and describes phone numbers; makes the key at its first use."""
-        key = load_key(self.settings)
+        return self._book_of(load_key(self.settings))
+
+    def _book_of(self, key: bytes) -> PhoneBook:
         return PhoneBook(key, self.settings.default_region, self.settings.phones, self.store)
+
+    def checked_book(self) -> PhoneBook:
+        """Check key and settings as a run does before it begins, and return its book.
+
+        Writes nothing: where nothing was begun and there is no key, the book has one of its own,
+        which nobody keeps. Raises as ``dataset.check``, and ``StorageError`` where the key is gone.
+        """
+        if not dataset.is_begun(self.store) and not has_key(self.settings):
+            return self._book_of(secrets.token_bytes(32))
+        book = self._book_of(load_key(self.settings, may_make=False))
+        dataset.check(self.store, self.settings, book.fingerprint)
+        return book
 
     # -- which days -----------------------------------------------------------------------------
 
@@ -292,6 +362,9 @@ class Pipeline:
             raise
         self._published(published)
         self.purge()
+        if doubts := self.doubts_about_the_source():
+            report.notes += doubts.sentences
+            report.is_unreadable = doubts.is_unreadable
         return RunReport(**vars(report), warehouse=published)
 
     def refresh(
@@ -304,7 +377,7 @@ class Pipeline:
         ``on_written`` is told of each day when it is written, in a thread of its own. What came
         before the service refused or failed is written, then the error is raised.
         """
-        window = window or self.open_window()
+        window, begun = window or self.open_window(), self.clock()
         dataset.begin(self.store, self.settings, self.book.fingerprint)
         notes = self._doubts_about_the_clock()
         with self._run(on_written=on_written) as run:
@@ -316,8 +389,11 @@ class Pipeline:
                 self._changes += run.outcome.changes
                 self.book.keep_prefixes()
             self._keep_pace(run.outcome.stats.pace)
-            report = Report.of(run, [*notes, *run.outcome.notes])
+            report = Report.of(run, self.settings, [*notes, *run.outcome.notes])
         self._check_none_vanished(report.days)
+        told = report.stats.ids_answered, run.outcome.receipts
+        if sessions := unheard.count(self.store, report.days, begun, *told):
+            report.unheard = _nothing_heard(sessions, self.settings)
         return report
 
     def _run(self, **given: Any) -> Run:
@@ -384,19 +460,21 @@ class Pipeline:
             run.rebuild(sorted(file.days(self.store) if days is None else days))
             self._changes += run.outcome.changes
             self.book.keep_prefixes()
-            return Report.of(run)
+            return Report.of(run, self.settings)
 
     # -- looking and mending --------------------------------------------------------------------
 
     def plan(self, window: Window | None = None) -> Plan:
-        """Say what a run would ask: reads the source as a run does, asks nothing of the service."""
+        """Return what a run would ask: reads the source as a run does, asks and writes nothing.
+
+        What killed runs were told is folded by the next run alone, and counts as due here.
+        """
         window = window or self.open_window()
-        dataset.begin(self.store, self.settings, self.book.fingerprint)
         now, pace = self.clock(), self._settled_pace()
-        with self._run() as run:
+        with Run(
+            self.store, self.settings, self.checked_book(), self.clock, tell=self._tell, holds=False
+        ) as run:
             run.look_at(window, reaches_today=self._reaches_today(window))
-            run.catch_up()
-            self._changes += run.outcome.changes
             due = run.due()
         ceiling = self.settings.max_requests_per_second
         likely = pace or FIRST_PACE
@@ -408,6 +486,7 @@ class Pipeline:
             is_pace_known=pace is not None,
             oldest_unmet_at=oldest,
             behind_seconds=(now - oldest).total_seconds() if oldest else 0.0,
+            unfolded_runs=len(log.open_runs(self.store)),
         )
 
     def conservation(self, days: Iterable[date] | None = None) -> list[str]:
@@ -507,34 +586,46 @@ class Pipeline:
         return changed
 
     def rows_without_sent_at(self) -> int | None:
-        """Count the source rows that have no partition; asks once a day, while there are none.
+        """Count the source rows that have no partition; None where the source can't be asked.
 
-        None where the source can't be asked. Such rows are in no figure, so a report tells of them.
+        Such rows are in no figure, so a report tells of them.
+        """
+        found = self.doubts_about_the_source()
+        return None if found is None else found.rows_without_sent_at
+
+    def doubts_about_the_source(self) -> SourceDoubts | None:
+        """Look at all times and session numbers of the source; once a day, while all is well.
+
+        None where the source can't be asked.
         """
         asked = {"asked_on": self.clock().date().isoformat(), "of": self._times_read()}
-        if self.store.read_json(_SURVEY_FILE) == asked | {"rows_without_sent_at": 0}:
-            return 0
+        if self.store.read_json(_SURVEY_FILE) == asked | vars(SourceDoubts()):
+            return SourceDoubts()
         try:
-            rows = source.survey(self.settings).rows_without_sent_at
+            seen = source.survey(self.settings, self.clock())
         except SourceError:
             return None
+        sentences = [f"{one}." for one in seen.doubts(self.settings)]
+        found = SourceDoubts(seen.rows_without_sent_at, sentences, seen.is_unreadable)
         with suppress(StorageError):  # what can't be kept is asked again
-            self.store.keep_json(_SURVEY_FILE, asked | {"rows_without_sent_at": rows})
-        return rows
+            self.store.keep_json(_SURVEY_FILE, asked | vars(found))
+        return found
 
     def _times_read(self) -> str:
-        """Name which times of which table are read, without telling of either."""
-        url = self.settings.source_url
+        """Name which times of which table are read, without telling of either.
+
+        A CSV may be written anew, in another form, several times a day.
+        """
+        settings = self.settings
+        url = settings.source_url.get_secret_value() if settings.source_url else ""
+        path = Path(url)
+        is_csv = ".csv" in path.name and path.is_file()
         said = (
-            url.get_secret_value() if url else None, self.settings.source_table,
-            self.settings.sent_at_column, self.settings.source_timezone,
+            url, path.stat().st_mtime_ns if is_csv else None, settings.source_table,
+            settings.sent_at_column, settings.source_timezone, settings.session_column,
+            settings.date_order,
         )  # fmt: skip
         return hashlib.sha256(repr(said).encode("utf-8", "surrogatepass")).hexdigest()[:16]
-
-    def rows_left_out(self) -> list[str]:
-        """Tell of the source rows that have no partition; reads the whole of their times."""
-        rows = self.rows_without_sent_at()
-        return [f"{wording.rows_left_out(rows, self.settings.sent_at_column)}."] if rows else []
 
     # -- the pace, kept between runs ------------------------------------------------------------
 

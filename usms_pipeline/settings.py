@@ -18,7 +18,12 @@ from zoneinfo import ZoneInfo
 
 from dotenv import dotenv_values
 from pydantic import Field, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    DotEnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
 
 from usms_pipeline.contract import polling
 from usms_pipeline.contract.errors import SettingProblem, SettingsError
@@ -28,6 +33,7 @@ from usms_pipeline.contract.setting_types import (
     LocalFile,
     Names,
     OptionalNumber,
+    OptionalOrder,
     OptionalText,
     Region,
     Secret,
@@ -50,6 +56,33 @@ _MOST_POLLS: Final = 1000
 _NOT_SETTINGS: Final = ("USMS_DEBUG",)
 
 
+class _EnvFile(DotEnvSettingsSource):
+    """The .env, whose secrets are taken as they stand: ``${x}`` may be part of a password.
+
+    ``USMS_SOURCE_URL`` is filled in where there is such a variable, and what is no secret always.
+    """
+
+    def __call__(self) -> dict[str, Any]:
+        found = super().__call__()
+        if self.env_file is not None and any(name in found for name in _SECRETS):
+            written = {name.lower(): value for name, value in _env_file().items()}
+            for name in _SECRETS:
+                text = written.get(variable(name).lower()) or ""
+                is_filled = name == "source_url" and _NAMED.search(text) and not _unknown(text)
+                if name in found and not is_filled:
+                    found[name] = text
+        return found
+
+
+_NAMED: Final = re.compile(r"\$\{([^}:]*)(:-[^}]*)?\}")
+
+
+def _unknown(text: str) -> bool:
+    """Return whether a text names a variable that is nowhere, and has no default."""
+    known = {*os.environ, *_env_file()}
+    return any(name not in known and not default for name, default in _NAMED.findall(text))
+
+
 class Settings(BaseSettings):
     """All settings, with their defaults. ``USMS_BATCH_SIZE=50`` sets ``batch_size``, and so on.
 
@@ -66,6 +99,19 @@ class Settings(BaseSettings):
         frozen=True,
         hide_input_in_errors=True,
     )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Read the .env as ``_EnvFile`` does."""
+        file = getattr(dotenv_settings, "env_file", None)
+        return init_settings, env_settings, _EnvFile(settings_cls, env_file=file)
 
     base_url: WebAddress = Field(
         api.BASE_URL, description="Address of the service: https, or http on loopback."
@@ -109,6 +155,12 @@ class Settings(BaseSettings):
         examples=["template_id,purpose"],
     )
     source_timezone: Zone = Field("UTC", description="Time zone of a `sent_at` without one.")
+    date_order: OptionalOrder = Field(
+        None,
+        description="What a `sent_at` such as 03/04/2026 begins with, where the column does not "
+        "show it: `dmy` (the day) or `mdy` (the month).",
+        examples=["dmy"],
+    )
     receipt_timezone: Zone = Field(
         api.RECEIPT_TIMEZONE,
         description=f"Time zone of the service's `{api.RECEIPT['time']}`, which has none.",
@@ -210,9 +262,16 @@ def load(needs: Iterable[Need] = (), **given: Any) -> Settings:
             [
                 SettingProblem(variable(name), reason, example(name))
                 for name, reason in sorted(problems.items())
-            ]
+            ],
+            f"in the environment or in .env{no_file('({})')}",
         )
     return settings
+
+
+def no_file(form: str) -> str:
+    """Say in a form that the folder has no .env, after a blank: most likely it is the wrong one."""
+    here = Path.cwd()
+    return "" if (here / ".env").is_file() else " " + form.format(f"there is none in {here}")
 
 
 def _read(given: dict[str, Any]) -> tuple[Settings | None, dict[str, str]]:

@@ -6,12 +6,17 @@ Mends nothing. To see that it can be written it makes the data directory, as a r
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from statistics import median
+from tempfile import TemporaryFile
+from typing import TYPE_CHECKING, Annotated, Any, Final
+from urllib.parse import urlsplit
 
 import typer
 from rich.markup import escape
@@ -21,18 +26,29 @@ from usms_pipeline.cli import config, rehearsal
 from usms_pipeline.cli.run import Json
 from usms_pipeline.cli.shell import echo_json, out
 from usms_pipeline.contract import wording
-from usms_pipeline.contract.errors import ServiceDown, SettingsError, UsmsError
+from usms_pipeline.contract.errors import (
+    OtherWarehouse,
+    ServiceDown,
+    SettingsError,
+    StorageError,
+    UsmsError,
+    WarehouseMissing,
+)  # fmt: skip
 from usms_pipeline.people.phone_key import KEY_FILE
 
 if TYPE_CHECKING:
+    from zoneinfo import ZoneInfo
+
+    from usms_pipeline.cli.sample import Sample
     from usms_pipeline.settings import Settings
     from usms_pipeline.store.storage import Store
 
 _HARMLESS_ID = "usms-check"
 _CLOCKS_DIFFER = timedelta(minutes=10)
-_TICK = timedelta(seconds=1)
 _LITTLE_ROOM_BYTES = 2 * 1024**3
 _NAMED = 5
+_MANY_ROWS = 100_000
+"""Fewer are looked through in less than a tenth of a second."""
 _MARKS = {"ok": "[green]✓[/]", "warning": "[yellow]![/]", "problem": "[red]✗[/]"}
 
 Example = Annotated[
@@ -42,12 +58,13 @@ Example = Annotated[
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the list. ``exit_code`` is 0 unless it is a problem."""
+    """One line of the list, and rows to look at. ``exit_code`` is 0 unless it is a problem."""
 
     topic: str
     state: str
     text: str
     exit_code: int = 0
+    rows: list[dict[str, Any]] = field(default_factory=list)
 
 
 def check(as_json: Json = False, example: Example = False) -> int:
@@ -77,10 +94,34 @@ def _findings() -> Iterator[Finding]:
     except SettingsError as error:
         for problem in error.problems:
             yield Finding("settings", "problem", str(problem), error.exit_code)
+        if error.place:
+            yield Finding("settings", "warning", f"settings are read {error.place}")
         return
     yield Finding("settings", "ok", f"complete, for {settings.base_url}")
-    for topic, look in _LOOKS.items():
-        yield from _guarded(topic, look, settings)
+    looked_at: list[Sample] = []
+    looks: dict[str, Look] = {
+        "data dir": _data_dir,
+        "key": _key,
+        "dataset": _dataset,
+        "quarantine": _quarantine,
+        "warehouse": _warehouse,
+        "source": partial(_source, looked_at=looked_at),
+        "service": partial(_service, looked_at=looked_at),
+    }
+    for topic, look in looks.items():
+        found = list(_guarded(topic, look, settings))
+        yield from found
+        if topic == "data dir" and any(one.exit_code for one in found):
+            for inside in _INSIDE:  # they would say the same
+                looks[inside] = _left_out
+
+
+_INSIDE: Final = ("key", "dataset", "quarantine", "warehouse")
+"""Topics about what is in the data directory."""
+
+
+def _left_out(settings: Settings) -> Iterator[Said]:
+    yield from ()
 
 
 def _env_file() -> Iterator[Finding]:
@@ -98,46 +139,49 @@ def _is_open(place: Path) -> bool:
 def _guarded(topic: str, look: Look, settings: Settings) -> Iterator[Finding]:
     """Make a problem of what a look raises, so that the other looks still happen."""
     try:
-        for state, text in look(settings):
-            yield Finding(topic, state, text)
+        for found in look(settings):
+            yield found if isinstance(found, Finding) else Finding(topic, *found)
     except UsmsError as error:
         yield Finding(topic, "problem", str(error), error.exit_code)
 
 
-def _source(settings: Settings) -> Iterator[tuple[str, str]]:
-    """Read the source's shape, and count the rows that have no place in time."""
-    from usms_pipeline.source import survey
+def _source(settings: Settings, looked_at: list[Sample] | None = None) -> Iterator[Said]:
+    """Read the source's shape, and some rows as a run reads them; they go into ``looked_at``."""
+    from usms_pipeline.cli import sample
+    from usms_pipeline.source import is_scanned, survey
 
     found = survey(settings)
-    rows = f"{wording.count(found.rows)} rows in {found.table} at {found.address}"
+    if found.is_unreadable:
+        [said, *_] = found.doubts(settings)
+        raise UsmsError(f"{found.address}: {said}.")
+    rows = f"{wording.counted(found.rows, 'row')} in {found.table} at {found.address}"
     if found.first_sent_at is None or found.last_sent_at is None:
-        yield "warning", f"{rows}, none of them with a time of sending in {settings.sent_at_column}"
-        return
-    first, last = (
-        wording.moment(at, settings.zone) for at in (found.first_sent_at, found.last_sent_at)
-    )
-    yield "ok", f"{rows}, sent {first} to {last}"
-    if found.rows_without_sent_at:
         yield (
             "warning",
-            wording.rows_left_out(found.rows_without_sent_at, settings.sent_at_column),
+            f"{rows}, none of them with a time of sending in {settings.sent_at_column}: does "
+            "USMS_SENT_AT_COLUMN name the column that has it?",
         )
-    for doubt in _sessions_like_phones(settings, found.last_sent_at):
+        return
+    ends = found.first_sent_at, found.last_sent_at
+    first, last = (wording.moment(at, settings.zone) for at in ends)
+    taken = sample.take(settings, found.rows, *ends)
+    yield Finding("source", "ok", f"{rows}, sent {first} to {last}", rows=sample.shown(taken))
+    for doubt in found.doubts(settings):
         yield "warning", doubt
-    if found.last_sent_at > datetime.now(UTC) + _CLOCKS_DIFFER:
+    if ends[1] > datetime.now(UTC) + _CLOCKS_DIFFER:
         yield "warning", "the latest lies in the future: check USMS_SOURCE_TIMEZONE"
-
-
-def _sessions_like_phones(settings: Settings, last: datetime) -> list[str]:
-    """Look at some of the latest rows; under any key, for no hash is kept."""
-    from usms_pipeline import source
-    from usms_pipeline.days.run import doubts_about_sessions
-    from usms_pipeline.people.phones import PhoneBook
-
-    book = PhoneBook(b"", settings.default_region, settings.phones)
-    with closing(source.read(settings, last - timedelta(hours=1), last + _TICK)) as batches:
-        batch = next(batches, None)
-        return doubts_about_sessions(batch, settings, book) if batch else []
+    for topic, look in (("rows", sample.of_sessions), ("phones", sample.of_phones)):
+        for state, text in look(taken):
+            yield Finding(topic, state, text)
+    if found.rows >= _MANY_ROWS and is_scanned(settings, ends[1]):
+        yield (
+            "warning",
+            f"no index finds rows by {settings.sent_at_column}: each run looks at all "
+            f"{wording.count(found.rows)}. Make an index on it; a view must show the column as its "
+            "table has it, without a function or a cast around it",
+        )
+    if looked_at is not None:
+        looked_at.append(taken)
 
 
 def _data_dir(settings: Settings) -> Iterator[tuple[str, str]]:
@@ -235,6 +279,49 @@ def _dataset(settings: Settings) -> Iterator[tuple[str, str]]:
         )
 
 
+@contextmanager
+def _told_of_the_warehouse(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(
+            f"Can't write beside the warehouse {str(path)!r}: {error.strerror}. Give this account "
+            "the right to write the folder, or name another file in USMS_WAREHOUSE."
+        ) from error
+
+
+def _warehouse(settings: Settings) -> Iterator[Said]:
+    """Say how old the published file is, and how it is opened."""
+    from usms_pipeline.cli.sample import once_only
+    from usms_pipeline.figures import queries
+    from usms_pipeline.store.storage import make_folder
+    from usms_pipeline.warehouse.read import check_place, connect, to_open
+
+    path = settings.warehouse_path
+    check_place(path)
+    with _told_of_the_warehouse(path):
+        make_folder(path.absolute().parent, private=False)
+        TemporaryFile(dir=path.absolute().parent).close()
+    if not path.is_file():
+        yield "ok", f"none yet: `usms run` publishes {path}"
+        return
+    try:
+        with connect(path) as con:
+            copies = queries.likely_copies(con)
+    except (WarehouseMissing, OtherWarehouse) as error:
+        yield "warning", str(error)
+        return
+    age = wording.duration(time.time() - path.stat().st_mtime)
+    yield "ok", f"{path}, published {age} ago; to open it: {to_open(path)}, or usms sql"
+    if copies:
+        yield (
+            "warning",
+            f"{wording.counted(copies, 'message')} without a phone and without a receipt, in "
+            "sessions of which the service knows fewer recipients than there are rows: most likely "
+            f"copies of rows. Read a view without them: {once_only(settings)}",
+        )
+
+
 def _quarantine(settings: Settings) -> Iterator[tuple[str, str]]:
     """Count what waits for a decision: the responses of such a run are not deleted."""
     from usms_pipeline.days import quarantine
@@ -252,35 +339,87 @@ def _quarantine(settings: Settings) -> Iterator[tuple[str, str]]:
     )
 
 
-def _service(settings: Settings) -> Iterator[tuple[str, str]]:
-    """Ask the service about one session that does not exist: do the credentials work?"""
+def _service(settings: Settings, looked_at: list[Sample] | None = None) -> Iterator[Said]:
+    """Ask about some of the user's sessions: do the credentials work, and are they known?
+
+    Where there are none, about one that does not exist.
+    """
+    from usms_pipeline.cli import sample
     from usms_pipeline.service.collect import Answer, Batch, Patience, collect
 
+    now = datetime.now(UTC)
+    [ids] = [sample.to_ask(one, now) for one in looked_at or ()] or [[]]
     answers: list[Answer] = []
     with rehearsal.explained(settings):
         stats = collect(
-            [Batch(0, (_HARMLESS_ID,))],
+            [Batch(0, tuple(ids) or (_HARMLESS_ID,))],
             lambda _, answer: answers.extend([answer] if answer.verdict != "unreadable" else []),
             settings,
             patience=Patience(attempts=2, batch_seconds=settings.timeout_seconds),
         )
         if not answers:
             said = [problem.rstrip(".") for problem in stats.problems]
-            reasons = "; ".join(said) or "it gave no response that can be read"
-            remedy = "" if "USMS_BASE_URL" in reasons else " Check USMS_BASE_URL."
-            raise ServiceDown(f"{settings.base_url}: {reasons}.{remedy}")
+            raise ServiceDown(_unreachable(settings, "; ".join(said)))
     yield "ok", f"answers within {stats.seconds * 1000:,.0f} ms and takes the access key"
+    if looked_at and ids:
+        yield from _known(looked_at[0], ids, answers, now)
 
 
-Look = Callable[["Settings"], Iterator[tuple[str, str]]]
-_LOOKS: dict[str, Look] = {
-    "data dir": _data_dir,
-    "key": _key,
-    "dataset": _dataset,
-    "quarantine": _quarantine,
-    "source": _source,
-    "service": _service,
-}
+def _unreachable(settings: Settings, reasons: str) -> str:
+    """Say what was answered, and where to look, unless the service's own words do."""
+    said = f"{settings.base_url}: {reasons or 'it gave no response that can be read'}."
+    if "USMS_BASE_URL" not in reasons:
+        said += " Check USMS_BASE_URL."
+    if urlsplit(settings.base_url).path:
+        said += (
+            " USMS_BASE_URL ends in a path, to which the API's own is added: most likely it should "
+            "end after the host."
+        )
+    return said
+
+
+def _known(sample: Sample, ids: list[str], answers: list[Any], now: datetime) -> Iterator[Said]:
+    """Say whether the service knows the sessions, and whether its times fit those of the table."""
+    from usms_pipeline.cli.sample import is_young, sent_at
+    from usms_pipeline.days.log import as_table
+    from usms_pipeline.figures.queries import zones_differ
+    from usms_pipeline.people.phones import PhoneBook
+    from usms_pipeline.service.decode import decode
+
+    settings = sample.settings
+    book = PhoneBook(b"", settings.default_region, "masked")
+    said = decode(as_table(answers), book, settings.receipt_timezone).observations.to_pylist()
+    heard = {row["session_no"] for row in said if row["word"] or row["received_at"]}
+    refused = {row["session_no"] for row in said if row["status"] == "invalid"}
+    named = heard | {row["session_no"] for row in said if row["session_submit_status"]} - refused
+    column = f"{settings.session_column!r} (USMS_SESSION_COLUMN)"
+    of = wording.counted(len(ids), "session")
+    known = f"has receipts of {len(heard)} of {of} sampled"
+    if heard or len(named) == len(ids):
+        more = f", and names {len(named - heard)} without one" if named - heard else ""
+        yield "ok" if heard else "warning", known + more
+    elif all(is_young(sample, one, now) for one in ids):
+        raise UsmsError(
+            f"it knows none of {of} sampled from {column}: does that column hold what the send "
+            "call returned, and were they sent with this access key?"
+        )
+    else:
+        yield "warning", f"{known}: none of them is 1 to 72 hours old, and it forgets older ones"
+    if refused:
+        yield (
+            "warning",
+            f"it refuses {len(refused)} of {of} sampled from {column}: are these right?",
+        )
+    delays = [
+        (row["received_at"] - sent_at(sample, row["session_no"])).total_seconds()
+        for row in said if row["received_at"]
+    ]  # fmt: skip
+    if len(delays) > 1 and (hint := zones_differ(median(delays))):
+        yield "warning", hint
+
+
+Said = tuple[str, str] | Finding
+Look = Callable[["Settings"], Iterator[Said]]
 
 
 def _show(finding: Finding) -> None:
@@ -290,6 +429,8 @@ def _show(finding: Finding) -> None:
         console.print(
             f"{_MARKS[finding.state]} {finding.topic}: {escape(finding.text)}", soft_wrap=True
         )
+        if finding.rows:
+            console.print(_table(finding.rows, config.load().zone))
         return
     line = Table.grid(padding=(0, 1))
     line.add_column(width=1)
@@ -297,3 +438,18 @@ def _show(finding: Finding) -> None:
     line.add_column(overflow="fold")
     line.add_row(_MARKS[finding.state], finding.topic, escape(finding.text))
     console.print(line)
+    if finding.rows:
+        console.print(_table(finding.rows, config.load().zone))
+
+
+def _table(rows: list[dict[str, Any]], zone: ZoneInfo) -> Table:
+    """Lay out rows as the pipeline reads them; a long session number is cut, nothing else is."""
+    table = Table(box=None, header_style="dim", padding=(0, 0, 0, 1))
+    table.add_column("session", no_wrap=True, overflow="ellipsis")
+    for name in ("phone", "country", f"sent ({zone.key})"):
+        table.add_column(name, no_wrap=True)
+    for row in rows:
+        sent_at = row["sent_at"].astimezone(zone)
+        cells = (row["session_no"], row["phone"], row["country"], f"{sent_at:%Y-%m-%d %H:%M:%S}")
+        table.add_row(*(escape(one) if one else wording.ABSENT for one in cells))
+    return table

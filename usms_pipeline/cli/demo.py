@@ -15,7 +15,7 @@ import threading
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -114,6 +114,7 @@ def _settle_in(folder: Path, url: str) -> Settings:
         "phone_column": "phone",
         "dimensions": "template,purpose,sender",
         "data_dir": "data",
+        "start_date": str(datetime.now(UTC).date() - timedelta(days=DAYS)),
     }
     text = "".join(f"{config.variable(name)}={value}\n" for name, value in given.items())
     (folder / ".env").write_text(f"{MARK}{text}")  # 0600 since `_clear`
@@ -188,10 +189,14 @@ _COUNTS: Final = {
 
 def _show_places(settings: Settings, folder: Path, started_in: Path) -> None:
     """Print where everything is."""
+    from usms_pipeline.warehouse.read import to_open
+
     shown = Path(os.path.relpath(folder, started_in))
     report = settings.warehouse_path.with_name("report.html")
     places = facts_grid()
-    places.add_row("warehouse", escape(str(shown / settings.warehouse_path)))
+    file = shown / settings.warehouse_path
+    places.add_row("warehouse", escape(str(file)))
+    places.add_row("", f"read-only, and opened so: {escape(to_open(file))}, or usms sql")
     if report.exists():
         places.add_row("report", escape(str(shown / report)))
     for notebook in sorted(started_in.glob("notebooks/*.ipynb"))[:1]:

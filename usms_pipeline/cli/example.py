@@ -8,7 +8,8 @@ from usms_pipeline.settings import Settings, as_text, example, variable
 
 _TOP = """\
 # Settings of usms-pipeline: copy this file to .env and fill in those without a #. The others
-# show their default, or an example where they have none. Made by `usms check --example`.
+# show their default, or an example where they have none. Put a value with a blank or a # in
+# it into single quotes; a secret is taken as it stands, ${…} too. Made by `usms check --example`.
 """
 REQUIRED = (
     "access_key_id", "access_key_secret", "source_url", "source_table", "session_column",

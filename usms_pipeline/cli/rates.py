@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import csv
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from datetime import date
     from zoneinfo import ZoneInfo
 
+    import pyarrow as pa
     from rich.table import Table
 
     from usms_pipeline.figures.queries import Connection as Warehouse
@@ -46,7 +47,7 @@ class Format(StrEnum):
 
 By = Annotated[
     list[str] | None,
-    typer.Option("--by", metavar="COLUMN", help="One row for each value of a column."),
+    typer.Option("--by", metavar="COLUMN", help="One row for each value of a column. Repeatable."),
 ]
 ReportFile = Annotated[
     Path | None, typer.Option("--to", help="Another file than report.html in USMS_DATA_DIR.")
@@ -57,36 +58,32 @@ Formats = Annotated[Format, typer.Option("--format", help="How to print.")]
 def rates(
     by: By = None, first: From = None, last: To = None, format_: Formats = Format.TABLE
 ) -> None:
-    """Print delivery rates with their bounds: of all messages, or by any column."""
+    """Print delivery rates with their bounds: of all messages, or by any columns."""
     from usms_pipeline import warehouse
     from usms_pipeline.figures import queries
 
-    days, column = span(first, last), _one(by)
+    days, by = span(first, last), list(dict.fromkeys(by or ()))
     settings = config.load()
     if format_ == Format.TABLE:
-        show_rates(settings, column, *days)
+        show_rates(settings, by, *days)
         return
     with warehouse.connect(settings.warehouse_path) as con:
-        relation = queries.rates(con, column, *days)
-        names, rows = relation.columns, relation.to_arrow_table().to_pylist()
+        print_rows(queries.rates(con, by, *days).to_arrow_table(), format_)
+
+
+def print_rows(table: pa.Table, format_: Format) -> None:
+    """Print all rows as CSV or JSON."""
     if format_ == Format.JSON:
-        echo_json(rows)
+        echo_json(table.to_pylist())
     else:
-        _write_csv(names, rows)
-
-
-def _one(by: list[str] | None) -> str | None:
-    if by and len(by) > 1:
-        raise typer.BadParameter(
-            "One column at a time. To group by several, use SQL: SELECT country, template, "
-            "unnest(delivery_figures(r)) FROM receipts AS r GROUP BY ALL.",
-            param_hint="--by",
-        )
-    return by[0] if by else None
+        _write_csv(table.column_names, table.to_pylist())
 
 
 def show_rates(
-    settings: Settings, by: str | None, first: date | None = None, last: date | None = None
+    settings: Settings,
+    by: str | Sequence[str] | None,
+    first: date | None = None,
+    last: date | None = None,
 ) -> None:
     """Print the table, with all together as its last row, and how to read it.
 
@@ -98,7 +95,7 @@ def show_rates(
     console, is_all = out(), not (first or last)
     with warehouse.connect(settings.warehouse_path) as con:
         rows = _read(con, by, first, last)
-        whole = rows[0] if by is None else _read(con, None, first, last)[0]
+        whole = _read(con, None, first, last)[0] if by else rows[0]
         if not whole["messages"]:
             console.print(
                 "No messages in these days. `usms run` collects, `usms check` finds faults."
@@ -142,7 +139,7 @@ def _to_come(con: Warehouse) -> str:
 
 
 def _read(
-    con: Warehouse, by: str | None, first: date | None, last: date | None
+    con: Warehouse, by: str | Sequence[str] | None, first: date | None, last: date | None
 ) -> list[dict[str, Any]]:
     """Return the warehouse's figures, one dictionary a cohort."""
     from usms_pipeline.figures import queries

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from usms_pipeline.pipeline import Pipeline, Plan, RunReport
     from usms_pipeline.service.collect import CollectStats
+    from usms_pipeline.settings import Settings
     from usms_pipeline.store.dataset import Window
 
 From = Annotated[
@@ -43,15 +44,14 @@ def run(
     with rehearsal.explained(settings), progress.bar() as on_progress:
         pipeline = Pipeline(settings, on_progress=on_progress)
         report = pipeline.run(_window(pipeline, days, everything))
-    warnings = [*report.warnings, *pipeline.rows_left_out()]
-    warn(warnings)
+    warn(report.warnings)
     if as_json:
-        echo_json(_as_json(report) | {"warnings": warnings})
+        echo_json(_as_json(report) | {"warnings": report.warnings})
     else:
         _show_run(report)
     if not report.fell_short:
         return OK
-    return fell_short(_shortfall(report, rehearsal.missing_service(settings)))
+    return fell_short(_shortfall(report, settings))
 
 
 def _as_json(report: RunReport) -> dict[str, Any]:
@@ -64,12 +64,18 @@ def _as_json(report: RunReport) -> dict[str, Any]:
     return found | {"days": days, "fell_short": report.fell_short}
 
 
-def _shortfall(report: RunReport, missing_service: str) -> str:
+def _shortfall(report: RunReport, settings: Settings) -> str:
     """Say what was asked for and not got; the warnings name each damaged day and its remedy."""
+    if report.unheard:
+        return report.unheard
+    if report.is_unreadable:
+        return (
+            "Too many times in the column that USMS_SENT_AT_COLUMN names can't be read: see above."
+        )
     if not report.stats.ids_given_up:
         return f"{wording.counted(len(report.damaged), 'damaged day')} left out: see above."
     given_up = wording.counted(report.stats.ids_given_up, "session")
-    remedy = missing_service or "Run again, or see `usms check`."
+    remedy = rehearsal.missing_service(settings) or "Run again, or see `usms check`."
     return f"No usable response for {given_up}. They stay due. {remedy}"
 
 
@@ -179,6 +185,12 @@ def _show_plan(found: Plan) -> None:
     facts.add_row("requests", wording.count(found.requests))
     facts.add_row("time", _time(found))
     facts.add_row("behind", _behind(found))
+    if found.unfolded_runs:
+        facts.add_row(
+            "uncounted",
+            f"responses of {wording.counted(found.unfolded_runs, 'run')}, unless one is under way: "
+            "the next run counts them first, and fewer may be due",
+        )
     console = out()
     console.print(facts)
     if found.due_sessions:

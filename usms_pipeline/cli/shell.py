@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 import signal
 import sys
@@ -15,9 +16,9 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import date, datetime, timedelta
+from decimal import Decimal
 from functools import wraps
-from pathlib import PurePath
-from types import FrameType
+from types import FrameType, NoneType
 from typing import Any, ParamSpec
 
 import typer
@@ -204,9 +205,11 @@ def _scalar(value: Any) -> Any:
         return value.isoformat()
     if isinstance(value, timedelta):
         return value.total_seconds()
-    if isinstance(value, PurePath):
-        return str(value)
-    return value
+    if isinstance(value, Decimal):  # also a sum of whole numbers (HUGEINT)
+        value = int(value) if value == value.to_integral_value() else float(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        return None  # JSON has none of these
+    return value if isinstance(value, (str, int, float, bool, NoneType)) else str(value)
 
 
 def day(text: str | None) -> date | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -16,6 +17,8 @@ from usms_pipeline.cli.tables import facts_grid
 from usms_pipeline.contract import wording
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from usms_pipeline.simulator import Counters, Faults
 
 PORT: Final = 8765
@@ -59,8 +62,10 @@ def simulate(
     from usms_pipeline.simulator import Simulator, run_server
 
     faults = _faults(fault)
-    sent = _own_messages() if own else _made_up_messages(messages, days, seed, table)
+    sent = _OwnMessages(seed) if own else _made_up_messages(messages, days, seed, table)
     simulator = Simulator(sent, seed=seed, faults=faults)
+    if own:
+        warn(sent.warnings)
     if not config.is_loopback(host):
         warn(
             [
@@ -90,15 +95,70 @@ def _made_up_messages(messages: int, days: float, seed: int, path: Path | None) 
     return table
 
 
-def _own_messages() -> Any:
-    """Return the rows of the user's own table, since the start date."""
-    from datetime import UTC, datetime, time, timedelta
+class _OwnMessages:
+    """The rows of the user's own table since the start date, in batches, and what is made up.
 
-    from usms_pipeline import source
+    The pipeline's reader reads the numbers, so that what it can read is what is answered for.
+    """
 
-    settings = config.load(["source"])
-    start = datetime.combine(settings.start_date, time(), UTC)
-    return source.read(settings, start, datetime.now(UTC) + timedelta(days=1))
+    def __init__(self, seed: int) -> None:
+        self._seed = seed
+        self.settings = config.load(["source"])
+        self.rows = self.without = self.masked = self.more = self.others = 0
+
+    def __iter__(self) -> Iterator[pa.RecordBatch]:
+        from datetime import UTC, datetime, time, timedelta
+
+        import pyarrow.compute as pc
+
+        from usms_pipeline import source
+        from usms_pipeline.people.phones import PhoneBook
+
+        book = PhoneBook(b"", self.settings.default_region, "masked")
+        start = datetime.combine(self.settings.start_date, time(), UTC)
+        for batch in source.read(self.settings, start, datetime.now(UTC) + timedelta(days=1)):
+            place = batch.schema.get_field_index("phone")
+            phones, numbers = batch["phone"], book.e164(batch["phone"])
+            made_up = self._unmasked(batch, numbers)
+            numbers = pc.coalesce(numbers, book.e164(made_up))
+            self.rows += batch.num_rows
+            self.more += pc.sum(batch["recipients"]).as_py() - batch.num_rows
+            self.without += phones.null_count
+            self.masked += batch.num_rows - made_up.null_count
+            self.others += numbers.null_count - phones.null_count
+            numbers = pc.coalesce(numbers, phones)  # answered for as it stands
+            yield batch.set_column(place, "phone", numbers)
+
+    def _unmasked(self, batch: pa.RecordBatch, numbers: pa.Array) -> pa.Array:
+        """Return a number for each mask, and NULL for what is none."""
+        import pyarrow as pa
+
+        from usms_pipeline.simulator.numbering import unmasked
+
+        rows = (batch["session_no"].to_pylist(), batch["phone"].to_pylist(), numbers.to_pylist())
+        found = [
+            unmasked(text, f"{self._seed}|{session_no}|{text}") if text and not number else None
+            for session_no, text, number in zip(*rows, strict=True)
+        ]
+        return pa.array(found, pa.string())
+
+    @property
+    def warnings(self) -> list[str]:
+        """Say how many numbers are made up, or are none."""
+        name = "" if self.settings.phone_column else (
+            "; for receipts of your own numbers, name their column in USMS_PHONE_COLUMN"
+        )  # fmt: skip
+        rows = f"of your {wording.counted(self.rows, 'row')}"
+        count = wording.count
+        said = {
+            f"No phone in {count(self.without)} {rows}: made-up numbers there{name}.": self.without,
+            f"Your rows count {count(self.more)} recipients more than they name: made-up numbers "
+            "for these.": self.more,
+            f"Hidden digits in {count(self.masked)} {rows}: made-up ones there.": self.masked,
+            f"A phone that says no number in {count(self.others)} {rows}: answered as it stands.":
+            self.others,
+        }  # fmt: skip
+        return [sentence for sentence, is_so in said.items() if is_so]
 
 
 def _greet(url: str, sessions: int, table: Path | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 from rich.box import SIMPLE_HEAD
@@ -20,14 +21,17 @@ _STYLES: Final = {"rate": "bold", "bounds": "dim"}
 
 
 def rates_table(
-    rows: list[dict[str, Any]], whole: dict[str, Any], by: str | None, width: int = 80
+    rows: list[dict[str, Any]],
+    whole: dict[str, Any],
+    by: str | Sequence[str] | None,
+    width: int = 80,
 ) -> Table:
-    """Lay out one cohort a row, the value of ``by`` first, and ``whole``, all of them, last.
+    """Lay out one cohort a row, the values of ``by`` first, and ``whole``, all of them, last.
 
     ``width`` is the terminal's, in columns: the wider, the longer the bars. In a narrow one figures
     are left out, never the names: the bar first, then the median, then the bounds.
     """
-    cohorts = [*rows, whole]
+    cohorts, keys = [*rows, whole], [by] if isinstance(by, str) else list(by or [""])
     bar_width = min(max(width - 72, _SHORTEST_BAR), 30)
     figures = {
         "messages": [wording.count(row["messages"]) for row in cohorts],
@@ -40,12 +44,12 @@ def rates_table(
         ],
     }
     for dropped in (axis, "median", "bounds"):
-        if _needed(figures) > width:
+        if _needed(figures, len(keys)) > width:
             del figures[dropped]
     table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
-    table.add_column(
-        escape((by or "").replace("_", " ")), overflow="fold", min_width=_NAME_WIDTH, max_width=28
-    )
+    for key in keys:
+        head = escape(key.replace("_", " "))
+        table.add_column(head, overflow="fold", min_width=_NAME_WIDTH, max_width=28)
     for name in figures:
         is_text = name in (axis, "bounds")
         table.add_column(
@@ -55,17 +59,20 @@ def rates_table(
             style=_STYLES.get(name, ""),
             header_style="dim" if name == axis else "",
         )
-    values = [next(iter(row.values())) for row in rows]
-    names = [*_names(values), "[bold]all[/]"]
-    for n, cells in enumerate(zip(names, *figures.values(), strict=True)):
+    ends = ["[bold]all[/]", *[""] * (len(keys) - 1)]
+    names = [
+        [*_names([list(row.values())[place] for row in rows]), end]
+        for place, end in enumerate(ends)
+    ]
+    for n, cells in enumerate(zip(*names, *figures.values(), strict=True)):
         table.add_row(*cells, end_section=n == len(rows) - 1)
     return table
 
 
-def _needed(figures: dict[str, Any]) -> int:
+def _needed(figures: dict[str, Any], keys: int) -> int:
     """Return the columns that names and figures take at least, with a blank at both ends."""
     widest = [max(map(cell_len, (name, *map(str, cells)))) for name, cells in figures.items()]
-    return 1 + _NAME_WIDTH + sum(2 + one for one in widest) + 1
+    return 1 + keys * _NAME_WIDTH + 2 * (keys - 1) + sum(2 + one for one in widest) + 1
 
 
 def floor(cohorts: list[dict[str, Any]]) -> float:
@@ -101,10 +108,12 @@ def is_shaded(table: Table) -> bool:
 
 
 def _names(values: list[Any]) -> list[str]:
-    shown = map(escape, wording.apart(map(wording.whole_name, values)))
+    distinct = {repr(value): value for value in values}  # of several columns, one may come again
+    shown = wording.apart(map(wording.whole_name, distinct.values()))
+    names = dict(zip(distinct, map(escape, shown), strict=True))
     return [
-        f"[dim]{name}[/]" if value is None or value == "" else name
-        for name, value in zip(shown, values, strict=True)
+        f"[dim]{names[repr(value)]}[/]" if value is None or value == "" else names[repr(value)]
+        for value in values
     ]
 
 

@@ -15,6 +15,7 @@ No other module defines an exception. A message says what is wrong, where, and w
     ├── WarehouseMissing          1   nothing has been published yet
     ├── OtherWarehouse            1   what is published was made by another version
     ├── UnknownColumn             2   the published table has no column of that name
+    ├── BadQuery             2   a query of the user's own can't be run
     └── Busy                      1   another process holds what this command needs alone
 """
 
@@ -50,11 +51,12 @@ class SettingsError(UsmsError):
 
     exit_code = 2
 
-    def __init__(self, problems: Sequence[SettingProblem]) -> None:
-        self.problems = tuple(problems)
+    def __init__(self, problems: Sequence[SettingProblem], place: str = "") -> None:
+        self.problems, self.place = tuple(problems), place
         lines = "\n".join(f"  {problem}" for problem in self.problems)
         settings = "1 setting" if len(self.problems) == 1 else f"{len(self.problems)} settings"
-        super().__init__(f"{settings} to mend, in the environment or in .env:\n{lines}")
+        where = place or "in the environment or in .env"
+        super().__init__(f"{settings} to mend, {where}:\n{lines}")
 
 
 class SourceError(UsmsError):
@@ -125,6 +127,12 @@ class OtherWarehouse(UsmsError):
 
 class UnknownColumn(UsmsError):
     """The published table has no column of that name; the message has names near to it."""
+
+    exit_code = 2
+
+
+class BadQuery(UsmsError):
+    """A query of the user's own can't be run as it is written."""
 
     exit_code = 2
 

@@ -9,8 +9,9 @@ import ipaddress
 import json
 import re
 from datetime import date
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
@@ -18,6 +19,18 @@ import phonenumbers
 from pydantic import AfterValidator, BeforeValidator, SecretStr
 from pydantic_settings import NoDecode
 
+
+class DateOrder(StrEnum):
+    """What a date such as 03/04/2026 begins with."""
+
+    DAY_FIRST = "dmy"
+    MONTH_FIRST = "mdy"
+
+
+_DATE_ORDERS = {
+    DateOrder.DAY_FIRST: "d+(ay)?(first|m+(onth)?(y+(ear)?)?)",
+    DateOrder.MONTH_FIRST: "m+(onth)?(first|d+(ay)?(y+(ear)?)?)",
+}
 _WEB_ADDRESS = re.compile(r"[!-\[\]-~]*")
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
 
@@ -56,7 +69,7 @@ def is_loopback(host: str) -> bool:
 
 
 FIRST_DAY, LAST_DAY = date(1970, 1, 1), date(2199, 12, 31)
-"""What a table's times are read in; others are none (``source.moments``)."""
+"""What a table's times are read in; others are none (``contract.moments``)."""
 
 
 def usable_day(value: date) -> date:
@@ -158,20 +171,45 @@ def ages(value: tuple[float, ...]) -> tuple[float, ...]:
     return value
 
 
+def date_order(value: Any) -> Any:
+    """Read dmy, DD/MM/YYYY, day-first and the like; and the same with the month first."""
+    if not isinstance(value, str):
+        return value
+    letters = re.sub(r"[^a-z]", "", value.casefold())
+    for order, pattern in _DATE_ORDERS.items():
+        if re.fullmatch(pattern, letters):
+            return order
+    raise ValueError(f"{value!r} is neither dmy (the day first) nor mdy (the month first)")
+
+
 def absent_if_blank(value: Any) -> Any:
     """Read blank text as nothing given."""
     return None if isinstance(value, str) and not value.strip() else value
 
 
-WebAddress = Annotated[str, AfterValidator(web_address)]
+_QUOTES: Final = ("'", "'"), ('"', '"'), ("“", "”"), ("‘", "’"), ("`", "`")
+
+
+def unquoted(value: Any) -> Any:
+    """Refuse a value in quotes: shells and .env take them off, ``docker --env-file`` does not."""
+    text = value.get_secret_value() if isinstance(value, SecretStr) else value
+    if isinstance(text, str) and len(text := text.strip()) > 1 and (text[0], text[-1]) in _QUOTES:
+        raise ValueError(f"begins and ends with {text[0]}: take the quotes off")
+    return value
+
+
+WebAddress = Annotated[str, BeforeValidator(unquoted), AfterValidator(web_address)]
 Day = Annotated[date, AfterValidator(usable_day)]
 Zone = Annotated[str, AfterValidator(time_zone)]
 Region = Annotated[str, AfterValidator(region)]
-StoragePlace = Annotated[str, AfterValidator(storage_place)]
-LocalFile = Annotated[str, AfterValidator(local_file)]
+StoragePlace = Annotated[str, BeforeValidator(unquoted), AfterValidator(storage_place)]
+LocalFile = Annotated[str, BeforeValidator(unquoted), AfterValidator(local_file)]
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(split_list), AfterValidator(distinct)]
 Ages = Annotated[tuple[float, ...], NoDecode, BeforeValidator(split_list), AfterValidator(ages)]
 OptionalText = Annotated[str | None, BeforeValidator(absent_if_blank)]
 OptionalNumber = Annotated[float | None, BeforeValidator(absent_if_blank)]
-Secret = Annotated[SecretStr | None, BeforeValidator(absent_if_blank)]
+OptionalOrder = Annotated[
+    DateOrder | None, BeforeValidator(date_order), BeforeValidator(absent_if_blank)
+]
+Secret = Annotated[SecretStr | None, BeforeValidator(absent_if_blank), BeforeValidator(unquoted)]
 SecretKey = Annotated[Secret, AfterValidator(hex_key)]

@@ -74,7 +74,10 @@ OnProgress = Callable[[Progress], None]
 
 @dataclass
 class Outcome:
-    """What a run did. ``aside`` names damaged files that were put out of the way."""
+    """What a run did. ``aside`` names damaged files that were put out of the way.
+
+    ``receipts`` counts those in the answers, of whatever word.
+    """
 
     stats: CollectStats = field(default_factory=CollectStats)
     seconds_asking: float = 0.0
@@ -86,8 +89,10 @@ class Outcome:
     damaged: dict[date, str] = field(default_factory=dict)
     aside: list[str] = field(default_factory=list)
     quarantined: int = 0
+    times_in_doubt: int = 0
     rejected: set[str] = field(default_factory=set)
     answered: set[str] = field(default_factory=set)
+    receipts: int = 0
     notes: list[str] = field(default_factory=list)
     changes: list[Change] = field(default_factory=list, repr=False)
 
@@ -133,7 +138,10 @@ class _Part:
 
 
 class Run:
-    """One run for one account; make a new one for the next. Use it as a context: it holds days."""
+    """One run for one account; make a new one for the next. Use it as a context: it holds days.
+
+    Without ``holds`` it writes nothing, not even locks, and is only to be asked what is ``due``.
+    """
 
     def __init__(
         self,
@@ -147,7 +155,9 @@ class Run:
         pace: float | None = None,
         tell: OnProgress = lambda progress: None,
         on_written: Callable[[date, Change | None], None] = lambda day, change: None,
+        holds: bool = True,
     ) -> None:
+        self._holds = holds
         self._store, self._settings, self._book, self._clock = store, settings, book, clock
         self._transport, self._patience, self._pace = transport, patience, pace
         self._tell, self._on_written = tell, on_written
@@ -205,7 +215,8 @@ class Run:
             return self._days[day]
         if day in self.outcome.locked or day in self.outcome.damaged:
             return None
-        if not self._held.enter_context(self._store.lock(f"sent_date={day}")):
+        is_ours = not self._holds or self._held.enter_context(self._store.lock(f"sent_date={day}"))
+        if not is_ours:
             self.outcome.locked.append(day)
             return None
         try:
@@ -474,7 +485,9 @@ class Run:
             rejects = forget.without_entries(rejects, Names(self._forgotten, self._book))
         self.outcome.rejected.update(rejects["id"].to_pylist())
         self.outcome.quarantined += self._quarantine.add(name, rejects)
+        self.outcome.times_in_doubt += decoded.times_in_doubt
         said = decoded.observations
+        self.outcome.receipts += said.num_rows - said["word"].null_count
         if self._watched:
             answered = said.filter(pc.is_valid(said["status"]))["session_no"].to_pylist()
             in_vain = rejects.filter(pc.equal(rejects["kind"], UNANSWERED))[

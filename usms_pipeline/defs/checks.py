@@ -152,11 +152,12 @@ def _polling_behind(report: Report) -> dg.AssetCheckResult:
     is_slow = seconds > REFRESH_EVERY.total_seconds()
     return _verdict(
         "polling_behind",
-        not left and not is_slow,
+        not left and not is_slow and not report.unheard,
         f"{left:,} of {sum(report.due.values()):,} sessions due got no usable answer, in "
         f"{seconds:,.0f} s."
         + (f" {report.stats.told}{_AGAIN}" if left else "")
-        + (_FASTER if is_slow else ""),
+        + (_FASTER if is_slow else "")
+        + (f" {report.unheard}" if report.unheard else ""),
         sessions_left=left,
         seconds=round(seconds, 3),
     )
@@ -185,8 +186,7 @@ def _unannounced_receipts(report: Report) -> dg.AssetCheckResult:
         passed,
         f"{count:,} receipts are for phones that the source does not announce, beside "
         f"{announced:,} recipients that it does"
-        + ("." if passed else f"{_in(extra)}. Does one row stand for several recipients? Set "
-           "USMS_RECIPIENTS_COLUMN or USMS_PHONE_COLUMN."),
+        + ("." if passed else f"{_in(extra)}. {report.remedy}"),
         unannounced=count,
         announced=announced,
     )  # fmt: skip

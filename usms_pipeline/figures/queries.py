@@ -7,12 +7,14 @@ or ``.pl()``, ``.to_arrow_table()``, ``.show()``. Nothing is computed here: see 
 from __future__ import annotations
 
 import difflib
+from collections.abc import Sequence
 from datetime import date
 from typing import Final
 
 import duckdb
+import pyarrow as pa
 
-from usms_pipeline.contract.errors import OtherWarehouse, UnknownColumn
+from usms_pipeline.contract.errors import BadQuery, OtherWarehouse, UnknownColumn
 from usms_pipeline.warehouse.quoting import identifier, literal
 
 _NEAR_SECONDS: Final = 300
@@ -36,21 +38,41 @@ def ask(con: Connection, query: str, **params: object) -> Relation:
         ) from error
 
 
-def rates(
-    con: Connection, by: str | None = None, first: date | None = None, last: date | None = None
-) -> Relation:
-    """Return the delivery figures by a column of ``receipts``, or of everything (one row).
+def own(con: Connection, query: str, most: int | None = None) -> pa.Table | None:
+    """Return the rows that a query of the user's own gives, the first ``most``; None of none.
 
-    ``first`` and ``last`` are local days of sending, both included. Columns: ``by`` if given (an
+    Raises ``BadQuery``.
+    """
+    try:
+        relation: Relation | None = con.sql(query)
+        if relation is None:
+            return None
+        return (relation if most is None else relation.limit(most)).to_arrow_table()
+    except duckdb.Error as error:
+        raise BadQuery(
+            f'This SQL can\'t be run: {str(error).splitlines()[0]} `usms sql "SHOW TABLES"` lists '
+            'tables and views, `usms sql "DESCRIBE receipts"` the columns.'
+        ) from None
+
+
+def rates(
+    con: Connection,
+    by: str | Sequence[str] | None = None,
+    first: date | None = None,
+    last: date | None = None,
+) -> Relation:
+    """Return the delivery figures by columns of ``receipts``, or of everything (one row).
+
+    ``first`` and ``last`` are local days of sending, both included. Columns: those of ``by`` (an
     operator with its country, ``Orange (FR)``), then those of ``metrics.METRICS``. Days and times
     ascend; other groups come largest first.
 
     Raises ``UnknownColumn``, with names near to it.
     """
-    key, order = "", ""
-    if by is not None:
-        is_time = _known(con, by).startswith(("DATE", "TIMESTAMP"))
-        key = f"r.{identifier(by)}"
+    keys, order = dict.fromkeys([by] if isinstance(by, str) else by or ()), ""
+    key = ", ".join(f"r.{identifier(one)}" for one in keys)
+    if keys:
+        is_time = any(_known(con, one).startswith(("DATE", "TIMESTAMP")) for one in keys)
         order = f"GROUP BY {key} ORDER BY {'' if is_time else 'count(*) DESC, '}{key}"
     days = [
         f"AND r.sent_date {sign} DATE {literal(day.isoformat())}"
@@ -150,6 +172,29 @@ def uncovered_days(con: Connection, share: float, days: int = 7) -> Relation:
     )
 
 
+def likely_copies(con: Connection) -> int:
+    """Count the rows of sessions for which the service answers, but for fewer recipients.
+
+    Of those without a phone, in sessions of several, an hour old when they were last asked about.
+    0 where they are one in five or fewer of the rows: as many may be silent.
+    """
+    query = """
+        WITH sessions AS (
+            SELECT
+                count(*) AS rows,
+                count(*) FILTER (recipient LIKE 'unheard-%' AND phone IS NULL) AS unheard,
+                count(*) FILTER (provider_status IS NOT NULL) AS heard
+            FROM main.receipts
+            WHERE is_announced AND last_asked_at - sent_at > INTERVAL 1 HOUR
+            GROUP BY session_no
+        )
+        SELECT coalesce(sum(unheard), 0)::BIGINT, coalesce(sum(rows), 0)::BIGINT
+        FROM sessions WHERE heard > 0 AND rows > 1
+    """
+    ((unheard, rows),) = ask(con, query).fetchall()
+    return int(unheard) if 5 * unheard > rows else 0
+
+
 def timezone_hint(con: Connection) -> str | None:
     """Tell, in a sentence, that receipts and sendings seem to be in different time zones.
 
@@ -158,8 +203,11 @@ def timezone_hint(con: Connection) -> str | None:
     """
     query = "SELECT median(epoch(received_at - sent_at)) FROM main.receipts WHERE is_announced"
     ((seconds,),) = ask(con, query).fetchall()
-    if seconds is None:
-        return None
+    return None if seconds is None else zones_differ(seconds)
+
+
+def zones_differ(seconds: float) -> str | None:
+    """Tell, of the median seconds from sending to receipt, that two zones seem to be confused."""
     hours = round(seconds / 3600)
     is_whole_hours = hours != 0 and abs(seconds - hours * 3600) <= _NEAR_SECONDS
     if seconds >= 0 and not is_whole_hours:

@@ -36,6 +36,11 @@ def kept_fingerprint(data_dir: str | Path) -> str | None:
         return None
 
 
+def has_key(settings: Settings) -> bool:
+    """Return whether there is a key, so that ``load_key`` makes none."""
+    return settings.phone_key is not None or (Path(settings.data_dir) / KEY_FILE).exists()
+
+
 def load_key(
     settings: Settings, data_dir: str | Path | None = None, *, may_make: bool = True
 ) -> bytes:

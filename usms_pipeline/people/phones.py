@@ -146,6 +146,12 @@ class PhoneBook:
         """Return whether a text says a phone number, however it is written."""
         return self._reader.read(phone.strip())[2] is not None
 
+    def e164(self, texts: pa.Array) -> pa.Array:
+        """Return the E.164 form of every text (string); NULL of one that says no number."""
+        coded = pc.dictionary_encode(texts.cast(pa.string()))
+        said = self._reader.read_all(coded.dictionary)[0]
+        return pc.if_else(pc.equal(said, ""), None, said).take(coded.indices)
+
     def are_numbers(self, texts: pa.Array) -> bool:
         """Return whether most of the texts (string) are valid numbers of mobile phones."""
         types = self.describe(texts).field("number_type").drop_null().to_pylist()

@@ -38,7 +38,7 @@ from usms_pipeline.service.careful import (
     joined,
     read_bodies,
 )
-from usms_pipeline.service.rows import cut_array, receipt_rows, session_rows
+from usms_pipeline.service.rows import cut_array, receipt_rows, session_rows, times_in_doubt
 
 _BLOCK_ANSWERS: Final = 500
 _BLOCK_BYTES: Final = 32 * 2**20
@@ -77,10 +77,14 @@ _SHAPES: Final = {has_lists: _shape(has_lists) for has_lists in (False, True)}
 
 
 class Decoded(NamedTuple):
-    """What answers say (``schema.OBSERVATIONS``), and what is no use (``schema.QUARANTINE``)."""
+    """What answers say (``schema.OBSERVATIONS``), and what is no use (``schema.QUARANTINE``).
+
+    ``times_in_doubt`` counts the receipts with a time that can't be right: it counts as none.
+    """
 
     observations: pa.Table
     rejects: pa.Table
+    times_in_doubt: int = 0
 
     def __repr__(self) -> str:
         return f"Decoded({self.observations.num_rows} rows, {self.rejects.num_rows} rejects)"
@@ -106,17 +110,21 @@ def decode(responses: pa.RecordBatch | pa.Table, book: PhoneBook, receipt_zone: 
     ids = [list(dict.fromkeys(asked or ())) for asked in rows["ids"].to_pylist()]
     tables: list[pa.Table] = []
     rejects: list[Reject] = []
+    doubts = 0
     for answers in _blocks(rows, ids, verdicts):
         parts = read_block(answers)
         unread = {one.response for one in parts.rejects if one.kind == UNREADABLE_ANSWER}
         answers = [answer for answer in answers if answer.response not in unread]
-        tables += _observed(parts, answers, rows["asked_at"], book, receipt_zone)
+        observed = _observed(parts, answers, rows["asked_at"], book, receipt_zone)
+        if parts.receipts.num_rows:
+            doubts += times_in_doubt(parts.receipts, observed[-1])
+        tables += observed
         rejects += parts.rejects
     rejects += _useless(rows, ids, verdicts)
     tables += _refused(rows, ids, verdicts)
     tables += _without_a_word(rows, ids, verdicts, rejects)
     observations = pa.concat_tables([OBSERVATIONS.empty_table(), *tables]).combine_chunks()
-    return Decoded(observations, _quarantined(rejects, rows))
+    return Decoded(observations, _quarantined(rejects, rows), doubts)
 
 
 def entry_id(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
+from hashlib import blake2b
 from typing import Final, NamedTuple
 
 import phonenumbers
@@ -60,6 +61,8 @@ PLANS: Final[dict[str, Plan]] = {
 _HOME_MOBILE = re.compile(r"1[3-9]\d{9}")
 _E164 = re.compile(r"\+[1-9]\d{6,14}")
 _MARKED = re.compile(r"\((?:00)?([1-9]\d{0,2})\)")
+_HIDDEN = re.compile(r"[*#xX]")
+_MASK = re.compile(r"\+?[\d*#xX]{5,15}")
 _KEYED_DIGITS = 8  # a plus sign and seven digits: as fine as numbers are dealt to operators
 
 
@@ -82,6 +85,22 @@ def to_e164(text: str) -> str:
     if not phonenumbers.is_possible_number(number):
         return text
     return phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164)
+
+
+def unmasked(text: str, key: str) -> str | None:
+    """Return a mask with made-up digits, the same for the same key; None of what is no mask.
+
+    >>> unmasked("138****8000", "a") == unmasked("138-XXXX-8000", "a")
+    True
+    >>> unmasked("138****8000", "a") == unmasked("138****8000", "b")
+    False
+    """
+    shown = re.sub(r"[\s().-]", "", text)
+    if not _HIDDEN.search(shown) or not _MASK.fullmatch(shown):
+        return None
+    number = int.from_bytes(blake2b(key.encode("utf-8", "surrogatepass"), digest_size=8).digest())
+    digits = iter(f"{number:020}"[::-1])
+    return _HIDDEN.sub(lambda _: next(digits), shown)
 
 
 def origin(e164: str) -> Origin:

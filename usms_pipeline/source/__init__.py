@@ -7,6 +7,6 @@ from __future__ import annotations
 
 from usms_pipeline.source.clean import schema
 from usms_pipeline.source.kinds import SUFFIXES
-from usms_pipeline.source.reading import Survey, read, survey
+from usms_pipeline.source.reading import Survey, is_scanned, read, survey
 
-__all__ = ["SUFFIXES", "Survey", "read", "schema", "survey"]
+__all__ = ["SUFFIXES", "Survey", "is_scanned", "read", "schema", "survey"]

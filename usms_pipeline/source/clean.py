@@ -5,6 +5,8 @@ The same text comes out whatever kind of source it came from.
 
 from __future__ import annotations
 
+import re
+import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -15,14 +17,24 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from usms_pipeline.contract.moments import to_utc, unmarked
 from usms_pipeline.contract.schema import TEXT, TIME, dimension_name
+from usms_pipeline.contract.setting_types import DateOrder
 from usms_pipeline.source.kinds import Column
-from usms_pipeline.source.moments import Shape, to_utc
 
 MAX_SESSION_CHARACTERS: Final = 256
 _FIRST_PLAIN, _LAST_PLAIN = 0x21, 0x7E
 """Printable ASCII but for the blank."""
 _ONE: Final = pa.scalar(1, pa.int32())
+_NOTHING: Final = r"(?i)^(\\N|null|nan|none|nat|<na>|n/a|#n/a)$"
+"""What programs write for NULL; none has more than four characters."""
+_BYTES: Final = r"^\\x([0-9A-Fa-f]{2})+$"
+"""How the sources write bytes."""
+_SEVERAL: Final = r"[,;|\n，；、\[{]|\d{8}[ /]+\+?\d{8}"
+_BETWEEN: Final = re.compile(r"[,;|\n，；、]|(?<=\d{8})[ /]+(?=\+?\d{8})")
+"""A blank and a slash stand inside a number as well, but no number has sixteen digits."""
+_SOME_DIGITS: Final = re.compile(r"(?:[\d*xX#][^\d*xX#]{0,3}){5}")
+"""What each of several phones has; a part of "Smith, J. 13800138000" does not."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +48,7 @@ class Layout:
     dimensions: tuple[Column, ...]
     zone: str
     """Time zone of a ``sent_at`` that names none."""
-    shapes: frozenset[Shape]
+    order: DateOrder | None
 
     @property
     def others(self) -> list[Column]:
@@ -58,24 +70,82 @@ def schema(dimensions: Sequence[str]) -> pa.Schema:
 
 
 def clean(
-    raw: pa.RecordBatch, layout: Layout, dimensions: Sequence[str], start: datetime, end: datetime
+    raw: pa.RecordBatch,
+    layout: Layout,
+    dimensions: Sequence[str],
+    start: datetime,
+    end: datetime,
+    latest: datetime,
 ) -> pa.RecordBatch:
-    """Return the rows of [start, end) with a usable ``sent_at``, as ``schema`` has them."""
-    times = to_utc(raw.column(0), layout.zone, layout.shapes)
+    """Return the rows of [start, end) with a usable ``sent_at``, as ``schema`` has them.
+
+    A row whose phone column holds several phones is as many rows.
+    """
+    times = to_utc(raw.column(0), layout.zone, order=layout.order, latest=latest)
     inside = pc.and_(
         pc.greater_equal(times, pa.scalar(start, TIME)), pc.less(times, pa.scalar(end, TIME))
     )
+    if inside.true_count < len(raw):
+        raw, times = raw.filter(inside), times.filter(inside)
     texts = [_text(raw.column(i + 1), column) for i, column in enumerate(layout.others)]
     session, *rest = texts
     phone = _phone(rest.pop(0)) if layout.phone else pa.nulls(len(raw), TEXT)
     recipients = _recipients(rest.pop(0)) if layout.recipients else pa.repeat(_ONE, len(raw))
     columns = [_session(session), phone, times, recipients, *rest]
-    rows = pa.record_batch(columns, schema=schema(dimensions))
-    return rows if inside.true_count == len(raw) else rows.filter(inside)
+    return _one_phone_a_row(pa.record_batch(columns, schema=schema(dimensions)))
+
+
+def _one_phone_a_row(rows: pa.RecordBatch) -> pa.RecordBatch:
+    are_several = pc.fill_null(pc.match_substring_regex(rows["phone"], _SEVERAL), False)
+    if not pc.any(are_several).as_py():
+        return rows
+    phones = [
+        _phones(text) if several else [text]
+        for text, several in zip(rows["phone"].to_pylist(), are_several.to_pylist(), strict=True)
+    ]
+    counts = [len(some) for some in phones]
+    split = rows.take(pa.array(np.repeat(np.arange(len(rows)), counts)))
+    flat = pa.array([phone for some in phones for phone in some], TEXT)
+    is_lone = pa.array(np.repeat(np.array(counts) == 1, counts))
+    columns = {
+        **{name: split[name] for name in rows.schema.names},
+        "phone": flat,
+        "recipients": pc.if_else(is_lone, split["recipients"], _ONE),
+    }
+    return pa.record_batch([*columns.values()], schema=rows.schema)
+
+
+def _phones(text: str) -> list[str | None]:
+    """Return the phones that a text lists: ``138…,139…``, ``[138…, 139…]``, ``{138…,139…}``.
+
+    A list without any is one unknown phone; what is no list is one phone, whatever it is.
+    """
+    is_list = text[0] + text[-1] in ("[]", "{}") and ":" not in text
+    parts = [part.strip(" \t\"'") for part in _BETWEEN.split(text[1:-1] if is_list else text)]
+    found = [part for part in parts if part and part.casefold() != "null"]
+    if is_list:
+        return [*found] or [None]
+    return [*found] if found and all(map(_SOME_DIGITS.search, found)) else [text]
+
+
+def text_of_bytes(raw: bytes) -> str | None:
+    """Return bytes as the text that they are, or as a UUID; None where they are neither."""
+    try:
+        text = raw.rstrip(b"\0").decode()  # MySQL fills a BINARY(16) up with NULs
+        if text.isprintable():
+            return text
+    except UnicodeDecodeError:
+        pass
+    return str(uuid.UUID(bytes=raw)) if len(raw) == 16 else None
 
 
 def _text(values: pa.Array, column: Column) -> pa.Array:
     text = _readable(values.cast(TEXT) if values.type != TEXT else values)
+    if pc.any(pc.starts_with(text, "\\x")).as_py():
+        are_bytes = pc.fill_null(pc.match_substring_regex(text, _BYTES), False)
+        raws = [bytes.fromhex(one[2:]) for one in text.filter(are_bytes).to_pylist()]
+        texts = pa.array([text_of_bytes(raw) for raw in raws], TEXT)
+        text = pc.replace_with_mask(text, are_bytes, texts)
     return _plain(text) if column.is_float else text
 
 
@@ -120,6 +190,7 @@ def _without_exponent(text: str) -> str | None:
 
 def _session(text: pa.Array) -> pa.Array:
     """Trim; null where blank, longer than a session number can be, or with control characters."""
+    text = _named(unmarked(text))
     is_plain = _is_plain(text)
     text = text if is_plain else pc.utf8_trim_whitespace(text)
     length = pc.binary_length(text) if is_plain else pc.utf8_length(text)
@@ -139,8 +210,16 @@ def _is_plain(text: pa.Array) -> bool:
 
 
 def _phone(text: pa.Array) -> pa.Array:
-    text = pc.utf8_trim_whitespace(text)
+    text = _named(unmarked(pc.utf8_trim_whitespace(text)))
     return _where(pc.not_equal(text, ""), text)
+
+
+def _named(text: pa.Array) -> pa.Array:
+    """Return null for words that stand for it."""
+    if not pc.any(pc.less_equal(pc.binary_length(text), 4)).as_py():
+        return text
+    is_nothing = pc.match_substring_regex(pc.utf8_trim_whitespace(text), _NOTHING)
+    return _where(pc.invert(is_nothing), text)
 
 
 def _recipients(text: pa.Array) -> pa.Array:
@@ -148,7 +227,7 @@ def _recipients(text: pa.Array) -> pa.Array:
 
     The service takes up to 1,000 phones a call; a stray number must not become a million rows.
     """
-    digits = pc.replace_substring_regex(pc.utf8_trim_whitespace(text), r"\.0*$", "")
+    digits = pc.replace_substring_regex(unmarked(pc.utf8_trim_whitespace(text)), r"\.0*$", "")
     usable = pc.match_substring_regex(digits, r"^0*[1-9]\d{0,4}$")
     return pc.fill_null(_where(usable, digits).cast(pa.int32()), _ONE)
 

@@ -1,4 +1,4 @@
-"""The DuckDB table function over CSV files: their headers read here, so that nothing is guessed.
+"""The DuckDB table function over CSV files: their beginnings read here, so that nothing is guessed.
 
 Where a line is too long DuckDB's own detection takes another line for the header, or the whole
 line for one column; told the columns, it names the bad line.
@@ -7,32 +7,60 @@ line for one column; told the columns, it names the bad line.
 from __future__ import annotations
 
 import csv
+import gzip
 import re
-from collections.abc import Sequence
-from pathlib import Path
+import zlib
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from itertools import zip_longest
 from typing import Final
 
 from usms_pipeline.contract.errors import SourceError
 from usms_pipeline.source import query
 
 _DELIMITERS: Final = (",", ";", "\t", "|")
+_SEP_LINE: Final = re.compile("sep=(.)", re.IGNORECASE)
+"""How a spreadsheet is told of the delimiter, in a line before the header. Not ``"sep=;"``: after
+a byte-order mark DuckDB would skip all lines with it."""
+_BEGINNING: Final = 65_536
+"""Bytes of a file in which a column of floats shows itself."""
+_QUOTE = query.quoter('"')
+_IS_FLOAT: Final = r"-?\d+\.0"
 _OPTIONS: Final = (
-    "auto_detect = false, header = true, quote = '\"', escape = '\"', allow_quoted_nulls = false"
+    "auto_detect = false, header = true, quote = '\"', escape = '\"', allow_quoted_nulls = false, "
+    "nullstr = ['', '\\N', 'NULL']"
 )
 
 
-def relation(paths: Sequence[str]) -> str:
+Run = Callable[[str], Sequence[tuple[object, ...]]]
+"""Runs a query, and returns its rows."""
+
+
+@dataclass(frozen=True)
+class _Form:
+    """How a file is written."""
+
+    delimiter: str
+    names: tuple[str, ...]
+    lines_before: int
+    compression: str
+    floats: tuple[str, ...] = ()
+    """Columns in which every value is like ``123.0``."""
+
+
+def relation(paths: Sequence[str], run: Run) -> str:
     """Return a query of all files, columns matched by name, every one of them as text.
 
-    Text, for 0086… must stay so. An empty field is NULL, a quoted one is not.
+    Text, for 0086… must stay so; but whole numbers that pandas wrote as floats, for there is a gap
+    in their column, are whole again. An empty field is NULL, a quoted one is not.
 
     Raises ``SourceError`` for a file without a header in UTF-8.
     """
-    headers: dict[tuple[str, tuple[str, ...]], list[str]] = {}
+    forms: dict[_Form, list[str]] = {}
     for path in paths:
-        headers.setdefault(_header(Path(path)), []).append(as_pattern(path))
-    reads = [_read(delimiter, names, files) for (delimiter, names), files in headers.items()]
-    return " UNION ALL BY NAME ".join(reads)
+        forms.setdefault(_form(path, run), []).append(path)
+    return " UNION ALL BY NAME ".join(_read(form, files) for form, files in forms.items())
 
 
 def explain(text: str, path: str) -> SourceError:
@@ -46,20 +74,48 @@ def explain(text: str, path: str) -> SourceError:
     return _bad(path, f"line {line[1]} {reason}" if line else f"a line {reason}")
 
 
-def _header(path: Path) -> tuple[str, tuple[str, ...]]:
-    with path.open("rb") as file:
-        raw = file.readline()
+def _form(path: str, run: Run) -> _Form:
+    is_compressed = path.lower().endswith(".gz")
+    opened = gzip.open if is_compressed else open
     try:
-        line = raw.decode("utf-8-sig")
-        delimiter = max(_DELIMITERS, key=re.sub(r'"[^"]*"', "", line).count)
-        names = next(csv.reader([line], delimiter=delimiter), [])
+        with opened(path, "rb") as file:
+            lines = file.read(_BEGINNING).splitlines(keepends=True)
+        first = lines.pop(0).decode("utf-8-sig").rstrip("\r\n") if lines else ""
+        sep = _SEP_LINE.fullmatch(first)
+        if sep:
+            first = lines.pop(0).decode() if lines else ""
+        delimiter = sep[1] if sep else max(_DELIMITERS, key=re.sub(r'"[^"]*"', "", first).count)
+        names = next(csv.reader([first], delimiter=delimiter), [])
     except UnicodeDecodeError:
-        raise _bad(str(path), "it is not UTF-8") from None
+        raise _bad(path, "it is not UTF-8") from None
+    except (gzip.BadGzipFile, EOFError, zlib.error):
+        raise _bad(path, "it is not what gzip writes") from None
     except csv.Error:
-        raise _bad(str(path), "its first line can't be read") from None
+        raise _bad(path, "its first line can't be read") from None
     if not names:
-        raise _bad(str(path), "it has no first line of column names")
-    return delimiter, tuple(_distinct(names))
+        raise _bad(path, "it has no first line of column names")
+    compression = "gzip" if is_compressed else "none"
+    form = _Form(delimiter, tuple(_distinct(names)), int(sep is not None), compression)
+    return replace(form, floats=_floats(form, path, lines[:-1], run))
+
+
+def _floats(form: _Form, path: str, lines: Sequence[bytes], run: Run) -> tuple[str, ...]:
+    """Look at the first lines, and at the whole of the columns that may be floats by these."""
+    texts = [line.decode("utf-8", "replace") for line in lines]
+    with suppress(csv.Error):
+        columns = zip_longest(*csv.reader(texts, delimiter=form.delimiter), fillvalue="")
+        found = [
+            name
+            for name, values in zip(form.names, columns, strict=False)
+            if any(values) and all(re.fullmatch(_IS_FLOAT, one) for one in values if one)
+        ]
+        if found:
+            looks = ", ".join(
+                f"bool_and(regexp_full_match({_QUOTE(name)}, '{_IS_FLOAT}'))" for name in found
+            )
+            [are] = run(f"SELECT {looks} FROM ({_read(form, [path])})")
+            return tuple(name for name, is_float in zip(found, are, strict=True) if is_float)
+    return ()
 
 
 def _distinct(names: Sequence[str]) -> list[str]:
@@ -73,12 +129,17 @@ def _distinct(names: Sequence[str]) -> list[str]:
     return distinct
 
 
-def _read(delimiter: str, names: Sequence[str], paths: Sequence[str]) -> str:
-    files = ", ".join(query.text(path) for path in paths)
-    columns = ", ".join(f"{query.text(name)}: 'VARCHAR'" for name in names)
+def _read(form: _Form, paths: Sequence[str]) -> str:
+    files = ", ".join(query.text(as_pattern(path)) for path in paths)
+    columns = ", ".join(f"{query.text(name)}: 'VARCHAR'" for name in form.names)
+    whole = ", ".join(
+        f"regexp_replace({_QUOTE(name)}, '\\.0$', '') AS {_QUOTE(name)}" for name in form.floats
+    )
     return (
-        f"SELECT * FROM read_csv([{files}], columns = {{{columns}}}, "
-        f"delim = {query.text(delimiter)}, {_OPTIONS})"
+        f"SELECT *{f' REPLACE ({whole})' if whole else ''} "
+        f"FROM read_csv([{files}], columns = {{{columns}}}, "
+        f"delim = {query.text(form.delimiter)}, skip = {form.lines_before}, "
+        f"compression = '{form.compression}', {_OPTIONS})"
     )
 
 

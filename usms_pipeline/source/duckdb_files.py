@@ -39,10 +39,14 @@ _TIMES = (
 """The first beginning of a type's name that fits. ``TIMESTAMP_NS`` and the like are naive."""
 
 
+def _as_text(sql: str, column: Column) -> str:
+    return f"'\\x' || hex({sql})" if column.type == "BLOB" else f"CAST({sql} AS VARCHAR)"
+
+
 class DuckDBSource:
     """An open DuckDB file, or files that DuckDB reads as one table."""
 
-    dialect = Dialect(_QUOTE, lambda sql, column: f"CAST({sql} AS VARCHAR)")
+    dialect = Dialect(_QUOTE, _as_text, has_time_literals=False, has_indexes=False)
 
     def __init__(self, connection: duckdb.DuckDBPyConnection, only_table: str | None) -> None:
         self._connection = connection
@@ -122,17 +126,30 @@ def explain(error: Exception, address: Address) -> SourceError:
 
 
 def _relation(connection: duckdb.DuckDBPyConnection, address: Address) -> str:
-    """Return a query of everything in a path or in a pattern of paths."""
-    pattern = str(Path(address.path).expanduser())
-    if Path(pattern).is_file():
-        pattern = csv_files.as_pattern(pattern)
-    found = connection.execute(f"SELECT file FROM glob({query.text(pattern)}) ORDER BY file")
-    paths = [path for (path,) in found.fetchall()]
+    """Return a query of everything in a path, in a folder of part files, or a pattern of paths."""
+    place = Path(address.path).expanduser()
+    if place.is_dir():
+        paths = _part_files(place)
+    else:
+        pattern = csv_files.as_pattern(str(place)) if place.is_file() else str(place)
+        found = connection.execute(f"SELECT file FROM glob({query.text(pattern)}) ORDER BY file")
+        paths = [path for (path,) in found.fetchall()]
     if not paths:
         raise sentences.no_file(address)
-    if pattern.lower().endswith(".csv"):
-        return csv_files.relation(paths)
-    return f"SELECT * FROM read_parquet({query.text(pattern)}, union_by_name = true)"
+    if ".csv" in place.name.lower():
+        return csv_files.relation(paths, lambda sql: connection.execute(sql).fetchall())
+    listed = ", ".join(query.text(csv_files.as_pattern(path)) for path in paths)
+    return f"SELECT * FROM read_parquet([{listed}], union_by_name = true)"
+
+
+def _part_files(folder: Path) -> list[str]:
+    """Name what Spark, Dask or DuckDB wrote into ``name.parquet/``, but not their marks."""
+    paths = [path.relative_to(folder) for path in sorted(folder.rglob("*"))]
+    return [
+        str(folder / path)
+        for path in paths
+        if not any(part[0] in "._" for part in path.parts) and (folder / path).is_file()
+    ]
 
 
 def _time(kind: str) -> TimeType | None:

@@ -11,7 +11,8 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from enum import StrEnum
 from importlib import import_module
-from typing import Final, Protocol, cast
+from pathlib import Path
+from typing import Final, Protocol, cast, runtime_checkable
 
 import pyarrow as pa
 
@@ -27,11 +28,14 @@ KINDS: Final = {
     "duckdb": "duckdb_files",
     ".parquet": "duckdb_files",
     ".csv": "duckdb_files",
+    ".csv.gz": "duckdb_files",
 }
 """First part of the URL, or the path's suffix -> the module here that reads it."""
 
 OTHER_DATABASES: Final = "sqlalchemy_urls"
 """Reads what ``KINDS`` does not name, where SQLAlchemy has a driver for it."""
+
+_SPREADSHEETS: Final = (".xlsx", ".xls", ".xlsm", ".xlsb", ".ods", ".numbers")
 
 SUFFIXES: Final = tuple(name for name in KINDS if name.startswith("."))
 """Endings of a path that is read as it is; such a source needs no table."""
@@ -70,6 +74,7 @@ class Dialect:
     has_time_literals: bool = True
     has_time_zones: bool = True
     has_limit: bool = True
+    has_indexes: bool = True
 
 
 class Source(Protocol):
@@ -92,6 +97,15 @@ class Source(Protocol):
 
     def batches(self, sql: str) -> Generator[pa.RecordBatch]:
         """Run a query and stream its rows."""
+        ...
+
+
+@runtime_checkable
+class Indexed(Protocol):
+    """An open source whose database says how it would run a query."""
+
+    def is_scanned(self, sql: str) -> bool:
+        """Return whether it would look at all rows of a table."""
         ...
 
 
@@ -125,10 +139,19 @@ def kind_of(address: Address) -> Kind:
 def _suffix(address: Address) -> str:
     path = address.shown
     for suffix in SUFFIXES:
-        if address.path.lower().endswith(suffix):
+        if address.path.lower().rstrip("/").endswith(suffix):
             return suffix
+    if Path(address.path).expanduser().is_dir():
+        raise SourceError(
+            f"USMS_SOURCE_URL is the folder {path!r}: write a pattern of the files in it, such as "
+            f"{path.rstrip('/')}/*.parquet or {path.rstrip('/')}/*.csv."
+        )
+    if address.path.lower().endswith(_SPREADSHEETS):
+        raise SourceError(
+            f"USMS_SOURCE_URL is {path!r}, a spreadsheet: save it as CSV in UTF-8, or as Parquet."
+        )
     raise SourceError(
         f"USMS_SOURCE_URL is {path!r}: neither a database URL nor a path that ends in "
-        f"{' or '.join(SUFFIXES)}. A database file is written sqlite:///{path} or "
-        f"duckdb:///{path}."
+        f"{' or '.join(SUFFIXES)}, with * for several files. A database file is written "
+        f"sqlite:///{path} or duckdb:///{path}; another one is saved as CSV or Parquet."
     )

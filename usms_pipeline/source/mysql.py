@@ -42,6 +42,7 @@ _COLUMNS = sa.text(
 )
 _WRONG_PASSWORD, _NO_DATABASE = (1045, 1698), (1049,)
 _DENIED = (1044, 1142, 1143, 1227, 1370)
+_LIMITS = {3024: "max_execution_time", 1969: "max_statement_time"}
 _UNREACHABLE = (1040, 1129, 1130, 2002, 2003, 2005)
 
 
@@ -49,7 +50,11 @@ class MySQL:
     """An open MySQL or MariaDB database; its session is in UTC and only reads."""
 
     only_table: str | None = None
-    dialect = Dialect(quoter("`"), lambda sql, column: sql, has_time_zones=False)
+    dialect = Dialect(
+        quoter("`"),
+        lambda sql, column: f"{sql} + 0" if column.type.startswith("bit(") else sql,
+        has_time_zones=False,
+    )
 
     def __init__(self, connection: sa.Connection) -> None:
         self._connection = connection
@@ -72,6 +77,12 @@ class MySQL:
     def batches(self, sql: str) -> Generator[pa.RecordBatch]:
         """Stream a query in batches."""
         yield from sqlalchemy_urls.stream(self._connection, sql, _give_up)
+
+    def is_scanned(self, sql: str) -> bool:
+        """Look for a table of which all rows are read."""
+        options = self._connection.execution_options(no_parameters=True)
+        found = options.exec_driver_sql(f"EXPLAIN {sql}")
+        return any(row["type"] == "ALL" for row in found.mappings())
 
 
 @contextmanager
@@ -101,6 +112,8 @@ def explain(error: Exception, address: Address) -> SourceError:
         return sentences.no_database(address)
     if number in _DENIED:
         return sentences.denied(address, said)
+    if number in _LIMITS:
+        return sentences.cut_short(address, said, _LIMITS[number])
     if number in _UNREACHABLE:
         return sentences.unreachable(address, said)
     if number:

@@ -26,10 +26,18 @@ _TIMES = {
     **dict.fromkeys(("text", "varchar", "bpchar", "citext"), TimeType.TEXT),
     **dict.fromkeys(("int4", "int8", "numeric", "float4", "float8"), TimeType.NUMBER),
 }
+_LIMITS = {
+    "statement timeout": "statement_timeout",
+    "lock timeout": "lock_timeout",
+    "idle-in-transaction timeout": "idle_in_transaction_session_timeout",
+    "due to transaction timeout": "transaction_timeout",
+}
+"""What the server says of a limit of the role -> the limit."""
 _SETTINGS = (
     "SET TRANSACTION READ ONLY",
     "SET LOCAL TimeZone = 'UTC'",
     "SET LOCAL DateStyle = 'ISO, YMD'",
+    "SET LOCAL bytea_output = 'hex'",
     "SET LOCAL standard_conforming_strings = on",  # else a backslash would end our literals
 )
 """For this transaction only, so that a connection pool's other users see none of it."""
@@ -41,13 +49,19 @@ _TABLES = """
     ORDER BY 1
 """
 _COLUMNS = """
-    SELECT a.attname::text, format_type(a.atttypid, a.atttypmod), coalesce(b.typname, t.typname)::text
+    WITH RECURSIVE bases AS (  -- a domain may be over a domain
+        SELECT oid AS type, oid AS base FROM pg_type
+        UNION ALL
+        SELECT b.type, t.typbasetype
+        FROM bases b JOIN pg_type t ON t.oid = b.base AND t.typtype = 'd'
+    )
+    SELECT a.attname::text, format_type(a.atttypid, a.atttypmod), t.typname::text
     FROM pg_attribute a
-    JOIN pg_type t ON t.oid = a.atttypid
-    LEFT JOIN pg_type b ON t.typtype = 'd' AND b.oid = t.typbasetype
+    JOIN bases b ON b.type = a.atttypid
+    JOIN pg_type t ON t.oid = b.base AND t.typtype <> 'd'
     WHERE a.attrelid = to_regclass({table}) AND a.attnum > 0 AND NOT a.attisdropped
     ORDER BY a.attnum
-"""  # noqa: E501
+"""
 
 
 class PostgreSQL:
@@ -78,6 +92,13 @@ class PostgreSQL:
         """Stream a query: a literal in place of a parameter keeps it a COPY."""
         return adbc.stream(self._connection, sql, **_BATCH)
 
+    def is_scanned(self, sql: str) -> bool:
+        """Look for a sequential scan."""
+        with self._connection.cursor() as cursor:
+            cursor.adbc_statement.set_options(**{"adbc.postgresql.use_copy": "false"})
+            cursor.execute(f"EXPLAIN {sql}")
+            return any("Seq Scan" in line for (line,) in cursor.fetchall())
+
 
 @contextmanager
 def open_source(address: Address) -> Iterator[Source]:
@@ -95,6 +116,9 @@ def explain(error: Exception, address: Address) -> SourceError:
     state = getattr(error, "sqlstate", None)
     if state == "42501":
         return sentences.denied(address, _said(text))
+    for said, limit in _LIMITS.items():
+        if said in text:
+            return sentences.cut_short(address, _said(text), f"{limit} (ALTER ROLE … SET {limit})")
     if "Failed to connect" not in text:
         return sentences.broke_off(address, _said(text))
     if "no pg_hba.conf entry" in text:

@@ -5,19 +5,32 @@ Pure: text in, text out. Every literal of a time comes from ``literal``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Final
 from zoneinfo import ZoneInfo
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from usms_pipeline.contract.errors import SourceError
+from usms_pipeline.contract.moments import (
+    CALENDARS,
+    EARLIEST,
+    EPOCH_SECONDS,
+    EPOCH_UNITS,
+    LATEST,
+    NO_TIME,
+)
 from usms_pipeline.source.kinds import Column, Dialect, TimeType
-from usms_pipeline.source.moments import EARLIEST, EPOCH_UNITS, LATEST, NUMBER_RANGES, Shape
 
 _ZONE_CHANGE: Final = timedelta(hours=3)
 """More than any change to or from summer time; the exact bounds are applied afterwards."""
 _WEST, _EAST = timedelta(hours=12), timedelta(hours=14)
 """The widest offsets from UTC that a text may name."""
+_MOST_TEXT_DAYS: Final = timedelta(days=62)
+"""Beyond, a range for each month is no gain over whole years."""
+_ORDERED: Final = rf"^\d{{4}}[-/.年]|^\d{{8,19}}(\.\d*)?$|{NO_TIME}"
 _TYPED = (TimeType.AWARE, TimeType.NAIVE, TimeType.DATE)
 
 
@@ -67,23 +80,23 @@ def select(
     return f"SELECT {listed} FROM {table}{' WHERE ' if where else ''}{where}"
 
 
-def window(
-    dialect: Dialect,
-    column: Column,
-    start: datetime,
-    end: datetime,
-    zone: str,
-    shapes: Collection[Shape] = (),
-) -> str:
+def window(dialect: Dialect, column: Column, start: datetime, end: datetime, zone: str) -> str:
     """Return the condition on the bare column that holds for every row in [start, end).
 
-    It may hold for a few more rows: where the column has no time zone, or holds text.
+    It may hold for a few more rows: where the column has no time zone, or holds text. Of texts it
+    knows those alone of which ``is_ordered`` holds.
     """
     start, end = max(start, EARLIEST), min(end, LATEST)
     name = dialect.quote(column.name)
-    pairs = _bounds(dialect, column, start, end, zone, shapes)
+    pairs = _bounds(dialect, column, start, end, zone) if start < end else []
     ranges = [f"({name} >= {first} AND {name} < {last})" for first, last in pairs]
     return f"({' OR '.join(ranges)})" if ranges else "1 = 0"
+
+
+def is_ordered(texts: pa.Array) -> bool:
+    """Return whether times in some texts have the order of the texts: a year or digits first."""
+    known = texts.drop_null()
+    return not pc.any(pc.invert(pc.match_substring_regex(known, _ORDERED))).as_py()
 
 
 def literal(dialect: Dialect, time: TimeType, moment: datetime) -> str:
@@ -100,15 +113,27 @@ def literal(dialect: Dialect, time: TimeType, moment: datetime) -> str:
 
 
 def sample(dialect: Dialect, table: str, column: Column, rows: int = 100) -> str:
-    """Return the query of the least, the greatest and the first values of a column, as text."""
+    """Return the query of the least, the greatest and the first values of a column, as text.
+
+    And of some texts that lie between 2000 and 2200 and begin with the 20th or 21st of a month.
+    """
     name = dialect.quote(column.name)
     some = [f"SELECT {end}({name}) AS v FROM {table}" for end in ("min", "max")]
     if dialect.has_limit:
         some.append(f"SELECT {name} AS v FROM {table} WHERE {name} IS NOT NULL LIMIT {rows}")
-    text = dialect.as_text("v", column)
+        if column.time is not TimeType.NUMBER:
+            days = " OR ".join(f"({name} >= '{d}' AND {name} < '{d}0')" for d in ("20", "21"))
+            some.append(f"SELECT {name} AS v FROM {table} WHERE {days} LIMIT 1")
+    shown = dialect.as_text("v", column)
     return " UNION ALL ".join(
-        f"SELECT {text} AS c0 FROM ({one}) AS some_{i}" for i, one in enumerate(some)
+        f"SELECT {shown} AS c0 FROM ({one}) AS some_{i}" for i, one in enumerate(some)
     )
+
+
+def odd_texts(dialect: Dialect, table: str, column: Column) -> str:
+    """Return the query of the texts that may begin with a day or a month, and of others."""
+    name = dialect.quote(column.name)
+    return select(dialect, table, column, where=f"{name} NOT LIKE '____-%'")
 
 
 def count(dialect: Dialect, table: str, column: Column) -> str:
@@ -122,10 +147,30 @@ def count(dialect: Dialect, table: str, column: Column) -> str:
     return f"SELECT {rows}, {good}, {ends} FROM {table}"
 
 
+def lost_digits(dialect: Dialect, table: str, column: Column) -> str:
+    """Return the query that counts values which went through a float, long ones, and those with 00.
+
+    A float is exact to 2^53; a text such as 1.23457E+17 went through one. So did whole numbers of
+    more than sixteen digits that end in zeros, if most of them do.
+    """
+    name = dialect.quote(column.name)
+    shown = dialect.as_text(name, column)
+    is_lossy = "1 = 0"
+    if column.is_float:
+        is_lossy = f"abs({name}) >= 9007199254740992"
+    elif column.time in (TimeType.TEXT, TimeType.DYNAMIC, TimeType.UNTYPED):
+        is_lossy = f"{name} LIKE '_%E+_%' OR {name} LIKE '_%e+_%'"
+    is_long = f"{shown} LIKE '{'_' * 17}%'"
+    wanted = (is_lossy, is_long, f"{is_long} AND {shown} LIKE '%00'")
+    counts = (f"count(CASE WHEN {one} THEN 1 END)" for one in wanted)
+    number = Column("", "", None)
+    listed = (f"{dialect.as_text(one, number)} AS c{n}" for n, one in enumerate(counts))
+    return f"SELECT {', '.join(listed)} FROM {table}"
+
+
 def _bounds(
-    dialect: Dialect, column: Column, start: datetime, end: datetime, zone: str,
-    shapes: Collection[Shape],
-) -> list[tuple[str, str]]:  # fmt: skip
+    dialect: Dialect, column: Column, start: datetime, end: datetime, zone: str
+) -> list[tuple[str, str]]:
     if column.time is TimeType.AWARE:
         return [(literal(dialect, column.time, start), literal(dialect, column.time, end))]
     if column.time in (TimeType.NAIVE, TimeType.DATE):
@@ -134,34 +179,58 @@ def _bounds(
         if column.time is TimeType.DATE:
             last += timedelta(days=1)
         return [(literal(dialect, column.time, first), literal(dialect, column.time, last))]
-    pairs = [pair for shape in shapes for pair in _shape_bounds(column, shape, start, end)]
-    return list(dict.fromkeys(pairs))
+    numbers = _number_bounds(start, end)
+    bounds = []
+    if column.time is not TimeType.TEXT:
+        bounds += [(str(int(first)), str(int(last))) for first, last in numbers]
+    if column.time in (TimeType.TEXT, TimeType.DYNAMIC, TimeType.UNTYPED):
+        bounds += [(text(first), text(last)) for first, last in _text_bounds(start, end)]
+    if column.time in (TimeType.TEXT, TimeType.UNTYPED):
+        bounds += [(text(first), text(last)) for first, last in numbers]
+    return bounds
 
 
-def _shape_bounds(
-    column: Column, shape: Shape, start: datetime, end: datetime
-) -> list[tuple[str, str]]:
-    first_day, last_day = start - _WEST, end + _EAST + timedelta(days=1)
-    if shape in (Shape.DASHES, Shape.SLASHES):
-        form = "'%Y-%m-%d'" if shape is Shape.DASHES else "'%Y/%m/%d'"
-        return [(first_day.strftime(form), last_day.strftime(form))]
-    if shape in EPOCH_UNITS:
-        first, last = _epoch_bounds(shape, start, end)
-    else:
-        form = "%Y%m%d" if shape is Shape.COMPACT_DAY else "%Y%m%d000000"
-        first, last = int(first_day.strftime(form)), int(last_day.strftime(form))
-    as_numbers, as_text = (str(first), str(last)), (f"'{first}'", f"'{last}'")
-    if column.time is TimeType.TEXT:
-        return [as_text]
-    return [as_numbers, as_text] if column.time is TimeType.UNTYPED else [as_numbers]
+def _number_bounds(start: datetime, end: datetime) -> list[tuple[str, str]]:
+    """Bound counts since 1970 and calendars of digits: in order as numbers and as texts."""
+    found = []
+    for unit in EPOCH_UNITS:
+        lowest, highest = (second * unit for second in EPOCH_SECONDS)
+        first, last = int(start.timestamp()) * unit, (int(end.timestamp()) + 1) * unit
+        found.append((max(first, lowest), min(max(last, lowest), highest)))
+    bounds = [(str(first), str(last)) for first, last in found if first < last]
+    first_day, last_day = _days_around(start, end)
+    for form, width in CALENDARS.items():
+        if form.startswith("%y") and first_day.year // 100 < last_day.year // 100:
+            bounds.append(("0" * width, "9" * width))
+        else:
+            bounds.append((first_day.strftime(form), last_day.strftime(form)))
+    return bounds
 
 
-def _epoch_bounds(shape: Shape, start: datetime, end: datetime) -> tuple[int, int]:
-    """Whole seconds around the window, in the shape's unit and with its number of digits."""
-    unit = EPOCH_UNITS[shape]
-    lowest, highest = NUMBER_RANGES[shape]
-    first, last = int(start.timestamp()) * unit, (int(end.timestamp()) + 1) * unit
-    return max(first, lowest), min(max(last, lowest), highest)
+def _text_bounds(start: datetime, end: datetime) -> list[tuple[str, str]]:
+    """Bound texts that begin with a year, whatever follows it; in the order of their characters."""
+    first_day, last_day = _days_around(start, end)
+    years = range(first_day.year, last_day.year + 1)
+    if last_day - first_day > _MOST_TEXT_DAYS:
+        return [(f"{years[0]}-", f"{years[-1] + 1}-")]
+    bounds = [(f"{first_day:%Y-%m-%d}", f"{last_day:%Y-%m-%d}")]
+    # All of the year: after "-" come "." and "/", then digits, then 年. Not "2026." to "2027":
+    # these are numbers to a column of SQLite's that prefers numbers.
+    bounds += [(f"{year}./", f"{year + 1}-") for year in years]
+    days = [first_day + timedelta(days=n) for n in range((last_day - first_day).days + 1)]
+    for year, month in dict.fromkeys((day.year, day.month) for day in days):
+        if month < 10:
+            bounds.append((f"{year}-{month}-", f"{year}-{month}."))
+        short = [day.day for day in days if (day.year, day.month) == (year, month) and day.day < 10]
+        if short:
+            after = f"-{short[-1] + 1}" if short[-1] < 9 else "."
+            bounds.append((f"{year}-{month:02}-{short[0]}", f"{year}-{month:02}{after}"))
+    return bounds
+
+
+def _days_around(start: datetime, end: datetime) -> tuple[datetime, datetime]:
+    first, last = start - _WEST, end + _EAST + timedelta(days=1)
+    return first.replace(hour=0, minute=0, second=0), last.replace(hour=0, minute=0, second=0)
 
 
 def _quoted_parts(name: str) -> tuple[str, ...]:

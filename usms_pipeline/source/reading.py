@@ -4,22 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from usms_pipeline.contract import wording
 from usms_pipeline.contract.errors import SourceError
+from usms_pipeline.contract.moments import orders, to_utc
+from usms_pipeline.contract.setting_types import DateOrder
 from usms_pipeline.contract.source_address import Address, parse
 from usms_pipeline.settings import Settings
 from usms_pipeline.source import query, sentences
 from usms_pipeline.source.clean import Layout, clean
-from usms_pipeline.source.kinds import Column, Source, TimeType, kind_of
-from usms_pipeline.source.moments import NUMBER_RANGES, Shape, shapes_of, to_utc
+from usms_pipeline.source.kinds import Column, Indexed, Source, TimeType, kind_of
+from usms_pipeline.source.unread import Unread
 
 _READ_BY_TYPE: Final = (TimeType.AWARE, TimeType.NAIVE, TimeType.DATE)
+_FAR: Final = timedelta(days=366)
+"""Nobody plans a sending so long ahead: digits that say so mean something else."""
+_FEWEST_ROUNDED: Final = 5
+"""So many long numbers end in two zeros by chance once in 10^10 tables."""
+_MOST_UNREAD: Final = 0.01
+"""Of the times that are not NULL; a few are somebody's slip, more are a form that isn't known."""
 
 
 @dataclass(frozen=True)
@@ -30,13 +39,32 @@ class Survey:
     """Without secrets."""
     table: str
     columns: tuple[Column, ...]
-    sent_at_kind: str
-    """``aware``, ``naive``, ``date``, ``iso``, ``epoch_s``, ``epoch_ms`` …; several with ``+``."""
     rows: int
     rows_without_sent_at: int
     """Rows that ``read`` never gives: their time of sending is NULL or can't be read."""
+    unread: Unread
+    """Those of them that are not NULL."""
+    lost_digits: int
+    """Session numbers that can't be what they were, for they went through a float."""
     first_sent_at: datetime | None
     last_sent_at: datetime | None
+
+    @property
+    def is_unreadable(self) -> bool:
+        """Return whether so many times can't be read that the figures can't be meant."""
+        return self.unread.count > _MOST_UNREAD * (
+            self.rows - self.rows_without_sent_at + self.unread.count
+        )
+
+    def doubts(self, settings: Settings) -> list[str]:
+        """Return what a person should look at, in sentences without a period."""
+        found = []
+        if self.rows_without_sent_at:
+            said = wording.rows_left_out(self.rows_without_sent_at, settings.sent_at_column)
+            found.append(said + self.unread.said(settings.sent_at_column))
+        if self.lost_digits:
+            found.append(sentences.lost_digits(self.lost_digits, settings.session_column))
+        return found
 
 
 @dataclass(frozen=True)
@@ -47,6 +75,8 @@ class _Opened:
     quoted: str
     columns: list[Column]
     layout: Layout
+    is_ranged: bool
+    """Whether the database can find the rows of a window by their times."""
 
 
 def read(settings: Settings, start: datetime, end: datetime) -> Generator[pa.RecordBatch]:
@@ -70,7 +100,7 @@ def read(settings: Settings, start: datetime, end: datetime) -> Generator[pa.Rec
         closing(it.source.batches(_statement(it, settings, start, end))) as batches,
     ):
         for raw in batches:
-            batch = clean(raw, it.layout, settings.dimensions, start, end)
+            batch = clean(raw, it.layout, settings.dimensions, start, end, end + _FAR)
             if batch.num_rows:
                 yield batch
 
@@ -84,7 +114,7 @@ def statement(settings: Settings, start: datetime, end: datetime) -> str:
         return _statement(it, settings, start, end)
 
 
-def survey(settings: Settings) -> Survey:
+def survey(settings: Settings, now: datetime | None = None) -> Survey:
     """Take stock of the whole source: its columns, rows, and the times it spans.
 
     Reads the whole ``sent_at`` column where it is text or numbers, else counts in the database.
@@ -92,18 +122,33 @@ def survey(settings: Settings) -> Survey:
     Raises ``SourceError`` and ``SourceUnavailable``, as ``read`` does.
     """
     with _opened(settings) as it:
-        is_typed = it.layout.sent_at.time in _READ_BY_TYPE
-        rows, usable, first, last = _counted(it) if is_typed else _walked(it)
+        unread = Unread()
+        if it.layout.sent_at.time in _READ_BY_TYPE:
+            rows, usable, first, last = _counted(it)
+        else:
+            rows, usable, first, last = _walked(it, unread, (now or datetime.now(UTC)) + _FAR)
         return Survey(
-            it.address.shown, it.table, tuple(it.columns), _kind(it.layout),
-            rows, rows - usable, first, last,
+            it.address.shown, it.table, tuple(it.columns), rows, rows - usable, unread,
+            _lost_digits(it), first, last,
         )  # fmt: skip
+
+
+def is_scanned(settings: Settings, at: datetime) -> bool:
+    """Return whether the database looks at all rows to find those of one second: has no index.
+
+    False of what has none, such as files. Raises ``SourceError`` and ``SourceUnavailable``.
+    """
+    with _opened(settings) as it:
+        if not isinstance(it.source, Indexed):
+            return False
+        return it.source.is_scanned(_statement(it, settings, at, at + timedelta(seconds=1)))
 
 
 def _statement(it: _Opened, settings: Settings, start: datetime, end: datetime) -> str:
     dialect, layout = it.source.dialect, it.layout
-    shapes = _ordered(layout.shapes)
-    where = query.window(dialect, layout.sent_at, start, end, settings.source_timezone, shapes)
+    where = ""
+    if it.is_ranged:
+        where = query.window(dialect, layout.sent_at, start, end, settings.source_timezone)
     return query.select(dialect, it.quoted, layout.sent_at, layout.others, where)
 
 
@@ -125,8 +170,10 @@ def _looked_up(source: Source, address: Address, settings: Settings) -> _Opened:
     name, parts, columns = _table(source, address, settings.source_table)
     layout = _layout(name, columns, settings)
     quoted = query.table_name(source.dialect, parts)
-    layout = _with_shapes(layout, source, quoted)
-    return _Opened(source, address, name, quoted, columns, layout)
+    is_ranged = _is_ranged(source, quoted, layout.sent_at)
+    if not is_ranged and layout.order is None:
+        layout = replace(layout, order=_order(source, quoted, name, layout.sent_at))
+    return _Opened(source, address, name, quoted, columns, layout, is_ranged)
 
 
 def _table(
@@ -166,7 +213,7 @@ def _layout(table: str, columns: list[Column], settings: Settings) -> Layout:
         one.get("USMS_PHONE_COLUMN"), one.get("USMS_RECIPIENTS_COLUMN"),
         tuple(column for setting, column in known if setting == "USMS_DIMENSIONS"),
         "UTC" if sent_at.time is TimeType.AWARE else settings.source_timezone,
-        frozenset({Shape.DASHES}),
+        settings.date_order,
     )  # fmt: skip
 
 
@@ -178,22 +225,36 @@ def _column(name: str, columns: list[Column]) -> Column | None:
     return found[0] if len(found) == 1 else None
 
 
-def _with_shapes(layout: Layout, source: Source, quoted: str) -> Layout:
+def _is_ranged(source: Source, quoted: str, sent_at: Column) -> bool:
     """Look at a few values where the type does not say how a time is written."""
-    if layout.sent_at.time in _READ_BY_TYPE:
-        return layout
-    sql = query.sample(source.dialect, quoted, layout.sent_at)
-    shapes = {shape for batch in source.batches(sql) for shape in shapes_of(batch.column(0))}
-    if layout.sent_at.time is TimeType.NUMBER:
-        shapes = _between(shapes)
-    return Layout(**{**vars(layout), "shapes": frozenset(shapes)})
+    if sent_at.time in (*_READ_BY_TYPE, TimeType.NUMBER):
+        return True
+    if not source.dialect.has_indexes:
+        return False
+    sql = query.sample(source.dialect, quoted, sent_at)
+    found = [query.is_ordered(batch.column(0)) for batch in source.batches(sql)]  # to its end
+    return all(found)
 
 
-def _between(shapes: set[Shape]) -> set[Shape]:
-    """Add the shapes of numbers between the least and the greatest."""
-    order = sorted(NUMBER_RANGES, key=lambda shape: NUMBER_RANGES[shape])
-    seen = [position for position, shape in enumerate(order) if shape in shapes]
-    return set(order[seen[0] : seen[-1] + 1]) if seen else set()
+def _order(source: Source, quoted: str, table: str, sent_at: Column) -> DateOrder | None:
+    """Return whether day or month comes first, as the whole column shows; None where neither does.
+
+    Raises ``SourceError`` where some times do begin with either, and the column does not show it.
+    """
+    sql = query.odd_texts(source.dialect, quoted, sent_at)
+    found = {one for batch in source.batches(sql) for one in orders(batch.column(0))}
+    shown = found - {None}
+    if len(shown) > 1 or found == {None}:
+        raise sentences.no_date_order(table, sent_at.name, are_both=len(shown) > 1)
+    return next(iter(shown), None)
+
+
+def _lost_digits(it: _Opened) -> int:
+    sql = query.lost_digits(it.source.dialect, it.quoted, it.layout.session)
+    [batch] = [b for b in it.source.batches(sql) if b.num_rows]
+    lossy, long, rounded = (int(column[0].as_py()) for column in batch.columns)
+    is_rounded = rounded >= _FEWEST_ROUNDED and 2 * rounded > long
+    return max(lossy, rounded) if is_rounded else lossy
 
 
 def _counted(it: _Opened) -> tuple[int, int, datetime | None, datetime | None]:
@@ -205,25 +266,20 @@ def _counted(it: _Opened) -> tuple[int, int, datetime | None, datetime | None]:
     return int(rows[0].as_py()), int(usable[0].as_py()), ends[0], ends[1]
 
 
-def _walked(it: _Opened) -> tuple[int, int, datetime | None, datetime | None]:
+def _walked(
+    it: _Opened, unread: Unread, latest: datetime
+) -> tuple[int, int, datetime | None, datetime | None]:
     """Count by reading the whole column."""
     rows = usable = 0
     ends: list[datetime] = []
-    for batch in it.source.batches(query.select(it.source.dialect, it.quoted, it.layout.sent_at)):
-        times = to_utc(batch.column(0), it.layout.zone, it.layout.shapes)
+    layout = it.layout
+    for batch in it.source.batches(query.select(it.source.dialect, it.quoted, layout.sent_at)):
+        values = batch.column(0)
+        times = to_utc(values, layout.zone, order=layout.order, latest=latest)
         rows += len(times)
         usable += len(times) - times.null_count
+        if times.null_count:
+            unread.add(values.filter(pc.is_null(times)))
         found = [end for end in pc.min_max(times).as_py().values() if end is not None]
         ends = [min(ends + found), max(ends + found)] if ends + found else []
     return rows, usable, ends[0] if ends else None, ends[-1] if ends else None
-
-
-def _kind(layout: Layout) -> str:
-    time = layout.sent_at.time
-    if time in _READ_BY_TYPE:
-        return str(time)
-    return " + ".join(_ordered(layout.shapes)) or "none"
-
-
-def _ordered(shapes: frozenset[Shape]) -> list[Shape]:
-    return [shape for shape in Shape if shape in shapes]

@@ -76,6 +76,14 @@ def broke_off(address: Address, reason: str) -> SourceUnavailable:
     )
 
 
+def cut_short(address: Address, reason: str, limit: str) -> SourceError:
+    """The server ends what takes too long: to run again is no help."""
+    return SourceError(
+        f"{address.shown} ended the reading: {address.clean(reason)}. Raise {limit} for the user "
+        "in USMS_SOURCE_URL, name another user there, or make an index on USMS_SENT_AT_COLUMN."
+    )
+
+
 def no_table_named(address: Address) -> SourceError:
     """The setting is missing."""
     return SourceError(
@@ -110,6 +118,27 @@ def not_a_time(table: str, name: str, type_name: str) -> SourceError:
     return SourceError(
         f"Column {name!r} of {table!r} is of type {type_name}, which holds no time of sending: "
         "name another one in USMS_SENT_AT_COLUMN."
+    )
+
+
+def no_date_order(table: str, name: str, *, are_both: bool) -> SourceError:
+    """Times begin with a day or a month, and the column does not show which; or it shows both."""
+    why = "some of them can only be the one, and others the other"
+    return SourceError(
+        f"The times in column {name!r} of {table!r} begin with a day or a month, as 03/04/2026 "
+        f"does, and {why if are_both else 'no value shows which'}: set USMS_DATE_ORDER to dmy "
+        "where the day comes first, to mdy where the month does. Times that don't fit are then "
+        "counted and told."
+    )
+
+
+def lost_digits(count: int, column: str) -> str:
+    """Say that session numbers went through a spreadsheet or a float."""
+    have = "number has" if count == 1 else "numbers have"
+    return (
+        f"{count:,} session {have} lost digits in a spreadsheet or a float ({column}): such are "
+        "1.23457E+17, floats beyond 2^53, and long numbers that end in zeros. The service can't "
+        "know them: export that column as text"
     )
 
 

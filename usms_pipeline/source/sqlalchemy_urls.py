@@ -18,6 +18,7 @@ import sqlalchemy as sa
 from usms_pipeline.contract.errors import SourceError
 from usms_pipeline.contract.source_address import Address
 from usms_pipeline.source import sentences
+from usms_pipeline.source.clean import text_of_bytes
 from usms_pipeline.source.kinds import Column, Dialect, Source, TimeType
 from usms_pipeline.source.query import quoter
 
@@ -32,7 +33,7 @@ ROWS: Final = 10_000
 
 _SUPPORTED: Final = (
     "Supported are postgresql://, mysql://, mariadb://, sqlite:///, duckdb:/// and paths to "
-    "Parquet and CSV files."
+    "Parquet and CSV files (.parquet, .csv, .csv.gz)."
 )
 _WITHOUT_TIME_LITERALS = ("mssql", "sqlite")
 _WITHOUT_LIMIT = ("mssql", "oracle")
@@ -112,7 +113,7 @@ def stream(
 
 
 def as_text(value: Any) -> str | None:
-    """Write a driver's value as the other sources' casts do; null for bytes that are no text."""
+    """Write a driver's value as the other sources' casts do."""
     if value is None or isinstance(value, str):
         return value
     if isinstance(value, bool):
@@ -120,10 +121,7 @@ def as_text(value: Any) -> str | None:
     if isinstance(value, Decimal):
         return f"{value:f}"
     if isinstance(value, bytes | bytearray):
-        try:
-            return value.decode()
-        except UnicodeDecodeError:
-            return None
+        return text_of_bytes(bytes(value))
     return value.isoformat(" ") if isinstance(value, datetime) else str(value)
 
 

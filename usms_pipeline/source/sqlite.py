@@ -27,6 +27,9 @@ _TABLES = """
     SELECT name FROM sqlite_master WHERE type IN ('table', 'view') AND name NOT LIKE 'sqlite_%'
     ORDER BY name
 """
+_LOOK = "SELECT count(*) FROM sqlite_master"
+_UNWRITABLE = ("readonly database", "unable to open")
+"""What SQLite says where it can't make the index of a write-ahead log."""
 _SCHEMAS = "SELECT name FROM pragma_database_list"
 _WHOLE = 9_000_000_000_000_000  # where a float still holds every whole number
 
@@ -42,7 +45,10 @@ def _as_text(sql: str, column: Column) -> str:
         f"ELSE CAST({sql} AS TEXT) END"
     )
     words = f"WHEN {sql} = 1 THEN 'true' WHEN {sql} = 0 THEN 'false'" if column.is_boolean else ""
-    return f"CASE {words} WHEN typeof({sql}) = 'real' THEN {real} ELSE CAST({sql} AS TEXT) END"
+    raw = f"WHEN typeof({sql}) = 'blob' AND {sql} <> x'' THEN '\\x' || hex({sql})"
+    return (
+        f"CASE {words} WHEN typeof({sql}) = 'real' THEN {real} {raw} ELSE CAST({sql} AS TEXT) END"
+    )
 
 
 class SQLite:
@@ -89,6 +95,11 @@ class SQLite:
         yield next(stream).slice(1)
         yield from stream
 
+    def is_scanned(self, sql: str) -> bool:
+        """Look for a table that is not searched by an index."""
+        steps = adbc.rows(self._connection, f"EXPLAIN QUERY PLAN {sql}")
+        return any(str(detail).startswith("SCAN") for *_, detail in steps)
+
 
 @contextmanager
 def open_source(address: Address) -> Iterator[Source]:
@@ -97,9 +108,27 @@ def open_source(address: Address) -> Iterator[Source]:
     if not path.is_file():
         raise sentences.no_file(address)
     uri = f"file:{quote(str(path))}?mode=ro"
+    if not _is_readable(uri) and not _has_log(path):
+        # in WAL mode, in a folder where the index of the log can't be made; without a log nobody
+        # writes, and all of it is in the file
+        uri += "&immutable=1"
     with adbc_driver_sqlite.dbapi.connect(uri) as connection:
-        adbc.rows(connection, "SELECT count(*) FROM sqlite_master")
+        adbc.rows(connection, _LOOK)
         yield SQLite(connection)
+
+
+def _has_log(path: Path) -> bool:
+    log = Path(f"{path}-wal")
+    return log.exists() and log.stat().st_size > 0
+
+
+def _is_readable(uri: str) -> bool:
+    try:
+        with adbc_driver_sqlite.dbapi.connect(uri) as connection:
+            adbc.rows(connection, _LOOK)
+    except ERRORS as error:
+        return not any(said in str(error) for said in _UNWRITABLE)
+    return True
 
 
 def explain(error: Exception, address: Address) -> SourceError:
@@ -107,10 +136,12 @@ def explain(error: Exception, address: Address) -> SourceError:
     text = str(error)
     if "file is not a database" in text or "malformed" in text:
         return sentences.bad_file(address, "SQLite")
-    if "failed to open" in text or "unable to open" in text:
+    if "failed to open" in text or any(said in text for said in _UNWRITABLE):
+        path = Path(address.path).expanduser()
+        also = f"; and to write there, for a log lies beside it ({path.name}-wal)"
         return SourceError(
-            f"Can't open {address.path!r}: give this user the right to read it and its folder "
-            "(USMS_SOURCE_URL)."
+            f"Can't open {address.path!r} (USMS_SOURCE_URL): give this user the right to read it "
+            f"and its folder{also if _has_log(path) else ''}."
         )
     if "locked" in text or "busy" in text:
         return SourceUnavailable(

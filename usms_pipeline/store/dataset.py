@@ -64,6 +64,11 @@ def begin(store: Store, settings: Settings, fingerprint: str) -> None:
     store.sweep_json()
 
 
+def is_begun(store: Store) -> bool:
+    """Return whether anything was ever kept in the data directory."""
+    return store.exists(LAYOUT) or bool(store.names("receipts"))
+
+
 def check(store: Store, settings: Settings, fingerprint: str) -> bool:
     """Check that the data directory is this account's; return False where none was begun there.
 

@@ -31,6 +31,7 @@ from usms_pipeline.settings import Settings
 from usms_pipeline.store.storage import Store, make_folder, publish_file
 from usms_pipeline.warehouse import building, ddl
 from usms_pipeline.warehouse.building import Building, Part, Published
+from usms_pipeline.warehouse.read import check_place
 
 MEMORY_LIMIT: Final = "192MB"
 """What publishing may hold in memory before it spills to disk."""
@@ -195,7 +196,8 @@ class Publishing:
             return Published()
         with suppress(duckdb.Error):
             return building.look(self._connected(), self._path)
-        self._throw_away()  # corrupt, foreign or held by a writer: build anew
+        self._throw_away()  # corrupt or held by a writer: build anew
+        check_place(self._path)
         return Published()
 
     def _connected(self) -> duckdb.DuckDBPyConnection:

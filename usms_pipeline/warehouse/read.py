@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,6 +14,10 @@ from usms_pipeline.contract.errors import StorageError, WarehouseMissing
 from usms_pipeline.warehouse import ddl
 
 _MOST_TRIES: Final = 10
+_OTHER_FILES: Final = {b"SQLite format 3": "an SQLite database", b"PAR1": "a Parquet file",
+                       b"PK": "a ZIP archive or spreadsheet"}  # fmt: skip
+"""What the first bytes of files are that nobody wants to be replaced."""
+_NAMED: Final = 5
 
 
 def connect(path: Path | str | None = None, **given: Any) -> duckdb.DuckDBPyConnection:
@@ -26,9 +32,10 @@ def connect(path: Path | str | None = None, **given: Any) -> duckdb.DuckDBPyConn
     """
     file = Path(path) if path is not None else config.load(**given).warehouse_path
     if not _is_there(file):
+        folder = "" if file.is_absolute() else config.no_file("Settings are read from .env: {}.")
         raise WarehouseMissing(
             f"No warehouse is published at {str(file)!r} yet. Run `usms run` to make it from your "
-            "table, or `usms demo` to see one with made-up messages."
+            f"table, or `usms demo` to see one with made-up messages.{folder}"
         )
     con = duckdb.connect(":memory:")
     try:
@@ -46,6 +53,42 @@ def connect(path: Path | str | None = None, **given: Any) -> duckdb.DuckDBPyConn
             "Close what writes to it, or run `usms run` to publish it again."
         ) from error
     return con
+
+
+def check_place(file: Path) -> None:
+    """Refuse to publish over what somebody else keeps: raise ``StorageError``.
+
+    A damaged file, or one with a table ``receipts``, is an earlier one of ours.
+    """
+    if what := _of_others(file):
+        raise StorageError(
+            f"{str(file)!r} is {what}, and publishing would replace it: name another file in "
+            "USMS_WAREHOUSE. Nothing was published."
+        )
+
+
+def _of_others(file: Path) -> str | None:
+    if not file.is_file() or not file.stat().st_size:
+        return None
+    with suppress(OSError), file.open("rb") as opened:
+        begun = opened.read(16)
+        if what := next((what for it, what in _OTHER_FILES.items() if begun.startswith(it)), None):
+            return what
+    with suppress(duckdb.Error), duckdb.connect(":memory:") as con:
+        con.execute(ddl.attach(file.absolute(), "READ_ONLY"))
+        found = con.execute(
+            "SELECT table_name FROM duckdb_tables() WHERE database_name = 'usms' ORDER BY 1"
+        ).fetchall()
+        names = [name for (name,) in found]
+        if names and "receipts" not in names:
+            more = ", …" if len(names) > _NAMED else ""
+            return f"a DuckDB file of another use (its tables: {', '.join(names[:_NAMED])}{more})"
+    return None
+
+
+def to_open(file: Path) -> str:
+    """Return the command that opens a published file: DuckDB must be told that it is read-only."""
+    return f"duckdb -readonly {shlex.quote(str(file))}"
 
 
 def _identity(file: Path) -> tuple[int, int]:

@@ -6,6 +6,9 @@ look, and fits any width from a phone's.
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 from usms_pipeline.figures.charts.curve import delivery_curve
 from usms_pipeline.figures.charts.groups import failures_by_reason, group_name, rate_by, reason
 from usms_pipeline.figures.charts.over_time import rate_over_time
@@ -26,3 +29,8 @@ __all__ = [
     "reason",
     "svg",
 ]
+
+try:
+    Path.home()
+except RuntimeError:  # any uid in a container; Altair asks when it is imported, Docker sets this
+    os.environ["HOME"] = "/"

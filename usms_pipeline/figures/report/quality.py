@@ -125,8 +125,8 @@ def _extras(extras: int, messages: int) -> Finding:
     is_many = extras > UNANNOUNCED_SHARE * messages
     beside = f"beside {wording.count(messages)} announced, left out of the rates"
     advice = (
-        "Your table announces fewer recipients than it sent to: check `USMS_PHONE_COLUMN` and "
-        "`USMS_RECIPIENTS_COLUMN`."
+        "Your table announces fewer recipients than it sent to: `usms check` shows how its rows "
+        "are read."
     )
     check = "Receipts of phones nobody announced"
     found = f"{wording.count(extras)} {beside}" if extras else "none"

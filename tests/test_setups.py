@@ -1,0 +1,231 @@
+"""The first hour: set-ups that are wrong in one thing, and what ``usms check`` says of each."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import duckdb
+import pytest
+from typer.testing import CliRunner, Result
+
+from tests.loopback import Response, Seen, code, serving
+from usms_pipeline.cli import app, check
+
+SECRET = "s3cret-of-the-shop"
+
+
+@dataclass
+class Shop:
+    """A shop of 240 messages in the last two days, and a service that knows these alone."""
+
+    folder: Path
+    settings: dict[str, str] = field(default_factory=dict)
+
+    def make(self) -> None:
+        now = datetime.now(UTC).replace(microsecond=0)
+        with closing(sqlite3.connect(self.folder / "shop.sqlite")) as con, con:
+            con.execute(
+                "CREATE TABLE sms_log (id INTEGER PRIMARY KEY, campaign TEXT, session_no TEXT, "
+                "phone TEXT, sent_at TEXT, updated_at TEXT, local_at TEXT)"
+            )
+            for n in range(240):
+                at = now - timedelta(minutes=12 * n + 2)
+                local = f"{at + timedelta(hours=8):%Y-%m-%d %H:%M:%S}"
+                row = ("spring", f"s-{n}", f"1380013{n:04}", f"{at:%Y-%m-%d %H:%M:%S}", None, local)
+                con.execute("INSERT INTO sms_log VALUES (NULL, ?, ?, ?, ?, ?, ?)", row)
+            con.execute("CREATE INDEX by_time ON sms_log (sent_at)")
+            con.execute(
+                "CREATE TABLE leads AS SELECT 'L-' || id AS session_no, phone, sent_at FROM sms_log"
+            )
+            con.execute("CREATE INDEX leads_by_time ON leads (sent_at)")
+            con.execute(
+                "CREATE VIEW v AS SELECT session_no, phone, sent_at || '' AS sent_at FROM sms_log"
+            )
+
+    def answer(self, seen: Seen) -> Response:
+        with closing(sqlite3.connect(self.folder / "shop.sqlite")) as con:
+            marks = ", ".join("?" * len(seen.ids))
+            found = con.execute(
+                f"SELECT session_no, phone, sent_at FROM sms_log WHERE session_no IN ({marks})",
+                seen.ids,
+            ).fetchall()
+        data = [
+            {
+                "SessionNo": session_no,
+                "Status": "success",
+                "Receipt": {
+                    "Phone": phone,
+                    "Status": "delivered",
+                    "ReceiveTime": self.received(at),
+                },
+            }
+            for session_no, phone, at in found
+        ]
+        return code(0, "success", Data=data)
+
+    @staticmethod
+    def received(sent_at: str) -> str:
+        at = datetime.fromisoformat(sent_at) + timedelta(hours=8, seconds=4)
+        return f"{at:%Y-%m-%d %H:%M:%S}"
+
+    def __call__(self, *arguments: str, **given: str | None) -> Result:
+        named = {f"USMS_{name.upper()}": value for name, value in given.items()}
+        environment = {k: v for k, v in {**self.settings, **named}.items() if v is not None}
+        return CliRunner().invoke(app, arguments, env=environment)
+
+
+@pytest.fixture
+def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shop]:
+    monkeypatch.chdir(tmp_path)
+    made = Shop(tmp_path)
+    made.make()
+    with serving(made.answer) as server:
+        made.settings |= {
+            "USMS_BASE_URL": server.url,
+            "USMS_ACCESS_KEY_ID": "id-of-the-shop",
+            "USMS_ACCESS_KEY_SECRET": SECRET,
+            "USMS_SOURCE_URL": "sqlite:///shop.sqlite",
+            "USMS_SOURCE_TABLE": "sms_log",
+            "USMS_PHONE_COLUMN": "phone",
+        }
+        yield made
+
+
+def of_another_tool(shop: Shop) -> None:
+    with duckdb.connect("analytics.duckdb") as con:
+        con.execute("CREATE TABLE orders AS SELECT 1 AS id")
+
+
+def a_spreadsheet(shop: Shop) -> None:
+    (shop.folder / "sms.xlsx").write_bytes(b"PK\x03\x04 something")
+
+
+def a_file_in_the_way(shop: Shop) -> None:
+    (shop.folder / "taken").write_text("not a folder")
+
+
+def nothing(shop: Shop) -> None:
+    return None
+
+
+@dataclass(frozen=True)
+class Setup:
+    """One thing that is wrong, which topics speak of it in which words, and the exit code."""
+
+    name: str
+    given: dict[str, str | None]
+    said: dict[str, str]
+    exit_code: int
+    before: Callable[[Shop], None] = nothing
+
+
+SETUPS = [
+    Setup("all is well", {}, {
+        "rows": "240 rows of 240 sessions, a row each",
+        "phones": "240 of 240 are phone numbers (CN 100%)",
+        "service": "has receipts of 3 of 3 sessions sampled",
+    }, 0),
+    Setup("wrong session column", {"session_column": "id"}, {
+        "service": "it knows none of 3 sessions sampled from 'id' (USMS_SESSION_COLUMN): does that "
+        "column hold what the send call returned",
+    }, 1),
+    Setup("session column that is no number of a send", {"session_column": "campaign"}, {
+        "rows": "1 value of 'campaign' in rows sent more than a day apart",
+        "service": "it knows none of 1 session sampled from 'campaign' (USMS_SESSION_COLUMN)",
+    }, 1),
+    Setup("wrong phone column", {"phone_column": "campaign"}, {
+        "phones": "0 of 240 are phone numbers, 240 no number: does 'campaign' (USMS_PHONE_COLUMN) "
+        "hold numbers?",
+    }, 0),
+    Setup("wrong time column", {"sent_at_column": "updated_at"}, {
+        "source": "none of them with a time of sending in updated_at: does USMS_SENT_AT_COLUMN",
+    }, 0),
+    Setup("a time column that is not there", {"sent_at_column": "sent"}, {
+        "source": "has no column 'sent' (USMS_SENT_AT_COLUMN, did you mean 'sent_at'?)",
+    }, 2),
+    Setup("wrong zone, ahead", {"sent_at_column": "local_at"}, {
+        "source": "the latest lies in the future: check USMS_SOURCE_TIMEZONE",
+        "service": "dated 8 h or more before their message was sent",
+    }, 0),
+    Setup("wrong zone, behind", {"source_timezone": "Asia/Shanghai"}, {
+        "service": "dated 8 h or more after their message was sent: a time zone is probably wrong. "
+        "Check USMS_RECEIPT_TIMEZONE",
+    }, 0),
+    Setup("another table", {"source_table": "leads"}, {
+        "service": "it knows none of 3 sessions sampled from 'session_no'",
+    }, 1),
+    Setup("a table that is not there", {"source_table": "smslog"}, {
+        "source": "There is no table 'smslog' at sqlite:///shop.sqlite",
+    }, 2),
+    Setup("a key with its quotes", {"access_key_secret": f"'{SECRET}'"}, {
+        "settings": "USMS_ACCESS_KEY_SECRET: begins and ends with ': take the quotes off",
+    }, 2),
+    Setup("a proxy that is not there",
+          {"base_url": None, "https_proxy": "proxy.invalid:3128"}, {
+        "service": "no connection to the proxy (HTTPS_PROXY or ALL_PROXY)",
+    }, 1),
+    Setup("an address that nobody has", {"base_url": "https://usms.invalid"}, {
+        "service": "This machine does not reach https://usms.invalid: check USMS_BASE_URL and the",
+    }, 1),
+    Setup("another folder", dict.fromkeys(
+        ("access_key_id", "access_key_secret", "source_url", "source_table")), {
+        "settings": "settings are read in the environment or in .env (there is none in ",
+    }, 2),
+    Setup("a data directory that is a file", {"data_dir": "taken"}, {
+        "data dir": "USMS_DATA_DIR",
+    }, 1, a_file_in_the_way),
+    Setup("a warehouse where nothing can be written", {"warehouse": "taken/usms.duckdb"}, {
+        "warehouse": "name another file in USMS_WAREHOUSE",
+    }, 1, a_file_in_the_way),
+    Setup("a database of another tool", {"warehouse": "analytics.duckdb"}, {
+        "warehouse": "is a DuckDB file of another use (its tables: orders), and publishing would "
+        "replace it: name another file in USMS_WAREHOUSE",
+    }, 1, of_another_tool),
+    Setup("the source as the warehouse", {"warehouse": "shop.sqlite"}, {
+        "warehouse": "is an SQLite database, and publishing would replace it",
+    }, 1),
+    Setup("a spreadsheet", {"source_url": "sms.xlsx", "source_table": None}, {
+        "source": "USMS_SOURCE_URL is 'sms.xlsx'",
+    }, 2, a_spreadsheet),
+    Setup("a view that no index serves", {"source_table": "v"}, {
+        "source": "no index finds rows by sent_at: each run looks at all 240",
+    }, 0),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("setup", SETUPS, ids=lambda setup: setup.name)
+def test_check_says_of_a_wrong_set_up_what_is_wrong_and_where(
+    setup: Setup, shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(check, "_MANY_ROWS", 200)
+    setup.before(shop)
+    given = dict(setup.given)
+    if proxy := given.pop("https_proxy", None):
+        monkeypatch.setenv("HTTPS_PROXY", proxy)
+    result = shop("check", "--json", **given)
+    found = json.loads(result.stdout)
+    assert result.exit_code == setup.exit_code, result.stdout
+    for topic, words in setup.said.items():
+        assert any(words in one["text"] for one in found if one["topic"] == topic), result.stdout
+    states = {one["topic"] for one in found if one["state"] != "ok"}
+    assert states == ({*setup.said} if setup.name != "all is well" else set())
+    assert SECRET not in result.output
+    assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize("status", [404, 503])
+@pytest.mark.parametrize("path", ["", "/api/v1"])
+def test_an_address_is_named_once_and_its_path_where_it_has_one(
+    status: int, path: str, shop: Shop
+) -> None:
+    with serving(lambda seen: Response(b"no", status)) as server:
+        said = shop("check", base_url=f"{server.url}{path}", timeout_seconds="2").stdout
+    [line] = [one for one in said.splitlines() if one.startswith("✗")]
+    assert line.count("Check USMS_BASE_URL") == 1
+    assert ("ends in a path" in line) == bool(path)

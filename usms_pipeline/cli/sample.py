@@ -1,0 +1,248 @@
+"""Rows of the user's table as the pipeline reads them, and what is odd about them: for ``check``.
+
+Nothing is kept: phones are described under a key that nobody has.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from usms_pipeline.contract import wording
+from usms_pipeline.contract.schema import TIME
+from usms_pipeline.people.phones import DESCRIPTION, MASK, PhoneBook
+
+if TYPE_CHECKING:
+    from usms_pipeline.settings import Settings
+
+MOST_ROWS: Final = 100_000
+"""A smaller table is looked at whole: half a second. Of a larger one, the latest rows."""
+_WINDOWS: Final = (timedelta(hours=3), timedelta(days=3), timedelta(days=36_500))
+"""Before the latest row: the first that holds enough of them."""
+_ENOUGH: Final = 1_000
+_SHOWN: Final = 10
+_ASKED: Final = 3
+_KNOWN_AFTER, _KNOWN_UNTIL = timedelta(hours=1), timedelta(hours=72)
+_MOST_PHONES: Final = 1_000
+"""The service takes no more in one send call."""
+_COUNTRIES: Final = 4
+_MOST_INVALID: Final = 0.2
+"""Of the phones, a table with typing errors has 1 % that are valid nowhere; one that is read in
+another country's way has most."""
+
+Said = tuple[str, str]
+"""A state of a finding, and its text."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Rows as read: ``session_no``, ``sent_at``, the dimensions, and what is known of the phone."""
+
+    rows: pa.Table
+    is_whole: bool
+    settings: Settings
+
+    @property
+    def name(self) -> str:
+        """Name the rows that were looked at."""
+        count = wording.counted(self.rows.num_rows, "row")
+        return count if self.is_whole else f"the latest {count}"
+
+
+def take(settings: Settings, rows: int, first: datetime, last: datetime) -> Sample:
+    """Read a table of so many rows, from the first time of sending to the last, or its end."""
+    from usms_pipeline import source
+
+    is_whole = rows <= MOST_ROWS
+    batches: list[pa.RecordBatch] = []
+    for window in _WINDOWS[2:] if is_whole else _WINDOWS:
+        start, batches, count = max(first, last - window), [], 0
+        with closing(source.read(settings, start, last + timedelta(seconds=1))) as reading:
+            for batch in reading:
+                batches.append(batch)
+                count += batch.num_rows
+                if count >= MOST_ROWS:
+                    break
+        if count >= _ENOUGH:
+            break
+    schema = source.schema(settings.dimensions)
+    table = pa.Table.from_batches(batches, schema).slice(0, MOST_ROWS).sort_by("sent_at")
+    described = PhoneBook(b"", settings.default_region, "masked").describe(table["phone"])
+    table = table.drop_columns("phone")
+    for place, field in enumerate(described.type):
+        table = table.append_column(field.name, described.field(place))
+    return Sample(table.combine_chunks(), is_whole, settings)
+
+
+def shown(sample: Sample) -> list[dict[str, Any]]:
+    """Return some rows, evenly over the time; session numbers that look like phones are masked."""
+    rows, count = sample.rows, min(_SHOWN, sample.rows.num_rows)
+    places = np.linspace(0, rows.num_rows - 1, count).round().astype(int)
+    some = rows.take(pa.array(places)).select(["session_no", "phone", "country", "sent_at"])
+    found: list[dict[str, Any]] = some.to_pylist()
+    book = PhoneBook(b"", sample.settings.default_region, "masked")
+    sessions = book.describe(some["session_no"]).to_pylist()
+    for row, described in zip(found, sessions, strict=True):
+        if described and described["number_type"] is not None:
+            row["session_no"] = described["phone"]
+    return found
+
+
+def to_ask(sample: Sample, now: datetime) -> list[str]:
+    """Return some sessions that the service must know, if there are any; else the latest ones."""
+    rows = sample.rows.filter(pc.is_valid(sample.rows["session_no"]))
+    age = (pa.scalar(now - _KNOWN_UNTIL, TIME), pa.scalar(now - _KNOWN_AFTER, TIME))
+    known = rows.filter(pc.and_(pc.greater(rows["sent_at"], age[0]),
+                                pc.less(rows["sent_at"], age[1])))  # fmt: skip
+    sessions = (known if known.num_rows else rows)["session_no"].combine_chunks().unique()
+    last = len(sessions) - 1
+    places = np.linspace(0, last, min(_ASKED, last + 1)).round().astype(int)
+    return [sessions[int(place)].as_py() for place in places]
+
+
+def is_young(sample: Sample, session_no: str, now: datetime) -> bool:
+    """Return whether a session is of an age at which the service knows it."""
+    its = sample.rows.filter(pc.equal(sample.rows["session_no"], session_no))["sent_at"]
+    return bool(_KNOWN_AFTER <= now - pc.min(its).as_py() <= _KNOWN_UNTIL)
+
+
+def sent_at(sample: Sample, session_no: str) -> datetime:
+    """Return when a session was sent."""
+    its = sample.rows.filter(pc.equal(sample.rows["session_no"], session_no))["sent_at"]
+    at: datetime = pc.min(its).as_py()
+    return at
+
+
+def of_sessions(sample: Sample) -> Iterator[Said]:
+    """Say how the rows fall into sessions."""
+    from usms_pipeline.days.run import doubts_about_sessions
+
+    rows, settings = sample.rows, sample.settings
+    column = repr(settings.session_column)
+    named = rows.filter(pc.is_valid(rows["session_no"]))
+    sizes = named.group_by("session_no").aggregate([([], "count_all")])["count_all"]
+    several = pc.sum(pc.greater(sizes, 1)).as_py() or 0
+    repeat = f"{wording.count(several)} of them in several rows" if several else "a row each"
+    yield "ok", f"{sample.name} of {wording.counted(len(sizes), 'session')}, {repeat}"
+    if without := rows.num_rows - named.num_rows:
+        lacking = f"{wording.counted(without, 'row')} without a usable session number in {column}"
+        yield "warning", f"{lacking}: they count as invalid"
+    if (largest := pc.max(sizes).as_py() or 0) > _MOST_PHONES:
+        where = f"one value of {column} is in {wording.count(largest)} rows"
+        yield (
+            "warning",
+            f"{where}, and one send call takes {_MOST_PHONES:,} phones at most: does "
+            "USMS_SESSION_COLUMN name the session numbers?",
+        )
+    elif several and 2 * (spread := _spread(named)) > several:
+        yield (
+            "warning",
+            f"{wording.counted(spread, 'value')} of {column} in rows sent more than a day apart, "
+            "and a session number is of one send call: does USMS_SESSION_COLUMN name it?",
+        )
+    elif several and settings.phone_column is None:
+        yield (
+            "warning",
+            "without phones, receipts go to the rows of a session in order: where the table has a "
+            "column of numbers, name it in USMS_PHONE_COLUMN",
+        )
+    book = PhoneBook(b"", settings.default_region, "masked")
+    for doubt in doubts_about_sessions(rows, settings, book):
+        yield "warning", doubt
+    yield from _copies(sample)
+
+
+def _spread(named: pa.Table) -> int:
+    """Count the sessions whose rows were sent more than a day apart."""
+    ends = named.group_by("session_no").aggregate([("sent_at", "min"), ("sent_at", "max")])
+    spans = pc.subtract(*(ends[f"sent_at_{end}"].cast(pa.int64()) for end in ("max", "min")))
+    return pc.sum(pc.greater(spans, timedelta(days=1) // timedelta(microseconds=1))).as_py() or 0
+
+
+def _copies(sample: Sample) -> Iterator[Said]:
+    """Say how many rows are copies of others: with a phone they count once, without it each."""
+    rows = sample.rows.filter(pc.is_valid(sample.rows["session_no"]))
+    rows = rows.append_column("who", pc.coalesce(rows["recipient"], rows["mask"]))
+    phoned, bare = rows.filter(pc.is_valid(rows["who"])), rows.filter(pc.is_null(rows["who"]))
+    others = [name for name in rows.column_names if name not in ("who", *DESCRIPTION.names)]
+    twice = phoned.num_rows - phoned.group_by(["session_no", "who"]).aggregate([]).num_rows
+    alike = bare.num_rows - bare.group_by(others).aggregate([]).num_rows
+    if twice:
+        repeat = f"{wording.counted(twice, 'row')} {_verb(twice, 'repeat')}"
+        yield "warning", f"{repeat} a phone of the same session: each phone counts once"
+    if alike:
+        equal = f"{wording.counted(alike, 'row')} without a phone {_verb(alike, 'equal')}"
+        yield (
+            "warning",
+            f"{equal} another in all that is read, and each counts as a message. If they are "
+            f"copies, read a view without them: {once_only(sample.settings)}",
+        )
+
+
+def once_only(settings: Settings) -> str:
+    """Return SQL, to be shown, for a view of the user's table in which each row is there once."""
+    from usms_pipeline.source.query import quoter
+
+    url, table = settings.source_url, settings.source_table or "sms_log"
+    is_mysql = url is not None and url.get_secret_value().startswith(("mysql", "mariadb"))
+    is_plain = re.fullmatch(r'[\w.]+|["`].*["`]', table, re.ASCII)
+    quote = quoter("`" if is_mysql else '"')
+    return f"CREATE VIEW sms_once AS SELECT DISTINCT * FROM {table if is_plain else quote(table)}"
+
+
+def of_phones(sample: Sample) -> Iterator[Said]:
+    """Say how many phones are numbers, and of which countries."""
+    rows, column = sample.rows, sample.settings.phone_column
+    if column is None:
+        yield "ok", "no column of phones is named: countries and operators come with the receipts"
+        return
+    texts = rows.filter(pc.is_valid(rows["phone"]))
+    masks = texts.filter(pc.is_valid(texts["mask"])).num_rows
+    valid = texts.filter(pc.is_valid(texts["number_type"]))
+    none = texts.filter(pc.and_(pc.equal(texts["phone"], MASK), pc.is_null(texts["mask"]))).num_rows
+    invalid = texts.num_rows - masks - none - valid.num_rows
+    parts = {"valid nowhere": invalid, "masked": masks, "no number": none,
+             "empty": rows.num_rows - texts.num_rows}  # fmt: skip
+    rest = "".join(f", {wording.count(count)} {what}" for what, count in parts.items() if count)
+    good = f"{wording.count(valid.num_rows)} of {wording.count(rows.num_rows)} are phone numbers"
+    if 2 * none > texts.num_rows:
+        yield "warning", f"{good}{rest}: does {column!r} (USMS_PHONE_COLUMN) hold numbers?"
+        return
+    yield "ok", f"{good}{_countries(valid)}{rest}"
+    if invalid > _MOST_INVALID * texts.num_rows:
+        yield (
+            "warning",
+            f"{wording.counted(invalid, 'phone')} {'is' if invalid == 1 else 'are'} valid nowhere: "
+            f"whole numbers, and without a country code of {sample.settings.default_region} "
+            "(USMS_DEFAULT_REGION)?",
+        )
+    if masks:
+        hidden = f"{wording.counted(masks, 'phone')} in {column!r} {_verb(masks, 'hide')} digits"
+        yield (
+            "warning",
+            f"{hidden}: matched inside a session, but nobody can tell whose they are beyond it",
+        )
+
+
+def _countries(valid: pa.Table) -> str:
+    if not valid.num_rows:
+        return ""
+    counts = Counter(valid["country"].to_pylist())
+    shares = [
+        f"{country or 'no country'} {wording.percent(count / valid.num_rows)}"
+        for country, count in counts.most_common(_COUNTRIES)
+    ]
+    return f" ({', '.join(shares)}{', …' if len(counts) > _COUNTRIES else ''})"
+
+
+def _verb(count: int, plural: str) -> str:
+    return f"{plural}s" if count == 1 else plural

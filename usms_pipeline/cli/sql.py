@@ -1,0 +1,105 @@
+"""``usms sql``: any query of the published file, which is read-only, and DuckDB must be told so."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+from rich.box import SIMPLE_HEAD
+from rich.markup import escape
+from rich.table import Table
+
+from usms_pipeline.cli import config
+from usms_pipeline.cli.rates import Format, Formats, print_rows
+from usms_pipeline.cli.shell import OK, err, out, warn
+from usms_pipeline.contract.errors import BadQuery
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from usms_pipeline.figures.queries import Connection
+
+_MOST_ROWS: Final = 200
+"""More are no use on a screen, and take seconds to lay out."""
+
+Query = Annotated[
+    str | None,
+    typer.Argument(
+        help="Without one it is read from stdin; at a terminal one after the other, each up to its "
+        "semicolon."
+    ),
+]
+
+
+def sql(query: Query = None, format_: Formats = Format.TABLE) -> int:
+    """Ask the published file in SQL, read-only: `usms sql "FROM delivery_rate_daily"`."""
+    from usms_pipeline import warehouse
+
+    with warehouse.connect(config.load().warehouse_path) as con:
+        if query is not None:
+            _answer(con, query, format_)
+        elif sys.stdin.isatty():
+            _converse(con, format_)
+        else:
+            _answer(con, sys.stdin.read(), format_)
+    return OK
+
+
+def _converse(con: Connection, format_: Format) -> None:
+    """Answer queries until the input ends; one that can't be run ends nothing."""
+    with suppress(ImportError):
+        import readline  # noqa: F401  # gives input() its history
+
+    err().print(
+        "[dim]SQL, each query up to its semicolon; Ctrl-D ends. SHOW TABLES; lists them.[/]"
+    )
+    for query in _typed():
+        try:
+            _answer(con, query, format_)
+        except BadQuery as error:
+            err().print(f"[bold red]✗[/] {escape(str(error))}")
+
+
+def _typed() -> Iterator[str]:
+    lines: list[str] = []
+    with suppress(EOFError):
+        while True:
+            lines.append(input("usms> " if not lines else "  ..> "))
+            if lines[-1].rstrip().endswith(";"):
+                yield "\n".join(lines)
+                lines = []
+
+
+def _answer(con: Connection, query: str, format_: Format) -> None:
+    from usms_pipeline.figures import queries
+
+    is_table = format_ == Format.TABLE
+    rows = queries.own(con, query, _MOST_ROWS + 1 if is_table else None)
+    if rows is None:
+        return
+    if is_table:
+        out().print(_table(rows))
+        if rows.num_rows > _MOST_ROWS:
+            warn([f"These are the first {_MOST_ROWS} rows: --format csv prints all."])
+    else:
+        print_rows(rows, format_)
+
+
+def _table(rows: pa.Table) -> Table:
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="bold")
+    for field in rows.schema:
+        is_number = str(field.type).startswith(("int", "uint", "double", "float", "decimal"))
+        table.add_column(
+            escape(field.name), justify="right" if is_number else "left", overflow="fold"
+        )
+    columns = (column.to_pylist() for column in rows.slice(0, _MOST_ROWS).columns)
+    for row in zip(*columns, strict=True):  # not by name, for two may have the same
+        table.add_row(*("[dim]NULL[/]" if one is None else escape(_cell(one)) for one in row))
+    return table
+
+
+def _cell(value: Any) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)

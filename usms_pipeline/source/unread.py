@@ -1,0 +1,96 @@
+"""What the times look like that can't be read: their shapes, their days, and what they may be.
+
+Of a shape each digit is a 9 and each letter an a: a column of phones, named by mistake, shows none.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from usms_pipeline.contract.moments import NO_TIME, UNDERSTOOD, to_utc, unmarked
+from usms_pipeline.contract.schema import TEXT
+
+_MOST_SHAPES: Final = 3
+_LONGEST_SHAPE: Final = 40
+_LOOKS: Final = (
+    (2_440_588, 2_524_594, "Julian days", "({0} - 2440587.5) * 86400"),
+    (29_221, 73_051, "days of a spreadsheet", "({0} - 25569) * 86400"),
+    (10_957, 29_221, "days since 1970", "{0} * 86400"),
+    (3 * 10**8, 10**9, "seconds since 2001", "{0} + 978307200"),
+    (36 * 10**8, 45 * 10**8, "seconds since 1900", "{0} - 2208988800"),
+    (125 * 10**14, 16 * 10**15, "microseconds since 1601", "{0} / 1000000 - 11644473600"),
+    (125 * 10**15, 16 * 10**16, "100 ns since 1601", "({0} - 116444736000000000) / 10000000"),
+    (62 * 10**16, 66 * 10**16, ".NET ticks", "({0} - 621355968000000000) / 10000000"),
+    (66 * 10**16, 10**18, "nanoseconds since 2001", "{0} / 1000000000 + 978307200"),
+)
+"""Numbers from and below -> what they may be, and the seconds since 1970 that they then are."""
+
+
+@dataclass
+class Unread:
+    """Times that are not NULL and can't be read. What stands for no time at all is none of them."""
+
+    count: int = 0
+    shapes: Counter[str] = field(default_factory=Counter)
+    looks: Counter[int] = field(default_factory=Counter)
+    first: datetime | None = None
+    """Of those that begin with a day that can be read, the first, and the ``last``."""
+    last: datetime | None = None
+
+    def add(self, values: pa.Array) -> None:
+        """Look at some values that gave no time."""
+        texts = unmarked(pc.utf8_trim_whitespace(values.cast(TEXT).drop_null()))
+        texts = texts.filter(pc.invert(pc.match_substring_regex(texts, NO_TIME)))
+        self.count += len(texts)
+        for one in texts.value_counts().to_pylist():
+            self.shapes[_shape(one["values"])] += one["counts"]
+            self.looks.update(dict.fromkeys(_looks_of(one["values"]), one["counts"]))
+        days = pc.extract_regex(texts, r"^(?P<day>\d{4}[-/.]\d{1,2}[-/.]\d{1,2})\b").drop_null()
+        ends = pc.min_max(to_utc(pc.struct_field(days, "day"), "UTC")).as_py().values()
+        known = [one for one in (self.first, self.last, *ends) if one is not None]
+        self.first, self.last = min(known, default=None), max(known, default=None)
+
+    def said(self, column: str) -> str:
+        """Return what is to be said of them after a sentence without its period."""
+        if not self.count:
+            return ""
+        shapes = ", ".join(f"{n:,} × {shape}" for shape, n in self.shapes.most_common(_MOST_SHAPES))
+        shapes += ", …" if len(self.shapes) > _MOST_SHAPES else ""
+        days = ""
+        if self.first and self.last:
+            first, last = (f"{one:%Y-%m-%d}" for one in (self.first, self.last))
+            days = f" (of {first})" if first == last else f" (of {first} to {last})"
+        return (
+            f". {self.count:,} of the times are not NULL and can't be read{days}: {shapes} (9 is "
+            f"any digit, a any letter). Understood: {UNDERSTOOD}{self._look(column)}"
+        )
+
+    def _look(self, column: str) -> str:
+        if not self.looks:
+            return ""
+        _, _, name, seconds = _LOOKS[self.looks.most_common(1)[0][0]]
+        return (
+            f". They look like {name}: make a view with {seconds.format(column)} in place of "
+            f"{column} (it is then in UTC) and name it in USMS_SOURCE_TABLE; of a file, write the "
+            "times anew"
+        )
+
+
+def _shape(text: str) -> str:
+    shape = re.sub(r"[^\W\d_]", "a", re.sub(r"\d", "9", text))
+    return shape if len(shape) <= _LONGEST_SHAPE else shape[: _LONGEST_SHAPE - 1] + "…"
+
+
+def _looks_of(text: str) -> list[int]:
+    try:
+        number = float(text)
+    except ValueError:
+        return []
+    return [place for place, (low, high, *_) in enumerate(_LOOKS) if low <= number < high]
