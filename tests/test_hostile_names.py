@@ -29,9 +29,9 @@ NAMES = (
     'a"b.c', "%s %(x)s :x ? $1", "back\\", "{0} {x}", "$$; DROP TABLE victim; $$", "发送\u202e/*",
 )  # fmt: skip
 VALUES = (
-    "'; DROP TABLE victim; --", '"; DROP TABLE receipts; --', "\\'; DROP TABLE victim; --",
+    "z'; DROP TABLE victim; --", '"; DROP TABLE receipts; --', "\\'; DROP TABLE victim; --",
     "%s", "?", "$1", "{{env.HOME}}", "a&id=b", "a b#c", "../../etc/passwd",
-    "' OR 1=1 --", "`id`", "发送",
+    "x' OR 1=1 --", "`id`", "发送",
 )  # fmt: skip
 ROLES = ("session", "sent_at", "phone", "template")
 

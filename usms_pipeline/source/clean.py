@@ -123,8 +123,8 @@ def _phones(text: str) -> list[str | None]:
     is_list = text[0] + text[-1] in ("[]", "{}") and ":" not in text
     parts = [part.strip(" \t\"'") for part in _BETWEEN.split(text[1:-1] if is_list else text)]
     found = [part for part in parts if part and part.casefold() != "null"]
-    if is_list:
-        return [*found] or [None]
+    if is_list and not found:
+        return [None]
     return [*found] if found and all(map(_SOME_DIGITS.search, found)) else [text]
 
 
