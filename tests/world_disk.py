@@ -40,6 +40,7 @@ class Asked(NamedTuple):
     asked_at: datetime
     submit_status: str | None = None
     is_refused: bool = False
+    is_unanswered: bool = False
 
 
 @dataclass
@@ -63,6 +64,9 @@ def read(answers: Iterable[dict[str, Any]], book: PhoneBook) -> Reading:
         if answer["verdict"] == "refused":
             reading.asked += [Asked(session, at, is_refused=True) for session in ids]
             reading.troubles += [("refused_id", session, at) for session in ids]
+        elif answer["verdict"] == "unanswered":
+            reading.asked += [Asked(session, at, is_unanswered=True) for session in ids]
+            reading.troubles += [("unanswered_id", session, ()) for session in ids]
         elif answer["verdict"] == "unreadable":
             reading.vain += [Asked(session, at) for session in ids]
             reading.troubles.append(("unreadable_answer", None, (*ids, answer["body"].decode())))
@@ -87,6 +91,8 @@ def trouble(entry: dict[str, Any]) -> Trouble:
     kind, session, ids = entry["kind"], entry["session_no"], entry["ids"]
     if kind == "refused_id":
         return kind, session, entry["asked_at"]
+    if kind == "unanswered_id":
+        return kind, session, ()
     if kind == "unreadable_answer":
         return kind, None, (*ids, entry["body"].decode())
     text = _text(json.loads(entry["body"])) if entry["body"] else ""
