@@ -56,9 +56,9 @@ BREAKS = {
         'return table.filter(pc.invert(table["is_closed"]))',
     ),
     "7 bad input: a batch with a bad id is given up": (
-        "service/api.py",
-        "(215392, 215396, 215397), Verdict.SPLIT",
-        "(215392, 215396, 215397), Verdict.SKIP",
+        "service/fetch.py",
+        "elif not must_wait:",
+        "elif must_wait is None:",
     ),
     "8 evidence: what nobody reported has failed": (
         "days/general.py",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable
 from itertools import islice
@@ -71,7 +72,7 @@ def _is_useful(entry: Any, asked: set[str], receipts: Counter[tuple[str, str | N
     try:
         session = _text(entry.get("SessionNo")) if isinstance(entry, dict) else None
         if session is not None and session not in asked:
-            session = session.strip()
+            session = re.sub(r"^[\s\ufeff\u200b]+|[\s\ufeff\u200b]+$", "", session)
         if session not in asked:
             return False
         _text(entry.get("Status"))

@@ -105,7 +105,9 @@ def cut(written: Path) -> None:
                     _remove(Path(entry.path))
         for name, inode in names.items():
             path = Path(folder, name)
-            if not path.exists():
+            if not path.exists() and str(path) in said["names"]:
+                path.mkdir()
+            elif not path.exists():
                 _link(Path(said["shadow"], str(inode)), path)
             if path.is_dir():
                 folders.append(str(path))
