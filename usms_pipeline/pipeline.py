@@ -11,7 +11,7 @@ import secrets
 from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from datetime import date, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
@@ -86,12 +86,11 @@ class Report:
     @classmethod
     def of(cls, run: Run, settings: Settings, notes: Iterable[str] = ()) -> Report:
         """Return what a run gave."""
-        found = run.outcome
+        names = {one.name for one in fields(cls)}
+        found = {name: value for name, value in vars(run.outcome).items() if name in names}
         return cls(
-            found.stats, found.seconds_asking, found.rows_read, found.new, found.due, run.footers,
-            found.written, found.locked, found.damaged, found.aside, found.quarantined,
-            found.times_in_doubt, [*notes], found.rejected, remedy=_announce_all(settings),
-        )  # fmt: skip
+            **found | {"days": run.footers, "notes": [*notes], "remedy": _announce_all(settings)}
+        )
 
     @property
     def buckets(self) -> Counter[str]:
