@@ -24,7 +24,14 @@ import pyarrow.compute as pc
 
 from usms_pipeline.contract.schema import TEXT
 from usms_pipeline.days import log
-from usms_pipeline.service.collect import Answer, Batch, CollectStats, Patience, collect
+from usms_pipeline.service.collect import (
+    LATER,
+    Answer,
+    Batch,
+    CollectStats,
+    Patience,
+    collect,
+)
 from usms_pipeline.settings import Settings
 
 _BLOCK_ANSWERS: Final = 200
@@ -148,15 +155,20 @@ class Asking:
                 self._asked[number] = _Asked(round_, begin, size)
                 yield Batch(number, self._asked[number].ids)
                 number += 1
-            while len(before) > 1:
-                self._see_off(before.popleft())
+            if len(before) > 1:
+                yield from self._seen_off(before.popleft())
 
-    def _see_off(self, round_: Round) -> None:
-        """Wait until a round is written, with what has come of it by now."""
+    def _seen_off(self, round_: Round) -> Iterator[Batch]:
+        """Yield ``LATER`` until a round is written, with what has come of it by now.
+
+        Not waiting here: what lands meanwhile would not be durable within a second.
+        """
         for code in range(len(round_.targets)):
             if code not in round_.finishing:
                 self._finish_soon(round_, code)
-        for finished in round_.finishing.values():
+        for finished in [*round_.finishing.values()]:
+            while not finished.done():
+                yield LATER
             finished.result()
 
     def _land(self, number: int, answer: Answer) -> None:

@@ -49,6 +49,9 @@ class Batch:
     ids: tuple[str, ...]
 
 
+LATER: Final = Batch(-1, ())
+"""In place of a batch: there is none now, and there may be one soon."""
+
 Sink = Callable[[int, Answer], None]
 
 
@@ -262,6 +265,8 @@ class _Caller:
         started = time.monotonic()
         while self._has_more and self._given - self._workers.taken < self._workers.ahead:
             batch = next(self._batches, None)
+            if batch is LATER:
+                break
             drawn.append(batch)
             self._given += 1
             self._has_more = batch is not None
