@@ -11,7 +11,7 @@ import pytest
 from tests.loopback import Response, code, ok, serving
 from usms_pipeline.contract.errors import CredentialsRefused, ServiceDown
 from usms_pipeline.service import pace
-from usms_pipeline.service.collect import Batch, Patience, collect
+from usms_pipeline.service.collect import LATER, Batch, Patience, collect
 from usms_pipeline.service.pace import BreakerLimits
 from usms_pipeline.settings import load
 
@@ -65,6 +65,22 @@ def test_every_batch_lands_once_under_its_own_number(good):
     assert stats.problems == {}
     assert stats.bytes_received == sum(len(a.body) for _, a in landed)
     assert no_thread_is_left()
+
+
+def test_what_lands_goes_to_the_sink_while_the_next_batch_is_waited_for(good):
+    """What came of the first is there before there is a second."""
+    landed = []
+
+    def work():
+        yield Batch(0, ("a", "b"))
+        until = time.monotonic() + 20
+        while not landed and time.monotonic() < until:
+            yield LATER
+        assert [answer.ids for _, answer in landed] == [("a", "b")]
+        yield Batch(1, ("c",))
+
+    run(good.url, work(), lambda *one: landed.append(one))
+    assert asked(landed) == ["a", "b", "c"]
 
 
 def test_nothing_to_ask_sends_nothing_and_leaves_the_pace(good):
