@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 
 from usms_pipeline.contract import wording
 from usms_pipeline.contract.schema import TIME
+from usms_pipeline.days.unheard import OLDEST, YOUNGEST
 from usms_pipeline.people.phones import DESCRIPTION, MASK, PhoneBook
 
 if TYPE_CHECKING:
@@ -31,7 +32,6 @@ _WINDOWS: Final = (timedelta(hours=3), timedelta(days=3), timedelta(days=36_500)
 _ENOUGH: Final = 1_000
 _SHOWN: Final = 10
 _ASKED: Final = 3
-_KNOWN_AFTER, _KNOWN_UNTIL = timedelta(hours=1), timedelta(hours=72)
 _MOST_PHONES: Final = 1_000
 """The service takes no more in one send call."""
 _COUNTRIES: Final = 4
@@ -100,7 +100,7 @@ def shown(sample: Sample) -> list[dict[str, Any]]:
 def to_ask(sample: Sample, now: datetime) -> list[str]:
     """Return some sessions that the service must know, if there are any; else the latest ones."""
     rows = sample.rows.filter(pc.is_valid(sample.rows["session_no"]))
-    age = (pa.scalar(now - _KNOWN_UNTIL, TIME), pa.scalar(now - _KNOWN_AFTER, TIME))
+    age = (pa.scalar(now - OLDEST, TIME), pa.scalar(now - YOUNGEST, TIME))
     known = rows.filter(pc.and_(pc.greater(rows["sent_at"], age[0]),
                                 pc.less(rows["sent_at"], age[1])))  # fmt: skip
     sessions = (known if known.num_rows else rows)["session_no"].combine_chunks().unique()
@@ -111,8 +111,7 @@ def to_ask(sample: Sample, now: datetime) -> list[str]:
 
 def is_young(sample: Sample, session_no: str, now: datetime) -> bool:
     """Return whether a session is of an age at which the service knows it."""
-    its = sample.rows.filter(pc.equal(sample.rows["session_no"], session_no))["sent_at"]
-    return bool(_KNOWN_AFTER <= now - pc.min(its).as_py() <= _KNOWN_UNTIL)
+    return YOUNGEST <= now - sent_at(sample, session_no) <= OLDEST
 
 
 def sent_at(sample: Sample, session_no: str) -> datetime:

@@ -142,9 +142,8 @@ class Asking:
 
     def _batches(self) -> Iterator[Batch]:
         size, number = self._settings.batch_size, 0
-        before: deque[Round] = deque()
+        before: Round | None = None
         for round_ in self._rounds:
-            before.append(round_)
             begins = range(0, len(round_.names), size)
             for begin in begins:
                 round_.batches[_distinct(round_.codes[begin : begin + size])] += 1
@@ -155,8 +154,9 @@ class Asking:
                 self._asked[number] = _Asked(round_, begin, size)
                 yield Batch(number, self._asked[number].ids)
                 number += 1
-            if len(before) > 1:
-                yield from self._seen_off(before.popleft())
+            if before is not None:
+                yield from self._seen_off(before)
+            before = round_
 
     def _seen_off(self, round_: Round) -> Iterator[Batch]:
         """Yield ``LATER`` until a round is written, with what has come of it by now.

@@ -276,7 +276,7 @@ class _Caller:
             self._workers.tell(self._workers.put, drawn)
 
     def _drain(self) -> None:
-        """Return the sink what has landed. What it has not taken stays, and is given again."""
+        """Hand the sink what has landed. What it has not taken stays, and is given again."""
         landed, size = self._workers.landed, 0
         for _ in range(len(landed)):
             try:
