@@ -24,13 +24,14 @@ from usms_pipeline.store.storage import Store
 FOLDER: Final = "quarantine"
 OPEN, REPLAYED, DISMISSED = "open", "replayed", "dismissed"
 REFUSED, UNANSWERED, UNREADABLE = "refused_id", "unanswered_id", "unreadable_answer"
+UNASKED = "unasked_session"
 
 KINDS: Final = {
     REFUSED: "the service refuses this session number",
     UNANSWERED: "the service gives no usable answer about this session number",
     UNREADABLE: "a whole response could not be read",
     "bad_item": "one item of a response could not be read",
-    "unasked_session": "a response told of a session that was not asked about",
+    UNASKED: "a response told of a session that was not asked about",
 }
 
 
