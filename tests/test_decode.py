@@ -50,7 +50,7 @@ def item(session="a", receipt=None, **more):
 
 
 def receipts(decoded):
-    """Return what was said of recipients: every row that says more than when a session was asked."""
+    """Return the rows that say more than when a session was asked about."""
     rows = decoded.observations.to_pylist()
     return [row for row in rows if not is_silent(row)]
 
