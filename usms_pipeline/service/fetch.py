@@ -48,9 +48,9 @@ chance, of a service that throttles 30 % at random, that is one part in 15,000."
 _ASKED_ALONE: Final = 3
 """Requests for one id each that show whether the service is up. Each may be for a bad one."""
 
-_UNHEARD: Final = 64
-"""After so many requests without a good answer only one a second is sent: a service that is down
-for all costs so many, and those that were under way, until the breaker opens."""
+_UNHEARD, _UNHEARD_SECONDS = 64, 2.5
+"""After so many requests without a good answer only one is sent in so many seconds: a service that
+is down for all costs 150 at most until the breaker opens, one that throttles all of them too."""
 
 
 @dataclass(frozen=True)
@@ -315,7 +315,7 @@ class Fetcher:
         sent_at = await self._governor.turn()
         self._unheard += 1
         if self._unheard > _UNHEARD:
-            self._governor.pause(1.0)
+            self._governor.pause(_UNHEARD_SECONDS)
         self._in_flight += 1
         stats = self._stats
         stats.concurrency = max(stats.concurrency, self._in_flight)
