@@ -200,7 +200,7 @@ def copies_hint(con: Connection, days: Sequence[date] | None = None) -> str | No
     return (
         f"{wording.counted(unheard, 'message')} without a phone and without a receipt, in sessions "
         "of which the service knows fewer recipients than there are rows: most likely copies of "
-        "rows. Read a view without them, made by SELECT DISTINCT"
+        "rows. Read the table without them, by SELECT DISTINCT"
     )
 
 
