@@ -11,7 +11,7 @@ import secrets
 from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
@@ -31,11 +31,13 @@ from usms_pipeline.contract.errors import (
 from usms_pipeline.contract.metrics import UNANNOUNCED_SHARE
 from usms_pipeline.days import file, log, quarantine, unheard
 from usms_pipeline.days.file import Footer
-from usms_pipeline.days.run import CLOCK_MAY_STEP, OnProgress, Progress, Run, vanished
+from usms_pipeline.days.held import Outcome
+from usms_pipeline.days.run import CLOCK_MAY_STEP, OnProgress, Progress, Run
+from usms_pipeline.days.writing import vanished
 from usms_pipeline.people import forget
 from usms_pipeline.people.phone_key import has_key, load_key
 from usms_pipeline.people.phones import PhoneBook
-from usms_pipeline.service.collect import CollectStats, Patience, utc_now
+from usms_pipeline.service.collect import Patience, utc_now
 from usms_pipeline.service.names import Names
 from usms_pipeline.service.pace import FIRST_PACE
 from usms_pipeline.settings import Settings
@@ -54,30 +56,15 @@ _SURVEY_FILE: Final = "survey.json"
 
 
 @dataclass
-class Report:
+class Report(Outcome):
     """What asking and folding gave.
 
     ``days`` has what the file of each day says that was looked at; those in ``written`` are new.
-    ``due`` counts the sessions that were due, by day; ``locked`` names the days that another run
-    holds; ``fell_short``: something was asked for and not got. What to do is said by ``unheard``
-    where the service knows none of the sessions, and by ``remedy`` where receipts are for phones
-    that nobody announced.
+    What to do is said by ``unheard`` where the service knows none of the sessions, and by
+    ``remedy`` where receipts are for phones that nobody announced.
     """
 
-    stats: CollectStats = field(default_factory=CollectStats)
-    seconds_asking: float = 0.0
-    rows_read: int = 0
-    new: int = 0
-    due: dict[date, int] = field(default_factory=dict)
     days: dict[date, Footer] = field(default_factory=dict)
-    written: list[date] = field(default_factory=list)
-    locked: list[date] = field(default_factory=list)
-    damaged: dict[date, str] = field(default_factory=dict)
-    aside: list[str] = field(default_factory=list)
-    quarantined: int = 0
-    times_in_doubt: int = 0
-    notes: list[str] = field(default_factory=list)
-    rejected: set[str] = field(default_factory=set, repr=False)
     unheard: str = ""
     remedy: str = field(default="", repr=False)
     is_unreadable: bool = False
@@ -85,12 +72,9 @@ class Report:
 
     @classmethod
     def of(cls, run: Run, settings: Settings, notes: Iterable[str] = ()) -> Report:
-        """Return what a run gave."""
-        names = {one.name for one in fields(cls)}
-        found = {name: value for name, value in vars(run.outcome).items() if name in names}
-        return cls(
-            **found | {"days": run.footers, "notes": [*notes], "remedy": _announce_all(settings)}
-        )
+        """Return what a run gave; ``notes`` come before its own."""
+        given = vars(run.outcome) | {"notes": [*notes, *run.outcome.notes]}
+        return cls(**given, days=run.footers, remedy=_announce_all(settings))
 
     @property
     def buckets(self) -> Counter[str]:
@@ -386,7 +370,7 @@ class Pipeline:
                 self._changes += run.outcome.changes
                 self.book.keep_prefixes()
             self._keep_pace(run.outcome.stats.pace)
-            report = Report.of(run, self.settings, [*notes, *run.outcome.notes])
+            report = Report.of(run, self.settings, notes)
         self._check_none_vanished(report.days)
         told = report.stats.ids_answered, run.outcome.receipts
         if sessions := unheard.count(self.store, report.days, begun, *told):

@@ -123,7 +123,7 @@ def sent_at(sample: Sample, session_no: str) -> datetime:
 
 def of_sessions(sample: Sample) -> Iterator[Said]:
     """Say how the rows fall into sessions."""
-    from usms_pipeline.days.run import doubts_about_sessions
+    from usms_pipeline.days.source_rows import doubts_about_sessions
 
     rows, settings = sample.rows, sample.settings
     column = repr(settings.session_column)

@@ -640,7 +640,7 @@ def _is_never_plain(sent: pa.Table) -> Bools:
 def _are_alike(
     stored: pa.Table, at: Places, read: pa.Table, place: Places, names: list[str]
 ) -> Bools:
-    """Tell which stored plain rows are just as they were read now."""
+    """Return which stored plain rows are just as they were read now."""
     here, there = _taken(stored, at), _taken(read, place)
     own = pc.if_else(here[OWN], here["recipient"], pa.scalar(None, TEXT))
     is_same = _equal(own, there["recipient"])
@@ -652,7 +652,7 @@ def _are_alike(
 
 
 def _can_be_put_in(rows: pa.Table, at: Places, said: pa.Table, place: Places) -> Bools:
-    """Tell which plain rows are plain still with one answer each put in."""
+    """Return which plain rows are plain still with one answer each put in."""
     here, there = _taken(rows, at), _taken(said, place)
     number, word, status = there["number"], there["word"], there["status"]
     is_silent = np.asarray(pc.equal(number, "")) & np.asarray(pc.is_null(word))
@@ -682,7 +682,7 @@ def _can_be_put_in(rows: pa.Table, at: Places, said: pa.Table, place: Places) ->
 
 
 def _equal(left: pa.ChunkedArray, right: pa.ChunkedArray) -> Bools:
-    """Tell which values are equal; NULL is equal to NULL."""
+    """Return which values are equal; NULL is equal to NULL."""
     both_null = pc.and_(pc.is_null(left), pc.is_null(right))
     return np.asarray(pc.or_(pc.fill_null(pc.equal(left, right), False), both_null))
 

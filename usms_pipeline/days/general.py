@@ -258,7 +258,7 @@ def reread(session: Session) -> None:
 
 
 def _left_nothing_open(session: Session, asked_at: int) -> None:
-    """Take back that a response left something open; of those before it the first is known."""
+    """Undo that a response left something open; of those before it the first is known."""
     if session.last_open_at == asked_at:
         is_first = session.first_asked_at == asked_at
         session.last_open_at = None if is_first else session.first_asked_at

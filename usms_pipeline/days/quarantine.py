@@ -31,13 +31,14 @@ from usms_pipeline.store.storage import Store
 FOLDER: Final = "quarantine"
 OPEN, REPLAYED, DISMISSED = "open", "replayed", "dismissed"
 REFUSED, UNANSWERED, UNREADABLE = REFUSED_ID, UNANSWERED_ID, UNREADABLE_ANSWER
+UNASKED = UNASKED_SESSION
 
 KINDS: Final = {
     REFUSED: "the service refuses this session number",
     UNANSWERED: "the service gives no usable answer about this session number",
     UNREADABLE: "a whole response could not be read",
     BAD_ITEM: "one item of a response could not be read",
-    UNASKED_SESSION: "a response told of a session that was not asked about",
+    UNASKED: "a response told of a session that was not asked about",
 }
 
 

@@ -86,7 +86,7 @@ class Reading:
         self.rows = 0
 
     def add(self, batch: pa.RecordBatch) -> None:
-        """Take rows with a ``session_no`` (or NULL), a ``sent_at`` and whatever else."""
+        """Add rows with a ``session_no`` (or NULL), a ``sent_at`` and whatever else."""
         moments = np.asarray(batch["sent_at"].cast(pa.int64()))
         place = np.searchsorted(self._starts, moments, side="right") - 1
         self._own.append(self._days[np.clip(place, 0, None)])

@@ -7,7 +7,6 @@ what they opened and block nobody. How it is filled is in ``building.py``, its S
 from __future__ import annotations
 
 import glob
-import hashlib
 import shutil
 import time
 import uuid
@@ -230,7 +229,8 @@ class Publishing:
             building.copy(self._path, self._temporary)
         con.execute(ddl.attach(self._temporary, f"STORAGE_VERSION '{ddl.STORAGE_VERSION}'"))
         versions = copied.versions if copied is not None else {}
-        return Building(con, fields, versions, is_copy=copied is not None)
+        definitions = ddl.definitions(fields, self._settings.cutoff)
+        return Building(con, fields, versions, definitions, is_copy=copied is not None)
 
     def _rows(self, day: date, footer: Footer) -> Iterator[pa.Table]:
         try:
@@ -292,14 +292,13 @@ class Publishing:
             self._refuse_to_empty(len(gone))
         stale = [day for day in footers if known.get(day) != footers[day].version]
         fields = self._fields(parts.values())
-        definitions = ddl.definitions(fields, self._settings.cutoff)
-        digest = hashlib.sha256(definitions.encode()).hexdigest()
+        digest = building.digest_of(ddl.definitions(fields, self._settings.cutoff))
         is_idle = self._next is None and not stale and not gone and present.digest == digest
         if not is_idle:
             self._next = self._fitting(present, fields, parts, changes)
             self._bring_up_to_date(self._next, footers, parts, changes)
             self._next.keep(self._path, present.columns, kept)
-            self._next.close(parts.values(), definitions, digest)
+            self._next.close(parts.values())
             self._give_name()
         is_masked = self._settings.phones == "masked"
         return WarehouseReport(
