@@ -265,6 +265,17 @@ def test_an_unknown_word_and_a_quarantined_item_are_warnings(project):
     assert materializations(result, "warehouse")
 
 
+def test_what_is_doubtful_in_the_source_is_told_beside_the_figures(project):
+    account = project(20)
+    sent = account.rehearsal.messages
+    timeless = sent.slice(0, 3).to_pylist()
+    rows = pa.Table.from_pylist([one | {"sent_at": None} for one in timeless], sent.schema)
+    pq.write_table(pa.concat_tables([sent, rows]), account.data_dir.parent / "sent.parquet")
+    told = materializations(account.refresh(), "receipts")
+    said = "3 rows have no usable time in sent_at"
+    assert all(said in day["run/warnings"] for day in told.values())
+
+
 def test_a_missing_setting_is_the_cores_sentence_and_no_retry(project, monkeypatch):
     account = project(20)
     monkeypatch.delenv("USMS_SOURCE_URL")

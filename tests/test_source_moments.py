@@ -73,6 +73,7 @@ NOON = datetime(2026, 11, 3, 12, 5, tzinfo=UTC)
         "2026/11/3 PM 12:05", "2026-11-03 12:05 PM", "2026-11-03 12:05:00 p.m.",
         "2026-11-03, 12:05", "2026-11-03\u00a012:05", " 2026-11-03 12:05 ",
         "2026-11-03  12:05:00.000", "20261103T120500Z", "20261103T1205", "20261103 12:05:00",
+        "'2026-11-03 12:05'", "2026-11-03 0:05 PM", "2026/11/3 下午0:05", "20261103120500.123",
         "202611031205", "261103120500", "20261103120500000", "2611031205", "20261103120500.0",
         "2026-11-03 20:05 +0800", "2026-11-03T20:05:00.000+8", "2026-11-03 12:05 GMT",
         "2026-11-03 20:05 GMT+8", "2026-11-03 07:05:00 UTC-05:00",
@@ -84,6 +85,14 @@ NOON = datetime(2026, 11, 3, 12, 5, tzinfo=UTC)
 def test_people_and_programs_write_one_moment_in_many_ways(text: str) -> None:
     read = to_utc(pa.array([text]), "UTC", latest=datetime(2027, 1, 1, tzinfo=UTC))
     assert read.to_pylist() == [NOON]
+
+
+@pytest.mark.parametrize("hour", range(24))
+def test_no_hour_of_a_day_is_lost_whatever_the_half_of_it_is_written_beside(hour: int) -> None:
+    moment = datetime(2026, 11, 3, hour, 5, tzinfo=UTC)
+    half = "AM" if hour < 12 else "PM"
+    for shown in (hour, hour % 12, hour % 12 or 12):
+        assert one(f"2026/11/3 {shown}:05 {half}") == moment
 
 
 @pytest.mark.parametrize(
@@ -158,7 +167,7 @@ def test_digits_mean_what_can_have_been_by_then(
         "2024-13-01", "2024-08-01 24:00", "2024-08-01 09:60", "yesterday",
         "2024-08-01 09:30 Berlin", "9999-12-31", "1969-12-31 23:59:59", "2460000.5",
         "99999999999999999999999", "20240230", "9" * 19, "NaN", "1e99", "٢٠٢٤-٠٨-٠١",
-        "2026-11-03 13:05 AM", "2026-11-03 0:05 PM", "2026-11-03 12:05 CST", "2026-11-0312:05",
+        "2026-11-03 13:05 AM", "2569-11-03 12:05", "2026-11-03 12:05 CST", "2026-11-0312:05",
         "2026-1-123:05", "12:05", "2026-11-03 12:05 +99:00", "32.11.2026", "0/11/2026",
     ],
 )  # fmt: skip

@@ -18,6 +18,7 @@ import pytest
 from tests.services import Database
 from tests.test_source_sent_at import Place
 from usms_pipeline import source
+from usms_pipeline.contract.errors import SourceError
 from usms_pipeline.settings import Settings
 
 START = datetime(2024, 8, 1, tzinfo=UTC)
@@ -232,6 +233,12 @@ def test_binaries_of_a_fixed_size_are_the_same(mariadb: Database, tmp_path: Path
         ("[13800138000]", ["13800138000"]),
         ("13800138000,", ["13800138000"]),
         ("[]", [None]),
+        ("('13800138000', '13900139000')", ["13800138000", "13900139000"]),
+        ("13800138000 and 13900139000", ["13800138000", "13900139000"]),
+        ("13800138000\t13900139000 & 13700137000", ["13800138000", "13900139000", "13700137000"]),
+        ("+8613800138000+4915112345678", ["+8613800138000", "+4915112345678"]),
+        ("138****8000 139****9000", ["138****8000", "139****9000"]),
+        ("(138)00138000", ["(138)00138000"]),
         ("13800138000/13900139000", ["13800138000", "13900139000"]),
         ("+4915112345678  +4915112345679", ["+4915112345678", "+4915112345679"]),
         ("+49 151 1234 5678", ["+49 151 1234 5678"]),
@@ -288,7 +295,7 @@ def test_words_for_nothing_are_no_session_and_no_phone(word: str, tmp_path: Path
     assert found["phone"] == [None, "13800138000", f"+{word}"]
 
 
-LOST = ["1.23457E+17", "1.2345678901234568e+18", "1,23457E+11"]
+LOST = ["1.23457E+17", "1.2345678901234568E18", "1.2345678901234568e+18", "1,23457E+11"]
 KEPT = ["9007199254740993", "12e5", "E+1", "a-1", None]
 
 
@@ -310,7 +317,7 @@ def test_session_numbers_that_lost_digits_are_counted(
         url = place.url
     settings = Settings(_env_file=None, source_url=url, source_table="t")
     [doubt] = source.survey(settings).doubts(settings)
-    assert doubt.startswith("3 session numbers have lost digits in a spreadsheet or a float")
+    assert doubt.startswith("4 session numbers have lost digits in a spreadsheet or a float")
     assert "(session_no)" in doubt
     assert "export that column as text" in doubt
 
@@ -349,6 +356,82 @@ def test_floats_beyond_whole_numbers_lost_digits(
         "INSERT INTO t VALUES (1234567890123456789, '2024-08-01'), (123456789012, '2024-08-01')",
     )
     assert source.survey(place.settings()).lost_digits == 1
+
+
+SINGLE = {"postgresql": "real", "mariadb": "float", "duckdb": "float"}
+
+
+@pytest.mark.parametrize("kind", SINGLE)
+def test_floats_of_single_precision_lose_digits_sooner(
+    kind: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    place = Place(kind, request, tmp_path)
+    place.execute(
+        f"CREATE TABLE t (session_no {SINGLE[kind]}, sent_at date)",
+        "INSERT INTO t VALUES (987654321, '2024-08-01'), (54321, '2024-08-01')",
+    )
+    assert source.survey(place.settings()).lost_digits == 1
+
+
+@pytest.mark.parametrize("kind", ["postgresql", "mariadb", "duckdb"])
+def test_decimals_of_a_number_are_its_types_and_not_the_sessions(
+    kind: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    place = Place(kind, request, tmp_path)
+    place.execute(
+        "CREATE TABLE t (session_no decimal(20,2), phone decimal(20,3), sent_at date)",
+        "INSERT INTO t VALUES (7700123456100, 13800138000, '2024-08-01')",
+    )
+    found = read(place.url, phone_column="phone")
+    assert (found["session_no"], found["phone"]) == (["7700123456100"], ["13800138000"])
+
+
+@pytest.mark.parametrize(
+    ("kind", "type_", "value"),
+    [("postgresql", "text[]", "'{a}'"), ("postgresql", "jsonb", "'\"a\"'"),
+     ("duckdb", "text[]", "['a']"), ("duckdb", "struct(id text)", "{'id': 'a'}"),
+     ("duckdb", "json", "'\"a\"'")],
+)  # fmt: skip
+def test_a_session_column_of_lists_or_objects_is_named_with_its_type(
+    kind: str, type_: str, value: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    place = Place(kind, request, tmp_path)
+    place.execute(
+        f"CREATE TABLE t (session_no {type_}, sent_at date)",
+        f"INSERT INTO t VALUES ({value}, '2024-08-01')",
+    )
+    with pytest.raises(SourceError, match=r"'session_no' of 't' is of type .* make a view"):
+        read(place.url)
+
+
+def test_dates_that_no_calendar_has_are_counted_where_they_are_not_read(mariadb: Database) -> None:
+    mariadb.execute(
+        "SET sql_mode = ''",
+        "CREATE TABLE t (session_no int, sent_at datetime)",
+        "INSERT INTO t VALUES (1, '2024-08-00 09:00:00'), (2, '2024-00-01 09:00:00'), "
+        "(3, '0000-00-00 00:00:00'), (4, '2024-08-01 09:00:00')",
+    )
+    assert read(mariadb.url)["session_no"] == ["4"]
+    settings = Settings(_env_file=None, source_url=mariadb.url, source_table="t")
+    assert source.survey(settings).rows_without_sent_at == 3
+
+
+@pytest.mark.parametrize("odd", ["22/8/2024 9:00", "1.8.2024", "09-08-2024", "31/08/2024 9:00"])
+def test_a_form_of_times_that_hides_between_others_is_read_all_the_same(
+    odd: str, tmp_path: Path
+) -> None:
+    """Neither the least of a column nor the greatest, nor among the first of its rows."""
+    path = tmp_path / "t.db"
+    plain = [(str(n), f"2024-08-01 10:{n % 60:02}:00") for n in range(300)]
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("CREATE TABLE t (session_no text, sent_at text)")
+        some = [("low", "0000-00-00"), *plain, ("odd", odd), ("high", "9999-12-31")]
+        connection.executemany("INSERT INTO t VALUES (?, ?)", some)
+    settings = Settings(
+        _env_file=None, source_url=f"sqlite:///{path}", source_table="t", date_order="dmy"
+    )
+    batches = source.read(settings, START, START + timedelta(days=31))
+    assert "odd" in [one for batch in batches for one in batch["session_no"].to_pylist()]
 
 
 def test_names_are_found_whatever_their_case_unless_two_differ_by_it(tmp_path: Path) -> None:
@@ -450,6 +533,26 @@ def test_whole_numbers_that_a_gap_made_floats_are_whole_again(tmp_path: Path) ->
         ("78", "13900139000", 3, "1.0", "1.00"),
         (None, None, 1, "1.5", None),
     ]
+
+
+@pytest.mark.parametrize(
+    ("mark", "point", "nothing"), [(",", ".", "nan"), (",", ".", "<NA>"), (";", ",", "")]
+)
+def test_floats_are_whole_whatever_stands_for_the_gap_and_the_point(
+    mark: str, point: str, nothing: str, tmp_path: Path
+) -> None:
+    rows = [["session_no", "sent_at", "phone"],
+            [f"7700123456100{point}0", "2024-08-01", f"13800138000{point}0"],
+            [nothing, "2024-08-01", nothing], [f"78{point}0", "2024-08-01", nothing]]  # fmt: skip
+    found = csv(tmp_path, "\n".join(mark.join(row) for row in rows) + "\n", phone_column="phone")
+    assert found["session_no"] == ["7700123456100", None, "78"]
+    assert found["phone"] == ["13800138000", None, None]
+
+
+def test_a_csv_whose_lines_end_in_two_ways_is_no_reason_to_run_again(tmp_path: Path) -> None:
+    text = "session_no,sent_at\r\na,2024-08-01\nb,2024-08-01\r\n\r\n\nc,2024-08-01"
+    with pytest.raises(SourceError, match=r"its lines end in more than one way\. Mend the file"):
+        csv(tmp_path, text)
 
 
 def test_a_float_column_is_known_by_all_its_values(tmp_path: Path) -> None:

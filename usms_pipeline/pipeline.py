@@ -345,9 +345,7 @@ class Pipeline:
             raise
         self._published(published)
         self.purge()
-        if doubts := self.doubts_about_the_source():
-            report.notes += doubts.sentences
-            report.is_unreadable = doubts.is_unreadable
+        report.notes += self._doubts_about_copies(report)
         return RunReport(**vars(report), warehouse=published)
 
     def refresh(
@@ -377,7 +375,20 @@ class Pipeline:
         told = report.stats.ids_answered, run.outcome.receipts
         if sessions := unheard.count(self.store, report.days, begun, *told):
             report.unheard = _nothing_heard(sessions, self.settings)
+        if doubts := self.doubts_about_the_source():
+            report.notes += doubts.sentences
+            report.is_unreadable = doubts.is_unreadable
         return report
+
+    def _doubts_about_copies(self, report: Report) -> list[str]:
+        """Tell of rows, on the days that a run wrote, that most likely are copies of others."""
+        from usms_pipeline.figures import queries
+
+        if not report.written or not report.stats.ids_answered:
+            return []
+        with warehouse.connect(self.settings.warehouse_path) as con:
+            hint = queries.copies_hint(con, sorted({*report.written}))
+        return [f"{hint}."] if hint else []
 
     def _run(self, **given: Any) -> Run:
         options = {"transport": self.transport, "patience": self.patience, "tell": self._tell}

@@ -307,19 +307,14 @@ def _warehouse(settings: Settings) -> Iterator[Said]:
         return
     try:
         with connect(path) as con:
-            copies = queries.likely_copies(con)
+            copies = queries.copies_hint(con)
     except (WarehouseMissing, OtherWarehouse) as error:
         yield "warning", str(error)
         return
     age = wording.duration(time.time() - path.stat().st_mtime)
     yield "ok", f"{path}, published {age} ago; to open it: {to_open(path)}, or usms sql"
     if copies:
-        yield (
-            "warning",
-            f"{wording.counted(copies, 'message')} without a phone and without a receipt, in "
-            "sessions of which the service knows fewer recipients than there are rows: most likely "
-            f"copies of rows. Read a view without them: {once_only(settings)}",
-        )
+        yield "warning", f"{copies}: {once_only(settings)}"
 
 
 def _quarantine(settings: Settings) -> Iterator[tuple[str, str]]:

@@ -183,16 +183,23 @@ def _copies(sample: Sample) -> Iterator[Said]:
         yield (
             "warning",
             f"{equal} another in all that is read, and each counts as a message. If they are "
-            f"copies, read a view without them: {once_only(sample.settings)}",
+            f"copies, read the table without them: {once_only(sample.settings)}",
         )
 
 
 def once_only(settings: Settings) -> str:
-    """Return SQL, to be shown, for a view of the user's table in which each row is there once."""
-    from usms_pipeline.source.query import quoter
+    """Return SQL, to be shown, for a view of the user's table in which each row is there once.
 
-    url, table = settings.source_url, settings.source_table or "sms_log"
-    is_mysql = url is not None and url.get_secret_value().startswith(("mysql", "mariadb"))
+    Of a file, for DuckDB to write another from.
+    """
+    from usms_pipeline.source.query import quoter, text
+
+    url = settings.source_url.get_secret_value() if settings.source_url else ""
+    if "://" not in url:
+        rows = f"read_csv({text(url)}, all_varchar = true)" if ".csv" in url.lower() else text(url)
+        return f"COPY (SELECT DISTINCT * FROM {rows}) TO 'sms_once.parquet'"
+    table = settings.source_table or "sms_log"
+    is_mysql = url.startswith(("mysql", "mariadb"))
     is_plain = re.fullmatch(r'[\w.]+|["`].*["`]', table, re.ASCII)
     quote = quoter("`" if is_mysql else '"')
     return f"CREATE VIEW sms_once AS SELECT DISTINCT * FROM {table if is_plain else quote(table)}"

@@ -49,9 +49,11 @@ _USUAL: Final = (
 )
 NO_TIME: Final = (
     r"(?i)^\s*(\\N|null|nan|nat|none|n/?a|<na>|-1|[-0/:. TZ]*|1970[-/.]0?1[-/.]0?1\b.*"
-    r"|(0\d{3}|1[0-8]\d\d|19[0-6]\d|2[2-9]\d\d|[3-9]\d{3})[-/.].*)\s*$"
+    r"|(0\d{3}|1[0-8]\d\d|19[0-6]\d|2[2-46-9]\d\d|[3-9]\d{3})[-/.].*)\s*$"
 )
-"""What stands for no time at all in a text: words, zeros, and years that nobody sends in."""
+"""What stands for no time at all in a text: words, zeros, and years that nobody sends in.
+
+Not 25…: these are years of the Buddhist calendar, which can't be read, but are meant."""
 _NUMBER: Final = r"^\d{1,19}(\.\d*)?([eE]\+?\d{1,2})?$"
 _DAY_MONTH: Final = r"(?P<first>\d{1,2})[-/.](?P<second>\d{1,2})[-/.](?P<last>\d{4}|\d\d)"
 _WORDS: Final = (
@@ -78,7 +80,7 @@ _SPELLINGS: Final = (
     (r":($|[Zz+-])", r"\1"),
 )
 """What is spelled otherwise in a time that can't be read as it is, in this order."""
-_MARKED: Final = r"^(?:=\"(.*)\"|'(.*))$"
+_MARKED: Final = r"^(?:=\"(.*)\"|'(.*?)'?)$"
 """How a spreadsheet is made to keep a text as it is."""
 
 
@@ -226,7 +228,7 @@ def _hour(hour: Integers, half: pa.Array) -> tuple[Integers, Flags]:
     """Return the hour of 24, and whether there is such an hour."""
     marks = pc.utf8_lower(half)
     is_morning, is_evening = (_flags(pc.equal(marks, mark)) for mark in ("a", "p"))
-    is_hour = (hour < 24) & ~(is_morning & (hour > 12)) & ~((is_morning | is_evening) & (hour == 0))
+    is_hour = (hour < 24) & ~(is_morning & (hour > 12))
     return np.where(is_morning & (hour == 12), 0, hour + 12 * (is_evening & (hour < 12))), is_hour
 
 
@@ -319,10 +321,10 @@ def _of_integers(values: pa.Array) -> tuple[Floats, Integers]:
 def _of_text(text: pa.Array) -> tuple[Floats, Integers]:
     """Return numbers of any form, NaN for none; and the whole ones exactly, -1 for the others.
 
-    ``20240801.0`` is whole. So are nineteen digits where they fit.
+    ``20240801.0`` is whole. So are nineteen digits where they fit, and the seconds of a calendar.
     """
     numbers: Floats = pc.fill_null(text.cast(pa.float64()), np.nan).to_numpy(zero_copy_only=False)
-    digits = pc.replace_substring_regex(text, r"\.0*$", "")
+    digits = pc.replace_substring_regex(text, r"\.0*$|^([12]\d{13})\.\d+$", r"\1")
     is_whole = pc.match_substring_regex(digits, r"^(\d{1,18}|[1-8]\d{18})$")
     chosen = _if(is_whole, digits)
     whole: Integers = pc.fill_null(chosen.cast(pa.int64()), -1).to_numpy(zero_copy_only=False)

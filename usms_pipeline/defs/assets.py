@@ -121,12 +121,16 @@ def _draw(context: dg.AssetExecutionContext, account: Account) -> Results:
             asked = report.ask(con)
             uncovered = queries.uncovered_days(con, checks.COVERED_SHARE)
             without = uncovered.to_arrow_table().to_pylist()
+            copies = queries.copies_hint(con)
         judged = [
             checks.check_time_zones(asked.timezone_hint),
             *checks.check_alerts(asked.alerts, pipeline.settings.zone),
             checks.check_coverage(without),
         ]
         drawn = figures.delivery_rates(pipeline, asked)
+    if copies:
+        context.log.warning(f"{copies}.")
+        drawn |= {"warnings": f"{copies}."}
     yield _result(account, "delivery_rates", drawn, judged)
 
 

@@ -20,18 +20,18 @@ import pyarrow.compute as pc
 from usms_pipeline.contract.moments import to_utc, unmarked
 from usms_pipeline.contract.schema import TEXT, TIME, dimension_name
 from usms_pipeline.contract.setting_types import DateOrder
-from usms_pipeline.source.kinds import Column
+from usms_pipeline.source.kinds import Column, TimeType
 
 MAX_SESSION_CHARACTERS: Final = 256
 _FIRST_PLAIN, _LAST_PLAIN = 0x21, 0x7E
 """Printable ASCII but for the blank."""
 _ONE: Final = pa.scalar(1, pa.int32())
-_NOTHING: Final = r"(?i)^(\\N|null|nan|none|nat|<na>|n/a|#n/a)$"
+NOTHING: Final = r"(?i:\\N|null|nan|none|nat|<na>|n/a|#n/a)"
 """What programs write for NULL; none has more than four characters."""
 _BYTES: Final = r"^\\x([0-9A-Fa-f]{2})+$"
 """How the sources write bytes."""
-_SEVERAL: Final = r"[,;|\n，；、\[{]|\d{8}[ /]+\+?\d{8}"
-_BETWEEN: Final = re.compile(r"[,;|\n，；、]|(?<=\d{8})[ /]+(?=\+?\d{8})")
+_SEVERAL: Final = r"[,;|\n，；、\[{]|[\d*]{8}([^\d*]+|\+)[\d*]{8}"
+_BETWEEN: Final = re.compile(r"[,;|\n，；、]|(?<=[\d*]{8})(?:[^\d*+(]+|(?=\+))(?=[+(]*[\d*]{8})")
 """A blank and a slash stand inside a number as well, but no number has sixteen digits."""
 _SOME_DIGITS: Final = re.compile(r"(?:[\d*xX#][^\d*xX#]{0,3}){5}")
 """What each of several phones has; a part of "Smith, J. 13800138000" does not."""
@@ -89,7 +89,10 @@ def clean(
         raw, times = raw.filter(inside), times.filter(inside)
     texts = [_text(raw.column(i + 1), column) for i, column in enumerate(layout.others)]
     session, *rest = texts
-    phone = _phone(rest.pop(0)) if layout.phone else pa.nulls(len(raw), TEXT)
+    session = _whole(session, layout.session)
+    phone = pa.nulls(len(raw), TEXT)
+    if layout.phone:
+        phone = _phone(_whole(rest.pop(0), layout.phone))
     recipients = _recipients(rest.pop(0)) if layout.recipients else pa.repeat(_ONE, len(raw))
     columns = [_session(session), phone, times, recipients, *rest]
     return _one_phone_a_row(pa.record_batch(columns, schema=schema(dimensions)))
@@ -120,7 +123,7 @@ def _phones(text: str) -> list[str | None]:
 
     A list without any is one unknown phone; what is no list is one phone, whatever it is.
     """
-    is_list = text[0] + text[-1] in ("[]", "{}") and ":" not in text
+    is_list = text[0] + text[-1] in ("[]", "{}", "()") and ":" not in text
     parts = [part.strip(" \t\"'") for part in _BETWEEN.split(text[1:-1] if is_list else text)]
     found = [part for part in parts if part and part.casefold() != "null"]
     if is_list and not found:
@@ -146,7 +149,13 @@ def _text(values: pa.Array, column: Column) -> pa.Array:
         raws = [bytes.fromhex(one[2:]) for one in text.filter(are_bytes).to_pylist()]
         texts = pa.array([text_of_bytes(raw) for raw in raws], TEXT)
         text = pc.replace_with_mask(text, are_bytes, texts)
-    return _plain(text) if column.is_float else text
+    return _plain(text) if column.exact_below else text
+
+
+def _whole(text: pa.Array, column: Column) -> pa.Array:
+    """Return 123 for a 123.00 of a decimal number: what follows the point is the type's."""
+    is_number = column.time is TimeType.NUMBER
+    return pc.replace_substring_regex(text, r"\.0+$", "") if is_number else text
 
 
 def _readable(text: pa.Array) -> pa.Array:
@@ -218,7 +227,7 @@ def _named(text: pa.Array) -> pa.Array:
     """Return null for words that stand for it."""
     if not pc.any(pc.less_equal(pc.binary_length(text), 4)).as_py():
         return text
-    is_nothing = pc.match_substring_regex(pc.utf8_trim_whitespace(text), _NOTHING)
+    is_nothing = pc.match_substring_regex(pc.utf8_trim_whitespace(text), f"^{NOTHING}$")
     return _where(pc.invert(is_nothing), text)
 
 

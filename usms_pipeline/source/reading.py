@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
@@ -23,6 +24,8 @@ from usms_pipeline.source.kinds import Column, Indexed, Source, TimeType, kind_o
 from usms_pipeline.source.unread import Unread
 
 _READ_BY_TYPE: Final = (TimeType.AWARE, TimeType.NAIVE, TimeType.DATE)
+_NESTED: Final = r"\]$|^(struct|map|union|jsonb?|hstore|variant)\b"
+"""Types of values that hold others: as text they have marks around them that no session has."""
 _FAR: Final = timedelta(days=366)
 """Nobody plans a sending so long ahead: digits that say so mean something else."""
 _FEWEST_ROUNDED: Final = 5
@@ -208,8 +211,11 @@ def _layout(table: str, columns: list[Column], settings: Settings) -> Layout:
     sent_at = one["USMS_SENT_AT_COLUMN"]
     if sent_at.time is None:
         raise sentences.not_a_time(table, sent_at.name, sent_at.type)
+    session = one["USMS_SESSION_COLUMN"]
+    if re.search(_NESTED, session.type, re.IGNORECASE):
+        raise sentences.not_a_session(table, session.name, session.type)
     return Layout(
-        sent_at, one["USMS_SESSION_COLUMN"],
+        sent_at, session,
         one.get("USMS_PHONE_COLUMN"), one.get("USMS_RECIPIENTS_COLUMN"),
         tuple(column for setting, column in known if setting == "USMS_DIMENSIONS"),
         "UTC" if sent_at.time is TimeType.AWARE else settings.source_timezone,

@@ -121,6 +121,15 @@ def not_a_time(table: str, name: str, type_name: str) -> SourceError:
     )
 
 
+def not_a_session(table: str, name: str, type_name: str) -> SourceError:
+    """The column of the session number holds lists or objects."""
+    return SourceError(
+        f"Column {name!r} of {table!r} is of type {type_name}, which holds no session number as it "
+        "is: make a view with the text in it, and name that in USMS_SOURCE_TABLE, or another "
+        "column in USMS_SESSION_COLUMN."
+    )
+
+
 def no_date_order(table: str, name: str, *, are_both: bool) -> SourceError:
     """Times begin with a day or a month, and the column does not show which; or it shows both."""
     why = "some of them can only be the one, and others the other"
@@ -137,8 +146,8 @@ def lost_digits(count: int, column: str) -> str:
     have = "number has" if count == 1 else "numbers have"
     return (
         f"{count:,} session {have} lost digits in a spreadsheet or a float ({column}): such are "
-        "1.23457E+17, floats beyond 2^53, and long numbers that end in zeros. The service can't "
-        "know them: export that column as text"
+        "1.23457E+17, floats too large to be exact, and long numbers that end in zeros. The "
+        "service can't know them: export that column as text"
     )
 
 
