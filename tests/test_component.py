@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,10 @@ import dagster as dg
 
 @dg.asset(group_name="usms", partitions_def=dg.HourlyPartitionsDefinition("2026-01-01-00:00"))
 def own() -> None: ...
+
+
+refresh = dg.define_asset_job("refresh", selection=[own])
+defs = dg.Definitions(assets=[own], jobs=[refresh], resources={"usms": "of the project"})
 """
 
 PYPROJECT = """\
@@ -99,7 +104,7 @@ def built(**attributes: Any) -> dg.Definitions:
     return ReceiptPipeline(**attributes).build_defs()
 
 
-def resource(defs: dg.Definitions, name: str = "usms") -> Any:
+def resource(defs: dg.Definitions, name: str = "usms_account") -> Any:
     return (defs.resources or {})[name]
 
 
@@ -124,16 +129,19 @@ def test_two_accounts_of_a_project_share_no_name(second_project):
     )
     keys, jobs, schedules, resources = run_python(program, second_project).splitlines()
     assert set(keys.split()) == {f"{a}/{name}" for a in ("usms", "shop/sms") for name in ASSETS}
-    assert {"refresh", "refresh_shop_sms"} <= set(jobs.split())
+    assert {"refresh_usms", "refresh_shop_sms"} <= set(jobs.split())
     assert set(schedules.split()) == {
-        "refresh_every_15_minutes",
-        "refresh_shop_sms_every_15_minutes",
+        "refresh_usms_schedule",
+        "refresh_shop_sms_schedule",
     }
-    assert set(resources.split()) == {"usms", "shop_sms"}
+    assert set(resources.split()) == {"usms_account", "shop_sms_account"}
 
 
-def test_the_job_makes_the_accounts_assets_whatever_groups_there_are(second_project):
-    """A project may give our asset another group, and put an asset of its own into our group."""
+def test_the_job_makes_the_accounts_assets_whatever_else_the_project_has(second_project):
+    """Our asset in another group; in our group an hourly asset; a job `refresh`, a resource `usms`.
+
+    They load beside ours, and none of them is in our job.
+    """
     (second_project / "shop/defs/usms/defs.yaml").write_text(REGROUPED)
     (second_project / "shop/defs/own.py").write_text(OF_THE_PROJECT)
     program = (
@@ -141,7 +149,7 @@ def test_the_job_makes_the_accounts_assets_whatever_groups_there_are(second_proj
         "repository = defs().get_repository_def()\n"
         "for spec in defs().resolve_all_asset_specs():\n"
         "    print(spec.key.path[-1], spec.group_name)\n"
-        "layer = repository.get_job('refresh').asset_layer\n"
+        "layer = repository.get_job('refresh_usms').asset_layer\n"
         "print(*(key.path[-1] for key in layer.selected_asset_keys))\n"
         "print(*(key.name for key in layer.asset_graph.asset_check_keys))\n"
     )
@@ -151,10 +159,34 @@ def test_the_job_makes_the_accounts_assets_whatever_groups_there_are(second_proj
     assert {"conservation", "polling_behind", "silence"} <= set(checked.split())
 
 
+@pytest.mark.parametrize(
+    ("attributes", "shared"),
+    [
+        ("asset_prefix: shop", "the data directory .*data: give each its own data_dir"),
+        ("asset_prefix: shop\n  data_dir: ./data", "the data directory"),
+        ("asset_prefix: shop\n  data_dir: '{{ env.SHOP_DATA }}'", "the data directory"),
+        ("data_dir: elsewhere", "the name usms: give each its own asset_prefix"),
+    ],
+)
+def test_two_accounts_that_share_a_place_or_a_name_are_refused(
+    second_project, monkeypatch, attributes, shared
+):
+    (second_project / "shop/defs/sms/defs.yaml").write_text(
+        f"type: usms_pipeline.components.ReceiptPipeline\nattributes:\n  {attributes}\n"
+    )
+    program = (
+        "from shop.definitions import defs\n"
+        "try:\n    defs().get_repository_def()\n"
+        "except Exception as error:\n    print(error.__cause__ or error)\n"
+    )
+    said = run_python(program, second_project, SHOP_DATA=str(second_project / "data"))
+    assert re.search(rf"The accounts \w+ and \w+ share {shared}", said), said
+
+
 def test_yaml_gives_the_settings_of_a_run(monkeypatch):
     attributes = yaml.safe_load(SECOND_ACCOUNT)["attributes"]
     component = ReceiptPipeline.from_attributes_dict(attributes=attributes)
-    account = resource(component.build_defs(), "shop_sms")
+    account = resource(component.build_defs(), "shop_sms_account")
     for name in ("KEY_ID", "KEY_SECRET", "DB_USER", "DB_PASSWORD"):
         monkeypatch.setenv(f"SHOP_{name}", f"the-{name}")
     settings = account.load("source", "api")
@@ -244,7 +276,7 @@ def test_dg_finds_the_component_in_the_environment(second_project):
     assert "usms_pipeline.components.ReceiptPipeline" in run_python(program, second_project).split()
 
 
-def run_python(program: str, cwd: Path) -> str:
+def run_python(program: str, cwd: Path, **variables: str) -> str:
     """Run a program in a process of its own, with no variable of ours, and return what it says."""
     command = [sys.executable, "-W", "ignore", "-c", program]
-    return bare(command, cwd, {"PYTHONPATH": str(cwd)})
+    return bare(command, cwd, {"PYTHONPATH": str(cwd)} | variables)

@@ -76,7 +76,7 @@ class Project:
             RANGE_START: (first or today - timedelta(days=7)).isoformat(),
             RANGE_END: (last or today).isoformat(),
         }
-        return self.defs.resolve_job_def("refresh").execute_in_process(
+        return self.defs.resolve_job_def("refresh_usms").execute_in_process(
             instance=self.instance, tags=tags, raise_on_error=False, asset_selection=select
         )
 
@@ -322,7 +322,7 @@ def one_message(sent_at: datetime) -> pa.Table:
 
 
 def schedule(defs: dg.Definitions) -> dg.ScheduleDefinition:
-    return defs.resolve_schedule_def("refresh_every_15_minutes")
+    return defs.resolve_schedule_def("refresh_usms_schedule")
 
 
 def tick(account: Project) -> dg.ScheduleExecutionData:
@@ -332,7 +332,7 @@ def tick(account: Project) -> dg.ScheduleExecutionData:
         repository_def=repository,
         scheduled_execution_time=datetime.now(UTC),
     )
-    return repository.get_schedule_def("refresh_every_15_minutes").evaluate_tick(context)
+    return repository.get_schedule_def("refresh_usms_schedule").evaluate_tick(context)
 
 
 def test_a_tick_asks_for_one_run_over_the_open_window(project):
@@ -355,7 +355,7 @@ def test_a_tick_never_asks_for_days_before_the_first_partition(project, monkeypa
 @pytest.mark.parametrize("status", [dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.NOT_STARTED])
 def test_a_tick_is_skipped_while_a_refresh_is_under_way(project, status):
     account = project(20)
-    job = account.defs.resolve_job_def("refresh")
+    job = account.defs.resolve_job_def("refresh_usms")
     run = account.instance.create_run_for_job(job, status=status)
     data = tick(account)
     assert not data.run_requests
@@ -364,7 +364,7 @@ def test_a_tick_is_skipped_while_a_refresh_is_under_way(project, status):
 
 def test_a_finished_refresh_skips_nothing(project):
     account = project(20)
-    job = account.defs.resolve_job_def("refresh")
+    job = account.defs.resolve_job_def("refresh_usms")
     account.instance.create_run_for_job(job, status=dg.DagsterRunStatus.FAILURE)
     assert tick(account).run_requests
 
@@ -429,7 +429,7 @@ def test_dg_lists_checks_and_launches_a_range_from_a_clone(project, monkeypatch,
     assert "usms/receipts" in {asset["asset_key"] for asset in listed["assets"]}
     today = datetime.now(UTC).date()
     days = f"{today - timedelta(days=6)}...{today}"
-    bare([dg_command, "launch", "--job", "refresh", "--partition-range", days], ROOT, given)
+    bare([dg_command, "launch", "--job", "refresh_usms", "--partition-range", days], ROOT, given)
     assert sum(rows.num_rows for rows in account.receipts().values()) == 100
     made_together = "key:usms/responses or key:usms/receipts"
     backfill = ["--assets", made_together, "--partition-range", days]

@@ -153,7 +153,7 @@ def test_five_variables_and_the_commands_shown_lead_to_a_delivery_rate(
 
 def test_the_launch_command_shown_is_the_one_that_test_dagster_runs() -> None:
     [launch] = [line for line in commands() if line[0] == "dg"]
-    assert launch[1:-1] == ["launch", "--job", "refresh", "--partition-range"]
+    assert launch[1:-1] == ["launch", "--job", "refresh_usms", "--partition-range"]
     assert re.fullmatch(r"\d{4}-\d\d-\d\d\.\.\.\d{4}-\d\d-\d\d", launch[-1])
 
 
@@ -163,7 +163,7 @@ def test_the_schedule_and_the_job_named_exist() -> None:
     named = re.findall(r"`(refresh\w*)`", README)
     found = defs() if callable(defs) else defs
     schedules = {schedule.name for schedule in found.schedules or ()}
-    assert set(named) - {"refresh"} == schedules
+    assert set(named) - {"refresh_usms"} == schedules
 
 
 def test_code_blocks_fit_80_columns() -> None:

@@ -6,8 +6,10 @@ It says what may be given and what is built from it; the parts are in ``defs``.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
+from itertools import combinations
+from pathlib import Path
 from typing import Any, Final
 
 import dagster as dg
@@ -102,21 +104,39 @@ class ReceiptPipeline(dg.Component):
 
     def account(self) -> Account:
         """Return what is known before a run; defaults for what can't be used yet."""
-        known = {name: self.given[name] for name in _BEFORE_A_RUN if name in self.given}
-        try:
-            read = core_settings.load(**{name: resolve(text) for name, text in known.items()})
-        except (SettingsError, dg.DagsterError):
-            read = Settings.model_construct()
+        read = self._known(*_BEFORE_A_RUN)
         days = dg.DailyPartitionsDefinition(
             read.start_date.isoformat(), timezone=read.timezone, end_offset=1
         )
         return Account(days, self.prefix, read.dimensions, self.owners)
+
+    def _known(self, *names: str) -> Settings:
+        """Return settings in which these are right as far as they can be used before a run."""
+        given = {name: resolve(self.given[name]) for name in names if name in self.given}
+        try:
+            return core_settings.load(**given)
+        except SettingsError as error:
+            wrong = {problem.variable for problem in error.problems}
+        fields = Settings.model_fields.items()
+        defaults = {name: f.default for name, f in fields if core_settings.variable(name) in wrong}
+        try:
+            return core_settings.load(**(given | defaults))
+        except SettingsError:  # the .env itself
+            return Settings.model_construct()
+
+    @property
+    def data_dir(self) -> str:
+        """Return where the account's data is, as far as is known before a run."""
+        place = self._known("data_dir").data_dir
+        return place if "://" in place else str(Path(place).absolute())
 
     def build_defs(self, context: dg.ComponentLoadContext | None = None) -> dg.Definitions:
         """Build the account's assets with their checks, job, schedule and resource."""
         from usms_pipeline.defs.assets import build_assets
         from usms_pipeline.defs.refresh import build_job, build_schedule
 
+        if context is not None:
+            _refuse_to_share(context.component_tree.get_all_components(of_type=ReceiptPipeline))
         account = self.account()
         resource = AccountSettings(**self.given)
         job = build_job(account)
@@ -124,7 +144,22 @@ class ReceiptPipeline(dg.Component):
             assets=build_assets(account),
             jobs=[job],
             schedules=[build_schedule(account, job, resource)],
-            resources={account.name: resource},
+            resources={account.resource: resource},
+        )
+
+
+def _refuse_to_share(components: Iterable[ReceiptPipeline]) -> None:
+    """Refuse two accounts with one name, or with one data directory: each would count as both."""
+    for one, other in combinations(components, 2):
+        if one.account().name == other.account().name:
+            shared, remedy = f"the name {one.account().name}", "asset_prefix"
+        elif one.data_dir == other.data_dir:
+            shared, remedy = f"the data directory {one.data_dir}", "data_dir"
+        else:
+            continue
+        raise dg.DagsterInvalidDefinitionError(
+            f"The accounts {'/'.join(one.prefix)} and {'/'.join(other.prefix)} share {shared}: "
+            f"give each its own {remedy} in its defs.yaml."
         )
 
 

@@ -133,7 +133,7 @@ def _make_dagster_home(home: Path) -> None:
 
 def _refresh(say: progress.Say, settings: Settings) -> list[str]:
     """Run the Dagster job over the demo's days; return what went wrong."""
-    say("Loading Dagster", "job refresh")
+    say("Loading Dagster", "job refresh_usms")
     from usms_pipeline.defs.once import run_refresh
 
     troubles: list[str] = []
@@ -151,7 +151,7 @@ def _refresh(say: progress.Say, settings: Settings) -> list[str]:
     today = datetime.now(settings.zone).date()
     with _signals_as_they_are():
         is_well = run_refresh(today - timedelta(days=DAYS), today, on_step)
-    return troubles or ([] if is_well else ["The job `refresh` failed."])
+    return troubles or ([] if is_well else ["The job `refresh_usms` failed."])
 
 
 @contextmanager

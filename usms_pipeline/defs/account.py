@@ -47,13 +47,23 @@ class Account:
 
     @property
     def name(self) -> str:
-        """Return the name of the account's resource, group and pool, unique in a project."""
+        """Return the account's name in one word, unique in a project; its assets' group."""
         return "_".join(self.prefix)
 
     @property
+    def resource(self) -> str:
+        """Return the name of the account's resource and pool; ``usms`` may well be somebody's."""
+        return f"{self.name}_account"
+
+    @property
     def job_name(self) -> str:
-        """Return ``refresh``, with the account's name behind it where it isn't the usual one."""
-        return "refresh" if self.prefix == ("usms",) else f"refresh_{self.name}"
+        """Return the name of the account's job."""
+        return f"refresh_{self.name}"
+
+    @property
+    def schedule_name(self) -> str:
+        """Return the name of the account's schedule."""
+        return f"{self.job_name}_schedule"
 
     def key(self, asset: str) -> dg.AssetKey:
         """Return the key of one of the account's assets."""
@@ -102,7 +112,7 @@ def core(context: RunContext, account: Account, *needs: Need) -> Iterator[tuple[
     Raises as ``told`` does.
     """
     with told(account):
-        resource = getattr(context.resources, account.name)
+        resource = getattr(context.resources, account.resource)
         pipeline = resource.pipeline(*needs, on_progress=progress_log(context.log.info))
         yield pipeline, window(context.run.tags, pipeline)
 

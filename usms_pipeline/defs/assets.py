@@ -206,6 +206,6 @@ def _made(
         check_specs=checks.specs(account, *(spec.key.path[-1] for spec in specs)),
         partitions_def=days,
         backfill_policy=dg.BackfillPolicy.single_run(),
-        required_resource_keys={account.name},
-        pool=account.name,
+        required_resource_keys={account.resource},
+        pool=account.resource,
     )(compute)

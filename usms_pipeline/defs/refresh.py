@@ -47,7 +47,7 @@ def build_schedule(
     @dg.schedule(
         cron_schedule="*/15 * * * *",
         job=job,
-        name=f"{account.job_name}_every_15_minutes",
+        name=account.schedule_name,
         execution_timezone=account.days.timezone,
         default_status=dg.DefaultScheduleStatus.STOPPED,
         description="One run over the days that are still open; none while one is under way.",
