@@ -7,18 +7,26 @@ import re
 import sys
 from pathlib import Path
 from typing import Any
+from zoneinfo import available_timezones
 
 import dagster as dg
 import pytest
 import yaml
+from dagster_dg_core.utils.check_utils import error_dict_to_formatted_error
+from dagster_shared.yaml_utils import parse_yamls_with_source_position
+from jsonschema import Draft202012Validator
 
 from tests.processes import bare
 from usms_pipeline.components import Attributes, ReceiptPipeline
 from usms_pipeline.contract.errors import SettingsError
 from usms_pipeline.defs.account import AccountSettings
+from usms_pipeline.defs.scaffold import AccountScaffolder
 from usms_pipeline.settings import Settings
 
-pytestmark = pytest.mark.filterwarnings("ignore::dagster.BetaWarning")  # backfill_policy
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::dagster.BetaWarning"),  # backfill_policy
+    pytest.mark.filterwarnings("ignore:`parse_obj_as`"),  # Dagster's own reader of YAML
+]
 
 MADE = {"responses", "receipts", "warehouse", "delivery_rates"}
 ASSETS = {"source_table", *MADE}
@@ -109,7 +117,8 @@ def resource(defs: dg.Definitions, name: str = "usms_account") -> Any:
 
 
 def test_every_setting_is_an_attribute_and_a_field_of_the_resource():
-    assert set(Attributes.model_fields) == {*Settings.model_fields, "asset_prefix", "owners"}
+    ours = {"asset_prefix", "owners", "source_asset", "schedule", "freshness", "op", "translation"}
+    assert set(Attributes.model_fields) == {*Settings.model_fields, *ours}
     assert set(AccountSettings.model_fields) == set(Settings.model_fields)
 
 
@@ -252,6 +261,186 @@ def test_a_secret_in_clear_is_refused_and_not_shown(name, value):
     with pytest.raises(dg.DagsterInvalidDefinitionError, match=rf"{name}.*env\.NAME") as caught:
         ReceiptPipeline(**{name: value})
     assert value not in str(caught.value)
+
+
+WRONG = [
+    "timeout_seconds: soon", "start_date: '2026-13-45'", "start_date: yesterday",
+    "timezone: Mars/Base", "base_url: http://api.example.com",
+    "base_url: https://api.example.com/?key=1", "cutoff_hours: -5",
+    "batch_size: 5000", "batch_size: 1.5", "batchsize: 5", "asset_prefix: shop sms", "owners: me",
+    "owners: [me]", "dimensions: {city: 1}", "phones: true", "phones: whole", "access_key_id: AKID",
+    'access_key_secret: "{ env.SHOP_SECRET }}"', "source_url: postgresql://me:s3cret@db/shop",
+    "source_url: postgresql://db/shop?user=me&password=s3cret", "poll_every_hours: 0",
+    "max_concurrency: 1000", "source_lookback_days: 0", "default_region: China", "date_order: ymd",
+    "data_dir: 5", 'session_column: ""', "raw_retention_days: soon", "schedule: hourly",
+    "schedule: {cron: hourly}", "schedule: {status: sometimes}", "freshness: {warn_hours: -1}",
+    "op: {retry: {delay_seconds: 5}}", "op: {pools: usms}", "source_asset: shop//log",
+]  # fmt: skip
+"""One attribute each that can't be used, and that the JSON schema tells."""
+
+WRONG_TOO = [
+    "timezone: Europe/Nowhere", "start_date: 2026-02-30", "start_date: 1950-01-01",
+    "schedule: {cron: 61 * * * *}", "freshness: {warn_hours: 5, fail_hours: 1}", "data_dir: s3://",
+    'data_dir: "{{ env.SHOP_DATA }"', "dimensions: [city, city]",
+    "poll_minutes: [5, 0]",
+]  # fmt: skip
+"""What a JSON schema can't tell."""
+
+RIGHT = [
+    "timeout_seconds: 5", 'timeout_seconds: "{{ env.SHOP_TIMEOUT }}"', "start_date: 2026-01-31",
+    'start_date: "{{ env.SHOP_START }}"', "timezone: America/Argentina/Salta", "timezone: UTC",
+    "base_url: http://127.0.0.1:8080", "base_url: https://api.example.com/v1",
+    "dimensions: [city]", "dimensions: city,template", 'dimensions: "{{ env.SHOP_DIMENSIONS }}"',
+    "poll_minutes: [5, 10]", "source_url: postgresql://db/shop", "source_url: sent/*.parquet",
+    'source_url: "postgresql://{{ env.SHOP_USER }}:{{ env.SHOP_PASSWORD }}@db/shop"',
+    "phones: clear", "date_order: dmy", "owners: [me@shop.example, team:shop]", "schedule: none",
+    "schedule: null", "schedule: {cron: 0 * * * *, status: running}", "freshness: none",
+    "freshness: {warn_hours: 2}", "source_asset: shop/sms_log",
+    "op: {tags: {a: b}, pool: sms, max_partitions_per_run: 30, retry: {max_retries: 3}}",
+    "translation: {group_name: sms, key: 'sms/{{ name }}'}",
+]  # fmt: skip
+
+
+def checked(attribute: str) -> list[str]:
+    """What `dg check defs` prints about a defs.yaml with one attribute, the lines of each error."""
+    text = f"type: usms_pipeline.components.ReceiptPipeline\nattributes:\n  {attribute}\n"
+    Path("defs.yaml").write_text(text)
+    [tree] = parse_yamls_with_source_position(text, "defs.yaml")
+    return [
+        error_dict_to_formatted_error(None, error, tree.source_position_tree, ["attributes"])
+        for error in Draft202012Validator(Attributes.model_json_schema()).iter_errors(
+            tree.value["attributes"]
+        )
+    ]
+
+
+def loaded() -> Any:
+    """The component of the defs.yaml, as a project loads it; raises what Dagster's tree is of."""
+    try:
+        return ReceiptPipeline.from_yaml_path(Path.cwd() / "defs.yaml").components[0]  # type: ignore[attr-defined]
+    except Exception as error:
+        raise error.__cause__ or error from None
+
+
+@pytest.mark.parametrize("attribute", WRONG)
+def test_a_wrong_attribute_is_told_with_its_line_in_a_few_lines(attribute):
+    [told] = checked(attribute)
+    assert "defs.yaml:\x1b[32m3" in told
+    assert attribute in told
+    assert len(told.splitlines()) <= 12
+    with pytest.raises((ValueError, dg.DagsterError), match=r"defs\.yaml:3"):
+        loaded()
+
+
+@pytest.mark.parametrize("attribute", WRONG_TOO)
+def test_what_a_schema_cannot_tell_is_told_with_its_line_when_the_project_loads(attribute):
+    assert checked(attribute) == []
+    with pytest.raises(ValueError, match=r"defs\.yaml:3"):
+        loaded()
+
+
+@pytest.mark.parametrize("attribute", RIGHT)
+def test_a_right_attribute_passes_and_builds(attribute):
+    assert checked(attribute) == []
+    component = loaded()
+    dg.Definitions.validate_loadable(component.build_defs(None))
+
+
+def test_a_secret_in_a_defs_yaml_is_refused_with_its_line_and_not_shown():
+    checked("access_key_id: AKID")
+    with pytest.raises(dg.DagsterInvalidDefinitionError, match=r"defs\.yaml:3") as caught:
+        loaded()
+    assert "AKID" not in str(caught.value)
+
+
+def test_every_time_zone_is_one_to_an_editor():
+    pattern = Attributes.model_json_schema()["properties"]["timezone"]["pattern"]
+    assert [zone for zone in available_timezones() if not re.search(pattern, zone)] == []
+
+
+def test_the_schema_has_of_every_attribute_its_type_and_default():
+    schema = Attributes.model_json_schema()["properties"]
+    assert schema["batch_size"]["type"] == ["integer", "string"]
+    assert (schema["batch_size"]["maximum"], schema["batch_size"]["default"]) == (100, 100)
+    assert schema["phones"]["anyOf"][0]["enum"] == ["masked", "clear"]
+    assert schema["start_date"]["format"] == "date"
+    assert [name for name, one in schema.items() if "description" not in one] == []
+
+
+def test_translation_changes_keys_groups_and_whom_they_depend_on():
+    component = ReceiptPipeline.from_attributes_dict(
+        attributes={"translation": {"key": "sms/{{ name }}", "group_name": "messaging"}}
+    )
+    defs = component.build_defs()
+    specs = {spec.key.to_user_string(): spec for spec in defs.resolve_all_asset_specs()}
+    assert set(specs) == {f"sms/{name}" for name in ASSETS}
+    assert {spec.group_name for spec in specs.values()} == {"messaging"}
+    assert [dep.asset_key.to_user_string() for dep in specs["sms/warehouse"].deps] == [
+        "sms/receipts"
+    ]
+    job = defs.resolve_job_def("refresh_usms")
+    made = {key.to_user_string() for key in job.asset_layer.selected_asset_keys}
+    assert made == {f"sms/{name}" for name in MADE}
+
+
+def test_a_source_asset_of_the_project_takes_the_place_of_ours():
+    @dg.asset(key=["shop", "sms_log"])
+    def sms_log() -> None: ...
+
+    defs = dg.Definitions.merge(dg.Definitions([sms_log]), built(source_asset="shop/sms_log"))
+    specs = {spec.key.to_user_string(): spec for spec in defs.resolve_all_asset_specs()}
+    assert "usms/source_table" not in specs
+    for name in ("responses", "receipts"):
+        assert dg.AssetKey(["shop", "sms_log"]) in {d.asset_key for d in specs[f"usms/{name}"].deps}
+
+
+def test_the_op_has_tags_pool_retries_and_days_a_run():
+    op = {"tags": {"team": "sms"}, "pool": "sms", "max_partitions_per_run": 30}
+    made = built(op=op | {"retry": {"max_retries": 3, "delay_seconds": 9}}).resolve_assets_def(
+        dg.AssetKey(["usms", "receipts"])
+    )
+    assert (made.op.tags["team"], made.op.pool) == ("sms", "sms")
+    assert made.op.retry_policy == dg.RetryPolicy(3, 9, dg.Backoff.EXPONENTIAL)
+    assert made.backfill_policy == dg.BackfillPolicy.multi_run(30)
+
+
+def test_the_schedule_is_as_the_account_says():
+    given = {"cron": "0 6 * * *", "status": "running"}
+    [schedule] = built(schedule=given, timezone="Asia/Shanghai").schedules or []
+    assert (schedule.cron_schedule, schedule.execution_timezone) == ("0 6 * * *", "Asia/Shanghai")
+    assert schedule.default_status is dg.DefaultScheduleStatus.RUNNING
+    assert list(built(schedule="none").schedules or []) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "wanted", "unwanted"),
+    [
+        (
+            ["--account", "marketing", "--source-url", "postgresql://me:s3cret@db/shop"],
+            ["asset_prefix: usms_marketing", "data_dir: data/marketing", "MARKETING_SOURCE_URL"],
+            ["s3cret"],
+        ),
+        (["--source-url", "sent.csv"], ["asset_prefix: usms_sms", 'source_url: "sent.csv"'], []),
+        ([], ["SMS_ACCESS_KEY_ID", "SMS_SOURCE_URL", "source_table: public.sms_log"], []),
+    ],
+)
+def test_the_scaffold_fills_in_an_account(tmp_path, options, wanted, unwanted):
+    names = [name.removeprefix("--").replace("-", "_") for name in options[::2]]
+    params = AccountScaffolder.get_scaffold_params()(**dict(zip(names, options[1::2], strict=True)))
+    folder = tmp_path / "sms"
+    folder.mkdir()
+    name = "usms_pipeline.components.ReceiptPipeline"
+    AccountScaffolder().scaffold(dg.ScaffoldRequest(name, folder, "yaml", tmp_path, params))
+    text = (folder / "defs.yaml").read_text() + (folder / ".env.example").read_text()
+    assert [part for part in wanted if part not in text] == []
+    assert [part for part in unwanted if part in text] == []
+    attributes = yaml.safe_load((folder / "defs.yaml").read_text())
+    Draft202012Validator(Attributes.model_json_schema()).validate(attributes["attributes"])
+    variables = re.findall(r"env\.(\w+)", (folder / "defs.yaml").read_text())
+    assert attributes["requirements"]["env"] == variables
+    assert [
+        one for one in variables if f"{one}=" not in (folder / ".env.example").read_text()
+    ] == []
 
 
 def test_a_name_in_a_list_may_hold_a_comma():

@@ -23,7 +23,13 @@ from tests.processes import bare
 from usms_pipeline import settings
 from usms_pipeline.components import ReceiptPipeline
 from usms_pipeline.contract import schema
-from usms_pipeline.contract.errors import ServiceDown, SettingsError
+from usms_pipeline.contract.errors import (
+    CredentialsRefused,
+    ServiceDown,
+    SettingsError,
+    SourceError,
+    SourceUnavailable,
+)
 from usms_pipeline.contract.status import BUCKETS
 from usms_pipeline.days.file import Footer
 from usms_pipeline.defs import checks
@@ -439,13 +445,50 @@ def test_dg_lists_checks_and_launches_a_range_from_a_clone(project, monkeypatch,
 # --- pure parts -----------------------------------------------------------------------------------
 
 
-def test_an_error_of_the_core_is_never_retried_by_dagster():
-    """The client owns retries; what the run had counted is kept."""
-    error = ServiceDown("The service is down.")
-    error.stats = SimpleNamespace(requests=7)  # type: ignore[attr-defined]
+@pytest.mark.parametrize(
+    ("error", "may_pass"),
+    [
+        (ServiceDown("The service is down."), True),
+        (SourceUnavailable("The source is down."), True),
+        (SourceError("There is no such table."), False),
+        (CredentialsRefused("The key is refused."), False),
+    ],
+)
+def test_dagster_may_retry_where_the_service_or_the_source_is_down(error, may_pass):
+    """The client owns the retries of requests; what the run had counted is kept."""
+    error.stats = SimpleNamespace(requests=7)
     shown = failure_of(error, ReceiptPipeline().account())
-    assert (shown.description, shown.allow_retries) == ("The service is down.", False)
+    assert (shown.description, shown.allow_retries) == (str(error), may_pass)
     assert shown.metadata["requests"].value == 7
+
+
+@pytest.mark.parametrize(
+    ("given", "said", "shown"),
+    [
+        ({}, "Check USMS_ACCESS_KEY_ID.", "Check USMS_ACCESS_KEY_ID."),
+        ({"access_key_id": "{{ env.KEY_ID }}"}, "Check USMS_ACCESS_KEY_ID.", "Check KEY_ID."),
+        (
+            {"source_table": "public.log"},
+            "No such table: mend USMS_SOURCE_TABLE.",
+            "No such table: mend `source_table`.\n`source_table`: see the defs.yaml of the account "
+            "shop/usms.",
+        ),
+        (
+            {
+                "source_url": "postgresql://{{ env.A }}:{{ env.B }}@h/d",
+                "access_key_id": "{{env.K}}",
+            },
+            "USMS_SOURCE_URL, USMS_ACCESS_KEY_ID, USMS_TIMEZONE",
+            "`source_url`, K, USMS_TIMEZONE\n`source_url`: see the defs.yaml of the account "
+            "shop/usms.",
+        ),
+    ],
+)
+def test_an_error_is_told_in_the_accounts_own_words(given, said, shown):
+    """Its own variable; or its attribute; else the variable that the core reads."""
+    account = ReceiptPipeline(asset_prefix="shop/usms", **given).account()
+    assert account.in_its_words(said) == shown
+    assert failure_of(SourceError(said), account).description == shown
 
 
 @pytest.mark.parametrize(

@@ -5,11 +5,12 @@ Settings stay text and templates until a run starts: no value of the environment
 
 from __future__ import annotations
 
+import re
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -18,7 +19,14 @@ import dagster as dg
 from pydantic import Field, PrivateAttr, create_model
 
 from usms_pipeline import settings as core_settings
-from usms_pipeline.contract.errors import SettingProblem, SettingsError, UsmsError
+from usms_pipeline.contract.errors import (
+    ServiceDown,
+    SettingProblem,
+    SettingsError,
+    SourceUnavailable,
+    UsmsError,
+)
+from usms_pipeline.defs.attributes import Op
 from usms_pipeline.settings import Need, Settings
 
 if TYPE_CHECKING:
@@ -38,12 +46,19 @@ RunContext = dg.AssetExecutionContext | dg.AssetCheckExecutionContext
 
 @dataclass(frozen=True)
 class Account:
-    """What must be known of an account before a run: its names, partitions and dimensions."""
+    """What must be known of an account before a run.
+
+    ``known`` are its settings, right as far as they can be before a run; ``given`` those of its
+    defs.yaml, as text. ``keys``: of assets whose keys the project has changed.
+    """
 
     days: dg.DailyPartitionsDefinition
     prefix: tuple[str, ...] = ("usms",)
-    dimensions: tuple[str, ...] = ()
     owners: tuple[str, ...] = ()
+    known: Settings = field(default_factory=Settings.model_construct)
+    given: Mapping[str, str] = field(default_factory=dict)
+    op: Op = field(default_factory=Op)
+    keys: Mapping[str, dg.AssetKey] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -67,7 +82,34 @@ class Account:
 
     def key(self, asset: str) -> dg.AssetKey:
         """Return the key of one of the account's assets."""
-        return dg.AssetKey([*self.prefix, asset])
+        return self.keys.get(asset, dg.AssetKey([*self.prefix, asset]))
+
+    def in_its_words(self, text: str) -> str:
+        """Return a sentence of the core with the names that the account has for its settings.
+
+        A setting of its defs.yaml that is one variable is called as that, any other as the
+        attribute; one that is not there is read from the variable that the sentence names.
+        """
+        attributes = []
+
+        def word(found: re.Match[str]) -> str:
+            name = found[1].lower()
+            if name not in self.given:
+                return found[0]
+            if named := _ONE_VARIABLE.fullmatch(self.given[name]):
+                return named[1]
+            attributes.append(name)
+            return f"`{name}`"
+
+        text = _SETTING.sub(word, text)
+        if not attributes:
+            return text
+        its = " and ".join(f"`{name}`" for name in dict.fromkeys(attributes))
+        return f"{text}\n{its}: see the defs.yaml of the account {'/'.join(self.prefix)}."
+
+
+_SETTING: Final = re.compile(rf"\b{core_settings.PREFIX}([A-Z_]+)\b")
+_ONE_VARIABLE: Final = re.compile(r"\s*\{\{\s*env\.(\w+)\s*\}\}\s*")
 
 
 class AccountResource(dg.ConfigurableResource[Any]):
@@ -93,8 +135,8 @@ class AccountResource(dg.ConfigurableResource[Any]):
 
 
 _texts: Final[dict[str, Any]] = {
-    name: (str | None, Field(None, description=field.description))
-    for name, field in Settings.model_fields.items()
+    name: (str | None, Field(None, description=setting.description))
+    for name, setting in Settings.model_fields.items()
 }
 AccountSettings: Final = create_model("AccountSettings", __base__=AccountResource, **_texts)
 """``AccountResource`` with every setting as a field, as text, the way the environment has it."""
@@ -119,7 +161,9 @@ def core(context: RunContext, account: Account, *needs: Need) -> Iterator[tuple[
 
 @contextmanager
 def told(account: Account) -> Iterator[None]:
-    """Make any error a ``dagster.Failure``, never retried, with a sentence that may be stored.
+    """Make any error a ``dagster.Failure`` with a sentence that may be stored.
+
+    Only where the service or the source is down may it be retried, if the account says so.
 
     Errors that nobody expected quote what they met, and so may what they came of: of these only
     the kind is told, and the place in the code. What Dagster raises itself passes.
@@ -170,7 +214,7 @@ def _so_far(progress: Progress) -> str:
 
 def failure(error: UsmsError, account: Account) -> dg.Failure:
     """Return an error of the core as Dagster shows it: the sentence, and what had been counted."""
-    sentence = str(error)
+    sentence = account.in_its_words(str(error))
     if isinstance(error, SettingsError) and account.prefix != ("usms",):
         sentence += f"\nAccount {account.name}: its defs.yaml may set them too, in lower case."
     stats = getattr(error, "stats", None)
@@ -179,7 +223,11 @@ def failure(error: UsmsError, account: Account) -> dg.Failure:
         for name in ("requests", "retries", "ids_asked", "ids_answered")
         if isinstance(value := getattr(stats, name, None), int)
     }
-    return dg.Failure(sentence, metadata=counts, allow_retries=False)
+    return dg.Failure(sentence, metadata=counts, allow_retries=isinstance(error, _MAY_PASS))
+
+
+_MAY_PASS: Final = (ServiceDown, SourceUnavailable)
+"""What another try, some time later, may find otherwise."""
 
 
 def _unexpected(error: Exception) -> str:

@@ -4,8 +4,10 @@ What a report of the core looks like on Dagster's page is in ``figures``. Annota
 postponed here: Dagster reads the one of ``context``.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import date, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import dagster as dg
@@ -18,7 +20,17 @@ if TYPE_CHECKING:
     from usms_pipeline.pipeline import Report
 
 Results = Iterator["dg.MaterializeResult[Any]"]
-Step = Callable[[dg.AssetExecutionContext, Account], Results]
+
+
+class Step(NamedTuple):
+    """One step of a run: its name, and what does it."""
+
+    name: str
+    run: Callable[[dg.AssetExecutionContext], Results]
+
+
+Execute = Callable[[dg.AssetExecutionContext, Step], Results]
+Translate = Callable[[dg.AssetSpec], dg.AssetSpec]
 
 
 class _Asset(NamedTuple):
@@ -63,20 +75,55 @@ _NO_EVENTS: Final = "__source_asset_observation__"
 There is no public one, and an unmarked result makes an event for every partition of a range."""
 
 
-def build_assets(account: Account) -> list[dg.AssetSpec | dg.AssetsDefinition]:
-    """Build the account's assets, from its source table to its delivery rates."""
+def build_assets(
+    account: Account,
+    translate: Translate = lambda spec: spec,
+    execute: Execute = lambda context, step: step.run(context),
+    source_asset: str | None = None,
+) -> tuple[Account, list[dg.AssetSpec | dg.AssetsDefinition]]:
+    """Build the account's assets, from its source table to its delivery rates.
+
+    Returns the account with the keys that ``translate`` gave them, too. ``execute`` does a step.
+    ``source_asset`` is the key of the project's own asset for the source table; else we make one.
+    """
     columns = {
         "responses": figures.columns(schema.RESPONSES),
-        "receipts": figures.receipts_columns(account.dimensions),
-        "warehouse": figures.receipts_columns(account.dimensions, with_sent_date=True),
+        "receipts": figures.receipts_columns(account.known.dimensions),
+        "warehouse": figures.receipts_columns(account.known.dimensions, with_sent_date=True),
     }
-    of = {name: _spec(account, name, columns.get(name)) for name in ASSETS}
-    return [
-        of["source_table"],
-        _made(account, "collect", _collect, [of["responses"], of["receipts"]], account.days),
-        _made(account, "warehouse", _publish, [of["warehouse"]]),
-        _made(account, "delivery_rates", _draw, [of["delivery_rates"]]),
+    theirs = dg.AssetKey.from_user_string(source_asset) if source_asset else None
+    seen = {name: translate(_spec(account, name, columns.get(name))) for name in ASSETS}
+    keys = {name: spec.key for name, spec in seen.items()}
+    keys["source_table"] = theirs or keys["source_table"]
+    renamed = {account.key(name): key for name, key in keys.items()}
+    account = replace(account, keys=keys)
+    of = {name: _with_deps(spec, renamed) for name, spec in seen.items()}
+    made = [
+        _made(
+            account,
+            Step(name, partial(run, account=account)),
+            execute,
+            {asset: of[asset] for asset in assets},
+            days,
+        )
+        for name, run, assets, days in (
+            ("collect", _collect, ("responses", "receipts"), account.days),
+            ("warehouse", _publish, ("warehouse",), None),
+            ("delivery_rates", _draw, ("delivery_rates",), None),
+        )
     ]
+    return account, [*([] if theirs else [of["source_table"]]), *made]
+
+
+def _with_deps(spec: dg.AssetSpec, renamed: Mapping[dg.AssetKey, dg.AssetKey]) -> dg.AssetSpec:
+    """Return an asset that depends on others by the keys that they were given."""
+    deps = [
+        dg.AssetDep(
+            renamed.get(dep.asset_key, dep.asset_key), partition_mapping=dep.partition_mapping
+        )
+        for dep in spec.deps
+    ]
+    return spec.replace_attributes(deps=deps)
 
 
 def _collect(context: dg.AssetExecutionContext, account: Account) -> Results:
@@ -94,7 +141,7 @@ def _collect(context: dg.AssetExecutionContext, account: Account) -> Results:
             checks.check_quarantine(quarantine.entries(pipeline.store)),
         ]
     for sentence in report.warnings:
-        context.log.warning(sentence)
+        context.log.warning(account.in_its_words(sentence))
     for asset, of_run, of_day in (
         ("responses", figures.responses, figures.responses_of),
         ("receipts", figures.receipts, figures.receipts_of),
@@ -108,7 +155,7 @@ def _publish(context: dg.AssetExecutionContext, account: Account) -> Results:
         report = pipeline.publish()
         pipeline.purge()
     for sentence in report.warnings:
-        context.log.warning(sentence)
+        context.log.warning(account.in_its_words(sentence))
     yield _result(account, "warehouse", figures.warehouse(report))
 
 
@@ -167,7 +214,9 @@ def _result(
     """Return an asset's result, with the verdicts that are about it."""
     key = account.key(asset)
     its = [
-        one._replace(asset_key=key) for one in judged if one.check_name in checks.DESCRIBED[asset]
+        one._replace(asset_key=key, description=account.in_its_words(one.description or ""))
+        for one in judged
+        if one.check_name in checks.DESCRIBED[asset]
     ]
     return dg.MaterializeResult(asset_key=key, metadata=metadata, check_results=its)
 
@@ -189,23 +238,28 @@ def _spec(account: Account, name: str, columns: dg.TableSchema | None) -> dg.Ass
 
 def _made(
     account: Account,
-    name: str,
     step: Step,
-    specs: list[dg.AssetSpec],
-    days: dg.DailyPartitionsDefinition | None = None,
+    execute: Execute,
+    specs: dict[str, dg.AssetSpec],
+    days: dg.DailyPartitionsDefinition | None,
 ) -> dg.AssetsDefinition:
     """Make one step of the core the maker of these assets; a range of partitions is one run."""
+    op = account.op
 
     # Dagster takes no type argument here
     def compute(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult]:  # type: ignore[type-arg]
-        yield from step(context, account)
+        yield from execute(context, step)
 
     return dg.multi_asset(
-        name=f"{account.name}__{name}",
-        specs=specs,
-        check_specs=checks.specs(account, *(spec.key.path[-1] for spec in specs)),
+        name=f"{account.name}__{step.name}",
+        specs=list(specs.values()),
+        check_specs=checks.specs(account, *specs),
         partitions_def=days,
-        backfill_policy=dg.BackfillPolicy.single_run(),
+        backfill_policy=dg.BackfillPolicy.multi_run(op.max_partitions_per_run)
+        if op.max_partitions_per_run
+        else dg.BackfillPolicy.single_run(),
         required_resource_keys={account.resource},
-        pool=account.resource,
+        op_tags=op.tags,
+        retry_policy=op.retry.policy() if op.retry else None,
+        pool=op.pool or account.resource,
     )(compute)

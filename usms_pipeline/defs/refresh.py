@@ -12,6 +12,7 @@ import dagster as dg
 
 from usms_pipeline.defs.account import RANGE_END, RANGE_START, Account, AccountResource, told
 from usms_pipeline.defs.assets import MADE
+from usms_pipeline.defs.attributes import Schedule
 
 if TYPE_CHECKING:
     from dagster import UnresolvedAssetJobDefinition
@@ -40,19 +41,19 @@ def build_job(account: Account) -> UnresolvedAssetJobDefinition:
 
 
 def build_schedule(
-    account: Account, job: UnresolvedAssetJobDefinition, settings: AccountResource
+    account: Account, job: UnresolvedAssetJobDefinition, settings: AccountResource, given: Schedule
 ) -> dg.ScheduleDefinition:
-    """Build the schedule, switched off until someone switches it on."""
+    """Build the schedule, on or off as the account says."""
 
     @dg.schedule(
-        cron_schedule="*/15 * * * *",
+        cron_schedule=given.cron,
         job=job,
         name=account.schedule_name,
         execution_timezone=account.days.timezone,
-        default_status=dg.DefaultScheduleStatus.STOPPED,
+        default_status=dg.DefaultScheduleStatus[given.status.upper()],
         description="One run over the days that are still open; none while one is under way.",
     )
-    def every_15_minutes(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+    def look(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
         busy = context.instance.get_runs(
             dg.RunsFilter(job_name=account.job_name, statuses=list(UNFINISHED)), limit=1
         )
@@ -60,7 +61,7 @@ def build_schedule(
             return dg.SkipReason(f"Run {busy[0].run_id[:8]} is still under way.")
         return dg.RunRequest(tags=_open_window(account, settings))
 
-    return every_15_minutes
+    return look
 
 
 def _open_window(account: Account, settings: AccountResource) -> dict[str, str]:
