@@ -74,11 +74,15 @@ class Project:
     defs: dg.Definitions = field(default_factory=lambda: ReceiptPipeline().build_defs())
 
     def refresh(
-        self, first: date | None = None, last: date | None = None, select: Any = None
+        self,
+        first: date | None = None,
+        last: date | None = None,
+        select: Any = None,
+        tags: dict[str, str] | None = None,
     ) -> dg.ExecuteInProcessResult:
         """Run the job over a range, the last 7 days if none is given; errors are in the result."""
         today = datetime.now(UTC).date()
-        tags = {
+        tags = (tags or {}) | {
             RANGE_START: (first or today - timedelta(days=7)).isoformat(),
             RANGE_END: (last or today).isoformat(),
         }
@@ -154,6 +158,17 @@ def materializations(result: Any, asset: str) -> dict[str | None, dict[str, Any]
     return {one.partition: {k: v.value for k, v in one.metadata.items()} for one in made}
 
 
+def outputs(result: Any) -> dict[str, dict[str, Any]]:
+    """What the run tells of itself, by asset: the metadata of its steps' outputs."""
+    return {
+        event.event_specific_data.step_output_handle.output_name.rpartition("__")[2]: {
+            name: value.value for name, value in event.event_specific_data.metadata.items()
+        }
+        for event in result.all_events
+        if event.is_successful_output
+    }
+
+
 def evaluations(result: Any) -> dict[str, dg.AssetCheckEvaluation]:
     return {one.check_name: one for one in result.get_asset_check_evaluations()}
 
@@ -179,7 +194,7 @@ def test_every_partition_tells_its_own_buckets(first_run):
     account, result = first_run
     told = materializations(result, "receipts")
     for day, rows in account.receipts().items():
-        assert told[day]["dagster/row_count"] == rows.num_rows
+        assert told[day]["dagster/partition_row_count"] == rows.num_rows
         statuses = rows["status"].to_pylist()
         assert {b: told[day][b] for b in BUCKETS} == {b: statuses.count(b) for b in BUCKETS}
     assert sum(sum(one.get(b, 0) for b in BUCKETS) for one in told.values()) == 300
@@ -187,12 +202,26 @@ def test_every_partition_tells_its_own_buckets(first_run):
 
 def test_the_run_tells_its_requests_and_how_long_they_took(first_run):
     account, result = first_run
+    told = outputs(result)["responses"]
+    assert told["requests"] == account.rehearsal.service.counters.requests > 0
+    assert told["sessions_due"] == told["ids_answered"] > 0
+    assert {"retries", "seconds", "bytes_received"} <= told.keys()
     days = materializations(result, "responses").values()
-    told = next(iter(days))
-    assert told["run/requests"] == account.rehearsal.service.counters.requests > 0
-    assert told["run/sessions_due"] == told["run/ids_answered"] > 0
-    assert sum(day["sessions_due"] for day in days) == told["run/sessions_due"]
-    assert {"run/retries", "run/seconds", "run/bytes_received"} <= told.keys()
+    assert sum(day["sessions_due"] for day in days) == told["sessions_due"]
+    assert all(day.keys() == {"sessions_due"} for day in days)  # nothing of the run's
+
+
+def test_the_source_table_is_observed_when_it_is_read(first_run):
+    account, result = first_run
+    [seen] = [
+        event.event_specific_data.asset_observation
+        for event in result.all_events
+        if event.event_type is dg.DagsterEventType.ASSET_OBSERVATION
+    ]
+    assert seen.asset_key.path == ["usms", "source_table"]
+    assert seen.metadata["rows_read"].value == 300
+    newest = max(account.rehearsal.messages["sent_at"].to_pylist())
+    assert seen.metadata["newest_sent_at"].value == newest.timestamp()
 
 
 @pytest.mark.long
@@ -219,9 +248,10 @@ def places(account: Project) -> list[str]:
 def test_the_delivery_rates_have_chart_table_and_report(first_run):
     told = materializations(first_run[1], "delivery_rates")[None]
     assert told["messages"] == 300
-    assert "data:image/png;base64," in told["chart"]
+    assert Path(told["chart"]).read_bytes().startswith(b"\x89PNG")
     assert told["daily"].count("\n") >= 2
     assert Path(told["report"]).read_text("utf-8").startswith("<!")
+    assert len(json.dumps(told)) < 3_000  # Dagster keeps it three times, for ever
 
 
 def test_every_check_passes_on_a_well_behaved_service(first_run):
@@ -282,16 +312,34 @@ def test_a_missing_setting_is_the_cores_sentence_and_no_retry(project, monkeypat
 
 
 @pytest.mark.long
-def test_an_older_day_that_still_awaits_receipts_is_told_beside_the_range(project, monkeypatch):
+def test_an_older_day_that_changes_is_told_beside_the_range(project, monkeypatch):
     """The run over the open window also looks after it, in an event of its own."""
     sent_at = NOW - timedelta(days=20)
     account = project(one_message(sent_at), Faults(missing=1.0))
     monkeypatch.setenv("USMS_CUTOFF_HOURS", "1000")
     old = sent_at.date()
     assert account.refresh(old, old).success
+    monkeypatch.setenv("USMS_CUTOFF_HOURS", "999")
     told = materializations(account.refresh(), "receipts")
     assert told[old.isoformat()]["pending"] == 1
-    assert "run/rows" not in told[old.isoformat()]
+
+
+@pytest.mark.long
+def test_what_did_not_change_gets_no_event_and_is_not_drawn(project):
+    account = project(60)
+    assert account.refresh().success
+    report = account.data_dir / "report.html"
+    drawn_at = report.stat().st_mtime_ns
+    again = account.refresh()
+    assert again.success
+    for asset in ("responses", "receipts", "warehouse", "delivery_rates"):
+        assert materializations(again, asset) == {}
+    assert report.stat().st_mtime_ns == drawn_at
+    assert {name for name, one in evaluations(again).items() if not one.passed} == set()
+    report.unlink()  # as `usms forget` does
+    assert set(materializations(account.refresh(), "delivery_rates")) == {None}
+    backfill = account.refresh(tags={"dagster/backfill": "b"})
+    assert len(materializations(backfill, "receipts")) == 8
 
 
 @pytest.mark.long
@@ -307,8 +355,7 @@ def test_a_day_that_was_left_alone_is_not_materialized_and_the_others_are(projec
     for asset in ("responses", "receipts"):
         told = materializations(result, asset)
         assert set(told) == others
-    assert all(day.keys() >= {"run/partitions", *BUCKETS} for day in told.values())
-    assert str(today) in next(iter(told.values()))["run/warnings"]
+    assert str(today) in outputs(result)["receipts"]["warnings"]
     assert materializations(result, "warehouse")
     assert evaluations(result)["conservation"].passed
 
@@ -347,6 +394,53 @@ def test_a_tick_asks_for_one_run_over_the_open_window(project):
     today = datetime.now(UTC).date()
     assert request.tags[RANGE_START] == (today - timedelta(days=7)).isoformat()
     assert request.tags[RANGE_END] == today.isoformat()
+
+
+def observations(account: Project) -> int:
+    key = dg.AssetKey(["usms", "source_table"])
+    return len(account.instance.fetch_observations(key, limit=100).records)
+
+
+@pytest.mark.long
+def test_a_tick_with_nothing_to_do_starts_no_run_and_notes_that_it_looked(project, monkeypatch):
+    """Until rows come, settings change, the warehouse goes, or a message is due."""
+    account = project(60)
+    assert tick(account).run_requests[0].tags["usms/because"] == "nothing was collected yet"
+    account.refresh()
+    before = observations(account)
+    data = tick(account)
+    assert not data.run_requests
+    assert (data.skip_message or "").startswith("Nothing to do: no message is due")
+    assert observations(account) == before + 1
+
+    def because() -> str:
+        [request] = tick(account).run_requests or []
+        return str(request.tags["usms/because"])
+
+    source = account.data_dir.parent / "sent.parquet"
+    messages = pq.read_table(source)
+    pq.write_table(messages.slice(1), source)
+    assert "not as the source has it now" in because()
+    pq.write_table(messages, source)
+    assert not tick(account).run_requests
+    with monkeypatch.context() as patch:
+        patch.setenv("USMS_CUTOFF_HOURS", "48")
+        assert because()
+    published = account.data_dir / "usms.duckdb"
+    aside = published.rename(published.with_name("aside"))
+    assert because() == "the warehouse is behind the days' files"
+    aside.rename(published)
+    monkeypatch.setenv("USMS_RAW_RETENTION_DAYS", "0")
+    assert because() == "1 run whose responses are past their retention"
+
+
+def test_a_tick_that_cannot_look_starts_the_run_that_tells_why(project):
+    account = project(60)
+    account.refresh()
+    (account.data_dir.parent / "sent.parquet").unlink()
+    [request] = tick(account).run_requests or []
+    assert RANGE_START not in request.tags
+    assert "sent.parquet" in failure(account.refresh()).user_failure_data.description
 
 
 def test_a_tick_never_asks_for_days_before_the_first_partition(project, monkeypatch):

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 _TEMPLATE: Final = re.compile(r"\{\{.*?\}\}")
 _BEFORE_A_RUN: Final = (
-    "start_date", "timezone", "dimensions",
+    "start_date", "timezone", "dimensions", "warehouse",
     "session_column", "sent_at_column", "phone_column", "recipients_column",
 )  # fmt: skip
 

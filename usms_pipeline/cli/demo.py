@@ -181,6 +181,7 @@ _STEPS: Final = {
 """Dagster's steps, and the asset that each begins with."""
 _COUNTS: Final = {
     "sessions_due": "sessions asked about",
+    "dagster/partition_row_count": "rows",
     "dagster/row_count": "rows",
     "delivered": "delivered",
     "open": "awaited",

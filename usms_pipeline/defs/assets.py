@@ -15,6 +15,7 @@ import dagster as dg
 from usms_pipeline.contract import schema
 from usms_pipeline.defs import checks, figures
 from usms_pipeline.defs.account import Account, core
+from usms_pipeline.defs.lineage import lineage
 
 if TYPE_CHECKING:
     from usms_pipeline.pipeline import Report
@@ -70,9 +71,11 @@ MADE: Final = tuple(name for name in ASSETS if name != "source_table")
 _FRESH: Final = dg.FreshnessPolicy.time_window(
     warn_window=timedelta(hours=1), fail_window=timedelta(hours=24)
 )
-_NO_EVENTS: Final = "__source_asset_observation__"
-"""Dagster's own mark in a result's metadata: the step has logged the partitions' events itself.
-There is no public one, and an unmarked result makes an event for every partition of a range."""
+_NO_EVENTS: Final = {"__source_asset_observation__": True}
+"""Dagster's own mark in a result's metadata: it is no event. The step has logged those of the days
+that changed itself, or nothing changed. There is no public one, and an unmarked result makes an
+event for every partition of a range."""
+_BACKFILL: Final = "dagster/backfill"
 
 
 def build_assets(
@@ -86,18 +89,19 @@ def build_assets(
     Returns the account with the keys that ``translate`` gave them, too. ``execute`` does a step.
     ``source_asset`` is the key of the project's own asset for the source table; else we make one.
     """
-    columns = {
-        "responses": figures.columns(schema.RESPONSES),
-        "receipts": figures.receipts_columns(account.known.dimensions),
-        "warehouse": figures.receipts_columns(account.known.dimensions, with_sent_date=True),
-    }
     theirs = dg.AssetKey.from_user_string(source_asset) if source_asset else None
-    seen = {name: translate(_spec(account, name, columns.get(name))) for name in ASSETS}
+    seen = {name: translate(_spec(account, name)) for name in ASSETS}
     keys = {name: spec.key for name, spec in seen.items()}
     keys["source_table"] = theirs or keys["source_table"]
     renamed = {account.key(name): key for name, key in keys.items()}
     account = replace(account, keys=keys)
-    of = {name: _with_deps(spec, renamed) for name, spec in seen.items()}
+    came_from = lineage(account)
+    of = {
+        name: _with_deps(spec, renamed).merge_attributes(
+            metadata={"dagster/column_lineage": came_from[name]} if name in came_from else {}
+        )
+        for name, spec in seen.items()
+    }
     made = [
         _made(
             account,
@@ -142,12 +146,13 @@ def _collect(context: dg.AssetExecutionContext, account: Account) -> Results:
         ]
     for sentence in report.warnings:
         context.log.warning(account.in_its_words(sentence))
-    for asset, of_run, of_day in (
-        ("responses", figures.responses, figures.responses_of),
-        ("receipts", figures.receipts, figures.receipts_of),
+    context.log_event(figures.observation(account, report.rows_read, report.newest))
+    for asset, changed, of_day, of_run in (
+        ("responses", report.due, figures.responses_of, figures.responses),
+        ("receipts", report.written, figures.receipts_of, figures.receipts),
     ):
-        told = _days_told(context, account.key(asset), report, of_run(report), of_day)
-        yield _result(account, asset, told, judged)
+        _tell_days(context, account.key(asset), report, {*changed}, of_day)
+        yield _result(account, asset, of_run(report) | _NO_EVENTS, judged)
 
 
 def _publish(context: dg.AssetExecutionContext, account: Account) -> Results:
@@ -156,7 +161,8 @@ def _publish(context: dg.AssetExecutionContext, account: Account) -> Results:
         pipeline.purge()
     for sentence in report.warnings:
         context.log.warning(account.in_its_words(sentence))
-    yield _result(account, "warehouse", figures.warehouse(report))
+    told = _NO_EVENTS if report.is_skipped else figures.warehouse(report)
+    yield _result(account, "warehouse", told)
 
 
 def _draw(context: dg.AssetExecutionContext, account: Account) -> Results:
@@ -173,36 +179,34 @@ def _draw(context: dg.AssetExecutionContext, account: Account) -> Results:
             *checks.check_alerts(asked.alerts, pipeline.settings.zone),
             checks.check_coverage(without),
         ]
-        drawn = figures.delivery_rates(pipeline, asked)
+        is_drawn = figures.is_drawn(pipeline)
+        drawn = _NO_EVENTS if is_drawn else figures.delivery_rates(pipeline, asked)
     yield _result(account, "delivery_rates", drawn, judged)
 
 
-def _days_told(
+def _tell_days(
     context: dg.AssetExecutionContext,
     key: dg.AssetKey,
     report: "Report",
-    of_run: figures.Figures,
+    changed: set[date],
     of_day: Callable[["Report", date], figures.Figures],
-) -> figures.Figures:
-    """Tell each day's figures, and return what the asset's result is to have as metadata.
+) -> None:
+    """Log an event for each day that changed, in the range or beside it.
 
-    A result makes an event for each day of the range. A day beside the range (it still had open
-    messages) gets one of its own. A day left alone, for another run holds it or its file is
-    damaged, gets none: it would count as made and as fresh. Where there is one in the range, each
-    of the others is logged by itself.
+    Also for those of the range that never had one, or that a backfill asks for: it waits for them.
+    A day left alone, for another run holds it or its file is damaged, gets none: it would count as
+    made and as fresh.
     """
     is_ranged = context.has_partition_key or context.has_partition_key_range
     ranged = {date.fromisoformat(one) for one in context.partition_keys} if is_ranged else set()
-    left_alone = {*report.locked, *report.damaged}
-    for day in sorted({*report.days, *ranged} - left_alone):
+    if _BACKFILL in context.run.tags:
+        changed |= ranged
+    elif ranged - changed:
+        known = context.instance.get_materialized_partitions(key)
+        changed |= {day for day in ranged if day.isoformat() not in known}
+    for day in sorted(changed - {*report.locked, *report.damaged}):
         told = of_day(report, day)
-        if day in ranged and not ranged & left_alone:
-            context.add_asset_metadata(told, asset_key=key, partition_key=str(day))
-        else:
-            told = of_run | told if day in ranged else told
-            event = dg.AssetMaterialization(key, metadata=told, partition=str(day))
-            context.log_event(event)
-    return of_run | ({_NO_EVENTS: True} if ranged & left_alone else {})
+        context.log_event(dg.AssetMaterialization(key, metadata=told, partition=str(day)))
 
 
 def _result(
@@ -221,8 +225,19 @@ def _result(
     return dg.MaterializeResult(asset_key=key, metadata=metadata, check_results=its)
 
 
-def _spec(account: Account, name: str, columns: dg.TableSchema | None) -> dg.AssetSpec:
+def _spec(account: Account, name: str) -> dg.AssetSpec:
     said = ASSETS[name]
+    columns = {
+        "responses": figures.columns(schema.RESPONSES),
+        "receipts": figures.receipts_columns(account.known.dimensions),
+        "warehouse": figures.receipts_columns(account.known.dimensions, with_sent_date=True),
+        "delivery_rates": figures.metrics_columns(),
+    }
+    metadata: dict[str, Any] = {"dagster/column_schema": columns[name]} if name in columns else {}
+    if name in ("receipts", "warehouse"):
+        metadata["dagster/table_name"] = f"{account.known.warehouse_path.stem}.main.receipts"
+    if name == "receipts":
+        metadata["partition_expr"] = schema.SENT_DATE.name  # for DuckDB's I/O managers
     return dg.AssetSpec(
         account.key(name),
         deps=[account.key(dep) for dep in said.deps],
@@ -231,7 +246,7 @@ def _spec(account: Account, name: str, columns: dg.TableSchema | None) -> dg.Ass
         owners=list(account.owners),
         kinds=said.kinds,
         tags={"usms/personal_data": said.personal_data},
-        metadata={"dagster/column_schema": columns} if columns else {},
+        metadata=metadata,
         freshness_policy=_FRESH if name in MADE else None,
     )
 
