@@ -42,7 +42,8 @@ from usms_pipeline.defs.account import (
     window,
 )
 from usms_pipeline.defs.account import failure as failure_of
-from usms_pipeline.pipeline import Progress, Report
+from usms_pipeline.defs.attributes import Freshness
+from usms_pipeline.pipeline import Pipeline, Progress, Report
 from usms_pipeline.service.fetch import CollectStats
 from usms_pipeline.simulator import (
     ACCESS_KEY_ID,
@@ -260,6 +261,7 @@ def test_every_check_passes_on_a_well_behaved_service(first_run):
         "conservation",
         "coverage",
         "failing_more",
+        "looked_in_time",
         "open_quarantine",
         "polling_behind",
         "silence",
@@ -469,6 +471,55 @@ def test_a_finished_refresh_skips_nothing(project):
     assert tick(account).run_requests
 
 
+def watched(account: Project, cursor: str | None = None) -> dg.SensorResult:
+    """What the sensor tells, given what it knew."""
+    sensor = account.defs.resolve_sensor_def("usms_watch")
+    with dg.build_sensor_context(instance=account.instance, cursor=cursor) as context:
+        return sensor(context)
+
+
+@pytest.mark.long
+def test_the_sensor_tells_of_days_that_usms_run_changed_and_of_each_once(project):
+    account = project(60)
+    account.refresh()
+    first = watched(account)
+    assert [one for one in first.asset_events if isinstance(one, dg.AssetMaterialization)] == []
+    source = account.data_dir.parent / "sent.parquet"
+    messages = pq.read_table(source)
+    others = pa.array(["another"] * messages.num_rows)
+    place = messages.column_names.index("template")
+    pq.write_table(messages.set_column(place, "template", others), source)
+    changed = {str(day) for day in Pipeline(settings.load()).run().written}
+    assert changed
+    second = watched(account, first.cursor)
+    assert {one.partition for one in second.asset_events} == changed
+    assert watched(account, second.cursor).asset_events == []
+
+
+@pytest.mark.parametrize(
+    ("hours", "passed", "severity"), [(0.5, True, "WARN"), (2, False, "WARN"), (30, False, "ERROR")]
+)
+def test_an_account_that_nobody_looked_at_is_overdue(hours, passed, severity):
+    verdict = checks.check_looked(hours, Freshness())
+    assert (verdict.passed, verdict.severity.value) == (passed, severity)
+
+
+@pytest.mark.long
+def test_a_quiet_account_is_not_overdue_while_the_schedule_looks(project):
+    """The verdict hangs on the last look, and is told when it changes."""
+    account = project(60)
+    account.refresh()
+    account.defs = ReceiptPipeline(freshness={"warn_hours": 1e-9}).build_defs()
+    late = watched(account)
+    [verdict] = late.asset_events
+    assert (verdict.check_name, verdict.passed) == ("looked_in_time", False)
+    assert watched(account, late.cursor).asset_events == []
+    account.defs = ReceiptPipeline().build_defs()
+    assert not tick(account).run_requests
+    [verdict] = watched(account, late.cursor).asset_events
+    assert verdict.passed
+
+
 def test_the_schedule_is_off_until_someone_switches_it_on():
     defs = ReceiptPipeline().build_defs()
     assert schedule(defs).default_status is dg.DefaultScheduleStatus.STOPPED
@@ -484,14 +535,13 @@ def test_columns_have_types_and_descriptions():
     assert [column.name for column in columns if not column.description] == []
 
 
-def test_every_asset_has_group_description_kind_and_freshness():
+def test_every_asset_has_group_description_and_kind():
     specs = ReceiptPipeline(owners=["team:x"]).build_defs().resolve_all_asset_specs()
     assert len(specs) == 5
     for spec in specs:
         assert (spec.group_name, list(spec.owners)) == ("usms", ["team:x"])
         assert spec.description
         assert spec.kinds
-        assert (spec.freshness_policy is None) == (spec.key.path[-1] == "source_table")
 
 
 def test_definitions_load_without_any_variable_and_without_the_heavy_libraries(tmp_path):
@@ -602,12 +652,24 @@ def test_what_dagster_raises_itself_and_an_interrupt_pass(raised):
 
 
 def test_progress_is_logged_every_few_seconds_and_not_every_batch():
-    at = iter([0.0, 1.0, 2.0, 5.0, 5.0, 6.0, 10.0, 10.0])
+    at = iter([0.0, 1.0, 2.0, 5.0, 6.0, 10.0, 11.0])
     said: list[str] = []
     listen = progress_log(said.append, lambda: next(at))
-    for done in range(5):
+    for done in range(6):
         listen(Progress("responses", done * 1000, 9000))
-    assert said == ["responses: 2,000 of 9,000", "responses: 4,000 of 9,000"]
+    assert said == [
+        "responses: 2,000 of 9,000; about 14 s left",  # 7,000 at 500 a second
+        "responses: 4,000 of 9,000; about 11 s left",
+    ]
+
+
+def test_a_run_of_hours_says_where_it_is_a_few_dozen_times():
+    now = iter(range(4 * 3600))
+    said: list[str] = []
+    listen = progress_log(said.append, lambda: next(now))
+    for done in range(4 * 3600 - 1):
+        listen(Progress("responses", done, 4 * 3600))
+    assert 10 < len(said) < 40
 
 
 @pytest.mark.parametrize(("unannounced", "passed"), [(10, True), (11, False)])

@@ -146,6 +146,7 @@ class ReceiptPipeline(dg.Component):
         """Build the account's assets with their checks, job, schedule and resource."""
         from usms_pipeline.defs.assets import build_assets
         from usms_pipeline.defs.refresh import build_job, build_schedule
+        from usms_pipeline.defs.watch import build_watch
 
         if context is not None:
             _refuse_to_share(context.component_tree.get_all_components(of_type=ReceiptPipeline))
@@ -159,6 +160,7 @@ class ReceiptPipeline(dg.Component):
             assets=assets,
             jobs=[job],
             schedules=schedules,
+            sensors=[build_watch(account, resource, self.freshness)],
             resources={account.resource: resource},
         )
 

@@ -507,8 +507,9 @@ class Pipeline:
             return Look(["nothing was collected yet"])
         polls = [offset // timedelta(microseconds=1) for offset in self.settings.poll_offsets]
         now, never = int(self.clock().timestamp() * 1_000_000), 2**62
-        footers, damaged = self._footers()
-        waiting = [said for said in footers if said.open]
+        footers = self.footers()
+        damaged = len({*file.days(self.store)} - footers.keys())
+        waiting = [said for said in footers.values() if said.open]
         next_due_at = min((said.next_due_at or never for said in waiting), default=never)
         due = sum(said.polls != polls or (said.next_due_at or never) <= now for said in waiting)
         reasons = {
@@ -533,16 +534,14 @@ class Pipeline:
         book = self.checked_book()
         return Run(self.store, self.settings, book, self.clock, tell=self._tell, holds=False)
 
-    def _footers(self) -> tuple[list[Footer], int]:
-        """Return what the days' files say of themselves, and how many of them are damaged."""
-        footers: list[Footer] = []
-        damaged = 0
+    def footers(self) -> dict[date, Footer]:
+        """Return what the days' files say of themselves, but for damaged ones."""
+        found = {}
         for day in file.days(self.store):
-            try:
-                footers += filter(None, [file.footer(self.store, day)])
-            except DamagedDay:
-                damaged += 1
-        return footers, damaged
+            with suppress(DamagedDay):
+                if (said := file.footer(self.store, day)) is not None:
+                    found[day] = said
+        return found
 
     def conservation(self, days: Iterable[date] | None = None) -> list[str]:
         """Check that every recipient announced is in exactly one bucket; return what is amiss."""

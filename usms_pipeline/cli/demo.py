@@ -16,6 +16,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -56,6 +57,10 @@ def demo(
 ) -> int:
     """Rehearse everything: made-up messages, a simulated service, the Dagster job, the rates."""
     started_in, folder = Path.cwd(), folder.absolute()
+    if dev and find_spec("dagster_webserver") is None:
+        raise typer.BadParameter(
+            "--dev needs Dagster's page: pip install 'usms-pipeline[dagster-ui]'."
+        )
     _clear(folder)
     with ExitStack() as stack:
         with progress.steps() as say:

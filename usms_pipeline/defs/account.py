@@ -19,6 +19,7 @@ import dagster as dg
 from pydantic import Field, PrivateAttr, create_model
 
 from usms_pipeline import settings as core_settings
+from usms_pipeline.contract import wording
 from usms_pipeline.contract.errors import (
     ServiceDown,
     SettingProblem,
@@ -40,6 +41,8 @@ RANGE_END: Final = "dagster/asset_partition_range_end"
 
 LOG_EVERY_SECONDS: Final = 5.0
 """A line of Dagster's log costs about 3 ms, more than asking about a hundred sessions."""
+LOG_EVERY_SHARE: Final = 1 / 3
+"""Of the time gone: Dagster keeps each line for ever, and a run of four hours has 25."""
 
 RunContext = dg.AssetExecutionContext | dg.AssetCheckExecutionContext
 
@@ -193,14 +196,20 @@ def window(tags: Mapping[str, str], pipeline: Pipeline) -> Window:
 def progress_log(
     say: Callable[[str], None], clock: Callable[[], float] = time.monotonic
 ) -> OnProgress:
-    """Return a listener that says how far the work is, every few seconds and no more often."""
-    said_at = clock()
+    """Return a listener that says how far the work is and how long it will take yet.
+
+    Every few seconds at first, and no more often than a run of hours needs.
+    """
+    began = said_at = clock()
+    begun: dict[str, tuple[float, int]] = {}
 
     def listen(progress: Progress) -> None:
         nonlocal said_at
-        if clock() - said_at >= LOG_EVERY_SECONDS:
-            said_at = clock()
-            say(_so_far(progress))
+        now = clock()
+        since, done = begun.setdefault(progress.phase, (now, progress.done))
+        if now - said_at >= max(LOG_EVERY_SECONDS, LOG_EVERY_SHARE * (said_at - began)):
+            said_at = now
+            say(_so_far(progress) + _still(progress, now - since, progress.done - done))
 
     return listen
 
@@ -210,6 +219,13 @@ def _so_far(progress: Progress) -> str:
     stats = progress.stats
     asked = f"; {stats.requests:,} requests, {stats.retries:,} retries" if stats else ""
     return f"{progress.phase}: {progress.done:,}{total}{asked}"
+
+
+def _still(progress: Progress, seconds: float, done: int) -> str:
+    if not progress.total or done <= 0 or seconds <= 0:
+        return ""
+    left = (progress.total - progress.done) * seconds / done
+    return f"; about {wording.duration(left)} left"
 
 
 def failure(error: UsmsError, account: Account) -> dg.Failure:

@@ -6,7 +6,7 @@ postponed here: Dagster reads the one of ``context``.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from datetime import date, timedelta
+from datetime import date
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -68,9 +68,6 @@ ASSETS: Final = {
 MADE: Final = tuple(name for name in ASSETS if name != "source_table")
 """The assets that a run makes, in this order."""
 
-_FRESH: Final = dg.FreshnessPolicy.time_window(
-    warn_window=timedelta(hours=1), fail_window=timedelta(hours=24)
-)
 _NO_EVENTS: Final = {"__source_asset_observation__": True}
 """Dagster's own mark in a result's metadata: it is no event. The step has logged those of the days
 that changed itself, or nothing changed. There is no public one, and an unmarked result makes an
@@ -141,6 +138,7 @@ def _collect(context: dg.AssetExecutionContext, account: Account) -> Results:
             raise nothing
         judged = [
             *checks.check_report(report),
+            checks.check_looked(0, None),
             checks.check_conservation(pipeline.conservation(report.days)),
             checks.check_quarantine(quarantine.entries(pipeline.store)),
         ]
@@ -247,7 +245,6 @@ def _spec(account: Account, name: str) -> dg.AssetSpec:
         kinds=said.kinds,
         tags={"usms/personal_data": said.personal_data},
         metadata=metadata,
-        freshness_policy=_FRESH if name in MADE else None,
     )
 
 

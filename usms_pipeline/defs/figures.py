@@ -17,6 +17,7 @@ from usms_pipeline.contract.metrics import METRICS
 from usms_pipeline.contract.status import BUCKETS
 
 if TYPE_CHECKING:
+    from usms_pipeline.days.file import Footer
     from usms_pipeline.defs.account import Account
     from usms_pipeline.figures import report
     from usms_pipeline.pipeline import Pipeline, Report
@@ -99,15 +100,28 @@ def receipts(report: Report) -> Figures:
 def receipts_of(report: Report, day: date) -> Figures:
     """Return what a day's file says of itself; nothing where there is none."""
     said = report.days.get(day)
-    if said is None:
-        return {}
+    return {} if said is None else of_day(said)
+
+
+def of_day(said: Footer) -> Figures:
+    """Return what a day's file says of itself."""
     return {
         "dagster/partition_row_count": said.rows,
         "announced": said.announced,
         **{name: said.buckets.get(name, 0) for name in BUCKETS},
         "open": said.open,
         "unannounced": said.unannounced,
+        _VERSION: said.version,
     }
+
+
+_VERSION: Final = "usms/version"
+
+
+def version_of(made: dg.AssetMaterialization) -> str | None:
+    """Return the version of the day's file that an event tells of."""
+    value = made.metadata.get(_VERSION)
+    return None if value is None else str(value.value)
 
 
 def warehouse(report: WarehouseReport) -> Figures:
@@ -166,6 +180,11 @@ def observation(account: Account, rows: int | None, newest: datetime | None) -> 
     if newest is not None:
         counted["newest_sent_at"] = dg.MetadataValue.timestamp(newest)
     return dg.AssetObservation(account.key("source_table"), metadata=counted)
+
+
+def is_ours(seen: dg.AssetObservation | None) -> bool:
+    """Return whether an observation is an ``observation`` of ours, not the project's own."""
+    return seen is not None and "rows_read" in seen.metadata
 
 
 def _rounded(value: Any) -> Any:

@@ -62,11 +62,8 @@ def build_schedule(
         "while one is under way.",
     )
     def look(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
-        busy = context.instance.get_runs(
-            dg.RunsFilter(job_name=account.job_name, statuses=list(UNFINISHED)), limit=1
-        )
-        if busy:
-            return dg.SkipReason(f"Run {busy[0].run_id[:8]} is still under way.")
+        if busy := under_way(context.instance, account):
+            return dg.SkipReason(f"Run {busy.run_id[:8]} is still under way.")
         try:
             pipeline = settings.pipeline("source", "api")
             found = pipeline.look()
@@ -80,6 +77,12 @@ def build_schedule(
         return dg.SkipReason(_nothing_before(found, pipeline.settings.zone))
 
     return look
+
+
+def under_way(instance: dg.DagsterInstance, account: Account) -> dg.DagsterRun | None:
+    """Return a run of the account's job that has not ended, if there is one."""
+    wanted = dg.RunsFilter(job_name=account.job_name, statuses=list(UNFINISHED))
+    return next(iter(instance.get_runs(wanted, limit=1)), None)
 
 
 def _open_window(account: Account, pipeline: Pipeline) -> dict[str, str]:
