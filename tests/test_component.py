@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
 from zoneinfo import available_timezones
 
 import dagster as dg
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from dagster_dg_core.utils.check_utils import error_dict_to_formatted_error
 from dagster_shared.yaml_utils import parse_yamls_with_source_position
 from jsonschema import Draft202012Validator
 
+from tests.conftest import MakeRehearsal
 from tests.processes import bare
 from usms_pipeline.components import Attributes, ReceiptPipeline
 from usms_pipeline.contract.errors import SettingsError
 from usms_pipeline.defs.account import AccountSettings
 from usms_pipeline.defs.scaffold import AccountScaffolder
 from usms_pipeline.settings import Settings
+from usms_pipeline.simulator import ACCESS_KEY_ID, ACCESS_KEY_SECRET
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::dagster.BetaWarning"),  # backfill_policy
@@ -455,6 +459,40 @@ def test_a_name_in_a_list_may_hold_a_comma():
 def test_an_unknown_or_unusable_attribute_is_refused(attributes):
     with pytest.raises(ValueError, match=next(iter(attributes))):
         ReceiptPipeline(**attributes)
+
+
+@pytest.mark.long
+def test_a_new_project_scaffolds_two_accounts_checks_them_and_runs_green(
+    second_project, simulator: MakeRehearsal
+):
+    """Through `dg`, each command in a process of its own: two accounts at once, one service."""
+    shutil.rmtree(second_project / "shop/defs/sms")
+    shutil.rmtree(second_project / "shop/defs/usms")
+    rehearsal = simulator(100, outage=None)
+    pq.write_table(rehearsal.messages, second_project / "sent.parquet")
+    home = second_project / "home"
+    home.mkdir()
+    given = {"PYTHONPATH": str(second_project), "DAGSTER_HOME": str(home)}
+    given["USMS_BASE_URL"] = rehearsal.url
+    (home / "dagster.yaml").write_text("telemetry:\n  enabled: false\n")
+
+    def dg_says(*arguments: str) -> str:
+        command = [str(Path(sys.executable).with_name("dg")), *arguments]
+        return bare(command, second_project, given)
+
+    kind = "usms_pipeline.components.ReceiptPipeline"
+    for name in ("marketing", "billing"):
+        source = ["--source-url", str(second_project / "sent.parquet")]
+        dg_says("scaffold", "defs", kind, f"sms/{name}", "--account", name, *source)
+        given[f"{name.upper()}_ACCESS_KEY_ID"] = ACCESS_KEY_ID
+        given[f"{name.upper()}_ACCESS_KEY_SECRET"] = ACCESS_KEY_SECRET
+    dg_says("check", "defs", "--use-active-venv")
+    day = rehearsal.messages["sent_at"][0].as_py().date()
+    for name in ("marketing", "billing"):
+        job = ["--job", f"refresh_usms_{name}", "--partition-range", f"{day}...{day}"]
+        dg_says("launch", *job)
+        assert (second_project / f"data/{name}/usms.duckdb").exists()
+        assert [*(second_project / f"data/{name}/receipts").rglob("receipts.parquet")]
 
 
 def test_dg_finds_the_component_in_the_environment(second_project):
