@@ -209,7 +209,27 @@ def test_the_run_tells_its_requests_and_how_long_they_took(first_run):
     assert {"retries", "seconds", "bytes_received"} <= told.keys()
     days = materializations(result, "responses").values()
     assert sum(day["sessions_due"] for day in days) == told["sessions_due"]
-    assert all(day.keys() == {"sessions_due"} for day in days)  # nothing of the run's
+    ours = {"sessions_due", "dagster/column_lineage"}
+    assert all(day.keys() <= ours for day in days)  # nothing of the run's
+
+
+def test_every_column_says_which_columns_it_comes_from(first_run):
+    """From the source's columns to the rates; Dagster's page takes it from the last event."""
+    _, result = first_run
+
+    def came_from(asset: str, column: str) -> set[tuple[str, str]]:
+        told = materializations(result, asset)
+        last = told[max(told, key=str)]["dagster/column_lineage"]
+        return {(dep.asset_key.path[-1], dep.column_name) for dep in last.deps_by_column[column]}
+
+    assert came_from("delivery_rates", "delivery_rate") == {
+        ("warehouse", "status"), ("warehouse", "is_announced")
+    }  # fmt: skip
+    assert came_from("warehouse", "status") == {("receipts", "status")}
+    assert came_from("receipts", "status") == {("responses", "body")}
+    assert came_from("receipts", "template") == {("source_table", "template")}
+    assert ("source_table", "phone") in came_from("receipts", "recipient")
+    assert came_from("responses", "ids") == {("source_table", "session_no")}
 
 
 def test_the_source_table_is_observed_when_it_is_read(first_run):
@@ -252,6 +272,7 @@ def test_the_delivery_rates_have_chart_table_and_report(first_run):
     assert Path(told["chart"]).read_bytes().startswith(b"\x89PNG")
     assert told["daily"].count("\n") >= 2
     assert Path(told["report"]).read_text("utf-8").startswith("<!")
+    del told["dagster/column_lineage"]
     assert len(json.dumps(told)) < 3_000  # Dagster keeps it three times, for ever
 
 

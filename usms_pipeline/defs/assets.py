@@ -92,13 +92,7 @@ def build_assets(
     keys["source_table"] = theirs or keys["source_table"]
     renamed = {account.key(name): key for name, key in keys.items()}
     account = replace(account, keys=keys)
-    came_from = lineage(account)
-    of = {
-        name: _with_deps(spec, renamed).merge_attributes(
-            metadata={"dagster/column_lineage": came_from[name]} if name in came_from else {}
-        )
-        for name, spec in seen.items()
-    }
+    of = {name: _with_deps(spec, renamed) for name, spec in seen.items()}
     made = [
         _made(
             account,
@@ -149,7 +143,7 @@ def _collect(context: dg.AssetExecutionContext, account: Account) -> Results:
         ("responses", report.due, figures.responses_of, figures.responses),
         ("receipts", report.written, figures.receipts_of, figures.receipts),
     ):
-        _tell_days(context, account.key(asset), report, {*changed}, of_day)
+        _tell_days(context, account, asset, report, {*changed}, of_day)
         yield _result(account, asset, of_run(report) | _NO_EVENTS, judged)
 
 
@@ -159,7 +153,9 @@ def _publish(context: dg.AssetExecutionContext, account: Account) -> Results:
         pipeline.purge()
     for sentence in report.warnings:
         context.log.warning(account.in_its_words(sentence))
-    told = _NO_EVENTS if report.is_skipped else figures.warehouse(report)
+    told = (
+        _NO_EVENTS if report.is_skipped else figures.warehouse(report) | _from(account, "warehouse")
+    )
     yield _result(account, "warehouse", told)
 
 
@@ -178,13 +174,23 @@ def _draw(context: dg.AssetExecutionContext, account: Account) -> Results:
             checks.check_coverage(without),
         ]
         is_drawn = figures.is_drawn(pipeline)
-        drawn = _NO_EVENTS if is_drawn else figures.delivery_rates(pipeline, asked)
+        drawn = (
+            _NO_EVENTS
+            if is_drawn
+            else figures.delivery_rates(pipeline, asked) | _from(account, "delivery_rates")
+        )
     yield _result(account, "delivery_rates", drawn, judged)
+
+
+def _from(account: Account, asset: str) -> figures.Figures:
+    """Return which columns an asset's come from, as its page shows it."""
+    return {"dagster/column_lineage": lineage(account)[asset]}
 
 
 def _tell_days(
     context: dg.AssetExecutionContext,
-    key: dg.AssetKey,
+    account: Account,
+    asset: str,
     report: "Report",
     changed: set[date],
     of_day: Callable[["Report", date], figures.Figures],
@@ -193,8 +199,9 @@ def _tell_days(
 
     Also for those of the range that never had one, or that a backfill asks for: it waits for them.
     A day left alone, for another run holds it or its file is damaged, gets none: it would count as
-    made and as fresh.
+    made and as fresh. The page takes the columns' lineage from the last event alone.
     """
+    key = account.key(asset)
     is_ranged = context.has_partition_key or context.has_partition_key_range
     ranged = {date.fromisoformat(one) for one in context.partition_keys} if is_ranged else set()
     if _BACKFILL in context.run.tags:
@@ -202,8 +209,9 @@ def _tell_days(
     elif ranged - changed:
         known = context.instance.get_materialized_partitions(key)
         changed |= {day for day in ranged if day.isoformat() not in known}
-    for day in sorted(changed - {*report.locked, *report.damaged}):
-        told = of_day(report, day)
+    days = sorted(changed - {*report.locked, *report.damaged})
+    for day in days:
+        told = of_day(report, day) | (_from(account, asset) if day == days[-1] else {})
         context.log_event(dg.AssetMaterialization(key, metadata=told, partition=str(day)))
 
 
