@@ -86,7 +86,7 @@ def in_turn(programs: Sequence[Program], rounds: int = PAIRS) -> dict[str, list[
 
 
 def median(costs: Sequence[Cost]) -> Cost:
-    """Give the median of each figure."""
+    """Return the median of each figure."""
     return Cost(
         statistics.median(cost.wall_seconds for cost in costs),
         statistics.median(cost.cpu_seconds for cost in costs),
@@ -97,7 +97,7 @@ def median(costs: Sequence[Cost]) -> Cost:
 def ratio(
     ours: Sequence[Cost], theirs: Sequence[Cost], figure: str = "wall_seconds"
 ) -> tuple[float, float, float]:
-    """Give how many times ours goes into theirs, pair by pair: least, median, most."""
+    """Return how many times ours goes into theirs, pair by pair: least, median, most."""
     each = sorted(
         getattr(b, figure) / getattr(a, figure) for a, b in zip(ours, theirs, strict=True)
     )

@@ -92,7 +92,7 @@ FROM asked
 
 
 def table(rows: int) -> Iterator[str]:
-    """Give the lines of a table: each query over so many receipts of 60 days."""
+    """Yield the lines of a table: each query over so many receipts of 60 days."""
     yield f"| over {rows:,} receipts | seconds | CPU s | peak MB |"
     yield "|---|---|---|---|"
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -464,6 +464,7 @@ def test_quarantine_lists_replays_and_dismisses(account: Account) -> None:
     assert sorted(entry["session_no"] for entry in entries) == sorted(poisoned)
     assert "body" not in entries[0]
     assert "2 open" in listed.stdout
+    assert "2 × the service refuses this session number" in listed.stdout
     assert entries[0]["id"] in listed.stdout
     assert entries[0]["asked_at"][:16].replace("T", " ") in listed.stdout
 
@@ -494,6 +495,19 @@ def test_rebuild_says_so_where_what_it_made_is_not_published(account: Account) -
         result = account("rebuild")
     assert result.exit_code == 1
     assert "what was rebuilt is not in it" in " ".join(result.stderr.split())
+
+
+def test_a_run_whose_days_are_all_held_says_whose_they_are(account: Account) -> None:
+    store = Store(str(account.folder / "data"))
+    account("run")
+    days = json.loads(account("run", "--json").stdout)["days"]
+    with ExitStack() as held:
+        for day in days:
+            held.enter_context(store.lock(f"sent_date={day}"))
+        result = account("run")
+    assert result.exit_code == 0, result.output
+    assert "left to the other run" in result.stdout
+    assert "every message is final or closed" not in result.stdout
 
 
 def test_forget_erases_a_phone_only_when_told_twice(account: Account) -> None:

@@ -130,9 +130,11 @@ def _show_run(report: RunReport) -> None:
         f"{wording.counted(report.rows_read, 'row')} read, {wording.count(report.new)} of them new",
     )
     facts.add_row("asked", _asked(report.stats, report.seconds_asking))
-    # Which days: a run seldom works on all of them.
-    facts.add_row(f"receipts of {wording.counted(len(report.days), 'day')}", _buckets(report))
-    facts.add_row("waiting", _waiting(report.open))
+    if report.locked and not report.days:
+        facts.add_row("receipts", "left to the other run, which holds all of these days")
+    else:  # which days: a run seldom works on all of them
+        facts.add_row(f"receipts of {wording.counted(len(report.days), 'day')}", _buckets(report))
+        facts.add_row("waiting", _waiting(report.open))
     facts.add_row("warehouse", _published(report))
     facts.add_row("next", "usms rates --by sent_date")
     out().print(facts)

@@ -87,7 +87,7 @@ class Reading:
         self.newest: int | None = None
 
     def add(self, batch: pa.RecordBatch) -> None:
-        """Take rows with a ``session_no`` (or NULL), a ``sent_at`` and whatever else."""
+        """Add rows with a ``session_no`` (or NULL), a ``sent_at`` and whatever else."""
         moments = np.asarray(batch["sent_at"].cast(pa.int64()))
         if len(moments):
             self.newest = max(int(moments.max()), self.newest or 0)

@@ -151,7 +151,7 @@ class Writing:
             folds.append(fold)
 
     def _heard(self, said: list[tuple[int, pa.Table]], is_rebuilt: bool = False) -> list[pa.Table]:
-        """Take what was said of a day: tables to be put in one after the other.
+        """Empty the list of what was said of a day; return tables to be put in one by one.
 
         One is enough but for a rebuild: with many answers of each session the general way would
         take the memory and the time for all of them.

@@ -137,7 +137,7 @@ class Building:
         self.versions[day] = version
 
     def keep(self, path: Path, columns: Iterable[str], days: Iterable[date]) -> None:
-        """Take days that are not here from the file that is published."""
+        """Copy days that are not here from the file that is published."""
         if missing := [day for day in days if day not in self.versions]:
             ours = {field.name.casefold() for field in self.fields}
             names = ", ".join(identifier(c) for c in columns if c.casefold() in ours)
