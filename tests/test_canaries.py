@@ -374,7 +374,7 @@ def test_dagsters_storage_holds_no_secret_or_number(shop, monkeypatch, tmp_path)
     told, outcomes = [], []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", dg.BetaWarning)
-        job = ReceiptPipeline().build_defs().resolve_job_def("refresh")
+        job = ReceiptPipeline().build_defs().resolve_job_def("refresh_usms")
     with dg.DagsterInstance.local_temp(str(home)) as instance:
 
         def refresh(**given: str) -> None:

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
@@ -24,6 +24,7 @@ from usms_pipeline.contract import wording
 from usms_pipeline.contract.errors import (
     Busy,
     CredentialsRefused,
+    DamagedDay,
     ServiceDown,
     SourceError,
     StorageError,
@@ -46,11 +47,13 @@ from usms_pipeline.store.dataset import Window
 from usms_pipeline.store.storage import Store
 from usms_pipeline.warehouse import Change, WarehouseReport
 
-__all__ = ["OnProgress", "Pipeline", "Plan", "Progress", "Report", "RunReport"]
+__all__ = ["Look", "OnProgress", "Pipeline", "Plan", "Progress", "Report", "RunReport"]
 
 REFRESH_EVERY: Final = timedelta(minutes=15)
 """How often a refresh is meant to run; a plan that takes longer can't keep up."""
 REPORT: Final = "report.html"
+CHART: Final = "delivery-rate.png"
+"""Drawn beside the report, for Dagster's page."""
 _PACE_FILE: Final = "pace.json"
 _SURVEY_FILE: Final = "survey.json"
 
@@ -93,6 +96,11 @@ class Report(Outcome):
     def open(self) -> int:
         """Count the rows that are still asked about."""
         return sum(said.open for said in self.days.values())
+
+    @property
+    def newest(self) -> datetime | None:
+        """Return the last time of sending among the rows read."""
+        return _moment(self.newest_sent_at)
 
     @property
     def fell_short(self) -> bool:
@@ -257,6 +265,21 @@ class Plan:
     def can_keep_up(self) -> bool:
         """Return whether what is due now is asked before the next refresh."""
         return self.seconds_at_pace <= REFRESH_EVERY.total_seconds()
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a run would find to do now, in sentences; none where it would change nothing.
+
+    No message is due before ``next_due_at``; None: never, or not looked for. Where the source was
+    read, ``rows_read`` counts its rows around the window, and ``newest_sent_at`` is the last time
+    of sending among them.
+    """
+
+    to_do: list[str]
+    next_due_at: datetime | None = None
+    rows_read: int | None = None
+    newest_sent_at: datetime | None = None
 
 
 class Pipeline:
@@ -435,14 +458,18 @@ class Pipeline:
         Kept are those that are not folded yet, and those with open entries in the quarantine. What
         a day's file knows stays.
         """
+        over = self._past_retention()
+        for run in over:
+            log.delete(self.store, run)
+            quarantine.delete(self.store, run)
+        return over
+
+    def _past_retention(self) -> list[str]:
         oldest = self.clock() - timedelta(days=self.settings.raw_retention_days)
         over = [run for run in log.runs(self.store) if log.written_at(run) < oldest]
         if over:
             kept = {*log.open_runs(self.store), *quarantine.open_runs(self.store)}
             over = [run for run in over if run not in kept]
-        for run in over:
-            log.delete(self.store, run)
-            quarantine.delete(self.store, run)
         return over
 
     def rebuild(self, days: Iterable[date] | None = None) -> Report:
@@ -465,9 +492,7 @@ class Pipeline:
         """
         window = window or self.open_window()
         now, pace = self.clock(), self._settled_pace()
-        with Run(
-            self.store, self.settings, self.checked_book(), self.clock, tell=self._tell, holds=False
-        ) as run:
+        with self._only_looking() as run:
             run.look_at(window, reaches_today=self._reaches_today(window))
             due = run.due()
         ceiling = self.settings.max_requests_per_second
@@ -482,6 +507,52 @@ class Pipeline:
             behind_seconds=(now - oldest).total_seconds() if oldest else 0.0,
             unfolded_runs=len(log.open_runs(self.store)),
         )
+
+    def look(self) -> Look:
+        """Return what a run over the open window would find to do; asks and writes nothing.
+
+        What the days' files say comes first: the source is read only where they give no reason to
+        run. Raises as ``plan``.
+        """
+        if not dataset.is_begun(self.store):
+            return Look(["nothing was collected yet"])
+        polls = [offset // timedelta(microseconds=1) for offset in self.settings.poll_offsets]
+        now, never = int(self.clock().timestamp() * 1_000_000), 2**62
+        footers = self.footers()
+        damaged = len({*file.days(self.store)} - footers.keys())
+        waiting = [said for said in footers.values() if said.open]
+        next_due_at = min((said.next_due_at or never for said in waiting), default=never)
+        due = sum(said.polls != polls or (said.next_due_at or never) <= now for said in waiting)
+        reasons = {
+            "with messages that are due": (due, "day"),
+            "whose responses are not counted yet": (len(log.open_runs(self.store)), "run"),
+            "whose responses are past their retention": (len(self._past_retention()), "run"),
+            "with a damaged file": (damaged, "day"),
+        }
+        to_do = [f"{wording.counted(n, of)} {why}" for why, (n, of) in reasons.items() if n]
+        if not to_do and not warehouse.is_current(self.store, self.settings):
+            to_do = ["the warehouse is behind the days' files"]
+        return Look(to_do) if to_do else self._look_at_the_source(_moment(next_due_at))
+
+    def _look_at_the_source(self, next_due_at: datetime | None) -> Look:
+        with self._only_looking() as run:
+            run.look_at(self.open_window(), reaches_today=True)
+            news, outcome = len(run.news), run.outcome
+        to_do = [f"{wording.counted(news, 'day')} not as the source has it now"] if news else []
+        return Look(to_do, next_due_at, outcome.rows_read, _moment(outcome.newest_sent_at))
+
+    def _only_looking(self) -> Run:
+        book = self.checked_book()
+        return Run(self.store, self.settings, book, self.clock, tell=self._tell, holds=False)
+
+    def footers(self) -> dict[date, Footer]:
+        """Return what the days' files say of themselves, but for damaged ones."""
+        found = {}
+        for day in file.days(self.store):
+            with suppress(DamagedDay):
+                if (said := file.footer(self.store, day)) is not None:
+                    found[day] = said
+        return found
 
     def conservation(self, days: Iterable[date] | None = None) -> list[str]:
         """Check that every recipient announced is in exactly one bucket; return what is amiss."""
@@ -568,8 +639,9 @@ class Pipeline:
         _, writing = forget.erase_responses(self.store, names)
         forget.erase_quarantine(self.store, names)
         published = warehouse.reconcile(self.store, self.settings, is_anew=True)
-        self.store.delete(REPORT)  # a small group may be one person
-        self.store.sweep("", REPORT)
+        for drawn in (REPORT, CHART):  # a small group may be one person
+            self.store.delete(drawn)
+            self.store.sweep("", drawn)
         left = [*busy, *(["its responses"] if writing else [])]
         left += ["the warehouse"] if published.is_locked else []
         if left:
@@ -629,3 +701,10 @@ class Pipeline:
     def _keep_pace(self, pace: float | None) -> None:
         if pace is not None:
             self.store.keep_json(_PACE_FILE, {"requests_per_second": pace})
+
+
+def _moment(microseconds: int | None) -> datetime | None:
+    """Return a moment in UTC; None for none, or for one that never comes."""
+    if microseconds is None or microseconds >= 2**62:
+        return None
+    return datetime.fromtimestamp(microseconds / 1_000_000, UTC)

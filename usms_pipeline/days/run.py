@@ -92,6 +92,11 @@ class Run:
         """What the files of the days that this run holds say now."""
         return {day: one.footer for day, one in sorted(self._days.items()) if one.footer}
 
+    @property
+    def news(self) -> list[date]:
+        """The days to write: their rows, or what the files are made by, differ from before."""
+        return sorted(day for day, one in self._days.items() if one.has_news)
+
     # -- what is read, and what was told and not folded -------------------------------------------
 
     def look_at(self, window: Window, *, reaches_today: bool) -> None:

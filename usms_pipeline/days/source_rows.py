@@ -52,7 +52,7 @@ class SourceRows:
                 held.outcome.notes += doubts_about_sessions(batch, settings, held.book)
             rows.add(batch)
             tell(rows.rows)
-        held.outcome.rows_read = rows.rows
+        held.outcome.rows_read, held.outcome.newest_sent_at = rows.rows, rows.newest
         self._read_for = {}
         for read in rows.days():
             self._read_for[read.day] = read.rows["session_no"]

@@ -16,6 +16,7 @@ import dagster as dg
 
 from usms_pipeline.contract.metrics import UNANNOUNCED_SHARE
 from usms_pipeline.defs.account import Account
+from usms_pipeline.defs.attributes import Freshness
 from usms_pipeline.figures import alerts
 
 if TYPE_CHECKING:
@@ -36,6 +37,8 @@ _NAMED: Final = 20
 DESCRIBED: Final[Mapping[str, Mapping[str, str]]] = {
     "responses": {
         "polling_behind": "Everything due was asked, before the next round begins.",
+        "looked_in_time": "A run or the schedule has looked whether anything is due, no longer ago "
+        "than `freshness` says.",
     },
     "receipts": {
         "conservation": "Every recipient announced is in exactly one of the eight buckets.",
@@ -72,6 +75,22 @@ def specs(account: Account, *assets: str) -> list[dg.AssetCheckSpec]:
 def check_report(report: Report) -> list[dg.AssetCheckResult]:
     """Judge what a run asked, and what its days' files say now."""
     return [_polling_behind(report), _unrecognized_words(report), _unannounced_receipts(report)]
+
+
+def check_looked(hours: float, freshness: Freshness | None) -> dg.AssetCheckResult:
+    """Judge how long ago the account was last looked at."""
+    is_late = freshness is not None and hours >= freshness.warn_hours
+    is_lost = freshness is not None and hours >= freshness.fail_hours
+    limit = freshness.fail_hours if freshness and is_lost else freshness and freshness.warn_hours
+    return dg.AssetCheckResult(
+        passed=not is_late,
+        check_name="looked_in_time",
+        severity=dg.AssetCheckSeverity.ERROR if is_lost else dg.AssetCheckSeverity.WARN,
+        description=f"Nobody has looked for more than {limit:g} hours: is the schedule on, and do "
+        "its runs go well?"
+        if is_late
+        else "Looked at in time.",
+    )
 
 
 def check_conservation(amiss: list[str]) -> dg.AssetCheckResult:

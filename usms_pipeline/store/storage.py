@@ -17,6 +17,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from datetime import datetime
 from itertools import takewhile
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -121,6 +122,12 @@ class Store:
             for key, value in raw.items()
             if key.startswith(b"usms.")
         }
+
+    def written_at(self, name: str) -> datetime | None:
+        """Return when a finished file got its name; None where there is none."""
+        with self._told(name, "look for"):
+            found: datetime | None = self.fs.get_file_info(self.path(name)).mtime
+        return found
 
     def read(self, name: str) -> pa.Table:
         """Read one whole file; for small ones."""
