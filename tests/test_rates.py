@@ -23,6 +23,7 @@ from tests import cohorts
 from tests.cohorts import CUTOFF, DAY, NOON, receipt
 from usms_pipeline.contract import metrics, schema, status
 from usms_pipeline.contract.errors import UnknownColumn
+from usms_pipeline.days.general import COLUMN_OF
 from usms_pipeline.figures import queries
 from usms_pipeline.figures.queries import timezone_hint
 from usms_pipeline.store.storage import Store
@@ -590,6 +591,19 @@ def test_as_of_today_is_the_table(con):
     order = "ORDER BY session_no, recipient"
     today = dicts(con, f"SELECT * FROM as_of('2030-01-01') {order}")
     assert today == dicts(con, f"SELECT * FROM receipts {order}")
+
+
+def test_as_of_takes_back_all_that_a_later_answer_said(con):
+    """Whatever columns there are: a new one of the service's is not to be told before its time."""
+    texts = dict.fromkeys(COLUMN_OF.values(), "said")
+    said = texts | {"received_at": NOON, "segments": 2}
+    fill(con, [receipt("delivered", **said, delivery_seconds=3.0, conflicts=["failed"])])
+    (seen,) = dicts(con, f"FROM as_of('{NOON}')")
+    own = {"session_no", "recipient", "phone", "country", "operator", "number_type"}
+    own |= {"sent_at", "sent_date", "is_announced", "template"}
+    assert {name for name, value in seen.items() if value not in (None, [], False)} <= {
+        *own, "status",
+    }  # fmt: skip
 
 
 def test_as_of_before_the_first_answer_every_message_is_awaited_but_the_invalid(con):

@@ -22,7 +22,7 @@ from usms_pipeline.contract import schema
 from usms_pipeline.contract.schema import TEXT, TIME
 from usms_pipeline.contract.status import BUCKETS, FINAL
 from usms_pipeline.days import general
-from usms_pipeline.days.general import Answer, Ends, Number, Sent, Session
+from usms_pipeline.days.general import COLUMN_OF, Answer, Ends, Number, Sent, Session
 from usms_pipeline.service.rows import canonical_array
 
 Bools = npt.NDArray[np.bool_]
@@ -43,11 +43,9 @@ empty text in the others.
 
 WHO: Final = ("phone", "country", "operator", "number_type")
 _SAID: Final = {
-    "provider_code": "code",
-    "provider_desc": "description",
-    "received_at": "received_at",
-    "segments": "segments",
+    column: name for name, column in COLUMN_OF.items() if name not in ("word", "submit_status")
 }
+"""Columns that show just what an observation says."""
 _TIMES: Final = ("sent_at", "received_at", "first_asked_at", "last_asked_at", "final_at", LAST_OPEN)
 _STATUSES: Final = pa.array(BUCKETS, TEXT)
 _PENDING, _UNKNOWN, _DELIVERED = (BUCKETS.index(one) for one in ("pending", "unknown", "delivered"))
@@ -829,8 +827,7 @@ def _frozen(sent: Sent) -> tuple[Any, ...]:
 
 
 def _answer(row: dict[str, Any]) -> tuple[str, Answer, dict[str, Any]]:
-    named = ("asked_at", "status", "word", "received_at", "code", "description", "segments")
-    answer = Answer(**{name: row[name] for name in named}, submit_status=row["submit_status"])
+    answer = Answer(**{name: row[name] for name in ("asked_at", "status", *COLUMN_OF)})
     who = {name: row.get(name) for name in WHO}
     return row["number"], answer, who | {"submit_status": row["session_submit_status"]}
 
