@@ -160,7 +160,7 @@ def test_plan_writes_nothing_before_a_first_run_and_none_is_the_less_new(
     before = contents(account.folder)
     assert account("plan", *days).exit_code == 0
     assert contents(account.folder) == before
-    assert "300 rows read, 300 of them new" in account("run", "--all").stdout
+    assert "300 rows read, 300 new recipients" in account("run", "--all").stdout
 
 
 def test_plan_writes_nothing_over_what_is_there_and_says_what_is_not_counted_yet(
@@ -203,7 +203,7 @@ def test_plan_and_check_refuse_what_run_refuses(
 def test_run_collects_everything_and_again_asks_nothing(account: Account) -> None:
     first = account("run")
     assert first.exit_code == 0, first.output
-    assert "300 rows read, 300 of them new" in first.stdout
+    assert "300 rows read, 300 new recipients" in first.stdout
     assert "usms.duckdb: 300 rows" in " ".join(first.stdout.split())
     for _ in range(3):  # by the real clock a message may come of an age to be asked about, once
         asked = account.simulator.counters.requests

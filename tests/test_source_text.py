@@ -243,7 +243,24 @@ def test_binaries_of_a_fixed_size_are_the_same(mariadb: Database, tmp_path: Path
         ("+4915112345678  +4915112345679", ["+4915112345678", "+4915112345679"]),
         ("+49 151 1234 5678", ["+49 151 1234 5678"]),
         ("0151/12345678", ["0151/12345678"]),
-        ("Smith, J. 13800138000", ["Smith, J. 13800138000"]),
+        ("Smith, J. 13800138000", ["J. 13800138000"]),
+        ("13800138000;13900139000;unknown", ["13800138000", "13900139000"]),
+        ("13800138000, N/A", ["13800138000"]),
+        ("王五,+65 9123 4567,-", ["+65 9123 4567"]),
+        ("{13800138000,none,13900139000}", ["13800138000", "13900139000"]),
+        ('["13800138000", "see notes"]', ["13800138000"]),
+        ("unknown; none", ["unknown; none"]),
+        ("138-0013-8023 / 139-0013-8023", ["138-0013-8023", "139-0013-8023"]),
+        ("9123 4567 / 8123 4567", ["9123 4567", "8123 4567"]),
+        ("+86 138 0013 8000/+86 139 0013 8000", ["+86 138 0013 8000", "+86 139 0013 8000"]),
+        ("138****8000 / 139****8000", ["138****8000", "139****8000"]),
+        ("0049 1511/2345678", ["0049 1511/2345678"]),
+        ("13800138005(张三),13900139000（Li）", ["13800138005", "13900139000"]),
+        ("张三：13800138000", ["13800138000"]),
+        ("13800138000 李四；13900139000 (Max)", ["13800138000", "13900139000"]),
+        ("(0755) 8888 8888", ["(0755) 8888 8888"]),
+        ("010-12345678转123", ["010-12345678转123"]),
+        ("张三", ["张三"]),
         ("1,380,013", ["1,380,013"]),
         ('{"phone": "13800138000"}', ['{"phone": "13800138000"}']),
     ],
@@ -259,6 +276,43 @@ def test_several_phones_in_a_cell_are_as_many_recipients(
     assert found["session_no"] == ["a"] * len(phones) + ["b"]
     assert found["kind"] == ["x"] * len(phones) + ["y"]
     assert found["recipients"] == ([1] * len(phones) if len(phones) > 1 else [5]) + [2]
+
+
+def test_what_rows_do_not_show_of_their_cells_is_counted(tmp_path: Path) -> None:
+    cells = ["13800138000,13900139000", "13800138000;x", "a,b", "13700137000", None,
+             "13800138000,?,13900139000,13600136000"]  # fmt: skip
+    counts = ["2", "0", "-1", "abc", "", "1.5"]
+    rows = [(str(n), *pair) for n, pair in enumerate(zip(cells, counts, strict=True))]
+    rows += [("y", "13500135000", one) for one in (None, "2,5", " 3 ", "4.0", "100000", "NULL")]
+    url = sqlite_table(tmp_path / "t.db", "session_no , phone , n ", *rows)
+    settings = Settings(
+        _env_file=None, source_url=url, source_table="t", phone_column="phone",
+        recipients_column="n",
+    )  # fmt: skip
+    seen = source.Cells()
+    [batch] = source.read(settings, START, START + timedelta(days=1), seen)
+    assert seen == source.Cells(rows=12, several=2, phones=5, with_words=2, uncounted=9)
+    assert batch.num_rows == 15
+
+
+@pytest.mark.parametrize(
+    ("text", "session_no"),
+    [("200000004417.0", "200000004417"), ("7.00", "7"), ("1.5", "1.5"), ("v1.0", "v1.0"),
+     ("12.0.0", "12.0.0"), (" 99.0 ", "99"), (".0", ".0")],
+)  # fmt: skip
+@pytest.mark.parametrize("kind", ["csv", "sqlite", "parquet"])
+def test_a_session_number_loses_the_zero_of_a_float_beside_any_other(
+    kind: str, text: str, session_no: str, tmp_path: Path
+) -> None:
+    if kind == "csv":
+        found = csv(tmp_path, f"session_no,sent_at\n{text},2024-08-01\nN/A,2024-08-01\n")
+    elif kind == "sqlite":
+        found = read(sqlite_table(tmp_path / "t.db", "session_no ", (text,), ("N/A",)))
+    else:
+        path = tmp_path / "t.parquet"
+        pq.write_table(pa.table({"session_no": [text, "N/A"], "sent_at": [START] * 2}), path)
+        found = read(str(path))
+    assert found["session_no"] == [session_no, None]
 
 
 @pytest.mark.parametrize("kind", ["postgresql", "duckdb", "parquet"])
@@ -413,7 +467,7 @@ def test_dates_that_no_calendar_has_are_counted_where_they_are_not_read(mariadb:
     )
     assert read(mariadb.url)["session_no"] == ["4"]
     settings = Settings(_env_file=None, source_url=mariadb.url, source_table="t")
-    assert source.survey(settings).rows_without_sent_at == 3
+    assert source.survey(settings).left_out.without_sent_at == 3
 
 
 @pytest.mark.parametrize("odd", ["22/8/2024 9:00", "1.8.2024", "09-08-2024", "31/08/2024 9:00"])
@@ -479,7 +533,7 @@ def test_any_other_database_of_sqlalchemy_is_read(tmp_path: Path) -> None:
     assert found["f"] == ["1" + "0" * 20, "0.5"]
     assert found["recipients"] == [2, 1]
     settings = Settings(_env_file=None, source_url=other, source_table="t", sent_at_column="day")
-    assert source.survey(settings).rows_without_sent_at == 1
+    assert source.survey(settings).left_out.without_sent_at == 1
 
 
 def test_csv_files_with_columns_in_another_order_are_one_table(tmp_path: Path) -> None:
@@ -556,13 +610,14 @@ def test_a_csv_whose_lines_end_in_two_ways_is_no_reason_to_run_again(tmp_path: P
 
 
 def test_a_float_column_is_known_by_all_its_values(tmp_path: Path) -> None:
-    """The beginning of the file shows nothing else."""
+    """The beginning of the file shows nothing else. No session number has a fraction."""
     texts = [f"{n}.0" for n in range(20_000)]
-    head = "session_no,sent_at,v"
-    lines = [f"{text},2024-08-01,{text}" for text in texts]
-    found = csv(tmp_path, "\n".join([head, *lines, "x,2024-08-01,"]), dimensions=("v",))
-    assert found["session_no"] == [*texts, "x"]
-    assert found["source_v" if "source_v" in found else "v"] == [*map(str, range(20_000)), None]
+    head = "session_no,sent_at,v,w"
+    lines = [f"{text},2024-08-01,{text},{text}" for text in texts]
+    found = csv(tmp_path, "\n".join([head, *lines, "x.0,2024-08-01,,x"]), dimensions=("v", "w"))
+    assert found["session_no"] == [*map(str, range(20_000)), "x.0"]
+    assert found["v"] == [*map(str, range(20_000)), None]
+    assert found["w"] == [*texts, "x"]
 
 
 @pytest.mark.parametrize("name", ["t.csv.gz", "T.CSV.GZ"])
@@ -598,7 +653,7 @@ def test_times_of_every_unit_and_zone_are_read_from_parquet(
     pq.write_table(pa.table({"session_no": [*"abc"], "sent_at": times}), tmp_path / "t.parquet")
     assert read(str(tmp_path / "t.parquet"))["sent_at"] == moments[:2]
     settings = Settings(_env_file=None, source_url=str(tmp_path / "t.parquet"))
-    assert source.survey(settings).rows_without_sent_at == 0
+    assert source.survey(settings).left_out.without_sent_at == 0
 
 
 @pytest.mark.parametrize("end", ["", "/"])

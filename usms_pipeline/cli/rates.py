@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from usms_pipeline.figures.queries import Connection as Warehouse
     from usms_pipeline.settings import Settings
+    from usms_pipeline.source import LeftOut
 
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\n", "＝", "＋", "－", "＠")
@@ -191,7 +192,7 @@ def report(to: ReportFile = None) -> None:
             generated_at=datetime.now(UTC),
             settings_summary=page.summary(settings),
             quarantined=quarantine.open_count(store),
-            rows_without_sent_at=_rows_without_sent_at(settings),
+            left_out=_left_out(settings),
         )
     out().print(f"[green]✓[/] {escape(path)}", soft_wrap=True)
 
@@ -218,11 +219,11 @@ def _named(to: Path | None) -> Iterator[None]:
         ) from error
 
 
-def _rows_without_sent_at(settings: Settings) -> int | None:
-    """Count the source's rows that no run reads; None where it can't be asked just now."""
+def _left_out(settings: Settings) -> LeftOut | None:
+    """Count the source's rows that are in no figure; None where it can't be asked just now."""
     from usms_pipeline import source
 
     try:
-        return source.survey(settings).rows_without_sent_at
+        return source.survey(settings).left_out
     except SourceError:
         return None

@@ -9,11 +9,12 @@ import ipaddress
 import json
 import re
 from datetime import date
+from difflib import get_close_matches
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Final
 from urllib.parse import urlsplit
-from zoneinfo import ZoneInfo
+from zoneinfo import ZoneInfo, available_timezones
 
 import phonenumbers
 from pydantic import AfterValidator, BeforeValidator, SecretStr, WithJsonSchema
@@ -26,11 +27,17 @@ class DateOrder(StrEnum):
     DAY_FIRST = "dmy"
     MONTH_FIRST = "mdy"
 
+    @property
+    def other(self) -> DateOrder:
+        """Return the order that this one is not."""
+        return DateOrder.MONTH_FIRST if self is DateOrder.DAY_FIRST else DateOrder.DAY_FIRST
+
 
 _DATE_ORDERS = {
     DateOrder.DAY_FIRST: "d+(ay)?(first|m+(onth)?(y+(ear)?)?)",
     DateOrder.MONTH_FIRST: "m+(onth)?(first|d+(ay)?(y+(ear)?)?)",
 }
+_OFFSET = re.compile(r"(?:UTC|GMT)?([+-])0?(\d{1,2})(?::?00)?", re.IGNORECASE)
 _WEB_ADDRESS = re.compile(r"[!-\[\]-~]*")
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
 
@@ -84,8 +91,21 @@ def time_zone(value: str) -> str:
     try:
         ZoneInfo(value)
     except (KeyError, ValueError, OSError):
-        raise ValueError(f"{value!r} is not a time zone of the IANA database") from None
+        raise ValueError(
+            f"{value!r} is not a time zone of the IANA database{_near_zone(value)}"
+        ) from None
     return value
+
+
+def _near_zone(value: str) -> str:
+    """Return a hint at the zone that may be meant, after a comma; empty where none is near."""
+    if offset := _OFFSET.fullmatch(value):
+        sign = "-" if offset[1] == "+" else "+"
+        return f", where an offset has the other sign: Etc/GMT{sign}{offset[2]}"
+    word = value.casefold().replace(" ", "_").rpartition("/")[2]
+    by_city = {name.casefold().rpartition("/")[2]: name for name in sorted(available_timezones())}
+    near = get_close_matches(word, by_city, 1, 0.8)
+    return f"; did you mean {by_city[near[0]]}?" if near else ""
 
 
 def region(value: str) -> str:

@@ -414,7 +414,7 @@ class Fold:
             self.last,
         )
         self.gone += gone if self.is_whole else 0
-        self.more += len(rows) - len(before)
+        self._add(len(rows) - len(before))
         if not rows:
             self.are_many |= bool(before)  # no row is left that would tell of the change
             return
@@ -505,7 +505,7 @@ class Fold:
         return self.are_many or bool(self.changed)
 
     def _add(self, rows: int) -> None:
-        """Count rows of sessions that the file had not."""
+        """Count rows that the file had not, of other sessions or of none."""
         self.new += rows
         self.more += rows
 

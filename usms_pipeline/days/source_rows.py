@@ -12,16 +12,13 @@ import pyarrow.compute as pc
 
 from usms_pipeline import source
 from usms_pipeline.contract.schema import TEXT
-from usms_pipeline.days import columns, file, general, placing
+from usms_pipeline.days import columns, doubts, file, general, placing
 from usms_pipeline.days.file import Footer
 from usms_pipeline.days.held import Day, Held
 from usms_pipeline.days.reading import MARGIN, NOTHING, DayRead, Reading
-from usms_pipeline.people.phones import PhoneBook
-from usms_pipeline.settings import Settings
 from usms_pipeline.store.dataset import Window, day_start
 
 _ONE_DAY: Final = timedelta(days=1)
-_ROWS_TRIED: Final = 100
 
 
 class SourceRows:
@@ -39,7 +36,8 @@ class SourceRows:
     def read(self, window: Window, tell: Any = lambda rows: None) -> None:
         """Read a window; hold its days where they are not as their files say they were read.
 
-        ``tell`` is called with the number of rows read so far.
+        ``tell`` is called with the number of rows read so far. Raises ``UsmsError`` where the rows
+        can't be those of sent messages (``doubts``).
         """
         held, settings = self._held, self._held.settings
         start = day_start(window.first, settings.zone) - MARGIN
@@ -47,12 +45,17 @@ class SourceRows:
         self.first, self.last = (int(one.timestamp() * 1_000_000) for one in (start, end))
         self.window = window
         rows = Reading(window, settings.zone, self._about)
-        for batch in source.read(settings, start, end):
-            if not rows.rows:
-                held.outcome.notes += doubts_about_sessions(batch, settings, held.book)
+        cells = source.Cells()
+        judged = source.schema(settings.dimensions).empty_table()
+        for batch in source.read(settings, start, end, cells):
             rows.add(batch)
+            if judged.num_rows < doubts.MOST_ROWS:
+                judged = pa.concat_tables([judged, pa.table(batch)])
             tell(rows.rows)
-        held.outcome.rows_read, held.outcome.newest_sent_at = rows.rows, rows.newest
+        judged = judged.slice(0, doubts.MOST_ROWS)
+        held.outcome.notes += doubts.notes(doubts.of_rows(judged, cells, settings, held.book))
+        held.outcome.rows_read = cells.rows
+        held.outcome.newest_sent_at = rows.newest
         self._read_for = {}
         for read in rows.days():
             self._read_for[read.day] = read.rows["session_no"]
@@ -160,14 +163,3 @@ class SourceRows:
     def _day_of(self, sent_at: int) -> date:
         moment = datetime.fromtimestamp(sent_at / 1_000_000, UTC)
         return moment.astimezone(self._held.settings.zone).date()
-
-
-def doubts_about_sessions(batch: Any, settings: Settings, book: PhoneBook) -> list[str]:
-    """Return a sentence where most session numbers of some rows of the source look like phones."""
-    if not batch.num_rows or not book.are_numbers(batch["session_no"].slice(0, _ROWS_TRIED)):
-        return []
-    return [
-        f"The session numbers in {settings.session_column} look like phone numbers: they are sent "
-        "as session numbers, and published whole. Check USMS_SESSION_COLUMN; to take back what is "
-        "stored, set it right, use another USMS_DATA_DIR and delete this one."
-    ]

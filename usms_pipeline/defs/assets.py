@@ -182,7 +182,7 @@ def _draw(context: dg.AssetExecutionContext, account: Account) -> Results:
         )
     if copies:
         context.log.warning(f"{copies}.")
-        drawn |= {"warnings": f"{copies}."}
+        drawn = drawn | {"warnings": f"{copies}."}
     yield _result(account, "delivery_rates", drawn, judged)
 
 

@@ -155,7 +155,7 @@ def delivery_rates(pipeline: Pipeline, asked: report.Figures) -> Figures:
         generated_at=pipeline.clock(),
         settings_summary=report.summary(pipeline.settings),
         quarantined=quarantine.open_count(pipeline.store),
-        rows_without_sent_at=pipeline.rows_without_sent_at(),
+        left_out=pipeline.left_out(),
     )
     return {
         "daily": dg.MetadataValue.md(daily_table(listed)),

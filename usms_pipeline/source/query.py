@@ -6,7 +6,7 @@ Pure: text in, text out. Every literal of a time comes from ``literal``.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime, time, timedelta
 from typing import Final
 from zoneinfo import ZoneInfo
 
@@ -31,7 +31,7 @@ _WEST, _EAST = timedelta(hours=12), timedelta(hours=14)
 _DAYS: Final = (*(f"{day:02}" for day in range(1, 10)), *map(str, range(1, 32)))
 _MOST_TEXT_DAYS: Final = timedelta(days=62)
 """Beyond, a range for each month is no gain over whole years."""
-_ORDERED: Final = rf"^\d{{4}}[-/.年]|^\d{{8,19}}(\.\d*)?$|{NO_TIME}"
+_ORDERED: Final = rf"^\d{{4}}[-/.年] ?\d|^\d{{8,19}}(\.\d*)?$|{NO_TIME}"
 _TYPED = (TimeType.AWARE, TimeType.NAIVE, TimeType.DATE)
 
 
@@ -137,15 +137,33 @@ def odd_texts(dialect: Dialect, table: str, column: Column) -> str:
     return select(dialect, table, column, where=f"{name} NOT LIKE '____-%'")
 
 
-def count(dialect: Dialect, table: str, column: Column) -> str:
-    """Return the query of all rows, rows with a usable time, and the first and last of those."""
+def count(
+    dialect: Dialect, table: str, column: Column, marks: Sequence[datetime], zone: str
+) -> str:
+    """Return the query of all rows, rows with a usable time, how many of those lie at each of
+    ``marks`` (UTC) or later, and the first and last of them. The column has a type of time.
+    """
     name = dialect.quote(column.name)
     usable = window(dialect, column, EARLIEST, LATEST, "UTC") + dialect.is_day.format(name)
+    later = (f"{usable} AND {name} >= {_from(dialect, column, mark, zone)}" for mark in marks)
+    wanted = ("1 = 1", usable, *later)
     number = Column("", "", None)
-    rows = dialect.as_text("count(*)", number)
-    good = dialect.as_text(f"count(CASE WHEN {usable} THEN 1 END)", number)
-    ends = ", ".join(f"{end}(CASE WHEN {usable} THEN {name} END)" for end in ("min", "max"))
-    return f"SELECT {rows}, {good}, {ends} FROM {table}"
+    counts = (
+        dialect.as_text(f"count(CASE WHEN {one} THEN 1 END)", number) + f" AS c{n}"
+        for n, one in enumerate(wanted)
+    )
+    ends = (f"{end}(CASE WHEN {usable} THEN {name} END) AS {end}_at" for end in ("min", "max"))
+    return f"SELECT {', '.join((*counts, *ends))} FROM {table}"
+
+
+def _from(dialect: Dialect, column: Column, moment: datetime, zone: str) -> str:
+    """Write the first value of a column that is not before a moment (UTC)."""
+    assert column.time is not None
+    if column.time is not TimeType.AWARE:
+        moment = moment.astimezone(ZoneInfo(zone))
+    if column.time is TimeType.DATE and moment.time() != time():
+        moment += timedelta(days=1)  # its days begin at midnight
+    return literal(dialect, column.time, moment)
 
 
 def lost_digits(dialect: Dialect, table: str, column: Column) -> str:

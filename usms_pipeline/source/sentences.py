@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
+from usms_pipeline.contract import wording
 from usms_pipeline.contract.errors import SourceError, SourceUnavailable
 from usms_pipeline.contract.source_address import Address
 
@@ -122,11 +123,32 @@ def not_a_time(table: str, name: str, type_name: str) -> SourceError:
 
 
 def not_a_session(table: str, name: str, type_name: str) -> SourceError:
-    """The column of the session number holds lists or objects."""
+    """The column of session numbers can't hold any."""
     return SourceError(
         f"Column {name!r} of {table!r} is of type {type_name}, which holds no session number as it "
-        "is: make a view with the text in it, and name that in USMS_SOURCE_TABLE, or another "
-        "column in USMS_SESSION_COLUMN."
+        "is: name another column in USMS_SESSION_COLUMN, or make a view with the text in it, and "
+        "name that in USMS_SOURCE_TABLE."
+    )
+
+
+def ahead(rows: int, zone: str) -> str:
+    """Say that rows lie less in the future than time zones differ."""
+    lie = "lies" if rows == 1 else "lie"
+    return (
+        f"{wording.counted(rows, 'row')} {lie} in the future, by a day or less: does "
+        f"USMS_SOURCE_TIMEZONE ({zone!r}) name the zone of the times that have none? Set it right "
+        "before the first run: a data directory keeps to the zone that it was begun with, another "
+        "one needs another USMS_DATA_DIR. Rows of days to come are read when their day has come"
+    )
+
+
+def far_ahead(rows: int, days: int) -> str:
+    """Say that rows lie further in the future than any time zone explains."""
+    lie = "lies" if rows == 1 else "lie"
+    return (
+        f"{wording.counted(rows, 'row')} {lie} further in the future than any time zone explains, "
+        f"the latest {wording.counted(days, 'day')}: planned sendings, or slips? No run reads them "
+        "before their day has come"
     )
 
 

@@ -376,6 +376,11 @@ class Store:
             yield
         # a damaged footer may have names that are no text
         except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
+            if self.is_local and Path(self.data_dir).is_file():
+                raise StorageError(
+                    f"Can't {verb} {name or '.'!r} in {self.data_dir!r}, for that is a file: name "
+                    "a folder in USMS_DATA_DIR. It is made where there is none."
+                ) from error
             reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
             raise StorageError(
                 f"Can't {verb} {name or self.data_dir!r} in the data directory "
