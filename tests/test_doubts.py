@@ -36,7 +36,7 @@ def of(
             "sent_at": pa.array(times, pa.timestamp("us", "UTC")),
         }
     )
-    settings = Settings(_env_file=None, phone_column="phone", **given)
+    settings = Settings(_env_file=None, **{"phone_column": "phone"} | given)
     return doubts.of_rows(table, cells or Cells(rows), settings, PhoneBook(b"", "CN", "masked"))
 
 
@@ -100,9 +100,11 @@ def test_a_session_of_more_rows_than_a_call_takes_is_told() -> None:
 
 
 def test_numbers_that_look_like_phones_beside_phones_are_told_and_asked() -> None:
-    [told] = of(lambda n: str(13_512_000_000 + 31 * n))
-    assert not told.stops
-    assert "look like phone numbers: they are sent as session numbers" in told.text
+    """Ids that happen to look so: beside phones, masked ones too, or where no phones are named."""
+    for phones, column in ((phone, "phone"), (lambda n: f"138****{n:04}", "phone"), (phone, None)):
+        [told] = of(lambda n: str(13_512_000_000 + 31 * n), phones, phone_column=column)
+        assert not told.stops
+        assert "look like phone numbers: they are sent as session numbers" in told.text
 
 
 @pytest.mark.parametrize(

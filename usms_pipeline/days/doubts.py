@@ -71,11 +71,18 @@ def _sentence(text: str) -> str:
 
 def look_like_phones(texts: pa.Array, book: PhoneBook) -> bool:
     """Return whether most of some texts (string) are phone numbers, or lists of them."""
-    flat = pa.array(
-        [phone for text in _some(texts).to_pylist() for phone in phones_in(text)[0]], pa.string()
-    )
-    are_e164 = pc.sum(pc.match_substring_regex(flat, _IS_E164)).as_py() or 0
-    return 2 * are_e164 > len(flat) or (len(flat) > 0 and book.are_numbers(flat))
+    flat = _phones_in(_some(texts))
+    return _are_e164(flat) or (len(flat) > 0 and book.are_numbers(flat))
+
+
+def _phones_in(texts: pa.Array) -> pa.Array:
+    found = (phones_in(text)[0] for text in texts.to_pylist())
+    return pa.array([phone for some in found for phone in some], pa.string())
+
+
+def _are_e164(texts: pa.Array) -> bool:
+    written_so = pc.sum(pc.match_substring_regex(texts, _IS_E164)).as_py() or 0
+    return bool(2 * written_so > len(texts))
 
 
 def _some(texts: pa.Array) -> pa.Array:
@@ -97,8 +104,14 @@ def _of_session_texts(rows: pa.Table, settings: Settings, book: PhoneBook) -> Do
         )
     if not look_like_phones(texts, book):
         return None
-    # where the phones are known, it is no mix-up: then the numbers may be what they seem not to be
-    if look_like_phones(rows["phone"].combine_chunks(), book):
+    # Digits alone may be session numbers all the same: where the phones are known, it is no mix-up,
+    # and where no column of phones is named, nothing shows that it is one.
+    flat = _phones_in(texts)
+    if len(flat) > len(texts) or _are_e164(flat):
+        may_be = look_like_phones(rows["phone"].combine_chunks(), book)
+    else:
+        may_be = settings.phone_column is None or _say_phones(rows, book)
+    if may_be:
         return Doubt(
             "rows",
             f"the values of {column} look like phone numbers: they are sent as session numbers, "
@@ -151,16 +164,21 @@ def _of_sessions(rows: pa.Table, settings: Settings) -> Doubt | None:
 
 def _of_phones(rows: pa.Table, settings: Settings, book: PhoneBook) -> Doubt | None:
     """Doubt a column of phones of which most say no number."""
-    texts = _some(rows["phone"].combine_chunks())
-    said = book.describe(texts)
-    is_none = pc.and_(pc.equal(said.field("phone"), MASK), pc.is_null(said.field("mask")))
-    if 2 * (pc.sum(is_none).as_py() or 0) <= len(texts):
+    if not rows["phone"].null_count < rows.num_rows or _say_phones(rows, book):
         return None
     return Doubt(
         "phones",
         f"most values of {settings.phone_column!r} (USMS_PHONE_COLUMN) say no phone number: does "
         "it name the column of the numbers?",
     )
+
+
+def _say_phones(rows: pa.Table, book: PhoneBook) -> bool:
+    """Return whether at least half of the phones, if there are any, say a number or hide one."""
+    texts = _some(rows["phone"].combine_chunks())
+    said = book.describe(texts)
+    is_none = pc.and_(pc.equal(said.field("phone"), MASK), pc.is_null(said.field("mask")))
+    return len(texts) > 0 and 2 * (pc.sum(is_none).as_py() or 0) <= len(texts)
 
 
 def _of_cells(cells: Cells, settings: Settings) -> Iterator[Doubt]:
