@@ -27,8 +27,8 @@ def cohort(**given: Any) -> dict[str, Any]:
     figures = {
         "messages": 12_345,
         "delivery_rate": 0.9512,
-        "delivery_rate_low": 0.9201,
-        "delivery_rate_high": 0.9729,
+        "delivery_rate_if_rest_failed": 0.9201,
+        "delivery_rate_if_rest_arrived": 0.9729,
         "latency_p50_seconds": 4.24,
         "awaited": 678,
     }
@@ -152,21 +152,25 @@ def test_a_metric_of_any_type_of_duckdb_can_be_printed_as_json(sql: str) -> None
 
 
 def test_bars_begin_so_that_bounds_near_to_each_other_are_seen() -> None:
-    near = cohort(country="CN", delivery_rate_low=0.922, delivery_rate_high=0.941)
+    near = cohort(
+        country="CN", delivery_rate_if_rest_failed=0.922, delivery_rate_if_rest_arrived=0.941
+    )
     table = tables.rates_table([near], near, "country", 80)
     assert tables.is_shaded(table)
     assert "90% 100%" in [column.header for column in table.columns]
-    sure = near | {"delivery_rate_low": 0.941}
+    sure = near | {"delivery_rate_if_rest_failed": 0.941}
     assert not tables.is_shaded(tables.rates_table([sure], sure, "country", 80))
 
 
 @pytest.mark.parametrize("awaited", [0, 5])
 def test_the_shade_is_explained_where_it_is_drawn(awaited: int) -> None:
-    whole = cohort(awaited=awaited, delivery_rate_low=0.9, delivery_rate_high=0.95)
+    whole = cohort(
+        awaited=awaited, delivery_rate_if_rest_failed=0.9, delivery_rate_if_rest_arrived=0.95
+    )
     wide, narrow = (tables.rates_table([], whole, None, width) for width in (80, 40))
     assert "the bounds (░)" in rates._how_to_read(whole, wide)
     assert "90.0% – 95.0%" in rates._how_to_read(whole, narrow)
-    sure = whole | {"delivery_rate_high": 0.9}
+    sure = whole | {"delivery_rate_if_rest_arrived": 0.9}
     assert "░" not in rates._how_to_read(sure, tables.rates_table([], sure, None, 80))
 
 

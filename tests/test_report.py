@@ -105,7 +105,7 @@ def test_the_headline_figures_are_the_warehouses(warehouse, page):
     assert (
         f"Delivery rate {total['delivery_rate']:.1%} of the messages with an outcome" in page.text
     )
-    low, high = total["delivery_rate_low"], total["delivery_rate_high"]
+    low, high = total["delivery_rate_if_rest_failed"], total["delivery_rate_if_rest_arrived"]
     assert f"between {low:.1%} and {high:.1%}" in page.text
     assert f"Receipt coverage {total['receipt_coverage']:.1%}" in page.text
     assert total["awaited"] > 0

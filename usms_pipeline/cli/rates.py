@@ -116,7 +116,7 @@ def _how_to_read(whole: dict[str, Any], table: Table) -> str:
     """Say how many are still awaited, and what that makes of the rates."""
     bounds = "the bounds (░)" if is_shaded(table) else "the bounds"
     if not has_bounds(table):
-        low, high = whole["delivery_rate_low"], whole["delivery_rate_high"]
+        low, high = whole["delivery_rate_if_rest_failed"], whole["delivery_rate_if_rest_arrived"]
         bounds = f"{wording.percent(low)} – {wording.percent(high)}"
     if not whole["awaited"]:
         return f"Nothing is awaited any more; what no carrier reported is within {bounds}."

@@ -36,7 +36,10 @@ def rates_table(
     figures = {
         "messages": [wording.count(row["messages"]) for row in cohorts],
         "rate": [percent(row["delivery_rate"]) for row in cohorts],
-        "bounds": [bounds(row["delivery_rate_low"], row["delivery_rate_high"]) for row in cohorts],
+        "bounds": [
+            bounds(row["delivery_rate_if_rest_failed"], row["delivery_rate_if_rest_arrived"])
+            for row in cohorts
+        ],
         (axis := _axis(floor(cohorts), bar_width)): _bars(cohorts, bar_width),
         "median": [wording.duration(row["latency_p50_seconds"]) for row in cohorts],
         "awaited": [
@@ -78,10 +81,14 @@ def _needed(figures: dict[str, Any], keys: int) -> int:
 def floor(cohorts: list[dict[str, Any]]) -> float:
     """Return the rate at which the bars begin: a round one below every lower bound.
 
-    >>> floor([{"delivery_rate_low": 0.93}, {"delivery_rate_low": None}])
+    >>> floor([{"delivery_rate_if_rest_failed": 0.93}, {"delivery_rate_if_rest_failed": None}])
     0.9
     """
-    lows = [row["delivery_rate_low"] for row in cohorts if row["delivery_rate_low"] is not None]
+    lows = [
+        row["delivery_rate_if_rest_failed"]
+        for row in cohorts
+        if row["delivery_rate_if_rest_failed"] is not None
+    ]
     return max(0.0, min([0.9, *(int((low - 0.02) * 10) / 10 for low in lows)]))
 
 
@@ -92,7 +99,8 @@ def _axis(least: float, width: int) -> str:
 def _bars(cohorts: list[dict[str, Any]], width: int) -> list[Text]:
     least = floor(cohorts)
     return [
-        bar(row["delivery_rate_low"], row["delivery_rate_high"], width, least) for row in cohorts
+        bar(row["delivery_rate_if_rest_failed"], row["delivery_rate_if_rest_arrived"], width, least)
+        for row in cohorts
     ]
 
 

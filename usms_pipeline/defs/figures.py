@@ -165,8 +165,8 @@ def daily_table(days: list[dict[str, Any]]) -> str:
             wording.count(day["messages"]),
             wording.count(day["delivered"]),
             wording.percent(day["delivery_rate"]),
-            f"{wording.percent(day['delivery_rate_low'])} – "
-            f"{wording.percent(day['delivery_rate_high'])}",
+            f"{wording.percent(day['delivery_rate_if_rest_failed'])} – "
+            f"{wording.percent(day['delivery_rate_if_rest_arrived'])}",
             wording.count(day["awaited"]),
             wording.duration(day["latency_p50_seconds"]),
         )

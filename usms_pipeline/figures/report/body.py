@@ -64,9 +64,7 @@ def settings_table(settings_summary: Mapping[str, str]) -> Html:
 def _summary(figures: Figures) -> Html:
     total = figures.total
     evidence = sum(total[status] for status in ("delivered", "failed", "rejected", "expired"))
-    bounds = (
-        f"between {percent(total['delivery_rate_low'])} and {percent(total['delivery_rate_high'])}"
-    )
+    bounds = f"between {percent(total['delivery_rate_if_rest_failed'])} and {percent(total['delivery_rate_if_rest_arrived'])}"
     return join(
         [
             tiles(
@@ -302,7 +300,7 @@ def _metric_table(caption: str, first: str, rows: list[list[Any]]) -> Html:
 
 
 def _metrics(row: Row) -> list[str]:
-    low, high = row["delivery_rate_low"], row["delivery_rate_high"]
+    low, high = row["delivery_rate_if_rest_failed"], row["delivery_rate_if_rest_arrived"]
     return [
         count(row["messages"]),
         percent(row["delivery_rate"]),
