@@ -1,198 +1,118 @@
--- delivery_alerts: what fails, or stays silent, beyond chance in the last 72 hours of sending,
--- against the same group's own 28 days before them.
+-- delivery_alerts: what fails, or stays silent, more than it usually does, in the last 72 hours of
+-- sending. One row a trouble; where else it shows is in `echoes`.
 --
 --   FROM delivery_alerts;
 --
--- Two kinds. `failing`: too many of the messages with an outcome were not delivered. `silent`: too
--- many messages had no outcome within an hour. Looked at are all messages together and each
--- operator, country and value of a dimension, over each 1, 3, 6, 12 and 24 hours.
+-- Like with like: looked at is what was known of a message at an age, one hour and one day after it
+-- was sent, whenever we look. `failing`: known by then not to be delivered; `silent`: no outcome by
+-- then; both as a share of all messages sent. An hour of sending is looked at once all of it is that
+-- old, and only if we asked at that age: a pause of ours is nobody's silence.
 --
--- A window is out of line when its share and the one before differ by more than one share for both
--- would let them: the likelihood ratio of two binomials, exp(-n · KL(share ‖ both) - n before ·
--- KL(usual ‖ both)), so that a short history proves little. Its exponent is divided by how much more
--- than by chance the group's windows differed before (mean of z², the highest 2 % left aside, for
--- they may be trouble themselves), and it is multiplied by the number of windows looked at
--- (Bonferroni): that, called `chance`, must be under one in a thousand. And it is at least five
--- messages and one in a hundred more than usual: less is not worth waking anyone.
+-- What is usual is learnt from the 28 days before the 72 hours, for each operator by hour of the day
+-- and day of the week, as far as they show a difference (100 messages of no difference are added to
+-- each). Six hours of an operator or group that stand out from the same six hours of the other days
+-- are left out of it: an outage is not usual. A group (all messages, an operator, a country, a value
+-- of a dimension) is expected to do what its operators' messages of that hour usually do, times how
+-- it differed from that before: so another mix of operators is no trouble. Operators and groups with
+-- under a hundred messages before are left out.
 --
--- Nothing is said of a group with under a hundred messages before, and of messages too young: an
--- hour counts as silent or not when at least an hour has passed since its end. A message that was
--- first asked about late, and whose outcome has no time of its own, says nothing of silence. (One
--- asked about early, and then late, does: where outcomes have no time, a pause of ours is silence.)
+-- A window of 1, 3, 8 or 24 hours is as far out of line as z standard deviations, 1 / z² = 1 / b² +
+-- 1 / s². b is chance: the signed root of the likelihood ratio of two binomials, so that a short
+-- history proves little. s is how much such windows of the group differed by more than chance before,
+-- in log odds (moments), by Student's t. How often a year something so far out of line would come by
+-- accident, over all that is looked at, is `false_a_year`. It must be under one in ten, for at
+-- least five messages and one in a hundred more than usual: less is not worth waking anyone.
 --
--- Grain: kind and group, the one furthest out of line first: trouble of one operator shows in its
--- country too, and less clearly there (of two alike, the operator comes first). since, until (the
--- end of the last hour): the window furthest out of line; messages, affected, share are its own,
--- usual_share is that of the days before.
+-- Grain: a trouble, the one furthest out of line first. since, until (the end of the last hour): the
+-- window furthest out of line; messages, affected, share are its own, usual_share is what was
+-- expected of it, within_hours the age. echoes: other groups and the other kind at the same time,
+-- but not another value of the same column, whose messages are others: that is a trouble of its own.
 
 CREATE OR REPLACE MACRO usms_divergence(share, usual) AS
 CASE WHEN share > 0 THEN share * ln(share / usual) ELSE 0 END
 + CASE WHEN share < 1 THEN (1 - share) * ln((1 - share) / (1 - usual)) ELSE 0 END;
+
+CREATE OR REPLACE MACRO usms_log_odds(share) AS ln(share / (1 - share));
+
+-- Is it known what was known of a message `age` seconds after its sending?
+CREATE OR REPLACE MACRO usms_is_watched(m, age) AS
+coalesce(m.usms_shown_after <= age, false)
+OR (NOT m.is_final AND coalesce(m.last_asked_at >= m.sent_at + to_seconds(age), false))
+OR (
+    m.is_final
+    AND (m.received_at >= m.sent_at OR m.first_asked_at <= m.sent_at + to_seconds(age))
+);
 
 -- The messages of the days looked at; names that no column of yours has. Grain: message.
 CREATE OR REPLACE MACRO usms_lately() AS TABLE
 SELECT
     r.*,
     'all messages' AS usms_everything,
+    coalesce(r."operator", r.country, '') AS usms_carrier,
     usms_hour(r.sent_at) AS usms_hour,
     newest.hour AS usms_now,
-    usms_shown_after(r) AS usms_shown_after,
-    (r.is_final OR r.last_asked_at >= r.sent_at + INTERVAL 1 HOUR)
-    AND NOT (
-        r.is_final
-        AND coalesce(r.received_at < r.sent_at, true)
-        AND r.first_asked_at > r.sent_at + INTERVAL 1 HOUR
-    ) AS usms_is_watched
+    usms_shown_after(r) AS usms_shown_after
 FROM usms_named() AS r, (SELECT usms_hour(max(last_asked_at)) AS hour FROM receipts) AS newest
 WHERE
     r.is_announced
     AND r.status <> 'invalid'
     AND usms_hour(r.sent_at) > newest.hour - 31 * 24;
 
--- `counts` names a relation (by_column, cohort, hour, now, kind, messages, affected).
-CREATE OR REPLACE MACRO usms_alerts(counts) AS TABLE
-WITH sizes AS (SELECT unnest([1, 3, 6, 12, 24]) AS size),
-before AS (
-    SELECT
-        by_column,
-        cohort,
-        kind,
-        sum(messages) AS messages,
-        sum(affected) AS affected,
-        (sum(affected) + 0.5) / (sum(messages) + 1) AS usual
-    FROM query_table(counts)
-    WHERE hour <= now - 72
-    GROUP BY by_column, cohort, kind
-    HAVING sum(messages) >= 100
-),
-windows AS (
-    SELECT
-        c.by_column,
-        c.cohort,
-        c.kind,
-        s.size,
-        c.hour,
-        c.now,
-        c.hour - s.size >= c.now - 72 AS is_new,  -- from its first hour on
-        c.hour <= c.now - 72 AS is_before,
-        sum(c.messages) OVER lately AS messages,
-        sum(c.affected) OVER lately AS affected
-    FROM (FROM query_table(counts) SEMI JOIN before USING (by_column, cohort, kind)) AS c, sizes AS s
-    WINDOW lately AS (
-        PARTITION BY c.by_column, c.cohort, c.kind, s.size
-        ORDER BY c.hour
-        RANGE BETWEEN s.size - 1 PRECEDING AND CURRENT ROW
-    )
-),
-deviations AS (
-    SELECT
-        w.by_column,
-        w.cohort,
-        w.kind,
-        w.size,
-        (w.affected - w.messages * b.usual) ** 2
-        / (w.messages * b.usual * (1 - b.usual)) AS squared
-    FROM windows AS w
-    JOIN before AS b USING (by_column, cohort, kind)
-    WHERE w.is_before AND w.hour % w.size = w.size - 1 AND w.messages > 0
-),
-highest AS (
-    SELECT by_column, cohort, kind, size, quantile_cont(squared, 0.98) AS squared
-    FROM deviations
-    GROUP BY by_column, cohort, kind, size
-),
-excess AS (
-    SELECT by_column, cohort, kind, size, greatest(1, avg(d.squared)) AS factor
-    FROM deviations AS d
-    JOIN highest AS h USING (by_column, cohort, kind, size)
-    WHERE d.squared <= h.squared
-    GROUP BY by_column, cohort, kind, size
-),
-looks AS (
-    SELECT
-        w.*,
-        b.usual,
-        w.affected / w.messages AS share,
-        -(
-            w.messages * usms_divergence(
-                w.affected / w.messages, (w.affected + b.affected) / (w.messages + b.messages)
-            )
-            + b.messages * usms_divergence(
-                b.affected / b.messages, (w.affected + b.affected) / (w.messages + b.messages)
-            )
-        ) / coalesce(e.factor, 1) AS log_chance
-    FROM windows AS w
-    JOIN before AS b USING (by_column, cohort, kind)
-    LEFT JOIN excess AS e USING (by_column, cohort, kind, size)
-    WHERE w.is_new AND w.messages > 0
-),
-corrected AS (
-    SELECT *, log_chance + ln(count(*) OVER ()) AS log_corrected
-    FROM looks
-),
-out_of_line AS (
-    SELECT *
-    FROM corrected
-    WHERE
-        log_corrected < ln(0.001)
-        AND affected - messages * usual >= 5
-        AND share - usual >= 0.01
-)
-SELECT
-    kind,
-    by_column,
-    cohort,
-    make_timestamptz(3600000000 * (hour - size + 1)) AS since,
-    make_timestamptz(3600000000 * (hour + 1)) AS until,
-    messages::BIGINT AS messages,
-    affected::BIGINT AS affected,
-    share,
-    usual AS usual_share,
-    exp(log_corrected) AS chance
-FROM out_of_line
--- of windows alike, for nothing more was sent in the longer one, the shortest
-QUALIFY row_number() OVER (
-    PARTITION BY kind, by_column, cohort ORDER BY log_corrected, size, hour
-) = 1
-ORDER BY log_corrected, by_column = 'everything', by_column DESC, cohort;
-
--- By any column of usms_lately, named exactly; the value is text, in `cohort`.
+-- By any column of usms_lately, named exactly; the value is text, in `cohort`. Grain: value, carrier,
+-- hour, kind and age; `missed` of its messages were not asked about at that age.
 CREATE OR REPLACE MACRO usms_counts_by(column_name) AS TABLE
 WITH members AS NOT MATERIALIZED (
     SELECT
         nullif(COLUMNS(lambda c: c = column_name)::VARCHAR, '') AS cohort,
+        m.usms_carrier AS carrier,
         m.usms_hour AS hour,
         m.usms_now AS now,
-        m.is_final,
-        m.is_final AND m.status <> 'delivered' AS is_failure,
-        m.usms_is_watched AND m.usms_hour < m.usms_now - 1 AS is_watched,
-        coalesce(m.usms_shown_after > 3600, true) AS is_silent
+        m.status = 'delivered' AS is_delivered,
+        m.usms_shown_after AS shown_after,
+        usms_is_watched(m, 3600) AS is_watched,
+        usms_is_watched(m, 86400) AS is_watched_a_day
     FROM usms_lately() AS m
 ),
 counted AS (
     SELECT
         cohort,
+        carrier,
         hour,
         any_value(now) AS now,
-        {
-            messages: count(*) FILTER (is_final),
-            affected: count(*) FILTER (is_failure)
-        } AS failing,
-        {
-            messages: count(*) FILTER (is_watched),
-            affected: count(*) FILTER (is_watched AND is_silent)
-        } AS silent
+        count(*) AS sent,
+        count(*) FILTER (is_watched) AS watched,
+        count(*) FILTER (shown_after <= 3600) AS shown,
+        count(*) FILTER (shown_after <= 3600 AND NOT is_delivered) AS failed,
+        count(*) FILTER (is_watched_a_day) AS watched_a_day,
+        count(*) FILTER (shown_after <= 86400) AS shown_a_day,
+        count(*) FILTER (shown_after <= 86400 AND NOT is_delivered) AS failed_a_day
     FROM members
     -- Before the hours are counted: a column may have a value of its own for every message.
     WHERE cohort IN (SELECT cohort FROM members GROUP BY cohort HAVING count(*) >= 100)
-    GROUP BY cohort, hour
+    GROUP BY cohort, carrier, hour
+),
+kinds AS (
+    SELECT
+        * EXCLUDE (watched, shown, failed, watched_a_day, shown_a_day, failed_a_day),
+        unnest([
+            {kind: 'failing', age: 1, messages: watched, affected: failed},
+            {kind: 'silent', age: 1, messages: watched, affected: watched - shown},
+            {kind: 'failing', age: 24, messages: watched_a_day, affected: failed_a_day},
+            {kind: 'silent', age: 24, messages: watched_a_day,
+             affected: watched_a_day - shown_a_day}
+        ], recursive := true)
+    FROM counted
 )
 SELECT
     CASE column_name WHEN 'usms_everything' THEN 'everything' ELSE column_name END AS by_column,
     cohort,
+    carrier,
     hour,
     now,
     kind,
-    CASE kind WHEN 'failing' THEN failing.messages ELSE silent.messages END AS messages,
-    CASE kind WHEN 'failing' THEN failing.affected ELSE silent.affected END AS affected
-FROM counted, (SELECT unnest(['failing', 'silent']) AS kind);
+    age,
+    messages,
+    affected,
+    sent - messages AS missed
+FROM kinds
+WHERE hour < now - age;
