@@ -34,13 +34,33 @@ CASE WHEN share > 0 THEN share * ln(share / usual) ELSE 0 END
 
 CREATE OR REPLACE MACRO usms_log_odds(share) AS ln(share / (1 - share));
 
--- Is it known what was known of a message `age` seconds after its sending?
+-- Seconds after sending from which on the service told the outcome, as well as we can tell: not
+-- before it dates it, nor before the latest question that found nothing. NULL without an outcome.
+CREATE OR REPLACE MACRO usms_told_after(r) AS CASE
+    WHEN r.is_final THEN greatest(0, ceil(epoch(
+        greatest(
+            CASE
+                WHEN r.received_at >= r.sent_at THEN least(r.received_at, r.final_at)
+                ELSE r.final_at
+            END,
+            CASE WHEN r.last_open_at < r.final_at THEN r.last_open_at END
+        ) - r.sent_at
+    )))
+END;
+
+-- Is it known what was known of a message at an age? Not of an outcome without a time of its own
+-- that was first asked for long after that age.
 CREATE OR REPLACE MACRO usms_is_watched(m, age) AS
-coalesce(m.usms_shown_after <= age, false)
-OR (NOT m.is_final AND coalesce(m.last_asked_at >= m.sent_at + to_seconds(age), false))
-OR (
-    m.is_final
-    AND (m.received_at >= m.sent_at OR m.first_asked_at <= m.sent_at + to_seconds(age))
+coalesce(m.usms_told_after <= epoch(age), false)
+OR coalesce(
+    CASE
+        WHEN NOT m.is_final THEN m.last_asked_at >= m.sent_at + age
+        ELSE
+            m.received_at >= m.sent_at
+            OR m.last_open_at >= m.sent_at + age
+            OR m.final_at <= m.sent_at + age + INTERVAL 1 HOUR
+    END,
+    false
 );
 
 -- The messages of the days looked at; names that no column of yours has. Grain: message.
@@ -51,7 +71,7 @@ SELECT
     coalesce(r."operator", r.country, '') AS usms_carrier,
     usms_hour(r.sent_at) AS usms_hour,
     newest.hour AS usms_now,
-    usms_shown_after(r) AS usms_shown_after
+    usms_told_after(r) AS usms_told_after
 FROM usms_named() AS r, (SELECT usms_hour(max(last_asked_at)) AS hour FROM receipts) AS newest
 WHERE
     r.is_announced
@@ -68,9 +88,9 @@ WITH members AS NOT MATERIALIZED (
         m.usms_hour AS hour,
         m.usms_now AS now,
         m.status = 'delivered' AS is_delivered,
-        m.usms_shown_after AS shown_after,
-        usms_is_watched(m, 3600) AS is_watched,
-        usms_is_watched(m, 86400) AS is_watched_a_day
+        m.usms_told_after AS told_after,
+        usms_is_watched(m, INTERVAL 1 HOUR) AS is_watched,
+        usms_is_watched(m, INTERVAL 1 DAY) AS is_watched_a_day
     FROM usms_lately() AS m
 ),
 counted AS (
@@ -81,11 +101,11 @@ counted AS (
         any_value(now) AS now,
         count(*) AS sent,
         count(*) FILTER (is_watched) AS watched,
-        count(*) FILTER (shown_after <= 3600) AS shown,
-        count(*) FILTER (shown_after <= 3600 AND NOT is_delivered) AS failed,
+        count(*) FILTER (told_after <= 3600) AS told,
+        count(*) FILTER (told_after <= 3600 AND NOT is_delivered) AS failed,
         count(*) FILTER (is_watched_a_day) AS watched_a_day,
-        count(*) FILTER (shown_after <= 86400) AS shown_a_day,
-        count(*) FILTER (shown_after <= 86400 AND NOT is_delivered) AS failed_a_day
+        count(*) FILTER (told_after <= 86400) AS told_a_day,
+        count(*) FILTER (told_after <= 86400 AND NOT is_delivered) AS failed_a_day
     FROM members
     -- Before the hours are counted: a column may have a value of its own for every message.
     WHERE cohort IN (SELECT cohort FROM members GROUP BY cohort HAVING count(*) >= 100)
@@ -93,13 +113,13 @@ counted AS (
 ),
 kinds AS (
     SELECT
-        * EXCLUDE (watched, shown, failed, watched_a_day, shown_a_day, failed_a_day),
+        * EXCLUDE (watched, told, failed, watched_a_day, told_a_day, failed_a_day),
         unnest([
             {kind: 'failing', age: 1, messages: watched, affected: failed},
-            {kind: 'silent', age: 1, messages: watched, affected: watched - shown},
+            {kind: 'silent', age: 1, messages: watched, affected: watched - told},
             {kind: 'failing', age: 24, messages: watched_a_day, affected: failed_a_day},
             {kind: 'silent', age: 24, messages: watched_a_day,
-             affected: watched_a_day - shown_a_day}
+             affected: watched_a_day - told_a_day}
         ], recursive := true)
     FROM counted
 )
@@ -116,3 +136,353 @@ SELECT
     sent - messages AS missed
 FROM kinds
 WHERE hour < now - age;
+
+-- `given` names a relation (by_column, cohort, kind, age, hour, now, messages, affected, expected),
+-- where `expected` is right but for a factor. Gives its hours before the last 72, without the blocks of
+-- six in which more were affected than the same six hours of the other days explain: three times the
+-- usual difference, of which the highest tenth is not held to be usual.
+CREATE OR REPLACE MACRO usms_without_outages(given) AS TABLE
+WITH blocks AS (
+    SELECT
+        by_column,
+        cohort,
+        kind,
+        age,
+        hour // 6 AS block,
+        sum(messages) AS messages,
+        sum(affected) AS affected,
+        sum(expected) AS expected
+    FROM query_table(given)
+    WHERE hour <= now - 72
+    GROUP BY ALL
+),
+scaled AS (
+    SELECT
+        *,
+        least(
+            sum(affected) OVER same_hours / nullif(sum(expected) OVER same_hours, 0) * expected,
+            messages
+        ) AS usual
+    FROM blocks
+    WINDOW same_hours AS (PARTITION BY by_column, cohort, kind, age, block % 4)
+),
+strange AS (
+    SELECT
+        *,
+        (affected - usual) / sqrt(greatest(usual * (1 - usual / messages), 0.25)) AS deviation
+    FROM scaled
+    WHERE messages > 0
+),
+judged AS (
+    SELECT
+        *,
+        greatest(1, quantile_cont(abs(deviation), 0.9) OVER same_hours / 1.645) AS usual_deviation
+    FROM strange
+    WINDOW same_hours AS (PARTITION BY by_column, cohort, kind, age, block % 4)
+)
+SELECT g.*
+FROM (SELECT *, hour // 6 AS block FROM query_table(given)) AS g
+SEMI JOIN (FROM judged WHERE deviation <= 3 * usual_deviation) AS j
+    USING (by_column, cohort, kind, age, block);
+
+-- `carriers` names counts by usms_carrier. Grain: carrier, kind, age and hour of the week: the share
+-- that is usually affected, of all (in `usual`) and then.
+CREATE OR REPLACE MACRO usms_usual(carriers) AS TABLE
+WITH given AS (SELECT *, messages AS expected FROM query_table(carriers)),
+hours AS (
+    SELECT
+        carrier,
+        kind,
+        age,
+        hour % 24 AS of_day,
+        hour // 24 % 7 AS weekday,
+        sum(messages) AS messages,
+        sum(affected) AS affected
+    FROM usms_without_outages(given)
+    GROUP BY ALL
+),
+totals AS (
+    SELECT carrier, kind, age, (sum(affected) + 0.5) / (sum(messages) + 1) AS usual
+    FROM hours
+    GROUP BY ALL
+    HAVING sum(messages) >= 100
+),
+-- From here on of the rarer of two, affected or not: so that factors keep a share below 1.
+rarer AS (
+    SELECT
+        h.* REPLACE (
+            CASE WHEN t.usual > 0.5 THEN h.messages - h.affected ELSE h.affected END AS affected
+        ),
+        t.usual > 0.5 AS is_turned,
+        least(t.usual, 1 - t.usual) AS usual
+    FROM hours AS h
+    JOIN totals AS t USING (carrier, kind, age)
+),
+of_days AS (
+    SELECT
+        carrier,
+        kind,
+        age,
+        of_day,
+        is_turned,
+        usual,
+        (sum(affected) + 100 * usual) / (sum(messages) + 100) AS share
+    FROM rarer
+    GROUP BY carrier, kind, age, of_day, is_turned, usual
+),
+weekdays AS (
+    SELECT
+        r.carrier,
+        r.kind,
+        r.age,
+        r.weekday,
+        (sum(r.affected) + 100 * any_value(r.usual))
+        / (sum(r.messages * d.share) + 100 * any_value(r.usual)) AS factor
+    FROM rarer AS r
+    JOIN of_days AS d USING (carrier, kind, age, of_day)
+    GROUP BY ALL
+),
+shares AS (
+    SELECT d.*, w.weekday, least(d.share * w.factor, 0.999) AS share_then
+    FROM of_days AS d
+    JOIN weekdays AS w USING (carrier, kind, age)
+)
+SELECT
+    carrier,
+    kind,
+    age,
+    weekday * 24 + of_day AS hour_of_week,
+    CASE WHEN is_turned THEN 1 - share_then ELSE share_then END AS share
+FROM shares;
+
+-- `groups` names counts, `usual` what usms_usual makes of them. Grain: group, kind, age and hour.
+CREATE OR REPLACE MACRO usms_expected(groups, usual) AS TABLE
+SELECT
+    g.by_column,
+    g.cohort,
+    g.kind,
+    g.age,
+    g.hour,
+    any_value(g.now) AS now,
+    sum(g.messages) AS messages,
+    sum(g.affected) AS affected,
+    sum(g.messages * u.share) AS expected
+FROM query_table(groups) AS g
+JOIN query_table(usual) AS u
+    ON u.carrier = g.carrier
+    AND u.kind = g.kind
+    AND u.age = g.age
+    AND u.hour_of_week = g.hour % 168
+WHERE g.messages > 0
+GROUP BY g.by_column, g.cohort, g.kind, g.age, g.hour;
+
+-- `given` names what usms_expected gives. Grain: group, kind, age and size of window, of those that
+-- are out of line: the window furthest out.
+CREATE OR REPLACE MACRO usms_out_of_line(given) AS TABLE
+WITH history AS MATERIALIZED (FROM usms_without_outages(given)),
+factors AS (
+    SELECT
+        by_column,
+        cohort,
+        kind,
+        age,
+        sum(messages) AS before,
+        sum(expected) > 0.5 * sum(messages) AS is_turned,
+        CASE
+            WHEN sum(expected) > 0.5 * sum(messages)
+                THEN (sum(messages - affected) + 0.5) / (sum(messages - expected) + 0.5)
+            ELSE (sum(affected) + 0.5) / (sum(expected) + 0.5)
+        END AS factor
+    FROM history
+    GROUP BY ALL
+    HAVING sum(messages) >= 100
+),
+fitted AS MATERIALIZED (
+    SELECT
+        e.* REPLACE (
+            e.messages * greatest(1e-6, least(1 - 1e-6, CASE
+                WHEN f.is_turned THEN 1 - f.factor * (1 - e.expected / e.messages)
+                ELSE f.factor * e.expected / e.messages
+            END)) AS expected
+        ),
+        f.before
+    FROM query_table(given) AS e
+    JOIN factors AS f USING (by_column, cohort, kind, age)
+),
+sizes AS (SELECT unnest([1, 3, 8, 24]) AS size),
+blocks AS (
+    SELECT
+        f.by_column,
+        f.cohort,
+        f.kind,
+        f.age,
+        s.size,
+        sum(f.affected) - sum(f.expected) AS excess,
+        sum(f.expected) * (1 - sum(f.expected) / sum(f.messages)) AS variance
+    FROM (FROM fitted SEMI JOIN history USING (by_column, cohort, kind, age, hour)) AS f, sizes AS s
+    GROUP BY f.by_column, f.cohort, f.kind, f.age, s.size, f.hour // s.size
+),
+spreads AS (
+    SELECT
+        by_column,
+        cohort,
+        kind,
+        age,
+        size,
+        count(*) AS blocks,
+        greatest(1e-9, sum(excess ** 2 - variance) / sum(variance ** 2)) AS spread
+    FROM blocks
+    GROUP BY ALL
+),
+windows AS (
+    SELECT
+        f.* EXCLUDE (messages, affected, expected),
+        s.size,
+        sum(f.messages) OVER lately AS messages,
+        sum(f.affected) OVER lately AS affected,
+        sum(f.expected) OVER lately AS expected
+    FROM fitted AS f, sizes AS s
+    WHERE f.hour > f.now - 72
+    WINDOW lately AS (
+        PARTITION BY f.by_column, f.cohort, f.kind, f.age, s.size
+        ORDER BY f.hour
+        RANGE BETWEEN s.size - 1 PRECEDING AND CURRENT ROW
+    )
+),
+looks AS (
+    SELECT
+        *,
+        expected / messages AS usual,
+        (affected - 0.5) / messages AS share,
+        (affected - 0.5 + before * expected / messages) / (messages + before) AS of_both
+    FROM windows
+    WHERE hour - size >= now - 72 AND messages - expected >= 5
+),
+deviations AS (
+    SELECT
+        l.*,
+        (SELECT count(*) FROM (SELECT DISTINCT by_column, cohort, kind, age FROM looks)) AS series,
+        1 / sqrt(
+            0.5 / (
+                l.messages * usms_divergence(l.share, l.of_both)
+                + l.before * usms_divergence(l.usual, l.of_both)
+            )
+            + 1 / (
+                s.blocks * ln(
+                    1 + (usms_log_odds(l.share) - usms_log_odds(l.usual)) ** 2
+                    / (s.blocks * s.spread)
+                )
+            )
+        ) AS z
+    FROM looks AS l
+    JOIN spreads AS s USING (by_column, cohort, kind, age, size)
+    WHERE
+        l.affected - l.expected >= 5
+        AND l.affected - l.expected >= 0.01 * l.messages
+)
+SELECT
+    by_column,
+    cohort,
+    kind,
+    age,
+    hour,
+    size,
+    messages,
+    affected,
+    expected,
+    -(z ** 2) / 2 - ln(z * sqrt(2 * pi()))
+    + ln(series * 4 * 8766 / CASE size WHEN 1 THEN 1 ELSE size / 2 END) AS log_a_year
+FROM deviations;
+
+-- `found` names windows as usms_out_of_line gives them. Grain: a trouble.
+CREATE OR REPLACE MACRO usms_troubles(found) AS TABLE
+WITH furthest AS (
+    SELECT
+        *,
+        hour - size + 1 AS begins,
+        row_number() OVER (
+            ORDER BY log_a_year, by_column = 'everything', by_column DESC, cohort, kind
+        ) AS place
+    FROM query_table(found)
+    -- of windows alike, for nothing more was sent in the longer one, the shortest
+    QUALIFY row_number() OVER (
+        PARTITION BY kind, by_column, cohort ORDER BY log_a_year, size, age, hour
+    ) = 1
+),
+stronger AS (
+    SELECT one.place, other.place AS leader
+    FROM furthest AS one
+    JOIN furthest AS other
+        ON other.place < one.place
+        AND other.begins <= one.hour
+        AND one.begins <= other.hour
+        AND (other.by_column <> one.by_column OR other.cohort = one.cohort)
+),
+leaders AS (
+    SELECT place FROM furthest ANTI JOIN stronger USING (place)
+),
+echoes AS (
+    SELECT s.place, min(s.leader) AS leader
+    FROM stronger AS s
+    JOIN leaders AS l ON l.place = s.leader
+    GROUP BY s.place
+),
+told AS (
+    -- One that only echoes of others lead to is told for itself.
+    SELECT f.*, coalesce(e.leader, f.place) AS leader
+    FROM furthest AS f
+    LEFT JOIN echoes AS e USING (place)
+),
+listed AS (
+    SELECT
+        leader AS place,
+        list({
+            kind: kind,
+            by_column: by_column,
+            cohort: cohort,
+            messages: messages::BIGINT,
+            affected: affected::BIGINT,
+            share: affected / messages,
+            usual_share: expected / messages
+        } ORDER BY place) AS echoes
+    FROM told
+    WHERE leader <> place
+    GROUP BY leader
+)
+SELECT
+    t.kind,
+    t.by_column,
+    t.cohort,
+    make_timestamptz(3600000000 * t.begins) AS since,
+    make_timestamptz(3600000000 * (t.hour + 1)) AS until,
+    t.age AS within_hours,
+    t.messages::BIGINT AS messages,
+    t.affected::BIGINT AS affected,
+    t.affected / t.messages AS share,
+    t.expected / t.messages AS usual_share,
+    exp(t.log_a_year) AS false_a_year,
+    coalesce(l.echoes, []) AS echoes
+FROM told AS t
+LEFT JOIN listed AS l USING (place)
+WHERE t.leader = t.place
+ORDER BY t.place;
+
+-- `counts` names a relation as usms_counts_by gives it, of several columns, everything among them.
+CREATE OR REPLACE MACRO usms_alerts(counts) AS TABLE
+WITH asked AS MATERIALIZED (
+    -- Where one message in a hundred was not asked about at the age, we can't tell.
+    SELECT *
+    FROM query_table(counts)
+    WHERE (hour, age) IN (
+        SELECT (hour, age)
+        FROM query_table(counts)
+        WHERE by_column = 'everything'
+        GROUP BY hour, age
+        HAVING sum(missed) <= 0.01 * sum(messages + missed)
+    )
+),
+carriers AS (SELECT * FROM asked WHERE by_column = 'everything'),
+usual AS MATERIALIZED (FROM usms_usual(carriers)),
+expected AS MATERIALIZED (FROM usms_expected(asked, usual)),
+found AS (FROM usms_out_of_line(expected) WHERE log_a_year < ln(0.1))
+FROM usms_troubles(found);
