@@ -20,8 +20,8 @@
 -- 1 / s². b is chance: the signed root of the likelihood ratio of two binomials, so that a short
 -- history proves little. s is how much such windows of the group differed by more than chance before,
 -- in log odds (moments), by Student's t. How often a year something so far out of line would come by
--- accident, over all that is looked at, is `false_a_year`. It must be under one in ten, for at
--- least five messages and one in a hundred more than usual: less is not worth waking anyone.
+-- accident, over all that is looked at, is `false_a_year`. It must be under one, for at least five
+-- messages and one in a hundred more than usual: less is not worth waking anyone.
 --
 -- Grain: a trouble, the one furthest out of line first. since, until (the end of the last hour): the
 -- window furthest out of line; messages, affected, share are its own, usual_share is what was
@@ -185,22 +185,20 @@ FROM (SELECT *, hour // 6 AS block FROM query_table(given)) AS g
 SEMI JOIN (FROM judged WHERE deviation <= 3 * usual_deviation) AS j
     USING (by_column, cohort, kind, age, block);
 
--- `carriers` names counts by usms_carrier. Grain: carrier, kind, age and hour of the week: the share
--- that is usually affected, of all (in `usual`) and then.
+-- How far the means of k groups of n things are to be believed, 0 to 1: of their variance, the part that
+-- chance within the groups does not explain. From sums of squares: of the things, of the groups, of
+-- the whole.
+CREATE OR REPLACE MACRO usms_trust(things, groups, whole, n, k) AS coalesce(CASE
+    WHEN n > k AND k > 1 AND groups > whole
+        THEN greatest(0, 1 - (things - groups) / (n - k) * (k - 1) / (groups - whole))
+END, 0);
+
+-- `carriers` names counts of all messages. Grain: carrier, kind, age and hour of the week: the share
+-- that is usually affected.
 CREATE OR REPLACE MACRO usms_usual(carriers) AS TABLE
-WITH given AS (SELECT *, messages AS expected FROM query_table(carriers)),
-hours AS (
-    SELECT
-        carrier,
-        kind,
-        age,
-        hour % 24 AS of_day,
-        hour // 24 % 7 AS weekday,
-        sum(messages) AS messages,
-        sum(affected) AS affected
-    FROM usms_without_outages(given)
-    GROUP BY ALL
-),
+WITH given AS (SELECT *, carrier AS cohort, messages AS expected FROM
+    (SELECT * EXCLUDE (cohort) FROM query_table(carriers))),
+hours AS MATERIALIZED (FROM usms_without_outages(given) WHERE messages > 0),
 totals AS (
     SELECT carrier, kind, age, (sum(affected) + 0.5) / (sum(messages) + 1) AS usual
     FROM hours
@@ -210,49 +208,111 @@ totals AS (
 -- From here on of the rarer of two, affected or not: so that factors keep a share below 1.
 rarer AS (
     SELECT
-        h.* REPLACE (
-            CASE WHEN t.usual > 0.5 THEN h.messages - h.affected ELSE h.affected END AS affected
-        ),
+        carrier,
+        kind,
+        age,
+        h.hour,
         t.usual > 0.5 AS is_turned,
-        least(t.usual, 1 - t.usual) AS usual
+        least(t.usual, 1 - t.usual) AS usual,
+        h.messages * least(t.usual, 1 - t.usual) AS expected,
+        CASE WHEN t.usual > 0.5 THEN h.messages - h.affected ELSE h.affected END AS affected
     FROM hours AS h
     JOIN totals AS t USING (carrier, kind, age)
 ),
-of_days AS (
+by_hour AS (
     SELECT
         carrier,
         kind,
         age,
-        of_day,
+        hour % 24 AS of_day,
         is_turned,
         usual,
-        (sum(affected) + 100 * usual) / (sum(messages) + 100) AS share
+        count(*) AS things,
+        sum(affected) AS affected,
+        sum(expected) AS expected,
+        sum(affected ** 2 / expected) AS squares
     FROM rarer
-    GROUP BY carrier, kind, age, of_day, is_turned, usual
+    GROUP BY carrier, kind, age, hour % 24, is_turned, usual
 ),
-weekdays AS (
+of_days AS (
+    SELECT
+        *,
+        1 + (affected / expected - 1) * usms_trust(
+            sum(squares) OVER of_carrier,
+            sum(affected ** 2 / expected) OVER of_carrier,
+            (sum(affected) OVER of_carrier) ** 2 / sum(expected) OVER of_carrier,
+            sum(things) OVER of_carrier,
+            count(*) OVER of_carrier
+        ) AS factor
+    FROM by_hour
+    WINDOW of_carrier AS (PARTITION BY carrier, kind, age)
+),
+by_day AS (
     SELECT
         r.carrier,
         r.kind,
         r.age,
-        r.weekday,
-        (sum(r.affected) + 100 * any_value(r.usual))
-        / (sum(r.messages * d.share) + 100 * any_value(r.usual)) AS factor
+        r.hour // 24 AS day,
+        sum(r.affected) AS affected,
+        sum(r.expected * d.factor) AS expected
     FROM rarer AS r
-    JOIN of_days AS d USING (carrier, kind, age, of_day)
+    JOIN of_days AS d
+        ON d.carrier = r.carrier AND d.kind = r.kind AND d.age = r.age AND d.of_day = r.hour % 24
     GROUP BY ALL
 ),
+by_weekday AS (
+    SELECT
+        carrier,
+        kind,
+        age,
+        day % 7 AS weekday,
+        count(*) AS things,
+        sum(affected) AS affected,
+        sum(expected) AS expected,
+        sum(affected ** 2 / expected) AS squares
+    FROM by_day
+    WHERE expected > 0
+    GROUP BY ALL
+),
+of_weeks AS (
+    SELECT
+        *,
+        1 + (affected / expected - 1) * usms_trust(
+            sum(squares) OVER of_carrier,
+            sum(affected ** 2 / expected) OVER of_carrier,
+            (sum(affected) OVER of_carrier) ** 2 / sum(expected) OVER of_carrier,
+            sum(things) OVER of_carrier,
+            count(*) OVER of_carrier
+        ) AS factor
+    FROM by_weekday
+    WINDOW of_carrier AS (PARTITION BY carrier, kind, age)
+),
+weekdays AS (SELECT unnest(range(7)) AS weekday),
+of_hours AS (SELECT unnest(range(24)) AS of_day),
 shares AS (
-    SELECT d.*, w.weekday, least(d.share * w.factor, 0.999) AS share_then
-    FROM of_days AS d
-    JOIN weekdays AS w USING (carrier, kind, age)
+    SELECT
+        t.carrier,
+        t.kind,
+        t.age,
+        w.weekday * 24 + h.of_day AS hour_of_week,
+        t.usual > 0.5 AS is_turned,
+        least(
+            0.999, least(t.usual, 1 - t.usual) * coalesce(d.factor, 1) * coalesce(o.factor, 1)
+        ) AS share
+    FROM totals AS t
+    CROSS JOIN weekdays AS w
+    CROSS JOIN of_hours AS h
+    LEFT JOIN of_days AS d
+        ON d.carrier = t.carrier AND d.kind = t.kind AND d.age = t.age AND d.of_day = h.of_day
+    LEFT JOIN of_weeks AS o
+        ON o.carrier = t.carrier AND o.kind = t.kind AND o.age = t.age AND o.weekday = w.weekday
 )
 SELECT
     carrier,
     kind,
     age,
-    weekday * 24 + of_day AS hour_of_week,
-    CASE WHEN is_turned THEN 1 - share_then ELSE share_then END AS share
+    hour_of_week,
+    CASE WHEN is_turned THEN 1 - share ELSE share END AS share
 FROM shares;
 
 -- `groups` names counts, `usual` what usms_usual makes of them. Grain: group, kind, age and hour.
@@ -286,7 +346,8 @@ factors AS (
         cohort,
         kind,
         age,
-        sum(messages) AS before,
+        -- A third: what is usual at an hour of the week is known from a part of them only.
+        sum(messages) / 3 AS before,
         sum(expected) > 0.5 * sum(messages) AS is_turned,
         CASE
             WHEN sum(expected) > 0.5 * sum(messages)
@@ -309,7 +370,12 @@ fitted AS MATERIALIZED (
     FROM query_table(given) AS e
     JOIN factors AS f USING (by_column, cohort, kind, age)
 ),
-sizes AS (SELECT unnest([1, 3, 8, 24]) AS size),
+-- Sizes share what may be false: most to the single hour, for an outage is short, and long windows lap.
+sizes AS (
+    SELECT unnest([
+        {size: 1, part: 0.7}, {size: 3, part: 0.2}, {size: 8, part: 0.07}, {size: 24, part: 0.03}
+    ], recursive := true)
+),
 blocks AS (
     SELECT
         f.by_column,
@@ -330,14 +396,21 @@ spreads AS (
         age,
         size,
         count(*) AS blocks,
-        greatest(1e-9, sum(excess ** 2 - variance) / sum(variance ** 2)) AS spread
+        -- Not its own alone: of a group's few blocks it may be 0 by accident.
+        greatest(
+            1e-9,
+            sum(excess ** 2 - variance) / sum(variance ** 2),
+            sum(sum(excess ** 2 / variance - 1)) OVER alike / sum(sum(variance)) OVER alike
+        ) AS spread
     FROM blocks
-    GROUP BY ALL
+    GROUP BY by_column, cohort, kind, age, size
+    WINDOW alike AS (PARTITION BY by_column, kind, age, size)
 ),
 windows AS (
     SELECT
         f.* EXCLUDE (messages, affected, expected),
         s.size,
+        s.part,
         sum(f.messages) OVER lately AS messages,
         sum(f.affected) OVER lately AS affected,
         sum(f.expected) OVER lately AS expected
@@ -391,7 +464,7 @@ SELECT
     affected,
     expected,
     -(z ** 2) / 2 - ln(z * sqrt(2 * pi()))
-    + ln(series * 4 * 8766 / CASE size WHEN 1 THEN 1 ELSE size / 2 END) AS log_a_year
+    + ln(series * 8766 / size / part * CASE size WHEN 1 THEN 1 ELSE 2 END) AS log_a_year
 FROM deviations;
 
 -- `found` names windows as usms_out_of_line gives them. Grain: a trouble.
@@ -484,5 +557,5 @@ WITH asked AS MATERIALIZED (
 carriers AS (SELECT * FROM asked WHERE by_column = 'everything'),
 usual AS MATERIALIZED (FROM usms_usual(carriers)),
 expected AS MATERIALIZED (FROM usms_expected(asked, usual)),
-found AS (FROM usms_out_of_line(expected) WHERE log_a_year < ln(0.1))
+found AS (FROM usms_out_of_line(expected) WHERE log_a_year < 0)
 FROM usms_troubles(found);
