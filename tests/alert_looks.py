@@ -43,7 +43,10 @@ QUIET: Final[dict[str, tuple[str, dict[str, Any]]]] = {
     "weekdays and hours of the day": ("weekdays and hours", {}),
     "carriers that report at night": ("nightly lots", {}),
     "holidays": ("holiday", {"holidays": tuple(range(5, 365, 30))}),
-    "pauses of 8 h": ("pipeline paused 8 h", {"pauses": tuple((24.0 * d, 8.0) for d in range(3, 365, 30))}),
+    "pauses of 8 h": (
+        "pipeline paused 8 h",
+        {"pauses": tuple((24.0 * d, 8.0) for d in range(3, 365, 30))},
+    ),
     "days and hours differ": ("days and hours differ", {}),
     "nights, weekdays, days differ": ("real life", {}),
 }  # fmt: skip
@@ -80,14 +83,14 @@ def keep(con: duckdb.DuckDBPyConnection, account: World, first: int, last: int) 
 
 
 def look(con: duckdb.DuckDBPyConnection, now: int) -> list[Row]:
-    """Return what a look in the hour ``now`` finds, of what is kept."""
+    """Return the troubles that a look in the hour ``now`` finds, of what is kept."""
     found: list[Row] = (
         con.sql(f"""
         WITH counts AS MATERIALIZED (
             SELECT * REPLACE ({now} AS now) FROM kept
             WHERE hour > {now} - {HISTORY} AND hour < {now} - age
         )
-        FROM usms_alerts(counts)
+        FROM usms_alerts(counts) WHERE kind <> 'mix'
     """)
         .to_arrow_table()
         .to_pylist()

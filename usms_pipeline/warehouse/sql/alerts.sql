@@ -9,14 +9,13 @@
 -- old, and only if we asked at that age: a pause of ours is nobody's silence.
 --
 -- What is usual is learnt from the 28 days before the 72 hours, for each operator by hour of the day
--- and day of the week, as far as they show a difference (100 messages of no difference are added to
--- each). Six hours of an operator or group that stand out from the same six hours of the other days
+-- and day of the week, as far as those differ by more than chance and days do. Six hours of an operator or group that stand out from the same six hours of the other days
 -- are left out of it: an outage is not usual. A group (all messages, an operator, a country, a value
 -- of a dimension) is expected to do what its operators' messages of that hour usually do, times how
 -- it differed from that before: so another mix of operators is no trouble. Operators and groups with
 -- under a hundred messages before are left out.
 --
--- A window of 1, 3, 8 or 24 hours is as far out of line as z standard deviations, 1 / z² = 1 / b² +
+-- A window of 1, 3, 6, 12 or 24 hours is as far out of line as z standard deviations, 1 / z² = 1 / b² +
 -- 1 / s². b is chance: the signed root of the likelihood ratio of two binomials, so that a short
 -- history proves little. s is how much such windows of the group differed by more than chance before,
 -- in log odds (moments), by Student's t. How often a year something so far out of line would come by
@@ -27,6 +26,9 @@
 -- window furthest out of line; messages, affected, share are its own, usual_share is what was
 -- expected of it, within_hours the age. echoes: other groups and the other kind at the same time,
 -- but not another value of the same column, whose messages are others: that is a trouble of its own.
+--
+-- Last, and no trouble: kind `mix`, an operator that had a tenth more of all messages in the last 24
+-- hours looked at (affected of messages) than before. What all messages do may change by that alone.
 
 CREATE OR REPLACE MACRO usms_divergence(share, usual) AS
 CASE WHEN share > 0 THEN share * ln(share / usual) ELSE 0 END
@@ -370,10 +372,11 @@ fitted AS MATERIALIZED (
     FROM query_table(given) AS e
     JOIN factors AS f USING (by_column, cohort, kind, age)
 ),
--- Sizes share what may be false: most to the single hour, for an outage is short, and long windows lap.
+-- Sizes share what may be false. Most is the single hour's: outages are short.
 sizes AS (
     SELECT unnest([
-        {size: 1, part: 0.7}, {size: 3, part: 0.2}, {size: 8, part: 0.07}, {size: 24, part: 0.03}
+        {size: 1, part: 0.7}, {size: 3, part: 0.15}, {size: 6, part: 0.08},
+        {size: 12, part: 0.04}, {size: 24, part: 0.03}
     ], recursive := true)
 ),
 blocks AS (
@@ -540,6 +543,40 @@ LEFT JOIN listed AS l USING (place)
 WHERE t.leader = t.place
 ORDER BY t.place;
 
+-- Grain: an operator that had a tenth more of all messages in the last 24 hours than before.
+CREATE OR REPLACE MACRO usms_mix(carriers) AS TABLE
+WITH shares AS (
+    SELECT
+        carrier,
+        any_value(now) AS now,
+        coalesce(sum(messages) FILTER (hour >= now - 25), 0) AS lately,
+        coalesce(sum(messages) FILTER (hour <= now - 72), 0) AS before,
+        sum(coalesce(sum(messages) FILTER (hour >= now - 25), 0)) OVER () AS all_lately,
+        sum(coalesce(sum(messages) FILTER (hour <= now - 72), 0)) OVER () AS all_before
+    FROM query_table(carriers)
+    WHERE kind = 'silent' AND age = 1
+    GROUP BY carrier
+)
+SELECT
+    'mix' AS kind,
+    'operator' AS by_column,
+    nullif(carrier, '') AS cohort,
+    make_timestamptz(3600000000 * (now - 25)) AS since,
+    make_timestamptz(3600000000 * (now - 1)) AS until,
+    NULL::INT AS within_hours,
+    all_lately::BIGINT AS messages,
+    lately::BIGINT AS affected,
+    lately / all_lately AS share,
+    before / all_before AS usual_share,
+    NULL::DOUBLE AS false_a_year,
+    [] AS echoes
+FROM shares
+WHERE
+    all_lately >= 100
+    AND all_before >= 100
+    AND lately / all_lately - before / all_before >= 0.1
+ORDER BY share - usual_share DESC, cohort;
+
 -- `counts` names a relation as usms_counts_by gives it, of several columns, everything among them.
 CREATE OR REPLACE MACRO usms_alerts(counts) AS TABLE
 WITH asked AS MATERIALIZED (
@@ -558,4 +595,6 @@ carriers AS (SELECT * FROM asked WHERE by_column = 'everything'),
 usual AS MATERIALIZED (FROM usms_usual(carriers)),
 expected AS MATERIALIZED (FROM usms_expected(asked, usual)),
 found AS (FROM usms_out_of_line(expected) WHERE log_a_year < 0)
-FROM usms_troubles(found);
+FROM usms_troubles(found)
+UNION ALL
+FROM usms_mix(carriers);
