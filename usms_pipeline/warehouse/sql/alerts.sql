@@ -22,8 +22,8 @@
 -- accident, over all that is looked at, is `false_a_year`. It must be under one, for at least five
 -- messages and one in a hundred more than usual: less is not worth waking anyone.
 --
--- Grain: a trouble, the one furthest out of line first. since, until (the end of the last hour): the
--- window furthest out of line; messages, affected, share are its own, usual_share is what was
+-- Grain: a trouble, the one with most evidence (b²) first. since, until (the end of the last hour): of
+-- the windows out of line the one with most evidence; messages, affected, share are its own, usual_share is what was
 -- expected of it, within_hours the age. echoes: other groups and the other kind at the same time,
 -- but not another value of the same column, whose messages are others: that is a trouble of its own.
 --
@@ -398,7 +398,7 @@ spreads AS (
         kind,
         age,
         size,
-        count(*) AS blocks,
+        greatest(28, count(*)) AS blocks,  -- so well, at least, the others' is known
         -- Not its own alone: of a group's few blocks it may be 0 by accident.
         greatest(
             1e-9,
@@ -438,11 +438,10 @@ deviations AS (
     SELECT
         l.*,
         (SELECT count(*) FROM (SELECT DISTINCT by_column, cohort, kind, age FROM looks)) AS series,
+        l.messages * usms_divergence(l.share, l.of_both)
+        + l.before * usms_divergence(l.usual, l.of_both) AS evidence,
         1 / sqrt(
-            0.5 / (
-                l.messages * usms_divergence(l.share, l.of_both)
-                + l.before * usms_divergence(l.usual, l.of_both)
-            )
+            0.5 / evidence
             + 1 / (
                 s.blocks * ln(
                     1 + (usms_log_odds(l.share) - usms_log_odds(l.usual)) ** 2
@@ -466,6 +465,7 @@ SELECT
     messages,
     affected,
     expected,
+    evidence,
     -(z ** 2) / 2 - ln(z * sqrt(2 * pi()))
     + ln(series * 8766 / size / part * CASE size WHEN 1 THEN 1 ELSE 2 END) AS log_a_year
 FROM deviations;
@@ -477,12 +477,12 @@ WITH furthest AS (
         *,
         hour - size + 1 AS begins,
         row_number() OVER (
-            ORDER BY log_a_year, by_column = 'everything', by_column DESC, cohort, kind
+            ORDER BY evidence DESC, by_column = 'everything', by_column DESC, cohort, kind
         ) AS place
     FROM query_table(found)
     -- of windows alike, for nothing more was sent in the longer one, the shortest
     QUALIFY row_number() OVER (
-        PARTITION BY kind, by_column, cohort ORDER BY log_a_year, size, age, hour
+        PARTITION BY kind, by_column, cohort ORDER BY evidence DESC, size, age, hour
     ) = 1
 ),
 stronger AS (
