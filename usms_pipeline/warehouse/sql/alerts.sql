@@ -86,14 +86,14 @@ CREATE OR REPLACE MACRO usms_counts_by(column_name) AS TABLE
 WITH members AS NOT MATERIALIZED (
     SELECT
         nullif(COLUMNS(lambda c: c = column_name)::VARCHAR, '') AS cohort,
-        m.usms_carrier AS carrier,
-        m.usms_hour AS hour,
-        m.usms_now AS now,
-        m.status = 'delivered' AS is_delivered,
-        m.usms_told_after AS told_after,
-        usms_is_watched(m, INTERVAL 1 HOUR) AS is_watched,
-        usms_is_watched(m, INTERVAL 1 DAY) AS is_watched_a_day
-    FROM usms_lately() AS m
+        usms_carrier AS carrier,
+        usms_hour AS hour,
+        usms_now AS now,
+        status = 'delivered' AS is_delivered,
+        usms_told_after AS told_after,
+        usms_is_watched(usms_message, INTERVAL 1 HOUR) AS is_watched,
+        usms_is_watched(usms_message, INTERVAL 1 DAY) AS is_watched_a_day
+    FROM usms_lately() AS usms_message
 ),
 counted AS (
     SELECT
