@@ -20,6 +20,7 @@ from typing import Any, Final, NamedTuple
 
 import duckdb
 import numpy as np
+from scipy.stats import binom
 
 from tests.rate_worlds import Trouble, World, fill, micros, warehouse, with_trouble, world
 from tests.readme_tables import put_in
@@ -31,6 +32,7 @@ AT_ONCE: Final = 600_000
 """Messages whose receipts are made at a time: more take gigabytes."""
 EVERY: Final = 2
 """Days between two looks of a year: each sees 72 hours of sending, so every hour is looked at."""
+KINDS: Final = {"fail": "failing", "late": "silent"}
 AFTER: Final = (1, 2, 3, 4, 6, 12, 24)
 """Hours after an outage began at which somebody looks."""
 STRUCK: Final = "China Unicom"
@@ -174,16 +176,23 @@ class Struck:
                     return Find(after, is_named, (row["since"], row["until"]) == struck)
         return Find(None, False, False)
 
-    def messages(self) -> int:
-        """Return how many messages of the operator an hour has on average."""
-        query = f"SELECT sum(messages) FROM kept WHERE {_STRUCK_ALONE} AND hour < {self.hour}"
-        ((sent,),) = self._con.execute(query).fetchall()
-        return round(sent / (HISTORY - 1))
+    def usual(self, kind: str) -> tuple[int, float]:
+        """Return how many messages of the operator an hour has, and the share usually affected."""
+        ((messages, share),) = self._con.execute(
+            "SELECT sum(messages), sum(affected) / sum(messages) FROM kept "
+            f"WHERE by_column = 'operator' AND cohort LIKE '{STRUCK}%' AND age = 1 "
+            f"AND kind = '{KINDS[kind]}' AND hour < {self.hour}"
+        ).fetchall()
+        return round(messages / (HISTORY - 1)), share
 
 
-_STRUCK_ALONE: Final = (
-    f"by_column = 'operator' AND cohort LIKE '{STRUCK}%' AND kind = 'silent' AND age = 1"
-)
+def possible(messages: int, usual: float, share: float) -> float:
+    """Return the power of the best test of one hour at one false alarm a year over twenty groups.
+
+    It knows what is usual; a share of the other messages is affected too.
+    """
+    fewest = binom.isf(1 / (20 * 8_766), messages, usual)
+    return float(binom.sf(fewest, messages, usual + (1 - usual) * share))
 
 
 class Find(NamedTuple):
@@ -225,16 +234,19 @@ def outage_lines(seed: int, _: int) -> Iterator[str]:
     yield "|---|---|---|---|---|---|---|"
     for a_day, times in ((2_000, 10), (20_000, 10), (200_000, 4)):
         finds: dict[tuple[str, float], list[Find]] = {}
-        messages = 0
+        usual = {}
         for n in range(times):
             struck = Struck(seed + n, a_day)
-            messages = struck.messages()
-            for kind in ("fail", "late"):
+            for kind in KINDS:
+                usual[kind] = struck.usual(kind)
                 for share in SHARES:
                     finds.setdefault((kind, share), []).append(struck.strike(kind, share))
-        for kind in ("fail", "late"):
-            cells = " | ".join(found(finds[kind, share]) for share in SHARES)
-            yield f"| {a_day:,} | {messages:,} | {times} × {kind} | {cells} |"
+        for kind, (messages, affected) in usual.items():
+            cells = [
+                f"{found(finds[kind, share])}; {times * possible(messages, affected, share):.1f}"
+                for share in SHARES
+            ]
+            yield f"| {a_day:,} | {messages:,} | {times} × {kind} | {' | '.join(cells)} |"
 
 
 def second_lines(seed: int, _: int, times: int = 10) -> Iterator[str]:
