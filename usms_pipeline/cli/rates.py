@@ -122,8 +122,8 @@ def _how_to_read(whole: dict[str, Any], table: Table) -> str:
             f"have arrived, {bounds}{shade} of all did."
         )
     return (
-        f"{wording.so_far(whole)}\nAt worst and at best, should none or all of the others arrive: "
-        f"{bounds}{shade} of all messages."
+        f"{wording.so_far(whole)}\n{wording.why_less(whole)}"
+        f"At worst and at best, {bounds}{shade} of all arrive."
     )
 
 
