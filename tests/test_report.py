@@ -234,8 +234,8 @@ def struck(tmp_path_factory: pytest.TempPathFactory) -> Page:
 def test_what_is_out_of_line_is_said_at_the_top(struck, tmp_path):
     calm = of([message(n, NOW - timedelta(minutes=n)) for n in range(300)], tmp_path)
     assert re.search(
-        r"Out of line More than usual: .* sending\. Operator China Unicom \(CN\), sent from 21 Nov 1"
-        r"\d:00 to \d\d:00 \(UTC\): \d+ of \d+ messages failed within an hour",
+        r"Out of line More than usual: .* sending\. Operator China Unicom \(CN\), sent from 21 Nov "
+        r"1\d:00 to \d\d:00 \(UTC\): \d+ of \d+ messages failed within an hour",
         struck.text,
     )
     assert "Out of line ! look 1 alert" in struck.text

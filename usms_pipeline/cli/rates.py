@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
+from textwrap import wrap
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -108,7 +109,8 @@ def show_rates(
             warn(_out_of_line(con, settings.zone))
         table = rates_table(rows if by else [], whole, by, width())
         console.print(table)
-        console.print(f"[dim]{_how_to_read(whole, table)}[/]")
+        for line in wrap(_how_to_read(whole, table), width()):
+            console.print(f"[dim]{line}[/]")
 
 
 def _how_to_read(whole: dict[str, Any], table: Table) -> str:
@@ -122,7 +124,7 @@ def _how_to_read(whole: dict[str, Any], table: Table) -> str:
             f"have arrived, {bounds}{shade} of all did."
         )
     return (
-        f"{wording.so_far(whole)}\n{wording.why_less(whole)}"
+        f"{wording.so_far(whole)} {wording.why_less(whole)}"
         f"At worst and at best, {bounds}{shade} of all arrive."
     )
 
