@@ -23,7 +23,7 @@ from usms_pipeline.simulator import Population
 
 USMS = [sys.executable, "-m", "usms_pipeline"]
 KEY = "0123456789abcdef" * 2
-_MOMENTS = "first_asked_at, last_asked_at, final_at, _last_open_at, _state"
+_MOMENTS = "first_asked_at, last_asked_at, final_at, last_open_at, _state"
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests import test_alerts, test_nowcast
+from tests import test_nowcast
 from tests.readme_tables import put_in
 
 PAGE = Path(__file__).parent.parent / "docs" / "rates.md"
-_SEEDS = 20
 
 
 def nowcast(swing: float = 0.0) -> Iterator[str]:
@@ -36,39 +35,10 @@ def _error(error: test_nowcast.Error) -> str:
     return f"{bias}, {error.median * 100:.2f}"
 
 
-def alerts() -> Iterator[str]:
-    """Give the table of outages found, and the sentence on quiet days."""
-    yield "| outage | messages a day | found | usually after |"
-    yield "|---|---|---|---|"
-    for size, (failed, late) in test_alerts.SIZES.items():
-        for volume in (2_000, 20_000):
-            after = [test_alerts.found_after(size, seed, volume) for seed in range(_SEEDS)]
-            times = sorted(hours for hours in after if hours is not None)
-            usual = f"{times[len(times) // 2]} h" if times else "–"
-            yield (
-                f"| {size}: {failed:.0%} fail, {late:.0%} come late | {volume:,} "
-                f"| {len(times)} of {_SEEDS} | {usual} |"
-            )
-    yield ""
-    quiet, unlike = map(_alarms, test_nowcast.SWINGS)
-    yield f"False alarms on 365 quiet days, looked at every two days: {quiet}."
-    yield f"On 365 days that differ by more than chance, as above: {unlike}."
-
-
-def _alarms(swing: float) -> str:
-    """Count the looks at 365 days without an outage that found something out of line."""
-    counts = []
-    for volume in (1_000, 5_000):
-        said = test_alerts.quiet_looks(365, volume, 1, swing)
-        found = sum(bool(out or bare) for _, out, bare in said)
-        counts.append(f"{found} at {volume:,} messages a day")
-    return " and ".join(counts)
-
-
 def main() -> None:
     """Fill the tables in between their markers."""
     text = PAGE.read_text("utf-8")
-    for name, make in {"nowcast": nowcast, "unlike": unlike_days, "alerts": alerts}.items():
+    for name, make in {"nowcast": nowcast, "unlike": unlike_days}.items():
         text = put_in(text, name, "\n".join(make()))
     PAGE.write_text(text, "utf-8")
 

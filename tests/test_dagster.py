@@ -281,11 +281,10 @@ def test_every_check_passes_on_a_well_behaved_service(first_run):
     assert set(found) == {
         "conservation",
         "coverage",
-        "failing_more",
         "looked_in_time",
         "open_quarantine",
         "polling_behind",
-        "silence",
+        "out_of_line",
         "time_zones",
         "unannounced_receipts",
         "unrecognized_words",

@@ -32,7 +32,7 @@ pytestmark = pytest.mark.long
 
 KEY = "5e" * 32
 CUTOFF = timedelta(hours=72)
-ASKED_AT = ("first_asked_at", "last_asked_at", "final_at", "_last_open_at", "_state")
+ASKED_AT = ("first_asked_at", "last_asked_at", "final_at", "last_open_at", "_state")
 
 Receipts = list[dict[str, Any]]
 

@@ -333,4 +333,4 @@ def test_the_usual_way_of_a_message_never_needs_a_state(own):
         outcome = Answer(9, "delivered", "delivered", 1, submit_status="success")
         general.observe(session, "P", outcome, {"submit_status": "success"})
         [made] = stored(session)
-        assert (made["_state"], made["_last_open_at"]) == (None, polls or None)
+        assert (made["_state"], made["last_open_at"]) == (None, polls or None)

@@ -10,19 +10,20 @@ from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import Any
 
-import duckdb
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 from tests.cohorts import CUTOFF
+from tests.rate_worlds import fill, warehouse
 from usms_pipeline.contract import polling, schema
 from usms_pipeline.simulator import fate
 from usms_pipeline.simulator.fate import Outage
 from usms_pipeline.simulator.faults import Faults
 from usms_pipeline.simulator.numbering import origin
 from usms_pipeline.simulator.population import Population
-from usms_pipeline.warehouse import ddl
+
+__all__ = ["CUTOFF", "World", "fill", "warehouse"]
 
 _SECOND = 1_000_000
 _TICK = 900 * _SECOND
@@ -135,6 +136,8 @@ class World:
         status = np.where(is_final, _STATUSES[outcome], np.where(is_closed, "unknown", "pending"))
         received = self._fates.received_us[part]
         asked_at_all = last > 0
+        in_vain = asked <= np.where(is_final, final_at - 1, now_us)[:, None]
+        open_at = np.where(in_vain, asked, 0).max(axis=1)
         columns: dict[str, Any] = {
             name: column.slice(part.start, part.stop - part.start)
             for name, column in self._named.items()
@@ -148,30 +151,13 @@ class World:
             ),
             "first_asked_at": _times(asked[:, 0], asked_at_all),
             "last_asked_at": _times(last_at, asked_at_all),
+            "last_open_at": _times(open_at, open_at > 0),
             "final_at": _times(final_at, is_final),
             "is_announced": pa.array(np.ones(len(sent), np.bool_)),
         }
         layout = schema.receipts_schema(("template",))
         nothing = {name: pa.nulls(len(sent), layout.field(name).type) for name in layout.names}
         return pa.table({**nothing, **columns}).select(layout.names).cast(layout)
-
-
-def warehouse() -> duckdb.DuckDBPyConnection:
-    """Open a warehouse in memory, with our definitions and without receipts."""
-    con = duckdb.connect(":memory:")
-    con.execute("SET TimeZone = 'UTC'")
-    fields = ddl.columns(["template"], ["template"])
-    con.execute(ddl.create_receipts(fields))
-    con.execute(ddl.definitions(fields, CUTOFF))
-    return con
-
-
-def fill(con: duckdb.DuckDBPyConnection, rows: pa.Table) -> None:
-    """Put these receipts in place of those that are there; their day is the one in UTC."""
-    con.execute("DELETE FROM receipts")
-    con.register("incoming", rows)
-    con.execute("INSERT INTO receipts BY NAME SELECT *, sent_at::DATE AS sent_date FROM incoming")
-    con.unregister("incoming")
 
 
 def _times(micros: Ints, is_there: npt.NDArray[np.bool_]) -> pa.Array:

@@ -19,7 +19,7 @@ from usms_pipeline.store.storage import Store
 
 Rows = list[tuple[Any, ...]]
 
-_NOT_COMPARED = "first_asked_at, last_asked_at, final_at, _last_open_at, _state"
+_NOT_COMPARED = "first_asked_at, last_asked_at, final_at, last_open_at, _state"
 """When it was asked: another moment in every process."""
 
 

@@ -15,7 +15,7 @@ import pyarrow as pa
 from usms_pipeline.contract.metrics import METRICS
 from usms_pipeline.contract.status import BUCKETS
 
-VERSION: Final = 4
+VERSION: Final = 5
 """Version of the dataset's layout; in every file's metadata. Any other is refused.
 
 Nothing older was released, so there is nothing to read it with."""
@@ -66,6 +66,12 @@ _AFTER_DIMENSIONS = (
     Field("segments", pa.int32(), "billed parts of the message, where the service says so"),
     Field("first_asked_at", TIME, "first question about the session that was answered", "UTC"),
     Field("last_asked_at", TIME, "latest question about the session that was answered", "UTC"),
+    Field(
+        "last_open_at",
+        TIME,
+        "latest question about the session whose answer left something open",
+        "UTC",
+    ),
     Field("final_at", TIME, "question whose answer brought the outcome", "UTC"),
     Field("conflicts", pa.list_(TEXT), "other outcomes the service reported later, sorted"),
     Field("is_announced", pa.bool_(), "your table announces this recipient (else: extra phone)"),
@@ -186,5 +192,5 @@ _TAKEN = frozenset(
     [field.name for field in (*_BEFORE_DIMENSIONS, *_AFTER_DIMENSIONS, SENT_DATE)]
     + [metric.name for metric in METRICS]
     + ["recipients", "digits", "mask", "ends"]
-    + ["_own", "_last_open_at", "_state"]  # what a day's file has beside the published columns
+    + ["_own", "_state"]  # what a day's file has beside the published columns
 )

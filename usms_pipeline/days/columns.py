@@ -32,13 +32,12 @@ EndsOf = Callable[[list[str], bool], list[Ends | None]]
 _AT_ONCE: Final = 100_000
 _MOST_TOGETHER: Final = 1_000_000
 
-OWN, LAST_OPEN, STATE = "_own", "_last_open_at", "_state"
+OWN, STATE = "_own", "_state"
 """What a day's file has beside the published columns.
 
-``_own``: the source itself names the phone. ``_last_open_at``: the latest response that left
-something open. ``_state``: where a session's rows say all that is known of it, NULL in a lone one,
-and how many they are in each of several; else, in the first of its rows, all that is known, and an
-empty text in the others.
+``_own``: the source itself names the phone. ``_state``: where a session's rows say all that is
+known of it, NULL in a lone one, and how many they are in each of several; else, in the first of its
+rows, all that is known, and an empty text in the others.
 """
 
 WHO: Final = ("phone", "country", "operator", "number_type")
@@ -46,7 +45,9 @@ _SAID: Final = {
     column: name for name, column in COLUMN_OF.items() if name not in ("word", "submit_status")
 }
 """Columns that show just what an observation says."""
-_TIMES: Final = ("sent_at", "received_at", "first_asked_at", "last_asked_at", "final_at", LAST_OPEN)
+_TIMES: Final = (
+    "sent_at", "received_at", "first_asked_at", "last_asked_at", "last_open_at", "final_at",
+)  # fmt: skip
 _STATUSES: Final = pa.array(BUCKETS, TEXT)
 _PENDING, _UNKNOWN, _DELIVERED = (BUCKETS.index(one) for one in ("pending", "unknown", "delivered"))
 _FINALS: Final = [BUCKETS.index(one) for one in FINAL]
@@ -54,7 +55,7 @@ _FINALS: Final = [BUCKETS.index(one) for one in FINAL]
 
 def layout(dimensions: Iterable[str] = ()) -> pa.Schema:
     """Return the schema of a day's file: the published columns, then what is remembered."""
-    technical = [(OWN, pa.bool_()), (LAST_OPEN, TIME), (STATE, TEXT)]
+    technical = [(OWN, pa.bool_()), (STATE, TEXT)]
     return pa.schema([*schema.receipts_schema(dimensions), *(pa.field(*one) for one in technical)])
 
 
@@ -327,8 +328,8 @@ class Fold:
         sizes = np.bincount(codes)[codes]
         is_open = np.zeros(codes.max(initial=0) + 1, np.bool_)
         is_open[codes[~np.asarray(said["is_final"])]] = True
-        last_open = pc.if_else(pa.array(is_open[codes]), said["asked_at"], rows[LAST_OPEN])
-        rows = _with(rows, **{LAST_OPEN: last_open, STATE: pa.array(sizes).cast(TEXT)})
+        last_open = pc.if_else(pa.array(is_open[codes]), said["asked_at"], rows["last_open_at"])
+        rows = _with(rows, last_open_at=last_open, **{STATE: pa.array(sizes).cast(TEXT)})
         self._note(rows)
         self._add(rows.num_rows)
         return rows
@@ -470,7 +471,7 @@ class Fold:
         has_delay = (code == _DELIVERED) & np.asarray(pc.is_valid(received))
         is_own, final = before[OWN], pa.array(is_final)
         number = pc.if_else(pc.equal(said["number"], ""), None, said["number"])
-        last_open = pc.if_else(final, before[LAST_OPEN], said["asked_at"])
+        last_open = pc.if_else(final, before["last_open_at"], said["asked_at"])
         word = pc.if_else(
             pc.is_null(number), said["word"], pc.coalesce(said["word"], pa.scalar(""))
         )
@@ -491,7 +492,8 @@ class Fold:
             first_asked_at=pc.coalesce(before["first_asked_at"], said["asked_at"]),
             last_asked_at=said["asked_at"],
             final_at=pc.if_else(final, said["asked_at"], pa.scalar(None, TIME)),
-            **{LAST_OPEN: last_open, STATE: pa.nulls(before.num_rows, TEXT)},
+            last_open_at=last_open,
+            **{STATE: pa.nulls(before.num_rows, TEXT)},
         )
 
     @property
@@ -726,7 +728,7 @@ def rows_of(
 
 def dimensions_of(names: pa.Schema) -> list[str]:
     """Return the columns of a day's file that came from the customer's table."""
-    ours = [name for name in names.names if name not in (OWN, LAST_OPEN, STATE)]
+    ours = [name for name in names.names if name not in (OWN, STATE)]
     return schema.dimensions_among(ours)
 
 

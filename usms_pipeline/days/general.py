@@ -502,7 +502,7 @@ def _row(
         else [],
         "is_announced": True,
         "_own": sent.recipient is not None,
-        "_last_open_at": session.last_open_at,
+        "last_open_at": session.last_open_at,
     }
 
 
@@ -547,7 +547,7 @@ def session_of(rows_: list[dict[str, Any]]) -> Session:
     session = Session(
         first_asked_at=first["first_asked_at"],
         last_asked_at=first["last_asked_at"],
-        last_open_at=first["_last_open_at"],
+        last_open_at=first["last_open_at"],
         submit_status=first["submit_status"],
     )
     for row in rows_:

@@ -17,13 +17,13 @@ import pyarrow.compute as pc
 from usms_pipeline.contract import schema
 from usms_pipeline.contract.schema import TEXT, TIME
 from usms_pipeline.days import columns, general
-from usms_pipeline.days.columns import LAST_OPEN, OWN, STATE, WHO
+from usms_pipeline.days.columns import OWN, STATE, WHO
 from usms_pipeline.days.general import Session
 
 TOLD: Final = pa.schema([("session_no", TEXT), ("asked_at", TIME)])
 """A session, and the time of a question about it whose response is kept."""
 
-_TIMES: Final = ("first_asked_at", "last_asked_at", "final_at", LAST_OPEN)
+_TIMES: Final = ("first_asked_at", "last_asked_at", "last_open_at", "final_at")
 
 
 def told(block: pa.Table) -> pa.Table:
@@ -103,7 +103,7 @@ def _blank(rows: pa.Table) -> pa.Table:
     }
     said |= {name: pc.if_else(own, rows[name], pa.scalar(None, TEXT)) for name in WHO}
     kept = {"session_no", "sent_at", "is_announced", OWN}
-    kept |= {*schema.dimensions_among(rows.column_names)} - {LAST_OPEN, STATE, OWN}
+    kept |= {*schema.dimensions_among(rows.column_names)} - {STATE, OWN}
     arrays = [
         said.get(one.name, rows[one.name] if one.name in kept else pa.nulls(count, one.type))
         for one in rows.schema

@@ -171,7 +171,7 @@ def _draw(context: dg.AssetExecutionContext, account: Account) -> Results:
             copies = queries.copies_hint(con)
         judged = [
             checks.check_time_zones(asked.timezone_hint),
-            *checks.check_alerts(asked.alerts, pipeline.settings.zone),
+            checks.check_alerts(asked.alerts, pipeline.settings.zone),
             checks.check_coverage(without),
         ]
         is_drawn = figures.is_drawn(pipeline)

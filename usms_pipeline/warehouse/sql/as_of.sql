@@ -11,12 +11,14 @@
 --   same      no outcome yet, and not asked since (or never): t saw what is seen today
 --   closed    no outcome by t, and an answered question lies between the cutoff and t
 --   open      none of these
--- Only the first and the latest question are kept, so a message asked again after t may have
--- been closed by a question in between that nobody remembers: it is called open.
+-- Of the questions only the first, the latest that left something open and the one with the outcome
+-- are kept, so a message asked again after t may have been closed by a question in between that
+-- nobody remembers: it is called open.
 CREATE OR REPLACE MACRO usms_known_at(r, t) AS CASE
     WHEN r.is_final AND r.final_at <= t THEN 'evidence'
     WHEN NOT r.is_final AND coalesce(r.last_asked_at <= t, true) THEN 'same'
     WHEN r.first_asked_at BETWEEN r.sent_at + usms_cutoff() AND t THEN 'closed'
+    WHEN r.last_open_at BETWEEN r.sent_at + usms_cutoff() AND t THEN 'closed'
     ELSE 'open'
 END;
 
@@ -48,9 +50,18 @@ SELECT r.* REPLACE (
     -- The latest question by t that is still remembered.
     CASE
         WHEN r.last_asked_at <= t::TIMESTAMPTZ THEN r.last_asked_at
-        WHEN r.final_at <= t::TIMESTAMPTZ THEN r.final_at
-        WHEN r.first_asked_at <= t::TIMESTAMPTZ THEN r.first_asked_at
+        ELSE greatest(
+            CASE WHEN r.final_at <= t::TIMESTAMPTZ THEN r.final_at END,
+            CASE WHEN r.last_open_at <= t::TIMESTAMPTZ THEN r.last_open_at END,
+            CASE WHEN r.first_asked_at <= t::TIMESTAMPTZ THEN r.first_asked_at END
+        )
     END AS last_asked_at,
+    -- Of those that left something open, the latest; before it only the first is remembered.
+    CASE
+        WHEN r.last_open_at <= t::TIMESTAMPTZ THEN r.last_open_at
+        WHEN r.first_asked_at <= t::TIMESTAMPTZ AND r.first_asked_at < r.last_open_at
+            THEN r.first_asked_at
+    END AS last_open_at,
     CASE WHEN r.last_asked_at <= t::TIMESTAMPTZ THEN r.conflicts ELSE [] END AS conflicts
 )
 FROM receipts AS r;
