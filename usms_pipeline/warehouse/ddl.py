@@ -31,7 +31,7 @@ COMMENT ON TABLE usms_definitions IS 'hash of the statements that made the views
 """
 
 _SQL_FILES: Final = (
-    "figures", "views", "as_of", "delivery_curve", "maturity", "change", "alerts",
+    "figures", "views", "as_of", "delivery_curve", "nowcast", "change", "alerts",
 )  # fmt: skip
 _TYPES: Final = {
     TEXT: "VARCHAR",

@@ -1,0 +1,213 @@
+"""How well the nowcast does: `python -m tests.forecasts_measured` prints the table of docs/rates.md.
+
+Each look is an account of its own (``rate_worlds``), asked at its end: what is said of hours of sending
+at six ages, of today and of yesterday, beside what became of them and what an oracle would have said.
+`--looks 20 --worlds stable 'real life'` for a quick one; `--against main` sets another revision's SQL
+beside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from datetime import timedelta
+from functools import cache, partial
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import duckdb
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from tests.cohorts import CUTOFF
+from tests.rate_worlds import WORLDS, World, fill, micros, world
+from usms_pipeline.warehouse import ddl
+
+HOURS: Final = (0.25, 2, 4, 12, 24, 48)
+"""Ages of a cohort: an hour of sending, so long after its end; no two overlap."""
+_HOUR, _DAY = 3_600_000_000, 24 * 3_600_000_000
+_ALPHA: Final = 0.05
+LEFT_OUT: Final = ("holiday",)
+"""A world that is for alerts alone."""
+
+Said = tuple[float | None, float | None, float | None]
+
+
+class Seen(NamedTuple):
+    """What was said of a cohort, by whom (its place in what was asked), and what became of it."""
+
+    kind: str  # 'today', 'yesterday' or 'hour'
+    rate: float | None  # so far
+    truth: float
+    said: tuple[Said, ...]  # of the SQL, of the oracle, and of another revision's SQL
+
+
+def look(account: World, cons: Sequence[duckdb.DuckDBPyConnection]) -> Iterator[Seen]:
+    """Ask each warehouse about an account at its end; yield the cohorts that await something."""
+    rows = account.receipts()
+    is_final, is_delivered = account.truth()
+    sent, end = account.sent_us[: rows.num_rows], micros(account.end)
+    days = (end // _DAY - sent // _DAY).astype(np.int64)
+    hours = np.full(len(sent), -1)
+    for n, age in enumerate(HOURS):
+        first, last = (end - int((age + more) * _HOUR) for more in (1, 0))
+        hours[(sent >= first) & (sent < last)] = n
+    labels = pa.array([*map(str, [*range(len(HOURS)), "none"])]).take(
+        pa.array(np.where(hours < 0, len(HOURS), hours))
+    )
+    labelled = rows.set_column(rows.column_names.index("template"), "template", labels)
+    answers = [_ask(con, labelled) for con in cons]
+    groups = {str(n): ("hour", hours == n) for n in range(len(HOURS))}
+    for name, age in (("today", 0), ("yesterday", 1)):
+        groups[str((account.end - timedelta(days=age)).date())] = (name, days == age)
+    awaited = {
+        name: group for name, group in groups.items() if answers[0].get(name, (0,))[0]
+    }
+    known = account.oracle(account.end, rows, [mask for _, mask in awaited.values()])
+    for (name, (kind, mask)), best in zip(awaited.items(), known, strict=True):
+        if count := int(is_final[mask].sum()):
+            ours, *others = (tuple(answer[name][2:]) for answer in answers)
+            truth = float(is_delivered[mask].sum() / count)
+            yield Seen(kind, answers[0][name][1], truth, (ours, best, *others))
+
+
+def _ask(con: duckdb.DuckDBPyConnection, rows: pa.Table) -> dict[str, tuple[float | None, ...]]:
+    names = [one[0] for one in con.execute("DESCRIBE receipts").fetchall()]
+    fill(con, rows.select([name for name in rows.column_names if name in names]))
+    said: dict[str, tuple[float | None, ...]] = {}
+    for column in ("template", "sent_date"):
+        found = con.execute(
+            "SELECT cohort, awaited, delivery_rate, expected_rate, expected_rate_low, "
+            f"expected_rate_high FROM delivery_nowcast_by('{column}')"
+        )
+        said |= {row[0]: row[1:] for row in found.fetchall()}
+    return said
+
+
+# -- figures ----------------------------------------------------------------------------------
+
+
+class Figures(NamedTuple):
+    """Of some cohorts: how many were spoken of; held, width and interval score (0 to 1), bias."""
+
+    cohorts: int
+    said: int
+    held: float
+    width: float
+    score: float
+    bias: float
+
+
+def figures(seen: Sequence[Seen], nth: int) -> Figures:
+    """Sum up what the n-th of those who were asked said; what nothing is said of is left out."""
+    rows = np.array([[one.truth, *one.said[nth]] for one in seen], float).reshape(-1, 4)
+    truth, expected, low, high = rows[~np.isnan(rows).any(axis=1)].T
+    missed = np.maximum(low - truth, 0) + np.maximum(truth - high, 0)
+    return Figures(
+        len(seen),
+        len(truth),
+        float(np.mean(missed < 1e-9)),
+        float(np.mean(high - low)),
+        float(np.mean(high - low + 2 / _ALPHA * missed)),
+        float(np.mean(expected - truth)),
+    )
+
+
+@cache
+def _connections(against: str | None) -> list[duckdb.DuckDBPyConnection]:
+    """Return warehouses in memory: of this SQL, and of another revision's."""
+    texts = [_definitions()]
+    if against:
+        with tempfile.TemporaryDirectory(prefix="revision-") as folder:
+            archive = subprocess.run(
+                ["git", "archive", against, "usms_pipeline"],
+                cwd=Path(__file__).parent.parent, stdout=subprocess.PIPE, check=True,
+            )  # fmt: skip
+            subprocess.run(["tar", "-x", "-C", folder], input=archive.stdout, check=True)
+            texts.append(_definitions_in(folder))
+    return [_opened(text) for text in texts]
+
+
+def _opened(definitions: str) -> duckdb.DuckDBPyConnection:
+    con = duckdb.connect(":memory:", config={"threads": "1"})
+    con.execute("SET TimeZone = 'UTC'")
+    con.execute(definitions)
+    return con
+
+
+def _definitions() -> str:
+    fields = ddl.columns(["template"], ["template"])
+    return f"{ddl.create_receipts(fields)};{ddl.definitions(fields, CUTOFF)}"
+
+
+def _definitions_in(folder: str) -> str:
+    said = subprocess.run(
+        [sys.executable, "-c", _PRINT], env={**os.environ, "PYTHONPATH": folder}, cwd=folder,
+        stdout=subprocess.PIPE, text=True, check=True,
+    )  # fmt: skip
+    return said.stdout
+
+
+_PRINT: Final = """
+from datetime import timedelta
+from usms_pipeline.warehouse import ddl
+fields = ddl.columns(["template"], ["template"])
+print(ddl.create_receipts(fields) + ";" + ddl.definitions(fields, timedelta(hours=72)))
+"""
+
+
+def looks(name: str, against: str | None, seed: int) -> list[Seen]:
+    """Return what was seen of one account."""
+    return list(look(world(name, seed), _connections(against)))
+
+
+def table(names: Iterable[str], seeds: Sequence[int], against: str | None) -> Iterator[str]:
+    """Yield the lines of the table, a world each."""
+    others = [against] if against else []
+    yield "| world | " + " | ".join(
+        f"{who}: held today, yesterday, hours; width; score; bias"
+        for who in ("nowcast", "oracle", *others)
+    ) + " | nothing said of |"  # fmt: skip
+    yield "|---" * (4 + len(others)) + "|"
+    with ProcessPoolExecutor(os.cpu_count()) as pool:
+        for name in names:
+            found = pool.map(partial(looks, name, against), seeds, chunksize=2)
+            seen = [one for account in found for one in account]
+            cells = [_cell(seen, nth) for nth in range(2 + len(others))]
+            whole = figures(seen, 0)
+            yield f"| {name} | {' | '.join(cells)} | {whole.cohorts - whole.said} of {whole.cohorts} |"
+
+
+def _cell(seen: Sequence[Seen], nth: int) -> str:
+    parts = [figures([o for o in seen if o.kind == k], nth) for k in ("today", "yesterday", "hour")]
+    held = ", ".join(f"{one.held * 100:.0f}" for one in parts)
+    width = ", ".join(f"{one.width * 100:.2f}" for one in parts)
+    score = ", ".join(f"{one.score * 100:.2f}" for one in parts)
+    bias = ", ".join(f"{one.bias * 100:+.2f}" for one in parts)
+    return f"{held}; {width}; {score}; {bias}"
+
+
+def main() -> None:
+    """Print the table, and the seeds that were drawn."""
+    said = argparse.ArgumentParser(description=__doc__)
+    said.add_argument("--looks", type=int, default=100)
+    said.add_argument("--worlds", nargs="*", default=[n for n in WORLDS if n not in LEFT_OUT])
+    said.add_argument("--first-seed", type=int, default=None)
+    said.add_argument("--against", default=None)
+    args = said.parse_args()
+    first = args.first_seed
+    if first is None:
+        first = int(np.random.default_rng().integers(0, 10**6))
+    print(f"seeds {first} to {first + args.looks - 1}", flush=True)
+    for line in table(args.worlds, range(first, first + args.looks), args.against):
+        print(line, flush=True)
+
+
+if __name__ == "__main__":
+    main()
