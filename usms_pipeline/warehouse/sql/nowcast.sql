@@ -1,24 +1,26 @@
--- delivery_nowcast…: what a young group's delivery rate will be in the end; and maturity(): how
--- complete a group of messages usually is so long after sending. Both from our own messages.
+-- delivery_nowcast…: what a young group's delivery rate will be in the end; delivery_nowcast_record:
+-- how that turned out, of the latest days; maturity(): how complete a group usually is at an age.
 --
 --   FROM delivery_nowcast_daily ORDER BY sent_date DESC;
 --   FROM delivery_nowcast_by('country');
---   FROM maturity();
+--   FROM delivery_nowcast_record;
 --
 -- A chain ladder with two outcomes (delivered or not). Age is cut into steps. Of all messages that
 -- were still open at the beginning of a step, and watched to its end, a share is told to be
 -- delivered in it and a share not to be: the step's hazards. Chained from a message's present age to
 -- the cutoff they are its chances. An open message takes part up to the last question that found
--- nothing, so nothing waits for days to settle. Weeks count half of the week after them.
+-- nothing, so nothing waits for days to settle. A week counts half as much as the week after it.
 --
 -- Hazards are those of the operator and of three hours of the day of sending, drawn towards the
 -- operator's whole day as if 10 of its messages were added, and that towards all messages: a small
 -- or new operator borrows from the others.
 --
 -- The interval (95 %) has three parts: chance in each open message; days that differ by more than
--- chance (method of moments, of an operator's days and of all messages' days); and how well the
--- hazards are known. Never outside of what is possible. No figures (NULL) with fewer than 30
--- outcomes to learn from.
+-- chance (method of moments: an operator's days, and the days of all); and how well the hazards are
+-- known. It reaches further to the side to which few messages can err, and never beyond what is
+-- possible. No figures (NULL) with fewer than 30 outcomes to learn from.
+--
+-- `moment` is when a forecast is made, in hours since 1970: now, or in the past.
 
 -- An hour, without a time zone, so that it is the same for every reader.
 CREATE OR REPLACE MACRO usms_hour(t) AS epoch_us(t) // 3600000000;
@@ -31,6 +33,17 @@ CREATE OR REPLACE MACRO usms_open_until(r) AS CASE
     ELSE r.sent_at
 END;
 
+-- Seconds after sending of the latest question by t that found nothing; 0 where there was none.
+-- Where it is not remembered, for later ones found nothing too, it is the schedule's.
+CREATE OR REPLACE MACRO usms_asked_by(r, t) AS greatest(0, CASE
+    WHEN coalesce(r.first_asked_at > t, true) THEN 0
+    WHEN usms_open_until(r) <= t THEN epoch(usms_open_until(r) - r.sent_at)
+    ELSE greatest(
+        epoch(r.first_asked_at - r.sent_at),
+        list_max(list_filter(usms_polls(), lambda p: p <= epoch(t - r.sent_at)))
+    )
+END);
+
 -- Seconds after sending from which on the service says the outcome, as well as we can tell: when
 -- it dates it, but not before the last question that found nothing. NULL without an outcome.
 CREATE OR REPLACE MACRO usms_shown_after(r) AS CASE
@@ -39,40 +52,55 @@ CREATE OR REPLACE MACRO usms_shown_after(r) AS CASE
     )
 END;
 
--- An age in seconds, in steps: of 5 minutes up to an hour, of half an hour up to four hours, and 46
--- from there to the cutoff (of an hour and a half where that is 72 hours); 64 is the cutoff.
+-- An age in seconds, in steps: of 5 minutes up to an hour, of half an hour up to four hours, and 34
+-- from there to the cutoff (of two hours where that is 72 hours); 52 is the cutoff.
 CREATE OR REPLACE MACRO usms_steps(seconds) AS CASE
     WHEN seconds < 3600 THEN seconds / 300
     WHEN seconds < 14400 THEN 10 + seconds / 1800
-    ELSE least(64, 18 + 46 * (seconds - 14400) / greatest(46 * 1800, epoch(usms_cutoff()) - 14400))
+    ELSE least(52, 18 + (seconds - 14400) / usms_late_step())
 END;
 
--- `source` names a relation with the columns of receipts. Grain: operator, day and three hours of
--- sending, step in which messages left, and how: so many messages. An outcome leaves in the step
--- that is begun then; an open message after the last whole one; a closed one in step 64.
+CREATE OR REPLACE MACRO usms_late_step() AS greatest(1800, (epoch(usms_cutoff()) - 14400) / 34);
+
+CREATE OR REPLACE MACRO usms_age(step) AS CASE
+    WHEN step < 12 THEN 300 * step
+    WHEN step < 18 THEN 1800 * (step - 10)
+    ELSE 14400 + (step - 18) * usms_late_step()
+END;
+
+-- The step in which a message left: with an outcome in the step that was begun then; open after
+-- so many whole ones; closed in the last.
+CREATE OR REPLACE MACRO usms_step_of(r) AS CASE
+    WHEN r.is_final THEN greatest(0, ceil(usms_steps(usms_shown_after(r))) - 1)
+    WHEN r.is_closed THEN 52
+    ELSE floor(usms_steps(greatest(0, epoch(usms_open_until(r) - r.sent_at))))
+END::TINYINT;
+
+-- `source` names a relation with the columns of receipts. Grain: moment (now alone); operator, day
+-- (0: today, -1: yesterday), three hours of sending; step in which messages left, and how.
 CREATE OR REPLACE MACRO usms_history(source, history_days) AS TABLE
 WITH newest AS (
-    SELECT usms_hour(max(last_asked_at)) // 24 AS day
+    SELECT usms_hour(max(last_asked_at)) AS moment
     FROM query_table(source)
     WHERE is_announced AND status <> 'invalid'
 )
 SELECT
+    n.moment,
     coalesce(r.country, '') AS country,
     coalesce(r."operator", '') AS "operator",
-    usms_hour(r.sent_at) // 24 - n.day AS day,
+    usms_hour(r.sent_at) // 24 - n.moment // 24 AS day,
     usms_hour(r.sent_at) % 24 // 3 AS three_hours,
-    CASE
-        WHEN r.is_final THEN greatest(0, ceil(usms_steps(usms_shown_after(r))) - 1)
-        WHEN r.is_closed THEN 64
-        ELSE greatest(0, floor(usms_steps(epoch(usms_open_until(r) - r.sent_at))))
-    END::TINYINT AS step,
+    usms_step_of(r) AS step,
     CASE WHEN r.is_final THEN r.status = 'delivered' END AS is_delivered,
     count(*) AS messages
 FROM query_table(source) AS r, newest AS n
 WHERE
     r.is_announced
     AND r.status <> 'invalid'
-    AND (usms_hour(r.sent_at) // 24 > n.day - history_days OR NOT (r.is_final OR r.is_closed))
+    AND (
+        usms_hour(r.sent_at) // 24 - n.moment // 24 > -history_days
+        OR NOT (r.is_final OR r.is_closed)
+    )
 GROUP BY ALL;
 
 -- How much a message of so many days ago counts.
@@ -81,11 +109,13 @@ CREATE OR REPLACE MACRO usms_weight(day) AS 0.5 ** (-day / 7);
 -- A share k of n, drawn towards another as if 10 messages more were known.
 CREATE OR REPLACE MACRO usms_drawn(n, k, towards) AS (k + 10 * towards) / (n + 10);
 
--- `history` names such a relation. Grain: operator, three hours and step, also those in which
--- nothing happened: the hazards, and how many messages' worth is known of them.
+-- `history` names such a relation. Grain: moment, operator, three hours and step, also those in
+-- which nothing happened: the hazards, and how many messages' worth is known of them (of what is
+-- borrowed from others, three).
 CREATE OR REPLACE MACRO usms_hazards(history) AS TABLE
 WITH leaving AS (
     SELECT
+        moment,
         country,
         "operator",
         three_hours,
@@ -97,12 +127,13 @@ WITH leaving AS (
     GROUP BY ALL
 ),
 grid AS (
-    SELECT * FROM (SELECT DISTINCT country, "operator", three_hours FROM leaving),
-        (SELECT unnest(range(64))::TINYINT AS step)
+    SELECT * FROM (SELECT DISTINCT moment, country, "operator", three_hours FROM leaving),
+        (SELECT unnest(range(52))::TINYINT AS step)
 ),
 watched AS (
-    -- who was watched through the step, or had an outcome in it
+    -- `messages`: who was watched through the step, or had an outcome in it
     SELECT
+        moment,
         country,
         "operator",
         three_hours,
@@ -110,8 +141,8 @@ watched AS (
         coalesce(delivered, 0) AS delivered,
         coalesce(not_delivered, 0) AS not_delivered,
         coalesce(sum(delivered + not_delivered + open) OVER later - coalesce(open, 0), 0) AS messages
-    FROM (FROM grid FULL JOIN leaving USING (country, "operator", three_hours, step))
-    WINDOW later AS (PARTITION BY country, "operator", three_hours ORDER BY step DESC)
+    FROM (FROM grid FULL JOIN leaving USING (moment, country, "operator", three_hours, step))
+    WINDOW later AS (PARTITION BY moment, country, "operator", three_hours ORDER BY step DESC)
 ),
 levels AS (
     SELECT
@@ -123,10 +154,13 @@ levels AS (
         sum(delivered) OVER of_all AS a_delivered,
         sum(not_delivered) OVER of_all AS a_not_delivered
     FROM watched
-    WHERE step < 64
-    WINDOW of_operator AS (PARTITION BY country, "operator", step), of_all AS (PARTITION BY step)
+    WHERE step < 52
+    WINDOW
+        of_operator AS (PARTITION BY moment, country, "operator", step),
+        of_all AS (PARTITION BY moment, step)
 )
 SELECT
+    moment,
     country,
     "operator",
     three_hours,
@@ -142,15 +176,19 @@ SELECT
     o_messages + least(3, a_messages + 0.3) AS messages
 FROM levels;
 
--- Grain: one row, of such a history. What is learnt from at all, and the usual delivery rate.
+-- Grain: moment. What is learnt from at all, and the usual delivery rate.
 CREATE OR REPLACE MACRO usms_usual(history) AS TABLE
 SELECT
-    sum(messages) FILTER (is_delivered IS NOT NULL) AS outcomes,
+    moment,
+    sum(messages) AS messages,
+    coalesce(sum(messages) FILTER (is_delivered IS NOT NULL), 0) AS outcomes,
     sum(messages * usms_weight(day)) FILTER (is_delivered)
     / sum(messages * usms_weight(day)) FILTER (is_delivered IS NOT NULL) AS rate
-FROM query_table(history);
+FROM query_table(history)
+GROUP BY moment;
 
--- What one message more or less would do to a rate that is nearly `rate`: its mean, and its variance.
+-- What one message more or less would do to a rate that is nearly `rate`: its mean; its variance;
+-- and its third central moment, by which a few open messages err to one side.
 CREATE OR REPLACE MACRO usms_effect(rate, delivered, not_delivered) AS
 (1 - rate) * delivered - rate * not_delivered;
 
@@ -159,23 +197,24 @@ CREATE OR REPLACE MACRO usms_spread(rate, delivered, not_delivered) AS
 + rate ** 2 * not_delivered
 - usms_effect(rate, delivered, not_delivered) ** 2;
 
--- And its third central moment, by which a few open messages err to one side.
 CREATE OR REPLACE MACRO usms_lean(rate, delivered, not_delivered) AS
 delivered * (1 - rate - usms_effect(rate, delivered, not_delivered)) ** 3
 - not_delivered * (rate + usms_effect(rate, delivered, not_delivered)) ** 3
 - (1 - delivered - not_delivered) * usms_effect(rate, delivered, not_delivered) ** 3;
 
--- Grain: operator, three hours and step, of usms_hazards: the chances of a message that is open at
--- the step's beginning (and at its end: …_next), and the variance of how well their mean effect on
--- the rate is known (Greenwood's, of a chain).
+-- Grain: as usms_hazards. The chances of a message that is open at the step's beginning, the share of
+-- all messages that is, and the variance of how well the chances' mean effect on the rate is known
+-- (Greenwood's, of a chain).
 CREATE OR REPLACE MACRO usms_chances(hazards, usual) AS TABLE
 WITH chained AS (
     SELECT
-        *,
-        coalesce(sum(ln(1 - delivered - not_delivered)) OVER earlier, 0) AS log_open
-    FROM query_table(hazards)
+        h.*,
+        u.rate,
+        exp(coalesce(sum(ln(1 - h.delivered - h.not_delivered)) OVER earlier, 0)) AS open_share
+    FROM query_table(hazards) AS h
+    JOIN query_table(usual) AS u USING (moment)
     WINDOW earlier AS (
-        PARTITION BY country, "operator", three_hours ORDER BY step
+        PARTITION BY h.moment, h.country, h."operator", h.three_hours ORDER BY h.step
         ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
     )
 ),
@@ -183,71 +222,69 @@ chances AS (
     SELECT
         * EXCLUDE (delivered, not_delivered),
         1 - delivered - not_delivered AS stays,
-        usms_spread(u.rate, delivered, not_delivered) AS spread,
-        usms_effect(u.rate, delivered, not_delivered) AS effect,
-        sum(exp(log_open) * delivered) OVER onwards / exp(log_open) AS delivered,
-        sum(exp(log_open) * not_delivered) OVER onwards / exp(log_open) AS not_delivered
-    FROM chained, query_table(usual) AS u
-    WINDOW onwards AS (PARTITION BY country, "operator", three_hours ORDER BY step DESC)
+        usms_spread(rate, delivered, not_delivered)
+        + usms_effect(rate, delivered, not_delivered) ** 2 AS squared,
+        sum(open_share * delivered) OVER onwards / open_share AS delivered,
+        sum(open_share * not_delivered) OVER onwards / open_share AS not_delivered
+    FROM chained
+    WINDOW onwards AS (
+        PARTITION BY moment, country, "operator", three_hours ORDER BY step DESC
+    )
+),
+effects AS (
+    SELECT *, usms_effect(rate, delivered, not_delivered) AS effect
+    FROM chances
 ),
 following AS (
-    SELECT
-        *,
-        coalesce(lead(delivered) OVER by_step, 0) AS delivered_next,
-        coalesce(lead(not_delivered) OVER by_step, 0) AS not_delivered_next
-    FROM chances
-    WINDOW by_step AS (PARTITION BY country, "operator", three_hours ORDER BY step)
+    SELECT *, coalesce(lead(effect) OVER by_step, 0) AS effect_next
+    FROM effects
+    WINDOW by_step AS (PARTITION BY moment, country, "operator", three_hours ORDER BY step)
 )
 SELECT
+    moment,
     country,
     "operator",
     three_hours,
     step,
+    open_share,
     delivered,
     not_delivered,
-    delivered_next,
-    not_delivered_next,
-    sum(
-        exp(2 * log_open) / messages * (
-            spread + effect ** 2
-            + stays * usms_effect(rate, delivered_next, not_delivered_next) ** 2
-            - usms_effect(rate, delivered, not_delivered) ** 2
-        )
-    ) OVER onwards / exp(2 * log_open) AS vagueness
+    sum(open_share ** 2 / messages * (squared + stays * effect_next ** 2 - effect ** 2)) OVER onwards
+    / open_share ** 2 AS vagueness
 FROM following
-WINDOW onwards AS (PARTITION BY country, "operator", three_hours ORDER BY step DESC);
+WINDOW onwards AS (PARTITION BY moment, country, "operator", three_hours ORDER BY step DESC);
 
--- Grain: one row. How much alike the messages of one day are in their luck: of an operator, and
+-- Grain: moment. How much alike the messages of one day are in their luck: of an operator, and
 -- beyond that of all operators (0: not at all; 1: all the same). By the method of moments from days
 -- of which nothing is open, at five ages.
 CREATE OR REPLACE MACRO usms_alike(history, chances, usual) AS TABLE
 WITH settled AS (
-    SELECT day
+    SELECT moment, day
     FROM query_table(history)
-    GROUP BY day
-    HAVING count(*) FILTER (is_delivered IS NULL AND step < 64) = 0
+    GROUP BY moment, day
+    HAVING count(*) FILTER (is_delivered IS NULL AND step < 52) = 0
 ),
 open_then AS (
     SELECT
+        moment,
         country,
         "operator",
         day,
         three_hours,
         a.step,
-        sum(messages) AS messages,
-        coalesce(sum(messages) FILTER (is_delivered), 0) AS delivered,
-        coalesce(sum(messages) FILTER (NOT is_delivered), 0) AS not_delivered
+        sum(h.messages) AS messages,
+        coalesce(sum(h.messages) FILTER (is_delivered), 0) AS delivered,
+        coalesce(sum(h.messages) FILTER (NOT is_delivered), 0) AS not_delivered
     FROM query_table(history) AS h
+    SEMI JOIN settled USING (moment, day)
     JOIN (SELECT unnest([1, 12, 18, 24, 32])::TINYINT AS step) AS a ON h.step >= a.step
-    WHERE day IN (FROM settled)
     GROUP BY ALL
 ),
 of_operators AS (
     SELECT
-        country,
-        "operator",
-        day,
-        step,
+        o.moment,
+        o.day,
+        o.step,
         sum(o.messages) AS messages,
         sum(
             usms_effect(u.rate, o.delivered, o.not_delivered)
@@ -255,137 +292,114 @@ of_operators AS (
         ) AS surprise,
         sum(o.messages * usms_spread(u.rate, c.delivered, c.not_delivered)) AS spread
     FROM open_then AS o
-    JOIN query_table(chances) AS c USING (country, "operator", three_hours, step),
-        query_table(usual) AS u
-    GROUP BY country, "operator", day, step
+    JOIN query_table(chances) AS c USING (moment, country, "operator", three_hours, step)
+    JOIN query_table(usual) AS u USING (moment)
+    GROUP BY o.moment, o.country, o."operator", o.day, o.step
 ),
 operators AS (
     SELECT
+        moment,
         greatest(0, coalesce(
             sum(surprise ** 2 - spread) / nullif(sum(spread * (messages - 1)), 0), 0
         )) AS alike
     FROM of_operators
+    GROUP BY moment
 ),
 of_days AS (
     SELECT
-        day,
-        step,
+        moment,
         any_value(o.alike) AS alike,
         sum(messages) AS messages,
         sum(surprise) AS surprise,
         sum(spread) AS spread,
         sum(spread * (1 + (messages - 1) * o.alike)) AS spread_alike
-    FROM of_operators, operators AS o
-    GROUP BY day, step
+    FROM of_operators
+    JOIN operators AS o USING (moment)
+    GROUP BY moment, day, step
 )
 SELECT
-    o.alike AS of_operator,
+    moment,
+    any_value(alike) AS of_operator,
     greatest(0, coalesce(
         sum(surprise ** 2 - spread_alike) / nullif(sum(spread * (messages - 1)), 0), 0
     )) AS of_day
-FROM operators AS o LEFT JOIN of_days ON true
-GROUP BY o.alike;
+FROM of_days
+GROUP BY moment;
 
--- `source` names a relation with the columns of receipts, and more if need be. Grain: one value of
--- the column named, exactly so; the value is text, in `cohort`.
-CREATE OR REPLACE MACRO usms_nowcast_by(source, column_name, history_days) AS TABLE
-WITH everybody AS NOT MATERIALIZED (FROM query_table(source)),
-history AS MATERIALIZED (FROM usms_history(everybody, history_days)),
-usual AS MATERIALIZED (FROM usms_usual(history)),
+-- `known` names a relation (moment, cohort, country, operator, three_hours, step, is_awaited,
+-- messages, outcomes, delivered); `history` as above. Grain: cohort.
+CREATE OR REPLACE MACRO usms_nowcast(known, history) AS TABLE
+WITH usual AS MATERIALIZED (FROM usms_usual(history)),
 hazards AS (FROM usms_hazards(history)),
 chances AS MATERIALIZED (FROM usms_chances(hazards, usual)),
-alike AS MATERIALIZED (FROM usms_alike(history, chances, usual)),
-known AS (
-    -- Grain: cohort, and of what is awaited operator, three hours and age.
-    SELECT
-        COLUMNS(lambda c: c = column_name)::VARCHAR AS cohort,
-        NOT r.is_final AND NOT r.is_closed AS is_awaited,
-        CASE WHEN is_awaited THEN coalesce(r.country, '') END AS country,
-        CASE WHEN is_awaited THEN coalesce(r."operator", '') END AS "operator",
-        CASE WHEN is_awaited THEN usms_hour(r.sent_at) % 24 // 3 END AS three_hours,
-        CASE
-            WHEN is_awaited THEN
-                round(greatest(0, usms_steps(epoch(usms_open_until(r) - r.sent_at))), 1)
-        END AS age,
-        count(*) AS messages,
-        count(*) FILTER (r.is_final) AS outcomes,
-        count(*) FILTER (r.status = 'delivered') AS delivered
-    FROM everybody AS r
-    WHERE r.is_announced
-    GROUP BY ALL
-),
+alike AS (FROM usms_alike(history, chances, usual)),
 hopes AS (
-    SELECT
-        k.cohort,
-        k.country,
-        k."operator",
-        k.messages,
-        (1 - (k.age % 1)) * c.delivered + (k.age % 1) * c.delivered_next AS delivered,
-        (1 - (k.age % 1)) * c.not_delivered + (k.age % 1) * c.not_delivered_next AS not_delivered,
-        c.vagueness
-    FROM known AS k
-    JOIN chances AS c
-        ON c.country = k.country AND c."operator" = k."operator" AND c.three_hours = k.three_hours
-        AND c.step = least(63, floor(k.age))
+    SELECT k.cohort, k.moment, k.country, k."operator", k.messages,
+        c.delivered, c.not_delivered, c.vagueness
+    FROM query_table(known) AS k
+    JOIN chances AS c USING (moment, country, "operator", three_hours, step)
     WHERE k.is_awaited
 ),
 cohorts AS (
     SELECT
-        k.cohort,
-        sum(k.messages) AS messages,
-        coalesce(sum(k.messages) FILTER (k.is_awaited), 0) AS awaited,
-        sum(k.outcomes) AS outcomes,
-        sum(k.delivered) AS delivered
-    FROM known AS k
-    GROUP BY k.cohort
+        cohort,
+        any_value(moment) AS moment,
+        sum(messages) AS messages,
+        coalesce(sum(messages) FILTER (is_awaited), 0) AS awaited,
+        sum(outcomes) AS outcomes,
+        sum(delivered) AS delivered
+    FROM query_table(known)
+    GROUP BY cohort
+),
+to_come AS (
+    SELECT
+        cohort,
+        sum(messages * delivered) AS delivered,
+        sum(messages * not_delivered) AS not_delivered
+    FROM hopes
+    GROUP BY cohort
 ),
 expected AS (
     SELECT
         c.*,
-        c.outcomes + coalesce(h.delivered + h.not_delivered, 0) AS in_the_end,
-        (c.delivered + coalesce(h.delivered, 0)) / nullif(in_the_end, 0) AS rate
+        c.outcomes + coalesce(t.delivered + t.not_delivered, 0) AS in_the_end,
+        (c.delivered + coalesce(t.delivered, 0)) / nullif(in_the_end, 0) AS rate
     FROM cohorts AS c
-    LEFT JOIN (
-        SELECT
-            cohort,
-            sum(messages * delivered) AS delivered,
-            sum(messages * not_delivered) AS not_delivered
-        FROM hopes
-        GROUP BY cohort
-    ) AS h ON h.cohort IS NOT DISTINCT FROM c.cohort
+    LEFT JOIN to_come AS t ON t.cohort IS NOT DISTINCT FROM c.cohort
 ),
 of_operators AS (
     SELECT
         e.cohort,
-        h.country,
-        h."operator",
+        e.moment,
         sum(h.messages) AS messages,
         sum(h.messages * usms_spread(e.rate, h.delivered, h.not_delivered)) AS spread,
         sum(h.messages * usms_lean(e.rate, h.delivered, h.not_delivered)) AS lean,
         sum(h.messages * sqrt(h.vagueness)) AS vagueness
     FROM hopes AS h
     JOIN expected AS e ON e.cohort IS NOT DISTINCT FROM h.cohort
-    GROUP BY e.cohort, h.country, h."operator"
+    GROUP BY e.cohort, e.moment, h.country, h."operator"
 ),
 variances AS (
     SELECT
-        cohort,
-        sum(spread * (1 + (messages - 1) * a.of_operator))
-        + sum(spread) * (sum(messages) - 1) * any_value(a.of_day)
-        + sum(vagueness ** 2) AS variance,
-        sum(lean) AS lean
-    FROM of_operators, alike AS a
-    GROUP BY cohort
+        o.cohort,
+        sum(o.spread * (1 + (o.messages - 1) * coalesce(a.of_operator, 0)))
+        + sum(o.spread) * (sum(o.messages) - 1) * coalesce(any_value(a.of_day), 0)
+        + sum(o.vagueness ** 2) AS variance,
+        sum(o.lean) AS lean
+    FROM of_operators AS o
+    LEFT JOIN alike AS a USING (moment)
+    GROUP BY o.cohort
 ),
 reaches AS (
     SELECT
         e.*,
-        u.outcomes >= 30 OR e.awaited = 0 AS is_known,
+        coalesce(u.outcomes >= 30, false) OR e.awaited = 0 AS is_known,
         coalesce(1.959964 * sqrt(v.variance) / e.in_the_end, 0) AS reach,
         -- Cornish and Fisher's (z² - 1) / 6 of the skewness
         coalesce(0.473577 * v.lean / nullif(v.variance, 0) / e.in_the_end, 0) AS shift
     FROM expected AS e
-    LEFT JOIN variances AS v ON v.cohort IS NOT DISTINCT FROM e.cohort, usual AS u
+    LEFT JOIN variances AS v ON v.cohort IS NOT DISTINCT FROM e.cohort
+    LEFT JOIN usual AS u ON u.moment = e.moment
 )
 SELECT
     cohort,
@@ -395,13 +409,44 @@ SELECT
     CASE WHEN is_known THEN outcomes / nullif(in_the_end, 0) END AS known_share,
     CASE WHEN is_known THEN rate END AS expected_rate,
     CASE
-        WHEN is_known THEN greatest(rate - reach + least(0, shift), delivered / nullif(outcomes + awaited, 0))
+        WHEN is_known
+            THEN greatest(
+                rate - reach + least(0, shift), delivered / nullif(outcomes + awaited, 0)
+            )
     END AS expected_rate_low,
     CASE
         WHEN is_known
-            THEN least(rate + reach + greatest(0, shift), (delivered + awaited) / nullif(outcomes + awaited, 0))
+            THEN least(
+                rate + reach + greatest(0, shift),
+                (delivered + awaited) / nullif(outcomes + awaited, 0)
+            )
     END AS expected_rate_high
 FROM reaches;
+
+-- `source` names a relation with the columns of receipts, and more if need be. Grain: one value of
+-- the column named, exactly so; the value is text, in `cohort`.
+CREATE OR REPLACE MACRO usms_nowcast_by(source, column_name, history_days) AS TABLE
+WITH everybody AS NOT MATERIALIZED (FROM query_table(source)),
+history AS MATERIALIZED (FROM usms_history(everybody, history_days)),
+newest AS (SELECT any_value(moment) AS moment FROM history),
+known AS MATERIALIZED (
+    -- Grain: cohort, and of what is awaited operator, three hours and step.
+    SELECT
+        COLUMNS(lambda c: c = column_name)::VARCHAR AS cohort,
+        n.moment,
+        NOT r.is_final AND NOT r.is_closed AS is_awaited,
+        CASE WHEN is_awaited THEN coalesce(r.country, '') END AS country,
+        CASE WHEN is_awaited THEN coalesce(r."operator", '') END AS "operator",
+        CASE WHEN is_awaited THEN usms_hour(r.sent_at) % 24 // 3 END AS three_hours,
+        CASE WHEN is_awaited THEN least(51, usms_step_of(r)) END AS step,
+        count(*) AS messages,
+        count(*) FILTER (r.is_final) AS outcomes,
+        count(*) FILTER (r.status = 'delivered') AS delivered
+    FROM everybody AS r, newest AS n
+    WHERE r.is_announced
+    GROUP BY ALL
+)
+FROM usms_nowcast(known, history);
 
 CREATE OR REPLACE MACRO delivery_nowcast_by(column_name, history_days := 28) AS TABLE
 WITH named AS (FROM usms_named())
@@ -430,3 +475,142 @@ ORDER BY sent_date;
 COMMENT ON VIEW delivery_nowcast_daily IS
 'what the delivery rate will be once nothing is awaited, by local day of sending';
 
+-- Grain: an age. Shares are of the messages open at that age, but for known_share: of the outcomes
+-- that come in the end, those that the service says by then. Of all operators and hours; none
+-- where there are no outcomes.
+CREATE OR REPLACE MACRO maturity(history_days := 28) AS TABLE
+WITH everybody AS NOT MATERIALIZED (SELECT * REPLACE ('' AS country, '' AS "operator") FROM receipts),
+history AS MATERIALIZED (
+    SELECT * REPLACE (0 AS three_hours) FROM usms_history(everybody, history_days)
+),
+usual AS MATERIALIZED (FROM usms_usual(history)),
+hazards AS (FROM usms_hazards(history)),
+chances AS MATERIALIZED (FROM usms_chances(hazards, usual)),
+at_first AS (SELECT delivered + not_delivered AS outcomes FROM chances WHERE step = 0)
+SELECT
+    usms_age(c.step)::INTEGER AS age_seconds,
+    u.messages::BIGINT AS messages,
+    1 - c.open_share * (c.delivered + c.not_delivered) / f.outcomes AS known_share,
+    c.open_share,
+    c.delivered AS delivered_if_open,
+    c.not_delivered AS not_delivered_if_open
+FROM chances AS c, usual AS u, at_first AS f
+WHERE c.step IN (0, 1, 2, 4, 8, 12, 14, 18, 20, 22, 28, 34, 40) AND u.outcomes > 0
+ORDER BY age_seconds;
+
+COMMENT ON MACRO TABLE maturity IS
+'how complete a group of messages is so long after sending, from our own';
+
+-- -- how the forecasts turned out ---------------------------------------------------------------
+
+-- `moments` names a relation (moment). Grain: as usms_history, as it was known at each moment.
+CREATE OR REPLACE MACRO usms_past_histories(moments, history_days) AS TABLE
+WITH everybody AS NOT MATERIALIZED (
+    SELECT
+        r,
+        coalesce(r.country, '') AS country,
+        coalesce(r."operator", '') AS "operator",
+        usms_hour(r.sent_at) AS hour,
+        usms_hour(CASE WHEN r.is_final THEN r.final_at WHEN r.is_closed THEN r.last_asked_at END)
+            AS known_from
+    FROM receipts AS r
+    WHERE r.is_announced AND r.status <> 'invalid'
+),
+known AS MATERIALIZED (
+    SELECT
+        country,
+        "operator",
+        hour // 24 AS day,
+        hour % 24 // 3 AS three_hours,
+        known_from // 24 AS known_on,
+        usms_step_of(r) AS step,
+        CASE WHEN r.is_final THEN r.status = 'delivered' END AS is_delivered,
+        count(*) AS messages
+    FROM everybody
+    WHERE known_from IS NOT NULL AND hour // 24 > (SELECT min(moment) FROM query_table(moments)) // 24 - history_days - 1
+    GROUP BY ALL
+)
+SELECT
+    m.moment,
+    k.country,
+    k."operator",
+    k.day - m.moment // 24 + 1 AS day,
+    k.three_hours,
+    k.step,
+    k.is_delivered,
+    sum(k.messages) AS messages
+FROM known AS k
+JOIN query_table(moments) AS m
+    ON k.known_on < m.moment // 24 AND k.day >= m.moment // 24 - history_days
+GROUP BY ALL
+UNION ALL
+SELECT
+    m.moment,
+    e.country,
+    e."operator",
+    e.hour // 24 - m.moment // 24 + 1 AS day,
+    e.hour % 24 // 3 AS three_hours,
+    floor(usms_steps(usms_asked_by(e.r, make_timestamptz(3600000000 * m.moment))))::TINYINT AS step,
+    NULL AS is_delivered,
+    count(*) AS messages
+FROM everybody AS e
+JOIN query_table(moments) AS m
+    ON e.hour < m.moment AND (e.known_from >= m.moment OR e.known_from IS NULL)
+WHERE e.known_from // 24 > e.hour // 24 OR e.known_from IS NULL
+GROUP BY ALL;
+
+-- Grain: a day of sending (UTC), the latest 14 that are over and of which nothing is awaited: what
+-- was expected of it at the midnight that ended it, and what became of it.
+CREATE OR REPLACE VIEW delivery_nowcast_record AS
+WITH days AS (
+    SELECT
+        usms_hour(sent_at) // 24 AS day,
+        count(*) FILTER (is_final) AS outcomes,
+        count(*) FILTER (status = 'delivered') AS delivered
+    FROM receipts
+    WHERE is_announced AND status <> 'invalid'
+    GROUP BY ALL
+    HAVING count(*) FILTER (NOT is_final AND NOT is_closed) = 0 AND count(*) FILTER (is_final) > 0
+),
+ended AS MATERIALIZED (
+    SELECT *, 24 * (day + 1) AS moment
+    FROM days
+    WHERE day < (SELECT usms_hour(max(last_asked_at)) // 24 FROM receipts)
+    ORDER BY day DESC
+    LIMIT 14
+),
+history AS MATERIALIZED (FROM usms_past_histories(ended, 28)),
+known AS MATERIALIZED (
+    SELECT
+        moment AS cohort,
+        moment,
+        is_delivered IS NULL AND step < 52 AS is_awaited,
+        country,
+        "operator",
+        three_hours,
+        step,
+        messages,
+        CASE WHEN is_delivered IS NULL THEN 0 ELSE messages END AS outcomes,
+        CASE WHEN is_delivered THEN messages ELSE 0 END AS delivered
+    FROM history
+    WHERE day = 0
+)
+SELECT
+    make_timestamptz(3600000000 * 24 * e.day) AS sent_from,
+    make_timestamptz(3600000000 * e.moment) AS forecast_at,
+    n.messages,
+    n.awaited,
+    n.delivery_rate AS rate_then,
+    n.expected_rate,
+    n.expected_rate_low,
+    n.expected_rate_high,
+    e.delivered / e.outcomes AS delivery_rate,
+    e.delivered / e.outcomes BETWEEN n.expected_rate_low - 1e-9 AND n.expected_rate_high + 1e-9
+        AS is_held
+FROM usms_nowcast(known, history) AS n
+JOIN ended AS e ON e.moment = n.cohort
+WHERE n.expected_rate IS NOT NULL
+ORDER BY sent_from;
+
+COMMENT ON VIEW delivery_nowcast_record IS
+'what was expected of each of the latest 14 settled days (UTC) as it ended, and what became of it';
