@@ -12,8 +12,8 @@
 -- nothing, so nothing waits for days to settle. A week counts half as much as the week after it.
 --
 -- Hazards are those of the operator and of three hours of the day of sending, drawn towards the
--- operator's whole day as if 10 of its messages were added, and that towards all messages: a small
--- or new operator borrows from the others.
+-- operator's whole day as if 5 of its messages were added, and that towards all messages as if 10
+-- were: a small or new operator borrows from the others.
 --
 -- The interval (95 %) has three parts: chance in each open message; days that differ by more than
 -- chance (method of moments: an operator's days, and the days of all); and how well the hazards are
@@ -106,8 +106,8 @@ GROUP BY ALL;
 -- How much a message of so many days ago counts.
 CREATE OR REPLACE MACRO usms_weight(day) AS 0.5 ** (-day / 7);
 
--- A share k of n, drawn towards another as if 10 messages more were known.
-CREATE OR REPLACE MACRO usms_drawn(n, k, towards) AS (k + 10 * towards) / (n + 10);
+-- A share k of n, drawn towards another as if so many messages more were known.
+CREATE OR REPLACE MACRO usms_drawn(k, n, towards, more) AS (k + more * towards) / (n + more);
 
 -- `history` names such a relation. Grain: moment, operator, three hours and step, also those in
 -- which nothing happened: the hazards, and how many messages' worth is known of them (of what is
@@ -166,12 +166,12 @@ SELECT
     three_hours,
     step,
     usms_drawn(
-        messages, delivered,
-        usms_drawn(o_messages, o_delivered, (a_delivered + 0.02) / (a_messages + 0.3))
+        delivered, messages,
+        usms_drawn(o_delivered, o_messages, (a_delivered + 0.02) / (a_messages + 0.3), 10), 5
     ) AS delivered,
     usms_drawn(
-        messages, not_delivered,
-        usms_drawn(o_messages, o_not_delivered, (a_not_delivered + 0.02) / (a_messages + 0.3))
+        not_delivered, messages,
+        usms_drawn(o_not_delivered, o_messages, (a_not_delivered + 0.02) / (a_messages + 0.3), 10), 5
     ) AS not_delivered,
     o_messages + least(3, a_messages + 0.3) AS messages
 FROM levels;
@@ -423,26 +423,28 @@ SELECT
     END AS expected_rate_high
 FROM reaches;
 
+CREATE OR REPLACE MACRO usms_if_awaited(r, value) AS
+CASE WHEN NOT r.is_final AND NOT r.is_closed THEN value END;
+
 -- `source` names a relation with the columns of receipts, and more if need be. Grain: one value of
 -- the column named, exactly so; the value is text, in `cohort`.
 CREATE OR REPLACE MACRO usms_nowcast_by(source, column_name, history_days) AS TABLE
 WITH everybody AS NOT MATERIALIZED (FROM query_table(source)),
 history AS MATERIALIZED (FROM usms_history(everybody, history_days)),
-newest AS (SELECT any_value(moment) AS moment FROM history),
 known AS MATERIALIZED (
     -- Grain: cohort, and of what is awaited operator, three hours and step.
     SELECT
         COLUMNS(lambda c: c = column_name)::VARCHAR AS cohort,
-        n.moment,
+        (SELECT any_value(moment) FROM history) AS moment,
         NOT r.is_final AND NOT r.is_closed AS is_awaited,
-        CASE WHEN is_awaited THEN coalesce(r.country, '') END AS country,
-        CASE WHEN is_awaited THEN coalesce(r."operator", '') END AS "operator",
-        CASE WHEN is_awaited THEN usms_hour(r.sent_at) % 24 // 3 END AS three_hours,
-        CASE WHEN is_awaited THEN least(51, usms_step_of(r)) END AS step,
+        usms_if_awaited(r, coalesce(r.country, '')) AS country,
+        usms_if_awaited(r, coalesce(r."operator", '')) AS "operator",
+        usms_if_awaited(r, usms_hour(r.sent_at) % 24 // 3) AS three_hours,
+        usms_if_awaited(r, least(51, usms_step_of(r))) AS step,
         count(*) AS messages,
         count(*) FILTER (r.is_final) AS outcomes,
         count(*) FILTER (r.status = 'delivered') AS delivered
-    FROM everybody AS r, newest AS n
+    FROM everybody AS r
     WHERE r.is_announced
     GROUP BY ALL
 )
@@ -507,27 +509,29 @@ COMMENT ON MACRO TABLE maturity IS
 CREATE OR REPLACE MACRO usms_past_histories(moments, history_days) AS TABLE
 WITH everybody AS NOT MATERIALIZED (
     SELECT
-        r,
-        coalesce(r.country, '') AS country,
-        coalesce(r."operator", '') AS "operator",
-        usms_hour(r.sent_at) AS hour,
-        usms_hour(CASE WHEN r.is_final THEN r.final_at WHEN r.is_closed THEN r.last_asked_at END)
-            AS known_from
+        r.*,
+        usms_hour(r.sent_at) AS usms_sent,
+        usms_hour(
+            CASE WHEN r.is_final THEN r.final_at WHEN r.is_closed THEN r.last_asked_at END
+        ) AS usms_known
     FROM receipts AS r
     WHERE r.is_announced AND r.status <> 'invalid'
 ),
 known AS MATERIALIZED (
     SELECT
-        country,
-        "operator",
-        hour // 24 AS day,
-        hour % 24 // 3 AS three_hours,
-        known_from // 24 AS known_on,
+        coalesce(r.country, '') AS country,
+        coalesce(r."operator", '') AS "operator",
+        r.usms_sent // 24 AS day,
+        r.usms_sent % 24 // 3 AS three_hours,
+        r.usms_known // 24 AS known_on,
         usms_step_of(r) AS step,
         CASE WHEN r.is_final THEN r.status = 'delivered' END AS is_delivered,
         count(*) AS messages
-    FROM everybody
-    WHERE known_from IS NOT NULL AND hour // 24 > (SELECT min(moment) FROM query_table(moments)) // 24 - history_days - 1
+    FROM everybody AS r
+    WHERE
+        r.usms_known IS NOT NULL
+        AND r.usms_sent // 24
+        >= (SELECT min(moment) // 24 FROM query_table(moments)) - history_days
     GROUP BY ALL
 )
 SELECT
@@ -546,17 +550,18 @@ GROUP BY ALL
 UNION ALL
 SELECT
     m.moment,
-    e.country,
-    e."operator",
-    e.hour // 24 - m.moment // 24 + 1 AS day,
-    e.hour % 24 // 3 AS three_hours,
-    floor(usms_steps(usms_asked_by(e.r, make_timestamptz(3600000000 * m.moment))))::TINYINT AS step,
+    coalesce(r.country, '') AS country,
+    coalesce(r."operator", '') AS "operator",
+    r.usms_sent // 24 - m.moment // 24 + 1 AS day,
+    r.usms_sent % 24 // 3 AS three_hours,
+    least(51, floor(usms_steps(usms_asked_by(r, make_timestamptz(3600000000 * m.moment)))))::TINYINT
+        AS step,
     NULL AS is_delivered,
     count(*) AS messages
-FROM everybody AS e
+FROM everybody AS r
 JOIN query_table(moments) AS m
-    ON e.hour < m.moment AND (e.known_from >= m.moment OR e.known_from IS NULL)
-WHERE e.known_from // 24 > e.hour // 24 OR e.known_from IS NULL
+    ON r.usms_sent < m.moment AND coalesce(r.usms_known >= m.moment, true)
+WHERE coalesce(r.usms_known // 24 > r.usms_sent // 24, true)  -- open at a midnight
 GROUP BY ALL;
 
 -- Grain: a day of sending (UTC), the latest 14 that are over and of which nothing is awaited: what
