@@ -40,8 +40,8 @@ def cohort(
         "expired": 0,
         "awaited": awaited,
         "delivery_rate": delivered / known if known else None,
-        "delivery_rate_low": delivered / messages if messages else None,
-        "delivery_rate_high": 1 - failed / messages if messages else None,
+        "delivery_rate_if_rest_failed": delivered / messages if messages else None,
+        "delivery_rate_if_rest_arrived": 1 - failed / messages if messages else None,
     }
 
 

@@ -27,8 +27,11 @@ def cohort(**given: Any) -> dict[str, Any]:
     figures = {
         "messages": 12_345,
         "delivery_rate": 0.9512,
-        "delivery_rate_low": 0.9201,
-        "delivery_rate_high": 0.9729,
+        "expected_rate": 0.9431,
+        "expected_rate_low": 0.94,
+        "expected_rate_high": 0.946,
+        "delivery_rate_if_rest_failed": 0.9201,
+        "delivery_rate_if_rest_arrived": 0.9729,
         "latency_p50_seconds": 4.24,
         "awaited": 678,
     }
@@ -61,8 +64,16 @@ def test_a_rate_stands_with_its_bounds_and_what_is_awaited() -> None:
         for line in lines([cohort(sent_date=date(2026, 11, 3), awaited=42)], "sent_date")
         if "2026-11-03" in line
     ]
-    for part in ("12,345", "95.1%", "(92.0 – 97.3)", "4.2 s", "42"):
-        assert part in line
+    cells = line.split()
+    assert cells[:7] == ["2026-11-03", "12,345", "94.3%", "95.1%", "(92.0", "–", "97.3)"]
+    assert cells[-3:] == ["4.2", "s", "42"]
+
+
+def test_what_is_expected_is_left_out_where_nothing_is_open() -> None:
+    settled = cohort(country="CN", awaited=0)
+    console = Console(file=io.StringIO(), width=80, force_terminal=False)
+    console.print(tables.rates_table([settled], settled, "country", 80))
+    assert "expected" not in drawn(console)
 
 
 def test_figures_are_aligned_to_the_right() -> None:
@@ -94,12 +105,12 @@ def test_all_together_is_the_last_row_and_the_only_one_without_a_column() -> Non
 def test_a_rate_of_nothing_is_a_dash() -> None:
     empty = dict.fromkeys(cohort(), None) | {"messages": 0, "awaited": 0}
     (line,) = [line for line in lines([{"country": "CN"} | empty], "country") if "CN" in line]
-    assert line.split() == ["CN", "0", "–", "–", "–"]
+    assert line.split() == ["CN", "0", "–", "–", "–", "–"]
 
 
 @pytest.mark.parametrize(
     ("width", "left_out"),
-    [(80, ()), (60, ("100%", "median")), (68, ("100%",)), (45, ("100%", "bounds", "median"))],
+    [(80, ()), (65, ("100%", "median")), (75, ("100%",)), (48, ("100%", "best", "median"))],
 )
 def test_in_a_narrow_terminal_figures_are_left_out_and_never_a_name(
     width: int, left_out: tuple[str, ...]
@@ -107,7 +118,7 @@ def test_in_a_narrow_terminal_figures_are_left_out_and_never_a_name(
     shown = lines([cohort(sent_date=date(2026, 11, 3))], "sent_date", width)
     assert max(map(len, shown)) <= width
     text = "\n".join(shown)
-    for name in ("100%", "bounds", "median", "sent date", "messages", "rate", "awaited"):
+    for name in ("100%", "best", "median", "sent date", "messages", "expected", "so far", "open"):
         assert (name in text) == (name not in left_out), name
     assert "2026-11-03" in text
     assert "…" not in text
@@ -152,21 +163,25 @@ def test_a_metric_of_any_type_of_duckdb_can_be_printed_as_json(sql: str) -> None
 
 
 def test_bars_begin_so_that_bounds_near_to_each_other_are_seen() -> None:
-    near = cohort(country="CN", delivery_rate_low=0.922, delivery_rate_high=0.941)
+    near = cohort(
+        country="CN", delivery_rate_if_rest_failed=0.922, delivery_rate_if_rest_arrived=0.941
+    )
     table = tables.rates_table([near], near, "country", 80)
     assert tables.is_shaded(table)
     assert "90% 100%" in [column.header for column in table.columns]
-    sure = near | {"delivery_rate_low": 0.941}
+    sure = near | {"delivery_rate_if_rest_failed": 0.941}
     assert not tables.is_shaded(tables.rates_table([sure], sure, "country", 80))
 
 
 @pytest.mark.parametrize("awaited", [0, 5])
 def test_the_shade_is_explained_where_it_is_drawn(awaited: int) -> None:
-    whole = cohort(awaited=awaited, delivery_rate_low=0.9, delivery_rate_high=0.95)
+    whole = cohort(
+        awaited=awaited, delivery_rate_if_rest_failed=0.9, delivery_rate_if_rest_arrived=0.95
+    )
     wide, narrow = (tables.rates_table([], whole, None, width) for width in (80, 40))
-    assert "the bounds (░)" in rates._how_to_read(whole, wide)
-    assert "90.0% – 95.0%" in rates._how_to_read(whole, narrow)
-    sure = whole | {"delivery_rate_high": 0.9}
+    assert "90.0% – 95.0% (░) of all" in rates._how_to_read(whole, wide)
+    assert "90.0% – 95.0% of all" in rates._how_to_read(whole, narrow)
+    sure = whole | {"delivery_rate_if_rest_arrived": 0.9}
     assert "░" not in rates._how_to_read(sure, tables.rates_table([], sure, None, 80))
 
 

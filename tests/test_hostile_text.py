@@ -106,7 +106,8 @@ def test_no_name_commands_the_terminal(folder, column, form):
 def test_no_name_is_markup_in_a_table():
     """The name of the column too."""
     row = {"x": "[bold]a[/bold]"} | dict.fromkeys(
-        ("messages", "awaited", "delivery_rate", "delivery_rate_low", "delivery_rate_high",
+        ("messages", "awaited", "delivery_rate", "delivery_rate_if_rest_failed",
+         "delivery_rate_if_rest_arrived",
          "latency_p50_seconds"), 1,
     )  # fmt: skip
     shown = io.StringIO()

@@ -19,7 +19,7 @@ from scipy.stats import t
 from statsmodels.duration.survfunc import CumIncidenceRight
 from statsmodels.stats.proportion import proportion_confint
 
-from tests import cohorts
+from tests import cohorts, quiet_weeks
 from tests.cohorts import CUTOFF, DAY, NOON, receipt
 from usms_pipeline.contract import metrics, schema, status
 from usms_pipeline.contract.errors import UnknownColumn
@@ -113,7 +113,13 @@ def percentile(values: list[float], q: float) -> float | None:
         return None
     ordered, place = sorted(values), q * (len(values) - 1)
     low, high = ordered[math.floor(place)], ordered[math.ceil(place)]
-    return low + (high - low) * (place - math.floor(place))
+    return low if low == high else low + (high - low) * (place - math.floor(place))
+
+
+def surely(values: list[float], longest: list[float], q: float) -> float | None:
+    """Leave out what the longest times could make more than a quarter longer."""
+    value, most = percentile(values, q), percentile(longest, q)
+    return value if value is not None and most is not None and most <= 1.25 * value else None
 
 
 def expected(rows: Sequence[Row]) -> Row:
@@ -136,10 +142,13 @@ def expected(rows: Sequence[Row]) -> Row:
         "awaited_rate": share(awaited, len(ours)),
         "receipt_coverage": share(evidence, len(ours)),
         "delivery_rate": share(count["delivered"], evidence),
-        **wilson(count["delivered"], evidence),
-        "delivery_rate_low": share(count["delivered"], len(ours)),
-        "delivery_rate_high": share(len(ours) - not_delivered, len(ours)),
-        **{f"latency_p{q}_seconds": percentile(seconds, q / 100) for q in (50, 90, 99)},
+        **wilson(count["delivered"], 0 if awaited else evidence),
+        "delivery_rate_if_rest_failed": share(count["delivered"], len(ours)),
+        "delivery_rate_if_rest_arrived": share(len(ours) - not_delivered, len(ours)),
+        **{
+            f"latency_p{q}_seconds": surely(seconds, seconds + [math.inf] * awaited, q / 100)
+            for q in (50, 90, 99)
+        },
         "first_asked_too_late": sum(
             not row["is_final"]
             and row["status"] != "invalid"
@@ -258,6 +267,18 @@ def test_what_is_known_of_nothing_to_come_is_null(con):
     assert [share for (share,) in found.fetchall()] == [None, 1]
 
 
+def test_a_group_that_awaits_something_has_no_confidence_and_no_percentile_that_may_move(con):
+    """Twenty arrive within 20 s; what is awaited may take for ever."""
+    arrived = [receipt(received_at=NOON + timedelta(seconds=n)) for n in range(1, 21)]
+    percentiles = [f"latency_p{q}_seconds" for q in (50, 90, 99)]
+    for awaited, wanted in [(0, [10.5, 18.1, 19.81]), (3, [10.5, None, None]), (6, [None] * 3)]:
+        fill(con, [*arrived, *(receipt("pending") for _ in range(awaited))])
+        (total,) = rates(con).to_pylist()
+        assert [total[name] for name in percentiles] == pytest.approx(wanted)
+        assert (total["delivery_rate_ci_low"] is None) == (awaited > 0)
+        assert (total["delivery_rate_ci_high"] is None) == (awaited > 0)
+
+
 def test_figures_of_nothing_are_zero_or_null_and_there_are_no_groups(con):
     fill(con, [])
     (total,) = rates(con).to_pylist()
@@ -327,6 +348,67 @@ def test_the_week_is_settled_whole_and_not_stopped_by_a_straggler(con):
             )
         query = "SELECT first_day, last_day FROM delivery_rate_change_by('is_announced')"
         assert con.execute(query).fetchall() == days
+
+
+def weeks_of(random: np.random.Generator, days: Sequence[int], a_day: int) -> list[Row]:
+    """Return receipts of some of the 14 days up to the 14th of March, and one a day later."""
+    newest = NOON + timedelta(days=20)
+    return [
+        receipt(
+            "delivered" if random.random() < 0.8 else "failed",
+            sent_at=NOON + timedelta(days=day - 1),
+        )
+        for day in days
+        for _ in range(random.integers(1, a_day))
+    ] + [receipt("pending", sent_at=newest, last_asked_at=newest)]
+
+
+@pytest.mark.parametrize(
+    "days", [range(1, 15), [1, 2, 3, 4, 5, 8, 9, 10, 11, 12, 14], [1, 2, 7, 8, 9, 13, 14]]
+)
+def test_the_change_is_the_mean_of_same_weekdays_and_as_sure_as_they_are_alike(con, days):
+    """The t interval of the weighted mean, by scipy; a weekday that one week lacks is left out."""
+    rows = weeks_of(np.random.default_rng(len(days)), days, 40)
+    con.execute("DELETE FROM receipts")
+    con.register("incoming", cohorts.table(rows))
+    con.execute("INSERT INTO receipts BY NAME SELECT *, sent_at::DATE AS sent_date FROM incoming")
+    by_day: dict[int, list[bool]] = {}
+    for row in rows[:-1]:
+        by_day.setdefault((row["sent_at"] - NOON).days + 1, []).append(row["status"] == "delivered")
+    pairs = [(by_day[day], by_day[day + 7]) for day in range(1, 8) if {day, day + 7} <= {*by_day}]
+    gaps = np.array([np.mean(after) - np.mean(before) for before, after in pairs])
+    weights = np.array([len(a) * len(b) / (len(a) + len(b)) for a, b in pairs])
+    mean = np.average(gaps, weights=weights)
+    error = math.sqrt(np.average((gaps - mean) ** 2, weights=weights) / (len(pairs) - 1))
+    reach = t.ppf(0.975, len(pairs) - 1) * error
+    (found,) = dicts(con, "FROM delivery_rate_change_by('is_announced')")
+    assert (found["change_low"], found["change"], found["change_high"]) == pytest.approx(
+        (mean - reach, mean, mean + reach), abs=1e-4
+    )
+    before, after = ([d for day, d in by_day.items() for d in d if (day > 7) == late]
+                     for late in (False, True))  # fmt: skip
+    assert found["delivery_rate"] == pytest.approx(np.mean(after))
+    assert found["delivery_rate_before"] == pytest.approx(np.mean(before))
+
+
+def test_a_change_of_one_or_two_weekdays_has_no_interval(con):
+    day = date(2024, 3, 14)
+    given = [
+        {"cohort": cohort, "sent_date": day - timedelta(days=ago), "last_day": day,
+         "messages": 10, "n": 10, "k": 9}
+        for cohort, weekdays in (("two", 2), ("three", 3))
+        for ago in (*range(weekdays), *range(7, 7 + weekdays))
+    ]  # fmt: skip
+    con.register("given", pa.Table.from_pylist(given))
+    found = {row["cohort"]: row for row in dicts(con, "FROM usms_changes('given')")}
+    assert (found["two"]["change"], found["two"]["change_low"]) == (0, None)
+    assert (found["three"]["change_low"], found["three"]["change_high"]) == (0, 0)
+
+
+@pytest.mark.parametrize("swing", quiet_weeks.SWINGS)
+def test_one_quiet_week_in_twenty_is_said_to_have_changed_however_unlike_its_days(con, swing):
+    given = quiet_weeks.counts(np.random.default_rng(5), 2_000, 10_000, swing)
+    assert 0.03 < quiet_weeks.said_to_change(con, given) < 0.07
 
 
 def test_who_fails_again_and_again_since_the_last_that_arrived(con):
@@ -439,6 +521,15 @@ def left_after(row: Row) -> float | None:
     return None if left is None else max(0, math.ceil((left - row["sent_at"]).total_seconds()))
 
 
+def is_unseen(row: Row, seconds: float) -> bool:
+    """Tell whether an outcome without a time of its own may have come by then, unseen."""
+    is_dated = row["received_at"] is not None and row["received_at"] >= row["sent_at"]
+    if not row["is_final"] or is_dated:
+        return False
+    first = row["first_asked_at"] if row["first_asked_at"] < row["final_at"] else row["sent_at"]
+    return (first - row["sent_at"]).total_seconds() <= seconds < (left_after(row) or 0)
+
+
 def aalen_johansen(rows: Sequence[Row], seconds: float) -> Row:
     """Walk through the moments one by one, as the textbooks do."""
     left = [(after, row) for row in rows if (after := left_after(row)) is not None]
@@ -451,14 +542,15 @@ def aalen_johansen(rows: Sequence[Row], seconds: float) -> Row:
         still_open *= 1 - len(here) / at_risk
     at_risk = sum(after >= seconds for after, _ in left)
     by_then = [row["status"] for after, row in left if after <= seconds and row["is_final"]]
-    is_past_watch = at_risk == 0 and still_open > 0
+    unseen = sum(is_unseen(row, seconds) for _, row in left)
+    is_unknown = unseen > 0.01 * len(left) or (at_risk == 0 and still_open > 0)
     return {
         "seconds": seconds,
         "at_risk": at_risk,
         "delivered": by_then.count("delivered"),
         "not_delivered": len(by_then) - by_then.count("delivered"),
-        "delivered_share": None if is_past_watch else delivered,
-        "not_delivered_share": None if is_past_watch else failed,
+        "delivered_share": None if is_unknown else delivered,
+        "not_delivered_share": None if is_unknown else failed,
     }
 
 
@@ -509,6 +601,28 @@ def test_the_curve_is_the_librarys(con, seed):
         shares += [0.0] * (2 - len(shares))
         assert (delivered, not_delivered) == pytest.approx(tuple(shares), abs=1e-9)
     assert all(a[4] <= b[4] for a, b in pairwise(found) if b[4] is not None)
+
+
+def test_the_curve_says_nothing_of_moments_at_which_outcomes_without_a_time_came_unseen(con):
+    """Found at the first question, after 300 s, or at one of the later ones."""
+
+    def found(after: int, first: int = 300, **given: Any) -> Row:
+        asked, then = (NOON + timedelta(seconds=s) for s in (first, after))
+        return receipt(**{"received_at": None, "first_asked_at": asked, "last_asked_at": then,
+                          "final_at": then, **given})  # fmt: skip
+
+    seconds = [60, 299, 300, 599, 600]
+    query = f"SELECT delivered_share FROM delivery_curve(seconds := {seconds})"
+    dated = [found(300, received_at=NOON + timedelta(seconds=8)) for _ in range(99)]
+    for rows, shares in [
+        ([found(300)] * 9 + [found(600)], [None, None, None, None, 1]),
+        ([found(300)] * 100 + [found(600)], [None, None, 100 / 101, 100 / 101, 1]),
+        ([*dated, found(300)], [0.99, 0.99, 1, 1, 1]),
+        ([*dated, found(300), found(300)], [None, None, 1, 1, 1]),
+        ([*dated, found(300, received_at=NOON - timedelta(seconds=9))] * 2, [0.99, 0.99, 1, 1, 1]),
+    ]:
+        fill(con, [row | {"session_no": str(n)} for n, row in enumerate(rows)])
+        assert [share for (share,) in con.execute(query).fetchall()] == pytest.approx(shares)
 
 
 def test_wilsons_interval_is_the_librarys(con):

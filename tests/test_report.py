@@ -16,7 +16,7 @@ from tests.made_receipts import NOW, Row, five_days, message, opened, publish
 from tests.watched_world import World
 from usms_pipeline.contract.errors import OtherWarehouse, StorageError
 from usms_pipeline.figures import report
-from usms_pipeline.figures.queries import rates
+from usms_pipeline.figures.queries import rates_expected
 from usms_pipeline.figures.report.figures import ask
 from usms_pipeline.figures.report.quality import Finding, findings
 from usms_pipeline.settings import Settings
@@ -100,17 +100,24 @@ def page(source: str) -> Page:
 
 
 def test_the_headline_figures_are_the_warehouses(warehouse, page):
-    (total,) = rates(warehouse).to_arrow_table().to_pylist()
+    (total,) = rates_expected(warehouse).to_arrow_table().to_pylist()
     assert f"Messages {total['messages']:,} announced recipients" in page.text
-    assert (
-        f"Delivery rate {total['delivery_rate']:.1%} of the messages with an outcome" in page.text
-    )
-    low, high = total["delivery_rate_low"], total["delivery_rate_high"]
+    assert f"Expected rate {total['expected_rate']:.1%} in the end; 19 times in 20" in page.text
+    assert f"So far {total['delivery_rate']:.1%} of the messages with an outcome" in page.text
+    assert "with 95% confidence" not in page.text
+    low, high = total["delivery_rate_if_rest_failed"], total["delivery_rate_if_rest_arrived"]
     assert f"between {low:.1%} and {high:.1%}" in page.text
     assert f"Receipt coverage {total['receipt_coverage']:.1%}" in page.text
     assert total["awaited"] > 0
-    sentence = f"Of these {total['messages']:,} messages, {total['awaited']:,} are still awaited"
-    assert sentence in page.text
+    assert f"When the {total['awaited']:,} still open are in, expect" in page.text
+
+
+def test_a_rate_has_confidence_where_nothing_is_open(tmp_path):
+    rows = [message(n, NOW, "failed" if n < 3 else "delivered") for n in range(40)]
+    text = of(rows, tmp_path).text
+    said = r"Delivery rate 92.5% of the messages with an outcome \((8\d.\d)% – (9\d.\d)% with 95%"
+    assert re.search(said, text)
+    assert "Expected rate" not in text
 
 
 def test_it_says_which_days_and_as_of_when_in_the_settings_zone(page):
@@ -237,9 +244,9 @@ def test_what_is_out_of_line_is_said_at_the_top(struck, tmp_path):
 
 @pytest.mark.long
 def test_what_young_days_will_come_to_is_said(struck, page):
-    said = r"Once nothing is awaited, the delivery rate will be about 9\d\.\d% \(9\d\.\d% – 9\d"
+    said = r"still open are in, expect 9\d\.\d% \(19 times in 20 between 9\d\.\d% and 9\d"
     assert re.search(said, struck.text)
-    assert "Expected in the end" in page.text
+    assert "Sent on Messages Expected So far At worst – at best Open" in page.text
 
 
 def test_the_latest_settled_week_is_set_beside_the_one_before(struck, page):
@@ -291,7 +298,8 @@ def test_messages_that_were_never_asked_about_make_a_report(tmp_path):
     silent = {"first_asked_at": None, "last_asked_at": None, "country": None, "operator": None}
     text = of([message(1, NOW, "pending", **silent)], tmp_path).text
     assert "answers up to – tell it" in text
-    assert "Delivery rate – of the messages with an outcome; of all, between 0% and 100%" in text
+    assert "So far – of the messages with an outcome" in text
+    assert "between 0% and 100% of all did" in text
     assert "No message has failed" in text
 
 

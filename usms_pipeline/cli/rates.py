@@ -19,7 +19,7 @@ from rich.markup import escape
 from usms_pipeline.cli import config
 from usms_pipeline.cli.run import From, To
 from usms_pipeline.cli.shell import echo_json, out, plain, span, warn, width
-from usms_pipeline.cli.tables import has_bounds, is_shaded, rates_table
+from usms_pipeline.cli.tables import is_shaded, rates_table
 from usms_pipeline.contract import wording
 from usms_pipeline.contract.errors import SourceError, StorageError
 
@@ -58,7 +58,7 @@ Formats = Annotated[Format, typer.Option("--format", help="How to print.")]
 def rates(
     by: By = None, first: From = None, last: To = None, format_: Formats = Format.TABLE
 ) -> None:
-    """Print delivery rates with their bounds: of all messages, or by any columns."""
+    """Print delivery rates, what is wrong now first: of all messages, or by any columns."""
     from usms_pipeline import warehouse
     from usms_pipeline.figures import queries
 
@@ -68,7 +68,7 @@ def rates(
         show_rates(settings, by, *days)
         return
     with warehouse.connect(settings.warehouse_path) as con:
-        print_rows(queries.rates(con, by, *days).to_arrow_table(), format_)
+        print_rows(queries.rates_expected(con, by, *days).to_arrow_table(), format_)
 
 
 def print_rows(table: pa.Table, format_: Format) -> None:
@@ -85,14 +85,15 @@ def show_rates(
     first: date | None = None,
     last: date | None = None,
 ) -> None:
-    """Print the table, with all together as its last row, and how to read it.
+    """Print what is wrong now; then the table, all together as its last row, and how to read it.
 
-    All of it is of one published file. Raises ``WarehouseMissing``.
+    What is out of line is said of all days only. All of it is of one published file. Raises
+    ``WarehouseMissing``.
     """
     from usms_pipeline import warehouse
     from usms_pipeline.figures import queries
 
-    console, is_all = out(), not (first or last)
+    console = out()
     with warehouse.connect(settings.warehouse_path) as con:
         rows = _read(con, by, first, last)
         whole = _read(con, None, first, last)[0] if by else rows[0]
@@ -101,40 +102,28 @@ def show_rates(
                 "No messages in these days. `usms run` collects, `usms check` finds faults."
             )
             return
+        hint = queries.timezone_hint(con)
+        warn([hint] if hint else [])
+        if not (first or last):
+            warn(_out_of_line(con, settings.zone))
         table = rates_table(rows if by else [], whole, by, width())
         console.print(table)
         console.print(f"[dim]{_how_to_read(whole, table)}[/]")
-        if whole["awaited"] and is_all and (to_come := _to_come(con)):
-            console.print(f"[dim]{to_come}[/]")
-        hint = queries.timezone_hint(con)
-        warn([hint] if hint else [])
-        if is_all:
-            warn(_out_of_line(con, settings.zone))
 
 
 def _how_to_read(whole: dict[str, Any], table: Table) -> str:
-    """Say how many are still awaited, and what that makes of the rates."""
-    bounds = "the bounds (░)" if is_shaded(table) else "the bounds"
-    if not has_bounds(table):
-        low, high = whole["delivery_rate_low"], whole["delivery_rate_high"]
-        bounds = f"{wording.percent(low)} – {wording.percent(high)}"
+    """Say the rate so far, what it will be once nothing is open, and at worst and at best."""
+    low, high = (whole[f"delivery_rate_if_rest_{end}"] for end in ("failed", "arrived"))
+    bounds = f"{wording.percent(low)} – {wording.percent(high)}"
+    shade = " (░)" if is_shaded(table) else ""
     if not whole["awaited"]:
-        return f"Nothing is awaited any more; what no carrier reported is within {bounds}."
-    awaited = wording.count(whole["awaited"])
-    return f"{awaited} still awaited; the share of all that arrives lies within {bounds}."
-
-
-def _to_come(con: Warehouse) -> str:
-    """Say what the rate will be, where there is history to tell it from; else nothing."""
-    from usms_pipeline.figures import queries
-
-    (guess,) = queries.nowcast(con, "is_announced").to_arrow_table().to_pylist()
-    if guess["expected_rate"] is None:
-        return ""
-    low, high = guess["expected_rate_low"], guess["expected_rate_high"]
+        return (
+            f"Nothing is open any more. Should none, or all, of those that no carrier reported on "
+            f"have arrived, {bounds}{shade} of all did."
+        )
     return (
-        f"Of those with an outcome, {wording.percent(guess['expected_rate'])} "
-        f"({wording.percent(low)} – {wording.percent(high)}) are expected in the end."
+        f"{wording.so_far(whole)}\nAt worst and at best, should none or all of the others arrive: "
+        f"{bounds}{shade} of all messages."
     )
 
 
@@ -144,7 +133,8 @@ def _read(
     """Return the warehouse's figures, one dictionary a cohort."""
     from usms_pipeline.figures import queries
 
-    rows: list[dict[str, Any]] = queries.rates(con, by, first, last).to_arrow_table().to_pylist()
+    found = queries.rates_expected(con, by, first, last)
+    rows: list[dict[str, Any]] = found.to_arrow_table().to_pylist()
     return rows
 
 

@@ -17,7 +17,8 @@ _EIGHTHS: Final = " ▏▎▍▌▋▊▉█"
 _YOUNG: Final = "░"
 _SHORTEST_BAR: Final = 8
 _NAME_WIDTH: Final = 10
-_STYLES: Final = {"rate": "bold", "bounds": "dim"}
+_BOUNDS: Final = "worst – best"
+_STYLES: Final = {"expected": "bold", "so far": "bold", _BOUNDS: "dim"}
 
 
 def rates_table(
@@ -29,21 +30,28 @@ def rates_table(
     """Lay out one cohort a row, the values of ``by`` first, and ``whole``, all of them, last.
 
     ``width`` is the terminal's, in columns: the wider, the longer the bars. In a narrow one figures
-    are left out, never the names: the bar first, then the median, then the bounds.
+    are left out, never the names: the bar first, then the median, then the bounds. The rate that is
+    expected stands beside the one so far, unless nothing is open.
     """
     cohorts, keys = [*rows, whole], [by] if isinstance(by, str) else list(by or [""])
     bar_width = min(max(width - 72, _SHORTEST_BAR), 30)
     figures = {
         "messages": [wording.count(row["messages"]) for row in cohorts],
-        "rate": [percent(row["delivery_rate"]) for row in cohorts],
-        "bounds": [bounds(row["delivery_rate_low"], row["delivery_rate_high"]) for row in cohorts],
+        "expected": [percent(row["expected_rate"]) for row in cohorts],
+        "so far": [percent(row["delivery_rate"]) for row in cohorts],
+        _BOUNDS: [
+            bounds(row["delivery_rate_if_rest_failed"], row["delivery_rate_if_rest_arrived"])
+            for row in cohorts
+        ],
         (axis := _axis(floor(cohorts), bar_width)): _bars(cohorts, bar_width),
         "median": [wording.duration(row["latency_p50_seconds"]) for row in cohorts],
-        "awaited": [
+        "open": [
             wording.count(row["awaited"]) if row["awaited"] else wording.ABSENT for row in cohorts
         ],
     }
-    for dropped in (axis, "median", "bounds"):
+    if not any(row["awaited"] for row in cohorts):
+        del figures["expected"]
+    for dropped in (axis, "median", _BOUNDS):
         if _needed(figures, len(keys)) > width:
             del figures[dropped]
     table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
@@ -51,7 +59,7 @@ def rates_table(
         head = escape(key.replace("_", " "))
         table.add_column(head, overflow="fold", min_width=_NAME_WIDTH, max_width=28)
     for name in figures:
-        is_text = name in (axis, "bounds")
+        is_text = name in (axis, _BOUNDS)
         table.add_column(
             name,
             justify="left" if is_text else "right",
@@ -78,10 +86,14 @@ def _needed(figures: dict[str, Any], keys: int) -> int:
 def floor(cohorts: list[dict[str, Any]]) -> float:
     """Return the rate at which the bars begin: a round one below every lower bound.
 
-    >>> floor([{"delivery_rate_low": 0.93}, {"delivery_rate_low": None}])
+    >>> floor([{"delivery_rate_if_rest_failed": 0.93}, {"delivery_rate_if_rest_failed": None}])
     0.9
     """
-    lows = [row["delivery_rate_low"] for row in cohorts if row["delivery_rate_low"] is not None]
+    lows = [
+        row["delivery_rate_if_rest_failed"]
+        for row in cohorts
+        if row["delivery_rate_if_rest_failed"] is not None
+    ]
     return max(0.0, min([0.9, *(int((low - 0.02) * 10) / 10 for low in lows)]))
 
 
@@ -92,13 +104,9 @@ def _axis(least: float, width: int) -> str:
 def _bars(cohorts: list[dict[str, Any]], width: int) -> list[Text]:
     least = floor(cohorts)
     return [
-        bar(row["delivery_rate_low"], row["delivery_rate_high"], width, least) for row in cohorts
+        bar(row["delivery_rate_if_rest_failed"], row["delivery_rate_if_rest_arrived"], width, least)
+        for row in cohorts
     ]
-
-
-def has_bounds(table: Table) -> bool:
-    """Return whether there was room for the bounds."""
-    return any(column.header == "bounds" for column in table.columns)
 
 
 def is_shaded(table: Table) -> bool:

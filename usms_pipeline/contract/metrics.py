@@ -31,21 +31,42 @@ METRICS: Final = (
     Metric("awaited_rate", "share", "awaited / messages: how young the group is"),
     Metric("receipt_coverage", "share", "messages with evidence of an outcome / messages"),
     Metric("delivery_rate", "share", "delivered / messages with evidence of an outcome"),
-    Metric("delivery_rate_ci_low", "share", "lower end of the rate's 95 % Wilson interval"),
-    Metric("delivery_rate_ci_high", "share", "upper end of the rate's 95 % Wilson interval"),
-    Metric("delivery_rate_low", "share", "delivered / messages: if all others failed"),
     Metric(
-        "delivery_rate_high",
+        "delivery_rate_ci_low",
         "share",
-        "1 - (failed + rejected + expired) / messages: if all without evidence arrived",
+        "lower end of the rate's 95 % Wilson interval; NULL while anything is awaited",
+    ),
+    Metric(
+        "delivery_rate_ci_high",
+        "share",
+        "upper end of the rate's 95 % Wilson interval; NULL while anything is awaited",
+    ),
+    Metric(
+        "delivery_rate_if_rest_failed",
+        "share",
+        "delivered / messages: the rate of all if none of those without evidence arrived",
+    ),
+    Metric(
+        "delivery_rate_if_rest_arrived",
+        "share",
+        "1 - (failed + rejected + expired) / messages: the rate of all if all of them arrived",
     ),
     Metric(
         "latency_p50_seconds",
         "s",
-        "half of the delivered messages arrived within this; times before the sending left out",
+        "half of the delivered messages arrived within this; times before the sending left out; "
+        "NULL while what is awaited could make it more than a quarter longer",
     ),
-    Metric("latency_p90_seconds", "s", "90 % of the delivered messages arrived within this"),
-    Metric("latency_p99_seconds", "s", "99 % of the delivered messages arrived within this"),
+    Metric(
+        "latency_p90_seconds",
+        "s",
+        "90 % of the delivered messages arrived within this; NULL as above",
+    ),
+    Metric(
+        "latency_p99_seconds",
+        "s",
+        "99 % of the delivered messages arrived within this; NULL as above",
+    ),
     Metric(
         "first_asked_too_late",
         "messages",

@@ -154,9 +154,10 @@ def daily_table(days: list[dict[str, Any]]) -> str:
         "sent",
         "messages",
         "delivered",
-        "delivery rate",
-        "between",
-        "still awaited",
+        "expected",
+        "so far",
+        "at worst – at best",
+        "open",
         "half within",
     )
     rows = [
@@ -164,9 +165,10 @@ def daily_table(days: list[dict[str, Any]]) -> str:
             str(day["sent_date"]),
             wording.count(day["messages"]),
             wording.count(day["delivered"]),
+            wording.percent(day["expected_rate"]),
             wording.percent(day["delivery_rate"]),
-            f"{wording.percent(day['delivery_rate_low'])} – "
-            f"{wording.percent(day['delivery_rate_high'])}",
+            f"{wording.percent(day['delivery_rate_if_rest_failed'])} – "
+            f"{wording.percent(day['delivery_rate_if_rest_arrived'])}",
             wording.count(day["awaited"]),
             wording.duration(day["latency_p50_seconds"]),
         )

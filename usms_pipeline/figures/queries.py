@@ -69,20 +69,46 @@ def rates(
 
     Raises ``UnknownColumn``, with names near to it.
     """
-    keys, order = dict.fromkeys([by] if isinstance(by, str) else by or ()), ""
-    key = ", ".join(f"r.{identifier(one)}" for one in keys)
-    if keys:
-        is_time = any(_known(con, one).startswith(("DATE", "TIMESTAMP")) for one in keys)
-        order = f"GROUP BY {key} ORDER BY {'' if is_time else 'count(*) DESC, '}{key}"
-    days = [
-        f"AND r.sent_date {sign} DATE {literal(day.isoformat())}"
-        for sign, day in ((">=", first), ("<=", last))
-        if day is not None
-    ]
+    keys, order, sent = _grouped(con, by, first, last)
+    key = "".join(f"r.{one}, " for one in keys)
     return ask(
         con,
-        f"SELECT {key + ',' if key else ''} unnest(delivery_figures(r)) FROM usms_named() AS r "
-        f"WHERE r.is_announced {' '.join(days)} {order}",
+        f"SELECT {key} unnest(delivery_figures(r)) FROM usms_named() AS r "
+        f"WHERE r.is_announced {sent} {'GROUP BY ' * bool(keys)}{key.rstrip(', ')} {order}",
+    )
+
+
+def rates_expected(
+    con: Connection,
+    by: str | Sequence[str] | None = None,
+    first: date | None = None,
+    last: date | None = None,
+) -> Relation:
+    """Return the rows of ``rates``, each with what its delivery rate will be in the end.
+
+    Three columns more: ``expected_rate`` with the ends of its 95 % interval, as in ``nowcast``; of
+    a group that awaits nothing they are its rate. Raises ``UnknownColumn``.
+    """
+    keys, order, sent = _grouped(con, by, first, last)
+    key = "".join(f"r.{one}, " for one in keys)
+    group = f"to_json([{', '.join(f'r.{one}::VARCHAR' for one in keys) or 'NULL'}])::VARCHAR"
+    return ask(
+        con,
+        f"""
+        WITH members AS (
+            SELECT r.*, {group} AS usms_group
+            FROM usms_named() AS r WHERE r.is_announced {sent}
+        ),
+        guesses AS (FROM usms_nowcast_by(members, 'usms_group', 28)),
+        figures AS (
+            SELECT {key} any_value(r.usms_group) AS usms_group, delivery_figures(r) AS figures,
+                row_number() OVER ({order}) AS place
+            FROM members AS r {"GROUP BY " * bool(keys)}{key.rstrip(", ")}
+        )
+        SELECT {key} unnest(r.figures), g.expected_rate, g.expected_rate_low, g.expected_rate_high
+        FROM figures AS r LEFT JOIN guesses AS g ON g.cohort = r.usms_group
+        ORDER BY r.place
+        """,
     )
 
 
@@ -218,6 +244,23 @@ def zones_differ(seconds: float) -> str | None:
         "their message was sent: a time zone is probably wrong. Check USMS_RECEIPT_TIMEZONE (of "
         "the service's receipt times) and USMS_SOURCE_TIMEZONE (of your table's times)."
     )
+
+
+def _grouped(
+    con: Connection, by: str | Sequence[str] | None, first: date | None, last: date | None
+) -> tuple[list[str], str, str]:
+    """Return the columns to group by, quoted; the order of groups; a condition on the days."""
+    names = list(dict.fromkeys([by] if isinstance(by, str) else by or ()))
+    types = [_known(con, name) for name in names]
+    is_time = any(one.startswith(("DATE", "TIMESTAMP")) for one in types)
+    keys = [identifier(name) for name in names]
+    places = ["count(*) DESC"] * (not is_time) + [f"r.{key}" for key in keys]
+    days = [
+        f"AND r.sent_date {sign} DATE {literal(day.isoformat())}"
+        for sign, day in ((">=", first), ("<=", last))
+        if day is not None
+    ]
+    return keys, f"ORDER BY {', '.join(places)}" if keys else "", " ".join(days)
 
 
 def _known(con: Connection, column: str) -> str:

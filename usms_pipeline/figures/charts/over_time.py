@@ -72,6 +72,7 @@ def _period(row: Row, at: Any, zone: ZoneInfo) -> Row:
     name = wording.day(start) if is_daily else wording.hour(start)
     is_young = row["awaited"] > YOUNG_SHARE * row["messages"]
     figure = wording.percent(row["delivery_rate"])
+    low, high = row["delivery_rate_if_rest_failed"], row["delivery_rate_if_rest_arrived"]
     expected = row.get("expected_rate") if is_young else None
     return {
         "at": start,
@@ -82,16 +83,16 @@ def _period(row: Row, at: Any, zone: ZoneInfo) -> Row:
         "end": _stamp(start + length * 0.9),
         "rate": row["delivery_rate"],
         "settled": None if is_young else row["delivery_rate"],
-        "low": row["delivery_rate_low"],
-        "high": row["delivery_rate_high"],
+        "low": low,
+        "high": high,
         "is_young": is_young,
         "expected": expected,
         "expected_low": None if expected is None else row["expected_rate_low"],
         "expected_high": None if expected is None else row["expected_rate_high"],
         "messages": row["messages"],
         **fates(row),
-        "tip": f"{name}: {figure} delivered, between {wording.percent(row['delivery_rate_low'])} "
-        f"and {wording.percent(row['delivery_rate_high'])}; {wording.count(row['awaited'])} of "
+        "tip": f"{name}: {figure} delivered, between {wording.percent(low)} "
+        f"and {wording.percent(high)}; {wording.count(row['awaited'])} of "
         f"{wording.count(row['messages'])} still awaited"
         + (f"; will be about {wording.percent(expected)}" if expected is not None else ""),
     }

@@ -36,8 +36,8 @@ def sections(figures: Figures, zone: ZoneInfo) -> list[Section]:
         )
         return [("summary", "Summary", [paragraph(empty.replace("`", ""))])]
     return [
-        ("summary", "Summary", [_summary(figures), _fates(figures.total)]),
         *_alerts(figures, zone),
+        ("summary", "Summary", [_summary(figures), _fates(figures.total)]),
         ("time", "Over time", _over_time(figures, zone)),
         ("change", "Since the week before", _change(figures)),
         ("speed", "How fast, how complete", [_speed(figures), _maturity(figures.maturity)]),
@@ -64,53 +64,47 @@ def settings_table(settings_summary: Mapping[str, str]) -> Html:
 def _summary(figures: Figures) -> Html:
     total = figures.total
     evidence = sum(total[status] for status in ("delivered", "failed", "rejected", "expired"))
-    bounds = (
-        f"between {percent(total['delivery_rate_low'])} and {percent(total['delivery_rate_high'])}"
-    )
     return join(
         [
             tiles(
                 [
-                    ("Delivery rate", percent(total["delivery_rate"]),
-                     f"of the messages with an outcome{_give_or_take(total)}; of all, {bounds}"),
+                    *_rate_tiles(total),
                     ("Messages", count(total["messages"]), "announced recipients"),
                     ("Receipt coverage", percent(total["receipt_coverage"]),
                      f"{count(evidence)} with an outcome"),
-                    ("Still awaited", count(total["awaited"]),
+                    ("Still open", count(total["awaited"]),
                      f"{percent(total['awaited_rate'])} of all"),
                     ("Typical delay", _span(total["latency_p50_seconds"]),
-                     f"of those delivered; 90% within {_span(total['latency_p90_seconds'])}"),
+                     "half of the delivered took no longer"),
                 ]
             ),
-            paragraph(_awaited_sentence(total, bounds), _guess(figures.nowcast, total)),
+            paragraph(_open_sentence(total)),
         ]
     )  # fmt: skip
 
 
-def _awaited_sentence(total: Row, bounds: str) -> str:
+def _rate_tiles(total: Row) -> list[tuple[str, str, str]]:
+    """Show a rate that will stay with its confidence; a young one behind what it will be."""
+    rate, low, high = (percent(total[f"delivery_rate{end}"]) for end in ("", "_ci_low", "_ci_high"))
     if not total["awaited"]:
-        return f"None of these {count(total['messages'])} messages is awaited any more."
-    return (
-        f"Of these {count(total['messages'])} messages, {count(total['awaited'])} are still "
-        "awaited: the figures will move until their outcome is known. Whatever the messages "
-        f"without an outcome turn out to be, the rate of all lies {bounds}."
+        sure = f" ({low} – {high} with 95% confidence)" if total["delivery_rate"] else ""
+        return [("Delivery rate", rate, f"of the messages with an outcome{sure}")]
+    expected, low, high = (percent(total[f"expected_rate{end}"]) for end in ("", "_low", "_high"))
+    return [
+        ("Expected rate", expected, f"in the end; 19 times in 20 between {low} and {high}"),
+        ("So far", rate, "of the messages with an outcome; it will move"),
+    ]
+
+
+def _open_sentence(total: Row) -> str:
+    low, high = (percent(total[f"delivery_rate_if_rest_{end}"]) for end in ("failed", "arrived"))
+    bounds = (
+        "Should none, or all, of the messages without an outcome have arrived, between "
+        f"{low} and {high} of all did."
     )
-
-
-def _give_or_take(total: Row) -> str:
-    low, high = total["delivery_rate_ci_low"], total["delivery_rate_ci_high"]
-    return "" if low is None else f" ({percent(low)} – {percent(high)} with 95% confidence)"
-
-
-def _guess(nowcast: Row, total: Row) -> str:
-    """Say what the rate will be; nothing where nothing is awaited or there is no history."""
-    if not total["awaited"] or nowcast["rate"] is None:
-        return ""
-    return (
-        f" Once nothing is awaited, the delivery rate will be about {percent(nowcast['rate'])} "
-        f"({percent(nowcast['low'])} – {percent(nowcast['high'])} with 95% confidence), as far "
-        "as earlier days tell."
-    )
+    if not total["awaited"]:
+        return f"None of these {count(total['messages'])} messages is open any more. {bounds}"
+    return f"{wording.so_far(total)} {bounds}"
 
 
 def _alerts(figures: Figures, zone: ZoneInfo) -> list[Section]:
@@ -136,9 +130,13 @@ def _change(figures: Figures) -> list[object]:
         f"{percent(whole['delivery_rate'])} were delivered; in the seven days before "
         f"{percent(whole['delivery_rate_before'])}. "
     )
-    is_more = whole["change_low"] > 0 or whole["change_high"] < 0
+    is_more = whole["change_low"] is not None and not (
+        whole["change_low"] <= 0 <= whole["change_high"]
+    )
     sentence += (
-        "That is more than chance." if is_more else "So small a difference may well be chance."
+        "That is more than weeks usually differ."
+        if is_more
+        else "Weeks differ by as much without a cause."
     )
     rows = [["All messages", *_changed(whole)]]
     rows += [
@@ -148,8 +146,9 @@ def _change(figures: Figures) -> list[object]:
     ]
     groups = sum(part.groups for part in figures.changes)
     caption = (
-        f"All messages, and the groups (of {count(groups)}) that changed by more than their 95% "
-        f"interval, {CHANGES} of a column at most; one in twenty would do so by chance"
+        f"All messages, and the groups (of {count(groups)}) that changed by more than weeks "
+        f"usually differ, {CHANGES} of a column at most; one in twenty does so by chance. Change: "
+        "the mean difference of the same weekdays, with its 95% interval"
     )
     headers = [
         "Group", "Messages", "Week before", "Rate", "Rate before", "Change, points", "Between",
@@ -164,7 +163,9 @@ def _changed(row: Row) -> list[str]:
         percent(row["delivery_rate"]),
         percent(row["delivery_rate_before"]),
         _points(row["change"]),
-        f"{_points(row['change_low'])} to {_points(row['change_high'])}",
+        wording.ABSENT
+        if row["change_low"] is None
+        else f"{_points(row['change_low'])} to {_points(row['change_high'])}",
     ]
 
 
@@ -224,23 +225,21 @@ def _over_time(figures: Figures, zone: ZoneInfo) -> list[object]:
     if len(rows) == DAYS:
         caption += f", the latest {DAYS} days"
     headers = [
-        "Sent on", "Messages", "Delivery rate", "Expected in the end", "Between", "Awaited",
-        "Half within",
+        "Sent on", "Messages", "Expected", "So far", "At worst – at best", "Open", "Half within",
     ]  # fmt: skip
     return [*drawn, table(caption, headers, rows)]
 
 
 def _of_day(row: Row) -> list[str]:
     sent_on, (messages, rate, between, _, awaited, half, _) = day(row["sent_date"]), _metrics(row)
-    return [sent_on, messages, rate, _expected(row), between, awaited, half]
+    return [sent_on, messages, _expected(row), rate, between, awaited, half]
 
 
 def _expected(row: Row) -> str:
-    """Write what the rate will be, where something is awaited and there is history."""
-    if not row["awaited"] or row["expected_rate"] is None:
-        return wording.ABSENT
-    low, high = row["expected_rate_low"], row["expected_rate_high"]
-    return f"{percent(row['expected_rate'])} ({percent(low)} – {percent(high)})"
+    """Write what the rate will be, with its interval while something is open."""
+    low, high = percent(row["expected_rate_low"]), percent(row["expected_rate_high"])
+    between = f" ({low} – {high})" if row["awaited"] and row["expected_rate"] is not None else ""
+    return f"{percent(row['expected_rate'])}{between}"
 
 
 def _speed(figures: Figures) -> Html:
@@ -252,7 +251,8 @@ def _speed(figures: Figures) -> Html:
         [
             _drawn(lambda width: charts.delivery_curve(figures.curve, width)),
             paragraph(
-                f"Of the messages delivered so far, by the service's receipt times: {spread}."
+                f"Of the delivered messages alone, by the service's receipt times: {spread}. (The "
+                "chart is of all messages. –: what is still open could make it much longer.)"
             ),
         ]
     )
@@ -296,13 +296,13 @@ def _drawn(draw: Callable[[int], Chart]) -> Html:
 
 
 def _metric_table(caption: str, first: str, rows: list[list[Any]]) -> Html:
-    headers = [first, "Messages", "Delivery rate", "Between", "Coverage",
-               "Awaited", "Half within", "90% within"]  # fmt: skip
+    headers = [first, "Messages", "So far", "At worst – at best", "Coverage",
+               "Open", "Half within", "90% within"]  # fmt: skip
     return table(caption, headers, rows)
 
 
 def _metrics(row: Row) -> list[str]:
-    low, high = row["delivery_rate_low"], row["delivery_rate_high"]
+    low, high = row["delivery_rate_if_rest_failed"], row["delivery_rate_if_rest_arrived"]
     return [
         count(row["messages"]),
         percent(row["delivery_rate"]),

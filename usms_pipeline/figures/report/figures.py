@@ -44,13 +44,6 @@ _LATEST_HOURS: Final = f"""
 """
 
 
-_NOWCAST: Final = """
-    SELECT any_value(expected_rate) AS rate, any_value(expected_rate_low) AS low,
-        any_value(expected_rate_high) AS high, any_value(known_share) AS known_share
-    FROM delivery_nowcast_by('is_announced')
-"""
-
-
 @dataclass(frozen=True)
 class Group:
     """The figures of one column's groups: the largest, and how many there are in all."""
@@ -62,7 +55,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Changes:
-    """The groups of one column that changed by more than chance, and how many there are in all."""
+    """The groups of one column that changed by more than weeks do, and how many there are."""
 
     column: str
     rates: pa.Table
@@ -77,7 +70,6 @@ class Figures:
     """
 
     total: Row
-    nowcast: Row
     quality: Row
     alerts: list[Row]
     change: list[Row]
@@ -96,9 +88,8 @@ def ask(con: Warehouse) -> Figures:
     query = files("usms_pipeline.warehouse").joinpath("sql/report_quality.sql")
     quality = _row(con, query.read_text())
     return Figures(
-        total=_row(con, "SELECT unnest(delivery_figures(r)) FROM receipts AS r"),
+        total=_total(con),
         quality=quality,
-        nowcast=_row(con, _NOWCAST),
         alerts=_table(con, "FROM delivery_alerts").to_pylist(),
         change=_table(con, "FROM delivery_rate_change_by('is_announced')").to_pylist(),
         changes=[_changes(con, column) for column in ("country", "operator", *dimensions(con))],
@@ -114,6 +105,12 @@ def ask(con: Warehouse) -> Figures:
         failures=_table(con, "FROM failures"),
         timezone_hint=_hint(con),
     )
+
+
+def _total(con: Warehouse) -> Row:
+    """Return the figures of all messages, with what their rate will be."""
+    row: Row = queries.rates_expected(con).to_arrow_table().to_pylist()[0]
+    return row
 
 
 def dimensions(con: Warehouse) -> list[str]:

@@ -1,198 +1,561 @@
--- delivery_alerts: what fails, or stays silent, beyond chance in the last 72 hours of sending,
--- against the same group's own 28 days before them.
+-- delivery_alerts: what fails, or stays silent, more than it usually does, in the last 72 hours of
+-- sending. One row a trouble; where else it shows is in `echoes`.
 --
 --   FROM delivery_alerts;
 --
--- Two kinds. `failing`: too many of the messages with an outcome were not delivered. `silent`: too
--- many messages had no outcome within an hour. Looked at are all messages together and each
--- operator, country and value of a dimension, over each 1, 3, 6, 12 and 24 hours.
+-- Like with like: looked at is what was known of a message at an age, one hour and one day after it
+-- was sent, whenever we look. `failing`: known by then not to be delivered; `silent`: no outcome by
+-- then; both as a share of all messages sent. An hour of sending is looked at once all of it is that
+-- old, and only if we asked at that age: a pause of ours is nobody's silence.
 --
--- A window is out of line when its share and the one before differ by more than one share for both
--- would let them: the likelihood ratio of two binomials, exp(-n · KL(share ‖ both) - n before ·
--- KL(usual ‖ both)), so that a short history proves little. Its exponent is divided by how much more
--- than by chance the group's windows differed before (mean of z², the highest 2 % left aside, for
--- they may be trouble themselves), and it is multiplied by the number of windows looked at
--- (Bonferroni): that, called `chance`, must be under one in a thousand. And it is at least five
+-- What is usual is learnt from the 28 days before the 72 hours, for each operator by hour of the day
+-- and day of the week, as far as they show a difference (100 messages of no difference are added to
+-- each). Six hours of an operator or group that stand out from the same six hours of the other days
+-- are left out of it: an outage is not usual. A group (all messages, an operator, a country, a value
+-- of a dimension) is expected to do what its operators' messages of that hour usually do, times how
+-- it differed from that before: so another mix of operators is no trouble. Operators and groups with
+-- under a hundred messages before are left out.
+--
+-- A window of 1, 3, 8 or 24 hours is as far out of line as z standard deviations, 1 / z² = 1 / b² +
+-- 1 / s². b is chance: the signed root of the likelihood ratio of two binomials, so that a short
+-- history proves little. s is how much such windows of the group differed by more than chance before,
+-- in log odds (moments), by Student's t. How often a year something so far out of line would come by
+-- accident, over all that is looked at, is `false_a_year`. It must be under one, for at least five
 -- messages and one in a hundred more than usual: less is not worth waking anyone.
 --
--- Nothing is said of a group with under a hundred messages before, and of messages too young: an
--- hour counts as silent or not when at least an hour has passed since its end. A message that was
--- first asked about late, and whose outcome has no time of its own, says nothing of silence. (One
--- asked about early, and then late, does: where outcomes have no time, a pause of ours is silence.)
---
--- Grain: kind and group, the one furthest out of line first: trouble of one operator shows in its
--- country too, and less clearly there (of two alike, the operator comes first). since, until (the
--- end of the last hour): the window furthest out of line; messages, affected, share are its own,
--- usual_share is that of the days before.
+-- Grain: a trouble, the one furthest out of line first. since, until (the end of the last hour): the
+-- window furthest out of line; messages, affected, share are its own, usual_share is what was
+-- expected of it, within_hours the age. echoes: other groups and the other kind at the same time,
+-- but not another value of the same column, whose messages are others: that is a trouble of its own.
 
 CREATE OR REPLACE MACRO usms_divergence(share, usual) AS
 CASE WHEN share > 0 THEN share * ln(share / usual) ELSE 0 END
 + CASE WHEN share < 1 THEN (1 - share) * ln((1 - share) / (1 - usual)) ELSE 0 END;
+
+CREATE OR REPLACE MACRO usms_log_odds(share) AS ln(share / (1 - share));
+
+-- Seconds after sending from which on the service told the outcome, as well as we can tell: not
+-- before it dates it, nor before the latest question that found nothing. NULL without an outcome.
+CREATE OR REPLACE MACRO usms_told_after(r) AS CASE
+    WHEN r.is_final THEN greatest(0, ceil(epoch(
+        greatest(
+            CASE
+                WHEN r.received_at >= r.sent_at THEN least(r.received_at, r.final_at)
+                ELSE r.final_at
+            END,
+            CASE WHEN r.last_open_at < r.final_at THEN r.last_open_at END
+        ) - r.sent_at
+    )))
+END;
+
+-- Is it known what was known of a message at an age? Not of an outcome without a time of its own
+-- that was first asked for long after that age.
+CREATE OR REPLACE MACRO usms_is_watched(m, age) AS
+coalesce(m.usms_told_after <= epoch(age), false)
+OR coalesce(
+    CASE
+        WHEN NOT m.is_final THEN m.last_asked_at >= m.sent_at + age
+        ELSE
+            m.received_at >= m.sent_at
+            OR m.last_open_at >= m.sent_at + age
+            OR m.final_at <= m.sent_at + age + INTERVAL 1 HOUR
+    END,
+    false
+);
 
 -- The messages of the days looked at; names that no column of yours has. Grain: message.
 CREATE OR REPLACE MACRO usms_lately() AS TABLE
 SELECT
     r.*,
     'all messages' AS usms_everything,
+    coalesce(r."operator", r.country, '') AS usms_carrier,
     usms_hour(r.sent_at) AS usms_hour,
     newest.hour AS usms_now,
-    usms_shown_after(r) AS usms_shown_after,
-    (r.is_final OR r.last_asked_at >= r.sent_at + INTERVAL 1 HOUR)
-    AND NOT (
-        r.is_final
-        AND coalesce(r.received_at < r.sent_at, true)
-        AND r.first_asked_at > r.sent_at + INTERVAL 1 HOUR
-    ) AS usms_is_watched
+    usms_told_after(r) AS usms_told_after
 FROM usms_named() AS r, (SELECT usms_hour(max(last_asked_at)) AS hour FROM receipts) AS newest
 WHERE
     r.is_announced
     AND r.status <> 'invalid'
     AND usms_hour(r.sent_at) > newest.hour - 31 * 24;
 
--- `counts` names a relation (by_column, cohort, hour, now, kind, messages, affected).
-CREATE OR REPLACE MACRO usms_alerts(counts) AS TABLE
-WITH sizes AS (SELECT unnest([1, 3, 6, 12, 24]) AS size),
-before AS (
-    SELECT
-        by_column,
-        cohort,
-        kind,
-        sum(messages) AS messages,
-        sum(affected) AS affected,
-        (sum(affected) + 0.5) / (sum(messages) + 1) AS usual
-    FROM query_table(counts)
-    WHERE hour <= now - 72
-    GROUP BY by_column, cohort, kind
-    HAVING sum(messages) >= 100
-),
-windows AS (
-    SELECT
-        c.by_column,
-        c.cohort,
-        c.kind,
-        s.size,
-        c.hour,
-        c.now,
-        c.hour - s.size >= c.now - 72 AS is_new,  -- from its first hour on
-        c.hour <= c.now - 72 AS is_before,
-        sum(c.messages) OVER lately AS messages,
-        sum(c.affected) OVER lately AS affected
-    FROM (FROM query_table(counts) SEMI JOIN before USING (by_column, cohort, kind)) AS c, sizes AS s
-    WINDOW lately AS (
-        PARTITION BY c.by_column, c.cohort, c.kind, s.size
-        ORDER BY c.hour
-        RANGE BETWEEN s.size - 1 PRECEDING AND CURRENT ROW
-    )
-),
-deviations AS (
-    SELECT
-        w.by_column,
-        w.cohort,
-        w.kind,
-        w.size,
-        (w.affected - w.messages * b.usual) ** 2
-        / (w.messages * b.usual * (1 - b.usual)) AS squared
-    FROM windows AS w
-    JOIN before AS b USING (by_column, cohort, kind)
-    WHERE w.is_before AND w.hour % w.size = w.size - 1 AND w.messages > 0
-),
-highest AS (
-    SELECT by_column, cohort, kind, size, quantile_cont(squared, 0.98) AS squared
-    FROM deviations
-    GROUP BY by_column, cohort, kind, size
-),
-excess AS (
-    SELECT by_column, cohort, kind, size, greatest(1, avg(d.squared)) AS factor
-    FROM deviations AS d
-    JOIN highest AS h USING (by_column, cohort, kind, size)
-    WHERE d.squared <= h.squared
-    GROUP BY by_column, cohort, kind, size
-),
-looks AS (
-    SELECT
-        w.*,
-        b.usual,
-        w.affected / w.messages AS share,
-        -(
-            w.messages * usms_divergence(
-                w.affected / w.messages, (w.affected + b.affected) / (w.messages + b.messages)
-            )
-            + b.messages * usms_divergence(
-                b.affected / b.messages, (w.affected + b.affected) / (w.messages + b.messages)
-            )
-        ) / coalesce(e.factor, 1) AS log_chance
-    FROM windows AS w
-    JOIN before AS b USING (by_column, cohort, kind)
-    LEFT JOIN excess AS e USING (by_column, cohort, kind, size)
-    WHERE w.is_new AND w.messages > 0
-),
-corrected AS (
-    SELECT *, log_chance + ln(count(*) OVER ()) AS log_corrected
-    FROM looks
-),
-out_of_line AS (
-    SELECT *
-    FROM corrected
-    WHERE
-        log_corrected < ln(0.001)
-        AND affected - messages * usual >= 5
-        AND share - usual >= 0.01
-)
-SELECT
-    kind,
-    by_column,
-    cohort,
-    make_timestamptz(3600000000 * (hour - size + 1)) AS since,
-    make_timestamptz(3600000000 * (hour + 1)) AS until,
-    messages::BIGINT AS messages,
-    affected::BIGINT AS affected,
-    share,
-    usual AS usual_share,
-    exp(log_corrected) AS chance
-FROM out_of_line
--- of windows alike, for nothing more was sent in the longer one, the shortest
-QUALIFY row_number() OVER (
-    PARTITION BY kind, by_column, cohort ORDER BY log_corrected, size, hour
-) = 1
-ORDER BY log_corrected, by_column = 'everything', by_column DESC, cohort;
-
--- By any column of usms_lately, named exactly; the value is text, in `cohort`.
+-- By any column of usms_lately, named exactly; the value is text, in `cohort`. Grain: value, carrier,
+-- hour, kind and age; `missed` of its messages were not asked about at that age.
 CREATE OR REPLACE MACRO usms_counts_by(column_name) AS TABLE
 WITH members AS NOT MATERIALIZED (
     SELECT
         nullif(COLUMNS(lambda c: c = column_name)::VARCHAR, '') AS cohort,
+        m.usms_carrier AS carrier,
         m.usms_hour AS hour,
         m.usms_now AS now,
-        m.is_final,
-        m.is_final AND m.status <> 'delivered' AS is_failure,
-        m.usms_is_watched AND m.usms_hour < m.usms_now - 1 AS is_watched,
-        coalesce(m.usms_shown_after > 3600, true) AS is_silent
+        m.status = 'delivered' AS is_delivered,
+        m.usms_told_after AS told_after,
+        usms_is_watched(m, INTERVAL 1 HOUR) AS is_watched,
+        usms_is_watched(m, INTERVAL 1 DAY) AS is_watched_a_day
     FROM usms_lately() AS m
 ),
 counted AS (
     SELECT
         cohort,
+        carrier,
         hour,
         any_value(now) AS now,
-        {
-            messages: count(*) FILTER (is_final),
-            affected: count(*) FILTER (is_failure)
-        } AS failing,
-        {
-            messages: count(*) FILTER (is_watched),
-            affected: count(*) FILTER (is_watched AND is_silent)
-        } AS silent
+        count(*) AS sent,
+        count(*) FILTER (is_watched) AS watched,
+        count(*) FILTER (told_after <= 3600) AS told,
+        count(*) FILTER (told_after <= 3600 AND NOT is_delivered) AS failed,
+        count(*) FILTER (is_watched_a_day) AS watched_a_day,
+        count(*) FILTER (told_after <= 86400) AS told_a_day,
+        count(*) FILTER (told_after <= 86400 AND NOT is_delivered) AS failed_a_day
     FROM members
     -- Before the hours are counted: a column may have a value of its own for every message.
     WHERE cohort IN (SELECT cohort FROM members GROUP BY cohort HAVING count(*) >= 100)
-    GROUP BY cohort, hour
+    GROUP BY cohort, carrier, hour
+),
+kinds AS (
+    SELECT
+        * EXCLUDE (watched, told, failed, watched_a_day, told_a_day, failed_a_day),
+        unnest([
+            {kind: 'failing', age: 1, messages: watched, affected: failed},
+            {kind: 'silent', age: 1, messages: watched, affected: watched - told},
+            {kind: 'failing', age: 24, messages: watched_a_day, affected: failed_a_day},
+            {kind: 'silent', age: 24, messages: watched_a_day,
+             affected: watched_a_day - told_a_day}
+        ], recursive := true)
+    FROM counted
 )
 SELECT
     CASE column_name WHEN 'usms_everything' THEN 'everything' ELSE column_name END AS by_column,
     cohort,
+    carrier,
     hour,
     now,
     kind,
-    CASE kind WHEN 'failing' THEN failing.messages ELSE silent.messages END AS messages,
-    CASE kind WHEN 'failing' THEN failing.affected ELSE silent.affected END AS affected
-FROM counted, (SELECT unnest(['failing', 'silent']) AS kind);
+    age,
+    messages,
+    affected,
+    sent - messages AS missed
+FROM kinds
+WHERE hour < now - age;
+
+-- `given` names a relation (by_column, cohort, kind, age, hour, now, messages, affected, expected),
+-- where `expected` is right but for a factor. Gives its hours before the last 72, without the blocks of
+-- six in which more were affected than the same six hours of the other days explain: three times the
+-- usual difference, of which the highest tenth is not held to be usual.
+CREATE OR REPLACE MACRO usms_without_outages(given) AS TABLE
+WITH blocks AS (
+    SELECT
+        by_column,
+        cohort,
+        kind,
+        age,
+        hour // 6 AS block,
+        sum(messages) AS messages,
+        sum(affected) AS affected,
+        sum(expected) AS expected
+    FROM query_table(given)
+    WHERE hour <= now - 72
+    GROUP BY ALL
+),
+scaled AS (
+    SELECT
+        *,
+        least(
+            sum(affected) OVER same_hours / nullif(sum(expected) OVER same_hours, 0) * expected,
+            messages
+        ) AS usual
+    FROM blocks
+    WINDOW same_hours AS (PARTITION BY by_column, cohort, kind, age, block % 4)
+),
+strange AS (
+    SELECT
+        *,
+        (affected - usual) / sqrt(greatest(usual * (1 - usual / messages), 0.25)) AS deviation
+    FROM scaled
+    WHERE messages > 0
+),
+judged AS (
+    SELECT
+        *,
+        greatest(1, quantile_cont(abs(deviation), 0.9) OVER same_hours / 1.645) AS usual_deviation
+    FROM strange
+    WINDOW same_hours AS (PARTITION BY by_column, cohort, kind, age, block % 4)
+)
+SELECT g.*
+FROM (SELECT *, hour // 6 AS block FROM query_table(given)) AS g
+SEMI JOIN (FROM judged WHERE deviation <= 3 * usual_deviation) AS j
+    USING (by_column, cohort, kind, age, block);
+
+-- How far the means of k groups of n things are to be believed, 0 to 1: of their variance, the part that
+-- chance within the groups does not explain. From sums of squares: of the things, of the groups, of
+-- the whole.
+CREATE OR REPLACE MACRO usms_trust(things, groups, whole, n, k) AS coalesce(CASE
+    WHEN n > k AND k > 1 AND groups > whole
+        THEN greatest(0, 1 - (things - groups) / (n - k) * (k - 1) / (groups - whole))
+END, 0);
+
+-- `carriers` names counts of all messages. Grain: carrier, kind, age and hour of the week: the share
+-- that is usually affected.
+CREATE OR REPLACE MACRO usms_usual(carriers) AS TABLE
+WITH given AS (SELECT *, carrier AS cohort, messages AS expected FROM
+    (SELECT * EXCLUDE (cohort) FROM query_table(carriers))),
+hours AS MATERIALIZED (FROM usms_without_outages(given) WHERE messages > 0),
+totals AS (
+    SELECT carrier, kind, age, (sum(affected) + 0.5) / (sum(messages) + 1) AS usual
+    FROM hours
+    GROUP BY ALL
+    HAVING sum(messages) >= 100
+),
+-- From here on of the rarer of two, affected or not: so that factors keep a share below 1.
+rarer AS (
+    SELECT
+        carrier,
+        kind,
+        age,
+        h.hour,
+        t.usual > 0.5 AS is_turned,
+        least(t.usual, 1 - t.usual) AS usual,
+        h.messages * least(t.usual, 1 - t.usual) AS expected,
+        CASE WHEN t.usual > 0.5 THEN h.messages - h.affected ELSE h.affected END AS affected
+    FROM hours AS h
+    JOIN totals AS t USING (carrier, kind, age)
+),
+by_hour AS (
+    SELECT
+        carrier,
+        kind,
+        age,
+        hour % 24 AS of_day,
+        is_turned,
+        usual,
+        count(*) AS things,
+        sum(affected) AS affected,
+        sum(expected) AS expected,
+        sum(affected ** 2 / expected) AS squares
+    FROM rarer
+    GROUP BY carrier, kind, age, hour % 24, is_turned, usual
+),
+of_days AS (
+    SELECT
+        *,
+        1 + (affected / expected - 1) * usms_trust(
+            sum(squares) OVER of_carrier,
+            sum(affected ** 2 / expected) OVER of_carrier,
+            (sum(affected) OVER of_carrier) ** 2 / sum(expected) OVER of_carrier,
+            sum(things) OVER of_carrier,
+            count(*) OVER of_carrier
+        ) AS factor
+    FROM by_hour
+    WINDOW of_carrier AS (PARTITION BY carrier, kind, age)
+),
+by_day AS (
+    SELECT
+        r.carrier,
+        r.kind,
+        r.age,
+        r.hour // 24 AS day,
+        sum(r.affected) AS affected,
+        sum(r.expected * d.factor) AS expected
+    FROM rarer AS r
+    JOIN of_days AS d
+        ON d.carrier = r.carrier AND d.kind = r.kind AND d.age = r.age AND d.of_day = r.hour % 24
+    GROUP BY ALL
+),
+by_weekday AS (
+    SELECT
+        carrier,
+        kind,
+        age,
+        day % 7 AS weekday,
+        count(*) AS things,
+        sum(affected) AS affected,
+        sum(expected) AS expected,
+        sum(affected ** 2 / expected) AS squares
+    FROM by_day
+    WHERE expected > 0
+    GROUP BY ALL
+),
+of_weeks AS (
+    SELECT
+        *,
+        1 + (affected / expected - 1) * usms_trust(
+            sum(squares) OVER of_carrier,
+            sum(affected ** 2 / expected) OVER of_carrier,
+            (sum(affected) OVER of_carrier) ** 2 / sum(expected) OVER of_carrier,
+            sum(things) OVER of_carrier,
+            count(*) OVER of_carrier
+        ) AS factor
+    FROM by_weekday
+    WINDOW of_carrier AS (PARTITION BY carrier, kind, age)
+),
+weekdays AS (SELECT unnest(range(7)) AS weekday),
+of_hours AS (SELECT unnest(range(24)) AS of_day),
+shares AS (
+    SELECT
+        t.carrier,
+        t.kind,
+        t.age,
+        w.weekday * 24 + h.of_day AS hour_of_week,
+        t.usual > 0.5 AS is_turned,
+        least(
+            0.999, least(t.usual, 1 - t.usual) * coalesce(d.factor, 1) * coalesce(o.factor, 1)
+        ) AS share
+    FROM totals AS t
+    CROSS JOIN weekdays AS w
+    CROSS JOIN of_hours AS h
+    LEFT JOIN of_days AS d
+        ON d.carrier = t.carrier AND d.kind = t.kind AND d.age = t.age AND d.of_day = h.of_day
+    LEFT JOIN of_weeks AS o
+        ON o.carrier = t.carrier AND o.kind = t.kind AND o.age = t.age AND o.weekday = w.weekday
+)
+SELECT
+    carrier,
+    kind,
+    age,
+    hour_of_week,
+    CASE WHEN is_turned THEN 1 - share ELSE share END AS share
+FROM shares;
+
+-- `groups` names counts, `usual` what usms_usual makes of them. Grain: group, kind, age and hour.
+CREATE OR REPLACE MACRO usms_expected(groups, usual) AS TABLE
+SELECT
+    g.by_column,
+    g.cohort,
+    g.kind,
+    g.age,
+    g.hour,
+    any_value(g.now) AS now,
+    sum(g.messages) AS messages,
+    sum(g.affected) AS affected,
+    sum(g.messages * u.share) AS expected
+FROM query_table(groups) AS g
+JOIN query_table(usual) AS u
+    ON u.carrier = g.carrier
+    AND u.kind = g.kind
+    AND u.age = g.age
+    AND u.hour_of_week = g.hour % 168
+WHERE g.messages > 0
+GROUP BY g.by_column, g.cohort, g.kind, g.age, g.hour;
+
+-- `given` names what usms_expected gives. Grain: group, kind, age and size of window, of those that
+-- are out of line: the window furthest out.
+CREATE OR REPLACE MACRO usms_out_of_line(given) AS TABLE
+WITH history AS MATERIALIZED (FROM usms_without_outages(given)),
+factors AS (
+    SELECT
+        by_column,
+        cohort,
+        kind,
+        age,
+        -- A third: what is usual at an hour of the week is known from a part of them only.
+        sum(messages) / 3 AS before,
+        sum(expected) > 0.5 * sum(messages) AS is_turned,
+        CASE
+            WHEN sum(expected) > 0.5 * sum(messages)
+                THEN (sum(messages - affected) + 0.5) / (sum(messages - expected) + 0.5)
+            ELSE (sum(affected) + 0.5) / (sum(expected) + 0.5)
+        END AS factor
+    FROM history
+    GROUP BY ALL
+    HAVING sum(messages) >= 100
+),
+fitted AS MATERIALIZED (
+    SELECT
+        e.* REPLACE (
+            e.messages * greatest(1e-6, least(1 - 1e-6, CASE
+                WHEN f.is_turned THEN 1 - f.factor * (1 - e.expected / e.messages)
+                ELSE f.factor * e.expected / e.messages
+            END)) AS expected
+        ),
+        f.before
+    FROM query_table(given) AS e
+    JOIN factors AS f USING (by_column, cohort, kind, age)
+),
+-- Sizes share what may be false: most to the single hour, for an outage is short, and long windows lap.
+sizes AS (
+    SELECT unnest([
+        {size: 1, part: 0.7}, {size: 3, part: 0.2}, {size: 8, part: 0.07}, {size: 24, part: 0.03}
+    ], recursive := true)
+),
+blocks AS (
+    SELECT
+        f.by_column,
+        f.cohort,
+        f.kind,
+        f.age,
+        s.size,
+        sum(f.affected) - sum(f.expected) AS excess,
+        sum(f.expected) * (1 - sum(f.expected) / sum(f.messages)) AS variance
+    FROM (FROM fitted SEMI JOIN history USING (by_column, cohort, kind, age, hour)) AS f, sizes AS s
+    GROUP BY f.by_column, f.cohort, f.kind, f.age, s.size, f.hour // s.size
+),
+spreads AS (
+    SELECT
+        by_column,
+        cohort,
+        kind,
+        age,
+        size,
+        count(*) AS blocks,
+        -- Not its own alone: of a group's few blocks it may be 0 by accident.
+        greatest(
+            1e-9,
+            sum(excess ** 2 - variance) / sum(variance ** 2),
+            sum(sum(excess ** 2 / variance - 1)) OVER alike / sum(sum(variance)) OVER alike
+        ) AS spread
+    FROM blocks
+    GROUP BY by_column, cohort, kind, age, size
+    WINDOW alike AS (PARTITION BY by_column, kind, age, size)
+),
+windows AS (
+    SELECT
+        f.* EXCLUDE (messages, affected, expected),
+        s.size,
+        s.part,
+        sum(f.messages) OVER lately AS messages,
+        sum(f.affected) OVER lately AS affected,
+        sum(f.expected) OVER lately AS expected
+    FROM fitted AS f, sizes AS s
+    WHERE f.hour > f.now - 72
+    WINDOW lately AS (
+        PARTITION BY f.by_column, f.cohort, f.kind, f.age, s.size
+        ORDER BY f.hour
+        RANGE BETWEEN s.size - 1 PRECEDING AND CURRENT ROW
+    )
+),
+looks AS (
+    SELECT
+        *,
+        expected / messages AS usual,
+        (affected - 0.5) / messages AS share,
+        (affected - 0.5 + before * expected / messages) / (messages + before) AS of_both
+    FROM windows
+    WHERE hour - size >= now - 72 AND messages - expected >= 5
+),
+deviations AS (
+    SELECT
+        l.*,
+        (SELECT count(*) FROM (SELECT DISTINCT by_column, cohort, kind, age FROM looks)) AS series,
+        1 / sqrt(
+            0.5 / (
+                l.messages * usms_divergence(l.share, l.of_both)
+                + l.before * usms_divergence(l.usual, l.of_both)
+            )
+            + 1 / (
+                s.blocks * ln(
+                    1 + (usms_log_odds(l.share) - usms_log_odds(l.usual)) ** 2
+                    / (s.blocks * s.spread)
+                )
+            )
+        ) AS z
+    FROM looks AS l
+    JOIN spreads AS s USING (by_column, cohort, kind, age, size)
+    WHERE
+        l.affected - l.expected >= 5
+        AND l.affected - l.expected >= 0.01 * l.messages
+)
+SELECT
+    by_column,
+    cohort,
+    kind,
+    age,
+    hour,
+    size,
+    messages,
+    affected,
+    expected,
+    -(z ** 2) / 2 - ln(z * sqrt(2 * pi()))
+    + ln(series * 8766 / size / part * CASE size WHEN 1 THEN 1 ELSE 2 END) AS log_a_year
+FROM deviations;
+
+-- `found` names windows as usms_out_of_line gives them. Grain: a trouble.
+CREATE OR REPLACE MACRO usms_troubles(found) AS TABLE
+WITH furthest AS (
+    SELECT
+        *,
+        hour - size + 1 AS begins,
+        row_number() OVER (
+            ORDER BY log_a_year, by_column = 'everything', by_column DESC, cohort, kind
+        ) AS place
+    FROM query_table(found)
+    -- of windows alike, for nothing more was sent in the longer one, the shortest
+    QUALIFY row_number() OVER (
+        PARTITION BY kind, by_column, cohort ORDER BY log_a_year, size, age, hour
+    ) = 1
+),
+stronger AS (
+    SELECT one.place, other.place AS leader
+    FROM furthest AS one
+    JOIN furthest AS other
+        ON other.place < one.place
+        AND other.begins <= one.hour
+        AND one.begins <= other.hour
+        AND (other.by_column <> one.by_column OR other.cohort = one.cohort)
+),
+leaders AS (
+    SELECT place FROM furthest ANTI JOIN stronger USING (place)
+),
+echoes AS (
+    SELECT s.place, min(s.leader) AS leader
+    FROM stronger AS s
+    JOIN leaders AS l ON l.place = s.leader
+    GROUP BY s.place
+),
+told AS (
+    -- One that only echoes of others lead to is told for itself.
+    SELECT f.*, coalesce(e.leader, f.place) AS leader
+    FROM furthest AS f
+    LEFT JOIN echoes AS e USING (place)
+),
+listed AS (
+    SELECT
+        leader AS place,
+        list({
+            kind: kind,
+            by_column: by_column,
+            cohort: cohort,
+            messages: messages::BIGINT,
+            affected: affected::BIGINT,
+            share: affected / messages,
+            usual_share: expected / messages
+        } ORDER BY place) AS echoes
+    FROM told
+    WHERE leader <> place
+    GROUP BY leader
+)
+SELECT
+    t.kind,
+    t.by_column,
+    t.cohort,
+    make_timestamptz(3600000000 * t.begins) AS since,
+    make_timestamptz(3600000000 * (t.hour + 1)) AS until,
+    t.age AS within_hours,
+    t.messages::BIGINT AS messages,
+    t.affected::BIGINT AS affected,
+    t.affected / t.messages AS share,
+    t.expected / t.messages AS usual_share,
+    exp(t.log_a_year) AS false_a_year,
+    coalesce(l.echoes, []) AS echoes
+FROM told AS t
+LEFT JOIN listed AS l USING (place)
+WHERE t.leader = t.place
+ORDER BY t.place;
+
+-- `counts` names a relation as usms_counts_by gives it, of several columns, everything among them.
+CREATE OR REPLACE MACRO usms_alerts(counts) AS TABLE
+WITH asked AS MATERIALIZED (
+    -- Where one message in a hundred was not asked about at the age, we can't tell.
+    SELECT *
+    FROM query_table(counts)
+    WHERE (hour, age) IN (
+        SELECT (hour, age)
+        FROM query_table(counts)
+        WHERE by_column = 'everything'
+        GROUP BY hour, age
+        HAVING sum(missed) <= 0.01 * sum(messages + missed)
+    )
+),
+carriers AS (SELECT * FROM asked WHERE by_column = 'everything'),
+usual AS MATERIALIZED (FROM usms_usual(carriers)),
+expected AS MATERIALIZED (FROM usms_expected(asked, usual)),
+found AS (FROM usms_out_of_line(expected) WHERE log_a_year < 0)
+FROM usms_troubles(found);

@@ -5,11 +5,82 @@
 --
 --   FROM delivery_rate_change_by('operator') WHERE change_high < 0;
 --
--- The interval (95 %) of the change is Newcombe's, of two Wilson intervals (Statist. Med. 17, 1998,
--- 873-890, method 10). Where it does not hold 0, the change is more than chance.
+-- Days differ by more than chance: a campaign, a carrier's bad afternoon. So each day is set beside the
+-- same weekday of the week before, and how much those seven differences vary says how sure their mean
+-- is. `change` is that mean, weighted by n1 · n2 / (n1 + n2), where n1 and n2 are the two days'
+-- messages with an outcome; so it is not quite delivery_rate - delivery_rate_before. The interval
+-- (95 %) is Student's t, on one degree of freedom less than there are differences. Where it does not
+-- hold 0, the weeks differ by more than weeks usually do. NULL with fewer than three weekdays that
+-- have outcomes in both weeks.
 --
 -- Grain: one value of the column named, exactly so; the value is text, in `cohort`. Announced
 -- recipients only. No row where either week has no messages with an outcome.
+
+-- Student's t, two-sided 95 %, for 1 to 6 degrees of freedom.
+CREATE OR REPLACE MACRO usms_student_week(freedom) AS
+[12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469][freedom];
+
+-- `counts` names a relation (cohort, sent_date, last_day, messages, n, k) of the fourteen days up to
+-- last_day: k of n messages with an outcome were delivered. Grain: cohort.
+CREATE OR REPLACE MACRO usms_changes(counts) AS TABLE
+WITH weekdays AS (
+    SELECT
+        cohort,
+        last_day,
+        coalesce(sum(messages) FILTER (sent_date > last_day - 7), 0) AS messages,
+        coalesce(sum(messages) FILTER (sent_date <= last_day - 7), 0) AS messages_before,
+        coalesce(sum(n) FILTER (sent_date > last_day - 7), 0) AS n,
+        coalesce(sum(k) FILTER (sent_date > last_day - 7), 0) AS k,
+        coalesce(sum(n) FILTER (sent_date <= last_day - 7), 0) AS n_before,
+        coalesce(sum(k) FILTER (sent_date <= last_day - 7), 0) AS k_before
+    FROM query_table(counts)
+    GROUP BY cohort, last_day, (last_day - sent_date) % 7
+),
+differences AS (
+    SELECT
+        *,
+        k / nullif(n, 0) - k_before / nullif(n_before, 0) AS difference,
+        n * n_before / nullif(n + n_before, 0) AS weight
+    FROM weekdays
+),
+weeks AS (
+    SELECT
+        cohort,
+        last_day,
+        sum(messages)::BIGINT AS messages,
+        sum(messages_before)::BIGINT AS messages_before,
+        sum(k) / nullif(sum(n), 0) AS rate,
+        sum(k_before) / nullif(sum(n_before), 0) AS rate_before,
+        count(difference) AS pairs,
+        sum(weight * difference) / nullif(sum(weight), 0) AS change,
+        sum(weight * difference ** 2) / nullif(sum(weight), 0) AS mean_square
+    FROM differences
+    GROUP BY cohort, last_day
+),
+reaches AS (
+    SELECT
+        *,
+        CASE
+            -- Not below 0: that is only how the two squares were rounded.
+            WHEN pairs >= 3 THEN usms_student_week(pairs - 1)
+                * sqrt(greatest(0, mean_square - change ** 2) / (pairs - 1))
+        END AS reach
+    FROM weeks
+)
+SELECT
+    cohort,
+    last_day - 6 AS first_day,
+    last_day,
+    messages,
+    messages_before,
+    rate AS delivery_rate,
+    rate_before AS delivery_rate_before,
+    change,
+    change - reach AS change_low,
+    change + reach AS change_high
+FROM reaches
+WHERE rate IS NOT NULL AND rate_before IS NOT NULL
+ORDER BY messages DESC, cohort;
 
 CREATE OR REPLACE MACRO delivery_rate_change_by(column_name) AS TABLE
 WITH newest AS (
@@ -40,8 +111,8 @@ settled AS (  -- two whole weeks, or none
 members AS (
     SELECT
         nullif(COLUMNS(lambda c: c = column_name)::VARCHAR, '') AS cohort,
+        r.sent_date,
         s.last_day,
-        r.sent_date > s.last_day - 7 AS is_latest,
         r.is_final,
         r.status = 'delivered' AS is_delivered
     FROM usms_named() AS r, settled AS s
@@ -49,39 +120,18 @@ members AS (
         r.is_announced
         AND r.sent_date BETWEEN s.last_day - 13 AND s.last_day
 ),
-weeks AS (
+counts AS (
     SELECT
         cohort,
-        any_value(last_day) AS last_day,
-        count(*) FILTER (is_latest) AS messages,
-        count(*) FILTER (NOT is_latest) AS messages_before,
-        count(*) FILTER (is_latest AND is_final) AS n,
-        count(*) FILTER (is_latest AND is_delivered) AS k,
-        count(*) FILTER (NOT is_latest AND is_final) AS n_before,
-        count(*) FILTER (NOT is_latest AND is_delivered) AS k_before
+        sent_date,
+        last_day,
+        count(*) AS messages,
+        count(*) FILTER (is_final) AS n,
+        count(*) FILTER (is_delivered) AS k
     FROM members
     GROUP BY ALL
 )
-SELECT
-    cohort,
-    last_day - 6 AS first_day,
-    last_day,
-    messages,
-    messages_before,
-    k / n AS delivery_rate,
-    k_before / n_before AS delivery_rate_before,
-    k / n - k_before / n_before AS change,
-    k / n - k_before / n_before - sqrt(
-        (k / n - wilson_low(k, n)) ** 2
-        + (wilson_high(k_before, n_before) - k_before / n_before) ** 2
-    ) AS change_low,
-    k / n - k_before / n_before + sqrt(
-        (wilson_high(k, n) - k / n) ** 2
-        + (k_before / n_before - wilson_low(k_before, n_before)) ** 2
-    ) AS change_high
-FROM weeks
-WHERE n > 0 AND n_before > 0
-ORDER BY messages DESC, cohort;
+FROM usms_changes(counts);
 
 COMMENT ON MACRO TABLE delivery_rate_change_by IS
 'the latest seven settled days against the seven before, by any column, named exactly';

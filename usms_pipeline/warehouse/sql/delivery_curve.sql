@@ -12,13 +12,17 @@
 --   S(t) = S(t-) · (1 - outcomes at t / n)     delivered(t) = delivered(t-) + S(t-) · deliveries / n
 --
 -- A message leaves at received_at, else (or where that is before its sending) at the answer that
--- brought its outcome; without an outcome it leaves, censored, at the latest question that was answered. Times are rounded up to
--- whole seconds, which is what receipts have. Never asked or `invalid`: nobody watched it; left
--- out. Announced recipients only, as everywhere.
+-- brought its outcome; without an outcome it leaves, censored, at the latest question that was
+-- answered. Times are rounded up to whole seconds, which is what receipts have. Never asked or
+-- `invalid`: nobody watched it; left out. Announced recipients only, as everywhere.
+--
+-- An outcome without a time of its own came unseen at some moment before the answer that brought it.
+-- The shares are NULL at moments at which that may be so of more than one in a hundred messages:
+-- where no outcome has a time, below the first question.
 --
 -- Grain: one row a cohort and a number of seconds. at_risk: messages watched that long without an
 -- earlier outcome. delivered, not_delivered: outcomes seen within that time (counts).
--- delivered_share, not_delivered_share: the estimates, NULL past the longest watch.
+-- delivered_share, not_delivered_share: the estimates, NULL also past the longest watch.
 
 -- Round figures, about as many of seconds as of minutes and hours.
 CREATE OR REPLACE MACRO usms_curve_seconds() AS [
@@ -27,8 +31,9 @@ CREATE OR REPLACE MACRO usms_curve_seconds() AS [
     21600, 28800, 36000, 43200, 57600, 72000, 86400, 129600, 172800, 216000, 259200
 ];
 
--- `watched` names a relation (cohort, left_after, is_final, is_delivered), one row a message. The
--- seconds asked for join the moments at which somebody leaves, as moments when nobody does.
+-- `watched` names a relation (cohort, left_after, unseen_from, is_final, is_delivered), one row a
+-- message. The seconds asked for join the moments at which somebody leaves, as moments when nobody
+-- does.
 CREATE OR REPLACE MACRO usms_curve(watched, seconds) AS TABLE
 WITH moments AS (
     SELECT
@@ -37,11 +42,17 @@ WITH moments AS (
         count(*) AS leaving,
         count(*) FILTER (is_final) AS outcomes,
         count(*) FILTER (is_delivered) AS deliveries,
+        -count(unseen_from) AS unseen,
         false AS is_asked_for
     FROM query_table(watched)
     GROUP BY cohort, left_after
     UNION ALL
-    SELECT cohort, unnest(seconds)::DOUBLE, 0, 0, 0, true
+    SELECT cohort, unseen_from, 0, 0, 0, count(*), false
+    FROM query_table(watched)
+    WHERE unseen_from IS NOT NULL
+    GROUP BY cohort, unseen_from
+    UNION ALL
+    SELECT cohort, unnest(seconds)::DOUBLE, 0, 0, 0, 0, true
     FROM (SELECT DISTINCT cohort FROM query_table(watched))
 ),
 risks AS (
@@ -51,7 +62,9 @@ risks AS (
         bool_or(is_asked_for) AS is_asked_for,
         sum(outcomes) AS outcomes,
         sum(deliveries) AS deliveries,
-        sum(sum(leaving)) OVER (PARTITION BY cohort ORDER BY moment DESC) AS at_risk
+        sum(sum(leaving)) OVER (PARTITION BY cohort ORDER BY moment DESC) AS at_risk,
+        sum(sum(unseen)) OVER (PARTITION BY cohort ORDER BY moment)
+        > 0.01 * sum(sum(leaving)) OVER (PARTITION BY cohort) AS is_unseen
     FROM moments
     GROUP BY cohort, moment
 ),
@@ -69,7 +82,7 @@ weights AS (
 shares AS (
     SELECT
         *,
-        at_risk = 0 AND still_open > 0 AS is_past_watch,
+        is_unseen OR (at_risk = 0 AND still_open > 0) AS is_unknown,
         sum(deliveries) OVER so_far AS delivered,
         sum(outcomes - deliveries) OVER so_far AS not_delivered,
         sum(deliveries * weight) OVER so_far AS delivered_share,
@@ -83,8 +96,8 @@ SELECT
     at_risk::BIGINT AS at_risk,
     delivered::BIGINT AS delivered,
     not_delivered::BIGINT AS not_delivered,
-    CASE WHEN NOT is_past_watch THEN delivered_share END AS delivered_share,
-    CASE WHEN NOT is_past_watch THEN not_delivered_share END AS not_delivered_share
+    CASE WHEN NOT is_unknown THEN delivered_share END AS delivered_share,
+    CASE WHEN NOT is_unknown THEN not_delivered_share END AS not_delivered_share
 FROM shares
 WHERE is_asked_for
 ORDER BY cohort, moment;
@@ -103,6 +116,16 @@ CREATE OR REPLACE MACRO usms_left_after(r) AS CASE
         THEN greatest(0, ceil(epoch(usms_left_at(r) - r.sent_at)))
 END;
 
+-- Seconds after sending from which on an outcome without a time of its own may have come unseen.
+CREATE OR REPLACE MACRO usms_unseen_from(r) AS CASE
+    WHEN r.is_final AND coalesce(r.received_at < r.sent_at, true)
+        THEN CASE
+            WHEN r.first_asked_at < r.final_at
+                THEN greatest(0, ceil(epoch(r.first_asked_at - r.sent_at)))
+            ELSE 0
+        END
+END;
+
 CREATE OR REPLACE MACRO delivery_curve(
     seconds := usms_curve_seconds(), first := NULL, last := NULL
 ) AS TABLE
@@ -110,6 +133,7 @@ WITH watched AS (
     SELECT
         NULL AS cohort,
         usms_left_after(r) AS left_after,
+        usms_unseen_from(r) AS unseen_from,
         r.is_final,
         r.status = 'delivered' AS is_delivered
     FROM receipts AS r
@@ -131,6 +155,7 @@ WITH watched AS (
     SELECT
         COLUMNS(lambda c: c = column_name)::VARCHAR AS cohort,
         usms_left_after(r) AS left_after,
+        usms_unseen_from(r) AS unseen_from,
         r.is_final,
         r.status = 'delivered' AS is_delivered
     FROM usms_named() AS r

@@ -30,6 +30,10 @@ CASE WHEN k < n THEN usms_wilson(k, n, 1) ELSE k / nullif(n, 0) END;
 COMMENT ON MACRO wilson_low IS 'lower end of the 95 % Wilson interval of k out of n';
 COMMENT ON MACRO wilson_high IS 'upper end of the 95 % Wilson interval of k out of n';
 
+-- A percentile, or NULL where what is awaited could make it more than a quarter longer.
+CREATE OR REPLACE MACRO usms_if_sure(seconds, longest) AS
+CASE WHEN longest <= 1.25 * seconds THEN seconds END;
+
 CREATE OR REPLACE MACRO delivery_figures(r) AS list_transform(
     [{
         messages: count(*) FILTER (r.is_announced),
@@ -52,6 +56,16 @@ CREATE OR REPLACE MACRO delivery_figures(r) AS list_transform(
         -- A report that is dated before its sending says nothing of how long it took.
         latencies: quantile_cont(r.delivery_seconds, [0.5, 0.9, 0.99]) FILTER (
             r.is_announced AND r.status = 'delivered' AND r.delivery_seconds >= 0
+        ),
+        -- The same, should all that are awaited still arrive, and never end.
+        longest: quantile_cont(
+            coalesce(r.delivery_seconds, 'infinity'::DOUBLE), [0.5, 0.9, 0.99]
+        ) FILTER (
+            r.is_announced
+            AND (
+                (r.status = 'delivered' AND r.delivery_seconds >= 0)
+                OR (NOT r.is_final AND NOT r.is_closed)
+            )
         )
     }],
     lambda c: {
@@ -68,15 +82,18 @@ CREATE OR REPLACE MACRO delivery_figures(r) AS list_transform(
         awaited_rate: c.awaited / nullif(c.messages, 0),
         receipt_coverage: c.with_evidence / nullif(c.messages, 0),
         delivery_rate: c.delivered / nullif(c.with_evidence, 0),
-        delivery_rate_ci_low: wilson_low(c.delivered, c.with_evidence),
-        delivery_rate_ci_high: wilson_high(c.delivered, c.with_evidence),
-        delivery_rate_low: c.delivered / nullif(c.messages, 0),
+        -- Of a young group it would be sure of what will not stay: failures come later.
+        delivery_rate_ci_low:
+            CASE WHEN c.awaited = 0 THEN wilson_low(c.delivered, c.with_evidence) END,
+        delivery_rate_ci_high:
+            CASE WHEN c.awaited = 0 THEN wilson_high(c.delivered, c.with_evidence) END,
+        delivery_rate_if_rest_failed: c.delivered / nullif(c.messages, 0),
         -- Not 1 - x / y: that can round to less than delivery_rate.
-        delivery_rate_high:
+        delivery_rate_if_rest_arrived:
             (c.messages - c.failed - c.rejected - c.expired) / nullif(c.messages, 0),
-        latency_p50_seconds: c.latencies[1],
-        latency_p90_seconds: c.latencies[2],
-        latency_p99_seconds: c.latencies[3],
+        latency_p50_seconds: usms_if_sure(c.latencies[1], c.longest[1]),
+        latency_p90_seconds: usms_if_sure(c.latencies[2], c.longest[2]),
+        latency_p99_seconds: usms_if_sure(c.latencies[3], c.longest[3]),
         first_asked_too_late: c.first_asked_too_late
     }
 )[1];
