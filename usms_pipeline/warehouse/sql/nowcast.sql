@@ -76,32 +76,43 @@ CREATE OR REPLACE MACRO usms_step_of(r) AS CASE
     ELSE floor(usms_steps(greatest(0, epoch(usms_open_until(r) - r.sent_at))))
 END::TINYINT;
 
--- `source` names a relation with the columns of receipts. Grain: moment (now alone); operator, day
--- (0: today, -1: yesterday), three hours of sending; step in which messages left, and how.
-CREATE OR REPLACE MACRO usms_history(source, history_days) AS TABLE
+-- A carrier by its name and country, also where the name has the country already (usms_named); the
+-- country alone where no carrier is known.
+CREATE OR REPLACE MACRO usms_carrier(country, name) AS CASE
+    WHEN name IS NULL THEN coalesce(country, '')
+    WHEN country IS NULL OR ends_with(name, ' (' || country || ')') THEN name
+    ELSE name || ' (' || country || ')'
+END;
+
+-- Grain: moment (now alone); carrier, day (0: today, -1: yesterday) and three hours of sending; step
+-- in which messages left, and how (NULL: open, or closed).
+CREATE OR REPLACE MACRO usms_history(history_days) AS TABLE
 WITH newest AS (
     SELECT usms_hour(max(last_asked_at)) AS moment
-    FROM query_table(source)
+    FROM receipts
     WHERE is_announced AND status <> 'invalid'
+),
+counted AS (
+    SELECT
+        n.moment,
+        r.country,
+        r."operator",
+        usms_hour(r.sent_at) // 24 - n.moment // 24 AS day,
+        usms_hour(r.sent_at) % 24 // 3 AS three_hours,
+        usms_step_of(r) AS step,
+        CASE WHEN r.is_final THEN r.status = 'delivered' END AS is_delivered,
+        count(*) AS messages
+    FROM receipts AS r, newest AS n
+    WHERE
+        r.is_announced
+        AND r.status <> 'invalid'
+        AND (
+            usms_hour(r.sent_at) // 24 - n.moment // 24 > -history_days
+            OR NOT (r.is_final OR r.is_closed)
+        )
+    GROUP BY ALL
 )
-SELECT
-    n.moment,
-    coalesce(r.country, '') AS country,
-    coalesce(r."operator", '') AS "operator",
-    usms_hour(r.sent_at) // 24 - n.moment // 24 AS day,
-    usms_hour(r.sent_at) % 24 // 3 AS three_hours,
-    usms_step_of(r) AS step,
-    CASE WHEN r.is_final THEN r.status = 'delivered' END AS is_delivered,
-    count(*) AS messages
-FROM query_table(source) AS r, newest AS n
-WHERE
-    r.is_announced
-    AND r.status <> 'invalid'
-    AND (
-        usms_hour(r.sent_at) // 24 - n.moment // 24 > -history_days
-        OR NOT (r.is_final OR r.is_closed)
-    )
-GROUP BY ALL;
+SELECT * EXCLUDE (country, "operator"), usms_carrier(country, "operator") AS carrier FROM counted;
 
 -- How much a message of so many days ago counts.
 CREATE OR REPLACE MACRO usms_weight(day) AS 0.5 ** (-day / 7);
@@ -116,8 +127,7 @@ CREATE OR REPLACE MACRO usms_hazards(history) AS TABLE
 WITH leaving AS (
     SELECT
         moment,
-        country,
-        "operator",
+        carrier,
         three_hours,
         step,
         coalesce(sum(messages * usms_weight(day)) FILTER (is_delivered), 0) AS delivered,
@@ -127,22 +137,21 @@ WITH leaving AS (
     GROUP BY ALL
 ),
 grid AS (
-    SELECT * FROM (SELECT DISTINCT moment, country, "operator", three_hours FROM leaving),
+    SELECT * FROM (SELECT DISTINCT moment, carrier, three_hours FROM leaving),
         (SELECT unnest(range(52))::TINYINT AS step)
 ),
 watched AS (
     -- `messages`: who was watched through the step, or had an outcome in it
     SELECT
         moment,
-        country,
-        "operator",
+        carrier,
         three_hours,
         step,
         coalesce(delivered, 0) AS delivered,
         coalesce(not_delivered, 0) AS not_delivered,
         coalesce(sum(delivered + not_delivered + open) OVER later - coalesce(open, 0), 0) AS messages
-    FROM (FROM grid FULL JOIN leaving USING (moment, country, "operator", three_hours, step))
-    WINDOW later AS (PARTITION BY moment, country, "operator", three_hours ORDER BY step DESC)
+    FROM (FROM grid FULL JOIN leaving USING (moment, carrier, three_hours, step))
+    WINDOW later AS (PARTITION BY moment, carrier, three_hours ORDER BY step DESC)
 ),
 levels AS (
     SELECT
@@ -156,13 +165,12 @@ levels AS (
     FROM watched
     WHERE step < 52
     WINDOW
-        of_operator AS (PARTITION BY moment, country, "operator", step),
+        of_operator AS (PARTITION BY moment, carrier, step),
         of_all AS (PARTITION BY moment, step)
 )
 SELECT
     moment,
-    country,
-    "operator",
+    carrier,
     three_hours,
     step,
     usms_drawn(
@@ -177,7 +185,7 @@ SELECT
 FROM levels;
 
 -- Grain: moment. What is learnt from at all, and the usual delivery rate.
-CREATE OR REPLACE MACRO usms_usual(history) AS TABLE
+CREATE OR REPLACE MACRO usms_usual_rate(history) AS TABLE
 SELECT
     moment,
     sum(messages) AS messages,
@@ -214,7 +222,7 @@ WITH chained AS (
     FROM query_table(hazards) AS h
     JOIN query_table(usual) AS u USING (moment)
     WINDOW earlier AS (
-        PARTITION BY h.moment, h.country, h."operator", h.three_hours ORDER BY h.step
+        PARTITION BY h.moment, h.carrier, h.three_hours ORDER BY h.step
         ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
     )
 ),
@@ -228,7 +236,7 @@ chances AS (
         sum(open_share * not_delivered) OVER onwards / open_share AS not_delivered
     FROM chained
     WINDOW onwards AS (
-        PARTITION BY moment, country, "operator", three_hours ORDER BY step DESC
+        PARTITION BY moment, carrier, three_hours ORDER BY step DESC
     )
 ),
 effects AS (
@@ -238,12 +246,11 @@ effects AS (
 following AS (
     SELECT *, coalesce(lead(effect) OVER by_step, 0) AS effect_next
     FROM effects
-    WINDOW by_step AS (PARTITION BY moment, country, "operator", three_hours ORDER BY step)
+    WINDOW by_step AS (PARTITION BY moment, carrier, three_hours ORDER BY step)
 )
 SELECT
     moment,
-    country,
-    "operator",
+    carrier,
     three_hours,
     step,
     open_share,
@@ -252,7 +259,7 @@ SELECT
     sum(open_share ** 2 / messages * (squared + stays * effect_next ** 2 - effect ** 2)) OVER onwards
     / open_share ** 2 AS vagueness
 FROM following
-WINDOW onwards AS (PARTITION BY moment, country, "operator", three_hours ORDER BY step DESC);
+WINDOW onwards AS (PARTITION BY moment, carrier, three_hours ORDER BY step DESC);
 
 -- Grain: moment. How much alike the messages of one day are in their luck: of an operator, and
 -- beyond that of all operators (0: not at all; 1: all the same). By the method of moments from days
@@ -267,8 +274,7 @@ WITH settled AS (
 open_then AS (
     SELECT
         moment,
-        country,
-        "operator",
+        carrier,
         day,
         three_hours,
         a.step,
@@ -292,9 +298,9 @@ of_operators AS (
         ) AS surprise,
         sum(o.messages * usms_spread(u.rate, c.delivered, c.not_delivered)) AS spread
     FROM open_then AS o
-    JOIN query_table(chances) AS c USING (moment, country, "operator", three_hours, step)
+    JOIN query_table(chances) AS c USING (moment, carrier, three_hours, step)
     JOIN query_table(usual) AS u USING (moment)
-    GROUP BY o.moment, o.country, o."operator", o.day, o.step
+    GROUP BY o.moment, o.carrier, o.day, o.step
 ),
 operators AS (
     SELECT
@@ -326,18 +332,17 @@ SELECT
 FROM of_days
 GROUP BY moment;
 
--- `known` names a relation (moment, cohort, country, operator, three_hours, step, is_awaited,
--- messages, outcomes, delivered); `history` as above. Grain: cohort.
+-- `known` names a relation (moment, cohort, carrier, three_hours, step, is_awaited, messages, outcomes, delivered); `history` as above. Grain: cohort.
 CREATE OR REPLACE MACRO usms_nowcast(known, history) AS TABLE
-WITH usual AS MATERIALIZED (FROM usms_usual(history)),
+WITH usual AS MATERIALIZED (FROM usms_usual_rate(history)),
 hazards AS (FROM usms_hazards(history)),
 chances AS MATERIALIZED (FROM usms_chances(hazards, usual)),
 alike AS (FROM usms_alike(history, chances, usual)),
 hopes AS (
-    SELECT k.cohort, k.moment, k.country, k."operator", k.messages,
+    SELECT k.cohort, k.moment, k.carrier, k.messages,
         c.delivered, c.not_delivered, c.vagueness
     FROM query_table(known) AS k
-    JOIN chances AS c USING (moment, country, "operator", three_hours, step)
+    JOIN chances AS c USING (moment, carrier, three_hours, step)
     WHERE k.is_awaited
 ),
 cohorts AS (
@@ -377,7 +382,7 @@ of_operators AS (
         sum(h.messages * sqrt(h.vagueness)) AS vagueness
     FROM hopes AS h
     JOIN expected AS e ON e.cohort IS NOT DISTINCT FROM h.cohort
-    GROUP BY e.cohort, e.moment, h.country, h."operator"
+    GROUP BY e.cohort, e.moment, h.carrier
 ),
 variances AS (
     SELECT
@@ -429,22 +434,20 @@ CASE WHEN NOT r.is_final AND NOT r.is_closed THEN value END;
 -- `source` names a relation with the columns of receipts, and more if need be. Grain: one value of
 -- the column named, exactly so; the value is text, in `cohort`.
 CREATE OR REPLACE MACRO usms_nowcast_by(source, column_name, history_days) AS TABLE
-WITH everybody AS NOT MATERIALIZED (FROM query_table(source)),
-history AS MATERIALIZED (FROM usms_history(everybody, history_days)),
+WITH history AS MATERIALIZED (FROM usms_history(history_days)),
 known AS MATERIALIZED (
     -- Grain: cohort, and of what is awaited operator, three hours and step.
     SELECT
         COLUMNS(lambda c: c = column_name)::VARCHAR AS cohort,
         (SELECT any_value(moment) FROM history) AS moment,
         NOT r.is_final AND NOT r.is_closed AS is_awaited,
-        usms_if_awaited(r, coalesce(r.country, '')) AS country,
-        usms_if_awaited(r, coalesce(r."operator", '')) AS "operator",
+        usms_if_awaited(r, usms_carrier(r.country, r."operator")) AS carrier,
         usms_if_awaited(r, usms_hour(r.sent_at) % 24 // 3) AS three_hours,
         usms_if_awaited(r, least(51, usms_step_of(r))) AS step,
         count(*) AS messages,
         count(*) FILTER (r.is_final) AS outcomes,
         count(*) FILTER (r.status = 'delivered') AS delivered
-    FROM everybody AS r
+    FROM query_table(source) AS r
     WHERE r.is_announced
     GROUP BY ALL
 )
@@ -481,11 +484,10 @@ COMMENT ON VIEW delivery_nowcast_daily IS
 -- that come in the end, those that the service says by then. Of all operators and hours; none
 -- where there are no outcomes.
 CREATE OR REPLACE MACRO maturity(history_days := 28) AS TABLE
-WITH everybody AS NOT MATERIALIZED (SELECT * REPLACE ('' AS country, '' AS "operator") FROM receipts),
-history AS MATERIALIZED (
-    SELECT * REPLACE (0 AS three_hours) FROM usms_history(everybody, history_days)
+WITH history AS MATERIALIZED (
+    SELECT * REPLACE ('' AS carrier, 0 AS three_hours) FROM usms_history(history_days)
 ),
-usual AS MATERIALIZED (FROM usms_usual(history)),
+usual AS MATERIALIZED (FROM usms_usual_rate(history)),
 hazards AS (FROM usms_hazards(history)),
 chances AS MATERIALIZED (FROM usms_chances(hazards, usual)),
 at_first AS (SELECT delivered + not_delivered AS outcomes FROM chances WHERE step = 0)
@@ -519,8 +521,8 @@ WITH everybody AS NOT MATERIALIZED (
 ),
 known AS MATERIALIZED (
     SELECT
-        coalesce(r.country, '') AS country,
-        coalesce(r."operator", '') AS "operator",
+        r.country,
+        r."operator",
         r.usms_sent // 24 AS day,
         r.usms_sent % 24 // 3 AS three_hours,
         r.usms_known // 24 AS known_on,
@@ -533,36 +535,40 @@ known AS MATERIALIZED (
         AND r.usms_sent // 24
         >= (SELECT min(moment) // 24 FROM query_table(moments)) - history_days
     GROUP BY ALL
+),
+counted AS (
+    SELECT
+        m.moment,
+        k.country,
+        k."operator",
+        k.day - m.moment // 24 + 1 AS day,
+        k.three_hours,
+        k.step,
+        k.is_delivered,
+        sum(k.messages) AS messages
+    FROM known AS k
+    JOIN query_table(moments) AS m
+        ON k.known_on < m.moment // 24 AND k.day >= m.moment // 24 - history_days
+    GROUP BY ALL
+    UNION ALL
+    SELECT
+        m.moment,
+        r.country,
+        r."operator",
+        r.usms_sent // 24 - m.moment // 24 + 1 AS day,
+        r.usms_sent % 24 // 3 AS three_hours,
+        least(
+            51, floor(usms_steps(usms_asked_by(r, make_timestamptz(3600000000 * m.moment))))
+        )::TINYINT AS step,
+        NULL AS is_delivered,
+        count(*) AS messages
+    FROM everybody AS r
+    JOIN query_table(moments) AS m
+        ON r.usms_sent < m.moment AND coalesce(r.usms_known >= m.moment, true)
+    WHERE coalesce(r.usms_known // 24 > r.usms_sent // 24, true)  -- open at a midnight
+    GROUP BY ALL
 )
-SELECT
-    m.moment,
-    k.country,
-    k."operator",
-    k.day - m.moment // 24 + 1 AS day,
-    k.three_hours,
-    k.step,
-    k.is_delivered,
-    sum(k.messages) AS messages
-FROM known AS k
-JOIN query_table(moments) AS m
-    ON k.known_on < m.moment // 24 AND k.day >= m.moment // 24 - history_days
-GROUP BY ALL
-UNION ALL
-SELECT
-    m.moment,
-    coalesce(r.country, '') AS country,
-    coalesce(r."operator", '') AS "operator",
-    r.usms_sent // 24 - m.moment // 24 + 1 AS day,
-    r.usms_sent % 24 // 3 AS three_hours,
-    least(51, floor(usms_steps(usms_asked_by(r, make_timestamptz(3600000000 * m.moment)))))::TINYINT
-        AS step,
-    NULL AS is_delivered,
-    count(*) AS messages
-FROM everybody AS r
-JOIN query_table(moments) AS m
-    ON r.usms_sent < m.moment AND coalesce(r.usms_known >= m.moment, true)
-WHERE coalesce(r.usms_known // 24 > r.usms_sent // 24, true)  -- open at a midnight
-GROUP BY ALL;
+SELECT * EXCLUDE (country, "operator"), usms_carrier(country, "operator") AS carrier FROM counted;
 
 -- Grain: a day of sending (UTC), the latest 14 that are over and of which nothing is awaited: what
 -- was expected of it at the midnight that ended it, and what became of it.
@@ -590,8 +596,7 @@ known AS MATERIALIZED (
         moment AS cohort,
         moment,
         is_delivered IS NULL AND step < 52 AS is_awaited,
-        country,
-        "operator",
+        carrier,
         three_hours,
         step,
         messages,
