@@ -80,14 +80,22 @@ def look(account: World, cons: Sequence[duckdb.DuckDBPyConnection]) -> Iterator[
 def _ask(con: duckdb.DuckDBPyConnection, rows: pa.Table) -> dict[str, tuple[float | None, ...]]:
     names = [one[0] for one in con.execute("DESCRIBE receipts").fetchall()]
     fill(con, rows.select([name for name in rows.column_names if name in names]))
-    said: dict[str, tuple[float | None, ...]] = {}
-    for column in ("template", "sent_date"):
-        found = con.execute(
-            "SELECT cohort, awaited, delivery_rate, expected_rate, expected_rate_low, "
-            f"expected_rate_high FROM delivery_nowcast_by('{column}')"
-        )
-        said |= {row[0]: row[1:] for row in found.fetchall()}
-    return said
+    found = con.execute(_QUESTION)
+    return {row[0]: row[1:] for row in found.fetchall()}
+
+
+_QUESTION: Final = """
+WITH young AS NOT MATERIALIZED (
+    FROM receipts WHERE sent_at > (SELECT max(sent_at) FROM receipts) - INTERVAL 3 DAYS
+),
+cohorts AS (
+    SELECT *, template AS usms_cohort FROM young
+    UNION ALL
+    SELECT *, sent_date::VARCHAR FROM young
+)
+SELECT cohort, awaited, delivery_rate, expected_rate, expected_rate_low, expected_rate_high
+FROM usms_nowcast_by(cohorts, 'usms_cohort', 28)
+"""
 
 
 # -- figures ----------------------------------------------------------------------------------
@@ -169,28 +177,39 @@ def looks(name: str, against: str | None, seed: int) -> list[Seen]:
 
 def table(names: Iterable[str], seeds: Sequence[int], against: str | None) -> Iterator[str]:
     """Yield the lines of the table, a world each."""
-    others = [against] if against else []
-    yield "| world | " + " | ".join(
-        f"{who}: held today, yesterday, hours; width; score; bias"
-        for who in ("nowcast", "oracle", *others)
-    ) + " | nothing said of |"  # fmt: skip
-    yield "|---" * (4 + len(others)) + "|"
+    yield (
+        "| world | held: today, yesterday, hours | oracle's held | width | oracle's | score |"
+        f"{' score before |' if against else ''} bias so far | bias | nothing said of |"
+    )
+    yield "|---" * (10 if against else 9) + "|"
     with ProcessPoolExecutor(os.cpu_count()) as pool:
         for name in names:
             found = pool.map(partial(looks, name, against), seeds, chunksize=2)
-            seen = [one for account in found for one in account]
-            cells = [_cell(seen, nth) for nth in range(2 + len(others))]
-            whole = figures(seen, 0)
-            yield f"| {name} | {' | '.join(cells)} | {whole.cohorts - whole.said} of {whole.cohorts} |"
+            yield _line(name, [one for account in found for one in account], bool(against))
 
 
-def _cell(seen: Sequence[Seen], nth: int) -> str:
-    parts = [figures([o for o in seen if o.kind == k], nth) for k in ("today", "yesterday", "hour")]
-    held = ", ".join(f"{one.held * 100:.0f}" for one in parts)
-    width = ", ".join(f"{one.width * 100:.2f}" for one in parts)
-    score = ", ".join(f"{one.score * 100:.2f}" for one in parts)
-    bias = ", ".join(f"{one.bias * 100:+.2f}" for one in parts)
-    return f"{held}; {width}; {score}; {bias}"
+def _line(name: str, seen: Sequence[Seen], has_before: bool) -> str:
+    ours, best = (figures(seen, nth) for nth in range(2))
+    so_far = np.mean([one.rate - one.truth for one in seen if one.rate is not None])
+    cells = [
+        name,
+        _held(seen, 0),
+        _held(seen, 1),
+        f"{ours.width * 100:.2f}",
+        f"{best.width * 100:.2f}",
+        f"{ours.score * 100:.2f}",
+        *([f"{figures(seen, 2).score * 100:.2f}"] if has_before else []),
+        f"{so_far * 100:+.2f}",
+        f"{ours.bias * 100:+.2f}",
+        f"{ours.cohorts - ours.said} of {ours.cohorts}",
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def _held(seen: Sequence[Seen], nth: int) -> str:
+    kinds = ("today", "yesterday", "hour")
+    held = [figures([one for one in seen if one.kind == kind], nth).held for kind in kinds]
+    return ", ".join(f"{share * 100:.0f}" for share in held)
 
 
 def main() -> None:

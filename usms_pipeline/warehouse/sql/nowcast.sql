@@ -399,7 +399,8 @@ reaches AS (
     SELECT
         e.*,
         coalesce(u.outcomes >= 30, false) OR e.awaited = 0 AS is_known,
-        coalesce(1.959964 * sqrt(v.variance) / e.in_the_end, 0) AS reach,
+        -- Student's t for 25 degrees of freedom: days that differ are known of four weeks at most
+        coalesce(2.06 * sqrt(v.variance) / e.in_the_end, 0) AS reach,
         -- Cornish and Fisher's (z² - 1) / 6 of the skewness
         coalesce(0.473577 * v.lean / nullif(v.variance, 0) / e.in_the_end, 0) AS shift
     FROM expected AS e
