@@ -22,7 +22,6 @@ from typing import Final, NamedTuple
 
 import duckdb
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from tests.cohorts import CUTOFF
@@ -66,9 +65,7 @@ def look(account: World, cons: Sequence[duckdb.DuckDBPyConnection]) -> Iterator[
     groups = {str(n): ("hour", hours == n) for n in range(len(HOURS))}
     for name, age in (("today", 0), ("yesterday", 1)):
         groups[str((account.end - timedelta(days=age)).date())] = (name, days == age)
-    awaited = {
-        name: group for name, group in groups.items() if answers[0].get(name, (0,))[0]
-    }
+    awaited = {name: group for name, group in groups.items() if answers[0].get(name, (0,))[0]}
     known = account.oracle(account.end, rows, [mask for _, mask in awaited.values()])
     for (name, (kind, mask)), best in zip(awaited.items(), known, strict=True):
         if count := int(is_final[mask].sum()):

@@ -5,35 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests import test_alerts, test_nowcast
+from tests import test_alerts
 from tests.readme_tables import put_in
 
 PAGE = Path(__file__).parent.parent / "docs" / "rates.md"
 _SEEDS = 20
-
-
-def nowcast(swing: float = 0.0) -> Iterator[str]:
-    """Give the table of the rates so far and the rates expected, by age."""
-    yield "| age | awaited | rate so far: bias, usual error | expected: bias, usual error | interval | held | held, of all |"  # noqa: E501
-    yield "|---|---|---|---|---|---|---|"
-    for hours in test_nowcast.HOURS:
-        found = test_nowcast.errors(hours, swing)
-        age = f"{hours * 60:g} min" if hours < 1 else f"{hours:g} h"
-        yield (
-            f"| {age} | {found.open} of {found.cohorts} | {_error(found.naive)} "
-            f"| {_error(found.expected)} | {found.width * 100:.1f} "
-            f"| {found.open_held / found.open:.1%} | {found.held / found.cohorts:.1%} |"
-        )
-
-
-def unlike_days() -> Iterator[str]:
-    """Give the same for days that differ by more than chance."""
-    return nowcast(test_nowcast.SWINGS[-1])
-
-
-def _error(error: test_nowcast.Error) -> str:
-    bias = f"{error.bias * 100:+.2f} ± {error.bias_error * 100:.2f}"
-    return f"{bias}, {error.median * 100:.2f}"
 
 
 def alerts() -> Iterator[str]:
@@ -50,7 +26,7 @@ def alerts() -> Iterator[str]:
                 f"| {len(times)} of {_SEEDS} | {usual} |"
             )
     yield ""
-    quiet, unlike = map(_alarms, test_nowcast.SWINGS)
+    quiet, unlike = map(_alarms, (0.0, 0.06))
     yield f"False alarms on 365 quiet days, looked at every two days: {quiet}."
     yield f"On 365 days that differ by more than chance, as above: {unlike}."
 
@@ -68,8 +44,7 @@ def _alarms(swing: float) -> str:
 def main() -> None:
     """Fill the tables in between their markers."""
     text = PAGE.read_text("utf-8")
-    for name, make in {"nowcast": nowcast, "unlike": unlike_days, "alerts": alerts}.items():
-        text = put_in(text, name, "\n".join(make()))
+    text = put_in(text, "alerts", "\n".join(alerts()))
     PAGE.write_text(text, "utf-8")
 
 

@@ -224,6 +224,7 @@ def test_every_check_passes_on_a_well_behaved_service(first_run):
         "conservation",
         "coverage",
         "failing_more",
+        "forecasts",
         "open_quarantine",
         "polling_behind",
         "silence",

@@ -109,6 +109,9 @@ def show_rates(
         table = rates_table(rows if by else [], whole, by, width())
         console.print(table)
         console.print(f"[dim]{_how_to_read(whole, table)}[/]")
+        if whole["awaited"] and not (first or last):
+            forecasts = queries.forecasts(con).to_arrow_table().to_pylist()
+            console.print(f"[dim]{wording.held(forecasts)}[/]")
 
 
 def _how_to_read(whole: dict[str, Any], table: Table) -> str:

@@ -124,6 +124,7 @@ def _draw(context: dg.AssetExecutionContext, account: Account) -> Results:
         judged = [
             checks.check_time_zones(asked.timezone_hint),
             *checks.check_alerts(asked.alerts, pipeline.settings.zone),
+            checks.check_forecasts(asked.forecasts),
             checks.check_coverage(without),
         ]
         drawn = figures.delivery_rates(pipeline, asked)

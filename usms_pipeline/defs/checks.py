@@ -14,6 +14,7 @@ from zoneinfo import ZoneInfo
 
 import dagster as dg
 
+from usms_pipeline.contract import wording
 from usms_pipeline.contract.metrics import UNANNOUNCED_SHARE
 from usms_pipeline.defs.account import Account
 from usms_pipeline.figures import alerts
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 COVERED_SHARE: Final = 0.97
 """Messages of a settled day with an outcome, below which the warning is given."""
+HELD_SHARE, _FEWEST_FORECASTS = 0.7, 7
+"""Forecasts of so many days or more, of which no fewer should hold before the warning is given."""
 _FASTER: Final = (
     " That is too slow: raise USMS_MAX_CONCURRENCY or USMS_MAX_REQUESTS_PER_SECOND, or poll less "
     "often (USMS_POLL_EVERY_HOURS)."
@@ -51,6 +54,8 @@ DESCRIBED: Final[Mapping[str, Mapping[str, str]]] = {
         "28 days before the last 72 hours.",
         "silence": "Outcomes come as soon as they usually do, for every operator, country and "
         "dimension.",
+        "forecasts": f"No less than {HELD_SHARE:.0%} of the latest days turned out within what was "
+        "expected of them as they ended.",
         "coverage": f"An outcome is known of {COVERED_SHARE:.0%} of the messages of settled "
         "days, but for chance.",
     },
@@ -127,6 +132,23 @@ def check_alerts(rows: Sequence[Mapping[str, Any]], zone: ZoneInfo) -> list[dg.A
         )
         for kind in alerts.KINDS
     ]
+
+
+def check_forecasts(days: Sequence[Mapping[str, Any]]) -> dg.AssetCheckResult:
+    """Judge the rows of ``delivery_nowcast_record``: what was expected of days, and their rate."""
+    held = sum(row["is_held"] for row in days)
+    passed = len(days) < _FEWEST_FORECASTS or held >= HELD_SHARE * len(days)
+    remedy = (
+        " What is expected of young days is less sure than its interval says: carriers, or what is "
+        'sent, have changed. `usms sql "FROM delivery_nowcast_record"` has the days.'
+    )
+    return _verdict(
+        "forecasts",
+        passed,
+        (wording.held(days) or "No day has been forecast yet.") + ("" if passed else remedy),
+        days=len(days),
+        held=held,
+    )
 
 
 def check_coverage(days: Sequence[Mapping[str, Any]]) -> dg.AssetCheckResult:

@@ -74,9 +74,7 @@ def create_receipts(fields: Sequence[Field]) -> str:
     return f"CREATE TABLE receipts ({typed})"
 
 
-def definitions(
-    fields: Sequence[Field], cutoff: timedelta, polls: Sequence[timedelta] = ()
-) -> str:
+def definitions(fields: Sequence[Field], cutoff: timedelta, polls: Sequence[timedelta] = ()) -> str:
     """Return every statement that makes the views, macros and comments; same in, same out.
 
     ``polls`` are the ages at which a message is asked about; where none are given, the usual ones.

@@ -292,9 +292,7 @@ class Publishing:
             self._refuse_to_empty(len(gone))
         stale = [day for day in footers if known.get(day) != footers[day].version]
         fields = self._fields(parts.values())
-        definitions = ddl.definitions(
-            fields, self._settings.cutoff, self._settings.poll_offsets
-        )
+        definitions = ddl.definitions(fields, self._settings.cutoff, self._settings.poll_offsets)
         digest = hashlib.sha256(definitions.encode()).hexdigest()
         is_idle = self._next is None and not stale and not gone and present.digest == digest
         if not is_idle:

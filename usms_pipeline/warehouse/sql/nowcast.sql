@@ -48,7 +48,9 @@ END);
 -- it dates it, but not before the last question that found nothing. NULL without an outcome.
 CREATE OR REPLACE MACRO usms_shown_after(r) AS CASE
     WHEN r.is_final THEN greatest(
-        0, epoch(usms_open_until(r) - r.sent_at), epoch(least(r.received_at, r.final_at) - r.sent_at)
+        0,
+        epoch(usms_open_until(r) - r.sent_at),
+        CASE WHEN r.received_at <= r.final_at THEN epoch(r.received_at - r.sent_at) END
     )
 END;
 
