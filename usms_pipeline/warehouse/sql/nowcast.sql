@@ -44,13 +44,17 @@ CREATE OR REPLACE MACRO usms_asked_by(r, t) AS greatest(0, CASE
     )
 END);
 
+CREATE OR REPLACE MACRO usms_seconds(since, until) AS (epoch_us(until) - epoch_us(since)) / 1e6;
+
 -- Seconds after sending from which on the service says the outcome, as well as we can tell: when
--- it dates it, but not before the last question that found nothing. NULL without an outcome.
-CREATE OR REPLACE MACRO usms_shown_after(r) AS CASE
-    WHEN r.is_final THEN greatest(
+-- it dates it, but not before the last question that found nothing. Of a message without an outcome,
+-- the seconds that it was watched; of a closed one without end.
+CREATE OR REPLACE MACRO usms_left_after(r) AS CASE
+    WHEN r.is_closed AND NOT r.is_final THEN 'infinity'::DOUBLE
+    ELSE greatest(
         0,
-        epoch(usms_open_until(r) - r.sent_at),
-        CASE WHEN r.received_at <= r.final_at THEN epoch(r.received_at - r.sent_at) END
+        usms_seconds(r.sent_at, usms_open_until(r)),
+        CASE WHEN r.is_final AND r.received_at <= r.final_at THEN usms_seconds(r.sent_at, r.received_at) END
     )
 END;
 
@@ -71,11 +75,10 @@ CREATE OR REPLACE MACRO usms_age(step) AS CASE
 END;
 
 -- The step in which a message left: with an outcome in the step that was begun then; open after
--- so many whole ones; closed in the last.
-CREATE OR REPLACE MACRO usms_step_of(r) AS CASE
-    WHEN r.is_final THEN greatest(0, ceil(usms_steps(usms_shown_after(r))) - 1)
-    WHEN r.is_closed THEN 52
-    ELSE floor(usms_steps(greatest(0, epoch(usms_open_until(r) - r.sent_at))))
+-- so many whole ones; closed in step 52.
+CREATE OR REPLACE MACRO usms_step(seconds, is_final) AS CASE
+    WHEN is_final THEN greatest(0, ceil(usms_steps(seconds)) - 1)
+    ELSE floor(usms_steps(seconds))
 END::TINYINT;
 
 -- A carrier by its name and country, also where the name has the country already (usms_named); the
@@ -94,24 +97,35 @@ WITH newest AS (
     FROM receipts
     WHERE is_announced AND status <> 'invalid'
 ),
-counted AS (
+everybody AS (
     SELECT
         n.moment,
         r.country,
         r."operator",
-        usms_hour(r.sent_at) // 24 - n.moment // 24 AS day,
-        usms_hour(r.sent_at) % 24 // 3 AS three_hours,
-        usms_step_of(r) AS step,
-        CASE WHEN r.is_final THEN r.status = 'delivered' END AS is_delivered,
-        count(*) AS messages
+        usms_hour(r.sent_at) AS hour,
+        usms_left_after(r) AS left_after,
+        r.is_final,
+        r.status = 'delivered' AS is_delivered
     FROM receipts AS r, newest AS n
     WHERE
         r.is_announced
         AND r.status <> 'invalid'
         AND (
-            usms_hour(r.sent_at) // 24 - n.moment // 24 > -history_days
+            r.sent_at >= make_timestamptz(86400000000 * (n.moment // 24 - history_days + 1))
             OR NOT (r.is_final OR r.is_closed)
         )
+),
+counted AS (
+    SELECT
+        moment,
+        country,
+        "operator",
+        hour // 24 - moment // 24 AS day,
+        hour % 24 // 3 AS three_hours,
+        usms_step(left_after, is_final) AS step,
+        CASE WHEN is_final THEN is_delivered END AS is_delivered,
+        count(*) AS messages
+    FROM everybody
     GROUP BY ALL
 )
 SELECT * EXCLUDE (country, "operator"), usms_carrier(country, "operator") AS carrier FROM counted;
@@ -446,7 +460,7 @@ known AS MATERIALIZED (
         NOT r.is_final AND NOT r.is_closed AS is_awaited,
         usms_if_awaited(r, usms_carrier(r.country, r."operator")) AS carrier,
         usms_if_awaited(r, usms_hour(r.sent_at) % 24 // 3) AS three_hours,
-        usms_if_awaited(r, least(51, usms_step_of(r))) AS step,
+        usms_if_awaited(r, least(51, usms_step(usms_left_after(r), false))) AS step,
         count(*) AS messages,
         count(*) FILTER (r.is_final) AS outcomes,
         count(*) FILTER (r.status = 'delivered') AS delivered
@@ -516,6 +530,7 @@ WITH everybody AS NOT MATERIALIZED (
     SELECT
         r.*,
         usms_hour(r.sent_at) AS usms_sent,
+        usms_left_after(r) AS usms_left_after,
         usms_hour(
             CASE WHEN r.is_final THEN r.final_at WHEN r.is_closed THEN r.last_asked_at END
         ) AS usms_known
@@ -529,7 +544,7 @@ known AS MATERIALIZED (
         r.usms_sent // 24 AS day,
         r.usms_sent % 24 // 3 AS three_hours,
         r.usms_known // 24 AS known_on,
-        usms_step_of(r) AS step,
+        usms_step(r.usms_left_after, r.is_final) AS step,
         CASE WHEN r.is_final THEN r.status = 'delivered' END AS is_delivered,
         count(*) AS messages
     FROM everybody AS r
