@@ -1,9 +1,9 @@
-"""How well the nowcast does: `python -m tests.forecasts_measured` prints the table of docs/rates.md.
+"""How well the nowcast does: `python -m tests.forecasts_measured` makes the table of docs/rates.md.
 
-Each look is an account of its own (``rate_worlds``), asked at its end: what is said of hours of sending
-at six ages, of today and of yesterday, beside what became of them and what an oracle would have said.
-`--looks 20 --worlds stable 'real life'` for a quick one; `--against main` sets another revision's SQL
-beside it.
+Each look is an account of its own (``rate_worlds``), asked at its end: what is said of hours of
+sending at six ages, of today and of yesterday, beside what became of them and what an oracle would
+have said. `--looks 20 --worlds stable 'real life'` for a quick one; `--against main` sets another
+revision's SQL beside it.
 """
 
 from __future__ import annotations

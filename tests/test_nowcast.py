@@ -74,7 +74,8 @@ def test_the_record_has_what_was_said_then(name):
                 [day.date()],
             ).fetchall()
             assert figures_then[:3] == pytest.approx(list(said[:3]))
-            assert figures_then[3:] == pytest.approx(list(said[3:]), abs=2e-3)
+            a_little = 0.1 * (said[5] - said[4])
+            assert figures_then[3:] == pytest.approx(list(said[3:]), abs=a_little)
 
 
 def test_the_record_is_of_days_that_are_over_and_settled():
@@ -191,7 +192,7 @@ def test_what_was_shown_late_counts_from_the_last_question_that_found_nothing():
     undated = receipt(received_at=None)
     with warehouse() as con:
         fill(con, table([held_back, undated, receipt()], ("template",)))
-        query = "SELECT usms_left_after(r) FROM receipts AS r ORDER BY 1"
+        query = "SELECT usms_told_after(r) FROM receipts AS r ORDER BY 1"
         assert con.execute(query).fetchall() == [(0.0,), (8.0,), (1200.0,)]
 
 

@@ -636,7 +636,7 @@ def test_wilsons_interval_is_the_librarys(con):
 @pytest.mark.parametrize("freedom", [2, 3, 4, 5, 6])
 def test_students_quantile_is_the_librarys_within_a_hundredth(con, freedom):
     ((ours,),) = con.execute(f"SELECT usms_student_week({freedom})").fetchall()
-    assert ours == pytest.approx(t.ppf(0.975, freedom), rel=0.01)
+    assert float(ours) == pytest.approx(t.ppf(0.975, freedom), rel=0.01)
 
 
 # -- as_of ------------------------------------------------------------------------------------
