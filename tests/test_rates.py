@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
 import warnings
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import date, datetime, timedelta
 from itertools import pairwise
@@ -637,6 +639,15 @@ def test_wilsons_interval_is_the_librarys(con):
 def test_students_quantile_is_the_librarys_within_a_hundredth(con, freedom):
     ((ours,),) = con.execute(f"SELECT usms_student_week({freedom})").fetchall()
     assert float(ours) == pytest.approx(t.ppf(0.975, freedom), rel=0.01)
+
+
+def test_no_two_macros_have_one_name():
+    """The later one would stand in for the earlier without a word."""
+    names = re.findall(
+        r"CREATE OR REPLACE (?:MACRO|VIEW) (\w+)", ddl.definitions(ddl.columns([]), CUTOFF)
+    )
+    assert len(names) > 50
+    assert [name for name, count in Counter(names).items() if count > 1] == []
 
 
 # -- as_of ------------------------------------------------------------------------------------

@@ -25,6 +25,8 @@
 -- An hour, without a time zone, so that it is the same for every reader.
 CREATE OR REPLACE MACRO usms_hour(t) AS epoch_us(t) // 3600000000;
 
+CREATE OR REPLACE MACRO usms_seconds(since, until) AS (epoch_us(until) - epoch_us(since)) / 1e6;
+
 -- The last question that found nothing before the one with the outcome; else the sending.
 CREATE OR REPLACE MACRO usms_open_until(r) AS CASE
     WHEN NOT r.is_final THEN coalesce(r.last_asked_at, r.sent_at)
@@ -37,14 +39,12 @@ END;
 -- Where it is not remembered, for later ones found nothing too, it is the schedule's.
 CREATE OR REPLACE MACRO usms_asked_by(r, t) AS greatest(0, CASE
     WHEN coalesce(r.first_asked_at > t, true) THEN 0
-    WHEN usms_open_until(r) <= t THEN epoch(usms_open_until(r) - r.sent_at)
+    WHEN usms_open_until(r) <= t THEN usms_seconds(r.sent_at, usms_open_until(r))
     ELSE greatest(
-        epoch(r.first_asked_at - r.sent_at),
-        list_max(list_filter(usms_polls(), lambda p: p <= epoch(t - r.sent_at)))
+        usms_seconds(r.sent_at, r.first_asked_at),
+        list_max(list_filter(usms_polls(), lambda p: p <= usms_seconds(r.sent_at, t)))
     )
 END);
-
-CREATE OR REPLACE MACRO usms_seconds(since, until) AS (epoch_us(until) - epoch_us(since)) / 1e6;
 
 -- Seconds after sending from which on the service says the outcome, as well as we can tell: when
 -- it dates it, but not before the last question that found nothing. Of a message without an outcome,
@@ -54,7 +54,10 @@ CREATE OR REPLACE MACRO usms_told_after(r) AS CASE
     ELSE greatest(
         0,
         usms_seconds(r.sent_at, usms_open_until(r)),
-        CASE WHEN r.is_final AND r.received_at <= r.final_at THEN usms_seconds(r.sent_at, r.received_at) END
+        CASE
+            WHEN r.is_final AND r.received_at <= r.final_at
+                THEN usms_seconds(r.sent_at, r.received_at)
+        END
     )
 END;
 
