@@ -1,8 +1,8 @@
 """How often alerts are false, and what they find: the tables in docs/rates.md.
 
 `python -m tests.alert_looks` draws a seed, looks at accounts of `tests/rate_worlds.py` by the real
-macros, in half an hour or so, writes the tables in and prints the seed; another number after it is
-taken for the seed.
+macros, writes the tables in and prints the seed. It takes an hour of two quiet cores; `--days 122`
+looks at a third of each year, `--part outages` makes one table alone.
 
 What is counted of an hour of sending is the same at every later look (`test_alerts.py` holds that),
 so the hours are counted once, some days of receipts at a time, and then looked at as of any hour.
@@ -10,7 +10,7 @@ so the hours are counted once, some days of receipts at a time, and then looked 
 
 from __future__ import annotations
 
-import sys
+from argparse import ArgumentParser
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -20,6 +20,7 @@ from typing import Any, Final, NamedTuple
 
 import duckdb
 import numpy as np
+from scipy.stats import binom
 
 from tests.rate_worlds import Trouble, World, fill, micros, warehouse, with_trouble, world
 from tests.readme_tables import put_in
@@ -31,6 +32,7 @@ AT_ONCE: Final = 600_000
 """Messages whose receipts are made at a time: more take gigabytes."""
 EVERY: Final = 2
 """Days between two looks of a year: each sees 72 hours of sending, so every hour is looked at."""
+KINDS: Final = {"fail": "failing", "late": "silent"}
 AFTER: Final = (1, 2, 3, 4, 6, 12, 24)
 """Hours after an outage began at which somebody looks."""
 STRUCK: Final = "China Unicom"
@@ -43,7 +45,10 @@ QUIET: Final[dict[str, tuple[str, dict[str, Any]]]] = {
     "weekdays and hours of the day": ("weekdays and hours", {}),
     "carriers that report at night": ("nightly lots", {}),
     "holidays": ("holiday", {"holidays": tuple(range(5, 365, 30))}),
-    "pauses of 8 h": ("pipeline paused 8 h", {"pauses": tuple((24.0 * d, 8.0) for d in range(3, 365, 30))}),
+    "pauses of 8 h": (
+        "pipeline paused 8 h",
+        {"pauses": tuple((24.0 * d, 8.0) for d in range(3, 365, 30))},
+    ),
     "days and hours differ": ("days and hours differ", {}),
     "nights, weekdays, days differ": ("real life", {}),
 }  # fmt: skip
@@ -65,6 +70,7 @@ def at(hour: int) -> datetime:
 def opened() -> duckdb.DuckDBPyConnection:
     """Open a warehouse with an empty table ``kept`` of counts, as ``usms_counts_by`` gives them."""
     con = warehouse()
+    con.execute("SET threads = 1")  # of so few rows, two are no faster
     con.execute(f"CREATE TABLE kept AS FROM usms_counts_by('{COLUMNS[0]}') LIMIT 0")
     return con
 
@@ -80,14 +86,14 @@ def keep(con: duckdb.DuckDBPyConnection, account: World, first: int, last: int) 
 
 
 def look(con: duckdb.DuckDBPyConnection, now: int) -> list[Row]:
-    """Return what a look in the hour ``now`` finds, of what is kept."""
+    """Return the troubles that a look in the hour ``now`` finds, of what is kept."""
     found: list[Row] = (
         con.sql(f"""
         WITH counts AS MATERIALIZED (
             SELECT * REPLACE ({now} AS now) FROM kept
             WHERE hour > {now} - {HISTORY} AND hour < {now} - age
         )
-        FROM usms_alerts(counts)
+        FROM usms_alerts(counts) WHERE kind <> 'mix'
     """)
         .to_arrow_table()
         .to_pylist()
@@ -115,13 +121,13 @@ def looked(account: World, days: int) -> Year:
     return Year(len(found), sum(map(bool, found)), len(told))
 
 
-def quiet(name: str, seed: int, a_day: int, days: int = 365) -> Year:
+def quiet(name: str, days: int, seed: int, a_day: int) -> Year:
     """Look at a year in which nothing fails."""
     known, given = QUIET[name]
     return looked(world(known, seed, per_day=a_day, days=days + 33, **given), days)
 
 
-def grown(seed: int, a_day: int, accounts: int = 12, days: int = 30) -> Year:
+def grown(accounts: int, seed: int, a_day: int, days: int = 30) -> Year:
     """Look for a month each at accounts that double every week, and fail a little more each day."""
     years = [
         looked(world("growing", seed + n, per_day=a_day, days=days + 33), days)
@@ -131,14 +137,14 @@ def grown(seed: int, a_day: int, accounts: int = 12, days: int = 30) -> Year:
 
 
 def campaigns(seed: int, a_day: int, accounts: int = 10) -> Year:
-    """Look at accounts that began to send to a new country 30 hours ago: each of those hours."""
+    """Look at accounts that began to send to a new country 30 hours ago, five times since then."""
     found = []
     for n in range(accounts):
         account = world("new campaign", seed + n, per_day=a_day)
         with opened() as con:
             now = hour_of(account.end)
             keep(con, account, now - HISTORY - 30, now - 1)
-            found.append([row for ago in range(0, 30, 3) for row in look(con, now - ago)])
+            found.append([row for ago in range(0, 30, 6) for row in look(con, now - ago)])
     return Year(accounts, sum(map(bool, found)), sum(map(len, found)))
 
 
@@ -170,16 +176,23 @@ class Struck:
                     return Find(after, is_named, (row["since"], row["until"]) == struck)
         return Find(None, False, False)
 
-    def messages(self) -> int:
-        """Return how many messages of the operator an hour has on average."""
-        query = f"SELECT sum(messages) FROM kept WHERE {_STRUCK_ALONE} AND hour < {self.hour}"
-        ((sent,),) = self._con.execute(query).fetchall()
-        return round(sent / (HISTORY - 1))
+    def usual(self, kind: str) -> tuple[int, float]:
+        """Return how many messages of the operator an hour has, and the share usually affected."""
+        ((messages, share),) = self._con.execute(
+            "SELECT sum(messages), sum(affected) / sum(messages) FROM kept "
+            f"WHERE by_column = 'operator' AND cohort LIKE '{STRUCK}%' AND age = 1 "
+            f"AND kind = '{KINDS[kind]}' AND hour < {self.hour}"
+        ).fetchall()
+        return round(messages / (HISTORY - 1)), share
 
 
-_STRUCK_ALONE: Final = (
-    f"by_column = 'operator' AND cohort LIKE '{STRUCK}%' AND kind = 'silent' AND age = 1"
-)
+def possible(messages: int, usual: float, share: float) -> float:
+    """Return the power of the best test of one hour at one false alarm a year over twenty groups.
+
+    It knows what is usual; a share of the other messages is affected too.
+    """
+    fewest = binom.isf(1 / (20 * 8_766), messages, usual)
+    return float(binom.sf(fewest, messages, usual + (1 - usual) * share))
 
 
 class Find(NamedTuple):
@@ -199,42 +212,44 @@ def found(finds: list[Find]) -> str:
     return f"{soon}, {len(ever)} ({named}, {timed})"
 
 
-def quiet_lines(seed: int, a_day: tuple[int, ...] = (2_000, 20_000)) -> Iterator[str]:
+def quiet_lines(seed: int, days: int, volumes: tuple[int, ...] = (2_000, 20_000)) -> Iterator[str]:
     """Return the table of accounts in which nothing fails."""
-    yield f"| nothing fails | {' | '.join(f'{n:,} a day' for n in a_day)} |"
-    yield f"|---|{'---|' * len(a_day)}"
-    rows: list[tuple[str, Callable[[int], Year]]] = [
-        (name, partial(quiet, name, seed)) for name in QUIET
-    ]
-    rows += [
-        ("doubling every week, twelve accounts of a month", partial(grown, seed)),
-        ("a new country since 30 h, ten accounts", partial(campaigns, seed)),
-    ]
-    for name, measured in rows:
-        years = [measured(volume) for volume in a_day]
+    yield f"| nothing fails | {' | '.join(f'{n:,} a day' for n in volumes)} |"
+    yield f"|---|{'---|' * len(volumes)}"
+    months = max(1, days // 30)
+    measured: dict[str, Callable[[int, int], Year]] = {
+        **{name: partial(quiet, name, days) for name in QUIET},
+        f"doubling every week, {months} accounts of a month": partial(grown, months),
+        "a new country since 30 h, ten accounts": campaigns,
+    }
+    for name, count in measured.items():
+        years = [count(seed, volume) for volume in volumes]
         cells = [f"{year.alarmed} of {year.looks} ({year.alerts})" for year in years]
         yield f"| {name} | {' | '.join(cells)} |"
 
 
-def outage_lines(seed: int) -> Iterator[str]:
+def outage_lines(seed: int, _: int) -> Iterator[str]:
     """Return the table of outages of an hour."""
-    yield "| messages a day | of the operator, in the hour | fails, late | 5 % | 10 % | 30 % | 100 % |"
+    yield "| messages a day | the operator's, an hour | struck | 5 % | 10 % | 30 % | 100 % |"
     yield "|---|---|---|---|---|---|---|"
     for a_day, times in ((2_000, 10), (20_000, 10), (200_000, 4)):
         finds: dict[tuple[str, float], list[Find]] = {}
-        messages = 0
+        usual = {}
         for n in range(times):
             struck = Struck(seed + n, a_day)
-            messages = struck.messages()
-            for kind in ("fail", "late"):
+            for kind in KINDS:
+                usual[kind] = struck.usual(kind)
                 for share in SHARES:
                     finds.setdefault((kind, share), []).append(struck.strike(kind, share))
-        for kind in ("fail", "late"):
-            cells = " | ".join(found(finds[kind, share]) for share in SHARES)
-            yield f"| {a_day:,} | {messages:,} | {times} × {kind} | {cells} |"
+        for kind, (messages, affected) in usual.items():
+            cells = [
+                f"{found(finds[kind, share])}; {times * possible(messages, affected, share):.1f}"
+                for share in SHARES
+            ]
+            yield f"| {a_day:,} | {messages:,} | {times} × {kind} | {' | '.join(cells)} |"
 
 
-def second_lines(seed: int, times: int = 10) -> Iterator[str]:
+def second_lines(seed: int, _: int, times: int = 10) -> Iterator[str]:
     """Return the table of outages ten days after another."""
     yield "| outage at 20,000 a day | alone | ten days after a day on which 30 % failed |"
     yield "|---|---|---|"
@@ -247,17 +262,25 @@ def second_lines(seed: int, times: int = 10) -> Iterator[str]:
         yield f"| {words} | {found(alone)} | {found(second)} |"
 
 
+PARTS: Final = {"quiet": quiet_lines, "outages": outage_lines, "second": second_lines}
+
+
 def main() -> None:
     """Write the tables of a drawn seed, or of the one given, into the page."""
-    seed = int(sys.argv[1]) if sys.argv[1:] else int(np.random.SeedSequence().generate_state(1)[0])
-    print(f"seed {seed}")
-    made = []
-    for lines in (quiet_lines(seed), outage_lines(seed), second_lines(seed)):
-        for line in (*lines, ""):
+    parser = ArgumentParser(prog="python -m tests.alert_looks")
+    drawn = int(np.random.SeedSequence().generate_state(1)[0])
+    parser.add_argument("--seed", type=int, default=drawn)
+    parser.add_argument("--days", type=int, default=365)
+    parser.add_argument("--part", choices=PARTS, action="append")
+    given = parser.parse_args()
+    print(f"seed {given.seed}")
+    for part in given.part or PARTS:
+        made = []
+        for line in (*PARTS[part](given.seed, given.days), "", f"Seed {given.seed}."):
             print(line, flush=True)
             made.append(line)
-    table = "\n".join([*made, f"Seed {seed}."])
-    PAGE.write_text(put_in(PAGE.read_text("utf-8"), "alerts", table), "utf-8")
+        text = PAGE.read_text("utf-8")
+        PAGE.write_text(put_in(text, f"alerts {part}", "\n".join(made)), "utf-8")
 
 
 if __name__ == "__main__":

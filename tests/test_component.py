@@ -148,7 +148,7 @@ def test_the_job_makes_the_accounts_assets_whatever_groups_there_are(second_proj
     *grouped, made, checked = run_python(program, second_project).splitlines()
     assert {"receipts facts", "warehouse usms", "own usms"} <= set(grouped)
     assert set(made.split()) == MADE
-    assert {"conservation", "polling_behind", "silence"} <= set(checked.split())
+    assert {"conservation", "polling_behind", "out_of_line"} <= set(checked.split())
 
 
 def test_yaml_gives_the_settings_of_a_run(monkeypatch):

@@ -223,11 +223,10 @@ def test_every_check_passes_on_a_well_behaved_service(first_run):
     assert set(found) == {
         "conservation",
         "coverage",
-        "failing_more",
         "forecasts",
         "open_quarantine",
         "polling_behind",
-        "silence",
+        "out_of_line",
         "time_zones",
         "unannounced_receipts",
         "unrecognized_words",

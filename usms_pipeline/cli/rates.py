@@ -144,8 +144,7 @@ def _read(
 def _out_of_line(con: Warehouse, zone: ZoneInfo) -> list[str]:
     from usms_pipeline.figures import alerts, queries
 
-    rows = queries.alerts(con).to_arrow_table().to_pylist()
-    return list(filter(None, (alerts.summary(rows, zone, kind) for kind in alerts.KINDS)))
+    return alerts.sentences(queries.alerts(con).to_arrow_table().to_pylist(), zone)
 
 
 def _write_csv(names: list[str], rows: list[dict[str, Any]]) -> None:

@@ -92,3 +92,19 @@ FAILURES: Final = (
     Metric("last_seen_at", "UTC", "latest report (or answer, where the report has no time)"),
 )
 """The figures of the view ``failures``."""
+
+ALERTS: Final = (
+    Metric("kind", "", "failing, silent (no outcome within the time), or mix (no trouble)"),
+    Metric("by_column", "", "what the group is a value of: operator, country, a dimension"),
+    Metric("cohort", "", "the group, an operator with its country"),
+    Metric("since", "UTC", "first hour of sending that is out of line"),
+    Metric("until", "UTC", "end of the last"),
+    Metric("within_hours", "h", "the age at which messages failed or were silent"),
+    Metric("messages", "messages", "sent in these hours, of the group; of all, for a mix"),
+    Metric("affected", "messages", "of these failed or silent; of the operator, for a mix"),
+    Metric("share", "share", "affected / messages"),
+    Metric("usual_share", "share", "what was expected at these hours"),
+    Metric("false_a_year", "", "how often a year as much would come by accident"),
+    Metric("echoes", "", "where else the same trouble shows: other groups and the other kind"),
+)
+"""The columns of ``delivery_alerts``."""

@@ -123,7 +123,7 @@ def _draw(context: dg.AssetExecutionContext, account: Account) -> Results:
             without = uncovered.to_arrow_table().to_pylist()
         judged = [
             checks.check_time_zones(asked.timezone_hint),
-            *checks.check_alerts(asked.alerts, pipeline.settings.zone),
+            checks.check_alerts(asked.alerts, pipeline.settings.zone),
             checks.check_forecasts(asked.forecasts),
             checks.check_coverage(without),
         ]

@@ -50,10 +50,8 @@ DESCRIBED: Final[Mapping[str, Mapping[str, str]]] = {
     "warehouse": {},
     "delivery_rates": {
         "time_zones": "Times of sending and of receipt are in the zones that the settings say.",
-        "failing_more": "No operator, country or dimension fails beyond chance, against its own "
-        "28 days before the last 72 hours.",
-        "silence": "Outcomes come as soon as they usually do, for every operator, country and "
-        "dimension.",
+        "out_of_line": "No operator, country or dimension fails, or has no outcome, more than it "
+        "usually does, in the last 72 hours of sending.",
         "forecasts": f"No less than {HELD_SHARE:.0%} of the latest days turned out within what was "
         "expected of them as they ended.",
         "coverage": f"An outcome is known of {COVERED_SHARE:.0%} of the messages of settled "
@@ -114,24 +112,16 @@ def check_time_zones(hint: str | None) -> dg.AssetCheckResult:
     )
 
 
-def check_alerts(rows: Sequence[Mapping[str, Any]], zone: ZoneInfo) -> list[dg.AssetCheckResult]:
-    """Judge the rows of the view ``delivery_alerts``: who fails, and who stays silent."""
-    found = {kind: [row for row in rows if row["kind"] == kind] for kind in alerts.KINDS}
-    names = {"failing": "failing_more", "silent": "silence"}
-    quiet = {
-        "failing": "No group fails beyond chance.",
-        "silent": "Outcomes come as soon as they usually do.",
-    }
-    return [
-        _verdict(
-            names[kind],
-            not found[kind],
-            alerts.summary(rows, zone, kind) or quiet[kind],
-            groups=len(found[kind]),
-            messages=max((row["affected"] for row in found[kind]), default=0),
-        )
-        for kind in alerts.KINDS
-    ]
+def check_alerts(rows: Sequence[Mapping[str, Any]], zone: ZoneInfo) -> dg.AssetCheckResult:
+    """Judge the rows of the view ``delivery_alerts``: who fails, or stays silent, since when."""
+    troubles = alerts.troubles(rows)
+    return _verdict(
+        "out_of_line",
+        not troubles,
+        " ".join(alerts.sentences(rows, zone)) or "Nothing fails or is silent more than usual.",
+        alerts=len(troubles),
+        messages=max((row["affected"] for row in troubles), default=0),
+    )
 
 
 def check_forecasts(days: Sequence[Mapping[str, Any]]) -> dg.AssetCheckResult:

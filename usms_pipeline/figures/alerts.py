@@ -6,19 +6,17 @@ Nothing is judged here: which groups and hours are out of line is in ``sql/alert
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from datetime import datetime
 from typing import Any, Final
 from zoneinfo import ZoneInfo
 
 from usms_pipeline.contract import wording
 
-KINDS: Final = ("failing", "silent")
-"""The kinds of ``delivery_alerts``."""
-
+_WITHIN: Final = {1: "within an hour", 24: "within a day"}
 _SAID: Final = {
-    "failing": "{affected} of {messages} messages with an outcome were not delivered",
-    "silent": "{affected} of {messages} messages had no outcome within an hour",
+    "failing": "{affected} of {messages} messages failed {within}",
+    "silent": "{affected} of {messages} messages had no outcome {within}",
 }
+_ALSO: Final = {"failing": "failed", "silent": "came late or not at all"}
 
 Row = Mapping[str, Any]
 
@@ -48,43 +46,52 @@ def span(row: Row, zone: ZoneInfo) -> str:
 
 
 def sentence(row: Row, zone: ZoneInfo) -> str:
-    """Say of an alert what, where, since when and how many messages.
+    """Say of an alert who, since when, how many messages, and where else it shows.
 
-    ``row`` is one of ``delivery_alerts``: ``by_column``, ``cohort``, ``kind``, ``since`` and
-    ``until`` (aware), ``messages``, ``affected``, ``share`` and ``usual_share`` (0–1).
+    ``row`` is one of ``delivery_alerts``; its columns are ``metrics.ALERTS``.
     """
-    said = _SAID[row["kind"]].format(
-        affected=wording.count(row["affected"]), messages=wording.count(row["messages"])
+    share, usual = wording.percent(row["share"]), wording.percent(row["usual_share"])
+    if row["kind"] == "mix":
+        said = (
+            f"{group(row)} has {share} of the messages sent {span(row, zone)} (usually {usual}): "
+            "what all messages do may change by that alone."
+        )
+        return said[0].upper() + said[1:]
+    counts = _SAID[row["kind"]].format(
+        affected=wording.count(row["affected"]),
+        messages=wording.count(row["messages"]),
+        within=_WITHIN[row["within_hours"]],
     )
-    return (
-        f"{group(row)}, sent {span(row, zone)}: {said} ({wording.percent(row['share'])}; "
-        f"usually {wording.percent(row['usual_share'])})."
+    own = [echo for echo in row["echoes"] if _same(echo, row)]
+    also = "".join(
+        f", and {wording.percent(echo['share'])} {_ALSO[echo['kind']]} "
+        f"(usually {wording.percent(echo['usual_share'])})"
+        for echo in own
     )
-
-
-def summary(alerts: Iterable[Row], zone: ZoneInfo, kind: str) -> str:
-    """Say the alerts of one kind: the one furthest out of line whole, others at its hours briefly.
-
-    Trouble of one operator shows in its country too; what lies in hours of its own is said whole.
-    Empty where there are none.
-    """
-    rows = [row for row in alerts if row["kind"] == kind]
-    if not rows:
-        return ""
-    told, at_once = [rows[0]], []
-    for row in rows[1:]:
-        if any(_overlap(row, one) for one in told):
-            at_once.append(f"{group(row)} ({wording.percent(row['share'])})")
-        else:
-            told.append(row)
-    also = f" At the same time: {_listed(at_once)}." if at_once else ""
-    said = " ".join(sentence(row, zone) for row in told) + also
+    others = dict.fromkeys(
+        f"{group(echo)} ({wording.percent(echo['share'])})"
+        for echo in row["echoes"]
+        if not _same(echo, row) and echo["kind"] == row["kind"]
+    )
+    where = f"It shows in {_listed(list(others))}." if others else "Seen nowhere else."
+    said = (
+        f"{group(row)}, sent {span(row, zone)}: {counts} ({share}; usually {usual}){also}. {where}"
+    )
     return said[0].upper() + said[1:]
 
 
-def _overlap(one: Row, other: Row) -> bool:
-    begun: datetime = max(one["since"], other["since"])
-    return bool(begun < min(one["until"], other["until"]))
+def sentences(rows: Iterable[Row], zone: ZoneInfo) -> list[str]:
+    """Say every alert, the one furthest out of line first; what is no trouble comes last."""
+    return [sentence(row, zone) for row in rows]
+
+
+def troubles(rows: Iterable[Row]) -> list[Row]:
+    """Return the alerts that are trouble: all but those of a mix that changed."""
+    return [row for row in rows if row["kind"] != "mix"]
+
+
+def _same(one: Row, other: Row) -> bool:
+    return bool((one["by_column"], one["cohort"]) == (other["by_column"], other["cohort"]))
 
 
 def _listed(names: list[str]) -> str:

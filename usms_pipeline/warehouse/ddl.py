@@ -90,6 +90,7 @@ def definitions(fields: Sequence[Field], cutoff: timedelta, polls: Sequence[time
             *_comments("receipts", [(field.name, _meaning(field)) for field in fields]),
             *(line for view in _RATE_VIEWS for line in _explained(view, metrics.METRICS)),
             *_explained("failures", metrics.FAILURES),
+            *_explained("delivery_alerts", metrics.ALERTS),
         ]
     )
 
@@ -107,18 +108,18 @@ def _alerts(fields: Sequence[Field]) -> str:
         for column in ("usms_everything", "operator", "country", *dimensions)
     )
     return (
-        f"CREATE OR REPLACE VIEW delivery_alerts AS WITH counts AS ({counts}) "
+        f"CREATE OR REPLACE VIEW delivery_alerts AS WITH counts AS MATERIALIZED ({counts}) "
         "FROM usms_alerts(counts);\n"
         "COMMENT ON VIEW delivery_alerts IS "
-        "'what fails or stays silent beyond chance in the last 72 hours of sending';"
+        "'what fails or stays silent more than usual in the last 72 hours of sending';"
     )
 
 
 def _explained(view: str, figures: Iterable[Metric]) -> list[str]:
-    return _comments(view, [(one.name, f"{one.description} ({one.unit})") for one in figures])
+    return _comments(view, [(one.name, _meaning(one)) for one in figures])
 
 
-def _meaning(field: Field) -> str:
+def _meaning(field: Field | Metric) -> str:
     return f"{field.description} ({field.unit})" if field.unit else field.description
 
 

@@ -109,13 +109,12 @@ def _open_sentence(total: Row) -> str:
 
 def _alerts(figures: Figures, zone: ZoneInfo) -> list[Section]:
     """Say what is out of line; no section where nothing is."""
-    said = [alerts.summary(figures.alerts, zone, kind) for kind in alerts.KINDS]
-    items = join(Html(f"<li>{html(one)}</li>") for one in said if one)
+    items = join(Html(f"<li>{html(one)}</li>") for one in alerts.sentences(figures.alerts, zone))
     if not items:
         return []
     explained = paragraph(
-        "Beyond what chance would do, against the same group's own 28 days before, in the last "
-        "72 hours of sending."
+        "More than usual: against what the same operators' messages did at these hours in the 28 "
+        "days before. Looked at are the last 72 hours of sending."
     )
     return [("alerts", "Out of line", [explained, Html(f'<ul class="warnings">{items}</ul>')])]
 

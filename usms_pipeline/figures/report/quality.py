@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from usms_pipeline.contract import wording
 from usms_pipeline.contract.metrics import UNANNOUNCED_SHARE
+from usms_pipeline.figures import alerts
 from usms_pipeline.figures.report.figures import Figures, Row
 from usms_pipeline.figures.report.page import Html, html, table
 
@@ -26,9 +27,9 @@ def findings(
     total, quality = figures.total, figures.quality
     made = [
         _counted(
-            "Out of line beyond chance",
-            len(figures.alerts),
-            wording.counted(len(figures.alerts), "group"),
+            "Out of line",
+            len(alerts.troubles(figures.alerts)),
+            wording.counted(len(alerts.troubles(figures.alerts)), "alert"),
             "See above: who, since when, how many.",
         ),
         _time_zones(figures),

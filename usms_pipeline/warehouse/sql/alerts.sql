@@ -9,24 +9,26 @@
 -- old, and only if we asked at that age: a pause of ours is nobody's silence.
 --
 -- What is usual is learnt from the 28 days before the 72 hours, for each operator by hour of the day
--- and day of the week, as far as they show a difference (100 messages of no difference are added to
--- each). Six hours of an operator or group that stand out from the same six hours of the other days
+-- and day of the week, as far as those differ by more than chance and days do. Six hours of an operator or group that stand out from the same six hours of the other days
 -- are left out of it: an outage is not usual. A group (all messages, an operator, a country, a value
 -- of a dimension) is expected to do what its operators' messages of that hour usually do, times how
 -- it differed from that before: so another mix of operators is no trouble. Operators and groups with
 -- under a hundred messages before are left out.
 --
--- A window of 1, 3, 8 or 24 hours is as far out of line as z standard deviations, 1 / z² = 1 / b² +
+-- A window of 1, 3, 6, 12 or 24 hours is as far out of line as z standard deviations, 1 / z² = 1 / b² +
 -- 1 / s². b is chance: the signed root of the likelihood ratio of two binomials, so that a short
 -- history proves little. s is how much such windows of the group differed by more than chance before,
 -- in log odds (moments), by Student's t. How often a year something so far out of line would come by
 -- accident, over all that is looked at, is `false_a_year`. It must be under one, for at least five
 -- messages and one in a hundred more than usual: less is not worth waking anyone.
 --
--- Grain: a trouble, the one furthest out of line first. since, until (the end of the last hour): the
--- window furthest out of line; messages, affected, share are its own, usual_share is what was
+-- Grain: a trouble, the one with most evidence (b²) first. since, until (the end of the last hour): of
+-- the windows out of line the one with most evidence; messages, affected, share are its own, usual_share is what was
 -- expected of it, within_hours the age. echoes: other groups and the other kind at the same time,
 -- but not another value of the same column, whose messages are others: that is a trouble of its own.
+--
+-- Last, and no trouble: kind `mix`, an operator that had a tenth more of all messages in the last 24
+-- hours looked at (affected of messages) than before. What all messages do may change by that alone.
 
 CREATE OR REPLACE MACRO usms_divergence(share, usual) AS
 CASE WHEN share > 0 THEN share * ln(share / usual) ELSE 0 END
@@ -84,14 +86,14 @@ CREATE OR REPLACE MACRO usms_counts_by(column_name) AS TABLE
 WITH members AS NOT MATERIALIZED (
     SELECT
         nullif(COLUMNS(lambda c: c = column_name)::VARCHAR, '') AS cohort,
-        m.usms_carrier AS carrier,
-        m.usms_hour AS hour,
-        m.usms_now AS now,
-        m.status = 'delivered' AS is_delivered,
-        m.usms_told_after AS told_after,
-        usms_is_watched(m, INTERVAL 1 HOUR) AS is_watched,
-        usms_is_watched(m, INTERVAL 1 DAY) AS is_watched_a_day
-    FROM usms_lately() AS m
+        usms_carrier AS carrier,
+        usms_hour AS hour,
+        usms_now AS now,
+        status = 'delivered' AS is_delivered,
+        usms_told_after AS told_after,
+        usms_is_watched(usms_message, INTERVAL 1 HOUR) AS is_watched,
+        usms_is_watched(usms_message, INTERVAL 1 DAY) AS is_watched_a_day
+    FROM usms_lately() AS usms_message
 ),
 counted AS (
     SELECT
@@ -370,10 +372,11 @@ fitted AS MATERIALIZED (
     FROM query_table(given) AS e
     JOIN factors AS f USING (by_column, cohort, kind, age)
 ),
--- Sizes share what may be false: most to the single hour, for an outage is short, and long windows lap.
+-- Sizes share what may be false. Most is the single hour's: outages are short.
 sizes AS (
     SELECT unnest([
-        {size: 1, part: 0.7}, {size: 3, part: 0.2}, {size: 8, part: 0.07}, {size: 24, part: 0.03}
+        {size: 1, part: 0.7}, {size: 3, part: 0.15}, {size: 6, part: 0.08},
+        {size: 12, part: 0.04}, {size: 24, part: 0.03}
     ], recursive := true)
 ),
 blocks AS (
@@ -395,7 +398,7 @@ spreads AS (
         kind,
         age,
         size,
-        count(*) AS blocks,
+        greatest(28, count(*)) AS blocks,  -- so well, at least, the others' is known
         -- Not its own alone: of a group's few blocks it may be 0 by accident.
         greatest(
             1e-9,
@@ -435,11 +438,10 @@ deviations AS (
     SELECT
         l.*,
         (SELECT count(*) FROM (SELECT DISTINCT by_column, cohort, kind, age FROM looks)) AS series,
+        l.messages * usms_divergence(l.share, l.of_both)
+        + l.before * usms_divergence(l.usual, l.of_both) AS evidence,
         1 / sqrt(
-            0.5 / (
-                l.messages * usms_divergence(l.share, l.of_both)
-                + l.before * usms_divergence(l.usual, l.of_both)
-            )
+            0.5 / evidence
             + 1 / (
                 s.blocks * ln(
                     1 + (usms_log_odds(l.share) - usms_log_odds(l.usual)) ** 2
@@ -463,6 +465,7 @@ SELECT
     messages,
     affected,
     expected,
+    evidence,
     -(z ** 2) / 2 - ln(z * sqrt(2 * pi()))
     + ln(series * 8766 / size / part * CASE size WHEN 1 THEN 1 ELSE 2 END) AS log_a_year
 FROM deviations;
@@ -474,12 +477,12 @@ WITH furthest AS (
         *,
         hour - size + 1 AS begins,
         row_number() OVER (
-            ORDER BY log_a_year, by_column = 'everything', by_column DESC, cohort, kind
+            ORDER BY evidence DESC, by_column = 'everything', by_column DESC, cohort, kind
         ) AS place
     FROM query_table(found)
     -- of windows alike, for nothing more was sent in the longer one, the shortest
     QUALIFY row_number() OVER (
-        PARTITION BY kind, by_column, cohort ORDER BY log_a_year, size, age, hour
+        PARTITION BY kind, by_column, cohort ORDER BY evidence DESC, size, age, hour
     ) = 1
 ),
 stronger AS (
@@ -540,6 +543,40 @@ LEFT JOIN listed AS l USING (place)
 WHERE t.leader = t.place
 ORDER BY t.place;
 
+-- Grain: an operator that had a tenth more of all messages in the last 24 hours than before.
+CREATE OR REPLACE MACRO usms_mix(carriers) AS TABLE
+WITH shares AS (
+    SELECT
+        carrier,
+        any_value(now) AS now,
+        coalesce(sum(messages) FILTER (hour >= now - 25), 0) AS lately,
+        coalesce(sum(messages) FILTER (hour <= now - 72), 0) AS before,
+        sum(coalesce(sum(messages) FILTER (hour >= now - 25), 0)) OVER () AS all_lately,
+        sum(coalesce(sum(messages) FILTER (hour <= now - 72), 0)) OVER () AS all_before
+    FROM query_table(carriers)
+    WHERE kind = 'silent' AND age = 1
+    GROUP BY carrier
+)
+SELECT
+    'mix' AS kind,
+    'operator' AS by_column,
+    nullif(carrier, '') AS cohort,
+    make_timestamptz(3600000000 * (now - 25)) AS since,
+    make_timestamptz(3600000000 * (now - 1)) AS until,
+    NULL::INT AS within_hours,
+    all_lately::BIGINT AS messages,
+    lately::BIGINT AS affected,
+    lately / all_lately AS share,
+    before / all_before AS usual_share,
+    NULL::DOUBLE AS false_a_year,
+    [] AS echoes
+FROM shares
+WHERE
+    all_lately >= 100
+    AND all_before >= 100
+    AND lately / all_lately - before / all_before >= 0.1
+ORDER BY share - usual_share DESC, cohort;
+
 -- `counts` names a relation as usms_counts_by gives it, of several columns, everything among them.
 CREATE OR REPLACE MACRO usms_alerts(counts) AS TABLE
 WITH asked AS MATERIALIZED (
@@ -558,4 +595,6 @@ carriers AS (SELECT * FROM asked WHERE by_column = 'everything'),
 usual AS MATERIALIZED (FROM usms_usual(carriers)),
 expected AS MATERIALIZED (FROM usms_expected(asked, usual)),
 found AS (FROM usms_out_of_line(expected) WHERE log_a_year < 0)
-FROM usms_troubles(found);
+FROM usms_troubles(found)
+UNION ALL
+FROM usms_mix(carriers);

@@ -16,9 +16,14 @@
 -- answered. Times are rounded up to whole seconds, which is what receipts have. Never asked or
 -- `invalid`: nobody watched it; left out. Announced recipients only, as everywhere.
 --
+-- A carrier that tells outcomes long after it dates them (at night, in lots) has not yet told what came
+-- lately. All its messages, those with an outcome too, or the quick ones would be taken for all, are
+-- watched up to where its telling is complete: as long ago as it took, of 99 in 100 outcomes dated
+-- before a question that found nothing, until a question found them.
+--
 -- An outcome without a time of its own came unseen at some moment before the answer that brought it.
 -- The shares are NULL at moments at which that may be so of more than one in a hundred messages:
--- where no outcome has a time, below the first question.
+-- where no outcome has a time, below the first question and between some of the next.
 --
 -- Grain: one row a cohort and a number of seconds. at_risk: messages watched that long without an
 -- earlier outcome. delivered, not_delivered: outcomes seen within that time (counts).
@@ -119,12 +124,46 @@ END;
 -- Seconds after sending from which on an outcome without a time of its own may have come unseen.
 CREATE OR REPLACE MACRO usms_unseen_from(r) AS CASE
     WHEN r.is_final AND coalesce(r.received_at < r.sent_at, true)
-        THEN CASE
-            WHEN r.first_asked_at < r.final_at
-                THEN greatest(0, ceil(epoch(r.first_asked_at - r.sent_at)))
-            ELSE 0
-        END
+        THEN greatest(0, coalesce(ceil(epoch(r.last_open_at - r.sent_at)), 0))
 END;
+
+-- The messages that somebody watched, of these days of sending. Grain: message.
+CREATE OR REPLACE MACRO usms_watched_messages(first, last) AS TABLE
+WITH usms_lags AS (
+    SELECT
+        "operator" AS carrier,
+        country,
+        quantile_disc(CASE
+            WHEN last_open_at > received_at THEN final_at - received_at ELSE INTERVAL 0 HOUR
+        END, 0.99) AS lag
+    FROM usms_named()
+    WHERE is_final AND received_at >= sent_at
+    GROUP BY "operator", country
+    HAVING lag > INTERVAL 0 HOUR
+),
+usms_newest AS (SELECT max(last_asked_at) AS asked_at FROM receipts),
+usms_messages AS (
+    SELECT
+        r.*,
+        usms_left_after(r) AS usms_left_after,
+        usms_unseen_from(r) AS usms_unseen_from,
+        floor(epoch(usms_newest.asked_at - usms_lags.lag - r.sent_at)) AS usms_told_up_to
+    FROM usms_named() AS r
+    CROSS JOIN usms_newest
+    LEFT JOIN usms_lags
+        ON usms_lags.carrier IS NOT DISTINCT FROM r."operator"
+        AND usms_lags.country IS NOT DISTINCT FROM r.country
+)
+SELECT
+    * EXCLUDE (usms_left_after, usms_told_up_to),
+    least(usms_left_after, usms_told_up_to) AS usms_left_after,
+    is_final AND coalesce(usms_left_after <= usms_told_up_to, true) AS usms_is_seen
+FROM usms_messages
+WHERE
+    usms_left_after IS NOT NULL
+    AND coalesce(usms_told_up_to >= 0, true)
+    AND sent_date >= coalesce(first::DATE, sent_date)
+    AND sent_date <= coalesce(last::DATE, sent_date);
 
 CREATE OR REPLACE MACRO delivery_curve(
     seconds := usms_curve_seconds(), first := NULL, last := NULL
@@ -132,15 +171,11 @@ CREATE OR REPLACE MACRO delivery_curve(
 WITH watched AS (
     SELECT
         NULL AS cohort,
-        usms_left_after(r) AS left_after,
-        usms_unseen_from(r) AS unseen_from,
-        r.is_final,
-        r.status = 'delivered' AS is_delivered
-    FROM receipts AS r
-    WHERE
-        usms_left_after(r) IS NOT NULL
-        AND r.sent_date >= coalesce(first::DATE, r.sent_date)
-        AND r.sent_date <= coalesce(last::DATE, r.sent_date)
+        usms_left_after AS left_after,
+        CASE WHEN usms_is_seen THEN usms_unseen_from END AS unseen_from,
+        usms_is_seen AS is_final,
+        usms_is_seen AND status = 'delivered' AS is_delivered
+    FROM usms_watched_messages(first, last)
 )
 SELECT * EXCLUDE (cohort) FROM usms_curve(watched, seconds);
 
@@ -154,15 +189,11 @@ CREATE OR REPLACE MACRO delivery_curve_by(
 WITH watched AS (
     SELECT
         COLUMNS(lambda c: c = column_name)::VARCHAR AS cohort,
-        usms_left_after(r) AS left_after,
-        usms_unseen_from(r) AS unseen_from,
-        r.is_final,
-        r.status = 'delivered' AS is_delivered
-    FROM usms_named() AS r
-    WHERE
-        usms_left_after(r) IS NOT NULL
-        AND r.sent_date >= coalesce(first::DATE, r.sent_date)
-        AND r.sent_date <= coalesce(last::DATE, r.sent_date)
+        usms_left_after AS left_after,
+        CASE WHEN usms_is_seen THEN usms_unseen_from END AS unseen_from,
+        usms_is_seen AS is_final,
+        usms_is_seen AND status = 'delivered' AS is_delivered
+    FROM usms_watched_messages(first, last)
 )
 SELECT * FROM usms_curve(watched, seconds);
 
