@@ -127,16 +127,20 @@ def figures(seen: Sequence[Seen], nth: int) -> Figures:
 @cache
 def _connections(against: str | None) -> list[duckdb.DuckDBPyConnection]:
     """Return warehouses in memory: of this SQL, and of another revision's."""
-    texts = [_definitions()]
-    if against:
-        with tempfile.TemporaryDirectory(prefix="revision-") as folder:
-            archive = subprocess.run(
-                ["git", "archive", against, "usms_pipeline"],
-                cwd=Path(__file__).parent.parent, stdout=subprocess.PIPE, check=True,
-            )  # fmt: skip
-            subprocess.run(["tar", "-x", "-C", folder], input=archive.stdout, check=True)
-            texts.append(_definitions_in(folder))
-    return [_opened(text) for text in texts]
+    return [_opened(text) for text in _texts(against)]
+
+
+@cache
+def _texts(against: str | None) -> list[str]:
+    if not against:
+        return [_definitions()]
+    with tempfile.TemporaryDirectory(prefix="revision-") as folder:
+        archive = subprocess.run(
+            ["git", "archive", against, "usms_pipeline"],
+            cwd=Path(__file__).parent.parent, stdout=subprocess.PIPE, check=True,
+        )  # fmt: skip
+        subprocess.run(["tar", "-x", "-C", folder], input=archive.stdout, check=True)
+        return [_definitions(), _definitions_in(folder)]
 
 
 def _opened(definitions: str) -> duckdb.DuckDBPyConnection:
@@ -179,6 +183,7 @@ def table(names: Iterable[str], seeds: Sequence[int], against: str | None) -> It
         f"{' score before |' if against else ''} bias so far | bias | nothing said of |"
     )
     yield "|---" * (10 if against else 9) + "|"
+    _texts(against)  # before there are other processes: the files may change meanwhile
     with ProcessPoolExecutor(os.cpu_count()) as pool:
         for name in names:
             found = pool.map(partial(looks, name, against), seeds, chunksize=2)

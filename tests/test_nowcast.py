@@ -192,7 +192,7 @@ def test_what_was_shown_late_counts_from_the_last_question_that_found_nothing():
     undated = receipt(received_at=None)
     with warehouse() as con:
         fill(con, table([held_back, undated, receipt()], ("template",)))
-        query = "SELECT usms_told_after(r) FROM receipts AS r ORDER BY 1"
+        query = "SELECT usms_exit_after(r) FROM receipts AS r ORDER BY 1"
         assert con.execute(query).fetchall() == [(0.0,), (8.0,), (1200.0,)]
 
 

@@ -49,7 +49,7 @@ END);
 -- Seconds after sending from which on the service says the outcome, as well as we can tell: when
 -- it dates it, but not before the last question that found nothing. Of a message without an outcome,
 -- the seconds that it was watched; of a closed one without end.
-CREATE OR REPLACE MACRO usms_told_after(r) AS CASE
+CREATE OR REPLACE MACRO usms_exit_after(r) AS CASE
     WHEN r.is_closed AND NOT r.is_final THEN 'infinity'::DOUBLE
     ELSE greatest(
         0,
@@ -106,7 +106,7 @@ everybody AS (
         r.country,
         r."operator",
         usms_hour(r.sent_at) AS hour,
-        usms_told_after(r) AS left_after,
+        usms_exit_after(r) AS left_after,
         r.is_final,
         r.status = 'delivered' AS is_delivered
     FROM receipts AS r, newest AS n
@@ -463,7 +463,7 @@ known AS MATERIALIZED (
         NOT r.is_final AND NOT r.is_closed AS is_awaited,
         usms_if_awaited(r, usms_carrier(r.country, r."operator")) AS carrier,
         usms_if_awaited(r, usms_hour(r.sent_at) % 24 // 3) AS three_hours,
-        usms_if_awaited(r, least(51, usms_step(usms_told_after(r), false))) AS step,
+        usms_if_awaited(r, least(51, usms_step(usms_exit_after(r), false))) AS step,
         count(*) AS messages,
         count(*) FILTER (r.is_final) AS outcomes,
         count(*) FILTER (r.status = 'delivered') AS delivered
@@ -533,7 +533,7 @@ WITH everybody AS NOT MATERIALIZED (
     SELECT
         r.*,
         usms_hour(r.sent_at) AS usms_sent,
-        usms_told_after(r) AS usms_told_after,
+        usms_exit_after(r) AS usms_exit_after,
         usms_hour(
             CASE WHEN r.is_final THEN r.final_at WHEN r.is_closed THEN r.last_asked_at END
         ) AS usms_known
@@ -547,7 +547,7 @@ known AS MATERIALIZED (
         r.usms_sent // 24 AS day,
         r.usms_sent % 24 // 3 AS three_hours,
         r.usms_known // 24 AS known_on,
-        usms_step(r.usms_told_after, r.is_final) AS step,
+        usms_step(r.usms_exit_after, r.is_final) AS step,
         CASE WHEN r.is_final THEN r.status = 'delivered' END AS is_delivered,
         count(*) AS messages
     FROM everybody AS r
