@@ -179,22 +179,24 @@ def looks(name: str, against: str | None, seed: int) -> list[Seen]:
 def table(names: Iterable[str], seeds: Sequence[int], against: str | None) -> Iterator[str]:
     """Yield the lines of the table, a world each."""
     yield (
-        "| world | held: today, yesterday, hours | oracle's held | width | oracle's | score |"
-        f"{' score before |' if against else ''} bias so far | bias | nothing said of |"
+        "| world | looks | held: today, yesterday, hours | oracle's | width | oracle's | score |"
+        f"{' before |' if against else ''} bias so far | bias | nothing said of |"
     )
-    yield "|---" * (10 if against else 9) + "|"
+    yield "|---" * (11 if against else 10) + "|"
     _texts(against)  # before there are other processes: the files may change meanwhile
     with ProcessPoolExecutor(os.cpu_count()) as pool:
         for name in names:
             found = pool.map(partial(looks, name, against), seeds, chunksize=2)
-            yield _line(name, [one for account in found for one in account], bool(against))
+            seen = [one for account in found for one in account]
+            yield _line(name, len(seeds), seen, bool(against))
 
 
-def _line(name: str, seen: Sequence[Seen], has_before: bool) -> str:
+def _line(name: str, count: int, seen: Sequence[Seen], has_before: bool) -> str:
     ours, best = (figures(seen, nth) for nth in range(2))
     so_far = np.mean([one.rate - one.truth for one in seen if one.rate is not None])
     cells = [
         name,
+        str(count),
         _held(seen, 0),
         _held(seen, 1),
         f"{ours.width * 100:.2f}",

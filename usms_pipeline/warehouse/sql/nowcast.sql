@@ -538,7 +538,13 @@ WITH everybody AS NOT MATERIALIZED (
             CASE WHEN r.is_final THEN r.final_at WHEN r.is_closed THEN r.last_asked_at END
         ) AS usms_known
     FROM receipts AS r
-    WHERE r.is_announced AND r.status <> 'invalid'
+    WHERE
+        r.is_announced
+        AND r.status <> 'invalid'
+        AND r.sent_at >= (
+            SELECT make_timestamptz(3600000000 * (min(moment) - 24 * history_days))
+            FROM query_table(moments)
+        )
 ),
 known AS MATERIALIZED (
     SELECT
@@ -551,10 +557,7 @@ known AS MATERIALIZED (
         CASE WHEN r.is_final THEN r.status = 'delivered' END AS is_delivered,
         count(*) AS messages
     FROM everybody AS r
-    WHERE
-        r.usms_known IS NOT NULL
-        AND r.usms_sent // 24
-        >= (SELECT min(moment) // 24 FROM query_table(moments)) - history_days
+    WHERE r.usms_known IS NOT NULL
     GROUP BY ALL
 ),
 counted AS (
