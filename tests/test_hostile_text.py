@@ -107,8 +107,7 @@ def test_no_name_is_markup_in_a_table():
     """The name of the column too."""
     row = {"x": "[bold]a[/bold]"} | dict.fromkeys(
         ("messages", "awaited", "delivery_rate", "delivery_rate_if_rest_failed",
-         "delivery_rate_if_rest_arrived",
-         "latency_p50_seconds"), 1,
+         "delivery_rate_if_rest_arrived", "expected_rate", "latency_p50_seconds"), 1,
     )  # fmt: skip
     shown = io.StringIO()
     table = rates_table([row], row, "[red]column[/red]", 120)

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
+from textwrap import wrap
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -108,10 +109,12 @@ def show_rates(
             warn(_out_of_line(con, settings.zone))
         table = rates_table(rows if by else [], whole, by, width())
         console.print(table)
-        console.print(f"[dim]{_how_to_read(whole, table)}[/]")
+        said = _how_to_read(whole, table)
         if whole["awaited"] and not (first or last):
-            forecasts = queries.forecasts(con).to_arrow_table().to_pylist()
-            console.print(f"[dim]{wording.held(forecasts)}[/]")
+            said += "
+" + wording.held(queries.forecasts(con).to_arrow_table().to_pylist())
+        for line in wrap(said.rstrip(), width()):
+            console.print(f"[dim]{line}[/]")
 
 
 def _how_to_read(whole: dict[str, Any], table: Table) -> str:
@@ -125,8 +128,8 @@ def _how_to_read(whole: dict[str, Any], table: Table) -> str:
             f"have arrived, {bounds}{shade} of all did."
         )
     return (
-        f"{wording.so_far(whole)}\nAt worst and at best, should none or all of the others arrive: "
-        f"{bounds}{shade} of all messages."
+        f"{wording.so_far(whole)} {wording.why_less(whole)}"
+        f"At worst and at best, {bounds}{shade} of all arrive."
     )
 
 

@@ -150,22 +150,23 @@ def so_far(row: Mapping[str, Any]) -> str:
 
     >>> print(so_far({"delivery_rate": 0.938, "awaited": 920, "expected_rate": 0.934,
     ...               "expected_rate_low": 0.932, "expected_rate_high": 0.935}))
-    So far 93.8%. When the 920 still open are in, expect 93.4% (19 times in 20 between 93.2% and 93.5%): failures are reported later than deliveries.
-    """  # noqa: E501
-    still = (
-        "one still open is" if row["awaited"] == 1 else f"{count(row['awaited'])} still open are"
-    )
-    said = f"So far {percent(row['delivery_rate'])}. "
-    expected = row["expected_rate"]
-    if expected is None:
-        return f"{said}The {still} not in yet, and there is no history to tell them from."
+    So far 93.8%. When the 920 still open are in, expect 93.4% (19 times in 20: 93.2% – 93.5%).
+    """
+    awaited = row["awaited"]
+    still = "one still open is" if awaited == 1 else f"{count(awaited)} still open are"
+    said = f"So far {percent(row['delivery_rate'])}."
+    if row["expected_rate"] is None:
+        return f"{said} The {still} not in yet, and there is no history to tell them from."
     low, high = percent(row["expected_rate_low"]), percent(row["expected_rate_high"])
-    is_less = row["delivery_rate"] is not None and expected < row["delivery_rate"]
-    why = ": failures are reported later than deliveries" * is_less
-    return (
-        f"{said}When the {still} in, expect {percent(expected)} (19 times in 20 between {low} and "
-        f"{high}){why}."
-    )
+    expected = f"{percent(row['expected_rate'])} (19 times in 20: {low} – {high})"
+    return f"{said} When the {still} in, expect {expected}."
+
+
+def why_less(row: Mapping[str, Any]) -> str:
+    """Say why less is expected than there is so far; nothing where it is not less."""
+    rate, expected = row["delivery_rate"], row["expected_rate"]
+    is_less = rate is not None and expected is not None and expected < rate
+    return "Failures are reported later than deliveries. " * is_less
 
 
 def held(forecasts: Sequence[Mapping[str, Any]]) -> str:

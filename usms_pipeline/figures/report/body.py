@@ -104,7 +104,7 @@ def _open_sentence(total: Row) -> str:
     )
     if not total["awaited"]:
         return f"None of these {count(total['messages'])} messages is open any more. {bounds}"
-    return f"{wording.so_far(total)} {bounds}"
+    return f"{wording.so_far(total)} {wording.why_less(total)}{bounds}"
 
 
 def _alerts(figures: Figures, zone: ZoneInfo) -> list[Section]:
