@@ -281,6 +281,7 @@ def test_every_check_passes_on_a_well_behaved_service(first_run):
     assert set(found) == {
         "conservation",
         "coverage",
+        "forecasts",
         "looked_in_time",
         "open_quarantine",
         "polling_behind",

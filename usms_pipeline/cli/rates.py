@@ -110,7 +110,11 @@ def show_rates(
             warn(_out_of_line(con, settings.zone))
         table = rates_table(rows if by else [], whole, by, width())
         console.print(table)
-        for line in wrap(_how_to_read(whole, table), width()):
+        said = _how_to_read(whole, table)
+        if whole["awaited"] and not (first or last):
+            said += "
+" + wording.held(queries.forecasts(con).to_arrow_table().to_pylist())
+        for line in wrap(said.rstrip(), width()):
             console.print(f"[dim]{line}[/]")
 
 

@@ -172,6 +172,7 @@ def _draw(context: dg.AssetExecutionContext, account: Account) -> Results:
         judged = [
             checks.check_time_zones(asked.timezone_hint),
             checks.check_alerts(asked.alerts, pipeline.settings.zone),
+            checks.check_forecasts(asked.forecasts),
             checks.check_coverage(without),
         ]
         is_drawn = figures.is_drawn(pipeline)

@@ -14,6 +14,7 @@ from zoneinfo import ZoneInfo
 
 import dagster as dg
 
+from usms_pipeline.contract import wording
 from usms_pipeline.contract.metrics import UNANNOUNCED_SHARE
 from usms_pipeline.defs.account import Account
 from usms_pipeline.defs.attributes import Freshness
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 COVERED_SHARE: Final = 0.97
 """Messages of a settled day with an outcome, below which the warning is given."""
+HELD_SHARE, _FEWEST_FORECASTS = 0.7, 7
+"""Forecasts of so many days or more, of which no fewer should hold before the warning is given."""
 _FASTER: Final = (
     " That is too slow: raise USMS_MAX_CONCURRENCY or USMS_MAX_REQUESTS_PER_SECOND, or poll less "
     "often (USMS_POLL_EVERY_HOURS)."
@@ -52,6 +55,8 @@ DESCRIBED: Final[Mapping[str, Mapping[str, str]]] = {
         "time_zones": "Times of sending and of receipt are in the zones that the settings say.",
         "out_of_line": "No operator, country or dimension fails, or has no outcome, more than it "
         "usually does, in the last 72 hours of sending.",
+        "forecasts": f"No less than {HELD_SHARE:.0%} of the latest days turned out within what was "
+        "expected of them as they ended.",
         "coverage": f"An outcome is known of {COVERED_SHARE:.0%} of the messages of settled "
         "days, but for chance.",
     },
@@ -135,6 +140,23 @@ def check_alerts(rows: Sequence[Mapping[str, Any]], zone: ZoneInfo) -> dg.AssetC
         " ".join(alerts.sentences(rows, zone)) or "Nothing fails or is silent more than usual.",
         alerts=len(troubles),
         messages=max((row["affected"] for row in troubles), default=0),
+    )
+
+
+def check_forecasts(days: Sequence[Mapping[str, Any]]) -> dg.AssetCheckResult:
+    """Judge the rows of ``delivery_nowcast_record``: what was expected of days, and their rate."""
+    held = sum(row["is_held"] for row in days)
+    passed = len(days) < _FEWEST_FORECASTS or held >= HELD_SHARE * len(days)
+    remedy = (
+        " What is expected of young days is less sure than its interval says: carriers, or what is "
+        'sent, have changed. `usms sql "FROM delivery_nowcast_record"` has the days.'
+    )
+    return _verdict(
+        "forecasts",
+        passed,
+        (wording.held(days) or "No day has been forecast yet.") + ("" if passed else remedy),
+        days=len(days),
+        held=held,
     )
 
 

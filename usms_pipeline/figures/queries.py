@@ -124,6 +124,14 @@ def nowcast(con: Connection, by: str = "sent_date") -> Relation:
     return ask(con, f"FROM delivery_nowcast_by({literal(by)})")
 
 
+def forecasts(con: Connection) -> Relation:
+    """Return what was expected of the latest 14 settled days (UTC) as each ended, and its rate.
+
+    The rows of ``delivery_nowcast_record``; none of a day that there was no history for.
+    """
+    return ask(con, "FROM main.delivery_nowcast_record")
+
+
 def maturity(con: Connection) -> Relation:
     """Return how complete a group of messages usually is at an age (``age_seconds``)."""
     return ask(con, "FROM maturity()")

@@ -243,7 +243,7 @@ class Publishing:
             building.copy(self._path, self._temporary)
         con.execute(ddl.attach(self._temporary, f"STORAGE_VERSION '{ddl.STORAGE_VERSION}'"))
         versions = copied.versions if copied is not None else {}
-        definitions = ddl.definitions(fields, self._settings.cutoff)
+        definitions = self._definitions(fields)
         return Building(con, fields, versions, definitions, is_copy=copied is not None)
 
     def _rows(self, day: date, footer: Footer) -> Iterator[pa.Table]:
@@ -253,6 +253,9 @@ class Publishing:
         except StorageError:
             self._damaged.add(day)
             raise
+
+    def _definitions(self, fields: list[Field]) -> str:
+        return ddl.definitions(fields, self._settings.cutoff, self._settings.poll_offsets)
 
     def _fields(self, parts: Iterable[Part]) -> list[Field]:
         names = {name for part in parts for name in part.column_names}
@@ -336,7 +339,7 @@ class Publishing:
         gone, known = present.parts.keys() - parts.keys(), present.versions
         stale = [day for day in footers if known.get(day) != footers[day].version]
         fields = self._fields(parts.values())
-        digest = building.digest_of(ddl.definitions(fields, self._settings.cutoff))
+        digest = building.digest_of(self._definitions(fields))
         is_idle = self._next is None and not stale and not gone and present.digest == digest
         return fields, stale, gone, is_idle
 
