@@ -387,7 +387,8 @@ class Pipeline:
             raise
         self._published(published)
         self.purge()
-        report.notes += self._doubts_about_copies(report)
+        if not published.is_locked:
+            report.notes += self._doubts_about_copies(report)
         return RunReport(**vars(report), warehouse=published)
 
     def refresh(

@@ -214,21 +214,28 @@ def copies_hint(con: Connection, days: Sequence[date] | None = None) -> str | No
     of some days of sending, or of all. None where they are one in five or fewer of the rows: as
     many may be silent.
     """
-    query = """
-        WITH sessions AS (
-            SELECT
-                count(*) AS rows,
-                count(*) FILTER (recipient LIKE 'unheard-%' AND phone IS NULL) AS unheard,
-                count(*) FILTER (provider_status IS NOT NULL) AS heard
-            FROM main.receipts
-            WHERE is_announced AND last_asked_at - sent_at > INTERVAL 1 HOUR
-                AND ($days IS NULL OR list_contains($days, sent_date))
+    # the few sessions that may have such rows first: to group all of them takes 0.5 s a million
+    asked = """
+        FROM main.receipts
+        WHERE is_announced AND last_asked_at - sent_at > INTERVAL 1 HOUR
+            AND ($days IS NULL OR list_contains($days, sent_date))
+    """
+    grouped = """
+        SELECT coalesce(sum(unheard), 0)::BIGINT, coalesce(sum(rows), 0)::BIGINT
+        FROM (
+            SELECT count(*) AS rows, count(provider_status) AS heard,
+                count(*) FILTER (recipient LIKE 'unheard-%' AND phone IS NULL) AS unheard
+            FROM (FROM asked {semi})
             GROUP BY session_no
         )
-        SELECT coalesce(sum(unheard), 0)::BIGINT, coalesce(sum(rows), 0)::BIGINT
-        FROM sessions WHERE heard > 0 AND rows > 1
+        WHERE heard > 0 AND rows > 1
     """
-    ((unheard, rows),) = con.execute(query, {"days": days and [*days]}).fetchall()
+    of_some = "SEMI JOIN (FROM asked WHERE recipient LIKE 'unheard-%') AS odd USING (session_no)"
+    for semi in (of_some, ""):
+        query = f"WITH asked AS NOT MATERIALIZED ({asked}) {grouped.format(semi=semi)}"
+        ((unheard, rows),) = con.execute(query, {"days": days and [*days]}).fetchall()
+        if not unheard:
+            return None
     if 5 * unheard <= rows:
         return None
     return (
