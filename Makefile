@@ -58,7 +58,7 @@ $(VENV)/bin/python:
 
 $(VENV)/installed: pyproject.toml requirements.lock | $(VENV)/bin/python
 	@echo "Installing into $(VENV) (once) …"
-	@$(INSTALL) -e .
+	@$(INSTALL) -e '.[dagster-ui]'
 	@touch $@
 
 $(VENV)/installed-dev: pyproject.toml requirements.lock | $(VENV)/bin/python

@@ -53,7 +53,7 @@ def main() -> None:
 
 
 def _written(head: str) -> dict[str, str]:
-    """Give the parts that were run before, on this day and with these versions."""
+    """Return the parts that were run before, on this day and with these versions."""
     text = _RESULTS.read_text("utf-8") if _RESULTS.exists() else ""
     before, *parts = text.strip().split("\n\n## ")
     if before != head:

@@ -21,7 +21,7 @@ _PEERS = {
 
 
 def ours(source: Path, url: str, concurrency: int = 16) -> Program:
-    """Give our own pipeline as a program: ``usms run --all``."""
+    """Return our own pipeline as a program: ``usms run --all``."""
 
     def settings(folder: Path) -> Mapping[str, str]:
         return {
@@ -41,7 +41,7 @@ def ours(source: Path, url: str, concurrency: int = 16) -> Program:
 
 
 def peer(name: str, source: Path, url: str) -> Program:
-    """Give another tool's program for the same job."""
+    """Return another tool's program for the same job."""
     _, module, more = _PEERS[name]
     start = [sys.executable, "-m", f"benchmarks.peers.{module}", str(source), url]
     return Program(name, lambda folder: [*start, str(folder), *more])

@@ -13,7 +13,7 @@ from benchmarks.world import write_source
 
 
 def memory(fewer: int, more: int) -> Iterator[str]:
-    """Give the lines of a table: a whole run over new sessions of five days, as a program."""
+    """Yield the lines of a table: a whole run over new sessions of five days, as a program."""
     yield "| new sessions | peak MB | CPU µs a session |"
     yield "|---|---|---|"
     costs = {sessions: _cost(sessions, 5) for sessions in (fewer, more)}
@@ -22,14 +22,14 @@ def memory(fewer: int, more: int) -> Iterator[str]:
 
 
 def limited(sessions: int, megabytes: int) -> Iterator[str]:
-    """Give the lines of a table: a whole run to which the kernel gives no more memory than that."""
+    """Yield the lines of a table: a whole run with a hard limit of memory."""
     yield f"| new sessions, under a hard limit of {megabytes:,} MB | peak MB | CPU µs a session |"
     yield "|---|---|---|"
     yield _line(f"{sessions:,}", sessions, _cost(sessions, 10, megabytes))
 
 
 def days(sessions: int, counts: Iterable[int]) -> Iterator[str]:
-    """Give the lines of a table: the same sessions in one day, and over so many."""
+    """Yield the lines of a table: the same sessions in one day, and over so many."""
     yield f"| {sessions:,} new sessions in | peak MB | CPU µs a session |"
     yield "|---|---|---|"
     for count in counts:

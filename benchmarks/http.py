@@ -28,7 +28,7 @@ Cost = tuple[float, float]
 
 
 def table() -> Iterator[str]:
-    """Give the lines of the table."""
+    """Yield the lines of the table."""
     known = ids(_BATCH * 200)
     batches = [known[begin : begin + _BATCH] for begin in range(0, len(known), _BATCH)]
     with serving() as url:

@@ -18,7 +18,7 @@ _KNOWN_PACE = 10_000.0
 
 
 def table(sessions: int) -> Iterator[str]:
-    """Give the lines of the table for so many session numbers."""
+    """Yield the lines of the table for so many session numbers."""
     batches = [Batch(n, tuple(part)) for n, part in enumerate(_cut(ids(sessions), 100))]
     ideal = len(batches) * _LATENCY_SECONDS / _CONCURRENCY
     yield f"| {sessions:,} ids, 50 ms, {_CONCURRENCY} at a time | seconds | × ideal |"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import resource
 import subprocess
 import sys
@@ -16,6 +15,7 @@ from pathlib import Path
 import duckdb
 
 from benchmarks.end_to_end import ours
+from benchmarks.measure import environment
 from benchmarks.server import serving
 from benchmarks.world import UNTIL, write_source
 from usms_pipeline.days import file
@@ -79,7 +79,7 @@ def _run_at(
     at: datetime, source: Path, url: str, data: Path
 ) -> tuple[dict[str, int], float, float]:
     """Run once; return what it did, its CPU seconds and its seconds."""
-    env = os.environ | ours(source, url).settings(data) | {"USMS_TIMEZONE": "UTC"}
+    env = environment() | ours(source, url).settings(data) | {"USMS_TIMEZONE": "UTC"}
     command = [sys.executable, "-m", "benchmarks.at", at.isoformat()]
     before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=True)

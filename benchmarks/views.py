@@ -26,6 +26,7 @@ QUERIES: Final = (
     "FROM delivery_curve_by('country')",
     "FROM maturity()",
     "FROM delivery_nowcast_daily",
+    "FROM delivery_nowcast_record",
     "FROM delivery_nowcast_hourly",
     "FROM delivery_nowcast_by('country')",
     "FROM delivery_rate_change_by('operator')",
@@ -80,6 +81,9 @@ SELECT
     CASE WHEN is_known AND fate <> 'unknown' THEN sent_at + to_seconds(seconds) END AS received_at,
     CASE WHEN is_known AND fate = 'delivered' THEN seconds END AS delivery_seconds,
     sent_at + INTERVAL 5 MINUTES AS first_asked_at,
+    CASE WHEN NOT is_known OR seconds > 300
+        THEN least(TIMESTAMPTZ '2026-01-01 00:00:00+00', sent_at + INTERVAL 72 HOURS,
+            sent_at + to_seconds(seconds) - INTERVAL 10 MINUTES) END AS last_open_at,
     CASE WHEN is_known THEN sent_at + to_seconds(greatest(300, seconds))
         ELSE least(TIMESTAMPTZ '2026-01-01 00:00:00+00', sent_at + INTERVAL 72 HOURS) END
         AS last_asked_at,
@@ -92,7 +96,7 @@ FROM asked
 
 
 def table(rows: int) -> Iterator[str]:
-    """Give the lines of a table: each query over so many receipts of 60 days."""
+    """Yield the lines of a table: each query over so many receipts of 60 days."""
     yield f"| over {rows:,} receipts | seconds | CPU s | peak MB |"
     yield "|---|---|---|---|"
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:

@@ -42,7 +42,7 @@ class _Cost:
 
 
 def table(histories: tuple[int, ...]) -> Iterator[str]:
-    """Give the lines of a table for so many rows of history each.
+    """Yield the lines of a table for so many rows of history each.
 
     A larger history has larger days, not more than a thousand; of a day of 10,000 all rows change.
     The copy is flushed to disk, or the checkpoint would do it; to put it in the place of the
@@ -62,7 +62,7 @@ def table(histories: tuple[int, ...]) -> Iterator[str]:
 
 
 def shared(rows: int) -> Iterator[str]:
-    """Give the lines of a table: the copy where its blocks are copied, and where they are shared.
+    """Yield the lines of a table: the copy where its blocks are copied, and where they are shared.
 
     Both are files on the same disk: the second in an XFS mounted for it.
     """
@@ -81,7 +81,7 @@ def _copied(where: str, cost: _Cost, gigabytes: float) -> str:
 
 
 def _cost(rows: int, place: Path | None = None) -> tuple[_Cost, float]:
-    """Give the medians, and the size of the file in gigabytes."""
+    """Return the medians, and the size of the file in gigabytes."""
     with tempfile.TemporaryDirectory(prefix="bench-", dir=place) as folder:
         settings = Settings(_env_file=None, data_dir=folder)
         store = Store(folder)
@@ -151,7 +151,7 @@ def _write(store: Store, day: date, count: int = _ROWS_CHANGED) -> None:
 
 @cache
 def _texts(count: int) -> dict[str, pa.Array]:
-    """Give what may be the same on every day."""
+    """Return what may be the same on every day."""
     every = range(count)
     return {
         "session_no": pa.array([str(uuid.uuid4()) for _ in every]),

@@ -39,7 +39,7 @@ def write_source(
 
 
 def ids(sessions: int, seed: int = 0) -> list[str]:
-    """Give so many session numbers."""
+    """Return so many session numbers."""
     batches = _batches(sessions, seed, DAYS, UNTIL)
     return [one for batch in batches for one in batch.column(0).to_pylist()]
 
@@ -77,7 +77,7 @@ _SCHEMA: Final = pa.schema(
 
 
 def _tail(outcome: int) -> bytes:
-    """Give what follows the phone: 95 % delivered, the rest in other words."""
+    """Return what follows the phone: 95 % delivered, the rest in other words."""
     words = {95: "UNDELIV", 96: "failed", 97: "rejectd", 98: "expired", 99: "unknown"}
     at = UNTIL + timedelta(hours=8, seconds=3 + 7 * outcome)
     return (
@@ -93,7 +93,7 @@ _HEADS: Final = {
 
 
 def answer(query: bytes) -> bytes:
-    """Give the body that answers ``id=…&id=…``, as the service words it."""
+    """Return the body that answers ``id=…&id=…``, as the service words it."""
     items = [
         b'{"SessionNo":"' + one + _HEADS[one[-12:-10]] + one[-10:-2] + _TAILS[one[-2:]]
         for one in query[3:].split(b"&id=")

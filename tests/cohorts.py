@@ -22,7 +22,7 @@ CUTOFF = timedelta(hours=72)
 
 
 def receipt(outcome: str = "delivered", **given: Any) -> dict[str, Any]:
-    """Give one consistent row; ``given`` columns win."""
+    """Return one consistent row; ``given`` columns win."""
     sent_at = given.get("sent_at", NOON)
     is_final = outcome in status.FINAL
     asked_at = sent_at + timedelta(minutes=5)
@@ -53,7 +53,7 @@ def receipt(outcome: str = "delivered", **given: Any) -> dict[str, Any]:
 
 
 def table(rows: Iterable[Mapping[str, Any]], dimensions: Sequence[str] = ()) -> pa.Table:
-    """Give rows as the dataset's Arrow table; what a row lacks is NULL."""
+    """Return rows as the dataset's Arrow table; what a row lacks is NULL."""
     return pa.Table.from_pylist([dict(row) for row in rows], schema.receipts_schema(dimensions))
 
 
@@ -77,5 +77,5 @@ def stored(rows: Iterable[Mapping[str, Any]], dimensions: Sequence[str] = ()) ->
 
 
 def settings(folder: Path, **given: Any) -> Settings:
-    """Give settings that read neither the environment's file nor anything outside a folder."""
+    """Return settings that read neither the environment's file nor anything outside a folder."""
     return Settings(_env_file=None, data_dir=str(folder), **given)

@@ -143,7 +143,7 @@ class MakeRehearsal(Protocol):
 
 @pytest.fixture
 def simulator() -> Iterator[MakeRehearsal]:
-    """Give a factory of services on loopback; ``options`` are those of ``Simulator``."""
+    """Yield a factory of services on loopback; ``options`` are those of ``Simulator``."""
     with ExitStack() as running:
 
         def make(messages: Any = 500, **options: Any) -> Rehearsal:
@@ -158,7 +158,7 @@ def simulator() -> Iterator[MakeRehearsal]:
 
 @pytest.fixture(scope="session")
 def published(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Give a folder whose ``data/`` is what one run left, for the tests that only read."""
+    """Yield a folder whose ``data/`` is what one run left, for the tests that only read."""
     folder = tmp_path_factory.mktemp("published")
     messages = Population(600, days=3, until=START).table()
     with served(messages) as simulator:
@@ -168,7 +168,7 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def plug(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    """Give commands to pull the plug on."""
+    """Yield commands to pull the plug on."""
     if sys.platform != "linux":
         pytest.skip("needs fork and /proc")
     from tests.plug.world import world  # only now: its messages are of three hours ago

@@ -113,7 +113,7 @@ def _each(value: Any) -> tuple[Any, ...]:
 
 
 def bodies(seed: Any) -> Iterator[bytes]:
-    """Give bodies without end, the same for the same seed."""
+    """Yield bodies without end, the same for the same seed."""
     rng = Random(f"bodies {seed}")
     makers = (_noise, _damaged, _changed, _recoded)
     while True:
@@ -157,7 +157,7 @@ def _changed(rng: Random) -> bytes:
 
 
 def _places(value: Any) -> Iterator[tuple[Any, Any]]:
-    """Give every place of a value, as its holder and the key there."""
+    """Yield every place of a value, as its holder and the key there."""
     keys = list(value) if isinstance(value, dict) else range(len(value))
     for key in keys if isinstance(value, dict | list) else ():
         yield value, key

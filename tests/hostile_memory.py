@@ -118,14 +118,14 @@ BOMB_MB = 1_000
 
 @cache
 def bomb(wbits: int) -> list[bytes]:
-    """Give 1 GB of zeros, compressed: about a megabyte."""
+    """Return 1 GB of zeros, compressed: about a megabyte."""
     packer = zlib.compressobj(6, wbits=wbits)
     pieces = [packer.compress(bytes(MB)) for _ in range(BOMB_MB)]
     return [*filter(None, pieces), packer.flush()]
 
 
 def members() -> list[bytes]:
-    """Give empty gzip members that inflate to nothing, 200,000 of them."""
+    """Return empty gzip members that inflate to nothing, 200,000 of them."""
     return [gzip.compress(b"") * 10_000] * 20
 
 

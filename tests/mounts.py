@@ -44,7 +44,7 @@ class Disk:
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Disk]:
-    """Give an empty disk; skips where mounting is not allowed, and fails there in CI."""
+    """Yield an empty disk; skips where mounting is not allowed, and fails there in CI."""
     place = tmp_path / "disk"
     place.mkdir()
     mounted = subprocess.run(

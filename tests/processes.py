@@ -89,7 +89,7 @@ def bare(command: list[str], cwd: Path, given: dict[str, str] | None = None) -> 
 
 
 def sentence(it: Ended, code: int = 1) -> str:
-    """Give the one sentence of a command that failed with a code as it should."""
+    """Return the one sentence of a command that failed with a code as it should."""
     assert it.code == code, it
     (line,) = it.said.splitlines()
     assert line.startswith("✗ ")

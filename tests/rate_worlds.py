@@ -114,7 +114,7 @@ class World:
 
     seed: int
     per_day: float = 3_000
-    days: float = 35
+    days: float = 31
     weekdays: bool = False
     nights: bool = False
     days_differ: float = 0.0
@@ -472,10 +472,10 @@ WORLDS: Final[dict[str, dict[str, Any]]] = {
     "first days": {"per_day": 1_500},
     "300 a day": {"per_day": 300},
     "30 a day": {"per_day": 30},
-    "large": {"per_day": 40_000, "days_differ": 0.2},
+    "large": {"per_day": 40_000, "days": 16, "days_differ": 0.2},
     "holiday": {"holidays": (1.0,), "nights": True},
 }  # fmt: skip
-"""What each account differs in from a stable one of 3,000 messages a day over 35 days."""
+"""What each account differs in from a stable one of 3,000 messages a day over 31 days."""
 
 
 def world(name: str, seed: int, **given: Any) -> World:

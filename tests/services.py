@@ -75,7 +75,7 @@ def _postgresql_begun() -> Iterator[Any]:
 
 @pytest.fixture
 def postgresql(postgresql_server: Any) -> Iterator[Database]:
-    """Give an empty PostgreSQL database."""
+    """Yield an empty PostgreSQL database."""
     name = f"test_{uuid.uuid4().hex}"
     yield PostgreSQL(postgresql_server).database(name)
     _postgresql(postgresql_server.get_uri(), f"DROP DATABASE {name} WITH (FORCE)")
@@ -151,7 +151,7 @@ def running_mariadb() -> Iterator[MariaDB]:
 
 @pytest.fixture
 def mariadb(mariadb_server: MariaDB) -> Iterator[Database]:
-    """Give an empty MariaDB database."""
+    """Yield an empty MariaDB database."""
     name = f"test_{uuid.uuid4().hex}"
     yield mariadb_server.database(name)
     _mariadb(mariadb_server.where, None, f"DROP DATABASE {name}")
@@ -191,7 +191,7 @@ def running_postgresql() -> Iterator[PostgreSQL]:
 
 
 def free_port() -> int:
-    """Give a port of the loopback that nobody listens on just now."""
+    """Return a port of the loopback that nobody listens on just now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -65,7 +65,7 @@ _JUNK = re.compile(r"[\s().\-/_\u00a0\u2010-\u2015]")
 
 
 def spelled(nth: int) -> str:
-    """Give a canary's number in one of many spellings."""
+    """Return a canary's number in one of many spellings."""
     e164, national = PHONES[nth % len(PHONES)], NATIONAL[nth % len(PHONES)]
     parts = {
         "e164": e164,
@@ -89,7 +89,7 @@ def found(text: str) -> list[str]:
 
 
 def everything(folder: Path, left_out: tuple[str, ...] = ()) -> Iterator[tuple[Path, str]]:
-    """Give every file below a folder as text: its name, its bytes, and what these mean."""
+    """Yield every file below a folder as text: its name, its bytes, and what these mean."""
     for path in sorted(folder.rglob("*")):
         if not path.is_file() or any(part in left_out for part in path.parts):
             continue
@@ -104,7 +104,7 @@ def everything(folder: Path, left_out: tuple[str, ...] = ()) -> Iterator[tuple[P
 
 
 def _tables(path: Path) -> Iterator[str]:
-    """Give every row of every table, and the text of every view and macro."""
+    """Yield every row of every table, and the text of every view and macro."""
     with duckdb.connect(str(path), read_only=True) as con:
         for (name,) in con.execute("SELECT table_name FROM duckdb_tables()").fetchall():
             yield str(con.execute(f'FROM "{name}"').fetchall())
@@ -374,7 +374,7 @@ def test_dagsters_storage_holds_no_secret_or_number(shop, monkeypatch, tmp_path)
     told, outcomes = [], []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", dg.BetaWarning)
-        job = ReceiptPipeline().build_defs().resolve_job_def("refresh")
+        job = ReceiptPipeline().build_defs().resolve_job_def("refresh_usms")
     with dg.DagsterInstance.local_temp(str(home)) as instance:
 
         def refresh(**given: str) -> None:

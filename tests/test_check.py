@@ -10,7 +10,9 @@ from typing import Any
 
 import duckdb
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from pyarrow import csv
 
 from tests.account import START, Account
 from tests.scripted import NOON, PHONE, Scripted, receipt
@@ -86,9 +88,21 @@ def test_copies_are_counted_and_what_counts_once_is_told_from_what_does_not(
     assert [text for state, text in found if state == "warning"] == [
         "3 rows repeat a phone of the same session: each phone counts once",
         "2 rows without a phone equal another in all that is read, and each counts as a message. "
-        "If they are copies, read a view without them: CREATE VIEW sms_once AS SELECT DISTINCT * "
-        "FROM sms_log",
+        "If they are copies, read the table without them: COPY (SELECT DISTINCT * FROM "
+        f"'{tmp_path / 'source.parquet'}') TO 'sms_once.parquet'",
     ]
+
+
+@pytest.mark.parametrize("name", ["it's.csv", "sent.parquet"])
+def test_of_a_file_each_row_is_written_once_as_it_is(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    rows = pa.table({"session_no": ["007", "007"], "sent_at": ["2026-01-05 10:00"] * 2})
+    (csv.write_csv if name.endswith("csv") else pq.write_table)(rows, name)
+    with duckdb.connect() as con:
+        con.execute(sample.once_only(settings.load(source_url=name)))
+    assert pq.read_table("sms_once.parquet").to_pylist() == rows.slice(1).to_pylist()
 
 
 @pytest.mark.parametrize("table", ["sms_log", "sms log", "短信-log"])
@@ -167,12 +181,57 @@ def test_a_large_table_that_no_index_serves_is_told_of(
 
 
 @pytest.mark.parametrize(
+    ("sessions", "phones", "rows", "cells"),
+    [
+        ("aab", ["13800138000,13900139000", "13600136000", "13500135000"],
+         "3 rows with 4 recipients of 2 sessions, 1 of them of several recipients",
+         "4 of 4 are phone numbers (CN 100%); 1 cell holds several, 2 in all"),
+        ("ab ", ["13800138000;13900139000", "13600136000;13500135000;13700137000", "1380013800/x"],
+         "3 rows with 6 recipients of 2 sessions, 2 of them of several recipients",
+         "; 2 cells hold several, 5 in all"),
+        ("abc", ["13800138000", "13900139000", "13600136000"],
+         "3 rows of 3 sessions, a row each", "3 of 3 are phone numbers (CN 100%)"),
+    ],
+)  # fmt: skip
+def test_recipients_are_not_called_rows_where_a_cell_holds_several(
+    tmp_path: Path, simulator: Any, sessions: str, phones: list[str], rows: str, cells: str
+) -> None:
+    found = read_as(tmp_path, simulator, [*zip(sessions, phones, strict=True)])
+    assert said_of(found, "rows")[0] == ("ok", rows)
+    assert said_of(found, "phones")[0][1].endswith(cells)
+
+
+def test_words_among_the_phones_of_a_cell_are_told_by_check_and_run(
+    tmp_path: Path, simulator: Any
+) -> None:
+    phones = ["13800138000;unknown", "N/A, 13900139000", "13600136000", "13500135000,13700137000"]
+    said = "2 cells of 'phone' hold words beside the numbers: what is no number in them is left out"
+    found = read_as(tmp_path, simulator, [*zip("abcd", phones, strict=True)])
+    assert ("warning", said) in said_of(found, "phones")
+
+
+@pytest.mark.parametrize(
+    ("hours", "zone", "is_told"),
+    [((0, 0, 0, 0), "UTC", True), ((16, 16, 16, 16), "Asia/Shanghai", True),
+     ((0, 0, 0, 9), "UTC", False), ((0, 0, 0, 0), "Asia/Shanghai", False)],
+)  # fmt: skip
+def test_days_without_a_time_of_day_are_told(
+    tmp_path: Path, simulator: Any, hours: tuple[int, ...], zone: str, is_told: bool
+) -> None:
+    account = Account(tmp_path, simulator, 1, source_timezone=zone, phone_column=None)
+    times = [START.replace(hour=hour, minute=0, day=n + 1) for n, hour in enumerate(hours)]
+    account.announce(pa.table({"session_no": [*"abcd"], "sent_at": times}))
+    said = [text for _, text in said_of(of_the_source(account), "rows")]
+    assert any("are midnight, so it most likely holds days" in one for one in said) == is_told
+
+
+@pytest.mark.parametrize(
     ("phones", "state", "said"),
     [
         (["13800138000", "0065 9123 4567", "(65)91234568"], "ok",
              "3 of 3 are phone numbers (SG 66.7%, CN 33.3%)"),
-        (["spring", "otp", "otp", "13800138000"], "warning",
-         "1 of 4 are phone numbers, 3 no number: does 'phone' (USMS_PHONE_COLUMN) hold numbers?"),
+        (["spring", "otp", "otp", "13800138000"], "ok",
+             "1 of 4 are phone numbers (CN 100%), 3 no number"),
         (["13800138000", "138****8000", "185XXX9057", None], "ok",
          "1 of 4 are phone numbers (CN 100%), 2 masked, 1 empty"),
         (["138#####000", "1380013*"], "ok", "0 of 2 are phone numbers, 2 masked"),
@@ -190,6 +249,7 @@ def test_it_is_told_how_many_phones_can_be_read(
     told = [text for _, text in found[1:]]
     assert any(f"{masks} phones in 'phone' hide digits" in text for text in told) == bool(masks)
     assert any("USMS_DEFAULT_REGION" in text for text in told) == ("nowhere" in said)
+    assert any("say no phone number" in text for text in told) == ("3 no number" in said)
 
 
 def test_without_a_column_of_phones_it_is_advised_only_where_it_would_help(
@@ -245,13 +305,14 @@ def test_rows_that_the_service_knows_nothing_of_are_likely_copies(
         account.row("pair", NOON)
         account.row("pair", NOON)
         account.says["pair"] = [receipt(phone=PHONE)]
-    account.run()
+    ran = [one for one in account.run().warnings if "most likely copies" in one]
     said = [text for state, text in check._warehouse(account.settings) if state == "warning"]
-    assert bool(said) == bool(told)
+    assert bool(said) == bool(ran) == bool(told)
     if told:
         counted = "1 message" if told == 1 else f"{told} messages"
         assert said[0].startswith(f"{counted} without a phone and without a receipt")
         assert "SELECT DISTINCT" in said[0]
+        assert ran[0].startswith(f"{counted} without a phone and without a receipt")
 
 
 def test_check_counts_every_recipient_and_those_that_wait(tmp_path: Path, simulator: Any) -> None:
@@ -358,10 +419,12 @@ def test_session_numbers_that_are_phone_numbers_are_told_of(tmp_path: Path, simu
     assert {one.state for one in of_the_source(account)} == {"ok"}
     account.given |= {"session_column": "phone", "phone_column": None}
     account.given["data_dir"] = str(tmp_path / "other")
-    assert any("USMS_SESSION_COLUMN" in said for said in account.run().warnings)
+    with pytest.raises(UsmsError, match="Nothing was asked: the values of 'phone'"):
+        account.run()
+    assert not (tmp_path / "other/layout.json").exists()
     found = of_the_source(account)
-    [warned] = [one.text for one in found if "look like phone numbers" in one.text]
-    assert "session numbers in phone" in warned
+    [warned] = [one for one in found if "look like phone numbers" in one.text]
+    assert (warned.topic, warned.state, warned.exit_code) == ("rows", "problem", 1)
     shown = [row["session_no"] for one in found for row in one.rows]
     assert len(shown) == 10
     assert all("****" in one for one in shown)

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -160,7 +160,7 @@ def test_plan_writes_nothing_before_a_first_run_and_none_is_the_less_new(
     before = contents(account.folder)
     assert account("plan", *days).exit_code == 0
     assert contents(account.folder) == before
-    assert "300 rows read, 300 of them new" in account("run", "--all").stdout
+    assert "300 rows read, 300 new recipients" in account("run", "--all").stdout
 
 
 def test_plan_writes_nothing_over_what_is_there_and_says_what_is_not_counted_yet(
@@ -203,7 +203,7 @@ def test_plan_and_check_refuse_what_run_refuses(
 def test_run_collects_everything_and_again_asks_nothing(account: Account) -> None:
     first = account("run")
     assert first.exit_code == 0, first.output
-    assert "300 rows read, 300 of them new" in first.stdout
+    assert "300 rows read, 300 new recipients" in first.stdout
     assert "usms.duckdb: 300 rows" in " ".join(first.stdout.split())
     for _ in range(3):  # by the real clock a message may come of an age to be asked about, once
         asked = account.simulator.counters.requests
@@ -467,6 +467,7 @@ def test_quarantine_lists_replays_and_dismisses(account: Account) -> None:
     assert sorted(entry["session_no"] for entry in entries) == sorted(poisoned)
     assert "body" not in entries[0]
     assert "2 open" in listed.stdout
+    assert "2 × the service refuses this session number" in listed.stdout
     assert entries[0]["id"] in listed.stdout
     assert entries[0]["asked_at"][:16].replace("T", " ") in listed.stdout
 
@@ -497,6 +498,19 @@ def test_rebuild_says_so_where_what_it_made_is_not_published(account: Account) -
         result = account("rebuild")
     assert result.exit_code == 1
     assert "what was rebuilt is not in it" in " ".join(result.stderr.split())
+
+
+def test_a_run_whose_days_are_all_held_says_whose_they_are(account: Account) -> None:
+    store = Store(str(account.folder / "data"))
+    account("run")
+    days = json.loads(account("run", "--json").stdout)["days"]
+    with ExitStack() as held:
+        for day in days:
+            held.enter_context(store.lock(f"sent_date={day}"))
+        result = account("run")
+    assert result.exit_code == 0, result.output
+    assert "left to the other run" in result.stdout
+    assert "every message is final or closed" not in result.stdout
 
 
 def test_forget_erases_a_phone_only_when_told_twice(account: Account) -> None:

@@ -110,7 +110,7 @@ def test_dev_serves_dagsters_page_and_stops_all_of_it(tmp_path: Path) -> None:
         stderr=subprocess.DEVNULL,
     ) as child:
         try:
-            assert job_names(port) >= {"refresh"}
+            assert job_names(port) >= {"refresh_usms"}
         finally:
             child.send_signal(signal.SIGINT)
             child.wait(60)

@@ -320,6 +320,7 @@ NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 @pytest.mark.parametrize(
     ("header", "seconds"),
     [
+        ("1.5", 1.5), ("nan", None), ("1e9", None),
         ("7", 7), ("0", 0), (" 12 ", 12), ("", None), (None, None), ("soon", None), ("-5", None),
         (format_datetime(NOW + timedelta(seconds=90), usegmt=True), 90),
         (format_datetime(NOW - timedelta(seconds=90), usegmt=True), 0),

@@ -209,7 +209,8 @@ def test_the_figures_add_up_under_every_fault_at_once():
         if "5-0" in seen.ids:
             return Response(status=500)
         faults = {1: Response(status=429), 2: Response(status=502), 3: Response(b"{", cut=0)}
-        return faults.get(count % 10, ok(seen.ids))
+        is_lone = len(seen.ids) == 1  # a good id may meet three faults in a row
+        return ok(seen.ids) if is_lone else faults.get(count % 10, ok(seen.ids))
 
     with serving(handler) as server:
         patience = Patience(first_pause_seconds=0.001, attempts=6)

@@ -10,12 +10,12 @@ from typing import Any
 
 import pyarrow as pa
 
-from tests.test_general import WORDS, How
+from tests.test_general import WORDS, How, drawn_detail
 from usms_pipeline.contract import schema
 from usms_pipeline.contract.status import FINAL
 from usms_pipeline.days import columns, general, rebuilding
 from usms_pipeline.days.columns import OWN, STATE, Fold
-from usms_pipeline.days.general import NO_NUMBER, UNHEARD, Answer, Sent, Session
+from usms_pipeline.days.general import COLUMN_OF, NO_NUMBER, UNHEARD, Answer, Sent, Session
 
 SEED = int(os.environ.get("GENERAL_SEED", random.SystemRandom().randrange(10**6)))
 LAYOUT = columns.layout(["template"])
@@ -54,8 +54,8 @@ def observation(rng: random.Random, session_no: str, asked_at: int, phones: list
         "phone": f"+{number}****" if number else None,
         "country": "CN" if number else None,
         "asked_at": asked_at,
+        **{name: drawn_detail(rng, name) if word else None for name in COLUMN_OF},
         "received_at": rng.choice([None, 0, 10**12]) if word else None,
-        "code": rng.choice([None, "E1"]) if word else None,
         "word": word,
         "status": status,
         "submit_status": submitted if number else None,
@@ -119,8 +119,7 @@ class Reference:
         for row in said:
             if row["session_no"] not in self.sessions:
                 continue
-            named = ("asked_at", "status", "word", "received_at", "code", "submit_status")
-            answer = Answer(**{name: row[name] for name in named})
+            answer = Answer(**{name: row[name] for name in ("asked_at", "status", *COLUMN_OF)})
             who = {name: row.get(name) for name in ("phone", "country")}
             who["submit_status"] = row["session_submit_status"]
             general.observe(self.sessions[row["session_no"]], row["number"], answer, who)

@@ -3,21 +3,34 @@
 from __future__ import annotations
 
 import os
+import re
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
+from zoneinfo import available_timezones
 
 import dagster as dg
+import pyarrow.parquet as pq
 import pytest
 import yaml
+from dagster_dg_core.utils.check_utils import error_dict_to_formatted_error
+from dagster_shared.yaml_utils import parse_yamls_with_source_position
+from jsonschema import Draft202012Validator
 
+from tests.conftest import MakeRehearsal
 from tests.processes import bare
 from usms_pipeline.components import Attributes, ReceiptPipeline
 from usms_pipeline.contract.errors import SettingsError
 from usms_pipeline.defs.account import AccountSettings
+from usms_pipeline.defs.scaffold import AccountScaffolder
 from usms_pipeline.settings import Settings
+from usms_pipeline.simulator import ACCESS_KEY_ID, ACCESS_KEY_SECRET
 
-pytestmark = pytest.mark.filterwarnings("ignore::dagster.BetaWarning")  # backfill_policy
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::dagster.BetaWarning"),  # backfill_policy
+    pytest.mark.filterwarnings("ignore:`parse_obj_as`"),  # Dagster's own reader of YAML
+]
 
 MADE = {"responses", "receipts", "warehouse", "delivery_rates"}
 ASSETS = {"source_table", *MADE}
@@ -52,6 +65,10 @@ import dagster as dg
 
 @dg.asset(group_name="usms", partitions_def=dg.HourlyPartitionsDefinition("2026-01-01-00:00"))
 def own() -> None: ...
+
+
+refresh = dg.define_asset_job("refresh", selection=[own])
+defs = dg.Definitions(assets=[own], jobs=[refresh], resources={"usms": "of the project"})
 """
 
 PYPROJECT = """\
@@ -99,12 +116,13 @@ def built(**attributes: Any) -> dg.Definitions:
     return ReceiptPipeline(**attributes).build_defs()
 
 
-def resource(defs: dg.Definitions, name: str = "usms") -> Any:
+def resource(defs: dg.Definitions, name: str = "usms_account") -> Any:
     return (defs.resources or {})[name]
 
 
 def test_every_setting_is_an_attribute_and_a_field_of_the_resource():
-    assert set(Attributes.model_fields) == {*Settings.model_fields, "asset_prefix", "owners"}
+    ours = {"asset_prefix", "owners", "source_asset", "schedule", "freshness", "op", "translation"}
+    assert set(Attributes.model_fields) == {*Settings.model_fields, *ours}
     assert set(AccountSettings.model_fields) == set(Settings.model_fields)
 
 
@@ -124,16 +142,19 @@ def test_two_accounts_of_a_project_share_no_name(second_project):
     )
     keys, jobs, schedules, resources = run_python(program, second_project).splitlines()
     assert set(keys.split()) == {f"{a}/{name}" for a in ("usms", "shop/sms") for name in ASSETS}
-    assert {"refresh", "refresh_shop_sms"} <= set(jobs.split())
+    assert {"refresh_usms", "refresh_shop_sms"} <= set(jobs.split())
     assert set(schedules.split()) == {
-        "refresh_every_15_minutes",
-        "refresh_shop_sms_every_15_minutes",
+        "refresh_usms_schedule",
+        "refresh_shop_sms_schedule",
     }
-    assert set(resources.split()) == {"usms", "shop_sms"}
+    assert set(resources.split()) == {"usms_account", "shop_sms_account"}
 
 
-def test_the_job_makes_the_accounts_assets_whatever_groups_there_are(second_project):
-    """A project may give our asset another group, and put an asset of its own into our group."""
+def test_the_job_makes_the_accounts_assets_whatever_else_the_project_has(second_project):
+    """Our asset in another group; in our group an hourly asset; a job `refresh`, a resource `usms`.
+
+    They load beside ours, and none of them is in our job.
+    """
     (second_project / "shop/defs/usms/defs.yaml").write_text(REGROUPED)
     (second_project / "shop/defs/own.py").write_text(OF_THE_PROJECT)
     program = (
@@ -141,7 +162,7 @@ def test_the_job_makes_the_accounts_assets_whatever_groups_there_are(second_proj
         "repository = defs().get_repository_def()\n"
         "for spec in defs().resolve_all_asset_specs():\n"
         "    print(spec.key.path[-1], spec.group_name)\n"
-        "layer = repository.get_job('refresh').asset_layer\n"
+        "layer = repository.get_job('refresh_usms').asset_layer\n"
         "print(*(key.path[-1] for key in layer.selected_asset_keys))\n"
         "print(*(key.name for key in layer.asset_graph.asset_check_keys))\n"
     )
@@ -151,10 +172,34 @@ def test_the_job_makes_the_accounts_assets_whatever_groups_there_are(second_proj
     assert {"conservation", "polling_behind", "out_of_line"} <= set(checked.split())
 
 
+@pytest.mark.parametrize(
+    ("attributes", "shared"),
+    [
+        ("asset_prefix: shop", "the data directory .*data: give each its own data_dir"),
+        ("asset_prefix: shop\n  data_dir: ./data", "the data directory"),
+        ("asset_prefix: shop\n  data_dir: '{{ env.SHOP_DATA }}'", "the data directory"),
+        ("data_dir: elsewhere", "the name usms: give each its own asset_prefix"),
+    ],
+)
+def test_two_accounts_that_share_a_place_or_a_name_are_refused(
+    second_project, monkeypatch, attributes, shared
+):
+    (second_project / "shop/defs/sms/defs.yaml").write_text(
+        f"type: usms_pipeline.components.ReceiptPipeline\nattributes:\n  {attributes}\n"
+    )
+    program = (
+        "from shop.definitions import defs\n"
+        "try:\n    defs().get_repository_def()\n"
+        "except Exception as error:\n    print(error.__cause__ or error)\n"
+    )
+    said = run_python(program, second_project, SHOP_DATA=str(second_project / "data"))
+    assert re.search(rf"The accounts \w+ and \w+ share {shared}", said), said
+
+
 def test_yaml_gives_the_settings_of_a_run(monkeypatch):
     attributes = yaml.safe_load(SECOND_ACCOUNT)["attributes"]
     component = ReceiptPipeline.from_attributes_dict(attributes=attributes)
-    account = resource(component.build_defs(), "shop_sms")
+    account = resource(component.build_defs(), "shop_sms_account")
     for name in ("KEY_ID", "KEY_SECRET", "DB_USER", "DB_PASSWORD"):
         monkeypatch.setenv(f"SHOP_{name}", f"the-{name}")
     settings = account.load("source", "api")
@@ -222,6 +267,186 @@ def test_a_secret_in_clear_is_refused_and_not_shown(name, value):
     assert value not in str(caught.value)
 
 
+WRONG = [
+    "timeout_seconds: soon", "start_date: '2026-13-45'", "start_date: yesterday",
+    "timezone: Mars/Base", "base_url: http://api.example.com",
+    "base_url: https://api.example.com/?key=1", "cutoff_hours: -5",
+    "batch_size: 5000", "batch_size: 1.5", "batchsize: 5", "asset_prefix: shop sms", "owners: me",
+    "owners: [me]", "dimensions: {city: 1}", "phones: true", "phones: whole", "access_key_id: AKID",
+    'access_key_secret: "{ env.SHOP_SECRET }}"', "source_url: postgresql://me:s3cret@db/shop",
+    "source_url: postgresql://db/shop?user=me&password=s3cret", "poll_every_hours: 0",
+    "max_concurrency: 1000", "source_lookback_days: 0", "default_region: China", "date_order: ymd",
+    "data_dir: 5", 'session_column: ""', "raw_retention_days: soon", "schedule: hourly",
+    "schedule: {cron: hourly}", "schedule: {status: sometimes}", "freshness: {warn_hours: -1}",
+    "op: {retry: {delay_seconds: 5}}", "op: {pools: usms}", "source_asset: shop//log",
+]  # fmt: skip
+"""One attribute each that can't be used, and that the JSON schema tells."""
+
+WRONG_TOO = [
+    "timezone: Europe/Nowhere", "start_date: 2026-02-30", "start_date: 1950-01-01",
+    "schedule: {cron: 61 * * * *}", "freshness: {warn_hours: 5, fail_hours: 1}", "data_dir: s3://",
+    'data_dir: "{{ env.SHOP_DATA }"', "dimensions: [city, city]",
+    "poll_minutes: [5, 0]",
+]  # fmt: skip
+"""What a JSON schema can't tell."""
+
+RIGHT = [
+    "timeout_seconds: 5", 'timeout_seconds: "{{ env.SHOP_TIMEOUT }}"', "start_date: 2026-01-31",
+    'start_date: "{{ env.SHOP_START }}"', "timezone: America/Argentina/Salta", "timezone: UTC",
+    "base_url: http://127.0.0.1:8080", "base_url: https://api.example.com/v1",
+    "dimensions: [city]", "dimensions: city,template", 'dimensions: "{{ env.SHOP_DIMENSIONS }}"',
+    "poll_minutes: [5, 10]", "source_url: postgresql://db/shop", "source_url: sent/*.parquet",
+    'source_url: "postgresql://{{ env.SHOP_USER }}:{{ env.SHOP_PASSWORD }}@db/shop"',
+    "phones: clear", "date_order: dmy", "owners: [me@shop.example, team:shop]", "schedule: none",
+    "schedule: null", "schedule: {cron: 0 * * * *, status: running}", "freshness: none",
+    "freshness: {warn_hours: 2}", "source_asset: shop/sms_log",
+    "op: {tags: {a: b}, pool: sms, max_partitions_per_run: 30, retry: {max_retries: 3}}",
+    "translation: {group_name: sms, key: 'sms/{{ name }}'}",
+]  # fmt: skip
+
+
+def checked(attribute: str) -> list[str]:
+    """What `dg check defs` prints about a defs.yaml with one attribute, the lines of each error."""
+    text = f"type: usms_pipeline.components.ReceiptPipeline\nattributes:\n  {attribute}\n"
+    Path("defs.yaml").write_text(text)
+    [tree] = parse_yamls_with_source_position(text, "defs.yaml")
+    return [
+        error_dict_to_formatted_error(None, error, tree.source_position_tree, ["attributes"])
+        for error in Draft202012Validator(Attributes.model_json_schema()).iter_errors(
+            tree.value["attributes"]
+        )
+    ]
+
+
+def loaded() -> Any:
+    """The component of the defs.yaml, as a project loads it; raises what Dagster's tree is of."""
+    try:
+        return ReceiptPipeline.from_yaml_path(Path.cwd() / "defs.yaml").components[0]  # type: ignore[attr-defined]
+    except Exception as error:
+        raise error.__cause__ or error from None
+
+
+@pytest.mark.parametrize("attribute", WRONG)
+def test_a_wrong_attribute_is_told_with_its_line_in_a_few_lines(attribute):
+    [told] = checked(attribute)
+    assert "defs.yaml:\x1b[32m3" in told
+    assert attribute in told
+    assert len(told.splitlines()) <= 12
+    with pytest.raises((ValueError, dg.DagsterError), match=r"defs\.yaml:3"):
+        loaded()
+
+
+@pytest.mark.parametrize("attribute", WRONG_TOO)
+def test_what_a_schema_cannot_tell_is_told_with_its_line_when_the_project_loads(attribute):
+    assert checked(attribute) == []
+    with pytest.raises(ValueError, match=r"defs\.yaml:3"):
+        loaded()
+
+
+@pytest.mark.parametrize("attribute", RIGHT)
+def test_a_right_attribute_passes_and_builds(attribute):
+    assert checked(attribute) == []
+    component = loaded()
+    dg.Definitions.validate_loadable(component.build_defs(None))
+
+
+def test_a_secret_in_a_defs_yaml_is_refused_with_its_line_and_not_shown():
+    checked("access_key_id: AKID")
+    with pytest.raises(dg.DagsterInvalidDefinitionError, match=r"defs\.yaml:3") as caught:
+        loaded()
+    assert "AKID" not in str(caught.value)
+
+
+def test_every_time_zone_is_one_to_an_editor():
+    pattern = Attributes.model_json_schema()["properties"]["timezone"]["pattern"]
+    assert [zone for zone in available_timezones() if not re.search(pattern, zone)] == []
+
+
+def test_the_schema_has_of_every_attribute_its_type_and_default():
+    schema = Attributes.model_json_schema()["properties"]
+    assert schema["batch_size"]["type"] == ["integer", "string"]
+    assert (schema["batch_size"]["maximum"], schema["batch_size"]["default"]) == (100, 100)
+    assert schema["phones"]["anyOf"][0]["enum"] == ["masked", "clear"]
+    assert schema["start_date"]["format"] == "date"
+    assert [name for name, one in schema.items() if "description" not in one] == []
+
+
+def test_translation_changes_keys_groups_and_whom_they_depend_on():
+    component = ReceiptPipeline.from_attributes_dict(
+        attributes={"translation": {"key": "sms/{{ name }}", "group_name": "messaging"}}
+    )
+    defs = component.build_defs()
+    specs = {spec.key.to_user_string(): spec for spec in defs.resolve_all_asset_specs()}
+    assert set(specs) == {f"sms/{name}" for name in ASSETS}
+    assert {spec.group_name for spec in specs.values()} == {"messaging"}
+    assert [dep.asset_key.to_user_string() for dep in specs["sms/warehouse"].deps] == [
+        "sms/receipts"
+    ]
+    job = defs.resolve_job_def("refresh_usms")
+    made = {key.to_user_string() for key in job.asset_layer.selected_asset_keys}
+    assert made == {f"sms/{name}" for name in MADE}
+
+
+def test_a_source_asset_of_the_project_takes_the_place_of_ours():
+    @dg.asset(key=["shop", "sms_log"])
+    def sms_log() -> None: ...
+
+    defs = dg.Definitions.merge(dg.Definitions([sms_log]), built(source_asset="shop/sms_log"))
+    specs = {spec.key.to_user_string(): spec for spec in defs.resolve_all_asset_specs()}
+    assert "usms/source_table" not in specs
+    for name in ("responses", "receipts"):
+        assert dg.AssetKey(["shop", "sms_log"]) in {d.asset_key for d in specs[f"usms/{name}"].deps}
+
+
+def test_the_op_has_tags_pool_retries_and_days_a_run():
+    op = {"tags": {"team": "sms"}, "pool": "sms", "max_partitions_per_run": 30}
+    made = built(op=op | {"retry": {"max_retries": 3, "delay_seconds": 9}}).resolve_assets_def(
+        dg.AssetKey(["usms", "receipts"])
+    )
+    assert (made.op.tags["team"], made.op.pool) == ("sms", "sms")
+    assert made.op.retry_policy == dg.RetryPolicy(3, 9, dg.Backoff.EXPONENTIAL)
+    assert made.backfill_policy == dg.BackfillPolicy.multi_run(30)
+
+
+def test_the_schedule_is_as_the_account_says():
+    given = {"cron": "0 6 * * *", "status": "running"}
+    [schedule] = built(schedule=given, timezone="Asia/Shanghai").schedules or []
+    assert (schedule.cron_schedule, schedule.execution_timezone) == ("0 6 * * *", "Asia/Shanghai")
+    assert schedule.default_status is dg.DefaultScheduleStatus.RUNNING
+    assert list(built(schedule="none").schedules or []) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "wanted", "unwanted"),
+    [
+        (
+            ["--account", "marketing", "--source-url", "postgresql://me:s3cret@db/shop"],
+            ["asset_prefix: usms_marketing", "data_dir: data/marketing", "MARKETING_SOURCE_URL"],
+            ["s3cret"],
+        ),
+        (["--source-url", "sent.csv"], ["asset_prefix: usms_sms", 'source_url: "sent.csv"'], []),
+        ([], ["SMS_ACCESS_KEY_ID", "SMS_SOURCE_URL", "source_table: public.sms_log"], []),
+    ],
+)
+def test_the_scaffold_fills_in_an_account(tmp_path, options, wanted, unwanted):
+    names = [name.removeprefix("--").replace("-", "_") for name in options[::2]]
+    params = AccountScaffolder.get_scaffold_params()(**dict(zip(names, options[1::2], strict=True)))
+    folder = tmp_path / "sms"
+    folder.mkdir()
+    name = "usms_pipeline.components.ReceiptPipeline"
+    AccountScaffolder().scaffold(dg.ScaffoldRequest(name, folder, "yaml", tmp_path, params))
+    text = (folder / "defs.yaml").read_text() + (folder / ".env.example").read_text()
+    assert [part for part in wanted if part not in text] == []
+    assert [part for part in unwanted if part in text] == []
+    attributes = yaml.safe_load((folder / "defs.yaml").read_text())
+    Draft202012Validator(Attributes.model_json_schema()).validate(attributes["attributes"])
+    variables = re.findall(r"env\.(\w+)", (folder / "defs.yaml").read_text())
+    assert attributes["requirements"]["env"] == variables
+    assert [
+        one for one in variables if f"{one}=" not in (folder / ".env.example").read_text()
+    ] == []
+
+
 def test_a_name_in_a_list_may_hold_a_comma():
     dimensions = ["city, state", "template"]
     account = resource(built(dimensions=dimensions))
@@ -236,6 +461,40 @@ def test_an_unknown_or_unusable_attribute_is_refused(attributes):
         ReceiptPipeline(**attributes)
 
 
+@pytest.mark.long
+def test_a_new_project_scaffolds_two_accounts_checks_them_and_runs_green(
+    second_project, simulator: MakeRehearsal
+):
+    """Through `dg`, each command in a process of its own: two accounts at once, one service."""
+    shutil.rmtree(second_project / "shop/defs/sms")
+    shutil.rmtree(second_project / "shop/defs/usms")
+    rehearsal = simulator(100, outage=None)
+    pq.write_table(rehearsal.messages, second_project / "sent.parquet")
+    home = second_project / "home"
+    home.mkdir()
+    given = {"PYTHONPATH": str(second_project), "DAGSTER_HOME": str(home)}
+    given["USMS_BASE_URL"] = rehearsal.url
+    (home / "dagster.yaml").write_text("telemetry:\n  enabled: false\n")
+
+    def dg_says(*arguments: str) -> str:
+        command = [str(Path(sys.executable).with_name("dg")), *arguments]
+        return bare(command, second_project, given)
+
+    kind = "usms_pipeline.components.ReceiptPipeline"
+    for name in ("marketing", "billing"):
+        source = ["--source-url", str(second_project / "sent.parquet")]
+        dg_says("scaffold", "defs", kind, f"sms/{name}", "--account", name, *source)
+        given[f"{name.upper()}_ACCESS_KEY_ID"] = ACCESS_KEY_ID
+        given[f"{name.upper()}_ACCESS_KEY_SECRET"] = ACCESS_KEY_SECRET
+    dg_says("check", "defs", "--use-active-venv")
+    day = rehearsal.messages["sent_at"][0].as_py().date()
+    for name in ("marketing", "billing"):
+        job = ["--job", f"refresh_usms_{name}", "--partition-range", f"{day}...{day}"]
+        dg_says("launch", *job)
+        assert (second_project / f"data/{name}/usms.duckdb").exists()
+        assert [*(second_project / f"data/{name}/receipts").rglob("receipts.parquet")]
+
+
 def test_dg_finds_the_component_in_the_environment(second_project):
     program = (
         "from dagster.components.core.package_entry import discover_entry_point_package_objects\n"
@@ -244,7 +503,7 @@ def test_dg_finds_the_component_in_the_environment(second_project):
     assert "usms_pipeline.components.ReceiptPipeline" in run_python(program, second_project).split()
 
 
-def run_python(program: str, cwd: Path) -> str:
+def run_python(program: str, cwd: Path, **variables: str) -> str:
     """Run a program in a process of its own, with no variable of ours, and return what it says."""
     command = [sys.executable, "-W", "ignore", "-c", program]
-    return bare(command, cwd, {"PYTHONPATH": str(cwd)})
+    return bare(command, cwd, {"PYTHONPATH": str(cwd)} | variables)

@@ -23,7 +23,13 @@ from tests.processes import bare
 from usms_pipeline import settings
 from usms_pipeline.components import ReceiptPipeline
 from usms_pipeline.contract import schema
-from usms_pipeline.contract.errors import ServiceDown, SettingsError
+from usms_pipeline.contract.errors import (
+    CredentialsRefused,
+    ServiceDown,
+    SettingsError,
+    SourceError,
+    SourceUnavailable,
+)
 from usms_pipeline.contract.status import BUCKETS
 from usms_pipeline.days.file import Footer
 from usms_pipeline.defs import checks
@@ -36,7 +42,8 @@ from usms_pipeline.defs.account import (
     window,
 )
 from usms_pipeline.defs.account import failure as failure_of
-from usms_pipeline.pipeline import Progress, Report
+from usms_pipeline.defs.attributes import Freshness
+from usms_pipeline.pipeline import Pipeline, Progress, Report
 from usms_pipeline.service.fetch import CollectStats
 from usms_pipeline.simulator import (
     ACCESS_KEY_ID,
@@ -68,15 +75,19 @@ class Project:
     defs: dg.Definitions = field(default_factory=lambda: ReceiptPipeline().build_defs())
 
     def refresh(
-        self, first: date | None = None, last: date | None = None, select: Any = None
+        self,
+        first: date | None = None,
+        last: date | None = None,
+        select: Any = None,
+        tags: dict[str, str] | None = None,
     ) -> dg.ExecuteInProcessResult:
         """Run the job over a range, the last 7 days if none is given; errors are in the result."""
         today = datetime.now(UTC).date()
-        tags = {
+        tags = (tags or {}) | {
             RANGE_START: (first or today - timedelta(days=7)).isoformat(),
             RANGE_END: (last or today).isoformat(),
         }
-        return self.defs.resolve_job_def("refresh").execute_in_process(
+        return self.defs.resolve_job_def("refresh_usms").execute_in_process(
             instance=self.instance, tags=tags, raise_on_error=False, asset_selection=select
         )
 
@@ -148,6 +159,17 @@ def materializations(result: Any, asset: str) -> dict[str | None, dict[str, Any]
     return {one.partition: {k: v.value for k, v in one.metadata.items()} for one in made}
 
 
+def outputs(result: Any) -> dict[str, dict[str, Any]]:
+    """What the run tells of itself, by asset: the metadata of its steps' outputs."""
+    return {
+        event.event_specific_data.step_output_handle.output_name.rpartition("__")[2]: {
+            name: value.value for name, value in event.event_specific_data.metadata.items()
+        }
+        for event in result.all_events
+        if event.is_successful_output
+    }
+
+
 def evaluations(result: Any) -> dict[str, dg.AssetCheckEvaluation]:
     return {one.check_name: one for one in result.get_asset_check_evaluations()}
 
@@ -173,7 +195,7 @@ def test_every_partition_tells_its_own_buckets(first_run):
     account, result = first_run
     told = materializations(result, "receipts")
     for day, rows in account.receipts().items():
-        assert told[day]["dagster/row_count"] == rows.num_rows
+        assert told[day]["dagster/partition_row_count"] == rows.num_rows
         statuses = rows["status"].to_pylist()
         assert {b: told[day][b] for b in BUCKETS} == {b: statuses.count(b) for b in BUCKETS}
     assert sum(sum(one.get(b, 0) for b in BUCKETS) for one in told.values()) == 300
@@ -181,12 +203,46 @@ def test_every_partition_tells_its_own_buckets(first_run):
 
 def test_the_run_tells_its_requests_and_how_long_they_took(first_run):
     account, result = first_run
+    told = outputs(result)["responses"]
+    assert told["requests"] == account.rehearsal.service.counters.requests > 0
+    assert told["sessions_due"] == told["ids_answered"] > 0
+    assert {"retries", "seconds", "bytes_received"} <= told.keys()
     days = materializations(result, "responses").values()
-    told = next(iter(days))
-    assert told["run/requests"] == account.rehearsal.service.counters.requests > 0
-    assert told["run/sessions_due"] == told["run/ids_answered"] > 0
-    assert sum(day["sessions_due"] for day in days) == told["run/sessions_due"]
-    assert {"run/retries", "run/seconds", "run/bytes_received"} <= told.keys()
+    assert sum(day["sessions_due"] for day in days) == told["sessions_due"]
+    ours = {"sessions_due", "dagster/column_lineage"}
+    assert all(day.keys() <= ours for day in days)  # nothing of the run's
+
+
+def test_every_column_says_which_columns_it_comes_from(first_run):
+    """From the source's columns to the rates; Dagster's page takes it from the last event."""
+    _, result = first_run
+
+    def came_from(asset: str, column: str) -> set[tuple[str, str]]:
+        told = materializations(result, asset)
+        last = told[max(told, key=str)]["dagster/column_lineage"]
+        return {(dep.asset_key.path[-1], dep.column_name) for dep in last.deps_by_column[column]}
+
+    assert came_from("delivery_rates", "delivery_rate") == {
+        ("warehouse", "status"), ("warehouse", "is_announced")
+    }  # fmt: skip
+    assert came_from("warehouse", "status") == {("receipts", "status")}
+    assert came_from("receipts", "status") == {("responses", "body")}
+    assert came_from("receipts", "template") == {("source_table", "template")}
+    assert ("source_table", "phone") in came_from("receipts", "recipient")
+    assert came_from("responses", "ids") == {("source_table", "session_no")}
+
+
+def test_the_source_table_is_observed_when_it_is_read(first_run):
+    account, result = first_run
+    [seen] = [
+        event.event_specific_data.asset_observation
+        for event in result.all_events
+        if event.event_type is dg.DagsterEventType.ASSET_OBSERVATION
+    ]
+    assert seen.asset_key.path == ["usms", "source_table"]
+    assert seen.metadata["rows_read"].value == 300
+    newest = max(account.rehearsal.messages["sent_at"].to_pylist())
+    assert seen.metadata["newest_sent_at"].value == newest.timestamp()
 
 
 @pytest.mark.long
@@ -213,9 +269,11 @@ def places(account: Project) -> list[str]:
 def test_the_delivery_rates_have_chart_table_and_report(first_run):
     told = materializations(first_run[1], "delivery_rates")[None]
     assert told["messages"] == 300
-    assert "data:image/png;base64," in told["chart"]
+    assert Path(told["chart"]).read_bytes().startswith(b"\x89PNG")
     assert told["daily"].count("\n") >= 2
     assert Path(told["report"]).read_text("utf-8").startswith("<!")
+    del told["dagster/column_lineage"]
+    assert len(json.dumps(told)) < 3_000  # Dagster keeps it three times, for ever
 
 
 def test_every_check_passes_on_a_well_behaved_service(first_run):
@@ -223,6 +281,8 @@ def test_every_check_passes_on_a_well_behaved_service(first_run):
     assert set(found) == {
         "conservation",
         "coverage",
+        "forecasts",
+        "looked_in_time",
         "open_quarantine",
         "polling_behind",
         "out_of_line",
@@ -264,6 +324,17 @@ def test_an_unknown_word_and_a_quarantined_item_are_warnings(project):
     assert materializations(result, "warehouse")
 
 
+def test_what_is_doubtful_in_the_source_is_told_beside_the_figures(project):
+    account = project(20)
+    sent = account.rehearsal.messages
+    timeless = sent.slice(0, 3).to_pylist()
+    rows = pa.Table.from_pylist([one | {"sent_at": None} for one in timeless], sent.schema)
+    pq.write_table(pa.concat_tables([sent, rows]), account.data_dir.parent / "sent.parquet")
+    told = materializations(account.refresh(), "receipts")
+    said = "3 rows have no usable time in sent_at"
+    assert all(said in day["run/warnings"] for day in told.values())
+
+
 def test_a_missing_setting_is_the_cores_sentence_and_no_retry(project, monkeypatch):
     account = project(20)
     monkeypatch.delenv("USMS_SOURCE_URL")
@@ -275,16 +346,34 @@ def test_a_missing_setting_is_the_cores_sentence_and_no_retry(project, monkeypat
 
 
 @pytest.mark.long
-def test_an_older_day_that_still_awaits_receipts_is_told_beside_the_range(project, monkeypatch):
+def test_an_older_day_that_changes_is_told_beside_the_range(project, monkeypatch):
     """The run over the open window also looks after it, in an event of its own."""
     sent_at = NOW - timedelta(days=20)
     account = project(one_message(sent_at), Faults(missing=1.0))
     monkeypatch.setenv("USMS_CUTOFF_HOURS", "1000")
     old = sent_at.date()
     assert account.refresh(old, old).success
+    monkeypatch.setenv("USMS_CUTOFF_HOURS", "999")
     told = materializations(account.refresh(), "receipts")
     assert told[old.isoformat()]["pending"] == 1
-    assert "run/rows" not in told[old.isoformat()]
+
+
+@pytest.mark.long
+def test_what_did_not_change_gets_no_event_and_is_not_drawn(project):
+    account = project(60)
+    assert account.refresh().success
+    report = account.data_dir / "report.html"
+    drawn_at = report.stat().st_mtime_ns
+    again = account.refresh()
+    assert again.success
+    for asset in ("responses", "receipts", "warehouse", "delivery_rates"):
+        assert materializations(again, asset) == {}
+    assert report.stat().st_mtime_ns == drawn_at
+    assert {name for name, one in evaluations(again).items() if not one.passed} == set()
+    report.unlink()  # as `usms forget` does
+    assert set(materializations(account.refresh(), "delivery_rates")) == {None}
+    backfill = account.refresh(tags={"dagster/backfill": "b"})
+    assert len(materializations(backfill, "receipts")) == 8
 
 
 @pytest.mark.long
@@ -300,8 +389,7 @@ def test_a_day_that_was_left_alone_is_not_materialized_and_the_others_are(projec
     for asset in ("responses", "receipts"):
         told = materializations(result, asset)
         assert set(told) == others
-    assert all(day.keys() >= {"run/partitions", *BUCKETS} for day in told.values())
-    assert str(today) in next(iter(told.values()))["run/warnings"]
+    assert str(today) in outputs(result)["receipts"]["warnings"]
     assert materializations(result, "warehouse")
     assert evaluations(result)["conservation"].passed
 
@@ -321,7 +409,7 @@ def one_message(sent_at: datetime) -> pa.Table:
 
 
 def schedule(defs: dg.Definitions) -> dg.ScheduleDefinition:
-    return defs.resolve_schedule_def("refresh_every_15_minutes")
+    return defs.resolve_schedule_def("refresh_usms_schedule")
 
 
 def tick(account: Project) -> dg.ScheduleExecutionData:
@@ -331,7 +419,7 @@ def tick(account: Project) -> dg.ScheduleExecutionData:
         repository_def=repository,
         scheduled_execution_time=datetime.now(UTC),
     )
-    return repository.get_schedule_def("refresh_every_15_minutes").evaluate_tick(context)
+    return repository.get_schedule_def("refresh_usms_schedule").evaluate_tick(context)
 
 
 def test_a_tick_asks_for_one_run_over_the_open_window(project):
@@ -340,6 +428,53 @@ def test_a_tick_asks_for_one_run_over_the_open_window(project):
     today = datetime.now(UTC).date()
     assert request.tags[RANGE_START] == (today - timedelta(days=7)).isoformat()
     assert request.tags[RANGE_END] == today.isoformat()
+
+
+def observations(account: Project) -> int:
+    key = dg.AssetKey(["usms", "source_table"])
+    return len(account.instance.fetch_observations(key, limit=100).records)
+
+
+@pytest.mark.long
+def test_a_tick_with_nothing_to_do_starts_no_run_and_notes_that_it_looked(project, monkeypatch):
+    """Until rows come, settings change, the warehouse goes, or a message is due."""
+    account = project(60)
+    assert tick(account).run_requests[0].tags["usms/because"] == "nothing was collected yet"
+    account.refresh()
+    before = observations(account)
+    data = tick(account)
+    assert not data.run_requests
+    assert (data.skip_message or "").startswith("Nothing to do: no message is due")
+    assert observations(account) == before + 1
+
+    def because() -> str:
+        [request] = tick(account).run_requests or []
+        return str(request.tags["usms/because"])
+
+    source = account.data_dir.parent / "sent.parquet"
+    messages = pq.read_table(source)
+    pq.write_table(messages.slice(1), source)
+    assert "not as the source has it now" in because()
+    pq.write_table(messages, source)
+    assert not tick(account).run_requests
+    with monkeypatch.context() as patch:
+        patch.setenv("USMS_CUTOFF_HOURS", "48")
+        assert because()
+    published = account.data_dir / "usms.duckdb"
+    aside = published.rename(published.with_name("aside"))
+    assert because() == "the warehouse is behind the days' files"
+    aside.rename(published)
+    monkeypatch.setenv("USMS_RAW_RETENTION_DAYS", "0")
+    assert because() == "1 run whose responses are past their retention"
+
+
+def test_a_tick_that_cannot_look_starts_the_run_that_tells_why(project):
+    account = project(60)
+    account.refresh()
+    (account.data_dir.parent / "sent.parquet").unlink()
+    [request] = tick(account).run_requests or []
+    assert RANGE_START not in request.tags
+    assert "sent.parquet" in failure(account.refresh()).user_failure_data.description
 
 
 def test_a_tick_never_asks_for_days_before_the_first_partition(project, monkeypatch):
@@ -354,7 +489,7 @@ def test_a_tick_never_asks_for_days_before_the_first_partition(project, monkeypa
 @pytest.mark.parametrize("status", [dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.NOT_STARTED])
 def test_a_tick_is_skipped_while_a_refresh_is_under_way(project, status):
     account = project(20)
-    job = account.defs.resolve_job_def("refresh")
+    job = account.defs.resolve_job_def("refresh_usms")
     run = account.instance.create_run_for_job(job, status=status)
     data = tick(account)
     assert not data.run_requests
@@ -363,9 +498,58 @@ def test_a_tick_is_skipped_while_a_refresh_is_under_way(project, status):
 
 def test_a_finished_refresh_skips_nothing(project):
     account = project(20)
-    job = account.defs.resolve_job_def("refresh")
+    job = account.defs.resolve_job_def("refresh_usms")
     account.instance.create_run_for_job(job, status=dg.DagsterRunStatus.FAILURE)
     assert tick(account).run_requests
+
+
+def watched(account: Project, cursor: str | None = None) -> dg.SensorResult:
+    """What the sensor tells, given what it knew."""
+    sensor = account.defs.resolve_sensor_def("usms_watch")
+    with dg.build_sensor_context(instance=account.instance, cursor=cursor) as context:
+        return sensor(context)
+
+
+@pytest.mark.long
+def test_the_sensor_tells_of_days_that_usms_run_changed_and_of_each_once(project):
+    account = project(60)
+    account.refresh()
+    first = watched(account)
+    assert [one for one in first.asset_events if isinstance(one, dg.AssetMaterialization)] == []
+    source = account.data_dir.parent / "sent.parquet"
+    messages = pq.read_table(source)
+    others = pa.array(["another"] * messages.num_rows)
+    place = messages.column_names.index("template")
+    pq.write_table(messages.set_column(place, "template", others), source)
+    changed = {str(day) for day in Pipeline(settings.load()).run().written}
+    assert changed
+    second = watched(account, first.cursor)
+    assert {one.partition for one in second.asset_events} == changed
+    assert watched(account, second.cursor).asset_events == []
+
+
+@pytest.mark.parametrize(
+    ("hours", "passed", "severity"), [(0.5, True, "WARN"), (2, False, "WARN"), (30, False, "ERROR")]
+)
+def test_an_account_that_nobody_looked_at_is_overdue(hours, passed, severity):
+    verdict = checks.check_looked(hours, Freshness())
+    assert (verdict.passed, verdict.severity.value) == (passed, severity)
+
+
+@pytest.mark.long
+def test_a_quiet_account_is_not_overdue_while_the_schedule_looks(project):
+    """The verdict hangs on the last look, and is told when it changes."""
+    account = project(60)
+    account.refresh()
+    account.defs = ReceiptPipeline(freshness={"warn_hours": 1e-9}).build_defs()
+    late = watched(account)
+    [verdict] = late.asset_events
+    assert (verdict.check_name, verdict.passed) == ("looked_in_time", False)
+    assert watched(account, late.cursor).asset_events == []
+    account.defs = ReceiptPipeline().build_defs()
+    assert not tick(account).run_requests
+    [verdict] = watched(account, late.cursor).asset_events
+    assert verdict.passed
 
 
 def test_the_schedule_is_off_until_someone_switches_it_on():
@@ -383,14 +567,13 @@ def test_columns_have_types_and_descriptions():
     assert [column.name for column in columns if not column.description] == []
 
 
-def test_every_asset_has_group_description_kind_and_freshness():
+def test_every_asset_has_group_description_and_kind():
     specs = ReceiptPipeline(owners=["team:x"]).build_defs().resolve_all_asset_specs()
     assert len(specs) == 5
     for spec in specs:
         assert (spec.group_name, list(spec.owners)) == ("usms", ["team:x"])
         assert spec.description
         assert spec.kinds
-        assert (spec.freshness_policy is None) == (spec.key.path[-1] == "source_table")
 
 
 def test_definitions_load_without_any_variable_and_without_the_heavy_libraries(tmp_path):
@@ -428,7 +611,7 @@ def test_dg_lists_checks_and_launches_a_range_from_a_clone(project, monkeypatch,
     assert "usms/receipts" in {asset["asset_key"] for asset in listed["assets"]}
     today = datetime.now(UTC).date()
     days = f"{today - timedelta(days=6)}...{today}"
-    bare([dg_command, "launch", "--job", "refresh", "--partition-range", days], ROOT, given)
+    bare([dg_command, "launch", "--job", "refresh_usms", "--partition-range", days], ROOT, given)
     assert sum(rows.num_rows for rows in account.receipts().values()) == 100
     made_together = "key:usms/responses or key:usms/receipts"
     backfill = ["--assets", made_together, "--partition-range", days]
@@ -438,13 +621,50 @@ def test_dg_lists_checks_and_launches_a_range_from_a_clone(project, monkeypatch,
 # --- pure parts -----------------------------------------------------------------------------------
 
 
-def test_an_error_of_the_core_is_never_retried_by_dagster():
-    """The client owns retries; what the run had counted is kept."""
-    error = ServiceDown("The service is down.")
-    error.stats = SimpleNamespace(requests=7)  # type: ignore[attr-defined]
+@pytest.mark.parametrize(
+    ("error", "may_pass"),
+    [
+        (ServiceDown("The service is down."), True),
+        (SourceUnavailable("The source is down."), True),
+        (SourceError("There is no such table."), False),
+        (CredentialsRefused("The key is refused."), False),
+    ],
+)
+def test_dagster_may_retry_where_the_service_or_the_source_is_down(error, may_pass):
+    """The client owns the retries of requests; what the run had counted is kept."""
+    error.stats = SimpleNamespace(requests=7)
     shown = failure_of(error, ReceiptPipeline().account())
-    assert (shown.description, shown.allow_retries) == ("The service is down.", False)
+    assert (shown.description, shown.allow_retries) == (str(error), may_pass)
     assert shown.metadata["requests"].value == 7
+
+
+@pytest.mark.parametrize(
+    ("given", "said", "shown"),
+    [
+        ({}, "Check USMS_ACCESS_KEY_ID.", "Check USMS_ACCESS_KEY_ID."),
+        ({"access_key_id": "{{ env.KEY_ID }}"}, "Check USMS_ACCESS_KEY_ID.", "Check KEY_ID."),
+        (
+            {"source_table": "public.log"},
+            "No such table: mend USMS_SOURCE_TABLE.",
+            "No such table: mend `source_table`.\n`source_table`: see the defs.yaml of the account "
+            "shop/usms.",
+        ),
+        (
+            {
+                "source_url": "postgresql://{{ env.A }}:{{ env.B }}@h/d",
+                "access_key_id": "{{env.K}}",
+            },
+            "USMS_SOURCE_URL, USMS_ACCESS_KEY_ID, USMS_TIMEZONE",
+            "`source_url`, K, USMS_TIMEZONE\n`source_url`: see the defs.yaml of the account "
+            "shop/usms.",
+        ),
+    ],
+)
+def test_an_error_is_told_in_the_accounts_own_words(given, said, shown):
+    """Its own variable; or its attribute; else the variable that the core reads."""
+    account = ReceiptPipeline(asset_prefix="shop/usms", **given).account()
+    assert account.in_its_words(said) == shown
+    assert failure_of(SourceError(said), account).description == shown
 
 
 @pytest.mark.parametrize(
@@ -464,12 +684,24 @@ def test_what_dagster_raises_itself_and_an_interrupt_pass(raised):
 
 
 def test_progress_is_logged_every_few_seconds_and_not_every_batch():
-    at = iter([0.0, 1.0, 2.0, 5.0, 5.0, 6.0, 10.0, 10.0])
+    at = iter([0.0, 1.0, 2.0, 5.0, 6.0, 10.0, 11.0])
     said: list[str] = []
     listen = progress_log(said.append, lambda: next(at))
-    for done in range(5):
+    for done in range(6):
         listen(Progress("responses", done * 1000, 9000))
-    assert said == ["responses: 2,000 of 9,000", "responses: 4,000 of 9,000"]
+    assert said == [
+        "responses: 2,000 of 9,000; about 14 s left",  # 7,000 at 500 a second
+        "responses: 4,000 of 9,000; about 11 s left",
+    ]
+
+
+def test_a_run_of_hours_says_where_it_is_a_few_dozen_times():
+    now = iter(range(4 * 3600))
+    said: list[str] = []
+    listen = progress_log(said.append, lambda: next(now))
+    for done in range(4 * 3600 - 1):
+        listen(Progress("responses", done, 4 * 3600))
+    assert 10 < len(said) < 40
 
 
 @pytest.mark.parametrize(("unannounced", "passed"), [(10, True), (11, False)])

@@ -419,7 +419,7 @@ def test_a_word_that_this_version_knows_is_an_outcome_with_the_next_run(
     if not is_kept:
         drop_responses(account)
     monkeypatch.setitem(api._BUCKET_OF, "zugestellt", "delivered")
-    monkeypatch.setattr(run, "WORDS_DIGEST", "another")
+    monkeypatch.setattr(api, "WORDS_DIGEST", "another")
     account.refresh()
     assert set(account.shown("status", "is_final")) == {("delivered", True)}
     assert account.sql("SELECT count(*) FROM receipts WHERE final_at IS NULL") == [(0,)]

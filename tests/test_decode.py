@@ -50,7 +50,7 @@ def item(session="a", receipt=None, **more):
 
 
 def receipts(decoded):
-    """Give what was said of recipients: every row that says more than that a session was asked."""
+    """Return the rows that say more than when a session was asked about."""
     rows = decoded.observations.to_pylist()
     return [row for row in rows if not is_silent(row)]
 
@@ -61,7 +61,7 @@ def is_silent(row):
 
 
 def in_vain(decoded):
-    """Give the ids that were asked in vain: of each it is known when, and nothing else."""
+    """Return the ids that were asked in vain: of each it is known when, and nothing else."""
     rows = [row for row in decoded.observations.to_pylist() if row["status"] is None]
     known = {"session_no", "number", "asked_at"}
     assert all({name for name, value in row.items() if value is not None} == known for row in rows)
@@ -342,6 +342,9 @@ def test_a_session_nobody_asked_about_is_quarantined():
         (["AB 1f", "other"], "ab1F", "AB 1f"),
         (["straße"], "STRASSE", "straße"),
         (["ab-1f", "ab-1g"], "\u200bAb-1G\0", "ab-1g"),
+        (["00917", "other"], "917", "00917"),
+        (["6ba7-b810"], "{6BA7B810}", "6ba7-b810"),
+        (["0917", "00917"], "917", None),
         (["ab-1f", "AB-1F"], "AB-1F", "AB-1F"),
         (["ab-1f", "AB-1F"], "aB-1f", None),
         (["a b", "ab"], "A B", None),

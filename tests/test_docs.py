@@ -92,6 +92,25 @@ def test_the_readmes_component_has_only_attributes_that_exist() -> None:
     assert set(shown["attributes"]) <= set(model.model_fields)
 
 
+def test_the_page_on_dagster_names_what_there_is() -> None:
+    """Every attribute but the settings; and what it names an account's things is what they are."""
+    from usms_pipeline.components import ReceiptPipeline
+
+    page = (ROOT / "docs/dagster.md").read_text("utf-8")
+    model = ReceiptPipeline.get_model_cls()
+    named = set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE))
+    assert named == set(model.model_fields) - set(settings.Settings.model_fields)
+    [shown] = [text for kind, text in CODE.findall(page) if kind == "yaml" and "type:" in text]
+    component = ReceiptPipeline.from_attributes_dict(attributes=yaml.safe_load(shown)["attributes"])
+    defs = component.build_defs()
+    things = {
+        *(spec.key.to_user_string() for spec in defs.resolve_all_asset_specs() if spec.kinds),
+        *(one.name for one in (*defs.jobs, *defs.schedules, *defs.sensors)),
+        *defs.resources,
+    }
+    assert [name for name in things if f"`{name}`" not in page] == []
+
+
 def test_the_warehouse_has_exactly_the_views_and_macros_of_the_readme(
     published: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -153,7 +172,7 @@ def test_five_variables_and_the_commands_shown_lead_to_a_delivery_rate(
 
 def test_the_launch_command_shown_is_the_one_that_test_dagster_runs() -> None:
     [launch] = [line for line in commands() if line[0] == "dg"]
-    assert launch[1:-1] == ["launch", "--job", "refresh", "--partition-range"]
+    assert launch[1:-1] == ["launch", "--job", "refresh_usms", "--partition-range"]
     assert re.fullmatch(r"\d{4}-\d\d-\d\d\.\.\.\d{4}-\d\d-\d\d", launch[-1])
 
 
@@ -163,7 +182,7 @@ def test_the_schedule_and_the_job_named_exist() -> None:
     named = re.findall(r"`(refresh\w*)`", README)
     found = defs() if callable(defs) else defs
     schedules = {schedule.name for schedule in found.schedules or ()}
-    assert set(named) - {"refresh"} == schedules
+    assert set(named) - {"refresh_usms"} == schedules
 
 
 def test_code_blocks_fit_80_columns() -> None:

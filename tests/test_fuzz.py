@@ -92,7 +92,7 @@ def _is_useful(entry: Any, asked: set[str], receipts: Counter[tuple[str, str | N
 
 
 def _word(receipt: Any) -> Any:
-    """Give a receipt's status word, or an ellipsis where it says nothing at all."""
+    """Return a receipt's status word, or an ellipsis where it says nothing at all."""
     if receipt is None or receipt == "":
         return ...
     if not isinstance(receipt, dict):

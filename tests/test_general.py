@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
+from usms_pipeline.contract.schema import OBSERVATIONS, TEXT
 from usms_pipeline.days import general
-from usms_pipeline.days.general import NO_NUMBER, Answer, Ends, Sent, Session
+from usms_pipeline.days.general import COLUMN_OF, NO_NUMBER, Answer, Ends, Sent, Session
 
 CUTOFF = 72
 SEED = int(os.environ.get("GENERAL_SEED", random.SystemRandom().randrange(10**6)))
@@ -25,6 +26,12 @@ Said = tuple[str, Answer, dict[str, Any]]
 How = pytest.mark.parametrize("many", [1_500, pytest.param(100_000, marks=pytest.mark.long)])
 
 
+def drawn_detail(rng: random.Random, name: str) -> Any:
+    """Draw what an answer may say, of whatever there is."""
+    is_text = OBSERVATIONS.field(name).type == TEXT
+    return rng.choice([None, "E1", "E2"] if is_text else [None, 1, 2])
+
+
 def said(rng: random.Random, numbers: str) -> Said:
     """Draw what a response says: of a number, of the session, nothing, or that it is refused."""
     asked_at = rng.choice([1, 1, 2, 3, 5, 80])
@@ -33,13 +40,19 @@ def said(rng: random.Random, numbers: str) -> Said:
     if kind in ("silent", "refused"):
         return NO_NUMBER, Answer(asked_at, "invalid" if kind == "refused" else "pending"), submitted
     word = rng.choice([*WORDS])
-    answer = Answer(
-        asked_at, WORDS[word], word or None, rng.choice([None, 1]), rng.choice([None, "E1"]),
-        None, rng.choice(["success", None]),
-    )  # fmt: skip
+    details = {name: drawn_detail(rng, name) for name in COLUMN_OF}
+    details |= {"word": word or None, "submit_status": rng.choice(["success", None])}
+    answer = Answer(asked_at, WORDS[word], **details)
     if kind == "whole":
         return NO_NUMBER, answer, submitted
     return (number := rng.choice(numbers)), answer, {"phone": f"+{number}****", **submitted}
+
+
+def test_no_two_different_answers_are_equal_in_their_order():
+    assert {"asked_at", "status", *COLUMN_OF} == {*Answer.__struct_fields__}
+    for name in COLUMN_OF:
+        value = "said" if OBSERVATIONS.field(name).type == TEXT else 1
+        assert Answer(1, "failed").key != Answer(1, "failed", **{name: value}).key, name
 
 
 def row(rng: random.Random, phones: str) -> Sent:

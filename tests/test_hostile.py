@@ -78,7 +78,7 @@ def test_a_time_that_python_can_not_show_is_no_time():
 
 
 def peak_mb(*work: str) -> tuple[int, list[list[str]]]:
-    """Give the peak of some work, told in its process's last line, and the lines before."""
+    """Return the peak of some work, told in its process's last line, and the lines before."""
     command = [sys.executable, "-W", "error", "-m", "tests.hostile_memory", *work]
     shown = subprocess.run(command, check=True, capture_output=True, text=True, timeout=300)
     *lines, peak = shown.stdout.splitlines()

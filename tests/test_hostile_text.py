@@ -218,7 +218,7 @@ def test_the_markdown_on_dagsters_page_holds_no_text_from_outside(folder):
         store = Store(str(folder / "data"))
         pipeline = SimpleNamespace(
             settings=settings, store=store, clock=lambda: cohorts.NOON,
-            rows_without_sent_at=lambda: None,
+            left_out=lambda: None,
         )  # fmt: skip
         shown = figures.delivery_rates(pipeline, report.ask(con))  # type: ignore[arg-type]
     table = shown["daily"].md_str

@@ -232,18 +232,18 @@ def test_two_runs_at_once_ask_about_each_session_once(tmp_path, simulator):
 def test_rows_without_a_time_are_counted_once_a_day(tmp_path, simulator):
     """They have no partition, so no figure has them; the report of every run tells how many."""
     account = Account(tmp_path, simulator, 50)
-    assert account.pipeline.rows_without_sent_at() == 0
+    assert account.pipeline.left_out().without_sent_at == 0
     table = pq.read_table(account.source)
     place = table.schema.get_field_index("sent_at")
     account.announce(table.set_column(place, "sent_at", pa.nulls(50, pa.timestamp("us", "UTC"))))
-    assert account.pipeline.rows_without_sent_at() == 0, "asked today already"
+    assert account.pipeline.left_out().without_sent_at == 0, "asked today already"
     account.clock.turn(days=1)
-    assert account.pipeline.rows_without_sent_at() == 50
+    assert account.pipeline.left_out().without_sent_at == 50
     mended = table["sent_at"].to_pylist()[3:] + [None] * 3
     account.announce(
         table.set_column(place, "sent_at", pa.array(mended, pa.timestamp("us", "UTC")))
     )
-    assert account.pipeline.rows_without_sent_at() == 3, "while there are some, it asks again"
+    assert account.pipeline.left_out().without_sent_at == 3, "while there are some, it asks again"
     account.source.unlink()
     account.clock.turn(days=1)
-    assert account.pipeline.rows_without_sent_at() is None
+    assert account.pipeline.left_out() is None

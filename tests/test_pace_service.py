@@ -16,7 +16,7 @@ from tests.pace_table import NOISES, WORKERS, settle
 from tests.test_collect import batches
 from tests.test_collect import settings as address
 from tests.test_pace import SimulatedLoop, simulate
-from usms_pipeline.contract.errors import ServiceDown
+from usms_pipeline.contract.errors import CredentialsRefused, ServiceDown
 from usms_pipeline.service.client import Client
 from usms_pipeline.service.collect import collect, utc_now
 from usms_pipeline.service.fetch import CollectStats, Fetcher
@@ -99,6 +99,67 @@ def test_over_real_http_the_service_lets_its_limit_pass_and_throttles_little() -
     lost = sum(throttled.get(second, 0) for second in full)
     assert 0.75 * 50 <= rate <= 1.25 * 50
     assert lost < 0.05 * rate * len(full)
+
+
+OUTAGES = {
+    "503": (503, ""), "522": (522, "<h1>timed out</h1>"), "405": (405, "<h1>blocked</h1>"),
+    "403": (403, "<h1>blocked</h1>"), "a code nobody knows": (200, '{"RetCode": 8087}'),
+    "a web page": (200, "<html>busy</html>"), "429": (429, ""), "silence": None,
+    "refused connections": None,
+}  # fmt: skip
+
+
+class Down(httpx.AsyncBaseTransport):
+    """Answers as an outage does, after so many good answers."""
+
+    def __init__(self, outage: str, good: int) -> None:
+        self.outage, self.good, self.asked = outage, good, 0
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        self.asked += 1
+        await asyncio.sleep(0.05)
+        if self.asked <= self.good:
+            return httpx.Response(200, json={"RetCode": 0, "Data": []})
+        if self.outage == "silence":
+            await asyncio.sleep(1e9)
+        said = OUTAGES[self.outage]
+        if said is None:
+            raise httpx.ConnectError("refused")
+        return httpx.Response(said[0], text=said[1])
+
+
+@pytest.mark.parametrize(("good", "known"), [(0, None), (30, None), (0, "answered before")])
+@pytest.mark.parametrize("outage", OUTAGES)
+def test_an_outage_costs_few_requests_with_the_settings_as_they_are(
+    outage: str, good: int, known: str | None
+) -> None:
+    """Of a hundred sessions each, eight at once, until the run ends."""
+
+    async def main(loop: SimulatedLoop) -> tuple[int, BaseException]:
+        service = Down(outage, good)
+        fetcher = Fetcher(
+            Client(address("http://127.0.0.1"), service, utc_now),
+            Governor(clock=loop.time, sleep=asyncio.sleep), CollectStats(),
+            known=lambda: known, monotonic=loop.time,
+        )  # fmt: skip
+        work = iter([tuple(f"{n}-{i}" for i in range(100)) for n in range(1_000)])
+
+        async def worker() -> None:
+            for ids in work:
+                await fetcher.fetch(ids, lambda answer: None)
+
+        async def all_of_them() -> None:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(8):
+                    group.create_task(worker())
+
+        with pytest.raises(ExceptionGroup) as caught:
+            await all_of_them()
+        return service.asked - good, caught.value.exceptions[0]
+
+    requests, error = simulate(main)
+    assert requests <= 150
+    assert isinstance(error, CredentialsRefused if outage == "403" else ServiceDown)
 
 
 class Hanging(httpx.AsyncBaseTransport):

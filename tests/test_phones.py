@@ -96,6 +96,27 @@ def test_an_area_code_in_brackets_is_not_a_country_code():
     assert described(["(212) 555-2368"], region="US", mode="clear")[0]["phone"] == "+12125552368"
 
 
+@pytest.mark.parametrize(
+    ("region", "text", "e164"),
+    [
+        ("CN", "(49)1511234567", "+491511234567"),
+        ("IN", "(44)7700 90012", "+44770090012"),
+        ("BR", "(49)1511234567", "+491511234567"),
+        ("BR", "(31) 8765-4321", "+553187654321"),
+        ("BR", "(11) 08765-4321", "+5511087654321"),
+        ("US", "(212) 055-1234", "+12120551234"),
+        ("CA", "(268) 055-1234", "+12680551234"),
+    ],
+)
+def test_a_mistyped_number_keeps_the_country_code_in_brackets_but_where_area_codes_stand_there(
+    region, text, e164
+):
+    """Its receipt names it with a plus, or 00."""
+    seen = described([text, e164], region=region, mode="clear")
+    assert seen[0]["recipient"] == seen[1]["recipient"]
+    assert seen[0]["number_type"] is None
+
+
 @pytest.mark.parametrize("text", ["Alice", "10086", "+86", "95588", "x" * 5000])
 def test_text_that_is_no_number_is_hashed_and_never_shown(text):
     (seen,) = described([f"  {text.upper()} "])

@@ -24,7 +24,7 @@ MOMENTS = 3
 
 
 def steps_of(steps: list[dict[str, Any]], phase: str) -> list[int]:
-    """Give the steps of a phase, by the files it works on."""
+    """Return the steps of a phase, by the files it works on."""
     return [
         n
         for n, step in enumerate(steps, 1)

@@ -88,6 +88,33 @@ def test_an_id_that_makes_every_answer_useless_costs_only_itself(way: str) -> No
     assert fetched.stats.ids_given_up == 0
 
 
+LIMITS = {
+    "a bare 403": Response(b"<h1>Slow down</h1>", 403, HTML),
+    "HTTP 420": Response(b"", 420),
+    "a code nobody knows": code(8086, "flow control"),
+}
+
+
+@pytest.mark.parametrize("way", LIMITS)
+def test_a_limit_told_in_another_way_slows_down_and_costs_nobody(way: str) -> None:
+    """Neither is the key bad, nor are the ids that were asked about just then."""
+    left, since = 20.0, time.monotonic()
+
+    def limited(seen: Seen) -> Response:
+        nonlocal left, since
+        now = time.monotonic()
+        left, since = min(20.0, left + 40 * (now - since)), now
+        left -= left >= 1
+        return ok(seen.ids) if left >= 1 else LIMITS[way]
+
+    work = [Batch(n, tuple(f"{n}-{i}" for i in range(SIZE))) for n in range(150)]
+    with serving(limited) as server:
+        landed, stats = run(server.url, work, patience=Patience(first_pause_seconds=0.2))
+        assert len(server.seen) <= 2 * len(work)
+    assert {one.verdict for _, one in landed} == {"ok"}
+    assert stats.ids_answered == 150 * SIZE
+
+
 @pytest.mark.parametrize("size", [1, 7, SIZE])
 def test_bad_ids_in_every_batch_that_is_asked_leave_all_others_their_outcome(size: int) -> None:
     """No batch passes until one is divided."""

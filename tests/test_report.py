@@ -21,6 +21,7 @@ from usms_pipeline.figures.report.figures import ask
 from usms_pipeline.figures.report.quality import Finding, findings
 from usms_pipeline.settings import Settings
 from usms_pipeline.simulator.fate import Outage
+from usms_pipeline.source import LeftOut
 from usms_pipeline.store.storage import Store
 from usms_pipeline.warehouse import connect
 
@@ -91,7 +92,7 @@ def warehouse(tmp_path_factory: pytest.TempPathFactory) -> Iterator[duckdb.DuckD
 @pytest.fixture(scope="module")
 def source(warehouse: duckdb.DuckDBPyConnection, tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("report")
-    return written(warehouse, folder, quarantined=3, rows_without_sent_at=0)
+    return written(warehouse, folder, quarantined=3, left_out=LeftOut())
 
 
 @pytest.fixture(scope="module")

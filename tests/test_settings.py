@@ -192,6 +192,10 @@ def test_dimensions_are_a_comma_list_a_json_list_or_a_sequence(
         ("base_url", "https://key:secret@host", "must not hold credentials"),
         ("base_url", "https://host/?Action=x", "must end before any ?"),
         ("source_timezone", "../../etc/passwd", "is not a time zone"),
+        ("source_timezone", "Asia/Shangai", "database; did you mean Asia/Shanghai?"),
+        ("timezone", "new york", "database; did you mean America/New_York?"),
+        ("timezone", "UTC+8", "where an offset has the other sign: Etc/GMT-8"),
+        ("receipt_timezone", "gmt-03:00", "where an offset has the other sign: Etc/GMT+3"),
         ("default_region", "CHN", "is not a two-letter country code"),
         ("data_dir", "gs://bucket", "must be a local path or s3://bucket/folder"),
         ("data_dir", "s3://", "must be a local path or s3://bucket/folder"),
@@ -219,6 +223,36 @@ def test_a_value_that_cannot_work_is_refused_with_its_reason(
     name: str, value: str, reason: str
 ) -> None:
     assert reason in problems(**{name: value})[config.variable(name)]
+
+
+@pytest.mark.parametrize("name", ["source_timezone", "timezone"])
+def test_the_example_of_a_zone_is_one_with_a_place(name: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        load(**{name: "Beijing"})
+    assert str(caught.value).endswith(f"(for example: {config.variable(name)}=Asia/Shanghai)")
+
+
+def test_the_example_file_as_it_stands_is_no_set_of_settings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / ".env").write_text(env_example())
+    with pytest.raises(SettingsError) as caught:
+        config.load(["source", "api"])
+    found = {one.variable: one.reason for one in caught.value.problems}
+    assert found.keys() == {"USMS_ACCESS_KEY_ID", "USMS_ACCESS_KEY_SECRET", "USMS_SOURCE_URL"}
+    assert {*found.values()} == {"is still that of .env.example: put your own there"}
+    assert "for example" not in str(caught.value)
+    for name in found:
+        monkeypatch.setenv(name, "sqlite:///ours.db")
+    assert config.load(["source", "api"]).source_table == "public.sms_log", "it may be yours"
+
+
+def test_an_empty_variable_counts_as_not_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / ".env").write_text("USMS_DIMENSIONS=template\n")
+    monkeypatch.setenv("USMS_DIMENSIONS", "")
+    assert load().dimensions == ("template",)
 
 
 def test_a_home_folder_is_expanded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -257,7 +291,7 @@ def test_the_example_file_in_the_repository_is_in_step() -> None:
 
 def test_the_example_file_gives_the_defaults_and_the_required_settings(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text(env_example())
-    settings = load(["source", "api"])
+    settings = load()
     assert set(dotenv_values(tmp_path / ".env")) == {config.variable(name) for name in REQUIRED}
     for name, field in Settings.model_fields.items():
         assert name in REQUIRED or getattr(settings, name) == field.default

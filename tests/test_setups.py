@@ -26,6 +26,7 @@ class Shop:
 
     folder: Path
     settings: dict[str, str] = field(default_factory=dict)
+    asked: list[str] = field(default_factory=list)
 
     def make(self) -> None:
         now = datetime.now(UTC).replace(microsecond=0)
@@ -49,6 +50,7 @@ class Shop:
             )
 
     def answer(self, seen: Seen) -> Response:
+        self.asked += seen.ids
         with closing(sqlite3.connect(self.folder / "shop.sqlite")) as con:
             marks = ", ".join("?" * len(seen.ids))
             found = con.execute(
@@ -136,12 +138,30 @@ SETUPS = [
         "column hold what the send call returned",
     }, 1),
     Setup("session column that is no number of a send", {"session_column": "campaign"}, {
-        "rows": "1 value of 'campaign' in rows sent more than a day apart",
-        "service": "it knows none of 1 session sampled from 'campaign' (USMS_SESSION_COLUMN)",
+        "rows": "1 value of 'campaign' in rows sent more than a day apart, and a session number is "
+        "of one send call: does USMS_SESSION_COLUMN name the session numbers?",
     }, 1),
+    Setup("session and phone column swapped",
+          {"session_column": "phone", "phone_column": "session_no"}, {
+        "rows": "the values of 'phone' (USMS_SESSION_COLUMN) look like phone numbers, and would be "
+        "sent as session numbers and published whole: name the column of what the send call "
+        "returned, or does USMS_PHONE_COLUMN name that one",
+        "phones": "most values of 'session_no' (USMS_PHONE_COLUMN) say no phone number",
+    }, 1),
+    Setup("session and time column swapped",
+          {"session_column": "sent_at", "sent_at_column": "session_no"}, {
+        "source": "240 of the times are not NULL and can't be read: ",
+    }, 1),
+    Setup("a time column for both", {"session_column": "local_at"}, {
+        "rows": "the values of 'local_at' (USMS_SESSION_COLUMN) are times, not session numbers",
+    }, 1),
+    Setup("a count that is none", {"recipients_column": "campaign"}, {
+        "recipients": "240 of 240 rows have no whole number from 1 to 99,999 in 'campaign' "
+        "(USMS_RECIPIENTS_COLUMN): each counts as 1 recipient. Does it name the column",
+    }, 0),
     Setup("wrong phone column", {"phone_column": "campaign"}, {
-        "phones": "0 of 240 are phone numbers, 240 no number: does 'campaign' (USMS_PHONE_COLUMN) "
-        "hold numbers?",
+        "phones": "most values of 'campaign' (USMS_PHONE_COLUMN) say no phone number: does it name "
+        "the column of the numbers?",
     }, 0),
     Setup("wrong time column", {"sent_at_column": "updated_at"}, {
         "source": "none of them with a time of sending in updated_at: does USMS_SENT_AT_COLUMN",
@@ -150,7 +170,7 @@ SETUPS = [
         "source": "has no column 'sent' (USMS_SENT_AT_COLUMN, did you mean 'sent_at'?)",
     }, 2),
     Setup("wrong zone, ahead", {"sent_at_column": "local_at"}, {
-        "source": "the latest lies in the future: check USMS_SOURCE_TIMEZONE",
+        "source": "rows lie in the future, by a day or less: does USMS_SOURCE_TIMEZONE ('UTC')",
         "service": "dated 8 h or more before their message was sent",
     }, 0),
     Setup("wrong zone, behind", {"source_timezone": "Asia/Shanghai"}, {
@@ -178,7 +198,7 @@ SETUPS = [
         "settings": "settings are read in the environment or in .env (there is none in ",
     }, 2),
     Setup("a data directory that is a file", {"data_dir": "taken"}, {
-        "data dir": "USMS_DATA_DIR",
+        "data dir": "in 'taken', for that is a file: name a folder in USMS_DATA_DIR",
     }, 1, a_file_in_the_way),
     Setup("a warehouse where nothing can be written", {"warehouse": "taken/usms.duckdb"}, {
         "warehouse": "name another file in USMS_WAREHOUSE",
@@ -217,6 +237,79 @@ def test_check_says_of_a_wrong_set_up_what_is_wrong_and_where(
     assert states == ({*setup.said} if setup.name != "all is well" else set())
     assert SECRET not in result.output
     assert "Traceback" not in result.output
+
+
+STOPPED = [
+    "session column that is no number of a send", "session and phone column swapped",
+    "a time column for both",
+]  # fmt: skip
+TOLD = ["wrong phone column", "a count that is none", "wrong zone, ahead"]
+
+
+@pytest.mark.parametrize("command", [["run"], ["run", "--all", "--json"], ["plan"]])
+@pytest.mark.parametrize(
+    "setup", [one for one in SETUPS if one.name in STOPPED + TOLD], ids=lambda setup: setup.name
+)
+def test_a_run_and_a_plan_say_what_check_does_and_stop_where_it_must(
+    setup: Setup, command: list[str], shop: Shop
+) -> None:
+    """Before anything is asked or stored: once mended, the same data directory will do."""
+    result = shop(*command, **setup.given)
+    [words, *_] = [words for topic, words in setup.said.items() if topic != "service"]
+    assert words.rstrip("?").casefold() in " ".join(result.stderr.split()).casefold()
+    is_stopped = setup.name in STOPPED
+    assert result.exit_code == is_stopped
+    assert bool(shop.asked) == (not is_stopped and command[0] == "run")
+    assert not any(one.startswith("138") for one in shop.asked)
+    if is_stopped:
+        assert shop("run").exit_code == 0
+        assert set(shop.asked) == {f"s-{n}" for n in range(240)} - {"s-0"}
+
+
+def test_swapped_columns_show_no_number_anywhere(shop: Shop) -> None:
+    given = {"session_column": "phone", "phone_column": "session_no"}
+    for command in (["check"], ["check", "--json"], ["run"], ["plan", "--json"]):
+        said = shop(*command, **given).output
+        assert "1380013" not in said
+    assert shop.asked == ["usms-check"] * 2
+
+
+@pytest.mark.parametrize("command", [["plan"], ["plan", "--all", "--json"], ["run"], ["check"]])
+def test_times_that_can_not_be_read_end_every_command_with_1(
+    command: list[str], shop: Shop
+) -> None:
+    result = shop(*command, sent_at_column="session_no", session_column="phone_no")
+    assert result.exit_code == 2, "no such column"
+    result = shop(*command, sent_at_column="campaign")
+    assert result.exit_code == 1
+    assert "can't be read" in result.output
+
+
+def test_a_zone_that_was_changed_is_filed_under_settings(shop: Shop) -> None:
+    """Mended once the first run has begun, it needs another data directory: that is said before."""
+    ahead = shop("run", sent_at_column="local_at")
+    assert "keeps to the zone that it was begun with, another one needs another" in ahead.stderr
+    given = {"sent_at_column": "local_at", "source_timezone": "Asia/Shanghai"}
+    found = json.loads(shop("check", "--json", **given).stdout)
+    [problem] = [one for one in found if one["state"] == "problem"]
+    assert problem["topic"] == "settings"
+    assert problem["text"].startswith("USMS_SOURCE_TIMEZONE: was 'UTC' when this data directory")
+    assert shop("run", **given, data_dir="other").exit_code == 0
+
+
+@pytest.mark.parametrize("command", ["run", "plan", "rates"])
+def test_the_first_and_the_last_day_have_a_second_name(command: str, shop: Shop) -> None:
+    shop("run", "--all")
+    assert shop(command, "--since", "2026-01-01", "--until", "2026-01-02").exit_code == 0
+    assert "--from" in shop(command, "--since", "2026-01-03", "--until", "2026-01-02").stderr
+
+
+@pytest.mark.parametrize("command", ["run", "check", "plan"])
+def test_a_data_directory_that_is_a_file_is_called_one(command: str, shop: Shop) -> None:
+    a_file_in_the_way(shop)
+    said = " ".join(shop(command, data_dir="taken").output.split())
+    assert "in 'taken', for that is a file: name a folder in USMS_DATA_DIR" in said
+    assert "errno" not in said
 
 
 @pytest.mark.parametrize("status", [404, 503])

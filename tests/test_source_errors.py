@@ -132,6 +132,14 @@ def test_a_column_that_holds_no_time_is_refused(server: Database) -> None:
     assert "USMS_SENT_AT_COLUMN" in said
 
 
+def test_a_column_that_holds_no_session_numbers_is_refused(server: Database) -> None:
+    server.execute("ALTER TABLE sms_log ADD COLUMN day date")
+    for column in ("sent_at", "day"):
+        said = sentence(server.url, session_column=column)
+        assert f"Column {column!r} of 'sms_log' is of type" in said
+        assert "holds no session number as it is: name another column in USMS_SESSION_CO" in said
+
+
 def test_a_read_that_is_given_up_leaves_nothing_behind(server: Database) -> None:
     """Also in the middle of a large result; warnings of open cursors are errors here."""
     batches = source.read(settings(server.url), START, START + timedelta(days=1))

@@ -121,7 +121,7 @@ def test_times_are_read_and_counted_whatever_the_column_type(
     assert place.sent() == [t.replace(**midnight) for t in INSIDE]
 
     seen = source.survey(place.settings())
-    assert (seen.rows, seen.rows_without_sent_at) == (len(TIMES) + 1, 1)
+    assert (seen.rows, seen.left_out.without_sent_at) == (len(TIMES) + 1, 1)
     assert seen.first_sent_at == TIMES[0].replace(**midnight)
     assert seen.last_sent_at == TIMES[-1].replace(**midnight)
     assert seen.unread.count == 0
@@ -162,7 +162,7 @@ def test_unreadable_text_is_counted_and_never_fatal(place: Place) -> None:
     )
     assert place.sent() == [START + timedelta(hours=10)]
     seen = source.survey(place.settings())
-    assert (seen.rows, seen.rows_without_sent_at) == (6, 5)
+    assert (seen.rows, seen.left_out.without_sent_at) == (6, 5)
 
 
 TEXT_FORMS: dict[str, Any] = {
@@ -197,7 +197,7 @@ def test_a_form_that_the_first_rows_do_not_show_is_read_all_the_same(
     )
     assert place.sent() == [START + timedelta(hours=h) for h in (0, 3, 30, 47)]
     seen = source.survey(place.settings())
-    assert (seen.rows_without_sent_at, seen.unread.count, seen.is_unreadable) == (1, 0, False)
+    assert (seen.left_out.without_sent_at, seen.unread.count, seen.is_unreadable) == (1, 0, False)
 
 
 @pytest.mark.parametrize("place", ["postgresql", "mariadb", "sqlite", "duckdb"], indirect=True)
@@ -249,7 +249,7 @@ def test_of_the_times_that_are_not_null_one_in_a_hundred_may_be_unreadable(
     if texts := [*["2024-08-01 10:00:00"] * good, *bad, *none]:
         place.execute(f"INSERT INTO t VALUES {values(*texts)}")
     seen = source.survey(place.settings())
-    assert (seen.rows_without_sent_at, seen.unread.count) == (len(bad) + len(none), len(bad))
+    assert (seen.left_out.without_sent_at, seen.unread.count) == (len(bad) + len(none), len(bad))
     assert seen.is_unreadable is is_unreadable
 
 
@@ -259,7 +259,9 @@ def test_of_the_times_that_are_not_null_one_in_a_hundred_may_be_unreadable(
     [(["2024-08-01 9h30", "2024-08-03 10h15"],
       "2 of the times are not NULL and can't be read (of 2024-08-01 to 2024-08-03): "
       "1 × 9999-99-99 9a99, 1 × 9999-99-99 99a99"),
-     (["13800138000 晚"], "1 × 99999999999 a (9 is any digit"),
+     (["13800138000 晚"], "1 × 99999999999 字 (9 is any digit, a any letter, 字 any of another"),
+     (["待定"], "1 × 字字 (9 is any digit, a any letter, 字 any of another script)"),
+     (["später"], "1 × aaaaaa (9 is any digit, a any letter)"),
      (["soon"], "Understood: 2026-01-31 09:30:00, 2026/1/31 9:30"),
      (["2460523.5"], "They look like Julian days: make a view with (sent_at - 2440587.5) * 86400"),
      (["45505.396"], "days of a spreadsheet: make a view with (sent_at - 25569) * 86400"),
@@ -275,9 +277,44 @@ def test_what_can_not_be_read_is_told_by_its_shape_and_look(
         f"INSERT INTO t VALUES {values(*unread)}",
     )
     settings = place.settings()
-    [doubt] = source.survey(settings).doubts(settings)
+    [doubt] = source.survey(settings).doubts(settings, with_forms=True)
     assert said in doubt
     assert "13800" not in doubt
+    [brief] = source.survey(settings).doubts(settings)
+    assert "Understood" not in brief
+    assert "`usms check` lists the forms that are understood" in brief
+
+
+@pytest.mark.parametrize("place", ["postgresql", "mariadb", "sqlite", "duckdb"], indirect=True)
+@pytest.mark.parametrize(
+    ("order", "times", "other"),
+    [("mdy", ["21/8/2024 9:05", "2/8/2024 9:05"], 1), ("dmy", ["8/21/24", "8/22/2024"], 2),
+     ("dmy", ["21/21/2024"], 0), ("mdy", ["2024-08-01 9h30"], 0)],
+)  # fmt: skip
+def test_an_order_of_day_and_month_that_does_not_fit_is_named(
+    place: Place, order: str, times: list[str], other: int
+) -> None:
+    place.execute(
+        "CREATE TABLE t (session_no varchar(9), sent_at varchar(40))",
+        f"INSERT INTO t VALUES {values(*times)}",
+    )
+    settings = place.settings(date_order=order)
+    doubts = " ".join(source.survey(settings).doubts(settings, with_forms=True))
+    fits = {"dmy": "mdy", "mdy": "dmy"}[order]
+    said = f"{other} of them can be where USMS_DATE_ORDER is {fits}: it is {order}"
+    assert (said in doubts) == bool(other)
+    assert ("Understood" in doubts) != bool(other)
+
+
+@pytest.mark.parametrize("place", ["postgresql", "mariadb", "sqlite", "duckdb"], indirect=True)
+def test_names_of_months_are_read_whatever_stands_first(place: Place) -> None:
+    times = ["01-Aug-2024 10:00", "2-AUG-24 09.30.00 PM", "Aug 1, 2024 11:00 PM", "2024-Aug-02"]
+    place.execute(
+        "CREATE TABLE t (session_no varchar(9), sent_at varchar(40))",
+        f"INSERT INTO t VALUES {values(*times)}",
+    )
+    hours = (10, 23, 24, 45.5)
+    assert place.sent() == [START + timedelta(hours=hour) for hour in hours]
 
 
 @pytest.mark.parametrize("place", ["postgresql", "mariadb", "sqlite", "duckdb"], indirect=True)
@@ -348,7 +385,7 @@ def test_zero_dates_of_mysql_are_unreadable_not_fatal(place: Place) -> None:
     everything = source.read(settings, START - timedelta(days=999), END + timedelta(days=999))
     assert sum(b.num_rows for b in everything) == 1
     assert source.survey(settings).rows == 3
-    assert source.survey(settings).rows_without_sent_at >= 1
+    assert source.survey(settings).left_out.without_sent_at >= 1
 
 
 @pytest.mark.parametrize("place", ["postgresql"], indirect=True)
@@ -360,7 +397,7 @@ def test_infinity_is_no_usable_time(place: Place) -> None:
     )
     assert place.sent() == [START + timedelta(hours=10)]
     seen = source.survey(place.settings())
-    assert (seen.rows_without_sent_at, seen.last_sent_at) == (3, START + timedelta(hours=10))
+    assert (seen.left_out.without_sent_at, seen.last_sent_at) == (3, START + timedelta(hours=10))
 
 
 def many(place: Place, type_: str, form: str) -> None:

@@ -18,6 +18,7 @@ import pytest
 from tests.services import Database
 from tests.test_source_sent_at import Place
 from usms_pipeline import source
+from usms_pipeline.contract.errors import SourceError
 from usms_pipeline.settings import Settings
 
 START = datetime(2024, 8, 1, tzinfo=UTC)
@@ -232,11 +233,34 @@ def test_binaries_of_a_fixed_size_are_the_same(mariadb: Database, tmp_path: Path
         ("[13800138000]", ["13800138000"]),
         ("13800138000,", ["13800138000"]),
         ("[]", [None]),
+        ("('13800138000', '13900139000')", ["13800138000", "13900139000"]),
+        ("13800138000 and 13900139000", ["13800138000", "13900139000"]),
+        ("13800138000\t13900139000 & 13700137000", ["13800138000", "13900139000", "13700137000"]),
+        ("+8613800138000+4915112345678", ["+8613800138000", "+4915112345678"]),
+        ("138****8000 139****9000", ["138****8000", "139****9000"]),
+        ("(138)00138000", ["(138)00138000"]),
         ("13800138000/13900139000", ["13800138000", "13900139000"]),
         ("+4915112345678  +4915112345679", ["+4915112345678", "+4915112345679"]),
         ("+49 151 1234 5678", ["+49 151 1234 5678"]),
         ("0151/12345678", ["0151/12345678"]),
-        ("Smith, J. 13800138000", ["Smith, J. 13800138000"]),
+        ("Smith, J. 13800138000", ["J. 13800138000"]),
+        ("13800138000;13900139000;unknown", ["13800138000", "13900139000"]),
+        ("13800138000, N/A", ["13800138000"]),
+        ("王五,+65 9123 4567,-", ["+65 9123 4567"]),
+        ("{13800138000,none,13900139000}", ["13800138000", "13900139000"]),
+        ('["13800138000", "see notes"]', ["13800138000"]),
+        ("unknown; none", ["unknown; none"]),
+        ("138-0013-8023 / 139-0013-8023", ["138-0013-8023", "139-0013-8023"]),
+        ("9123 4567 / 8123 4567", ["9123 4567", "8123 4567"]),
+        ("+86 138 0013 8000/+86 139 0013 8000", ["+86 138 0013 8000", "+86 139 0013 8000"]),
+        ("138****8000 / 139****8000", ["138****8000", "139****8000"]),
+        ("0049 1511/2345678", ["0049 1511/2345678"]),
+        ("13800138005(张三),13900139000（Li）", ["13800138005", "13900139000"]),
+        ("张三：13800138000", ["13800138000"]),
+        ("13800138000 李四；13900139000 (Max)", ["13800138000", "13900139000"]),
+        ("(0755) 8888 8888", ["(0755) 8888 8888"]),
+        ("010-12345678转123", ["010-12345678转123"]),
+        ("张三", ["张三"]),
         ("1,380,013", ["1,380,013"]),
         ('{"phone": "13800138000"}', ['{"phone": "13800138000"}']),
     ],
@@ -252,6 +276,43 @@ def test_several_phones_in_a_cell_are_as_many_recipients(
     assert found["session_no"] == ["a"] * len(phones) + ["b"]
     assert found["kind"] == ["x"] * len(phones) + ["y"]
     assert found["recipients"] == ([1] * len(phones) if len(phones) > 1 else [5]) + [2]
+
+
+def test_what_rows_do_not_show_of_their_cells_is_counted(tmp_path: Path) -> None:
+    cells = ["13800138000,13900139000", "13800138000;x", "a,b", "13700137000", None,
+             "13800138000,?,13900139000,13600136000"]  # fmt: skip
+    counts = ["2", "0", "-1", "abc", "", "1.5"]
+    rows = [(str(n), *pair) for n, pair in enumerate(zip(cells, counts, strict=True))]
+    rows += [("y", "13500135000", one) for one in (None, "2,5", " 3 ", "4.0", "100000", "NULL")]
+    url = sqlite_table(tmp_path / "t.db", "session_no , phone , n ", *rows)
+    settings = Settings(
+        _env_file=None, source_url=url, source_table="t", phone_column="phone",
+        recipients_column="n",
+    )  # fmt: skip
+    seen = source.Cells()
+    [batch] = source.read(settings, START, START + timedelta(days=1), seen)
+    assert seen == source.Cells(rows=12, several=2, phones=5, with_words=2, uncounted=9)
+    assert batch.num_rows == 15
+
+
+@pytest.mark.parametrize(
+    ("text", "session_no"),
+    [("200000004417.0", "200000004417"), ("7.00", "7"), ("1.5", "1.5"), ("v1.0", "v1.0"),
+     ("12.0.0", "12.0.0"), (" 99.0 ", "99"), (".0", ".0")],
+)  # fmt: skip
+@pytest.mark.parametrize("kind", ["csv", "sqlite", "parquet"])
+def test_a_session_number_loses_the_zero_of_a_float_beside_any_other(
+    kind: str, text: str, session_no: str, tmp_path: Path
+) -> None:
+    if kind == "csv":
+        found = csv(tmp_path, f"session_no,sent_at\n{text},2024-08-01\nN/A,2024-08-01\n")
+    elif kind == "sqlite":
+        found = read(sqlite_table(tmp_path / "t.db", "session_no ", (text,), ("N/A",)))
+    else:
+        path = tmp_path / "t.parquet"
+        pq.write_table(pa.table({"session_no": [text, "N/A"], "sent_at": [START] * 2}), path)
+        found = read(str(path))
+    assert found["session_no"] == [session_no, None]
 
 
 @pytest.mark.parametrize("kind", ["postgresql", "duckdb", "parquet"])
@@ -288,7 +349,7 @@ def test_words_for_nothing_are_no_session_and_no_phone(word: str, tmp_path: Path
     assert found["phone"] == [None, "13800138000", f"+{word}"]
 
 
-LOST = ["1.23457E+17", "1.2345678901234568e+18", "1,23457E+11"]
+LOST = ["1.23457E+17", "1.2345678901234568E18", "1.2345678901234568e+18", "1,23457E+11"]
 KEPT = ["9007199254740993", "12e5", "E+1", "a-1", None]
 
 
@@ -310,7 +371,7 @@ def test_session_numbers_that_lost_digits_are_counted(
         url = place.url
     settings = Settings(_env_file=None, source_url=url, source_table="t")
     [doubt] = source.survey(settings).doubts(settings)
-    assert doubt.startswith("3 session numbers have lost digits in a spreadsheet or a float")
+    assert doubt.startswith("4 session numbers have lost digits in a spreadsheet or a float")
     assert "(session_no)" in doubt
     assert "export that column as text" in doubt
 
@@ -349,6 +410,82 @@ def test_floats_beyond_whole_numbers_lost_digits(
         "INSERT INTO t VALUES (1234567890123456789, '2024-08-01'), (123456789012, '2024-08-01')",
     )
     assert source.survey(place.settings()).lost_digits == 1
+
+
+SINGLE = {"postgresql": "real", "mariadb": "float", "duckdb": "float"}
+
+
+@pytest.mark.parametrize("kind", SINGLE)
+def test_floats_of_single_precision_lose_digits_sooner(
+    kind: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    place = Place(kind, request, tmp_path)
+    place.execute(
+        f"CREATE TABLE t (session_no {SINGLE[kind]}, sent_at date)",
+        "INSERT INTO t VALUES (987654321, '2024-08-01'), (54321, '2024-08-01')",
+    )
+    assert source.survey(place.settings()).lost_digits == 1
+
+
+@pytest.mark.parametrize("kind", ["postgresql", "mariadb", "duckdb"])
+def test_decimals_of_a_number_are_its_types_and_not_the_sessions(
+    kind: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    place = Place(kind, request, tmp_path)
+    place.execute(
+        "CREATE TABLE t (session_no decimal(20,2), phone decimal(20,3), sent_at date)",
+        "INSERT INTO t VALUES (7700123456100, 13800138000, '2024-08-01')",
+    )
+    found = read(place.url, phone_column="phone")
+    assert (found["session_no"], found["phone"]) == (["7700123456100"], ["13800138000"])
+
+
+@pytest.mark.parametrize(
+    ("kind", "type_", "value"),
+    [("postgresql", "text[]", "'{a}'"), ("postgresql", "jsonb", "'\"a\"'"),
+     ("duckdb", "text[]", "['a']"), ("duckdb", "struct(id text)", "{'id': 'a'}"),
+     ("duckdb", "json", "'\"a\"'")],
+)  # fmt: skip
+def test_a_session_column_of_lists_or_objects_is_named_with_its_type(
+    kind: str, type_: str, value: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    place = Place(kind, request, tmp_path)
+    place.execute(
+        f"CREATE TABLE t (session_no {type_}, sent_at date)",
+        f"INSERT INTO t VALUES ({value}, '2024-08-01')",
+    )
+    with pytest.raises(SourceError, match=r"'session_no' of 't' is of type .* make a view"):
+        read(place.url)
+
+
+def test_dates_that_no_calendar_has_are_counted_where_they_are_not_read(mariadb: Database) -> None:
+    mariadb.execute(
+        "SET sql_mode = ''",
+        "CREATE TABLE t (session_no int, sent_at datetime)",
+        "INSERT INTO t VALUES (1, '2024-08-00 09:00:00'), (2, '2024-00-01 09:00:00'), "
+        "(3, '0000-00-00 00:00:00'), (4, '2024-08-01 09:00:00')",
+    )
+    assert read(mariadb.url)["session_no"] == ["4"]
+    settings = Settings(_env_file=None, source_url=mariadb.url, source_table="t")
+    assert source.survey(settings).left_out.without_sent_at == 3
+
+
+@pytest.mark.parametrize("odd", ["22/8/2024 9:00", "1.8.2024", "09-08-2024", "31/08/2024 9:00"])
+def test_a_form_of_times_that_hides_between_others_is_read_all_the_same(
+    odd: str, tmp_path: Path
+) -> None:
+    """Neither the least of a column nor the greatest, nor among the first of its rows."""
+    path = tmp_path / "t.db"
+    plain = [(str(n), f"2024-08-01 10:{n % 60:02}:00") for n in range(300)]
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("CREATE TABLE t (session_no text, sent_at text)")
+        some = [("low", "0000-00-00"), *plain, ("odd", odd), ("high", "9999-12-31")]
+        connection.executemany("INSERT INTO t VALUES (?, ?)", some)
+    settings = Settings(
+        _env_file=None, source_url=f"sqlite:///{path}", source_table="t", date_order="dmy"
+    )
+    batches = source.read(settings, START, START + timedelta(days=31))
+    assert "odd" in [one for batch in batches for one in batch["session_no"].to_pylist()]
 
 
 def test_names_are_found_whatever_their_case_unless_two_differ_by_it(tmp_path: Path) -> None:
@@ -396,7 +533,7 @@ def test_any_other_database_of_sqlalchemy_is_read(tmp_path: Path) -> None:
     assert found["f"] == ["1" + "0" * 20, "0.5"]
     assert found["recipients"] == [2, 1]
     settings = Settings(_env_file=None, source_url=other, source_table="t", sent_at_column="day")
-    assert source.survey(settings).rows_without_sent_at == 1
+    assert source.survey(settings).left_out.without_sent_at == 1
 
 
 def test_csv_files_with_columns_in_another_order_are_one_table(tmp_path: Path) -> None:
@@ -452,14 +589,35 @@ def test_whole_numbers_that_a_gap_made_floats_are_whole_again(tmp_path: Path) ->
     ]
 
 
+@pytest.mark.parametrize(
+    ("mark", "point", "nothing"), [(",", ".", "nan"), (",", ".", "<NA>"), (";", ",", "")]
+)
+def test_floats_are_whole_whatever_stands_for_the_gap_and_the_point(
+    mark: str, point: str, nothing: str, tmp_path: Path
+) -> None:
+    rows = [["session_no", "sent_at", "phone"],
+            [f"7700123456100{point}0", "2024-08-01", f"13800138000{point}0"],
+            [nothing, "2024-08-01", nothing], [f"78{point}0", "2024-08-01", nothing]]  # fmt: skip
+    found = csv(tmp_path, "\n".join(mark.join(row) for row in rows) + "\n", phone_column="phone")
+    assert found["session_no"] == ["7700123456100", None, "78"]
+    assert found["phone"] == ["13800138000", None, None]
+
+
+def test_a_csv_whose_lines_end_in_two_ways_is_no_reason_to_run_again(tmp_path: Path) -> None:
+    text = "session_no,sent_at\r\na,2024-08-01\nb,2024-08-01\r\n\r\n\nc,2024-08-01"
+    with pytest.raises(SourceError, match=r"its lines end in more than one way\. Mend the file"):
+        csv(tmp_path, text)
+
+
 def test_a_float_column_is_known_by_all_its_values(tmp_path: Path) -> None:
-    """The beginning of the file shows nothing else."""
+    """The beginning of the file shows nothing else. No session number has a fraction."""
     texts = [f"{n}.0" for n in range(20_000)]
-    head = "session_no,sent_at,v"
-    lines = [f"{text},2024-08-01,{text}" for text in texts]
-    found = csv(tmp_path, "\n".join([head, *lines, "x,2024-08-01,"]), dimensions=("v",))
-    assert found["session_no"] == [*texts, "x"]
-    assert found["source_v" if "source_v" in found else "v"] == [*map(str, range(20_000)), None]
+    head = "session_no,sent_at,v,w"
+    lines = [f"{text},2024-08-01,{text},{text}" for text in texts]
+    found = csv(tmp_path, "\n".join([head, *lines, "x.0,2024-08-01,,x"]), dimensions=("v", "w"))
+    assert found["session_no"] == [*map(str, range(20_000)), "x.0"]
+    assert found["v"] == [*map(str, range(20_000)), None]
+    assert found["w"] == [*texts, "x"]
 
 
 @pytest.mark.parametrize("name", ["t.csv.gz", "T.CSV.GZ"])
@@ -495,7 +653,7 @@ def test_times_of_every_unit_and_zone_are_read_from_parquet(
     pq.write_table(pa.table({"session_no": [*"abc"], "sent_at": times}), tmp_path / "t.parquet")
     assert read(str(tmp_path / "t.parquet"))["sent_at"] == moments[:2]
     settings = Settings(_env_file=None, source_url=str(tmp_path / "t.parquet"))
-    assert source.survey(settings).rows_without_sent_at == 0
+    assert source.survey(settings).left_out.without_sent_at == 0
 
 
 @pytest.mark.parametrize("end", ["", "/"])

@@ -153,7 +153,7 @@ class Life(RuleBasedStateMachine):
                 self.ledger.messages.append(Message(session, sold, count, sent_at))
 
     def _fits(self, session: str | None, sent_at: datetime) -> bool:
-        """Tell whether a session may have a row then: it is one send, all within less than a day.
+        """Return whether a session may have a row then: it is one send, all within less than a day.
 
         Nor may it go further than to the next day: there it is looked for.
         """
@@ -186,7 +186,7 @@ class Life(RuleBasedStateMachine):
             message.session_no = session
 
     def _is_of_its_day(self, session: str, message: Message) -> bool:
-        """Tell whether a row's day is that of a session: else it counts on both."""
+        """Return whether a row's day is that of a session: else it counts on both."""
         days = {m.sent_at.date() for m in self.ledger.messages if m.session_no == session}
         days |= {self.ledger.day_of(session)} - {None}  # type: ignore[arg-type]
         return self._fits(session, message.sent_at) and days <= {message.sent_at.date()}
@@ -426,7 +426,7 @@ class Life(RuleBasedStateMachine):
 
 
 def sheet(session: str, shape: str, shown: list[Any]) -> list[Any]:
-    """Give the items of an answer that tell of a session in one of the service's shapes."""
+    """Return the items of an answer that tell of a session in one of the service's shapes."""
     told = [receipt(*one) for one in shown]
     item = unheard(session)
     if shape == "bad":
@@ -453,7 +453,7 @@ def in_a_set(phone: int | None, word: str, after: int | None) -> dict[str, Any]:
 
 
 def _lone_session(trouble: Trouble) -> str | None:
-    """Give the session that a replay asks about again: refused alone, or unreadable alone."""
+    """Return the session that a replay asks about again: refused alone, or unreadable alone."""
     kind, session, rest = trouble
     if kind == "refused_id":
         return session
@@ -493,7 +493,7 @@ class Drawn:
 
 @pytest.fixture
 def life() -> Iterator[Life]:
-    """Give a life in which a group of two was heard of, and one session is refused."""
+    """Yield a life in which a group of two was heard of, and one session is refused."""
     lived = Life()
     lived.begin(
         data=Drawn(),

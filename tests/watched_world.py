@@ -54,12 +54,12 @@ class World:
 
     @cached_property
     def sent(self) -> pa.Table:
-        """Give the customer's table."""
+        """Return the customer's table."""
         return Population(self.messages, self.days, self.seed, self.until).table()
 
     @cached_property
     def sent_us(self) -> Ints:
-        """Give the times of sending, microseconds since 1970."""
+        """Return the times of sending, microseconds since 1970."""
         return np.asarray(self.sent["sent_at"].cast(pa.int64()), np.int64)
 
     @cached_property
@@ -70,7 +70,7 @@ class World:
         return self._swung(fates) if self.swing else fates
 
     def _swung(self, fates: fate.Fates) -> fate.Fates:
-        """Give each day, of 24 hours up to ``until``, a luck and a pace of its own."""
+        """Return each day, of 24 hours up to ``until``, a luck and a pace of its own."""
         chance = np.random.default_rng(self.seed)
         day = (_micros(self.until) - self.sent_us) // (24 * 3600 * _SECOND)
         failing = np.abs(chance.normal(0, self.swing, day.max() + 1))[day]
@@ -89,7 +89,7 @@ class World:
 
     @cached_property
     def is_delivered(self) -> npt.NDArray[np.bool_]:
-        """Tell which messages are delivered in the end."""
+        """Return which messages are delivered in the end."""
         return self._is_delivered(self._fates)
 
     def _is_delivered(self, fates: fate.Fates) -> npt.NDArray[np.bool_]:
@@ -104,7 +104,7 @@ class World:
 
     @cached_property
     def _asked_us(self) -> Ints:
-        """Give when each message is asked about: (messages, polling times)."""
+        """Return when each message is asked about: (messages, polling times)."""
         offsets = [o // timedelta(microseconds=1) for o in polling.offsets(CUTOFF)]
         return -(-(self.sent_us[:, None] + np.array(offsets)) // _TICK) * _TICK
 
@@ -121,7 +121,7 @@ class World:
         }
 
     def receipts(self, now: datetime, since: datetime | None = None) -> pa.Table:
-        """Give the receipts of what was sent from ``since`` on, as they are held at ``now``."""
+        """Return the receipts of what was sent from ``since`` on, as they are held at ``now``."""
         now_us = _micros(now)
         begin = np.searchsorted(self.sent_us, 0 if since is None else _micros(since))
         part = slice(int(begin), int(np.searchsorted(self.sent_us, now_us)))

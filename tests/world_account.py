@@ -89,7 +89,7 @@ class WorldAccount:
         pq.write_table(table, self.source)
 
     def connect(self, script: Script | None = None) -> tuple[Pipeline, Transport]:
-        """Give a new pipeline, as a new process would have it, and its line to the service."""
+        """Return a new pipeline, as a new process would have it, and its line to the service."""
         script = script or Script()
         transport = Transport(self.service, script)
         patience = IMPATIENT if script.breaks == "down" else PATIENT

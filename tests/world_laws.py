@@ -206,7 +206,7 @@ class Laws:
         return {one for one in sessions if not any(one in its for its in after.values())}
 
     def is_emptied(self, trouble: Trouble) -> bool:
-        """Tell whether the response that something was found in says it no more."""
+        """Return whether the response that something was found in says it no more."""
         answers = self.now.blocks.get(self.now.blocks_of[trouble], [])
         return trouble not in world_disk.read(answers, self.account.ledger.book).troubles
 
@@ -298,7 +298,7 @@ class Laws:
         self._published = self._publishable()
 
     def is_published(self) -> bool:
-        """Tell whether the warehouse was found equal to the dataset, and both are as they were."""
+        """Return whether the warehouse equalled the dataset, and both are as they were."""
         return self._published == self._publishable()
 
     def _publishable(self) -> Any:

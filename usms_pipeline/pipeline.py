@@ -11,19 +11,21 @@ import secrets
 from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass, field, fields, replace
-from datetime import date, datetime, timedelta
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, date, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from usms_pipeline import source, warehouse
 from usms_pipeline.contract import wording
 from usms_pipeline.contract.errors import (
     Busy,
     CredentialsRefused,
+    DamagedDay,
     ServiceDown,
     SourceError,
     StorageError,
@@ -31,66 +33,55 @@ from usms_pipeline.contract.errors import (
 from usms_pipeline.contract.metrics import UNANNOUNCED_SHARE
 from usms_pipeline.days import file, log, quarantine, unheard
 from usms_pipeline.days.file import Footer
-from usms_pipeline.days.run import CLOCK_MAY_STEP, OnProgress, Progress, Run, vanished
+from usms_pipeline.days.held import Outcome
+from usms_pipeline.days.run import CLOCK_MAY_STEP, OnProgress, Progress, Run
+from usms_pipeline.days.writing import vanished
 from usms_pipeline.people import forget
 from usms_pipeline.people.phone_key import has_key, load_key
 from usms_pipeline.people.phones import PhoneBook
-from usms_pipeline.service.collect import CollectStats, Patience, utc_now
+from usms_pipeline.service.collect import Patience, utc_now
 from usms_pipeline.service.names import Names
 from usms_pipeline.service.pace import FIRST_PACE
 from usms_pipeline.settings import Settings
+from usms_pipeline.source import LeftOut
 from usms_pipeline.store import dataset
 from usms_pipeline.store.dataset import Window
 from usms_pipeline.store.storage import Store
 from usms_pipeline.warehouse import Change, WarehouseReport
 
-__all__ = ["OnProgress", "Pipeline", "Plan", "Progress", "Report", "RunReport"]
+__all__ = ["Look", "OnProgress", "Pipeline", "Plan", "Progress", "Report", "RunReport"]
 
 REFRESH_EVERY: Final = timedelta(minutes=15)
 """How often a refresh is meant to run; a plan that takes longer can't keep up."""
 REPORT: Final = "report.html"
+CHART: Final = "delivery-rate.png"
+"""Drawn beside the report, for Dagster's page."""
 _PACE_FILE: Final = "pace.json"
 _SURVEY_FILE: Final = "survey.json"
 
 
 @dataclass
-class Report:
+class Report(Outcome):
     """What asking and folding gave.
 
     ``days`` has what the file of each day says that was looked at; those in ``written`` are new.
-    ``due`` counts the sessions that were due, by day; ``locked`` names the days that another run
-    holds; ``fell_short``: something was asked for and not got. What to do is said by ``unheard``
-    where the service knows none of the sessions, and by ``remedy`` where receipts are for phones
-    that nobody announced.
+    What to do is said by ``unheard`` where the service knows none of the sessions, and by
+    ``remedy`` where receipts are for phones that nobody announced.
     """
 
-    stats: CollectStats = field(default_factory=CollectStats)
-    seconds_asking: float = 0.0
-    rows_read: int = 0
-    new: int = 0
-    due: dict[date, int] = field(default_factory=dict)
     days: dict[date, Footer] = field(default_factory=dict)
-    written: list[date] = field(default_factory=list)
-    locked: list[date] = field(default_factory=list)
-    damaged: dict[date, str] = field(default_factory=dict)
-    aside: list[str] = field(default_factory=list)
-    quarantined: int = 0
-    times_in_doubt: int = 0
-    notes: list[str] = field(default_factory=list)
-    rejected: set[str] = field(default_factory=set, repr=False)
     unheard: str = ""
     remedy: str = field(default="", repr=False)
     is_unreadable: bool = False
     """So many times of the source can't be read that no figure is whole."""
+    left_out: LeftOut = field(default_factory=LeftOut)
+    """What of the source is in no figure."""
 
     @classmethod
     def of(cls, run: Run, settings: Settings, notes: Iterable[str] = ()) -> Report:
-        """Return what a run gave."""
-        names = {one.name for one in fields(cls)}
-        found = {name: value for name, value in vars(run.outcome).items() if name in names}
-        return cls(
-            **found | {"days": run.footers, "notes": [*notes], "remedy": _announce_all(settings)}
-        )
+        """Return what a run gave; ``notes`` come before its own."""
+        given = vars(run.outcome) | {"notes": [*notes, *run.outcome.notes]}
+        return cls(**given, days=run.footers, remedy=_announce_all(settings))
 
     @property
     def buckets(self) -> Counter[str]:
@@ -109,6 +100,11 @@ class Report:
     def open(self) -> int:
         """Count the rows that are still asked about."""
         return sum(said.open for said in self.days.values())
+
+    @property
+    def newest(self) -> datetime | None:
+        """Return the last time of sending among the rows read."""
+        return _moment(self.newest_sent_at)
 
     @property
     def fell_short(self) -> bool:
@@ -137,8 +133,8 @@ class Report:
         found = []
         if counts["without_session"]:
             found.append(
-                f"{counts['without_session']:,} source rows have no usable session number: they "
-                "count as invalid. Check USMS_SESSION_COLUMN."
+                f"{wording.counted(counts['without_session'], 'recipient')} of the source have no "
+                "usable session number: they count as invalid. Check USMS_SESSION_COLUMN."
             )
         if counts["gone"]:
             found.append(
@@ -208,11 +204,16 @@ class RunReport(Report):
 def _announce_all(settings: Settings) -> str:
     """Say how the source can announce all recipients; of settings, only those that are not set."""
     phone, count = settings.phone_column, settings.recipients_column
-    if phone is None:
-        more = (
-            "" if count else ", or in USMS_RECIPIENTS_COLUMN the one of how many a row stands for"
+    if phone is None and count is None:
+        return (
+            "Name the column of their numbers in USMS_PHONE_COLUMN, or in USMS_RECIPIENTS_COLUMN "
+            "the one of how many a row stands for."
         )
-        return f"Name the column of their numbers in USMS_PHONE_COLUMN{more}."
+    if phone is None:
+        return (
+            f"Does {count!r} (USMS_RECIPIENTS_COLUMN) say how many each row stands for? Or name "
+            "the column of their numbers in USMS_PHONE_COLUMN."
+        )
     of_more = f"the counts in {count!r} right" if count else (
         "is it a row a recipient (else USMS_RECIPIENTS_COLUMN names the column of how many)"
     )  # fmt: skip
@@ -243,17 +244,25 @@ def _put_aside(name: str) -> str:
 class SourceDoubts:
     """What a person should look at in the whole source; ``sentences`` are to be shown."""
 
-    rows_without_sent_at: int = 0
+    left_out: LeftOut = field(default_factory=LeftOut)
     sentences: list[str] = field(default_factory=list)
     is_unreadable: bool = False
     """So many times can't be read that no figure is whole."""
+    late: str = ""
+    """Says which rows no run reads: they are older than the days that each run reads again."""
+
+    @property
+    def warnings(self) -> list[str]:
+        """Return all sentences."""
+        return [*self.sentences, *([self.late] if self.late else [])]
 
 
 @dataclass(frozen=True)
 class Plan:
     """What a run would ask now. ``pace``, in requests a second: the last settled or the first.
 
-    ``unfolded_runs``: whose responses the run counts first, so that fewer may be due.
+    ``unfolded_runs``: whose responses the run counts first, so that fewer may be due. ``warnings``
+    and ``is_unreadable`` are of the source, as of a ``Report``.
     """
 
     due_sessions: dict[date, int]
@@ -263,6 +272,8 @@ class Plan:
     oldest_unmet_at: datetime | None
     behind_seconds: float
     unfolded_runs: int = 0
+    warnings: list[str] = field(default_factory=list)
+    is_unreadable: bool = False
 
     @property
     def seconds_at_pace(self) -> float:
@@ -273,6 +284,21 @@ class Plan:
     def can_keep_up(self) -> bool:
         """Return whether what is due now is asked before the next refresh."""
         return self.seconds_at_pace <= REFRESH_EVERY.total_seconds()
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a run would find to do now, in sentences; none where it would change nothing.
+
+    No message is due before ``next_due_at``; None: never, or not looked for. Where the source was
+    read, ``rows_read`` counts its rows around the window, and ``newest_sent_at`` is the last time
+    of sending among them.
+    """
+
+    to_do: list[str]
+    next_due_at: datetime | None = None
+    rows_read: int | None = None
+    newest_sent_at: datetime | None = None
 
 
 class Pipeline:
@@ -361,9 +387,7 @@ class Pipeline:
             raise
         self._published(published)
         self.purge()
-        if doubts := self.doubts_about_the_source():
-            report.notes += doubts.sentences
-            report.is_unreadable = doubts.is_unreadable
+        report.notes += self._doubts_about_copies(report)
         return RunReport(**vars(report), warehouse=published)
 
     def refresh(
@@ -377,23 +401,39 @@ class Pipeline:
         before the service refused or failed is written, then the error is raised.
         """
         window, begun = window or self.open_window(), self.clock()
-        dataset.begin(self.store, self.settings, self.book.fingerprint)
+        dataset.check(self.store, self.settings, self.book.fingerprint)
         notes = self._doubts_about_the_clock()
         with self._run(on_written=on_written) as run:
             try:
                 run.look_at(window, reaches_today=self._reaches_today(window))
+                # not before: a column that can't be meant is not to be what it was begun with
+                dataset.begin(self.store, self.settings, self.book.fingerprint)
                 run.catch_up()
                 run.ask()
             finally:
                 self._changes += run.outcome.changes
                 self.book.keep_prefixes()
             self._keep_pace(run.outcome.stats.pace)
-            report = Report.of(run, self.settings, [*notes, *run.outcome.notes])
+            report = Report.of(run, self.settings, notes)
         self._check_none_vanished(report.days)
         told = report.stats.ids_answered, run.outcome.receipts
         if sessions := unheard.count(self.store, report.days, begun, *told):
             report.unheard = _nothing_heard(sessions, self.settings)
+        reads_older = window.first < self.open_window().first
+        if doubts := self.doubts_about_the_source(is_anew=reads_older):
+            report.notes += doubts.warnings
+            report.is_unreadable, report.left_out = doubts.is_unreadable, doubts.left_out
         return report
+
+    def _doubts_about_copies(self, report: Report) -> list[str]:
+        """Tell of rows, on the days that a run wrote, that most likely are copies of others."""
+        from usms_pipeline.figures import queries
+
+        if not report.written or not report.stats.ids_answered:
+            return []
+        with warehouse.connect(self.settings.warehouse_path) as con:
+            hint = queries.copies_hint(con, sorted({*report.written}))
+        return [f"{hint}."] if hint else []
 
     def _run(self, **given: Any) -> Run:
         options = {"transport": self.transport, "patience": self.patience, "tell": self._tell}
@@ -440,14 +480,18 @@ class Pipeline:
         Kept are those that are not folded yet, and those with open entries in the quarantine. What
         a day's file knows stays.
         """
+        over = self._past_retention()
+        for run in over:
+            log.delete(self.store, run)
+            quarantine.delete(self.store, run)
+        return over
+
+    def _past_retention(self) -> list[str]:
         oldest = self.clock() - timedelta(days=self.settings.raw_retention_days)
         over = [run for run in log.runs(self.store) if log.written_at(run) < oldest]
         if over:
             kept = {*log.open_runs(self.store), *quarantine.open_runs(self.store)}
             over = [run for run in over if run not in kept]
-        for run in over:
-            log.delete(self.store, run)
-            quarantine.delete(self.store, run)
         return over
 
     def rebuild(self, days: Iterable[date] | None = None) -> Report:
@@ -470,11 +514,12 @@ class Pipeline:
         """
         window = window or self.open_window()
         now, pace = self.clock(), self._settled_pace()
-        with Run(
-            self.store, self.settings, self.checked_book(), self.clock, tell=self._tell, holds=False
-        ) as run:
+        with self._only_looking() as run:
             run.look_at(window, reaches_today=self._reaches_today(window))
             due = run.due()
+        doubts = self.doubts_about_the_source(is_kept=False) or SourceDoubts()
+        reads_older = window.first < self.open_window().first
+        of_source = doubts.sentences if reads_older else doubts.warnings
         ceiling = self.settings.max_requests_per_second
         likely = pace or FIRST_PACE
         oldest = due["unmet_at"][0].as_py() if due.num_rows else None
@@ -486,7 +531,55 @@ class Pipeline:
             oldest_unmet_at=oldest,
             behind_seconds=(now - oldest).total_seconds() if oldest else 0.0,
             unfolded_runs=len(log.open_runs(self.store)),
+            warnings=[*run.outcome.notes, *of_source],
+            is_unreadable=doubts.is_unreadable,
         )
+
+    def look(self) -> Look:
+        """Return what a run over the open window would find to do; asks and writes nothing.
+
+        What the days' files say comes first: the source is read only where they give no reason to
+        run. Raises as ``plan``.
+        """
+        if not dataset.is_begun(self.store):
+            return Look(["nothing was collected yet"])
+        polls = [offset // timedelta(microseconds=1) for offset in self.settings.poll_offsets]
+        now, never = int(self.clock().timestamp() * 1_000_000), 2**62
+        footers = self.footers()
+        damaged = len({*file.days(self.store)} - footers.keys())
+        waiting = [said for said in footers.values() if said.open]
+        next_due_at = min((said.next_due_at or never for said in waiting), default=never)
+        due = sum(said.polls != polls or (said.next_due_at or never) <= now for said in waiting)
+        reasons = {
+            "with messages that are due": (due, "day"),
+            "whose responses are not counted yet": (len(log.open_runs(self.store)), "run"),
+            "whose responses are past their retention": (len(self._past_retention()), "run"),
+            "with a damaged file": (damaged, "day"),
+        }
+        to_do = [f"{wording.counted(n, of)} {why}" for why, (n, of) in reasons.items() if n]
+        if not to_do and not warehouse.is_current(self.store, self.settings):
+            to_do = ["the warehouse is behind the days' files"]
+        return Look(to_do) if to_do else self._look_at_the_source(_moment(next_due_at))
+
+    def _look_at_the_source(self, next_due_at: datetime | None) -> Look:
+        with self._only_looking() as run:
+            run.look_at(self.open_window(), reaches_today=True)
+            news, outcome = len(run.news), run.outcome
+        to_do = [f"{wording.counted(news, 'day')} not as the source has it now"] if news else []
+        return Look(to_do, next_due_at, outcome.rows_read, _moment(outcome.newest_sent_at))
+
+    def _only_looking(self) -> Run:
+        book = self.checked_book()
+        return Run(self.store, self.settings, book, self.clock, tell=self._tell, holds=False)
+
+    def footers(self) -> dict[date, Footer]:
+        """Return what the days' files say of themselves, but for damaged ones."""
+        found = {}
+        for day in file.days(self.store):
+            with suppress(DamagedDay):
+                if (said := file.footer(self.store, day)) is not None:
+                    found[day] = said
+        return found
 
     def conservation(self, days: Iterable[date] | None = None) -> list[str]:
         """Check that every recipient announced is in exactly one bucket; return what is amiss."""
@@ -573,8 +666,9 @@ class Pipeline:
         _, writing = forget.erase_responses(self.store, names)
         forget.erase_quarantine(self.store, names)
         published = warehouse.reconcile(self.store, self.settings, is_anew=True)
-        self.store.delete(REPORT)  # a small group may be one person
-        self.store.sweep("", REPORT)
+        for drawn in (REPORT, CHART):  # a small group may be one person
+            self.store.delete(drawn)
+            self.store.sweep("", drawn)
         left = [*busy, *(["its responses"] if writing else [])]
         left += ["the warehouse"] if published.is_locked else []
         if left:
@@ -584,31 +678,96 @@ class Pipeline:
             )
         return changed
 
-    def rows_without_sent_at(self) -> int | None:
-        """Count the source rows that have no partition; None where the source can't be asked.
-
-        Such rows are in no figure, so a report tells of them.
-        """
+    def left_out(self) -> LeftOut | None:
+        """Count the source rows that are in no figure; None where the source can't be asked."""
         found = self.doubts_about_the_source()
-        return None if found is None else found.rows_without_sent_at
+        return None if found is None else found.left_out
 
-    def doubts_about_the_source(self) -> SourceDoubts | None:
+    def doubts_about_the_source(
+        self, *, is_anew: bool = False, is_kept: bool = True
+    ) -> SourceDoubts | None:
         """Look at all times and session numbers of the source; once a day, while all is well.
 
-        None where the source can't be asked.
+        ``is_anew``: also where it was looked at today, for older days were read since. Without
+        ``is_kept`` it writes nothing. None where the source can't be asked.
         """
         asked = {"asked_on": self.clock().date().isoformat(), "of": self._times_read()}
-        if self.store.read_json(_SURVEY_FILE) == asked | vars(SourceDoubts()):
-            return SourceDoubts()
+        kept = self.store.read_json(_SURVEY_FILE)
+        if not is_anew and {**kept, **asked} == kept and not kept.get("sentences"):
+            return SourceDoubts(LeftOut(**kept["left_out"]), late=kept["late"])
         try:
-            seen = source.survey(self.settings, self.clock())
+            seen = self.survey()
+            late = self.late_rows(seen)
         except SourceError:
             return None
         sentences = [f"{one}." for one in seen.doubts(self.settings)]
-        found = SourceDoubts(seen.rows_without_sent_at, sentences, seen.is_unreadable)
-        with suppress(StorageError):  # what can't be kept is asked again
-            self.store.keep_json(_SURVEY_FILE, asked | vars(found))
+        found = SourceDoubts(seen.left_out, sentences, seen.is_unreadable, late)
+        if is_kept:
+            with suppress(StorageError):  # what can't be kept is asked again
+                self.store.keep_json(_SURVEY_FILE, asked | asdict(found))
         return found
+
+    def survey(self) -> source.Survey:
+        """Take stock of the whole source. Raises as ``source.survey`` does."""
+        since = dataset.day_start(self.open_window().first, self.settings.zone)
+        return source.survey(self.settings, self.clock(), since)
+
+    def late_rows(self, seen: source.Survey) -> str:
+        """Say which rows of the source no run reads; empty where the days' files have them all.
+
+        They lie before the days that every run reads again, and came after these were read. Where
+        the counts of rows differ, all of these are read. Raises as ``source.read`` does.
+        """
+        begin, end = self.settings.start_date, self.open_window().first
+        days = (day for day in file.days(self.store) if begin <= day < end)
+        older = {day: self._rows_read(day) for day in days}
+        if not file.days(self.store):  # nothing was read so far
+            return ""
+        if not seen.left_out.older or seen.left_out.older == sum(older.values()):
+            return ""
+        there = self._rows_by_day(begin, end)
+        missing: dict[date, int] = {}
+        spare = 0  # a session goes with its first row: of the day before, some may lie in the next
+        for day in sorted({*there, *older}):
+            more = there[day] - older.get(day, 0)
+            found, spare = max(0, more - spare), max(0, -more)
+            if found:
+                missing[day] = found
+        if not missing:
+            return ""
+        first, last, count = min(missing), max(missing), sum(missing.values())
+        have, are, them = ("has", "is", "it") if count == 1 else ("have", "are", "them")
+        where = f"of {first}" if first == last else f"of {first} to {last}"
+        start = "" if older else " If they are not to be in the figures, set USMS_START_DATE later."
+        return (
+            f"{wording.counted(count, 'row')} {where} {have} not been read: {are} older than the "
+            f"{wording.counted(self.settings.source_lookback_days, 'day')} that each run reads "
+            f"again (USMS_SOURCE_LOOKBACK_DAYS). `usms run --from {first} --to {last}` reads "
+            f"{them}.{start}"
+        )
+
+    def _rows_read(self, day: date) -> int:
+        """Count the rows that a day's file was made of; 0 where it can't be read."""
+        with suppress(DamagedDay):
+            if said := file.footer(self.store, day):
+                return said.read.get("rows", 0) + len(said.elsewhere)
+        return 0
+
+    def _rows_by_day(self, begin: date, end: date) -> Counter[date]:
+        """Count the rows of the source by day, before ``end``, without who is forgotten."""
+        slim = self.settings.model_copy(update={"dimensions": (), "recipients_column": None})
+        span = [dataset.day_start(day, self.settings.zone) for day in (begin, end)]
+        forgotten, counts = forget.read(self.store), Counter[date]()
+        here = pa.timestamp("us", self.settings.timezone)
+        for batch in source.read(slim, span[0], span[1]):
+            rows = pa.table(batch)
+            if forgotten:
+                recipients = self.book.describe(rows["phone"]).field("recipient")
+                rows = forget.without(rows.append_column("recipient", recipients), forgotten)
+            days = pc.local_timestamp(rows["sent_at"].cast(here)).cast(pa.date32(), safe=False)
+            for one in pc.value_counts(days):
+                counts[one["values"].as_py()] += one["counts"].as_py()
+        return counts
 
     def _times_read(self) -> str:
         """Name which times of which table are read, without telling of either.
@@ -622,7 +781,7 @@ class Pipeline:
         said = (
             url, path.stat().st_mtime_ns if is_csv else None, settings.source_table,
             settings.sent_at_column, settings.source_timezone, settings.session_column,
-            settings.date_order,
+            settings.date_order, settings.start_date, settings.source_lookback_days,
         )  # fmt: skip
         return hashlib.sha256(repr(said).encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
@@ -634,3 +793,10 @@ class Pipeline:
     def _keep_pace(self, pace: float | None) -> None:
         if pace is not None:
             self.store.keep_json(_PACE_FILE, {"requests_per_second": pace})
+
+
+def _moment(microseconds: int | None) -> datetime | None:
+    """Return a moment in UTC; None for none, or for one that never comes."""
+    if microseconds is None or microseconds >= 2**62:
+        return None
+    return datetime.fromtimestamp(microseconds / 1_000_000, UTC)

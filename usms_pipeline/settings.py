@@ -52,6 +52,7 @@ _NEEDED: Final[dict[Need, tuple[str, ...]]] = {
     "api": ("access_key_id", "access_key_secret"),
 }
 _SECRETS: Final = ("access_key_id", "access_key_secret", "source_url", "phone_key")
+_COPIED: Final = "is still that of .env.example: put your own there"
 _MOST_POLLS: Final = 1000
 _NOT_SETTINGS: Final = ("USMS_DEBUG",)
 
@@ -154,7 +155,9 @@ class Settings(BaseSettings):
         description="Comma list of source columns to carry along and group by.",
         examples=["template_id,purpose"],
     )
-    source_timezone: Zone = Field("UTC", description="Time zone of a `sent_at` without one.")
+    source_timezone: Zone = Field(
+        "UTC", description="Time zone of a `sent_at` without one.", examples=["Asia/Shanghai"]
+    )
     date_order: OptionalOrder = Field(
         None,
         description="What a `sent_at` such as 03/04/2026 begins with, where the column does not "
@@ -165,7 +168,9 @@ class Settings(BaseSettings):
         api.RECEIPT_TIMEZONE,
         description=f"Time zone of the service's `{api.RECEIPT['time']}`, which has none.",
     )
-    timezone: Zone = Field("UTC", description="Time zone whose days are the partitions.")
+    timezone: Zone = Field(
+        "UTC", description="Time zone whose days are the partitions.", examples=["Asia/Shanghai"]
+    )
     start_date: Day = Field(date(2024, 1, 1), description="First partition.")
     default_region: Region = Field(
         "CN", description="Country of phone numbers without a country code (ISO 3166-1 alpha-2)."
@@ -260,7 +265,7 @@ def load(needs: Iterable[Need] = (), **given: Any) -> Settings:
     if problems or settings is None:
         raise SettingsError(
             [
-                SettingProblem(variable(name), reason, example(name))
+                SettingProblem(variable(name), reason, "" if reason == _COPIED else example(name))
                 for name, reason in sorted(problems.items())
             ],
             f"in the environment or in .env{no_file('({})')}",
@@ -319,7 +324,12 @@ def _conflicts(settings: Settings) -> list[tuple[str, str]]:
 
 
 def _absences(settings: Settings, needs: Iterable[Need]) -> list[tuple[str, str]]:
-    return [(name, "is not set") for name in missing(settings, needs)]
+    """Name the settings that are needed and not set, or stand as ``.env.example`` has them."""
+    absent = missing(settings, needs)
+    wanted = [name for need in needs for name in _NEEDED[need] if name in _SECRETS]
+    given = {name: getattr(settings, name) for name in wanted if name not in absent}
+    copied = [name for name, value in given.items() if value.get_secret_value() == example(name)]
+    return [(name, "is not set") for name in absent] + [(name, _COPIED) for name in copied]
 
 
 def missing(settings: Settings, needs: Iterable[Need]) -> list[str]:

@@ -18,7 +18,7 @@ _SHAPE: Final = pa.schema([("Data", pa.list_(_ITEM))])
 
 
 def receipts_of(bodies: list[bytes]) -> pa.Table:
-    """Give session_no, phone, status and received_at (UTC) of every receipt."""
+    """Return session_no, phone, status and received_at (UTC) of every receipt."""
     block = b"\n".join(bodies)
     table = pj.read_json(
         pa.BufferReader(block),

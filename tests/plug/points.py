@@ -85,7 +85,7 @@ class Plug:
         _kill(os.getpid(), self.job.number)
 
     def counts(self, *paths: str) -> bool:
-        """Tell whether a path is one whose steps are counted."""
+        """Return whether a path is one whose steps are counted."""
         root = f"{self.job.root}/"
         return any(path.startswith(root) or path == self.job.root for path in paths)
 
@@ -181,13 +181,13 @@ def _synced(plug: Plug, paths: tuple[str, ...]) -> None:
 
 
 def _absolute(paths: tuple[Any, ...]) -> tuple[str, ...]:
-    """Give those that are paths, in full."""
+    """Return those that are paths, in full."""
     kinds = (str, os.PathLike)
     return tuple(str(Path(path).absolute()) for path in paths if isinstance(path, kinds))
 
 
 def _ordinary_replace() -> None:
-    """Give a file its name as most programs do: write its bytes there."""
+    """Make a file under its name as most programs do: write its bytes there."""
 
     def replace(source: Any, target: Any, **_: Any) -> None:
         Path(target).write_bytes(Path(source).read_bytes())

@@ -54,17 +54,17 @@ class Scenario:
 
     @property
     def has_own_key(self) -> bool:
-        """Tell whether every run of it makes another key for the phone numbers."""
+        """Return whether every run of it makes another key for the phone numbers."""
         return not self.given["phone_key"]
 
     @property
     def asks_again(self) -> bool:
-        """Tell whether it is the command's purpose to ask about what was asked before."""
+        """Return whether it is the command's purpose to ask about what was asked before."""
         return "replay" in self.argv
 
     @property
     def truth(self) -> Counter[str]:
-        """Give how many messages are in each bucket."""
+        """Return how many messages are in each bucket."""
         return self.service.truth(self.gone)
 
     def copied(self, root: Path) -> Path:
@@ -163,7 +163,7 @@ class Scenarios:
 
 
 def faults(*refused: str) -> Faults:
-    """Give the service's faults, with these session numbers refused."""
+    """Return the service's faults, with these session numbers refused."""
     return Faults(**COMMON, poison_ids=frozenset(refused))
 
 
@@ -187,6 +187,6 @@ def messages(**groups: tuple[timedelta, int, int]) -> pa.Table:
 
 
 def phone(session_no: str, place: int, table: pa.Table) -> str:
-    """Give the phone at a place in a session."""
+    """Return the phone at a place in a session."""
     phones = table.filter(pc.equal(table["session_no"], session_no))["phone"]
     return str(phones[place])

@@ -36,7 +36,7 @@ class Service:
         self.set_back()
 
     def answer(self, query: bytes, authorization: str = "", takes_gzip: bool = False) -> Reply:
-        """Give the reply to one request, as ``Simulator`` does."""
+        """Return the reply to one request, as ``Simulator`` does."""
         self._asked.append((self.at, self._faults, query, authorization))
         reply = self._simulator.answer(query, authorization, takes_gzip)
         said = json.loads(reply.body)

@@ -102,7 +102,7 @@ def hidden(root: Path) -> list[Path]:
 
 
 def landed(root: Path) -> dict[str, set[str]]:
-    """Give the sessions that each finished response file has an answer about."""
+    """Return the sessions that each finished response file has an answer about."""
     store = Store(str(root / "data"))
     return {
         name: {session for ids in store.read(name)["ids"].to_pylist() for session in ids}

@@ -26,7 +26,7 @@ class Undisturbed:
     seconds: float
 
     def moments(self, what: str) -> list[int]:
-        """Give the steps after which something differs on disk.
+        """Return the steps after which something differs on disk.
 
         ``what``: in the ``tree`` as it is, in what is ``shown`` of it (hidden files apart), or in
         what a power cut would have ``left`` of it.
@@ -47,7 +47,7 @@ class World:
     _undisturbed: dict[str, Undisturbed] = field(default_factory=dict)
 
     def scenario(self, name: str) -> Scenario:
-        """Give a scenario, made once."""
+        """Return a scenario, made once."""
         if name not in self._made:
             self._made[name] = getattr(self.scenarios, name)()
         return self._made[name]
@@ -99,7 +99,7 @@ class World:
         return ended, self._told(scenario, ended, self._recovered(scenario, expected, before))
 
     def steps(self, name: str, **how: Any) -> list[dict[str, Any]]:
-        """Give the steps of a command that nobody disturbs, run as ``how`` says."""
+        """Return the steps of a command that nobody disturbs, run as ``how`` says."""
         scenario = self.scenario(name)
         return self._run(scenario, scenario.copied(self.root), **how).steps
 

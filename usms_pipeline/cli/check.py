@@ -8,9 +8,9 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -44,7 +44,6 @@ if TYPE_CHECKING:
     from usms_pipeline.store.storage import Store
 
 _HARMLESS_ID = "usms-check"
-_CLOCKS_DIFFER = timedelta(minutes=10)
 _LITTLE_ROOM_BYTES = 2 * 1024**3
 _NAMED = 5
 _MANY_ROWS = 100_000
@@ -141,6 +140,9 @@ def _guarded(topic: str, look: Look, settings: Settings) -> Iterator[Finding]:
     try:
         for found in look(settings):
             yield found if isinstance(found, Finding) else Finding(topic, *found)
+    except SettingsError as error:
+        for problem in error.problems:
+            yield Finding("settings", "problem", str(problem), error.exit_code)
     except UsmsError as error:
         yield Finding(topic, "problem", str(error), error.exit_code)
 
@@ -148,12 +150,14 @@ def _guarded(topic: str, look: Look, settings: Settings) -> Iterator[Finding]:
 def _source(settings: Settings, looked_at: list[Sample] | None = None) -> Iterator[Said]:
     """Read the source's shape, and some rows as a run reads them; they go into ``looked_at``."""
     from usms_pipeline.cli import sample
-    from usms_pipeline.source import is_scanned, survey
+    from usms_pipeline.pipeline import Pipeline
+    from usms_pipeline.source import is_scanned
 
-    found = survey(settings)
+    pipeline = Pipeline(settings)
+    found = pipeline.survey()
+    doubts = found.doubts(settings, with_forms=True)
     if found.is_unreadable:
-        [said, *_] = found.doubts(settings)
-        raise UsmsError(f"{found.address}: {said}.")
+        raise UsmsError(f"{found.address}: {doubts[0]}.")
     rows = f"{wording.counted(found.rows, 'row')} in {found.table} at {found.address}"
     if found.first_sent_at is None or found.last_sent_at is None:
         yield (
@@ -165,14 +169,24 @@ def _source(settings: Settings, looked_at: list[Sample] | None = None) -> Iterat
     ends = found.first_sent_at, found.last_sent_at
     first, last = (wording.moment(at, settings.zone) for at in ends)
     taken = sample.take(settings, found.rows, *ends)
-    yield Finding("source", "ok", f"{rows}, sent {first} to {last}", rows=sample.shown(taken))
-    for doubt in found.doubts(settings):
+    said = f"{rows}, sent {first} to {last}"
+    if before := found.left_out.before_start:
+        lie = "lies" if before == 1 else "lie"
+        said += (
+            f"; {wording.count(before)} of them {lie} before USMS_START_DATE "
+            f"({settings.start_date}) and in no figure"
+        )
+    yield Finding("source", "ok", said, rows=sample.shown(taken))
+    with suppress(StorageError):  # which "data dir" tells
+        doubts += [late] if (late := pipeline.late_rows(found).rstrip(".")) else []
+    for doubt in doubts:
         yield "warning", doubt
-    if ends[1] > datetime.now(UTC) + _CLOCKS_DIFFER:
-        yield "warning", "the latest lies in the future: check USMS_SOURCE_TIMEZONE"
     for topic, look in (("rows", sample.of_sessions), ("phones", sample.of_phones)):
         for state, text in look(taken):
             yield Finding(topic, state, text)
+    for one in taken.doubts:
+        state, code = ("problem", UsmsError.exit_code) if one.stops else ("warning", 0)
+        yield Finding(one.topic, state, one.text, code)
     if found.rows >= _MANY_ROWS and is_scanned(settings, ends[1]):
         yield (
             "warning",
@@ -180,7 +194,7 @@ def _source(settings: Settings, looked_at: list[Sample] | None = None) -> Iterat
             f"{wording.count(found.rows)}. Make an index on it; a view must show the column as its "
             "table has it, without a function or a cast around it",
         )
-    if looked_at is not None:
+    if looked_at is not None and not any(one.stops for one in taken.doubts):
         looked_at.append(taken)
 
 
@@ -307,19 +321,14 @@ def _warehouse(settings: Settings) -> Iterator[Said]:
         return
     try:
         with connect(path) as con:
-            copies = queries.likely_copies(con)
+            copies = queries.copies_hint(con)
     except (WarehouseMissing, OtherWarehouse) as error:
         yield "warning", str(error)
         return
     age = wording.duration(time.time() - path.stat().st_mtime)
     yield "ok", f"{path}, published {age} ago; to open it: {to_open(path)}, or usms sql"
     if copies:
-        yield (
-            "warning",
-            f"{wording.counted(copies, 'message')} without a phone and without a receipt, in "
-            "sessions of which the service knows fewer recipients than there are rows: most likely "
-            f"copies of rows. Read a view without them: {once_only(settings)}",
-        )
+        yield "warning", f"{copies}: {once_only(settings)}"
 
 
 def _quarantine(settings: Settings) -> Iterator[tuple[str, str]]:

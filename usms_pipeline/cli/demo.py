@@ -16,6 +16,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -56,6 +57,10 @@ def demo(
 ) -> int:
     """Rehearse everything: made-up messages, a simulated service, the Dagster job, the rates."""
     started_in, folder = Path.cwd(), folder.absolute()
+    if dev and find_spec("dagster_webserver") is None:
+        raise typer.BadParameter(
+            "--dev needs Dagster's page: pip install 'usms-pipeline[dagster-ui]'."
+        )
     _clear(folder)
     with ExitStack() as stack:
         with progress.steps() as say:
@@ -133,7 +138,7 @@ def _make_dagster_home(home: Path) -> None:
 
 def _refresh(say: progress.Say, settings: Settings) -> list[str]:
     """Run the Dagster job over the demo's days; return what went wrong."""
-    say("Loading Dagster", "job refresh")
+    say("Loading Dagster", "job refresh_usms")
     from usms_pipeline.defs.once import run_refresh
 
     troubles: list[str] = []
@@ -151,7 +156,7 @@ def _refresh(say: progress.Say, settings: Settings) -> list[str]:
     today = datetime.now(settings.zone).date()
     with _signals_as_they_are():
         is_well = run_refresh(today - timedelta(days=DAYS), today, on_step)
-    return troubles or ([] if is_well else ["The job `refresh` failed."])
+    return troubles or ([] if is_well else ["The job `refresh_usms` failed."])
 
 
 @contextmanager
@@ -181,6 +186,7 @@ _STEPS: Final = {
 """Dagster's steps, and the asset that each begins with."""
 _COUNTS: Final = {
     "sessions_due": "sessions asked about",
+    "dagster/partition_row_count": "rows",
     "dagster/row_count": "rows",
     "delivered": "delivered",
     "open": "awaited",

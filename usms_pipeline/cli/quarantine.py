@@ -5,6 +5,7 @@ Bodies hold phone numbers: they are never printed.
 
 from __future__ import annotations
 
+from collections import Counter
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
@@ -104,6 +105,9 @@ def _chosen(ids: list[str] | None, everything: bool) -> list[str] | None:
 
 
 def _show(found: list[Entry], state: State, zone: ZoneInfo) -> None:
+    """Print how many there are of each kind, the entries, and what to do about them."""
+    from usms_pipeline.days.quarantine import KINDS
+
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("id", no_wrap=True)
     table.add_column("asked", no_wrap=True)
@@ -113,7 +117,12 @@ def _show(found: list[Entry], state: State, zone: ZoneInfo) -> None:
         asked = f"{entry.asked_at.astimezone(zone):%Y-%m-%d %H:%M}"
         table.add_row(entry.id, asked, escape(entry.session_no or "–"), escape(entry.reason))
     console = out()
+    for kind, count in Counter(entry.kind for entry in found).most_common():
+        console.print(f"{wording.count(count)} × {KINDS.get(kind, kind)}")
     console.print(table)
     if len(found) > _SHOWN:
         console.print(f"… and {wording.count(len(found) - _SHOWN)} more (--json has them all)")
-    console.print(f"{wording.count(len(found))} {state} · next: usms quarantine replay --all")
+    console.print(
+        f"{wording.count(len(found))} {state}. `usms quarantine replay --all` tries them again, "
+        "`usms quarantine dismiss --all` leaves them out of this list"
+    )

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from usms_pipeline.figures.queries import Connection as Warehouse
     from usms_pipeline.settings import Settings
+    from usms_pipeline.source import LeftOut
 
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\n", "＝", "＋", "－", "＠")
@@ -109,7 +110,10 @@ def show_rates(
             warn(_out_of_line(con, settings.zone))
         table = rates_table(rows if by else [], whole, by, width())
         console.print(table)
-        for line in wrap(_how_to_read(whole, table), width()):
+        said = _how_to_read(whole, table)
+        if whole["awaited"] and not (first or last):
+            said += "\n" + wording.held(queries.forecasts(con).to_arrow_table().to_pylist())
+        for line in wrap(said.rstrip(), width()):
             console.print(f"[dim]{line}[/]")
 
 
@@ -182,7 +186,7 @@ def report(to: ReportFile = None) -> None:
             generated_at=datetime.now(UTC),
             settings_summary=page.summary(settings),
             quarantined=quarantine.open_count(store),
-            rows_without_sent_at=_rows_without_sent_at(settings),
+            left_out=_left_out(settings),
         )
     out().print(f"[green]✓[/] {escape(path)}", soft_wrap=True)
 
@@ -209,11 +213,11 @@ def _named(to: Path | None) -> Iterator[None]:
         ) from error
 
 
-def _rows_without_sent_at(settings: Settings) -> int | None:
-    """Count the source's rows that no run reads; None where it can't be asked just now."""
+def _left_out(settings: Settings) -> LeftOut | None:
+    """Count the source's rows that are in no figure; None where it can't be asked just now."""
     from usms_pipeline import source
 
     try:
-        return source.survey(settings).rows_without_sent_at
+        return source.survey(settings).left_out
     except SourceError:
         return None

@@ -23,12 +23,18 @@ if TYPE_CHECKING:
     from usms_pipeline.store.dataset import Window
 
 From = Annotated[
-    str | None, typer.Option("--from", metavar="DAY", help="First day sent, as 2026-01-31.")
+    str | None,
+    typer.Option("--from", "--since", metavar="DAY", help="First day sent, as 2026-01-31."),
 ]
-To = Annotated[str | None, typer.Option("--to", metavar="DAY", help="Last day sent, included.")]
+To = Annotated[
+    str | None, typer.Option("--to", "--until", metavar="DAY", help="Last day sent, included.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 Everything = Annotated[bool, typer.Option("--all", help="Every day since USMS_START_DATE.")]
 
+_UNREADABLE = (
+    "Too many times in the column that USMS_SENT_AT_COLUMN names can't be read: see above."
+)
 _SAID_OF_A_DAY = ("buckets", "unannounced", "open", "read")
 
 
@@ -48,7 +54,7 @@ def run(
     if as_json:
         echo_json(_as_json(report) | {"warnings": report.warnings})
     else:
-        _show_run(report)
+        _show_run(report, settings if everything else None)
     if not report.fell_short:
         return OK
     return fell_short(_shortfall(report, settings))
@@ -69,9 +75,7 @@ def _shortfall(report: RunReport, settings: Settings) -> str:
     if report.unheard:
         return report.unheard
     if report.is_unreadable:
-        return (
-            "Too many times in the column that USMS_SENT_AT_COLUMN names can't be read: see above."
-        )
+        return _UNREADABLE
     if not report.stats.ids_given_up:
         return f"{wording.counted(len(report.damaged), 'damaged day')} left out: see above."
     given_up = wording.counted(report.stats.ids_given_up, "session")
@@ -81,7 +85,7 @@ def _shortfall(report: RunReport, settings: Settings) -> str:
 
 def plan(
     first: From = None, last: To = None, everything: Everything = False, as_json: Json = False
-) -> None:
+) -> int:
     """Read your table and say what a run would ask, and how long; asks nothing of the service."""
     days = _days(first, last, everything)
     lean.load_pipeline()
@@ -91,11 +95,13 @@ def plan(
     with progress.bar() as on_progress:
         pipeline = Pipeline(settings, on_progress=on_progress)
         found = pipeline.plan(_window(pipeline, days, everything))
+    warn(found.warnings)
     if as_json:
         derived = {"seconds_at_pace": found.seconds_at_pace, "can_keep_up": found.can_keep_up}
         echo_json(plain(found) | derived)
     else:
         _show_plan(found)
+    return fell_short(_UNREADABLE) if found.is_unreadable else OK
 
 
 def _days(first: str | None, last: str | None, everything: bool) -> tuple[date | None, date | None]:
@@ -122,17 +128,26 @@ def _window(
     return Window(first, last)
 
 
-def _show_run(report: RunReport) -> None:
-    """Print what a run did: a line a step, then what is still to come."""
+def _show_run(report: RunReport, whole: Settings | None) -> None:
+    """Print what a run did: a line a step, then what is still to come.
+
+    ``whole``: the settings, where it was to read everything.
+    """
     facts = facts_grid()
-    facts.add_row(
-        "source",
-        f"{wording.counted(report.rows_read, 'row')} read, {wording.count(report.new)} of them new",
+    source = (
+        f"{wording.counted(report.rows_read, 'row')} read, "
+        f"{wording.counted(report.new, 'new recipient')}"
     )
+    if whole and report.left_out.before_start:
+        before = wording.counted(report.left_out.before_start, "row")
+        source += f"; {before} before USMS_START_DATE ({whole.start_date}) left out"
+    facts.add_row("source", source)
     facts.add_row("asked", _asked(report.stats, report.seconds_asking))
-    # Which days: a run seldom works on all of them.
-    facts.add_row(f"receipts of {wording.counted(len(report.days), 'day')}", _buckets(report))
-    facts.add_row("waiting", _waiting(report.open))
+    if report.locked and not report.days:
+        facts.add_row("receipts", "left to the other run, which holds all of these days")
+    else:  # which days: a run seldom works on all of them
+        facts.add_row(f"receipts of {wording.counted(len(report.days), 'day')}", _buckets(report))
+        facts.add_row("waiting", _waiting(report.open))
     facts.add_row("warehouse", _published(report))
     facts.add_row("next", "usms rates --by sent_date")
     out().print(facts)

@@ -19,11 +19,14 @@ import pyarrow.compute as pc
 
 from usms_pipeline.contract import wording
 from usms_pipeline.contract.schema import TIME
+from usms_pipeline.days import doubts
+from usms_pipeline.days.doubts import Doubt
 from usms_pipeline.days.unheard import OLDEST, YOUNGEST
 from usms_pipeline.people.phones import DESCRIPTION, MASK, PhoneBook
 
 if TYPE_CHECKING:
     from usms_pipeline.settings import Settings
+    from usms_pipeline.source import Cells
 
 MOST_ROWS: Final = 100_000
 """A smaller table is looked at whole: half a second. Of a larger one, the latest rows."""
@@ -32,8 +35,8 @@ _WINDOWS: Final = (timedelta(hours=3), timedelta(days=3), timedelta(days=36_500)
 _ENOUGH: Final = 1_000
 _SHOWN: Final = 10
 _ASKED: Final = 3
-_MOST_PHONES: Final = 1_000
-"""The service takes no more in one send call."""
+_FEWEST_DAYS: Final = 3
+"""Fewer times may all be midnight by somebody's schedule."""
 _COUNTRIES: Final = 4
 _MOST_INVALID: Final = 0.2
 """Of the phones, a table with typing errors has 1 % that are valid nowhere; one that is read in
@@ -50,12 +53,22 @@ class Sample:
     rows: pa.Table
     is_whole: bool
     settings: Settings
+    cells: Cells
+    doubts: list[Doubt]
 
     @property
     def name(self) -> str:
-        """Name the rows that were looked at."""
-        count = wording.counted(self.rows.num_rows, "row")
+        """Name the rows that were looked at, and the recipients where a cell holds several."""
+        rows, recipients = self.cells.rows, self.rows.num_rows
+        count = wording.counted(rows, "row")
+        if rows != recipients:
+            count += f" with {wording.counted(recipients, 'recipient')}"
         return count if self.is_whole else f"the latest {count}"
+
+    @property
+    def noun(self) -> str:
+        """Name what each of ``rows`` is: a row of the table where no cell holds several phones."""
+        return "row" if self.cells.rows == self.rows.num_rows else "recipient"
 
 
 def take(settings: Settings, rows: int, first: datetime, last: datetime) -> Sample:
@@ -65,8 +78,8 @@ def take(settings: Settings, rows: int, first: datetime, last: datetime) -> Samp
     is_whole = rows <= MOST_ROWS
     batches: list[pa.RecordBatch] = []
     for window in _WINDOWS[2:] if is_whole else _WINDOWS:
-        start, batches, count = max(first, last - window), [], 0
-        with closing(source.read(settings, start, last + timedelta(seconds=1))) as reading:
+        start, batches, count, cells = max(first, last - window), [], 0, source.Cells()
+        with closing(source.read(settings, start, last + timedelta(seconds=1), cells)) as reading:
             for batch in reading:
                 batches.append(batch)
                 count += batch.num_rows
@@ -75,24 +88,30 @@ def take(settings: Settings, rows: int, first: datetime, last: datetime) -> Samp
         if count >= _ENOUGH:
             break
     schema = source.schema(settings.dimensions)
-    table = pa.Table.from_batches(batches, schema).slice(0, MOST_ROWS).sort_by("sent_at")
-    described = PhoneBook(b"", settings.default_region, "masked").describe(table["phone"])
+    table = pa.Table.from_batches(batches, schema).sort_by("sent_at")
+    book = PhoneBook(b"", settings.default_region, "masked")
+    odd = doubts.of_rows(table, cells, settings, book)
+    described = book.describe(table["phone"])
     table = table.drop_columns("phone")
     for place, field in enumerate(described.type):
         table = table.append_column(field.name, described.field(place))
-    return Sample(table.combine_chunks(), is_whole, settings)
+    return Sample(table.combine_chunks(), is_whole, settings, cells, odd)
 
 
 def shown(sample: Sample) -> list[dict[str, Any]]:
-    """Return some rows, evenly over the time; session numbers that look like phones are masked."""
+    """Return some rows, evenly over the time; session numbers that look like phones are masked.
+
+    All of them are, where most look so: one may be that no country has.
+    """
     rows, count = sample.rows, min(_SHOWN, sample.rows.num_rows)
     places = np.linspace(0, rows.num_rows - 1, count).round().astype(int)
     some = rows.take(pa.array(places)).select(["session_no", "phone", "country", "sent_at"])
     found: list[dict[str, Any]] = some.to_pylist()
     book = PhoneBook(b"", sample.settings.default_region, "masked")
     sessions = book.describe(some["session_no"]).to_pylist()
+    all_do = doubts.look_like_phones(rows["session_no"].combine_chunks(), book)
     for row, described in zip(found, sessions, strict=True):
-        if described and described["number_type"] is not None:
+        if described and (all_do or described["number_type"] is not None):
             row["session_no"] = described["phone"]
     return found
 
@@ -123,48 +142,42 @@ def sent_at(sample: Sample, session_no: str) -> datetime:
 
 def of_sessions(sample: Sample) -> Iterator[Said]:
     """Say how the rows fall into sessions."""
-    from usms_pipeline.days.run import doubts_about_sessions
-
-    rows, settings = sample.rows, sample.settings
-    column = repr(settings.session_column)
+    rows, settings, noun = sample.rows, sample.settings, sample.noun
     named = rows.filter(pc.is_valid(rows["session_no"]))
     sizes = named.group_by("session_no").aggregate([([], "count_all")])["count_all"]
     several = pc.sum(pc.greater(sizes, 1)).as_py() or 0
-    repeat = f"{wording.count(several)} of them in several rows" if several else "a row each"
+    repeat = f"a {noun} each"
+    if several:
+        one = "in several rows" if noun == "row" else "of several recipients"
+        repeat = f"{wording.count(several)} of them {one}"
     yield "ok", f"{sample.name} of {wording.counted(len(sizes), 'session')}, {repeat}"
     if without := rows.num_rows - named.num_rows:
-        lacking = f"{wording.counted(without, 'row')} without a usable session number in {column}"
-        yield "warning", f"{lacking}: they count as invalid"
-    if (largest := pc.max(sizes).as_py() or 0) > _MOST_PHONES:
-        where = f"one value of {column} is in {wording.count(largest)} rows"
-        yield (
-            "warning",
-            f"{where}, and one send call takes {_MOST_PHONES:,} phones at most: does "
-            "USMS_SESSION_COLUMN name the session numbers?",
-        )
-    elif several and 2 * (spread := _spread(named)) > several:
-        yield (
-            "warning",
-            f"{wording.counted(spread, 'value')} of {column} in rows sent more than a day apart, "
-            "and a session number is of one send call: does USMS_SESSION_COLUMN name it?",
-        )
-    elif several and settings.phone_column is None:
+        lacking = f"{wording.counted(without, noun)} without a usable session number"
+        yield "warning", f"{lacking} in {settings.session_column!r}: they count as invalid"
+    is_odd = any(doubt.topic == "rows" for doubt in sample.doubts)
+    if several and settings.phone_column is None and not is_odd:
         yield (
             "warning",
             "without phones, receipts go to the rows of a session in order: where the table has a "
             "column of numbers, name it in USMS_PHONE_COLUMN",
         )
-    book = PhoneBook(b"", settings.default_region, "masked")
-    for doubt in doubts_about_sessions(rows, settings, book):
-        yield "warning", doubt
     yield from _copies(sample)
+    if noun == "row" and (midnights := _midnights(sample)):
+        yield "warning", midnights
 
 
-def _spread(named: pa.Table) -> int:
-    """Count the sessions whose rows were sent more than a day apart."""
-    ends = named.group_by("session_no").aggregate([("sent_at", "min"), ("sent_at", "max")])
-    spans = pc.subtract(*(ends[f"sent_at_{end}"].cast(pa.int64()) for end in ("max", "min")))
-    return pc.sum(pc.greater(spans, timedelta(days=1) // timedelta(microseconds=1))).as_py() or 0
+def _midnights(sample: Sample) -> str:
+    """Say that times of sending are days."""
+    times = sample.rows["sent_at"].cast(pa.timestamp("us", sample.settings.source_timezone))
+    clock = pc.local_timestamp(times)
+    are_days = pc.all(pc.equal(clock, pc.floor_temporal(clock, unit="day"))).as_py()
+    if not are_days or len(clock) < _FEWEST_DAYS:
+        return ""
+    return (
+        f"all times in {sample.settings.sent_at_column!r} are midnight, so it most likely holds "
+        "days: delays, and when a message is asked about, are hours off. Name a column with the "
+        "time of day in USMS_SENT_AT_COLUMN, if there is one"
+    )
 
 
 def _copies(sample: Sample) -> Iterator[Said]:
@@ -176,23 +189,30 @@ def _copies(sample: Sample) -> Iterator[Said]:
     twice = phoned.num_rows - phoned.group_by(["session_no", "who"]).aggregate([]).num_rows
     alike = bare.num_rows - bare.group_by(others).aggregate([]).num_rows
     if twice:
-        repeat = f"{wording.counted(twice, 'row')} {_verb(twice, 'repeat')}"
+        repeat = f"{wording.counted(twice, sample.noun)} {_verb(twice, 'repeat')}"
         yield "warning", f"{repeat} a phone of the same session: each phone counts once"
     if alike:
-        equal = f"{wording.counted(alike, 'row')} without a phone {_verb(alike, 'equal')}"
+        equal = f"{wording.counted(alike, sample.noun)} without a phone {_verb(alike, 'equal')}"
         yield (
             "warning",
             f"{equal} another in all that is read, and each counts as a message. If they are "
-            f"copies, read a view without them: {once_only(sample.settings)}",
+            f"copies, read the table without them: {once_only(sample.settings)}",
         )
 
 
 def once_only(settings: Settings) -> str:
-    """Return SQL, to be shown, for a view of the user's table in which each row is there once."""
-    from usms_pipeline.source.query import quoter
+    """Return SQL, to be shown, for a view of the user's table in which each row is there once.
 
-    url, table = settings.source_url, settings.source_table or "sms_log"
-    is_mysql = url is not None and url.get_secret_value().startswith(("mysql", "mariadb"))
+    Of a file, for DuckDB to write another from.
+    """
+    from usms_pipeline.source.query import quoter, text
+
+    url = settings.source_url.get_secret_value() if settings.source_url else ""
+    if "://" not in url:
+        rows = f"read_csv({text(url)}, all_varchar = true)" if ".csv" in url.lower() else text(url)
+        return f"COPY (SELECT DISTINCT * FROM {rows}) TO 'sms_once.parquet'"
+    table = settings.source_table or "sms_log"
+    is_mysql = url.startswith(("mysql", "mariadb"))
     is_plain = re.fullmatch(r'[\w.]+|["`].*["`]', table, re.ASCII)
     quote = quoter("`" if is_mysql else '"')
     return f"CREATE VIEW sms_once AS SELECT DISTINCT * FROM {table if is_plain else quote(table)}"
@@ -213,9 +233,13 @@ def of_phones(sample: Sample) -> Iterator[Said]:
              "empty": rows.num_rows - texts.num_rows}  # fmt: skip
     rest = "".join(f", {wording.count(count)} {what}" for what, count in parts.items() if count)
     good = f"{wording.count(valid.num_rows)} of {wording.count(rows.num_rows)} are phone numbers"
-    if 2 * none > texts.num_rows:
-        yield "warning", f"{good}{rest}: does {column!r} (USMS_PHONE_COLUMN) hold numbers?"
-        return
+    cells = sample.cells
+    if cells.several:
+        hold = "holds" if cells.several == 1 else "hold"
+        rest += (
+            f"; {wording.counted(cells.several, 'cell')} {hold} several, "
+            f"{wording.count(cells.phones)} in all"
+        )
     yield "ok", f"{good}{_countries(valid)}{rest}"
     if invalid > _MOST_INVALID * texts.num_rows:
         yield (

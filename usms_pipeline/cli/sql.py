@@ -35,7 +35,7 @@ Query = Annotated[
 
 
 def sql(query: Query = None, format_: Formats = Format.TABLE) -> int:
-    """Ask the published file in SQL, read-only: `usms sql "FROM delivery_rate_daily"`."""
+    """Query the published file, which stays as it is: `usms sql "FROM delivery_rate_daily"`."""
     from usms_pipeline import warehouse
 
     with warehouse.connect(config.load().warehouse_path) as con:

@@ -22,8 +22,9 @@ LATEST: Final = datetime(2200, 1, 1, tzinfo=UTC)
 """A time outside [EARLIEST, LATEST) stands for "none" in somebody's table, as 1970 itself does."""
 
 UNDERSTOOD: Final = (
-    "2026-01-31 09:30:00, 2026/1/31 9:30, 31.1.2026 9:30, 2026年1月31日 9:30, 1/31/2026 9:30 PM, "
-    "each with +08:00 or Z if need be; 20260131093000; seconds, ms, µs or ns since 1970"
+    "2026-01-31 09:30:00, 2026/1/31 9:30, 31.1.2026 9:30, 2026年1月31日 9:30, 2026/1/31 下午9:30, "
+    "1/31/2026 9:30 PM, 31-Jan-2026 9:30, Jan 31, 2026 9:30, each with +08:00 or Z if need be; "
+    "20260131093000; seconds, ms, µs or ns since 1970"
 )
 
 _NAIVE = pa.timestamp("us")
@@ -49,9 +50,11 @@ _USUAL: Final = (
 )
 NO_TIME: Final = (
     r"(?i)^\s*(\\N|null|nan|nat|none|n/?a|<na>|-1|[-0/:. TZ]*|1970[-/.]0?1[-/.]0?1\b.*"
-    r"|(0\d{3}|1[0-8]\d\d|19[0-6]\d|2[2-9]\d\d|[3-9]\d{3})[-/.].*)\s*$"
+    r"|(0\d{3}|1[0-8]\d\d|19[0-6]\d|2[2-46-9]\d\d|[3-9]\d{3})[-/.].*)\s*$"
 )
-"""What stands for no time at all in a text: words, zeros, and years that nobody sends in."""
+"""What stands for no time at all in a text: words, zeros, and years that nobody sends in.
+
+Not 25…: these are years of the Buddhist calendar, which can't be read, but are meant."""
 _NUMBER: Final = r"^\d{1,19}(\.\d*)?([eE]\+?\d{1,2})?$"
 _DAY_MONTH: Final = r"(?P<first>\d{1,2})[-/.](?P<second>\d{1,2})[-/.](?P<last>\d{4}|\d\d)"
 _WORDS: Final = (
@@ -74,11 +77,25 @@ _SPELLINGS: Final = (
     (r"(?:下午|PM) ?(\d+:[\d:]+)", r"\1 PM"),
     (r"^(\d{4})(\d\d)(\d\d)[Tt ](\d\d):?(\d\d)", r"\1-\2-\3 \4:\5:"),
     (r" (\d{1,2})\.(\d\d)(?:\.(\d\d))?$", r" \1:\2:\3"),
+    (r" (\d{1,2})\.(\d\d)\.(\d\d)([. ].*)$", r" \1:\2:\3\4"),
     (r"::", ":"),
     (r":($|[Zz+-])", r"\1"),
 )
 """What is spelled otherwise in a time that can't be read as it is, in this order."""
-_MARKED: Final = r"^(?:=\"(.*)\"|'(.*))$"
+_MONTHS: Final = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov",
+                  "dec")  # fmt: skip
+_MONTH: Final = rf"({'|'.join(_MONTHS)})[a-z]*\.?"
+_WEEKDAY: Final = r"(?i)^(?:[a-z]{3,9}\.?,? +)?"
+_DAY: Final = r"(\d{1,2})(?:st|nd|rd|th)?"
+_NAMED_MONTHS: Final = (
+    (rf"{_WEEKDAY}{_DAY}[-/. ]*{_MONTH}[-/., ]*(\d{{4}})(?:[:t ,]+|$)", r"\3-\2-\1 "),
+    (rf"{_WEEKDAY}{_DAY}[-/. ]*{_MONTH}[-/., ]*(\d\d)(?:[:t ,]+|$)", r"20\3-\2-\1 "),
+    (rf"{_WEEKDAY}{_MONTH} *{_DAY},? +(\d{{4}})(?:,? +(?:at )?|$)", r"\3-\1-\2 "),
+    (rf"{_WEEKDAY}{_MONTH} +{_DAY} ([\d:]+) ?(utc|gmt|[-+]\d{{4}})? (\d{{4}})$", r"\5-\1-\2 \3 \4"),
+    (rf"(?i)^(\d{{4}})[-/. ]{_MONTH}[-/. ]{_DAY}\b", r"\1-\2-\3"),
+)
+"""Dates with the name of a month -> the year, that name in three letters, the day."""
+_MARKED: Final = r"^(?:=\"(.*)\"|'(.*?)'?)$"
 """How a spreadsheet is made to keep a text as it is."""
 
 
@@ -125,20 +142,24 @@ def unmarked(text: pa.Array) -> pa.Array:
     return pc.replace_substring_regex(text, _MARKED, r"\1\2")
 
 
-def orders(text: pa.Array) -> set[DateOrder | None]:
+def orders(text: pa.Array, latest_year: int = 2099) -> set[DateOrder | None]:
     """Return which orders of day and month some texts show; None where one of them leaves it open.
 
-    A year of two digits leaves it open: it may be the first as well.
+    What a year of two digits ends may begin with the year instead, unless that were after
+    ``latest_year``; but then the day is not between.
     """
     text = text.filter(pc.match_substring_regex(text, r"^[\s='\"]*\d{1,2}[-/.]\d"))
     text = unmarked(pc.utf8_trim_whitespace(text))
     parts = pc.extract_regex(text, rf"^{_DAY_MONTH}(?:\D.*)?$").drop_null()
     first, second, last = (_integers(parts, name) for name in ("first", "second", "last"))
     is_short = last < 100
+    is_day_first = (first > 12) & (second <= 12) & (~is_short | (first > latest_year % 100))
+    is_month_first = (second > 12) & (first <= 12)
+    is_same = (first == second) & ~is_short
     shown: dict[DateOrder | None, Flags] = {
-        DateOrder.DAY_FIRST: ~is_short & (first > 12),
-        DateOrder.MONTH_FIRST: ~is_short & (second > 12) & (first <= 12),
-        None: (is_short & (last > 0)) | ((first <= 12) & (second <= 12) & (first != second)),
+        DateOrder.DAY_FIRST: is_day_first,
+        DateOrder.MONTH_FIRST: is_month_first,
+        None: ~is_day_first & ~is_month_first & ~is_same & (last > 0) & (second <= 12),
     }
     return {one for one, rows in shown.items() if rows.any()}
 
@@ -171,10 +192,23 @@ def _from_text(
         words = _if(pc.invert(is_number), words)
     read = _from_words(words, zone, order)
     if (left := _if(pc.is_null(read), words)).null_count < len(left):
+        left = _month_numbers(left)
         for pattern, spelled in _SPELLINGS:
             left = pc.replace_substring_regex(left, pattern, spelled)
         read = pc.coalesce(read, _from_words(left, zone, order))
     return pc.coalesce(times, read.take(coded.indices))
+
+
+def _month_numbers(text: pa.Array) -> pa.Array:
+    """Return texts with the number of a month in place of its English name."""
+    if not pc.any(pc.match_substring_regex(text, rf"(?i)\b{_MONTH}|\d{_MONTH}")).as_py():
+        return text
+    for pattern, dated in _NAMED_MONTHS:
+        text = pc.replace_substring_regex(text, pattern, dated)
+    text = pc.utf8_upper(text)
+    for number, name in enumerate(_MONTHS, 1):
+        text = pc.replace_substring(text, f"-{name.upper()}-", f"-{number}-")
+    return pc.utf8_trim_whitespace(text)
 
 
 def _from_words(text: pa.Array, zone: str, order: DateOrder | None) -> pa.Array:
@@ -226,7 +260,7 @@ def _hour(hour: Integers, half: pa.Array) -> tuple[Integers, Flags]:
     """Return the hour of 24, and whether there is such an hour."""
     marks = pc.utf8_lower(half)
     is_morning, is_evening = (_flags(pc.equal(marks, mark)) for mark in ("a", "p"))
-    is_hour = (hour < 24) & ~(is_morning & (hour > 12)) & ~((is_morning | is_evening) & (hour == 0))
+    is_hour = (hour < 24) & ~(is_morning & (hour > 12))
     return np.where(is_morning & (hour == 12), 0, hour + 12 * (is_evening & (hour < 12))), is_hour
 
 
@@ -319,10 +353,10 @@ def _of_integers(values: pa.Array) -> tuple[Floats, Integers]:
 def _of_text(text: pa.Array) -> tuple[Floats, Integers]:
     """Return numbers of any form, NaN for none; and the whole ones exactly, -1 for the others.
 
-    ``20240801.0`` is whole. So are nineteen digits where they fit.
+    ``20240801.0`` is whole. So are nineteen digits where they fit, and the seconds of a calendar.
     """
     numbers: Floats = pc.fill_null(text.cast(pa.float64()), np.nan).to_numpy(zero_copy_only=False)
-    digits = pc.replace_substring_regex(text, r"\.0*$", "")
+    digits = pc.replace_substring_regex(text, r"\.0*$|^([12]\d{13})\.\d+$", r"\1")
     is_whole = pc.match_substring_regex(digits, r"^(\d{1,18}|[1-8]\d{18})$")
     chosen = _if(is_whole, digits)
     whole: Integers = pc.fill_null(chosen.cast(pa.int64()), -1).to_numpy(zero_copy_only=False)

@@ -9,14 +9,15 @@ import ipaddress
 import json
 import re
 from datetime import date
+from difflib import get_close_matches
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Final
 from urllib.parse import urlsplit
-from zoneinfo import ZoneInfo
+from zoneinfo import ZoneInfo, available_timezones
 
 import phonenumbers
-from pydantic import AfterValidator, BeforeValidator, SecretStr
+from pydantic import AfterValidator, BeforeValidator, SecretStr, WithJsonSchema
 from pydantic_settings import NoDecode
 
 
@@ -26,11 +27,17 @@ class DateOrder(StrEnum):
     DAY_FIRST = "dmy"
     MONTH_FIRST = "mdy"
 
+    @property
+    def other(self) -> DateOrder:
+        """Return the order that this one is not."""
+        return DateOrder.MONTH_FIRST if self is DateOrder.DAY_FIRST else DateOrder.DAY_FIRST
+
 
 _DATE_ORDERS = {
     DateOrder.DAY_FIRST: "d+(ay)?(first|m+(onth)?(y+(ear)?)?)",
     DateOrder.MONTH_FIRST: "m+(onth)?(first|d+(ay)?(y+(ear)?)?)",
 }
+_OFFSET = re.compile(r"(?:UTC|GMT)?([+-])0?(\d{1,2})(?::?00)?", re.IGNORECASE)
 _WEB_ADDRESS = re.compile(r"[!-\[\]-~]*")
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
 
@@ -84,8 +91,21 @@ def time_zone(value: str) -> str:
     try:
         ZoneInfo(value)
     except (KeyError, ValueError, OSError):
-        raise ValueError(f"{value!r} is not a time zone of the IANA database") from None
+        raise ValueError(
+            f"{value!r} is not a time zone of the IANA database{_near_zone(value)}"
+        ) from None
     return value
+
+
+def _near_zone(value: str) -> str:
+    """Return a hint at the zone that may be meant, after a comma; empty where none is near."""
+    if offset := _OFFSET.fullmatch(value):
+        sign = "-" if offset[1] == "+" else "+"
+        return f", where an offset has the other sign: Etc/GMT{sign}{offset[2]}"
+    word = value.casefold().replace(" ", "_").rpartition("/")[2]
+    by_city = {name.casefold().rpartition("/")[2]: name for name in sorted(available_timezones())}
+    near = get_close_matches(word, by_city, 1, 0.8)
+    return f"; did you mean {by_city[near[0]]}?" if near else ""
 
 
 def region(value: str) -> str:
@@ -198,10 +218,31 @@ def unquoted(value: Any) -> Any:
     return value
 
 
-WebAddress = Annotated[str, BeforeValidator(unquoted), AfterValidator(web_address)]
-Day = Annotated[date, AfterValidator(usable_day)]
-Zone = Annotated[str, AfterValidator(time_zone)]
-Region = Annotated[str, AfterValidator(region)]
+def _schema(**said: str) -> WithJsonSchema:
+    """Return what an editor can check of a text; the validators are stricter.
+
+    A pattern is shown as the reason why a text is wrong: it begins with the form in words.
+    """
+    return WithJsonSchema({"type": "string", **said})
+
+
+_IS_WEB_ADDRESS: Final = _schema(
+    format="uri",
+    pattern=r"^https://host$|^(https://|http://(localhost|127(\.[0-9]+){3}|\[::1\])([:/]|$))[^@?#]*$",
+)
+_IS_DAY: Final = _schema(
+    format="date", pattern="^YYYY-MM-DD$|^[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])$"
+)
+_IS_ZONE: Final = _schema(
+    pattern="^Area/City$|^([A-Za-z0-9_+-]+|(Africa|America|Antarctica|Arctic|Asia|Atlantic|Australia|Brazil|"
+    "Canada|Chile|Etc|Europe|Indian|Mexico|Pacific|US)/[A-Za-z0-9_+/-]+)$"
+)
+_IS_REGION: Final = _schema(pattern="^[A-Za-z]{2}$")
+
+WebAddress = Annotated[str, BeforeValidator(unquoted), AfterValidator(web_address), _IS_WEB_ADDRESS]
+Day = Annotated[date, AfterValidator(usable_day), _IS_DAY]
+Zone = Annotated[str, AfterValidator(time_zone), _IS_ZONE]
+Region = Annotated[str, AfterValidator(region), _IS_REGION]
 StoragePlace = Annotated[str, BeforeValidator(unquoted), AfterValidator(storage_place)]
 LocalFile = Annotated[str, BeforeValidator(unquoted), AfterValidator(local_file)]
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(split_list), AfterValidator(distinct)]

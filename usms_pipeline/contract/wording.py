@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, datetime
 from typing import Any, Final
 from zoneinfo import ZoneInfo
@@ -167,6 +167,21 @@ def why_less(row: Mapping[str, Any]) -> str:
     rate, expected = row["delivery_rate"], row["expected_rate"]
     is_less = rate is not None and expected is not None and expected < rate
     return "Failures are reported later than deliveries. " * is_less
+
+
+def held(forecasts: Sequence[Mapping[str, Any]]) -> str:
+    """Say how many forecasts of the latest days held, of rows of ``queries.forecasts``.
+
+    Empty where there are none.
+
+    >>> held([{"is_held": True}] * 13 + [{"is_held": False}])
+    "Of the last 14 days' forecasts, each made as the day ended, 13 held."
+    """
+    if not forecasts:
+        return ""
+    days = "day's forecast" if len(forecasts) == 1 else f"{len(forecasts)} days' forecasts"
+    count_held = sum(row["is_held"] for row in forecasts)
+    return f"Of the last {days}, each made as the day ended, {count_held} held."
 
 
 def duration(seconds: float | None) -> str:

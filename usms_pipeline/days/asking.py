@@ -280,7 +280,7 @@ class Stream(Generic[T]):
             self._drawing.result()
 
     def close(self) -> None:
-        """Say that there are no more, and wait until the function is done. Raise what it raised."""
+        """End the stream, and wait until the function is done. Raise what it raised."""
         self._given.put(None)
         self._drawing.result()
 

@@ -22,7 +22,7 @@ from usms_pipeline.contract import schema
 from usms_pipeline.contract.schema import TEXT, TIME
 from usms_pipeline.contract.status import BUCKETS, FINAL
 from usms_pipeline.days import general
-from usms_pipeline.days.general import Answer, Ends, Number, Sent, Session
+from usms_pipeline.days.general import COLUMN_OF, Answer, Ends, Number, Sent, Session
 from usms_pipeline.service.rows import canonical_array
 
 Bools = npt.NDArray[np.bool_]
@@ -42,11 +42,9 @@ rows, all that is known, and an empty text in the others.
 
 WHO: Final = ("phone", "country", "operator", "number_type")
 _SAID: Final = {
-    "provider_code": "code",
-    "provider_desc": "description",
-    "received_at": "received_at",
-    "segments": "segments",
+    column: name for name, column in COLUMN_OF.items() if name not in ("word", "submit_status")
 }
+"""Columns that show just what an observation says."""
 _TIMES: Final = (
     "sent_at", "received_at", "first_asked_at", "last_asked_at", "last_open_at", "final_at",
 )  # fmt: skip
@@ -417,7 +415,7 @@ class Fold:
             self.last,
         )
         self.gone += gone if self.is_whole else 0
-        self.more += len(rows) - len(before)
+        self._add(len(rows) - len(before))
         if not rows:
             self.are_many |= bool(before)  # no row is left that would tell of the change
             return
@@ -509,7 +507,7 @@ class Fold:
         return self.are_many or bool(self.changed)
 
     def _add(self, rows: int) -> None:
-        """Count rows of sessions that the file had not."""
+        """Count rows that the file had not, of other sessions or of none."""
         self.new += rows
         self.more += rows
 
@@ -642,7 +640,7 @@ def _is_never_plain(sent: pa.Table) -> Bools:
 def _are_alike(
     stored: pa.Table, at: Places, read: pa.Table, place: Places, names: list[str]
 ) -> Bools:
-    """Tell which stored plain rows are just as they were read now."""
+    """Return which stored plain rows are just as they were read now."""
     here, there = _taken(stored, at), _taken(read, place)
     own = pc.if_else(here[OWN], here["recipient"], pa.scalar(None, TEXT))
     is_same = _equal(own, there["recipient"])
@@ -654,7 +652,7 @@ def _are_alike(
 
 
 def _can_be_put_in(rows: pa.Table, at: Places, said: pa.Table, place: Places) -> Bools:
-    """Tell which plain rows are plain still with one answer each put in."""
+    """Return which plain rows are plain still with one answer each put in."""
     here, there = _taken(rows, at), _taken(said, place)
     number, word, status = there["number"], there["word"], there["status"]
     is_silent = np.asarray(pc.equal(number, "")) & np.asarray(pc.is_null(word))
@@ -684,7 +682,7 @@ def _can_be_put_in(rows: pa.Table, at: Places, said: pa.Table, place: Places) ->
 
 
 def _equal(left: pa.ChunkedArray, right: pa.ChunkedArray) -> Bools:
-    """Tell which values are equal; NULL is equal to NULL."""
+    """Return which values are equal; NULL is equal to NULL."""
     both_null = pc.and_(pc.is_null(left), pc.is_null(right))
     return np.asarray(pc.or_(pc.fill_null(pc.equal(left, right), False), both_null))
 
@@ -831,8 +829,7 @@ def _frozen(sent: Sent) -> tuple[Any, ...]:
 
 
 def _answer(row: dict[str, Any]) -> tuple[str, Answer, dict[str, Any]]:
-    named = ("asked_at", "status", "word", "received_at", "code", "description", "segments")
-    answer = Answer(**{name: row[name] for name in named}, submit_status=row["submit_status"])
+    answer = Answer(**{name: row[name] for name in ("asked_at", "status", *COLUMN_OF)})
     who = {name: row.get(name) for name in WHO}
     return row["number"], answer, who | {"submit_status": row["session_submit_status"]}
 

@@ -256,7 +256,7 @@ class Tries:
         self._at: dict[str, int] = {}
 
     def add(self, rows: pa.Table) -> None:
-        """Take rows, open or not."""
+        """Count the tries of rows, open or not."""
         if rows[STATE].null_count == rows.num_rows:
             return
         is_tried = pc.match_substring(rows[STATE], '"tried_at"').fill_null(False)
@@ -309,7 +309,7 @@ def _as(table: pa.Table, names: pa.Schema | None) -> pa.Table:
 
 @contextmanager
 def _told(day: date) -> Iterator[None]:
-    """Tell a file that is damaged from one that can't be read now: the system has a number."""
+    """Raise ``DamagedDay`` for a damaged file; one that can't be read now has an errno."""
     try:
         yield
     except DamagedDay:

@@ -40,6 +40,18 @@ _EARLIEST_RECEIPT: Final = 366 * 86_400 * 1_000_000
 """A receipt a year older than the message is of another message, or no time at all."""
 
 
+COLUMN_OF: Final = {
+    "received_at": "received_at",
+    "code": "provider_code",
+    "word": "provider_status",
+    "description": "provider_desc",
+    "submit_status": "submit_status",
+    "segments": "segments",
+}
+"""What an ``Answer`` says beside its status, in the order of its ``key``, and the column that shows
+it. In ``schema.OBSERVATIONS`` it has the answer's name."""
+
+
 class Answer(msgspec.Struct, frozen=True, omit_defaults=True):
     """What one response said of one number, or of the session as a whole.
 
@@ -63,16 +75,14 @@ class Answer(msgspec.Struct, frozen=True, omit_defaults=True):
     @property
     def says_nothing(self) -> bool:
         """Return whether only that it was asked is known by it."""
-        said = (self.word, self.received_at, self.code, self.description, self.segments)
+        said = (getattr(self, name) for name in COLUMN_OF if name != "submit_status")
         return self.status == "pending" and not any(said)
 
     @property
     def key(self) -> tuple[tuple[bool, Any], ...]:
         """The order of answers: total, so that no two different ones are equal. NULL is last."""
-        order = (
-            self.asked_at, self.received_at, _RANK[self.status], self.code, self.word,
-            self.description, self.submit_status, self.segments,
-        )  # fmt: skip
+        received_at, *more = (getattr(self, name) for name in COLUMN_OF)
+        order = (self.asked_at, received_at, _RANK[self.status], *more)
         return tuple((one is None, one or 0 if _is_number(one) else one) for one in order)
 
 
@@ -258,7 +268,7 @@ def reread(session: Session) -> None:
 
 
 def _left_nothing_open(session: Session, asked_at: int) -> None:
-    """Take back that a response left something open; of those before it the first is known."""
+    """Undo that a response left something open; of those before it the first is known."""
     if session.last_open_at == asked_at:
         is_first = session.first_asked_at == asked_at
         session.last_open_at = None if is_first else session.first_asked_at
@@ -478,15 +488,12 @@ def _row(
         "status": "unknown" if is_closed and status == "pending" else status,
         "is_final": final is not None,
         "is_closed": is_closed,
-        "provider_status": answer.word if answer else None,
-        "provider_code": answer.code if answer else None,
-        "provider_desc": answer.description if answer else None,
+        **{column: getattr(answer, name, None) for name, column in COLUMN_OF.items()},
         "submit_status": (answer.submit_status if answer else None) or session.submit_status,
         "received_at": received,
         "delivery_seconds": (received - sent.sent_at) / 1e6
         if status == "delivered" and received is not None
         else None,
-        "segments": answer.segments if answer else None,
         "first_asked_at": session.first_asked_at,
         "last_asked_at": session.last_asked_at,
         "final_at": final.asked_at if final else None,
@@ -561,12 +568,7 @@ def _hear(session: Session, row: Mapping[str, Any], who: dict[str, Any]) -> None
     answer = Answer(
         asked_at=row["final_at"] if row["is_final"] else row["last_asked_at"],
         status=status,
-        word=row["provider_status"],
-        received_at=row["received_at"],
-        code=row["provider_code"],
-        description=row["provider_desc"],
-        submit_status=row["submit_status"],
-        segments=row["segments"],
+        **{name: row[column] for name, column in COLUMN_OF.items()},
     )
     number = NO_NUMBER
     if not row["recipient"].startswith(UNHEARD) and status != "invalid":

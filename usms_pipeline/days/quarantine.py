@@ -19,18 +19,26 @@ from usms_pipeline.contract import schema
 from usms_pipeline.contract.errors import Busy
 from usms_pipeline.contract.schema import TEXT
 from usms_pipeline.days import log
+from usms_pipeline.service.careful import (
+    BAD_ITEM,
+    REFUSED_ID,
+    UNANSWERED_ID,
+    UNASKED_SESSION,
+    UNREADABLE_ANSWER,
+)
 from usms_pipeline.store.storage import Store
 
 FOLDER: Final = "quarantine"
 OPEN, REPLAYED, DISMISSED = "open", "replayed", "dismissed"
-REFUSED, UNANSWERED, UNREADABLE = "refused_id", "unanswered_id", "unreadable_answer"
+REFUSED, UNANSWERED, UNREADABLE = REFUSED_ID, UNANSWERED_ID, UNREADABLE_ANSWER
+UNASKED = UNASKED_SESSION
 
 KINDS: Final = {
     REFUSED: "the service refuses this session number",
     UNANSWERED: "the service gives no usable answer about this session number",
     UNREADABLE: "a whole response could not be read",
-    "bad_item": "one item of a response could not be read",
-    "unasked_session": "a response told of a session that was not asked about",
+    BAD_ITEM: "one item of a response could not be read",
+    UNASKED: "a response told of a session that was not asked about",
 }
 
 

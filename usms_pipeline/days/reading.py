@@ -84,10 +84,13 @@ class Reading:
         self._batches: list[pa.Table] = []
         self._own: list[npt.NDArray[np.int32]] = []  # each row's day
         self.rows = 0
+        self.newest: int | None = None
 
     def add(self, batch: pa.RecordBatch) -> None:
-        """Take rows with a ``session_no`` (or NULL), a ``sent_at`` and whatever else."""
+        """Add rows with a ``session_no`` (or NULL), a ``sent_at`` and whatever else."""
         moments = np.asarray(batch["sent_at"].cast(pa.int64()))
+        if len(moments):
+            self.newest = max(int(moments.max()), self.newest or 0)
         place = np.searchsorted(self._starts, moments, side="right") - 1
         self._own.append(self._days[np.clip(place, 0, None)])
         # a copy in one piece: what a driver hands over may hold half again of what it needs

@@ -5,11 +5,12 @@ Settings stay text and templates until a run starts: no value of the environment
 
 from __future__ import annotations
 
+import re
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -18,7 +19,15 @@ import dagster as dg
 from pydantic import Field, PrivateAttr, create_model
 
 from usms_pipeline import settings as core_settings
-from usms_pipeline.contract.errors import SettingProblem, SettingsError, UsmsError
+from usms_pipeline.contract import wording
+from usms_pipeline.contract.errors import (
+    ServiceDown,
+    SettingProblem,
+    SettingsError,
+    SourceUnavailable,
+    UsmsError,
+)
+from usms_pipeline.defs.attributes import Op
 from usms_pipeline.settings import Need, Settings
 
 if TYPE_CHECKING:
@@ -32,32 +41,78 @@ RANGE_END: Final = "dagster/asset_partition_range_end"
 
 LOG_EVERY_SECONDS: Final = 5.0
 """A line of Dagster's log costs about 3 ms, more than asking about a hundred sessions."""
+LOG_EVERY_SHARE: Final = 1 / 3
+"""Of the time gone: Dagster keeps each line for ever, and a run of four hours has 25."""
 
 RunContext = dg.AssetExecutionContext | dg.AssetCheckExecutionContext
 
 
 @dataclass(frozen=True)
 class Account:
-    """What must be known of an account before a run: its names, partitions and dimensions."""
+    """What must be known of an account before a run.
+
+    ``known`` are its settings, right as far as they can be before a run; ``given`` those of its
+    defs.yaml, as text. ``keys``: of assets whose keys the project has changed.
+    """
 
     days: dg.DailyPartitionsDefinition
     prefix: tuple[str, ...] = ("usms",)
-    dimensions: tuple[str, ...] = ()
     owners: tuple[str, ...] = ()
+    known: Settings = field(default_factory=Settings.model_construct)
+    given: Mapping[str, str] = field(default_factory=dict)
+    op: Op = field(default_factory=Op)
+    keys: Mapping[str, dg.AssetKey] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
-        """Return the name of the account's resource, group and pool, unique in a project."""
+        """Return the account's name in one word, unique in a project; its assets' group."""
         return "_".join(self.prefix)
 
     @property
+    def resource(self) -> str:
+        """Return the name of the account's resource and pool; ``usms`` may well be somebody's."""
+        return f"{self.name}_account"
+
+    @property
     def job_name(self) -> str:
-        """Return ``refresh``, with the account's name behind it where it isn't the usual one."""
-        return "refresh" if self.prefix == ("usms",) else f"refresh_{self.name}"
+        """Return the name of the account's job."""
+        return f"refresh_{self.name}"
+
+    @property
+    def schedule_name(self) -> str:
+        """Return the name of the account's schedule."""
+        return f"{self.job_name}_schedule"
 
     def key(self, asset: str) -> dg.AssetKey:
         """Return the key of one of the account's assets."""
-        return dg.AssetKey([*self.prefix, asset])
+        return self.keys.get(asset, dg.AssetKey([*self.prefix, asset]))
+
+    def in_its_words(self, text: str) -> str:
+        """Return a sentence of the core with the names that the account has for its settings.
+
+        A setting of its defs.yaml that is one variable is called as that, any other as the
+        attribute; one that is not there is read from the variable that the sentence names.
+        """
+        attributes = []
+
+        def word(found: re.Match[str]) -> str:
+            name = found[1].lower()
+            if name not in self.given:
+                return found[0]
+            if named := _ONE_VARIABLE.fullmatch(self.given[name]):
+                return named[1]
+            attributes.append(name)
+            return f"`{name}`"
+
+        text = _SETTING.sub(word, text)
+        if not attributes:
+            return text
+        its = " and ".join(f"`{name}`" for name in dict.fromkeys(attributes))
+        return f"{text}\n{its}: see the defs.yaml of the account {'/'.join(self.prefix)}."
+
+
+_SETTING: Final = re.compile(rf"\b{core_settings.PREFIX}([A-Z_]+)\b")
+_ONE_VARIABLE: Final = re.compile(r"\s*\{\{\s*env\.(\w+)\s*\}\}\s*")
 
 
 class AccountResource(dg.ConfigurableResource[Any]):
@@ -83,8 +138,8 @@ class AccountResource(dg.ConfigurableResource[Any]):
 
 
 _texts: Final[dict[str, Any]] = {
-    name: (str | None, Field(None, description=field.description))
-    for name, field in Settings.model_fields.items()
+    name: (str | None, Field(None, description=setting.description))
+    for name, setting in Settings.model_fields.items()
 }
 AccountSettings: Final = create_model("AccountSettings", __base__=AccountResource, **_texts)
 """``AccountResource`` with every setting as a field, as text, the way the environment has it."""
@@ -102,14 +157,16 @@ def core(context: RunContext, account: Account, *needs: Need) -> Iterator[tuple[
     Raises as ``told`` does.
     """
     with told(account):
-        resource = getattr(context.resources, account.name)
+        resource = getattr(context.resources, account.resource)
         pipeline = resource.pipeline(*needs, on_progress=progress_log(context.log.info))
         yield pipeline, window(context.run.tags, pipeline)
 
 
 @contextmanager
 def told(account: Account) -> Iterator[None]:
-    """Make any error a ``dagster.Failure``, never retried, with a sentence that may be stored.
+    """Make any error a ``dagster.Failure`` with a sentence that may be stored.
+
+    Only where the service or the source is down may it be retried, if the account says so.
 
     Errors that nobody expected quote what they met, and so may what they came of: of these only
     the kind is told, and the place in the code. What Dagster raises itself passes.
@@ -139,14 +196,20 @@ def window(tags: Mapping[str, str], pipeline: Pipeline) -> Window:
 def progress_log(
     say: Callable[[str], None], clock: Callable[[], float] = time.monotonic
 ) -> OnProgress:
-    """Return a listener that says how far the work is, every few seconds and no more often."""
-    said_at = clock()
+    """Return a listener that says how far the work is and how long it will take yet.
+
+    Every few seconds at first, and no more often than a run of hours needs.
+    """
+    began = said_at = clock()
+    begun: dict[str, tuple[float, int]] = {}
 
     def listen(progress: Progress) -> None:
         nonlocal said_at
-        if clock() - said_at >= LOG_EVERY_SECONDS:
-            said_at = clock()
-            say(_so_far(progress))
+        now = clock()
+        since, done = begun.setdefault(progress.phase, (now, progress.done))
+        if now - said_at >= max(LOG_EVERY_SECONDS, LOG_EVERY_SHARE * (said_at - began)):
+            said_at = now
+            say(_so_far(progress) + _still(progress, now - since, progress.done - done))
 
     return listen
 
@@ -158,9 +221,16 @@ def _so_far(progress: Progress) -> str:
     return f"{progress.phase}: {progress.done:,}{total}{asked}"
 
 
+def _still(progress: Progress, seconds: float, done: int) -> str:
+    if not progress.total or done <= 0 or seconds <= 0:
+        return ""
+    left = (progress.total - progress.done) * seconds / done
+    return f"; about {wording.duration(left)} left"
+
+
 def failure(error: UsmsError, account: Account) -> dg.Failure:
     """Return an error of the core as Dagster shows it: the sentence, and what had been counted."""
-    sentence = str(error)
+    sentence = account.in_its_words(str(error))
     if isinstance(error, SettingsError) and account.prefix != ("usms",):
         sentence += f"\nAccount {account.name}: its defs.yaml may set them too, in lower case."
     stats = getattr(error, "stats", None)
@@ -169,7 +239,11 @@ def failure(error: UsmsError, account: Account) -> dg.Failure:
         for name in ("requests", "retries", "ids_asked", "ids_answered")
         if isinstance(value := getattr(stats, name, None), int)
     }
-    return dg.Failure(sentence, metadata=counts, allow_retries=False)
+    return dg.Failure(sentence, metadata=counts, allow_retries=isinstance(error, _MAY_PASS))
+
+
+_MAY_PASS: Final = (ServiceDown, SourceUnavailable)
+"""What another try, some time later, may find otherwise."""
 
 
 def _unexpected(error: Exception) -> str:

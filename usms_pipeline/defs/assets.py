@@ -4,8 +4,10 @@ What a report of the core looks like on Dagster's page is in ``figures``. Annota
 postponed here: Dagster reads the one of ``context``.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from datetime import date, timedelta
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from datetime import date
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import dagster as dg
@@ -13,12 +15,23 @@ import dagster as dg
 from usms_pipeline.contract import schema
 from usms_pipeline.defs import checks, figures
 from usms_pipeline.defs.account import Account, core
+from usms_pipeline.defs.lineage import lineage
 
 if TYPE_CHECKING:
     from usms_pipeline.pipeline import Report
 
 Results = Iterator["dg.MaterializeResult[Any]"]
-Step = Callable[[dg.AssetExecutionContext, Account], Results]
+
+
+class Step(NamedTuple):
+    """One step of a run: its name, and what does it."""
+
+    name: str
+    run: Callable[[dg.AssetExecutionContext], Results]
+
+
+Execute = Callable[[dg.AssetExecutionContext, Step], Results]
+Translate = Callable[[dg.AssetSpec], dg.AssetSpec]
 
 
 class _Asset(NamedTuple):
@@ -55,28 +68,57 @@ ASSETS: Final = {
 MADE: Final = tuple(name for name in ASSETS if name != "source_table")
 """The assets that a run makes, in this order."""
 
-_FRESH: Final = dg.FreshnessPolicy.time_window(
-    warn_window=timedelta(hours=1), fail_window=timedelta(hours=24)
-)
-_NO_EVENTS: Final = "__source_asset_observation__"
-"""Dagster's own mark in a result's metadata: the step has logged the partitions' events itself.
-There is no public one, and an unmarked result makes an event for every partition of a range."""
+_NO_EVENTS: Final = {"__source_asset_observation__": True}
+"""Dagster's own mark in a result's metadata: it is no event. The step has logged those of the days
+that changed itself, or nothing changed. There is no public one, and an unmarked result makes an
+event for every partition of a range."""
+_BACKFILL: Final = "dagster/backfill"
 
 
-def build_assets(account: Account) -> list[dg.AssetSpec | dg.AssetsDefinition]:
-    """Build the account's assets, from its source table to its delivery rates."""
-    columns = {
-        "responses": figures.columns(schema.RESPONSES),
-        "receipts": figures.receipts_columns(account.dimensions),
-        "warehouse": figures.receipts_columns(account.dimensions, with_sent_date=True),
-    }
-    of = {name: _spec(account, name, columns.get(name)) for name in ASSETS}
-    return [
-        of["source_table"],
-        _made(account, "collect", _collect, [of["responses"], of["receipts"]], account.days),
-        _made(account, "warehouse", _publish, [of["warehouse"]]),
-        _made(account, "delivery_rates", _draw, [of["delivery_rates"]]),
+def build_assets(
+    account: Account,
+    translate: Translate = lambda spec: spec,
+    execute: Execute = lambda context, step: step.run(context),
+    source_asset: str | None = None,
+) -> tuple[Account, list[dg.AssetSpec | dg.AssetsDefinition]]:
+    """Build the account's assets, from its source table to its delivery rates.
+
+    Returns the account with the keys that ``translate`` gave them, too. ``execute`` does a step.
+    ``source_asset`` is the key of the project's own asset for the source table; else we make one.
+    """
+    theirs = dg.AssetKey.from_user_string(source_asset) if source_asset else None
+    seen = {name: translate(_spec(account, name)) for name in ASSETS}
+    keys = {name: spec.key for name, spec in seen.items()}
+    keys["source_table"] = theirs or keys["source_table"]
+    renamed = {account.key(name): key for name, key in keys.items()}
+    account = replace(account, keys=keys)
+    of = {name: _with_deps(spec, renamed) for name, spec in seen.items()}
+    made = [
+        _made(
+            account,
+            Step(name, partial(run, account=account)),
+            execute,
+            {asset: of[asset] for asset in assets},
+            days,
+        )
+        for name, run, assets, days in (
+            ("collect", _collect, ("responses", "receipts"), account.days),
+            ("warehouse", _publish, ("warehouse",), None),
+            ("delivery_rates", _draw, ("delivery_rates",), None),
+        )
     ]
+    return account, [*([] if theirs else [of["source_table"]]), *made]
+
+
+def _with_deps(spec: dg.AssetSpec, renamed: Mapping[dg.AssetKey, dg.AssetKey]) -> dg.AssetSpec:
+    """Return an asset that depends on others by the keys that they were given."""
+    deps = [
+        dg.AssetDep(
+            renamed.get(dep.asset_key, dep.asset_key), partition_mapping=dep.partition_mapping
+        )
+        for dep in spec.deps
+    ]
+    return spec.replace_attributes(deps=deps)
 
 
 def _collect(context: dg.AssetExecutionContext, account: Account) -> Results:
@@ -90,17 +132,19 @@ def _collect(context: dg.AssetExecutionContext, account: Account) -> Results:
             raise nothing
         judged = [
             *checks.check_report(report),
+            checks.check_looked(0, None),
             checks.check_conservation(pipeline.conservation(report.days)),
             checks.check_quarantine(quarantine.entries(pipeline.store)),
         ]
     for sentence in report.warnings:
-        context.log.warning(sentence)
-    for asset, of_run, of_day in (
-        ("responses", figures.responses, figures.responses_of),
-        ("receipts", figures.receipts, figures.receipts_of),
+        context.log.warning(account.in_its_words(sentence))
+    context.log_event(figures.observation(account, report.rows_read, report.newest))
+    for asset, changed, of_day, of_run in (
+        ("responses", report.due, figures.responses_of, figures.responses),
+        ("receipts", report.written, figures.receipts_of, figures.receipts),
     ):
-        told = _days_told(context, account.key(asset), report, of_run(report), of_day)
-        yield _result(account, asset, told, judged)
+        _tell_days(context, account, asset, report, {*changed}, of_day)
+        yield _result(account, asset, of_run(report) | _NO_EVENTS, judged)
 
 
 def _publish(context: dg.AssetExecutionContext, account: Account) -> Results:
@@ -108,8 +152,11 @@ def _publish(context: dg.AssetExecutionContext, account: Account) -> Results:
         report = pipeline.publish()
         pipeline.purge()
     for sentence in report.warnings:
-        context.log.warning(sentence)
-    yield _result(account, "warehouse", figures.warehouse(report))
+        context.log.warning(account.in_its_words(sentence))
+    told = (
+        _NO_EVENTS if report.is_skipped else figures.warehouse(report) | _from(account, "warehouse")
+    )
+    yield _result(account, "warehouse", told)
 
 
 def _draw(context: dg.AssetExecutionContext, account: Account) -> Results:
@@ -121,41 +168,56 @@ def _draw(context: dg.AssetExecutionContext, account: Account) -> Results:
             asked = report.ask(con)
             uncovered = queries.uncovered_days(con, checks.COVERED_SHARE)
             without = uncovered.to_arrow_table().to_pylist()
+            copies = queries.copies_hint(con)
         judged = [
             checks.check_time_zones(asked.timezone_hint),
             checks.check_alerts(asked.alerts, pipeline.settings.zone),
+            checks.check_forecasts(asked.forecasts),
             checks.check_coverage(without),
         ]
-        drawn = figures.delivery_rates(pipeline, asked)
+        is_drawn = figures.is_drawn(pipeline)
+        drawn = (
+            _NO_EVENTS
+            if is_drawn
+            else figures.delivery_rates(pipeline, asked) | _from(account, "delivery_rates")
+        )
+    if copies:
+        context.log.warning(f"{copies}.")
+        drawn = drawn | {"warnings": f"{copies}."}
     yield _result(account, "delivery_rates", drawn, judged)
 
 
-def _days_told(
-    context: dg.AssetExecutionContext,
-    key: dg.AssetKey,
-    report: "Report",
-    of_run: figures.Figures,
-    of_day: Callable[["Report", date], figures.Figures],
-) -> figures.Figures:
-    """Tell each day's figures, and return what the asset's result is to have as metadata.
+def _from(account: Account, asset: str) -> figures.Figures:
+    """Return which columns an asset's come from, as its page shows it."""
+    return {"dagster/column_lineage": lineage(account)[asset]}
 
-    A result makes an event for each day of the range. A day beside the range (it still had open
-    messages) gets one of its own. A day left alone, for another run holds it or its file is
-    damaged, gets none: it would count as made and as fresh. Where there is one in the range, each
-    of the others is logged by itself.
+
+def _tell_days(
+    context: dg.AssetExecutionContext,
+    account: Account,
+    asset: str,
+    report: "Report",
+    changed: set[date],
+    of_day: Callable[["Report", date], figures.Figures],
+) -> None:
+    """Log an event for each day that changed, in the range or beside it.
+
+    Also for those of the range that never had one, or that a backfill asks for: it waits for them.
+    A day left alone, for another run holds it or its file is damaged, gets none: it would count as
+    made and as fresh. The page takes the columns' lineage from the last event alone.
     """
+    key = account.key(asset)
     is_ranged = context.has_partition_key or context.has_partition_key_range
     ranged = {date.fromisoformat(one) for one in context.partition_keys} if is_ranged else set()
-    left_alone = {*report.locked, *report.damaged}
-    for day in sorted({*report.days, *ranged} - left_alone):
-        told = of_day(report, day)
-        if day in ranged and not ranged & left_alone:
-            context.add_asset_metadata(told, asset_key=key, partition_key=str(day))
-        else:
-            told = of_run | told if day in ranged else told
-            event = dg.AssetMaterialization(key, metadata=told, partition=str(day))
-            context.log_event(event)
-    return of_run | ({_NO_EVENTS: True} if ranged & left_alone else {})
+    if _BACKFILL in context.run.tags:
+        changed |= ranged
+    elif ranged - changed:
+        known = context.instance.get_materialized_partitions(key)
+        changed |= {day for day in ranged if day.isoformat() not in known}
+    days = sorted(changed - {*report.locked, *report.damaged})
+    for day in days:
+        told = of_day(report, day) | (_from(account, asset) if day == days[-1] else {})
+        context.log_event(dg.AssetMaterialization(key, metadata=told, partition=str(day)))
 
 
 def _result(
@@ -167,13 +229,26 @@ def _result(
     """Return an asset's result, with the verdicts that are about it."""
     key = account.key(asset)
     its = [
-        one._replace(asset_key=key) for one in judged if one.check_name in checks.DESCRIBED[asset]
+        one._replace(asset_key=key, description=account.in_its_words(one.description or ""))
+        for one in judged
+        if one.check_name in checks.DESCRIBED[asset]
     ]
     return dg.MaterializeResult(asset_key=key, metadata=metadata, check_results=its)
 
 
-def _spec(account: Account, name: str, columns: dg.TableSchema | None) -> dg.AssetSpec:
+def _spec(account: Account, name: str) -> dg.AssetSpec:
     said = ASSETS[name]
+    columns = {
+        "responses": figures.columns(schema.RESPONSES),
+        "receipts": figures.receipts_columns(account.known.dimensions),
+        "warehouse": figures.receipts_columns(account.known.dimensions, with_sent_date=True),
+        "delivery_rates": figures.metrics_columns(),
+    }
+    metadata: dict[str, Any] = {"dagster/column_schema": columns[name]} if name in columns else {}
+    if name in ("receipts", "warehouse"):
+        metadata["dagster/table_name"] = f"{account.known.warehouse_path.stem}.main.receipts"
+    if name == "receipts":
+        metadata["partition_expr"] = schema.SENT_DATE.name  # for DuckDB's I/O managers
     return dg.AssetSpec(
         account.key(name),
         deps=[account.key(dep) for dep in said.deps],
@@ -182,30 +257,34 @@ def _spec(account: Account, name: str, columns: dg.TableSchema | None) -> dg.Ass
         owners=list(account.owners),
         kinds=said.kinds,
         tags={"usms/personal_data": said.personal_data},
-        metadata={"dagster/column_schema": columns} if columns else {},
-        freshness_policy=_FRESH if name in MADE else None,
+        metadata=metadata,
     )
 
 
 def _made(
     account: Account,
-    name: str,
     step: Step,
-    specs: list[dg.AssetSpec],
-    days: dg.DailyPartitionsDefinition | None = None,
+    execute: Execute,
+    specs: dict[str, dg.AssetSpec],
+    days: dg.DailyPartitionsDefinition | None,
 ) -> dg.AssetsDefinition:
     """Make one step of the core the maker of these assets; a range of partitions is one run."""
+    op = account.op
 
     # Dagster takes no type argument here
     def compute(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult]:  # type: ignore[type-arg]
-        yield from step(context, account)
+        yield from execute(context, step)
 
     return dg.multi_asset(
-        name=f"{account.name}__{name}",
-        specs=specs,
-        check_specs=checks.specs(account, *(spec.key.path[-1] for spec in specs)),
+        name=f"{account.name}__{step.name}",
+        specs=list(specs.values()),
+        check_specs=checks.specs(account, *specs),
         partitions_def=days,
-        backfill_policy=dg.BackfillPolicy.single_run(),
-        required_resource_keys={account.name},
-        pool=account.name,
+        backfill_policy=dg.BackfillPolicy.multi_run(op.max_partitions_per_run)
+        if op.max_partitions_per_run
+        else dg.BackfillPolicy.single_run(),
+        required_resource_keys={account.resource},
+        op_tags=op.tags,
+        retry_policy=op.retry.policy() if op.retry else None,
+        pool=op.pool or account.resource,
     )(compute)

@@ -14,8 +14,10 @@ from zoneinfo import ZoneInfo
 
 import dagster as dg
 
+from usms_pipeline.contract import wording
 from usms_pipeline.contract.metrics import UNANNOUNCED_SHARE
 from usms_pipeline.defs.account import Account
+from usms_pipeline.defs.attributes import Freshness
 from usms_pipeline.figures import alerts
 
 if TYPE_CHECKING:
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
 
 COVERED_SHARE: Final = 0.97
 """Messages of a settled day with an outcome, below which the warning is given."""
+HELD_SHARE, _FEWEST_FORECASTS = 0.7, 7
+"""Forecasts of so many days or more, of which no fewer should hold before the warning is given."""
 _FASTER: Final = (
     " That is too slow: raise USMS_MAX_CONCURRENCY or USMS_MAX_REQUESTS_PER_SECOND, or poll less "
     "often (USMS_POLL_EVERY_HOURS)."
@@ -36,6 +40,8 @@ _NAMED: Final = 20
 DESCRIBED: Final[Mapping[str, Mapping[str, str]]] = {
     "responses": {
         "polling_behind": "Everything due was asked, before the next round begins.",
+        "looked_in_time": "A run or the schedule has looked whether anything is due, no longer ago "
+        "than `freshness` says.",
     },
     "receipts": {
         "conservation": "Every recipient announced is in exactly one of the eight buckets.",
@@ -49,6 +55,8 @@ DESCRIBED: Final[Mapping[str, Mapping[str, str]]] = {
         "time_zones": "Times of sending and of receipt are in the zones that the settings say.",
         "out_of_line": "No operator, country or dimension fails, or has no outcome, more than it "
         "usually does, in the last 72 hours of sending.",
+        "forecasts": f"No less than {HELD_SHARE:.0%} of the latest days turned out within what was "
+        "expected of them as they ended.",
         "coverage": f"An outcome is known of {COVERED_SHARE:.0%} of the messages of settled "
         "days, but for chance.",
     },
@@ -70,6 +78,22 @@ def specs(account: Account, *assets: str) -> list[dg.AssetCheckSpec]:
 def check_report(report: Report) -> list[dg.AssetCheckResult]:
     """Judge what a run asked, and what its days' files say now."""
     return [_polling_behind(report), _unrecognized_words(report), _unannounced_receipts(report)]
+
+
+def check_looked(hours: float, freshness: Freshness | None) -> dg.AssetCheckResult:
+    """Judge how long ago the account was last looked at."""
+    is_late = freshness is not None and hours >= freshness.warn_hours
+    is_lost = freshness is not None and hours >= freshness.fail_hours
+    limit = freshness.fail_hours if freshness and is_lost else freshness and freshness.warn_hours
+    return dg.AssetCheckResult(
+        passed=not is_late,
+        check_name="looked_in_time",
+        severity=dg.AssetCheckSeverity.ERROR if is_lost else dg.AssetCheckSeverity.WARN,
+        description=f"Nobody has looked for more than {limit:g} hours: is the schedule on, and do "
+        "its runs go well?"
+        if is_late
+        else "Looked at in time.",
+    )
 
 
 def check_conservation(amiss: list[str]) -> dg.AssetCheckResult:
@@ -116,6 +140,23 @@ def check_alerts(rows: Sequence[Mapping[str, Any]], zone: ZoneInfo) -> dg.AssetC
         " ".join(alerts.sentences(rows, zone)) or "Nothing fails or is silent more than usual.",
         alerts=len(troubles),
         messages=max((row["affected"] for row in troubles), default=0),
+    )
+
+
+def check_forecasts(days: Sequence[Mapping[str, Any]]) -> dg.AssetCheckResult:
+    """Judge the rows of ``delivery_nowcast_record``: what was expected of days, and their rate."""
+    held = sum(row["is_held"] for row in days)
+    passed = len(days) < _FEWEST_FORECASTS or held >= HELD_SHARE * len(days)
+    remedy = (
+        " What is expected of young days is less sure than its interval says: carriers, or what is "
+        'sent, have changed. `usms sql "FROM delivery_nowcast_record"` has the days.'
+    )
+    return _verdict(
+        "forecasts",
+        passed,
+        (wording.held(days) or "No day has been forecast yet.") + ("" if passed else remedy),
+        days=len(days),
+        held=held,
     )
 
 

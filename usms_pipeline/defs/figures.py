@@ -5,24 +5,28 @@ Pure; no secret, phone number or body comes here.
 
 from __future__ import annotations
 
-from base64 import b64encode
 from collections.abc import Iterable
-from datetime import date
+from datetime import date, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 import dagster as dg
 import pyarrow as pa
 
 from usms_pipeline.contract import schema, wording
+from usms_pipeline.contract.metrics import METRICS
 from usms_pipeline.contract.status import BUCKETS
 
 if TYPE_CHECKING:
+    from usms_pipeline.days.file import Footer
+    from usms_pipeline.defs.account import Account
     from usms_pipeline.figures import report
     from usms_pipeline.pipeline import Pipeline, Report
     from usms_pipeline.warehouse import WarehouseReport
 
-DAYS_SHOWN: Final = 31
-"""Days in the table and the chart of the delivery rates: the latest. Dagster keeps every event."""
+DAYS_DRAWN: Final = 31
+"""Days in the chart of the delivery rates: the latest."""
+DAYS_LISTED: Final = 7
+"""Days in their table, which Dagster keeps three times for each event, for ever."""
 
 Figures = dict[str, Any]
 
@@ -39,15 +43,21 @@ def columns(fields: pa.Schema) -> dg.TableSchema:
 def receipts_columns(dimensions: Iterable[str], with_sent_date: bool = False) -> dg.TableSchema:
     """Return the columns of the receipts, in the dataset or, with ``sent_date``, in DuckDB."""
     fields = schema.receipts_fields(dimensions) + ([schema.SENT_DATE] if with_sent_date else [])
-    described = [
-        (
-            field.name,
-            field.type,
-            f"{field.description} [{field.unit}]" if field.unit else field.description,
-        )
-        for field in fields
-    ]
-    return dg.TableSchema([dg.TableColumn(name, str(of), said) for name, of, said in described])
+    return _described((one.name, str(one.type), one.description, one.unit) for one in fields)
+
+
+def metrics_columns() -> dg.TableSchema:
+    """Return the figures that every view of the rates has."""
+    return _described((one.name, "number", one.description, one.unit) for one in METRICS)
+
+
+def _described(fields: Iterable[tuple[str, str, str, str]]) -> dg.TableSchema:
+    return dg.TableSchema(
+        [
+            dg.TableColumn(name, of, f"{said} [{unit}]" if unit else said)
+            for name, of, said, unit in fields
+        ]
+    )
 
 
 def responses(report: Report) -> Figures:
@@ -56,7 +66,7 @@ def responses(report: Report) -> Figures:
     counted = {name: getattr(stats, name) for name in _COUNTED}
     pace = {"requests_per_second": round(stats.pace, 2)} if stats.pace else {}
     due, seconds = sum(report.due.values()), round(report.seconds_asking, 3)
-    return _of_run(sessions_due=due, seconds=seconds, **counted, **pace)
+    return {"sessions_due": due, "seconds": seconds, **counted, **pace}
 
 
 _COUNTED: Final = (
@@ -72,39 +82,46 @@ def responses_of(report: Report, day: date) -> Figures:
 
 def receipts(report: Report) -> Figures:
     """Return what was read of the source, and what the files of all days of a run say now."""
-    warnings = {"warnings": "\n".join(report.warnings)} if report.warnings else {}
-    return _of_run(
-        partitions=len(report.days),
-        partitions_changed=len(report.written),
-        rows_read=report.rows_read,
-        new_rows=report.new,
-        quarantined_new=report.quarantined,
-        rows=report.buckets.total() + report.unannounced,
-        announced=report.buckets.total(),
+    return {
+        "partitions": len(report.days),
+        "partitions_changed": len(report.written),
+        "rows_read": report.rows_read,
+        "new_rows": report.new,
+        "quarantined_new": report.quarantined,
+        "rows": report.buckets.total() + report.unannounced,
+        "announced": report.buckets.total(),
         **{name: report.buckets[name] for name in BUCKETS},
-        open=report.open,
-        unannounced=report.unannounced,
-        **warnings,
-    )
+        "open": report.open,
+        "unannounced": report.unannounced,
+        **({"warnings": "\n".join(report.warnings)} if report.warnings else {}),
+    }
 
 
 def receipts_of(report: Report, day: date) -> Figures:
     """Return what a day's file says of itself; nothing where there is none."""
     said = report.days.get(day)
-    if said is None:
-        return {}
+    return {} if said is None else of_day(said)
+
+
+def of_day(said: Footer) -> Figures:
+    """Return what a day's file says of itself."""
     return {
-        "dagster/row_count": said.rows,
+        "dagster/partition_row_count": said.rows,
         "announced": said.announced,
         **{name: said.buckets.get(name, 0) for name in BUCKETS},
         "open": said.open,
         "unannounced": said.unannounced,
+        _VERSION: said.version,
     }
 
 
-def _of_run(**counts: Any) -> Figures:
-    """Name what holds for the run: every partition's event shows it beside its own figures."""
-    return {f"run/{name}": value for name, value in counts.items()}
+_VERSION: Final = "usms/version"
+
+
+def version_of(made: dg.AssetMaterialization) -> str | None:
+    """Return the version of the day's file that an event tells of."""
+    value = made.metadata.get(_VERSION)
+    return None if value is None else str(value.value)
 
 
 def warehouse(report: WarehouseReport) -> Figures:
@@ -119,29 +136,55 @@ def warehouse(report: WarehouseReport) -> Figures:
 
 
 def delivery_rates(pipeline: Pipeline, asked: report.Figures) -> Figures:
-    """Return the figures of everything and by day, the chart as a picture, and make the report.
+    """Return the figures of everything and by day; make the report, and a chart beside it.
 
-    ``asked`` is what the published warehouse says. Raises ``StorageError`` where the report can't
-    be written.
+    ``asked`` is what the published warehouse says. Raises ``StorageError`` where they can't be
+    written.
     """
     from usms_pipeline.days import quarantine
     from usms_pipeline.figures import charts, report
+    from usms_pipeline.pipeline import CHART
 
-    latest = asked.daily.slice(max(0, asked.daily.num_rows - DAYS_SHOWN))
+    latest = asked.daily.slice(max(0, asked.daily.num_rows - DAYS_DRAWN))
+    listed = latest.slice(max(0, latest.num_rows - DAYS_LISTED)).to_pylist()[::-1]
+    with pipeline.store.replacing(CHART) as temporary:
+        temporary.write_bytes(charts.png(charts.rate_over_time(latest), scale=1))
     path = report.build(
         asked,
         pipeline.store,
         generated_at=pipeline.clock(),
         settings_summary=report.summary(pipeline.settings),
         quarantined=quarantine.open_count(pipeline.store),
-        rows_without_sent_at=pipeline.rows_without_sent_at(),
+        left_out=pipeline.left_out(),
     )
     return {
-        "chart": dg.MetadataValue.md(_image(charts.png(charts.rate_over_time(latest), scale=1))),
-        "daily": dg.MetadataValue.md(daily_table(latest.to_pylist()[::-1])),
+        "daily": dg.MetadataValue.md(daily_table(listed)),
         "report": dg.MetadataValue.path(path),
+        "chart": dg.MetadataValue.path(pipeline.store.shown(CHART)),
         **{name: _rounded(value) for name, value in asked.total.items() if value is not None},
     }
+
+
+def is_drawn(pipeline: Pipeline) -> bool:
+    """Return whether report and chart are there, and later than the published file."""
+    from usms_pipeline.pipeline import CHART, REPORT
+
+    drawn = [pipeline.store.written_at(name) for name in (REPORT, CHART)]
+    published = pipeline.settings.warehouse_path.stat().st_mtime
+    return all(at is not None and at.timestamp() >= published for at in drawn)
+
+
+def observation(account: Account, rows: int | None, newest: datetime | None) -> dg.AssetObservation:
+    """Return that the source was read: its rows around the window, and the last time of sending."""
+    counted: Figures = {} if rows is None else {"rows_read": rows}
+    if newest is not None:
+        counted["newest_sent_at"] = dg.MetadataValue.timestamp(newest)
+    return dg.AssetObservation(account.key("source_table"), metadata=counted)
+
+
+def is_ours(seen: dg.AssetObservation | None) -> bool:
+    """Return whether an observation is an ``observation`` of ours, not the project's own."""
+    return seen is not None and "rows_read" in seen.metadata
 
 
 def _rounded(value: Any) -> Any:
@@ -176,7 +219,3 @@ def daily_table(days: list[dict[str, Any]]) -> str:
     ]
     rule = ("---", *["---:"] * (len(heads) - 1))
     return "\n".join(f"| {' | '.join(row)} |" for row in (heads, rule, *rows))
-
-
-def _image(png: bytes) -> str:
-    return f"![delivery rate by day](data:image/png;base64,{b64encode(png).decode()})"

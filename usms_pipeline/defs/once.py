@@ -1,4 +1,4 @@
-"""One run of the job `refresh` in this process, for the command line: no daemon, no web page.
+"""One run of an account's job in this process, for the command line: no daemon, no web page.
 
 The run is recorded in the Dagster instance of DAGSTER_HOME like any other.
 """
@@ -23,7 +23,7 @@ _QUIET: Final = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 
 def run_refresh(first: date, last: date, on_step: OnStep | None = None) -> bool:
-    """Run `refresh` over days, both included; tells whether it went well.
+    """Run the account's job over days, both included; tells whether it went well.
 
     Settings are read from the environment and from .env. Errors of the core are told by the
     failed step: ``on_step(step, 'failed', {'error': sentence})``.
@@ -33,7 +33,8 @@ def run_refresh(first: date, last: date, on_step: OnStep | None = None) -> bool:
     with warnings.catch_warnings():
         # What Dagster calls its own parameters is not the reader's business.
         warnings.simplefilter("ignore", (dg.BetaWarning, dg.PreviewWarning))
-        job = ReceiptPipeline().build_defs().resolve_job_def("refresh")
+        component = ReceiptPipeline()
+        job = component.build_defs().resolve_job_def(component.account().job_name)
     tags = {RANGE_START: first.isoformat(), RANGE_END: last.isoformat()}
     run_id = str(uuid4())
     with dg.DagsterInstance.get() as instance:

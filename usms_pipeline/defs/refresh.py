@@ -1,6 +1,6 @@
 """The job over all of an account's assets, and the schedule that runs it over the open window.
 
-A tick decides which days; what is due in them is for the core to say.
+A tick asks the core whether a run would find anything to do, and starts none where it would not.
 """
 
 from __future__ import annotations
@@ -10,11 +10,19 @@ from typing import TYPE_CHECKING, Final
 
 import dagster as dg
 
-from usms_pipeline.defs.account import RANGE_END, RANGE_START, Account, AccountResource, told
+from usms_pipeline.contract import wording
+from usms_pipeline.contract.errors import UsmsError
+from usms_pipeline.defs import figures
+from usms_pipeline.defs.account import RANGE_END, RANGE_START, Account, AccountResource
 from usms_pipeline.defs.assets import MADE
+from usms_pipeline.defs.attributes import Schedule
 
 if TYPE_CHECKING:
+    from zoneinfo import ZoneInfo
+
     from dagster import UnresolvedAssetJobDefinition
+
+    from usms_pipeline.pipeline import Look, Pipeline
 
 UNFINISHED: Final = (
     dg.DagsterRunStatus.QUEUED,
@@ -40,32 +48,55 @@ def build_job(account: Account) -> UnresolvedAssetJobDefinition:
 
 
 def build_schedule(
-    account: Account, job: UnresolvedAssetJobDefinition, settings: AccountResource
+    account: Account, job: UnresolvedAssetJobDefinition, settings: AccountResource, given: Schedule
 ) -> dg.ScheduleDefinition:
-    """Build the schedule, switched off until someone switches it on."""
+    """Build the schedule, on or off as the account says."""
 
     @dg.schedule(
-        cron_schedule="*/15 * * * *",
+        cron_schedule=given.cron,
         job=job,
-        name=f"{account.job_name}_every_15_minutes",
+        name=account.schedule_name,
         execution_timezone=account.days.timezone,
-        default_status=dg.DefaultScheduleStatus.STOPPED,
-        description="One run over the days that are still open; none while one is under way.",
+        default_status=dg.DefaultScheduleStatus[given.status.upper()],
+        description="One run over the days that are still open, if there is anything to do; none "
+        "while one is under way.",
     )
-    def every_15_minutes(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
-        busy = context.instance.get_runs(
-            dg.RunsFilter(job_name=account.job_name, statuses=list(UNFINISHED)), limit=1
+    def look(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+        if busy := under_way(context.instance, account):
+            return dg.SkipReason(f"Run {busy.run_id[:8]} is still under way.")
+        try:
+            pipeline = settings.pipeline("source", "api")
+            found = pipeline.look()
+        except UsmsError:
+            return dg.RunRequest()  # which fails with the same error, where people look for it
+        if found.to_do:
+            return dg.RunRequest(tags=_open_window(account, pipeline) | _because(found))
+        context.instance.report_runless_asset_event(
+            figures.observation(account, found.rows_read, found.newest_sent_at)
         )
-        if busy:
-            return dg.SkipReason(f"Run {busy[0].run_id[:8]} is still under way.")
-        return dg.RunRequest(tags=_open_window(account, settings))
+        return dg.SkipReason(_nothing_before(found, pipeline.settings.zone))
 
-    return every_15_minutes
+    return look
 
 
-def _open_window(account: Account, settings: AccountResource) -> dict[str, str]:
+def under_way(instance: dg.DagsterInstance, account: Account) -> dg.DagsterRun | None:
+    """Return a run of the account's job that has not ended, if there is one."""
+    wanted = dg.RunsFilter(job_name=account.job_name, statuses=list(UNFINISHED))
+    return next(iter(instance.get_runs(wanted, limit=1)), None)
+
+
+def _open_window(account: Account, pipeline: Pipeline) -> dict[str, str]:
     """Return the tags that ask for the open window, from the first partition at the earliest."""
-    with told(account):
-        window = settings.pipeline().open_window()
+    window = pipeline.open_window()
     first: date = max(window.first, account.days.start.date())
     return {RANGE_START: first.isoformat(), RANGE_END: window.last.isoformat()}
+
+
+def _because(found: Look) -> dict[str, str]:
+    return {"usms/because": "; ".join(found.to_do)}
+
+
+def _nothing_before(found: Look, zone: ZoneInfo) -> str:
+    at = found.next_due_at
+    next_one = f"the next message is due at {wording.moment(at, zone)}" if at else "none is awaited"
+    return f"Nothing to do: no message is due, and the source has nothing new; {next_one}."

@@ -14,6 +14,7 @@ from typing import Final
 import duckdb
 import pyarrow as pa
 
+from usms_pipeline.contract import wording
 from usms_pipeline.contract.errors import BadQuery, OtherWarehouse, UnknownColumn
 from usms_pipeline.warehouse.quoting import identifier, literal
 
@@ -123,6 +124,14 @@ def nowcast(con: Connection, by: str = "sent_date") -> Relation:
     return ask(con, f"FROM delivery_nowcast_by({literal(by)})")
 
 
+def forecasts(con: Connection) -> Relation:
+    """Return what was expected of the latest 14 settled days (UTC) as each ended, and its rate.
+
+    The rows of ``delivery_nowcast_record``; none of a day that there was no history for.
+    """
+    return ask(con, "FROM main.delivery_nowcast_record")
+
+
 def maturity(con: Connection) -> Relation:
     """Return how complete a group of messages usually is at an age (``age_seconds``)."""
     return ask(con, "FROM maturity()")
@@ -198,11 +207,12 @@ def uncovered_days(con: Connection, share: float, days: int = 7) -> Relation:
     )
 
 
-def likely_copies(con: Connection) -> int:
-    """Count the rows of sessions for which the service answers, but for fewer recipients.
+def copies_hint(con: Connection, days: Sequence[date] | None = None) -> str | None:
+    """Tell, without a period, how many rows of sessions the service answers for too few recipients.
 
-    Of those without a phone, in sessions of several, an hour old when they were last asked about.
-    0 where they are one in five or fewer of the rows: as many may be silent.
+    Of those without a phone, in sessions of several, an hour old when they were last asked about;
+    of some days of sending, or of all. None where they are one in five or fewer of the rows: as
+    many may be silent.
     """
     query = """
         WITH sessions AS (
@@ -212,13 +222,20 @@ def likely_copies(con: Connection) -> int:
                 count(*) FILTER (provider_status IS NOT NULL) AS heard
             FROM main.receipts
             WHERE is_announced AND last_asked_at - sent_at > INTERVAL 1 HOUR
+                AND ($days IS NULL OR list_contains($days, sent_date))
             GROUP BY session_no
         )
         SELECT coalesce(sum(unheard), 0)::BIGINT, coalesce(sum(rows), 0)::BIGINT
         FROM sessions WHERE heard > 0 AND rows > 1
     """
-    ((unheard, rows),) = ask(con, query).fetchall()
-    return int(unheard) if 5 * unheard > rows else 0
+    ((unheard, rows),) = con.execute(query, {"days": days and [*days]}).fetchall()
+    if 5 * unheard <= rows:
+        return None
+    return (
+        f"{wording.counted(unheard, 'message')} without a phone and without a receipt, in sessions "
+        "of which the service knows fewer recipients than there are rows: most likely copies of "
+        "rows. Read the table without them, by SELECT DISTINCT"
+    )
 
 
 def timezone_hint(con: Connection) -> str | None:

@@ -67,7 +67,7 @@ def without(rows: pa.Table, forgotten: Forgotten) -> pa.Table:
 
 
 def without_answers(said: pa.Table, forgotten: Forgotten) -> pa.Table:
-    """Take what is forgotten out of ``schema.OBSERVATIONS``.
+    """Return ``schema.OBSERVATIONS`` without what is forgotten.
 
     Of a session whose recipient is forgotten it stays known that it was asked about: others of it
     may be waiting.

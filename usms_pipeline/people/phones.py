@@ -431,11 +431,14 @@ class _Reader:
         if mask := _mask_in(text):
             return "", mask.shown, None
         tidy = _SEPARATORS.sub("", unicodedata.normalize("NFKC", text))
-        for international in _as_international(tidy):
-            number = self._plain(international)
-            if number[2] is not None and number[2].number_type is not None:
-                return number
-        return self._plain(tidy.replace("(", "").replace(")", ""))
+        readings = [self._plain(international) for international in _as_international(tidy)]
+        readings.append(self._plain(tidy.replace("(", "").replace(")", "")))
+        valid = (one for one in readings if one[2] is not None and one[2].number_type is not None)
+        first, code = readings[0][2], _IN_BRACKETS.match(tidy)
+        is_code = code is not None and first is not None and code[1] == str(first.country_code)
+        # Of numbers that are valid nowhere, as mistyped ones are
+        default = readings[0] if is_code and not _has_brackets(self._region) else readings[-1]
+        return next(valid, default)
 
     def known(self, text: str) -> _Number | None:
         """Return what a text says, where a prefix that was learnt settles it."""
@@ -621,6 +624,19 @@ def _put_in(
     mask = np.zeros(len(texts), np.bool_)
     mask[at] = True
     return pc.replace_with_mask(said, mask, e164), pc.replace_with_mask(shown, mask, phones)
+
+
+@cache
+def _has_brackets(region: str) -> bool:
+    """Return whether a region's own numbers are written with a code in brackets: (11) 2345-6789.
+
+    Not (011) 2345…: a country code never begins with a zero. Only some countries do, Brazil,
+    Russia and North America among them.
+    """
+    code = phonenumbers.country_code_for_region(region)
+    formats = _metadata(code, COUNTRY_CODE_TO_REGION_CODE[code][0]).number_format
+    forms = (form for one in formats for form in (one.format, one.national_prefix_formatting_rule))
+    return any("(\\1)" in form for form in forms if form)
 
 
 def _as_international(text: str) -> Iterator[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
@@ -197,7 +198,7 @@ class _Asked:
 
     @cached_property
     def _loose(self) -> dict[str, str]:
-        """Sessions by their names but for case and blanks; not one that is named as it is."""
+        """Sessions by the letters and digits of their names; not one that is named as it is."""
         named = set()
         for entry in self._entries:
             with suppress(_Unreadable):
@@ -211,7 +212,9 @@ class _Asked:
 
 
 def _loosely(name: str) -> str:
-    return "".join(api.bare(name).split()).casefold()
+    """Return a name without case, blanks, marks and leading zeros, which a service may drop."""
+    plain = unicodedata.normalize("NFKC", name).casefold()
+    return "".join(filter(str.isalnum, plain)).lstrip("0") or name
 
 
 def _read_item(

@@ -219,7 +219,7 @@ def retry_after_seconds(header: str | None, now: datetime) -> float | None:
     """Read a Retry-After header: seconds or an HTTP date; None when there is none to be read."""
     if not header:
         return None
-    if header.strip().isdecimal():
+    if re.fullmatch(r"\s*[0-9]{1,15}(\.[0-9]*)?\s*", header):
         return float(header)
     try:
         at = parsedate_to_datetime(header)

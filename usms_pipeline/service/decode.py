@@ -434,8 +434,9 @@ def _useless(rows: pa.Table, ids: list[list[str]], verdicts: list[str | None]) -
         reason = rows["reason"][number].as_py()
         if verdict in ("refused", _UNANSWERED):
             kind = REFUSED_ID if verdict == "refused" else UNANSWERED_ID
+            says = "refuses" if kind == REFUSED_ID else "gives no usable answer about"
+            words = reason or f"the service {says} this session number"
             for session in ids[number]:
-                words = reason or "the service refuses this session number"
                 yield Reject(number, kind, words, session, body)
         else:
             words = reason or "the answer can't be read"

@@ -33,6 +33,10 @@ _RECENTLY_SECONDS: Final = 10.0
 _ATTEMPTS_ALONE: Final = 3
 """For one id of a batch that failed. A part of it with more has one: its halves are the others."""
 
+_ATTEMPTS_ODD: Final = 3
+"""For a batch with an answer of no known kind, or that would say the key is bad were no other good:
+it may be how this service throttles, and then a slower pace is what helps."""
+
 _THROTTLED_OF_ALL: Final = 3
 """So often in a row one batch is throttled by chance. What comes then says nothing of the pace."""
 
@@ -42,11 +46,11 @@ _THROTTLED_PART: Final = 8
 chance, of a service that throttles 30 % at random, that is one part in 15,000."""
 
 _ASKED_ALONE: Final = 3
-"""Ids that are asked about to see whether the service is up. Each may be a bad one."""
+"""Requests for one id each that show whether the service is up. Each may be for a bad one."""
 
-_UNHEARD: Final = 64
-"""After so many requests without a good answer only one a second is sent: a service that is down
-for all costs so many, and those that were under way, until the breaker opens."""
+_UNHEARD, _UNHEARD_SECONDS = 64, 2.5
+"""After so many requests without a good answer only one is sent in so many seconds: a service that
+is down for all costs 150 at most until the breaker opens, one that throttles all of them too."""
 
 
 @dataclass(frozen=True)
@@ -187,7 +191,7 @@ class Fetcher:
                 # What is said of one id is for good: more must speak for it than for a half.
                 since = self._recently(asked if is_lone else began)
                 must_wait, is_failing = not await self._passes(since, part), True
-                if must_wait and reply.verdict is Verdict.DENY:
+                if must_wait and reply.verdict is Verdict.DENY and self._answered is None:
                     raise _refused(reply)
             if is_good or (is_lone and not must_wait):
                 self._settle(part, reply, land)
@@ -206,13 +210,13 @@ class Fetcher:
 
         async def take_up() -> None:
             while put_off:
-                part, reply, at, land = put_off.pop()
+                part, reply, at, land = one = put_off.pop()
                 is_refused = reply.verdict is Verdict.SPLIT
                 if self._stats.ids_answered if is_refused else self._heard_at > at:
                     self._stats.ids_asked -= len(part)
                     await self.fetch(part, land)
                 else:
-                    self._give_up(part, reply, land)
+                    self._put_off.append(one)
 
         async with asyncio.TaskGroup() as group:
             for _ in range(min(workers, len(put_off))):
@@ -220,9 +224,12 @@ class Fetcher:
         self._give_up_rest()
 
     def _give_up_rest(self) -> None:
+        """Give up what is put off. Raise ``CredentialsRefused`` where the key was good before."""
         rest, self._put_off = self._put_off, []
         for part, reply, _, land in rest:
             self._give_up(part, reply, land)
+        if rest and rest[-1][1].verdict is Verdict.DENY:
+            raise _refused(rest[-1][1])
 
     def _only_refuses(self) -> bool:
         """Return when to look no longer for the bad ids of a batch, but only for a good batch."""
@@ -236,15 +243,15 @@ class Fetcher:
     async def _passes(self, since: float, ids: tuple[str, ...]) -> bool:
         """Return whether the service answers others since a moment, so that a failure is the ids'.
 
-        Where none was heard of, one that was answered before is asked about; where none was ever,
-        a few of these ids, each alone.
+        Where none was heard of, one that was answered before is asked about, more than once, for
+        some of all may fail; where none was ever, a few of these ids, each alone.
         """
         async with self._alone:
             if self._heard_at < since and self._alone_at < since:
                 self._alone_at = self._monotonic()
                 known = self._answered or self._known()
                 few = random.sample(ids, min(_ASKED_ALONE, len(ids))) if len(ids) > 1 else []
-                alone = [known] if known else few
+                alone = [known] * _ASKED_ALONE if known else few
                 await asyncio.gather(*(self._ask((one,)) for one in alone))
             return self._heard_at >= since
 
@@ -261,7 +268,7 @@ class Fetcher:
             most_throttled = _THROTTLED_PART
             seconds = self._seconds_of_a_part() if len(ids) > 1 else None
         while True:
-            is_of_all = not is_failing and throttled < _THROTTLED_OF_ALL
+            is_of_all = not is_failing and failures + throttled < _THROTTLED_OF_ALL
             reply = await self._ask(ids, seconds, is_of_all)
             verdict = reply.verdict
             if verdict is Verdict.OK or verdict is Verdict.SPLIT:
@@ -278,11 +285,18 @@ class Fetcher:
                 failures >= attempts
                 or (throttled >= most_throttled and await self._passes(began, ids))
                 or self._monotonic() - began + pause > self.patience.batch_seconds
-                or (not is_failing and _is_telling(reply, others_pass))
+                or self._is_telling(reply, failures, others_pass or is_failing)
             ):
                 return reply
             self._stats.retries += 1
             await self._sleep(pause)
+
+    def _is_telling(self, reply: Reply, failures: int, others_pass: bool) -> bool:
+        """Return whether to repeat a request would take time and tell no more than its halves."""
+        if reply.verdict in (Verdict.UNKNOWN, Verdict.DENY):
+            # first of all, whether the key and the address are good
+            return failures >= _ATTEMPTS_ODD or self._answered is None
+        return reply.is_late and others_pass
 
     def _seconds_of_a_part(self) -> float:
         """Return how long to wait for a part of a batch that failed, which others answer in time.
@@ -301,7 +315,7 @@ class Fetcher:
         sent_at = await self._governor.turn()
         self._unheard += 1
         if self._unheard > _UNHEARD:
-            self._governor.pause(1.0)
+            self._governor.pause(_UNHEARD_SECONDS)
         self._in_flight += 1
         stats = self._stats
         stats.concurrency = max(stats.concurrency, self._in_flight)
@@ -330,7 +344,9 @@ class Fetcher:
                 if is_of_all:
                     self._governor.throttled(sent_at, self._wait_seconds(reply))
                 self._breaker.bad(sent_at, is_throttled=True)
-            case _:
+            case verdict:
+                if is_of_all and verdict is not Verdict.RETRY:
+                    self._governor.throttled(sent_at)
                 self._breaker.bad(sent_at)
         self._stats.pace = self._governor.settled_pace
 
@@ -386,13 +402,6 @@ class Fetcher:
             f"with {last.label}{f' ({last.message})' if last.message else ''}. What had landed is "
             f"kept; run again later.{_hint(last, self._client.address) or _IF_IT_STAYS}"
         )
-
-
-def _is_telling(reply: Reply, others_pass: bool) -> bool:
-    """Return whether repeating a whole batch would take time and tell no more than its halves."""
-    if reply.verdict is Verdict.DENY:
-        return not others_pass  # first of all, whether the key is good
-    return reply.verdict is Verdict.UNKNOWN or (reply.is_late and others_pass)
 
 
 def _answer(

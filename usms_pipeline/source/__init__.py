@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
-from usms_pipeline.source.clean import schema
+from usms_pipeline.source.clean import Cells, phones_in, schema
 from usms_pipeline.source.kinds import SUFFIXES
-from usms_pipeline.source.reading import Survey, is_scanned, read, survey
+from usms_pipeline.source.reading import LeftOut, Survey, is_scanned, read, survey
 
-__all__ = ["SUFFIXES", "Survey", "is_scanned", "read", "schema", "survey"]
+__all__ = [
+    "SUFFIXES", "Cells", "LeftOut", "Survey", "is_scanned", "phones_in", "read", "schema", "survey",
+]  # fmt: skip

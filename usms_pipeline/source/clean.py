@@ -20,21 +20,31 @@ import pyarrow.compute as pc
 from usms_pipeline.contract.moments import to_utc, unmarked
 from usms_pipeline.contract.schema import TEXT, TIME, dimension_name
 from usms_pipeline.contract.setting_types import DateOrder
-from usms_pipeline.source.kinds import Column
+from usms_pipeline.source.kinds import Column, TimeType
 
 MAX_SESSION_CHARACTERS: Final = 256
 _FIRST_PLAIN, _LAST_PLAIN = 0x21, 0x7E
 """Printable ASCII but for the blank."""
 _ONE: Final = pa.scalar(1, pa.int32())
-_NOTHING: Final = r"(?i)^(\\N|null|nan|none|nat|<na>|n/a|#n/a)$"
+NOTHING: Final = r"(?i:\\N|null|nan|none|nat|<na>|n/a|#n/a)"
 """What programs write for NULL; none has more than four characters."""
 _BYTES: Final = r"^\\x([0-9A-Fa-f]{2})+$"
 """How the sources write bytes."""
-_SEVERAL: Final = r"[,;|\n，；、\[{]|\d{8}[ /]+\+?\d{8}"
-_BETWEEN: Final = re.compile(r"[,;|\n，；、]|(?<=\d{8})[ /]+(?=\+?\d{8})")
+_SEVERAL: Final = (
+    r"[,;|\n，；、\[{]|[\d*]{8}([^\d*]+|\+)[\d*]{8}|"
+    r"(?:[\d*][^\d/]{0,3}){7}/(?:[^\d/]{0,3}[\d*]){7}"
+)
+_BETWEEN: Final = re.compile(r"[,;|\n，；、]|(?<=[\d*]{8})(?:[^\d*+(]+|(?=\+))(?=[+(]*[\d*]{8})")
 """A blank and a slash stand inside a number as well, but no number has sixteen digits."""
 _SOME_DIGITS: Final = re.compile(r"(?:[\d*xX#][^\d*xX#]{0,3}){5}")
-"""What each of several phones has; a part of "Smith, J. 13800138000" does not."""
+"""What a phone has, and no part of ``1,380,013``."""
+_NAMES: Final = (
+    (r"[(（][^()（）\d]*[^()（）\dxX*#+\s][^()（）\d]*[)）]", ""),
+    (r"(^|[,;|\n，；、])\s*\p{Han}+[\s:：]*([+(（]?\d)", r"\1\2"),
+    (r"(\d)[\s:：]*\p{Han}+\s*($|[,;|\n，；、/])", r"\1\2"),
+)
+"""Whose number it is, beside the number: ``13800138000(张三)``, ``张三: 13800138000``."""
+_WHOLE_FLOAT: Final = r"^(\d+)\.0+$"
 
 
 @dataclass(frozen=True)
@@ -57,6 +67,20 @@ class Layout:
         return [self.session, *optional, *self.dimensions]
 
 
+@dataclass
+class Cells:
+    """What some rows of the table held, as far as the rows that are made of them don't show it."""
+
+    rows: int = 0
+    several: int = 0
+    """Cells with several phones, and how many ``phones`` these hold."""
+    phones: int = 0
+    with_words: int = 0
+    """Cells with words beside the numbers: they are left out."""
+    uncounted: int = 0
+    """Rows whose number of recipients is none from 1 to 99,999: 1 is taken."""
+
+
 def schema(dimensions: Sequence[str]) -> pa.Schema:
     """Return the Arrow schema of what ``read`` yields."""
     fields = [
@@ -76,10 +100,11 @@ def clean(
     start: datetime,
     end: datetime,
     latest: datetime,
+    cells: Cells,
 ) -> pa.RecordBatch:
     """Return the rows of [start, end) with a usable ``sent_at``, as ``schema`` has them.
 
-    A row whose phone column holds several phones is as many rows.
+    A row whose phone column holds several phones is as many rows. ``cells`` counts what was met.
     """
     times = to_utc(raw.column(0), layout.zone, order=layout.order, latest=latest)
     inside = pc.and_(
@@ -89,20 +114,31 @@ def clean(
         raw, times = raw.filter(inside), times.filter(inside)
     texts = [_text(raw.column(i + 1), column) for i, column in enumerate(layout.others)]
     session, *rest = texts
-    phone = _phone(rest.pop(0)) if layout.phone else pa.nulls(len(raw), TEXT)
-    recipients = _recipients(rest.pop(0)) if layout.recipients else pa.repeat(_ONE, len(raw))
+    session = _whole(session, layout.session)
+    phone = pa.nulls(len(raw), TEXT)
+    if layout.phone:
+        phone = _phone(_whole(rest.pop(0), layout.phone))
+    cells.rows += len(raw)
+    recipients = pa.repeat(_ONE, len(raw))
+    if layout.recipients:
+        counts = _recipients(rest.pop(0))
+        cells.uncounted += counts.null_count
+        recipients = pc.fill_null(counts, _ONE)
     columns = [_session(session), phone, times, recipients, *rest]
-    return _one_phone_a_row(pa.record_batch(columns, schema=schema(dimensions)))
+    return _one_phone_a_row(pa.record_batch(columns, schema=schema(dimensions)), cells)
 
 
-def _one_phone_a_row(rows: pa.RecordBatch) -> pa.RecordBatch:
+def _one_phone_a_row(rows: pa.RecordBatch, cells: Cells) -> pa.RecordBatch:
     are_several = pc.fill_null(pc.match_substring_regex(rows["phone"], _SEVERAL), False)
     if not pc.any(are_several).as_py():
         return rows
-    phones = [
-        _phones(text) if several else [text]
-        for text, several in zip(rows["phone"].to_pylist(), are_several.to_pylist(), strict=True)
-    ]
+    phones: list[list[str | None]] = [[text] for text in rows["phone"].to_pylist()]
+    for place in np.flatnonzero(are_several):
+        phones[place], has_words = phones_in(rows["phone"][int(place)].as_py())
+        cells.with_words += has_words
+        if len(phones[place]) > 1:
+            cells.several += 1
+            cells.phones += len(phones[place])
     counts = [len(some) for some in phones]
     split = rows.take(pa.array(np.repeat(np.arange(len(rows)), counts)))
     flat = pa.array([phone for some in phones for phone in some], TEXT)
@@ -115,17 +151,28 @@ def _one_phone_a_row(rows: pa.RecordBatch) -> pa.RecordBatch:
     return pa.record_batch([*columns.values()], schema=rows.schema)
 
 
-def _phones(text: str) -> list[str | None]:
+def phones_in(text: str) -> tuple[list[str | None], bool]:
     """Return the phones that a text lists: ``138…,139…``, ``[138…, 139…]``, ``{138…,139…}``.
 
-    A list without any is one unknown phone; what is no list is one phone, whatever it is.
+    And whether it holds words beside them. A list without any is one unknown phone; what is no
+    list is one phone, whatever it is.
     """
-    is_list = text[0] + text[-1] in ("[]", "{}") and ":" not in text
-    parts = [part.strip(" \t\"'") for part in _BETWEEN.split(text[1:-1] if is_list else text)]
+    is_list = text[0] + text[-1] in ("[]", "{}", "()") and ":" not in text
+    lists = _BETWEEN.split(text[1:-1] if is_list else text)
+    parts = [part.strip(" \t\"'") for one in lists for part in _at_slashes(one)]
     found = [part for part in parts if part and part.casefold() != "null"]
     if is_list and not found:
-        return [None]
-    return [*found] if found and all(map(_SOME_DIGITS.search, found)) else [text]
+        return [None], False
+    numbers: list[str | None] = [part for part in found if _SOME_DIGITS.search(part)]
+    return (numbers, len(numbers) < len(found)) if numbers else ([text], False)
+
+
+def _at_slashes(text: str) -> list[str]:
+    """Split at slashes, but not inside a number: ``0151/12345678`` is one."""
+    parts = text.split("/")
+    fewest = 7 if text.count(" / ") == len(parts) - 1 else 10
+    digits = (sum(one.isdecimal() or one == "*" for one in part) for part in parts)
+    return parts if min(digits) >= fewest else [text]
 
 
 def text_of_bytes(raw: bytes) -> str | None:
@@ -146,7 +193,13 @@ def _text(values: pa.Array, column: Column) -> pa.Array:
         raws = [bytes.fromhex(one[2:]) for one in text.filter(are_bytes).to_pylist()]
         texts = pa.array([text_of_bytes(raw) for raw in raws], TEXT)
         text = pc.replace_with_mask(text, are_bytes, texts)
-    return _plain(text) if column.is_float else text
+    return _plain(text) if column.exact_below else text
+
+
+def _whole(text: pa.Array, column: Column) -> pa.Array:
+    """Return 123 for a 123.00 of a decimal number: what follows the point is the type's."""
+    is_number = column.time is TimeType.NUMBER
+    return pc.replace_substring_regex(text, r"\.0+$", "") if is_number else text
 
 
 def _readable(text: pa.Array) -> pa.Array:
@@ -189,10 +242,15 @@ def _without_exponent(text: str) -> str | None:
 
 
 def _session(text: pa.Array) -> pa.Array:
-    """Trim; null where blank, longer than a session number can be, or with control characters."""
+    """Trim; null where blank, longer than a session number can be, or with control characters.
+
+    A float's ``.0`` goes, which pandas writes beside a gap: no session number has one.
+    """
     text = _named(unmarked(text))
     is_plain = _is_plain(text)
     text = text if is_plain else pc.utf8_trim_whitespace(text)
+    if pc.any(pc.match_substring(text, ".0")).as_py():
+        text = pc.replace_substring_regex(text, _WHOLE_FLOAT, r"\1")
     length = pc.binary_length(text) if is_plain else pc.utf8_length(text)
     fits = pc.and_(pc.greater(length, 0), pc.less_equal(length, MAX_SESSION_CHARACTERS))
     if not is_plain and pc.any(has_controls := pc.match_substring_regex(text, r"\p{Cc}")).as_py():
@@ -211,6 +269,9 @@ def _is_plain(text: pa.Array) -> bool:
 
 def _phone(text: pa.Array) -> pa.Array:
     text = _named(unmarked(pc.utf8_trim_whitespace(text)))
+    if not _is_plain(text):
+        for pattern, kept in _NAMES:
+            text = pc.replace_substring_regex(text, pattern, kept)
     return _where(pc.not_equal(text, ""), text)
 
 
@@ -218,18 +279,18 @@ def _named(text: pa.Array) -> pa.Array:
     """Return null for words that stand for it."""
     if not pc.any(pc.less_equal(pc.binary_length(text), 4)).as_py():
         return text
-    is_nothing = pc.match_substring_regex(pc.utf8_trim_whitespace(text), _NOTHING)
+    is_nothing = pc.match_substring_regex(pc.utf8_trim_whitespace(text), f"^{NOTHING}$")
     return _where(pc.invert(is_nothing), text)
 
 
 def _recipients(text: pa.Array) -> pa.Array:
-    """Return the number of recipients; 1 where there is none of 1 to 99,999.
+    """Return the number of recipients; null where there is none of 1 to 99,999.
 
     The service takes up to 1,000 phones a call; a stray number must not become a million rows.
     """
     digits = pc.replace_substring_regex(unmarked(pc.utf8_trim_whitespace(text)), r"\.0*$", "")
     usable = pc.match_substring_regex(digits, r"^0*[1-9]\d{0,4}$")
-    return pc.fill_null(_where(usable, digits).cast(pa.int32()), _ONE)
+    return _where(usable, digits).cast(pa.int32())
 
 
 def _where(usable: pa.Array, text: pa.Array) -> pa.Array:

@@ -18,6 +18,7 @@ from typing import Final
 
 from usms_pipeline.contract.errors import SourceError
 from usms_pipeline.source import query
+from usms_pipeline.source.clean import NOTHING
 
 _DELIMITERS: Final = (",", ";", "\t", "|")
 _SEP_LINE: Final = re.compile("sep=(.)", re.IGNORECASE)
@@ -26,7 +27,7 @@ a byte-order mark DuckDB would skip all lines with it."""
 _BEGINNING: Final = 65_536
 """Bytes of a file in which a column of floats shows itself."""
 _QUOTE = query.quoter('"')
-_IS_FLOAT: Final = r"-?\d+\.0"
+_IS_FLOAT: Final = rf"-?\d+[.,]0|{NOTHING}"
 _OPTIONS: Final = (
     "auto_detect = false, header = true, quote = '\"', escape = '\"', allow_quoted_nulls = false, "
     "nullstr = ['', '\\N', 'NULL']"
@@ -65,6 +66,8 @@ def relation(paths: Sequence[str], run: Run) -> str:
 
 def explain(text: str, path: str) -> SourceError:
     """Make a sentence of DuckDB's error; the line itself may hold a phone number: not shown."""
+    if "state machine" in text:
+        return _bad(path, "its lines end in more than one way")
     line = re.search(r"CSV Error on Line: (\d+)", text)
     counts = re.search(r"Expected Number of Columns: (\d+) Found: (\d+)", text)
     if counts:
@@ -133,7 +136,7 @@ def _read(form: _Form, paths: Sequence[str]) -> str:
     files = ", ".join(query.text(as_pattern(path)) for path in paths)
     columns = ", ".join(f"{query.text(name)}: 'VARCHAR'" for name in form.names)
     whole = ", ".join(
-        f"regexp_replace({_QUOTE(name)}, '\\.0$', '') AS {_QUOTE(name)}" for name in form.floats
+        f"regexp_replace({_QUOTE(name)}, '[.,]0$', '') AS {_QUOTE(name)}" for name in form.floats
     )
     return (
         f"SELECT *{f' REPLACE ({whole})' if whole else ''} "

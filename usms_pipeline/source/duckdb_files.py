@@ -20,6 +20,7 @@ ROWS: Final = 65_536
 """Rows in a batch."""
 
 _QUOTE = query.quoter('"')
+_EXACT_BELOW = {"FLOAT": 2**24, "DOUBLE": 2**53}
 _ONLY_TABLE = "source_file"
 _TIMES = (
     ("TIMESTAMP WITH TIME ZONE", TimeType.AWARE),
@@ -60,7 +61,7 @@ class DuckDBSource:
         except (duckdb.CatalogException, duckdb.BinderException):
             return []
         return [
-            Column(column, kind, _time(kind), is_float=kind in ("DOUBLE", "FLOAT"))
+            Column(column, kind, _time(kind), exact_below=_EXACT_BELOW.get(kind))
             for column, kind, *_ in found
         ]
 
@@ -120,7 +121,7 @@ def explain(error: Exception, address: Address) -> SourceError:
         return SourceError(f"Can't open {address.path!r}: give this user the right to read it.")
     if "magic bytes" in text or "too small to be a Parquet file" in text:
         return sentences.bad_file(address, "Parquet")
-    if "CSV Error on Line" in text or "not utf-8 encoded" in text:
+    if any(said in text for said in ("CSV Error on Line", "not utf-8 encoded", "CSV Parser")):
         return csv_files.explain(text, address.path)
     return sentences.broke_off(address, text)
 

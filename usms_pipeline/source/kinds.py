@@ -60,7 +60,8 @@ class Column:
     name: str
     type: str
     time: TimeType | None
-    is_float: bool = False
+    exact_below: int | None = None
+    """Of a floating number: whole ones below this are what they were."""
     is_boolean: bool = False
 
 
@@ -75,6 +76,8 @@ class Dialect:
     has_time_zones: bool = True
     has_limit: bool = True
     has_indexes: bool = True
+    is_day: str = ""
+    """`` AND …`` that leaves out dates that a column holds and the calendar has not; {} is it."""
 
 
 class Source(Protocol):

@@ -26,6 +26,7 @@ _TIMES = {
                     TimeType.TEXT),
     **dict.fromkeys(("int", "bigint", "decimal", "float", "double"), TimeType.NUMBER),
 }  # fmt: skip
+_EXACT_BELOW = {"float": 10**6, "double": 2**53}  # of a float six digits are shown
 _SETTINGS = (
     "SET SESSION time_zone = '+00:00'",
     "SET SESSION TRANSACTION READ ONLY",
@@ -54,6 +55,7 @@ class MySQL:
         quoter("`"),
         lambda sql, column: f"{sql} + 0" if column.type.startswith("bit(") else sql,
         has_time_zones=False,
+        is_day=" AND day({0}) > 0 AND month({0}) > 0",
     )
 
     def __init__(self, connection: sa.Connection) -> None:
@@ -66,7 +68,9 @@ class MySQL:
         schema = table[0] if len(table) == 2 else None
         found = self._connection.execute(_COLUMNS, {"schema": schema, "name": table[-1]})
         return [
-            Column(name, shown, _TIMES.get(kind.lower()), is_float=kind in ("float", "double"))
+            Column(
+                name, shown, _TIMES.get(kind.lower()), exact_below=_EXACT_BELOW.get(kind.lower())
+            )
             for name, kind, shown in _as_rows(found)
         ]
 

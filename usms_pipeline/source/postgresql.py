@@ -26,6 +26,7 @@ _TIMES = {
     **dict.fromkeys(("text", "varchar", "bpchar", "citext"), TimeType.TEXT),
     **dict.fromkeys(("int4", "int8", "numeric", "float4", "float8"), TimeType.NUMBER),
 }
+_EXACT_BELOW = {"float4": 2**24, "float8": 2**53}
 _LIMITS = {
     "statement timeout": "statement_timeout",
     "lock timeout": "lock_timeout",
@@ -80,7 +81,7 @@ class PostgreSQL:
         name = query.text(query.table_name(self.dialect, table))
         found = adbc.rows(self._connection, _COLUMNS.format(table=name))
         return [
-            Column(name, shown, _TIMES.get(base), is_float=base in ("float4", "float8"))
+            Column(name, shown, _TIMES.get(base), exact_below=_EXACT_BELOW.get(base))
             for name, shown, base in found
         ]
 

@@ -6,7 +6,7 @@ Pure: text in, text out. Every literal of a time comes from ``literal``.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime, time, timedelta
 from typing import Final
 from zoneinfo import ZoneInfo
 
@@ -28,9 +28,10 @@ _ZONE_CHANGE: Final = timedelta(hours=3)
 """More than any change to or from summer time; the exact bounds are applied afterwards."""
 _WEST, _EAST = timedelta(hours=12), timedelta(hours=14)
 """The widest offsets from UTC that a text may name."""
+_DAYS: Final = (*(f"{day:02}" for day in range(1, 10)), *map(str, range(1, 32)))
 _MOST_TEXT_DAYS: Final = timedelta(days=62)
 """Beyond, a range for each month is no gain over whole years."""
-_ORDERED: Final = rf"^\d{{4}}[-/.年]|^\d{{8,19}}(\.\d*)?$|{NO_TIME}"
+_ORDERED: Final = rf"^\d{{4}}[-/.年] ?\d|^\d{{8,19}}(\.\d*)?$|{NO_TIME}"
 _TYPED = (TimeType.AWARE, TimeType.NAIVE, TimeType.DATE)
 
 
@@ -115,14 +116,14 @@ def literal(dialect: Dialect, time: TimeType, moment: datetime) -> str:
 def sample(dialect: Dialect, table: str, column: Column, rows: int = 100) -> str:
     """Return the query of the least, the greatest and the first values of a column, as text.
 
-    And of some texts that lie between 2000 and 2200 and begin with the 20th or 21st of a month.
+    And of one that begins with a day or a month, which may lie between the least and the greatest.
     """
     name = dialect.quote(column.name)
     some = [f"SELECT {end}({name}) AS v FROM {table}" for end in ("min", "max")]
     if dialect.has_limit:
         some.append(f"SELECT {name} AS v FROM {table} WHERE {name} IS NOT NULL LIMIT {rows}")
         if column.time is not TimeType.NUMBER:
-            days = " OR ".join(f"({name} >= '{d}' AND {name} < '{d}0')" for d in ("20", "21"))
+            days = " OR ".join(f"({name} >= '{d}' AND {name} < '{d}0')" for d in _DAYS)
             some.append(f"SELECT {name} AS v FROM {table} WHERE {days} LIMIT 1")
     shown = dialect.as_text("v", column)
     return " UNION ALL ".join(
@@ -136,30 +137,48 @@ def odd_texts(dialect: Dialect, table: str, column: Column) -> str:
     return select(dialect, table, column, where=f"{name} NOT LIKE '____-%'")
 
 
-def count(dialect: Dialect, table: str, column: Column) -> str:
-    """Return the query of all rows, rows with a usable time, and the first and last of those."""
+def count(
+    dialect: Dialect, table: str, column: Column, marks: Sequence[datetime], zone: str
+) -> str:
+    """Return the query of all rows, rows with a usable time, how many of those lie at each of
+    ``marks`` (UTC) or later, and the first and last of them. The column has a type of time.
+    """
     name = dialect.quote(column.name)
-    usable = window(dialect, column, EARLIEST, LATEST, "UTC")
+    usable = window(dialect, column, EARLIEST, LATEST, "UTC") + dialect.is_day.format(name)
+    later = (f"{usable} AND {name} >= {_from(dialect, column, mark, zone)}" for mark in marks)
+    wanted = ("1 = 1", usable, *later)
     number = Column("", "", None)
-    rows = dialect.as_text("count(*)", number)
-    good = dialect.as_text(f"count(CASE WHEN {usable} THEN 1 END)", number)
-    ends = ", ".join(f"{end}(CASE WHEN {usable} THEN {name} END)" for end in ("min", "max"))
-    return f"SELECT {rows}, {good}, {ends} FROM {table}"
+    counts = (
+        dialect.as_text(f"count(CASE WHEN {one} THEN 1 END)", number) + f" AS c{n}"
+        for n, one in enumerate(wanted)
+    )
+    ends = (f"{end}(CASE WHEN {usable} THEN {name} END) AS {end}_at" for end in ("min", "max"))
+    return f"SELECT {', '.join((*counts, *ends))} FROM {table}"
+
+
+def _from(dialect: Dialect, column: Column, moment: datetime, zone: str) -> str:
+    """Write the first value of a column that is not before a moment (UTC)."""
+    assert column.time is not None
+    if column.time is not TimeType.AWARE:
+        moment = moment.astimezone(ZoneInfo(zone))
+    if column.time is TimeType.DATE and moment.time() != time():
+        moment += timedelta(days=1)  # its days begin at midnight
+    return literal(dialect, column.time, moment)
 
 
 def lost_digits(dialect: Dialect, table: str, column: Column) -> str:
     """Return the query that counts values which went through a float, long ones, and those with 00.
 
-    A float is exact to 2^53; a text such as 1.23457E+17 went through one. So did whole numbers of
-    more than sixteen digits that end in zeros, if most of them do.
+    A float is exact to 2^53 or less; a text such as 1.23457E+17, or 1.23457E17, went through one.
+    So did whole numbers of more than sixteen digits that end in zeros, if most of them do.
     """
     name = dialect.quote(column.name)
     shown = dialect.as_text(name, column)
     is_lossy = "1 = 0"
-    if column.is_float:
-        is_lossy = f"abs({name}) >= 9007199254740992"
+    if column.exact_below:
+        is_lossy = f"abs({name}) >= {column.exact_below}"
     elif column.time in (TimeType.TEXT, TimeType.DYNAMIC, TimeType.UNTYPED):
-        is_lossy = f"{name} LIKE '_%E+_%' OR {name} LIKE '_%e+_%'"
+        is_lossy = " OR ".join(f"{name} LIKE '{form}'" for form in ("_%E+_%", "_%e+_%", "_._%E__"))
     is_long = f"{shown} LIKE '{'_' * 17}%'"
     wanted = (is_lossy, is_long, f"{is_long} AND {shown} LIKE '%00'")
     counts = (f"count(CASE WHEN {one} THEN 1 END)" for one in wanted)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, time, timedelta
 from typing import Final
 
 import pyarrow as pa
@@ -14,17 +15,23 @@ import pyarrow.compute as pc
 from usms_pipeline.contract import wording
 from usms_pipeline.contract.errors import SourceError
 from usms_pipeline.contract.moments import orders, to_utc
+from usms_pipeline.contract.schema import TIME
 from usms_pipeline.contract.setting_types import DateOrder
 from usms_pipeline.contract.source_address import Address, parse
 from usms_pipeline.settings import Settings
 from usms_pipeline.source import query, sentences
-from usms_pipeline.source.clean import Layout, clean
+from usms_pipeline.source.clean import Cells, Layout, clean
 from usms_pipeline.source.kinds import Column, Indexed, Source, TimeType, kind_of
 from usms_pipeline.source.unread import Unread
 
 _READ_BY_TYPE: Final = (TimeType.AWARE, TimeType.NAIVE, TimeType.DATE)
+_NESTED: Final = r"\]$|^(struct|map|union|jsonb?|hstore|variant)\b"
+"""Types of values that hold others: as text they have marks around them that no session has."""
 _FAR: Final = timedelta(days=366)
 """Nobody plans a sending so long ahead: digits that say so mean something else."""
+_CLOCKS_DIFFER: Final = timedelta(minutes=10)
+_MOST_ZONES_DIFFER: Final = timedelta(hours=26)
+"""From the one edge of the world's time zones to the other."""
 _FEWEST_ROUNDED: Final = 5
 """So many long numbers end in two zeros by chance once in 10^10 tables."""
 _MOST_UNREAD: Final = 0.01
@@ -32,18 +39,34 @@ _MOST_UNREAD: Final = 0.01
 
 
 @dataclass(frozen=True)
+class LeftOut:
+    """Rows of the source that are in no figure, or not yet."""
+
+    without_sent_at: int = 0
+    """Their time of sending is NULL or can't be read: ``read`` never gives them."""
+    before_start: int = 0
+    """Sent before ``USMS_START_DATE``."""
+    ahead: int = 0
+    """Sent later than now, as their time says; ``far_ahead``: by more than any zones differ."""
+    far_ahead: int = 0
+    older: int = 0
+    """Sent since the start date, and before the days that were asked about as ``since``."""
+
+
+@dataclass(frozen=True)
 class Survey:
-    """What the source looks like, as a whole."""
+    """What the source looks like, as a whole, at some time."""
+
+    at: datetime
 
     address: str
     """Without secrets."""
     table: str
     columns: tuple[Column, ...]
     rows: int
-    rows_without_sent_at: int
-    """Rows that ``read`` never gives: their time of sending is NULL or can't be read."""
+    left_out: LeftOut
     unread: Unread
-    """Those of them that are not NULL."""
+    """Those without a usable time that are not NULL."""
     lost_digits: int
     """Session numbers that can't be what they were, for they went through a float."""
     first_sent_at: datetime | None
@@ -53,15 +76,23 @@ class Survey:
     def is_unreadable(self) -> bool:
         """Return whether so many times can't be read that the figures can't be meant."""
         return self.unread.count > _MOST_UNREAD * (
-            self.rows - self.rows_without_sent_at + self.unread.count
+            self.rows - self.left_out.without_sent_at + self.unread.count
         )
 
-    def doubts(self, settings: Settings) -> list[str]:
-        """Return what a person should look at, in sentences without a period."""
+    def doubts(self, settings: Settings, *, with_forms: bool = False) -> list[str]:
+        """Return what a person should look at, in sentences without a period.
+
+        ``with_forms``: with the list of the forms of times that are understood.
+        """
         found = []
-        if self.rows_without_sent_at:
-            said = wording.rows_left_out(self.rows_without_sent_at, settings.sent_at_column)
-            found.append(said + self.unread.said(settings.sent_at_column))
+        if without := self.left_out.without_sent_at:
+            said = wording.rows_left_out(without, settings.sent_at_column)
+            found.append(said + self.unread.said(settings, with_forms=with_forms))
+        if near := self.left_out.ahead - self.left_out.far_ahead:
+            found.append(sentences.ahead(near, settings.source_timezone))
+        if (far := self.left_out.far_ahead) and self.last_sent_at:
+            days = (self.last_sent_at - self.at) // timedelta(days=1)
+            found.append(sentences.far_ahead(far, days))
         if self.lost_digits:
             found.append(sentences.lost_digits(self.lost_digits, settings.session_column))
         return found
@@ -79,7 +110,9 @@ class _Opened:
     """Whether the database can find the rows of a window by their times."""
 
 
-def read(settings: Settings, start: datetime, end: datetime) -> Generator[pa.RecordBatch]:
+def read(
+    settings: Settings, start: datetime, end: datetime, cells: Cells | None = None
+) -> Generator[pa.RecordBatch]:
     """Stream the rows with ``start <= sent_at < end``, in no particular order.
 
     Columns: ``session_no`` (trimmed; null if NULL, blank, longer than 256 characters or with
@@ -87,7 +120,8 @@ def read(settings: Settings, start: datetime, end: datetime) -> Generator[pa.Rec
     null, ``recipients`` int32 ≥ 1, then the dimensions as text, each under its dataset name.
 
     Memory is bounded by the driver's batch. Rows without a usable ``sent_at`` are left out;
-    ``survey`` counts them. ``start`` and ``end`` are aware.
+    ``survey`` counts them. ``start`` and ``end`` are aware. ``cells`` counts what was read, and
+    what the rows don't show of it.
 
     Raises ``SourceError`` when the settings don't fit the source, ``SourceUnavailable`` when it
     can't be reached or breaks off, also in the middle.
@@ -95,12 +129,13 @@ def read(settings: Settings, start: datetime, end: datetime) -> Generator[pa.Rec
     if start.tzinfo is None or end.tzinfo is None:
         raise ValueError("start and end must have a time zone")
     start, end = start.astimezone(UTC), end.astimezone(UTC)
+    cells = cells or Cells()
     with (
         _opened(settings) as it,
         closing(it.source.batches(_statement(it, settings, start, end))) as batches,
     ):
         for raw in batches:
-            batch = clean(raw, it.layout, settings.dimensions, start, end, end + _FAR)
+            batch = clean(raw, it.layout, settings.dimensions, start, end, end + _FAR, cells)
             if batch.num_rows:
                 yield batch
 
@@ -114,21 +149,30 @@ def statement(settings: Settings, start: datetime, end: datetime) -> str:
         return _statement(it, settings, start, end)
 
 
-def survey(settings: Settings, now: datetime | None = None) -> Survey:
+def survey(
+    settings: Settings, now: datetime | None = None, since: datetime | None = None
+) -> Survey:
     """Take stock of the whole source: its columns, rows, and the times it spans.
 
-    Reads the whole ``sent_at`` column where it is text or numbers, else counts in the database.
+    ``since`` bounds the rows that are counted as older. Reads the whole ``sent_at`` column where it
+    is text or numbers, else counts in the database.
 
     Raises ``SourceError`` and ``SourceUnavailable``, as ``read`` does.
     """
+    now = now or datetime.now(UTC)
+    start = datetime.combine(settings.start_date, time(), settings.zone)
+    marks = [start, max(start, since or start), now + _CLOCKS_DIFFER, now + _MOST_ZONES_DIFFER]
+    marks = [one.astimezone(UTC) for one in marks]
     with _opened(settings) as it:
         unread = Unread()
         if it.layout.sent_at.time in _READ_BY_TYPE:
-            rows, usable, first, last = _counted(it)
+            rows, usable, counts, first, last = _counted(it, marks)
         else:
-            rows, usable, first, last = _walked(it, unread, (now or datetime.now(UTC)) + _FAR)
+            rows, usable, counts, first, last = _walked(it, unread, now + _FAR, marks)
+        started, young, ahead, far_ahead = counts
+        left_out = LeftOut(rows - usable, usable - started, ahead, far_ahead, started - young)
         return Survey(
-            it.address.shown, it.table, tuple(it.columns), rows, rows - usable, unread,
+            now, it.address.shown, it.table, tuple(it.columns), rows, left_out, unread,
             _lost_digits(it), first, last,
         )  # fmt: skip
 
@@ -208,8 +252,12 @@ def _layout(table: str, columns: list[Column], settings: Settings) -> Layout:
     sent_at = one["USMS_SENT_AT_COLUMN"]
     if sent_at.time is None:
         raise sentences.not_a_time(table, sent_at.name, sent_at.type)
+    session = one["USMS_SESSION_COLUMN"]
+    is_other = session.time in _READ_BY_TYPE or session.is_boolean
+    if is_other or re.search(_NESTED, session.type, re.IGNORECASE):
+        raise sentences.not_a_session(table, session.name, session.type)
     return Layout(
-        sent_at, one["USMS_SESSION_COLUMN"],
+        sent_at, session,
         one.get("USMS_PHONE_COLUMN"), one.get("USMS_RECIPIENTS_COLUMN"),
         tuple(column for setting, column in known if setting == "USMS_DIMENSIONS"),
         "UTC" if sent_at.time is TimeType.AWARE else settings.source_timezone,
@@ -242,7 +290,8 @@ def _order(source: Source, quoted: str, table: str, sent_at: Column) -> DateOrde
     Raises ``SourceError`` where some times do begin with either, and the column does not show it.
     """
     sql = query.odd_texts(source.dialect, quoted, sent_at)
-    found = {one for batch in source.batches(sql) for one in orders(batch.column(0))}
+    next_year = datetime.now(UTC).year + 1
+    found = {one for batch in source.batches(sql) for one in orders(batch.column(0), next_year)}
     shown = found - {None}
     if len(shown) > 1 or found == {None}:
         raise sentences.no_date_order(table, sent_at.name, are_both=len(shown) > 1)
@@ -257,20 +306,24 @@ def _lost_digits(it: _Opened) -> int:
     return max(lossy, rounded) if is_rounded else lossy
 
 
-def _counted(it: _Opened) -> tuple[int, int, datetime | None, datetime | None]:
+_Counted = tuple[int, int, list[int], datetime | None, datetime | None]
+"""Rows, those with a usable time, those of them from each mark on, the first time and the last."""
+
+
+def _counted(it: _Opened, marks: list[datetime]) -> _Counted:
     """Count in the database."""
-    sql = query.count(it.source.dialect, it.quoted, it.layout.sent_at)
+    sql = query.count(it.source.dialect, it.quoted, it.layout.sent_at, marks, it.layout.zone)
     [batch] = [b for b in it.source.batches(sql) if b.num_rows]
-    rows, usable, first, last = batch.columns
-    ends = [to_utc(end, it.layout.zone)[0].as_py() for end in (first, last)]
-    return int(rows[0].as_py()), int(usable[0].as_py()), ends[0], ends[1]
+    *counts, first, last = (column[0] for column in batch.columns)
+    rows, usable, *since = (int(one.as_py()) for one in counts)
+    ends = [to_utc(pa.array([end], end.type), it.layout.zone)[0].as_py() for end in (first, last)]
+    return rows, usable, since, ends[0], ends[1]
 
 
-def _walked(
-    it: _Opened, unread: Unread, latest: datetime
-) -> tuple[int, int, datetime | None, datetime | None]:
+def _walked(it: _Opened, unread: Unread, latest: datetime, marks: list[datetime]) -> _Counted:
     """Count by reading the whole column."""
     rows = usable = 0
+    since = [0] * len(marks)
     ends: list[datetime] = []
     layout = it.layout
     for batch in it.source.batches(query.select(it.source.dialect, it.quoted, layout.sent_at)):
@@ -278,8 +331,10 @@ def _walked(
         times = to_utc(values, layout.zone, order=layout.order, latest=latest)
         rows += len(times)
         usable += len(times) - times.null_count
+        later = (pc.greater_equal(times, pa.scalar(mark, TIME)).true_count for mark in marks)
+        since = [count + more for count, more in zip(since, later, strict=True)]
         if times.null_count:
-            unread.add(values.filter(pc.is_null(times)))
+            unread.add(values.filter(pc.is_null(times)), layout.order)
         found = [end for end in pc.min_max(times).as_py().values() if end is not None]
         ends = [min(ends + found), max(ends + found)] if ends + found else []
-    return rows, usable, ends[0] if ends else None, ends[-1] if ends else None
+    return rows, usable, since, ends[0] if ends else None, ends[-1] if ends else None

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
+from usms_pipeline.contract import wording
 from usms_pipeline.contract.errors import SourceError, SourceUnavailable
 from usms_pipeline.contract.source_address import Address
 
@@ -121,6 +122,36 @@ def not_a_time(table: str, name: str, type_name: str) -> SourceError:
     )
 
 
+def not_a_session(table: str, name: str, type_name: str) -> SourceError:
+    """The column of session numbers can't hold any."""
+    return SourceError(
+        f"Column {name!r} of {table!r} is of type {type_name}, which holds no session number as it "
+        "is: name another column in USMS_SESSION_COLUMN, or make a view with the text in it, and "
+        "name that in USMS_SOURCE_TABLE."
+    )
+
+
+def ahead(rows: int, zone: str) -> str:
+    """Say that rows lie less in the future than time zones differ."""
+    lie = "lies" if rows == 1 else "lie"
+    return (
+        f"{wording.counted(rows, 'row')} {lie} in the future, by a day or less: does "
+        f"USMS_SOURCE_TIMEZONE ({zone!r}) name the zone of the times that have none? Set it right "
+        "before the first run: a data directory keeps to the zone that it was begun with, another "
+        "one needs another USMS_DATA_DIR. Rows of days to come are read when their day has come"
+    )
+
+
+def far_ahead(rows: int, days: int) -> str:
+    """Say that rows lie further in the future than any time zone explains."""
+    lie = "lies" if rows == 1 else "lie"
+    return (
+        f"{wording.counted(rows, 'row')} {lie} further in the future than any time zone explains, "
+        f"the latest {wording.counted(days, 'day')}: planned sendings, or slips? No run reads them "
+        "before their day has come"
+    )
+
+
 def no_date_order(table: str, name: str, *, are_both: bool) -> SourceError:
     """Times begin with a day or a month, and the column does not show which; or it shows both."""
     why = "some of them can only be the one, and others the other"
@@ -137,8 +168,8 @@ def lost_digits(count: int, column: str) -> str:
     have = "number has" if count == 1 else "numbers have"
     return (
         f"{count:,} session {have} lost digits in a spreadsheet or a float ({column}): such are "
-        "1.23457E+17, floats beyond 2^53, and long numbers that end in zeros. The service can't "
-        "know them: export that column as text"
+        "1.23457E+17, floats too large to be exact, and long numbers that end in zeros. The "
+        "service can't know them: export that column as text"
     )
 
 

@@ -73,7 +73,7 @@ class SQLAlchemySource:
             return []
         return [
             Column(column["name"], str(column["type"]), _time(column["type"]),
-                   is_float=isinstance(column["type"], sa.Float))
+                   exact_below=2**53 if isinstance(column["type"], sa.Float) else None)
             for column in found
         ]  # fmt: skip
 

@@ -1,6 +1,7 @@
 """What the times look like that can't be read: their shapes, their days, and what they may be.
 
-Of a shape each digit is a 9 and each letter an a: a column of phones, named by mistake, shows none.
+Of a shape each digit is a 9 and each letter an a, or 字 where it is none of the Latin alphabet: a
+column of phones, named by mistake, shows none.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ import pyarrow.compute as pc
 
 from usms_pipeline.contract.moments import NO_TIME, UNDERSTOOD, to_utc, unmarked
 from usms_pipeline.contract.schema import TEXT
+from usms_pipeline.contract.setting_types import DateOrder
+from usms_pipeline.settings import Settings
 
 _MOST_SHAPES: Final = 3
 _LONGEST_SHAPE: Final = 40
@@ -43,12 +46,17 @@ class Unread:
     first: datetime | None = None
     """Of those that begin with a day that can be read, the first, and the ``last``."""
     last: datetime | None = None
+    of_other_order: int = 0
+    """Those that can be read where the day and the month change places."""
 
-    def add(self, values: pa.Array) -> None:
-        """Look at some values that gave no time."""
+    def add(self, values: pa.Array, order: DateOrder | None) -> None:
+        """Look at some values that gave no time, read with an order of day and month."""
         texts = unmarked(pc.utf8_trim_whitespace(values.cast(TEXT).drop_null()))
         texts = texts.filter(pc.invert(pc.match_substring_regex(texts, NO_TIME)))
         self.count += len(texts)
+        if order is not None:
+            other = to_utc(texts, "UTC", order=order.other)
+            self.of_other_order += len(texts) - other.null_count
         for one in texts.value_counts().to_pylist():
             self.shapes[_shape(one["values"])] += one["counts"]
             self.looks.update(dict.fromkeys(_looks_of(one["values"]), one["counts"]))
@@ -57,19 +65,30 @@ class Unread:
         known = [one for one in (self.first, self.last, *ends) if one is not None]
         self.first, self.last = min(known, default=None), max(known, default=None)
 
-    def said(self, column: str) -> str:
+    def said(self, settings: Settings, *, with_forms: bool) -> str:
         """Return what is to be said of them after a sentence without its period."""
         if not self.count:
             return ""
         shapes = ", ".join(f"{n:,} × {shape}" for shape, n in self.shapes.most_common(_MOST_SHAPES))
         shapes += ", …" if len(self.shapes) > _MOST_SHAPES else ""
+        signs = "9 is any digit, a any letter" + (", 字 any of another script" * ("字" in shapes))
         days = ""
         if self.first and self.last:
             first, last = (f"{one:%Y-%m-%d}" for one in (self.first, self.last))
             days = f" (of {first})" if first == last else f" (of {first} to {last})"
-        return (
-            f". {self.count:,} of the times are not NULL and can't be read{days}: {shapes} (9 is "
-            f"any digit, a any letter). Understood: {UNDERSTOOD}{self._look(column)}"
+        are = "is" if self.count == 1 else "are"
+        said = (
+            f". {self.count:,} of the times {are} not NULL and can't be read{days}: {shapes} "
+            f"({signs})"
+        )
+        if self.of_other_order and settings.date_order:
+            return (
+                f"{said}. {self.of_other_order:,} of them can be where USMS_DATE_ORDER is "
+                f"{settings.date_order.other.value}: it is {settings.date_order.value}"
+            )
+        forms = f". Understood: {UNDERSTOOD}" if with_forms else ""
+        return f"{said}{forms}{self._look(settings.sent_at_column)}" + (
+            "" if with_forms else ". `usms check` lists the forms that are understood"
         )
 
     def _look(self, column: str) -> str:
@@ -84,7 +103,8 @@ class Unread:
 
 
 def _shape(text: str) -> str:
-    shape = re.sub(r"[^\W\d_]", "a", re.sub(r"\d", "9", text))
+    shape = re.sub(r"[^\W\d_A-Za-zÀ-ɏ]", "字", re.sub(r"\d", "9", text))
+    shape = re.sub(r"[A-Za-zÀ-ɏ]", "a", shape)
     return shape if len(shape) <= _LONGEST_SHAPE else shape[: _LONGEST_SHAPE - 1] + "…"
 
 

@@ -17,6 +17,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from datetime import datetime
 from itertools import takewhile
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -121,6 +122,12 @@ class Store:
             for key, value in raw.items()
             if key.startswith(b"usms.")
         }
+
+    def written_at(self, name: str) -> datetime | None:
+        """Return when a finished file got its name; None where there is none."""
+        with self._told(name, "look for"):
+            found: datetime | None = self.fs.get_file_info(self.path(name)).mtime
+        return found
 
     def read(self, name: str) -> pa.Table:
         """Read one whole file; for small ones."""
@@ -369,6 +376,11 @@ class Store:
             yield
         # a damaged footer may have names that are no text
         except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
+            if self.is_local and Path(self.data_dir).is_file():
+                raise StorageError(
+                    f"Can't {verb} {name or '.'!r} in {self.data_dir!r}, for that is a file: name "
+                    "a folder in USMS_DATA_DIR. It is made where there is none."
+                ) from error
             reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
             raise StorageError(
                 f"Can't {verb} {name or self.data_dir!r} in the data directory "

@@ -8,6 +8,7 @@ from usms_pipeline.warehouse.publish import (
     Change,
     Publishing,
     WarehouseReport,
+    is_current,
     reconcile,
 )
 from usms_pipeline.warehouse.read import connect
@@ -18,5 +19,6 @@ __all__ = [
     "Publishing",
     "WarehouseReport",
     "connect",
+    "is_current",
     "reconcile",
 ]

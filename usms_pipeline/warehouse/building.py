@@ -5,6 +5,7 @@ What belongs in it and when it is published is in ``publish.py``; the SQL text i
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
@@ -78,6 +79,7 @@ class Building:
     """The next file while it is filled, in one transaction.
 
     ``versions`` are those of the days in it; ``is_copy``: it began as a copy of the present file.
+    ``definitions`` make its views and macros: at once, while others are still asked about.
     """
 
     def __init__(
@@ -85,6 +87,7 @@ class Building:
         con: duckdb.DuckDBPyConnection,
         fields: list[Field],
         versions: dict[date, str | None],
+        definitions: str,
         *,
         is_copy: bool,
     ) -> None:
@@ -97,6 +100,13 @@ class Building:
         con.execute("USE usms; BEGIN")
         if not is_copy:
             con.execute(ddl.create_receipts(fields) + ";" + ddl.BOOKKEEPING)
+        made_by = con.execute("SELECT digest FROM usms_definitions").fetchall()
+        if made_by != [(digest_of(definitions),)]:
+            if made_by:  # a new file has none, and to look for them takes 40 ms
+                _drop_definitions(con)
+            con.execute(definitions)
+            con.execute("DELETE FROM usms_definitions")
+            con.execute("INSERT INTO usms_definitions VALUES (?)", [digest_of(definitions)])
 
     def put(
         self,
@@ -127,7 +137,7 @@ class Building:
         self.versions[day] = version
 
     def keep(self, path: Path, columns: Iterable[str], days: Iterable[date]) -> None:
-        """Take days that are not here from the file that is published."""
+        """Copy days that are not here from the file that is published."""
         if missing := [day for day in days if day not in self.versions]:
             ours = {field.name.casefold() for field in self.fields}
             names = ", ".join(identifier(c) for c in columns if c.casefold() in ours)
@@ -137,19 +147,12 @@ class Building:
                 f"WHERE sent_date IN ({_listed(missing)})"
             )
 
-    def close(self, parts: Iterable[Part], definitions: str, digest: str) -> None:
-        """Write what waits, the bookkeeping, and the views and macros; make it durable."""
+    def close(self, parts: Iterable[Part]) -> None:
+        """Write what waits, and the bookkeeping; make it durable."""
         self._flush()
         said = pa.Table.from_pylist([part._asdict() for part in parts], _PARTITIONS)
         self._con.execute("DELETE FROM usms_partitions")
         self._insert("usms_partitions", said)
-        made_by = self._con.execute("SELECT digest FROM usms_definitions").fetchall()
-        if made_by != [(digest,)]:
-            if made_by:  # a new file has none, and to look for them takes 40 ms
-                _drop_definitions(self._con)
-            self._con.execute(definitions)
-            self._con.execute("DELETE FROM usms_definitions")
-            self._con.execute("INSERT INTO usms_definitions VALUES (?)", [digest])
         self._con.execute("COMMIT; CHECKPOINT usms; USE memory; DETACH usms")
 
     def _stored(self, day: date, table: pa.Table) -> pa.Table:
@@ -194,6 +197,11 @@ class Building:
         self._con.register("chunk", rows)
         self._con.execute(f"INSERT INTO {table} FROM chunk")
         self._con.unregister("chunk")
+
+
+def digest_of(definitions: str) -> str:
+    """Return the hash of the statements that make views and macros."""
+    return hashlib.sha256(definitions.encode()).hexdigest()
 
 
 def look(con: duckdb.DuckDBPyConnection, path: Path) -> Published:

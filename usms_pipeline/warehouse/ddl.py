@@ -12,7 +12,7 @@ from typing import Final
 
 import pyarrow as pa
 
-from usms_pipeline.contract import metrics, schema
+from usms_pipeline.contract import metrics, polling, schema
 from usms_pipeline.contract.metrics import Metric
 from usms_pipeline.contract.schema import SENT_DATE, TEXT, TIME, Field
 from usms_pipeline.warehouse.quoting import identifier, literal
@@ -31,7 +31,7 @@ COMMENT ON TABLE usms_definitions IS 'hash of the statements that made the views
 """
 
 _SQL_FILES: Final = (
-    "figures", "views", "as_of", "delivery_curve", "maturity", "change", "alerts",
+    "figures", "views", "nowcast", "as_of", "delivery_curve", "change", "alerts",
 )  # fmt: skip
 _TYPES: Final = {
     TEXT: "VARCHAR",
@@ -74,12 +74,17 @@ def create_receipts(fields: Sequence[Field]) -> str:
     return f"CREATE TABLE receipts ({typed})"
 
 
-def definitions(fields: Sequence[Field], cutoff: timedelta) -> str:
-    """Return every statement that makes the views, macros and comments; same in, same out."""
+def definitions(fields: Sequence[Field], cutoff: timedelta, polls: Sequence[timedelta] = ()) -> str:
+    """Return every statement that makes the views, macros and comments; same in, same out.
+
+    ``polls`` are the ages at which a message is asked about; where none are given, the usual ones.
+    """
     seconds = cutoff.total_seconds()
+    ages = ", ".join(f"{age.total_seconds():g}" for age in polls or polling.offsets(cutoff))
     return "\n".join(
         [
             f"CREATE OR REPLACE MACRO usms_cutoff() AS to_microseconds({round(seconds * 1e6)});",
+            f"CREATE OR REPLACE MACRO usms_polls() AS [{ages}]::DOUBLE[];",
             *((_SQL / f"{name}.sql").read_text(encoding="utf-8") for name in _SQL_FILES),
             _alerts(fields),
             *_comments("receipts", [(field.name, _meaning(field)) for field in fields]),

@@ -7,7 +7,6 @@ what they opened and block nobody. How it is filled is in ``building.py``, its S
 from __future__ import annotations
 
 import glob
-import hashlib
 import shutil
 import time
 import uuid
@@ -115,6 +114,11 @@ def reconcile(
     return Publishing(store, settings, memory_limit, is_anew=is_anew).finish(changes)
 
 
+def is_current(store: Store, settings: Settings) -> bool:
+    """Return whether publishing would change nothing; takes no lock and writes nothing."""
+    return Publishing(store, settings).is_current()
+
+
 class Publishing:
     """Loads days into the next published file while other days are still being written.
 
@@ -174,6 +178,15 @@ class Publishing:
             self.abandon()
         return replace(report, seconds=time.monotonic() - started)
 
+    def is_current(self) -> bool:
+        """Return whether ``finish`` would find nothing to publish."""
+        try:
+            with _told(self._path):
+                present, footers = self._look(), self._footers()
+                return self._compared(present, footers, self._parts(present, footers))[-1]
+        finally:
+            self._throw_away()
+
     def abandon(self) -> None:
         """Throw away what was built and is not published; release the lock."""
         self._throw_away()
@@ -230,7 +243,8 @@ class Publishing:
             building.copy(self._path, self._temporary)
         con.execute(ddl.attach(self._temporary, f"STORAGE_VERSION '{ddl.STORAGE_VERSION}'"))
         versions = copied.versions if copied is not None else {}
-        return Building(con, fields, versions, is_copy=copied is not None)
+        definitions = self._definitions(fields)
+        return Building(con, fields, versions, definitions, is_copy=copied is not None)
 
     def _rows(self, day: date, footer: Footer) -> Iterator[pa.Table]:
         try:
@@ -239,6 +253,9 @@ class Publishing:
         except StorageError:
             self._damaged.add(day)
             raise
+
+    def _definitions(self, fields: list[Field]) -> str:
+        return ddl.definitions(fields, self._settings.cutoff, self._settings.poll_offsets)
 
     def _fields(self, parts: Iterable[Part]) -> list[Field]:
         names = {name for part in parts for name in part.column_names}
@@ -285,21 +302,16 @@ class Publishing:
         self, present: Published, footers: Mapping[date, Footer], changes: list[Change]
     ) -> WarehouseReport:
         """Publish these days, and as they were those that are published and damaged."""
-        kept = {day: present.parts[day] for day in self._damaged if day in present.parts}
-        parts = {day: _part(day, footer) for day, footer in footers.items()} | kept
-        gone, known = present.parts.keys() - parts.keys(), present.versions
+        parts = self._parts(present, footers)
+        fields, stale, gone, is_idle = self._compared(present, footers, parts)
         if gone and not parts:
             self._refuse_to_empty(len(gone))
-        stale = [day for day in footers if known.get(day) != footers[day].version]
-        fields = self._fields(parts.values())
-        definitions = ddl.definitions(fields, self._settings.cutoff)
-        digest = hashlib.sha256(definitions.encode()).hexdigest()
-        is_idle = self._next is None and not stale and not gone and present.digest == digest
         if not is_idle:
             self._next = self._fitting(present, fields, parts, changes)
             self._bring_up_to_date(self._next, footers, parts, changes)
+            kept = {day: parts[day] for day in parts.keys() - footers.keys()}
             self._next.keep(self._path, present.columns, kept)
-            self._next.close(parts.values(), definitions, digest)
+            self._next.close(parts.values())
             self._give_name()
         is_masked = self._settings.phones == "masked"
         return WarehouseReport(
@@ -311,6 +323,25 @@ class Publishing:
             clear_days=tuple(d for d in sorted(parts) if is_masked and parts[d].is_clear),
             damaged=tuple(sorted(self._damaged)),
         )
+
+    def _parts(self, present: Published, footers: Mapping[date, Footer]) -> dict[date, Part]:
+        """Return what is to be published: the days as their files are, damaged ones as before."""
+        kept = {day: present.parts[day] for day in self._damaged if day in present.parts}
+        return {day: _part(day, footer) for day, footer in footers.items()} | kept
+
+    def _compared(
+        self, present: Published, footers: Mapping[date, Footer], parts: Mapping[date, Part]
+    ) -> tuple[list[Field], list[date], set[date], bool]:
+        """Return the columns, the days of another version, those that vanished; and if it is so.
+
+        The last tells whether nothing is to be published.
+        """
+        gone, known = present.parts.keys() - parts.keys(), present.versions
+        stale = [day for day in footers if known.get(day) != footers[day].version]
+        fields = self._fields(parts.values())
+        digest = building.digest_of(self._definitions(fields))
+        is_idle = self._next is None and not stale and not gone and present.digest == digest
+        return fields, stale, gone, is_idle
 
     def _fitting(
         self,

@@ -92,7 +92,7 @@ def to_open(file: Path) -> str:
 
 
 def _identity(file: Path) -> tuple[int, int]:
-    """Tell one published file from the next that takes its name."""
+    """Return what tells one published file from the next under its name."""
     found = file.stat()
     return found.st_ino, found.st_mtime_ns
 

@@ -18,6 +18,7 @@ from usms_pipeline.figures.report.figures import Figures, ask, dimensions
 from usms_pipeline.figures.report.page import Html, html, page, paragraph
 from usms_pipeline.figures.report.quality import findings, quality_table
 from usms_pipeline.settings import Settings
+from usms_pipeline.source import LeftOut
 from usms_pipeline.store.storage import Store
 
 __all__ = ["NAME", "Figures", "ask", "build", "dimensions", "render", "summary"]
@@ -29,6 +30,7 @@ _SHOWN: Final = (
     "receipt_timezone",
     "source_timezone",
     "cutoff_hours",
+    "start_date",
     "source_lookback_days",
     "dimensions",
     "phones",
@@ -42,13 +44,13 @@ def build(
     generated_at: datetime,
     settings_summary: Mapping[str, str],
     quarantined: int | None = None,
-    rows_without_sent_at: int | None = None,
+    left_out: LeftOut | None = None,
 ) -> str:
     """Write the report, whole or not at all, and give its path.
 
     ``figures`` are what ``ask`` got of a warehouse; ``where`` is a file, or the data directory,
-    which gets ``report.html``. The counts are of open quarantine entries and of source rows without
-    a usable time, ``None`` when not counted. ``settings_summary`` is shown as it is; see
+    which gets ``report.html``. The counts are of open quarantine entries and of source rows that
+    are in no figure, ``None`` when not counted. ``settings_summary`` is shown as it is; see
     ``summary``.
 
     Raises ``StorageError`` when it can't be written.
@@ -57,7 +59,7 @@ def build(
         (where, NAME) if isinstance(where, Store) else (Store(str(where.parent)), where.name)
     )
     with store.replacing(name) as temporary:
-        counts = (quarantined, rows_without_sent_at)
+        counts = (quarantined, left_out)
         text = render(figures, generated_at, settings_summary, *counts)
         temporary.write_text(text, encoding="utf-8")
     return store.shown(name)
@@ -77,11 +79,11 @@ def render(
     generated_at: datetime,
     settings_summary: Mapping[str, str],
     quarantined: int | None = None,
-    rows_without_sent_at: int | None = None,
+    left_out: LeftOut | None = None,
 ) -> str:
     """Make the report's HTML of its figures."""
     zone = ZoneInfo(settings_summary.get("USMS_TIMEZONE", "UTC"))
-    found = findings(figures, quarantined, rows_without_sent_at)
+    found = findings(figures, quarantined, left_out)
     sections: list[body.Section] = [
         *body.sections(figures, zone),
         ("quality", "The data itself", [quality_table(found)]),

@@ -78,7 +78,7 @@ def _summary(figures: Figures) -> Html:
                      "half of the delivered took no longer"),
                 ]
             ),
-            paragraph(_open_sentence(total)),
+            paragraph(_open_sentence(total), f" {wording.held(figures.forecasts)}"),
         ]
     )  # fmt: skip
 
@@ -188,11 +188,11 @@ def _maturity(maturity: pa.Table) -> Html:
         if row["age_seconds"]
     ]
     if not rows:
-        return paragraph("How complete a group usually is shows once some days are settled.")
+        return paragraph("How complete a group usually is shows once some outcomes are known.")
     headers = ["Age", "Outcomes known", "Still open", "Delivered later", "Not delivered"]
     messages = count(maturity["messages"][0].as_py())
     return table(
-        f"How complete a group of messages is by its age, from {messages} settled ones. Known: of "
+        f"How complete a group of messages is by its age, from {messages} of four weeks. Known: of "
         "the outcomes that come at all. Delivered later or not: of those still open; of the rest "
         "no outcome comes.",
         headers,

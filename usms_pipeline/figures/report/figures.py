@@ -74,6 +74,7 @@ class Figures:
     alerts: list[Row]
     change: list[Row]
     changes: list[Changes]
+    forecasts: list[Row]
     maturity: pa.Table
     daily: pa.Table
     hourly: pa.Table
@@ -93,6 +94,7 @@ def ask(con: Warehouse) -> Figures:
         alerts=_table(con, "FROM delivery_alerts").to_pylist(),
         change=_table(con, "FROM delivery_rate_change_by('is_announced')").to_pylist(),
         changes=[_changes(con, column) for column in ("country", "operator", *dimensions(con))],
+        forecasts=_table(con, "FROM delivery_nowcast_record").to_pylist(),
         maturity=_table(con, "FROM maturity()"),
         daily=_table(con, _LATEST_DAYS),
         hourly=_table(con, _LATEST_HOURS),

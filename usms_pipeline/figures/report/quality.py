@@ -10,6 +10,7 @@ from usms_pipeline.contract.metrics import UNANNOUNCED_SHARE
 from usms_pipeline.figures import alerts
 from usms_pipeline.figures.report.figures import Figures, Row
 from usms_pipeline.figures.report.page import Html, html, table
+from usms_pipeline.source import LeftOut
 
 
 class Finding(NamedTuple):
@@ -20,9 +21,7 @@ class Finding(NamedTuple):
     advice: str = ""
 
 
-def findings(
-    figures: Figures, quarantined: int | None, rows_without_sent_at: int | None
-) -> list[Finding]:
+def findings(figures: Figures, quarantined: int | None, left_out: LeftOut | None) -> list[Finding]:
     """Judge the data. ``None`` is what was not counted, and is left out."""
     total, quality = figures.total, figures.quality
     made = [
@@ -50,18 +49,33 @@ def findings(
         ),
         Finding("Conflicting outcomes", f"{_messages(quality['conflicting'])}; the first counts"),
     ]
-    if rows_without_sent_at is not None:
-        advice = "They belong to no day and are in no figure: `usms check` says more."
-        count = rows_without_sent_at
-        made.append(
-            _counted("Source rows without a usable time", count, wording.count(count), advice)
-        )
+    if left_out is not None:
+        made += _of_the_source(left_out)
     if quarantined is not None:
         advice = "Kept whole, in no figure: `usms quarantine list`, then replay or dismiss."
         made.append(
             _counted("In quarantine", quarantined, f"{wording.count(quarantined)} entries", advice)
         )
     return made
+
+
+def _of_the_source(left_out: LeftOut) -> list[Finding]:
+    advice = "They belong to no day and are in no figure: `usms check` says more."
+    without, ahead = left_out.without_sent_at, left_out.ahead
+    before = left_out.before_start
+    return [
+        _counted("Source rows without a usable time", without, wording.count(without), advice),
+        Finding(
+            "Source rows before USMS_START_DATE",
+            f"{wording.count(before)}; in no figure" if before else "none",
+        ),
+        _counted(
+            "Source rows in the future",
+            ahead,
+            wording.count(ahead),
+            "In no figure before their day has come: `usms check` says more.",
+        ),
+    ]
 
 
 def quality_table(found: Sequence[Finding]) -> Html:

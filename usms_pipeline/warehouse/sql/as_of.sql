@@ -47,20 +47,16 @@ SELECT r.* REPLACE (
     usms_if_known_at(r, t::TIMESTAMPTZ, r.segments) AS segments,
     usms_if_known_at(r, t::TIMESTAMPTZ, r.final_at) AS final_at,
     CASE WHEN r.first_asked_at <= t::TIMESTAMPTZ THEN r.first_asked_at END AS first_asked_at,
-    -- The latest question by t that is still remembered.
     CASE
-        WHEN r.last_asked_at <= t::TIMESTAMPTZ THEN r.last_asked_at
-        ELSE greatest(
-            CASE WHEN r.final_at <= t::TIMESTAMPTZ THEN r.final_at END,
-            CASE WHEN r.last_open_at <= t::TIMESTAMPTZ THEN r.last_open_at END,
-            CASE WHEN r.first_asked_at <= t::TIMESTAMPTZ THEN r.first_asked_at END
-        )
+        WHEN usms_known_at(r, t::TIMESTAMPTZ) = 'evidence'
+            THEN CASE WHEN r.last_asked_at <= t::TIMESTAMPTZ THEN r.last_asked_at ELSE r.final_at END
+        WHEN r.first_asked_at <= t::TIMESTAMPTZ
+            THEN r.sent_at + to_microseconds((1e6 * usms_asked_by(r, t::TIMESTAMPTZ))::BIGINT)
     END AS last_asked_at,
-    -- Of those that left something open, the latest; before it only the first is remembered.
     CASE
         WHEN r.last_open_at <= t::TIMESTAMPTZ THEN r.last_open_at
         WHEN r.first_asked_at <= t::TIMESTAMPTZ AND r.first_asked_at < r.last_open_at
-            THEN r.first_asked_at
+            THEN r.sent_at + to_microseconds((1e6 * usms_asked_by(r, t::TIMESTAMPTZ))::BIGINT)
     END AS last_open_at,
     CASE WHEN r.last_asked_at <= t::TIMESTAMPTZ THEN r.conflicts ELSE [] END AS conflicts
 )

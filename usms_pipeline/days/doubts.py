@@ -1,0 +1,202 @@
+"""What is odd about rows of the source: one judge for ``usms check``, ``plan`` and ``run``.
+
+It looks at some rows, before anything is sent to the service or stored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from usms_pipeline.contract import wording
+from usms_pipeline.contract.errors import UsmsError
+from usms_pipeline.people.phones import MASK, PhoneBook
+from usms_pipeline.settings import Settings
+from usms_pipeline.source import Cells, phones_in
+
+MOST_ROWS: Final = 20_000
+"""So many are judged by a run, in a twentieth of a second."""
+_TRIED: Final = 100
+"""Texts of which it is asked whether they say numbers: 3 ms."""
+_FEWEST: Final = 100
+"""Rows from which on a run is stopped for how they fall into sessions: a few may be odd."""
+_MOST_ODD: Final = 0.9
+"""Of the rows: what stands for "not sent" may be in many, but others have a number beside it."""
+_MOST_PHONES: Final = 1_000
+"""The service takes no more in one send call."""
+_IS_TIME: Final = r"^\d{4}[-/.]\d{1,2}[-/.]\d{1,2}[T ]\d{1,2}:"
+_IS_E164: Final = r"^\+[\d\s().-]{8,20}$"
+
+
+@dataclass(frozen=True)
+class Doubt:
+    """What a person should look at, in a sentence without a period.
+
+    ``topic``: what ``usms check`` files it under. ``stops``: to go on would send, store or publish
+    what can't be meant.
+    """
+
+    topic: str
+    text: str
+    stops: bool = False
+
+
+def of_rows(rows: pa.Table, cells: Cells, settings: Settings, book: PhoneBook) -> list[Doubt]:
+    """Return the doubts about some rows as ``source.read`` gives them, and about their cells."""
+    found = [
+        _of_session_texts(rows, settings, book),
+        _of_sessions(rows, settings),
+        _of_phones(rows, settings, book),
+        *_of_cells(cells, settings),
+    ]
+    return [doubt for doubt in found if doubt is not None]
+
+
+def notes(doubts: Iterable[Doubt]) -> list[str]:
+    """Return the doubts as sentences. Raises ``UsmsError`` where one of them stops."""
+    for doubt in doubts:
+        if doubt.stops:
+            raise UsmsError(_sentence(f"nothing was asked: {doubt.text}"))
+    return [_sentence(doubt.text) for doubt in doubts]
+
+
+def _sentence(text: str) -> str:
+    return f"{text[0].upper()}{text[1:]}{'' if text.endswith('?') else '.'}"
+
+
+def look_like_phones(texts: pa.Array, book: PhoneBook) -> bool:
+    """Return whether most of some texts (string) are phone numbers, or lists of them."""
+    flat = _phones_in(_some(texts))
+    return _are_e164(flat) or (len(flat) > 0 and book.are_numbers(flat))
+
+
+def _phones_in(texts: pa.Array) -> pa.Array:
+    found = (phones_in(text)[0] for text in texts.to_pylist())
+    return pa.array([phone for some in found for phone in some], pa.string())
+
+
+def _are_e164(texts: pa.Array) -> bool:
+    written_so = pc.sum(pc.match_substring_regex(texts, _IS_E164)).as_py() or 0
+    return bool(2 * written_so > len(texts))
+
+
+def _some(texts: pa.Array) -> pa.Array:
+    """Return some of the distinct texts, from all over the rows."""
+    distinct = texts.drop_null().unique()
+    every = -(-len(distinct) // _TRIED) or 1
+    return distinct.take(pa.array(range(0, len(distinct), every), pa.int64()))
+
+
+def _of_session_texts(rows: pa.Table, settings: Settings, book: PhoneBook) -> Doubt | None:
+    texts = _some(rows["session_no"].combine_chunks())
+    column = f"{settings.session_column!r} (USMS_SESSION_COLUMN)"
+    if texts and 2 * pc.sum(pc.match_substring_regex(texts, _IS_TIME)).as_py() > len(texts):
+        return Doubt(
+            "rows",
+            f"the values of {column} are times, not session numbers: name the column of what the "
+            "send call returned",
+            stops=True,
+        )
+    if not look_like_phones(texts, book):
+        return None
+    # Digits alone may be session numbers all the same: where the phones are known, it is no mix-up,
+    # and where no column of phones is named, nothing shows that it is one.
+    flat = _phones_in(texts)
+    if len(flat) > len(texts) or _are_e164(flat):
+        may_be = look_like_phones(rows["phone"].combine_chunks(), book)
+    else:
+        may_be = settings.phone_column is None or _say_phones(rows, book)
+    if may_be:
+        return Doubt(
+            "rows",
+            f"the values of {column} look like phone numbers: they are sent as session numbers, "
+            "and published whole. If they are phones, set it right, use another USMS_DATA_DIR and "
+            "delete this one",
+        )
+    other = ", or does USMS_PHONE_COLUMN name that one" if settings.phone_column else ""
+    return Doubt(
+        "rows",
+        f"the values of {column} look like phone numbers, and would be sent as session numbers and "
+        f"published whole: name the column of what the send call returned{other}",
+        stops=True,
+    )
+
+
+def _of_sessions(rows: pa.Table, settings: Settings) -> Doubt | None:
+    """Doubt sessions of more rows than a send call takes phones, or sent over days."""
+    column = repr(settings.session_column)
+    named = rows.filter(pc.is_valid(rows["session_no"]))
+    its = named.group_by("session_no").aggregate(
+        [([], "count_all"), ("sent_at", "min"), ("sent_at", "max")]
+    )
+    its = its.filter(pc.greater(its["count_all"], 1))
+    if not its.num_rows:
+        return None
+    largest = pc.max(its["count_all"]).as_py()
+    ends = (its[f"sent_at_{end}"].cast(pa.int64()) for end in ("max", "min"))
+    is_spread = pc.greater(pc.subtract(*ends), timedelta(days=1) // timedelta(microseconds=1))
+    is_odd = pc.or_(is_spread, pc.greater(its["count_all"], _MOST_PHONES))
+    odd_rows = pc.sum(its.filter(is_odd)["count_all"]).as_py() or 0
+    stops = odd_rows >= max(_FEWEST, _MOST_ODD * named.num_rows)
+    asks = "does USMS_SESSION_COLUMN name the session numbers?"
+    if largest > _MOST_PHONES:
+        return Doubt(
+            "rows",
+            f"one value of {column} is in {wording.count(largest)} rows, and one send call takes "
+            f"{_MOST_PHONES:,} phones at most: {asks}",
+            stops,
+        )
+    spread = pc.sum(is_spread).as_py() or 0
+    if 2 * spread > its.num_rows:
+        return Doubt(
+            "rows",
+            f"{wording.counted(spread, 'value')} of {column} in rows sent more than a day apart, "
+            f"and a session number is of one send call: {asks}",
+            stops,
+        )
+    return None
+
+
+def _of_phones(rows: pa.Table, settings: Settings, book: PhoneBook) -> Doubt | None:
+    """Doubt a column of phones of which most say no number."""
+    if not rows["phone"].null_count < rows.num_rows or _say_phones(rows, book):
+        return None
+    return Doubt(
+        "phones",
+        f"most values of {settings.phone_column!r} (USMS_PHONE_COLUMN) say no phone number: does "
+        "it name the column of the numbers?",
+    )
+
+
+def _say_phones(rows: pa.Table, book: PhoneBook) -> bool:
+    """Return whether at least half of the phones, if there are any, say a number or hide one."""
+    texts = _some(rows["phone"].combine_chunks())
+    said = book.describe(texts)
+    is_none = pc.and_(pc.equal(said.field("phone"), MASK), pc.is_null(said.field("mask")))
+    return len(texts) > 0 and 2 * (pc.sum(is_none).as_py() or 0) <= len(texts)
+
+
+def _of_cells(cells: Cells, settings: Settings) -> Iterator[Doubt]:
+    if cells.with_words:
+        have, them = ("holds", "it") if cells.with_words == 1 else ("hold", "them")
+        yield Doubt(
+            "phones",
+            f"{wording.counted(cells.with_words, 'cell')} of {settings.phone_column!r} {have} "
+            f"words beside the numbers: what is no number in {them} is left out",
+        )
+    if cells.uncounted:
+        have = "has" if cells.uncounted == 1 else "have"
+        asks = ""
+        if 2 * cells.uncounted > cells.rows:
+            asks = ". Does it name the column of how many recipients a row stands for?"
+        yield Doubt(
+            "recipients",
+            f"{wording.count(cells.uncounted)} of {wording.counted(cells.rows, 'row')} {have} no "
+            f"whole number from 1 to 99,999 in {settings.recipients_column!r} "
+            f"(USMS_RECIPIENTS_COLUMN): each counts as 1 recipient{asks}",
+        )
