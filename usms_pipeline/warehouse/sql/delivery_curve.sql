@@ -133,9 +133,9 @@ WITH usms_lags AS (
     SELECT
         "operator" AS carrier,
         country,
-        quantile_disc(CASE
-            WHEN last_open_at > received_at THEN final_at - received_at ELSE INTERVAL 0 HOUR
-        END, 0.99) AS lag
+        to_microseconds(quantile_disc(CASE
+            WHEN last_open_at > received_at THEN epoch_us(final_at) - epoch_us(received_at) ELSE 0
+        END, 0.99)) AS lag
     FROM usms_named()
     WHERE is_final AND received_at >= sent_at
     GROUP BY "operator", country
