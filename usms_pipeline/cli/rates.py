@@ -111,8 +111,7 @@ def show_rates(
         console.print(table)
         said = _how_to_read(whole, table)
         if whole["awaited"] and not (first or last):
-            said += "
-" + wording.held(queries.forecasts(con).to_arrow_table().to_pylist())
+            said += "\n" + wording.held(queries.forecasts(con).to_arrow_table().to_pylist())
         for line in wrap(said.rstrip(), width()):
             console.print(f"[dim]{line}[/]")
 
