@@ -12,6 +12,7 @@ from tests import forecasts_measured
 from tests.cohorts import NOON, receipt, table
 from tests.forecasts_measured import Seen, figures
 from tests.rate_worlds import World, fill, warehouse, world
+from usms_pipeline.defs import checks
 
 SEEDS = range(30)
 
@@ -222,3 +223,13 @@ def _figures(con: duckdb.DuckDBPyConnection) -> list[tuple[float | None, ...]]:
         "SELECT delivery_rate, expected_rate, expected_rate_low, expected_rate_high "
         "FROM delivery_nowcast_daily"
     ).fetchall()
+
+
+def test_the_check_warns_where_fewer_than_seven_in_ten_forecasts_held():
+    held, missed = {"is_held": True}, {"is_held": False}
+    assert checks.check_forecasts([held] * 10 + [missed] * 4).passed
+    verdict = checks.check_forecasts([held] * 9 + [missed] * 5)
+    assert not verdict.passed
+    assert "9 held" in verdict.description
+    assert checks.check_forecasts([missed] * 3).passed, "too few to tell"
+    assert checks.check_forecasts([]).passed
