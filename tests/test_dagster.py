@@ -330,9 +330,20 @@ def test_what_is_doubtful_in_the_source_is_told_beside_the_figures(project):
     timeless = sent.slice(0, 3).to_pylist()
     rows = pa.Table.from_pylist([one | {"sent_at": None} for one in timeless], sent.schema)
     pq.write_table(pa.concat_tables([sent, rows]), account.data_dir.parent / "sent.parquet")
-    told = materializations(account.refresh(), "receipts")
-    said = "3 rows have no usable time in sent_at"
-    assert all(said in day["run/warnings"] for day in told.values())
+    told = outputs(account.refresh())["receipts"]["warnings"]
+    assert "3 rows have no usable time in sent_at" in told
+
+
+def test_a_source_whose_times_can_not_be_read_fails_the_run(project):
+    account = project(20)
+    sent = account.rehearsal.messages
+    texts = pa.array([f"week {n}" for n in range(20)])
+    place = sent.schema.get_field_index("sent_at")
+    pq.write_table(
+        sent.set_column(place, "sent_at", texts), account.data_dir.parent / "sent.parquet"
+    )
+    said = failure(account.refresh()).user_failure_data.description
+    assert "can't be read" in said
 
 
 def test_a_missing_setting_is_the_cores_sentence_and_no_retry(project, monkeypatch):

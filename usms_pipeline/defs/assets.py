@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import dagster as dg
 
 from usms_pipeline.contract import schema
+from usms_pipeline.contract.errors import SourceError
 from usms_pipeline.defs import checks, figures
 from usms_pipeline.defs.account import Account, core
 from usms_pipeline.defs.lineage import lineage
@@ -130,6 +131,11 @@ def _collect(context: dg.AssetExecutionContext, account: Account) -> Results:
         report = pipeline.refresh(window)
         if nothing := nothing_answered(report.stats):
             raise nothing
+        if report.is_unreadable:
+            raise SourceError(
+                "Too many times in the column that USMS_SENT_AT_COLUMN names can't be read, so no "
+                f"figure would be whole. {' '.join(report.notes)}"
+            )
         judged = [
             *checks.check_report(report),
             checks.check_looked(0, None),
