@@ -484,11 +484,13 @@ def test_quarantine_lists_replays_and_dismisses(account: Account) -> None:
 
 def test_rebuild_gives_the_same_figures(account: Account) -> None:
     account("run")
-    before = account("rates", "--by", "template", "--format", "json").stdout
+    before = json.loads(account("rates", "--by", "template", "--format", "json").stdout)
     result = account("rebuild")
     assert result.exit_code == 0, result.output
     assert "300 rows" in result.stdout
-    assert account("rates", "--by", "template", "--format", "json").stdout == before
+    after = json.loads(account("rates", "--by", "template", "--format", "json").stdout)
+    # a forecast is a sum over threads, in whatever order: its last digit may be another
+    assert after == [pytest.approx(row, rel=1e-12) for row in before]
 
 
 def test_rebuild_says_so_where_what_it_made_is_not_published(account: Account) -> None:
