@@ -719,12 +719,12 @@ class Pipeline:
         They lie before the days that every run reads again, and came after these were read. Where
         the counts of rows differ, all of these are read. Raises as ``source.read`` does.
         """
-        begin, end = self.settings.start_date, self.open_window().first
-        days = (day for day in file.days(self.store) if begin <= day < end)
-        older = {day: self._rows_read(day) for day in days}
-        if not file.days(self.store):  # nothing was read so far
+        days = file.days(self.store)
+        if not days or not seen.left_out.older:  # nothing was read so far, or nothing is older
             return ""
-        if not seen.left_out.older or seen.left_out.older == sum(older.values()):
+        begin, end = self.settings.start_date, self.open_window().first
+        older = {day: self._rows_read(day) for day in days if begin <= day < end}
+        if seen.left_out.older == sum(older.values()):
             return ""
         there = self._rows_by_day(begin, end)
         missing: dict[date, int] = {}

@@ -71,8 +71,11 @@ def _sentence(text: str) -> str:
 
 def look_like_phones(texts: pa.Array, book: PhoneBook) -> bool:
     """Return whether most of some texts (string) are phone numbers, or lists of them."""
-    flat = _phones_in(_some(texts))
-    return _are_e164(flat) or (len(flat) > 0 and book.are_numbers(flat))
+    return _are_phones(_phones_in(_some(texts)), book)
+
+
+def _are_phones(texts: pa.Array, book: PhoneBook) -> bool:
+    return _are_e164(texts) or (len(texts) > 0 and book.are_numbers(texts))
 
 
 def _phones_in(texts: pa.Array) -> pa.Array:
@@ -102,11 +105,11 @@ def _of_session_texts(rows: pa.Table, settings: Settings, book: PhoneBook) -> Do
             "send call returned",
             stops=True,
         )
-    if not look_like_phones(texts, book):
+    flat = _phones_in(texts)
+    if not _are_phones(flat, book):
         return None
     # Digits alone may be session numbers all the same: where the phones are known, it is no mix-up,
     # and where no column of phones is named, nothing shows that it is one.
-    flat = _phones_in(texts)
     if len(flat) > len(texts) or _are_e164(flat):
         may_be = look_like_phones(rows["phone"].combine_chunks(), book)
     else:
@@ -164,7 +167,7 @@ def _of_sessions(rows: pa.Table, settings: Settings) -> Doubt | None:
 
 def _of_phones(rows: pa.Table, settings: Settings, book: PhoneBook) -> Doubt | None:
     """Doubt a column of phones of which most say no number."""
-    if not rows["phone"].null_count < rows.num_rows or _say_phones(rows, book):
+    if rows["phone"].null_count == rows.num_rows or _say_phones(rows, book):
         return None
     return Doubt(
         "phones",

@@ -77,8 +77,7 @@ class Run:
         self._held = Held(store, settings, book, locks=holds)
         self._rows = SourceRows(self._held)
         self._told = Told(self._held)
-        latest = lambda: _microseconds(clock() + CLOCK_MAY_STEP)  # noqa: E731
-        self._writing = Writing(self._held, self._rows, latest, on_written)
+        self._writing = Writing(self._held, self._rows, self._latest, on_written)
         self._days, self.outcome = self._held.days, self._held.outcome
 
     def __enter__(self) -> Run:
@@ -203,6 +202,9 @@ class Run:
 
     def _now(self) -> int:
         return _microseconds(self._clock())
+
+    def _latest(self) -> int:
+        return _microseconds(self._clock() + CLOCK_MAY_STEP)
 
     def ask(self) -> None:
         """Ask about all that is due, in rounds of days, and write each day when all of it has come.

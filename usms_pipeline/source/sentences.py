@@ -133,20 +133,22 @@ def not_a_session(table: str, name: str, type_name: str) -> SourceError:
 
 def ahead(rows: int, zone: str) -> str:
     """Say that rows lie less in the future than time zones differ."""
-    lie = "lies" if rows == 1 else "lie"
     return (
-        f"{wording.counted(rows, 'row')} {lie} in the future, by a day or less: does "
+        f"{_lie(rows)} in the future, by a day or less: does "
         f"USMS_SOURCE_TIMEZONE ({zone!r}) name the zone of the times that have none? Set it right "
         "before the first run: a data directory keeps to the zone that it was begun with, another "
         "one needs another USMS_DATA_DIR. Rows of days to come are read when their day has come"
     )
 
 
+def _lie(rows: int) -> str:
+    return f"{wording.counted(rows, 'row')} {'lies' if rows == 1 else 'lie'}"
+
+
 def far_ahead(rows: int, days: int) -> str:
     """Say that rows lie further in the future than any time zone explains."""
-    lie = "lies" if rows == 1 else "lie"
     return (
-        f"{wording.counted(rows, 'row')} {lie} further in the future than any time zone explains, "
+        f"{_lie(rows)} further in the future than any time zone explains, "
         f"the latest {wording.counted(days, 'day')}: planned sendings, or slips? No run reads them "
         "before their day has come"
     )
