@@ -22,45 +22,49 @@ CREATE OR REPLACE MACRO usms_known_at(r, t) AS CASE
     ELSE 'open'
 END;
 
--- A value that came with the latest answer: NULL where that answer is later than t.
-CREATE OR REPLACE MACRO usms_if_known_at(r, t, value) AS
-CASE WHEN usms_known_at(r, t) IN ('evidence', 'same') THEN value END;
+-- A value that came with the latest answer: NULL where that answer is later.
+CREATE OR REPLACE MACRO usms_if_known(r, value) AS
+CASE WHEN r.usms_known IN ('evidence', 'same') THEN value END;
 
 CREATE OR REPLACE MACRO as_of(t) AS TABLE
-SELECT r.* REPLACE (
-    CASE usms_known_at(r, t::TIMESTAMPTZ)
+WITH told AS (
+    SELECT
+        r.*,
+        usms_known_at(r, t::TIMESTAMPTZ) AS usms_known,
+        r.sent_at + to_microseconds((1e6 * usms_asked_by(r, t::TIMESTAMPTZ))::BIGINT)
+            AS usms_asked_by
+    FROM receipts AS r
+)
+SELECT r.* EXCLUDE (usms_known, usms_asked_by) REPLACE (
+    CASE r.usms_known
         WHEN 'closed' THEN 'unknown'
         WHEN 'open' THEN 'pending'
         ELSE r.status
     END AS status,
-    usms_known_at(r, t::TIMESTAMPTZ) = 'evidence' AS is_final,
-    CASE usms_known_at(r, t::TIMESTAMPTZ)
-        WHEN 'same' THEN r.is_closed
-        ELSE usms_known_at(r, t::TIMESTAMPTZ) = 'closed'
-    END AS is_closed,
-    usms_if_known_at(r, t::TIMESTAMPTZ, r.provider_status) AS provider_status,
-    usms_if_known_at(r, t::TIMESTAMPTZ, r.provider_code) AS provider_code,
-    usms_if_known_at(r, t::TIMESTAMPTZ, r.provider_desc) AS provider_desc,
-    usms_if_known_at(r, t::TIMESTAMPTZ, r.submit_status) AS submit_status,
-    usms_if_known_at(r, t::TIMESTAMPTZ, r.received_at) AS received_at,
-    usms_if_known_at(r, t::TIMESTAMPTZ, r.delivery_seconds) AS delivery_seconds,
-    usms_if_known_at(r, t::TIMESTAMPTZ, r.segments) AS segments,
-    usms_if_known_at(r, t::TIMESTAMPTZ, r.final_at) AS final_at,
+    r.usms_known = 'evidence' AS is_final,
+    CASE r.usms_known WHEN 'same' THEN r.is_closed ELSE r.usms_known = 'closed' END AS is_closed,
+    usms_if_known(r, r.provider_status) AS provider_status,
+    usms_if_known(r, r.provider_code) AS provider_code,
+    usms_if_known(r, r.provider_desc) AS provider_desc,
+    usms_if_known(r, r.submit_status) AS submit_status,
+    usms_if_known(r, r.received_at) AS received_at,
+    usms_if_known(r, r.delivery_seconds) AS delivery_seconds,
+    usms_if_known(r, r.segments) AS segments,
+    usms_if_known(r, r.final_at) AS final_at,
     CASE WHEN r.first_asked_at <= t::TIMESTAMPTZ THEN r.first_asked_at END AS first_asked_at,
     CASE
-        WHEN usms_known_at(r, t::TIMESTAMPTZ) = 'evidence'
+        WHEN r.usms_known = 'evidence'
             THEN CASE WHEN r.last_asked_at <= t::TIMESTAMPTZ THEN r.last_asked_at ELSE r.final_at END
-        WHEN r.first_asked_at <= t::TIMESTAMPTZ
-            THEN r.sent_at + to_microseconds((1e6 * usms_asked_by(r, t::TIMESTAMPTZ))::BIGINT)
+        WHEN r.first_asked_at <= t::TIMESTAMPTZ THEN r.usms_asked_by
     END AS last_asked_at,
     CASE
         WHEN r.last_open_at <= t::TIMESTAMPTZ THEN r.last_open_at
         WHEN r.first_asked_at <= t::TIMESTAMPTZ AND r.first_asked_at < r.last_open_at
-            THEN r.sent_at + to_microseconds((1e6 * usms_asked_by(r, t::TIMESTAMPTZ))::BIGINT)
+            THEN r.usms_asked_by
     END AS last_open_at,
     CASE WHEN r.last_asked_at <= t::TIMESTAMPTZ THEN r.conflicts ELSE [] END AS conflicts
 )
-FROM receipts AS r;
+FROM told AS r;
 
 COMMENT ON MACRO TABLE as_of IS
 'receipts as the answers up to a time tell it, for the messages known today';

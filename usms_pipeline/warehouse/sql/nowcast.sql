@@ -448,27 +448,35 @@ SELECT
     END AS expected_rate_high
 FROM reaches;
 
-CREATE OR REPLACE MACRO usms_if_awaited(r, value) AS
-CASE WHEN NOT r.is_final AND NOT r.is_closed THEN value END;
-
 -- `source` names a relation with the columns of receipts, and more if need be. Grain: one value of
 -- the column named, exactly so; the value is text, in `cohort`.
 CREATE OR REPLACE MACRO usms_nowcast_by(source, column_name, history_days) AS TABLE
 WITH history AS MATERIALIZED (FROM usms_history(history_days)),
+messages AS (
+    SELECT
+        COLUMNS(lambda c: c = column_name)::VARCHAR AS cohort,
+        NOT r.is_final AND NOT r.is_closed AS usms_is_awaited,
+        r.is_final,
+        r.status = 'delivered' AS is_delivered,
+        CASE WHEN usms_is_awaited THEN usms_carrier(r.country, r."operator") END AS carrier,
+        CASE WHEN usms_is_awaited THEN usms_hour(r.sent_at) % 24 // 3 END AS three_hours,
+        CASE WHEN usms_is_awaited THEN usms_exit_after(r) END AS watched
+    FROM query_table(source) AS r
+    WHERE r.is_announced
+),
 known AS MATERIALIZED (
     -- Grain: cohort, and of what is awaited operator, three hours and step.
     SELECT
-        COLUMNS(lambda c: c = column_name)::VARCHAR AS cohort,
+        cohort,
         (SELECT any_value(moment) FROM history) AS moment,
-        NOT r.is_final AND NOT r.is_closed AS is_awaited,
-        usms_if_awaited(r, usms_carrier(r.country, r."operator")) AS carrier,
-        usms_if_awaited(r, usms_hour(r.sent_at) % 24 // 3) AS three_hours,
-        usms_if_awaited(r, least(51, usms_step(usms_exit_after(r), false))) AS step,
+        usms_is_awaited AS is_awaited,
+        carrier,
+        three_hours,
+        least(51, usms_step(watched, false)) AS step,
         count(*) AS messages,
-        count(*) FILTER (r.is_final) AS outcomes,
-        count(*) FILTER (r.status = 'delivered') AS delivered
-    FROM query_table(source) AS r
-    WHERE r.is_announced
+        count(*) FILTER (is_final) AS outcomes,
+        count(*) FILTER (is_delivered) AS delivered
+    FROM messages
     GROUP BY ALL
 )
 FROM usms_nowcast(known, history);
@@ -560,6 +568,19 @@ known AS MATERIALIZED (
     WHERE r.usms_known IS NOT NULL
     GROUP BY ALL
 ),
+open_then AS (
+    SELECT
+        m.moment,
+        r.country,
+        r."operator",
+        r.usms_sent // 24 - m.moment // 24 + 1 AS day,
+        r.usms_sent % 24 // 3 AS three_hours,
+        usms_asked_by(r, make_timestamptz(3600000000 * m.moment)) AS watched
+    FROM everybody AS r
+    JOIN query_table(moments) AS m
+        ON r.usms_sent < m.moment AND coalesce(r.usms_known >= m.moment, true)
+    WHERE coalesce(r.usms_known // 24 > r.usms_sent // 24, true)  -- open at a midnight
+),
 counted AS (
     SELECT
         m.moment,
@@ -576,20 +597,15 @@ counted AS (
     GROUP BY ALL
     UNION ALL
     SELECT
-        m.moment,
-        r.country,
-        r."operator",
-        r.usms_sent // 24 - m.moment // 24 + 1 AS day,
-        r.usms_sent % 24 // 3 AS three_hours,
-        least(
-            51, floor(usms_steps(usms_asked_by(r, make_timestamptz(3600000000 * m.moment))))
-        )::TINYINT AS step,
+        moment,
+        country,
+        "operator",
+        day,
+        three_hours,
+        least(51, usms_step(watched, false)) AS step,
         NULL AS is_delivered,
         count(*) AS messages
-    FROM everybody AS r
-    JOIN query_table(moments) AS m
-        ON r.usms_sent < m.moment AND coalesce(r.usms_known >= m.moment, true)
-    WHERE coalesce(r.usms_known // 24 > r.usms_sent // 24, true)  -- open at a midnight
+    FROM open_then
     GROUP BY ALL
 )
 SELECT * EXCLUDE (country, "operator"), usms_carrier(country, "operator") AS carrier FROM counted;

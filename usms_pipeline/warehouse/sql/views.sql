@@ -3,44 +3,55 @@
 
 -- Grain: sent_date, the local day of sending.
 CREATE OR REPLACE VIEW delivery_rate_daily AS
-SELECT r.sent_date, unnest(delivery_figures(r))
-FROM receipts AS r
-WHERE r.is_announced
-GROUP BY r.sent_date
-ORDER BY r.sent_date;
+SELECT sent_date, unnest(figures)
+FROM (
+    SELECT r.sent_date, delivery_figures(r) AS figures
+    FROM receipts AS r
+    WHERE r.is_announced
+    GROUP BY r.sent_date
+)
+ORDER BY sent_date;
 
 COMMENT ON VIEW delivery_rate_daily IS 'delivery figures by local day of sending';
 
 -- Grain: hour of sending, in UTC, whatever the session's TimeZone is.
 CREATE OR REPLACE VIEW delivery_rate_hourly AS
-SELECT r.usms_sent_hour AS sent_hour, unnest(delivery_figures(r))
+SELECT sent_hour, unnest(figures)
 FROM (
-    SELECT *, date_trunc('hour', sent_at AT TIME ZONE 'UTC') AT TIME ZONE 'UTC' AS usms_sent_hour
-    FROM receipts
-) AS r
-WHERE r.is_announced
-GROUP BY r.usms_sent_hour
-ORDER BY r.usms_sent_hour;
+    SELECT
+        date_trunc('hour', r.sent_at AT TIME ZONE 'UTC') AT TIME ZONE 'UTC' AS sent_hour,
+        delivery_figures(r) AS figures
+    FROM receipts AS r
+    WHERE r.is_announced
+    GROUP BY 1
+)
+ORDER BY sent_hour;
 
 COMMENT ON VIEW delivery_rate_hourly IS 'delivery figures by hour of sending (UTC)';
 
 -- Grain: country of the recipient's number; NULL where the number is not known yet.
 CREATE OR REPLACE VIEW delivery_rate_by_country AS
-SELECT r.country, unnest(delivery_figures(r))
-FROM receipts AS r
-WHERE r.is_announced
-GROUP BY r.country
-ORDER BY count(*) DESC, r.country;
+SELECT country, unnest(figures)
+FROM (
+    SELECT r.country, delivery_figures(r) AS figures
+    FROM receipts AS r
+    WHERE r.is_announced
+    GROUP BY r.country
+)
+ORDER BY figures.messages DESC, country;
 
 COMMENT ON VIEW delivery_rate_by_country IS 'delivery figures by country of the number';
 
 -- Grain: country and operator, for operators of two countries can share a name.
 CREATE OR REPLACE VIEW delivery_rate_by_operator AS
-SELECT r.country, r."operator" AS "operator", unnest(delivery_figures(r))
-FROM receipts AS r
-WHERE r.is_announced
-GROUP BY r.country, r."operator"
-ORDER BY count(*) DESC, r.country, r."operator";
+SELECT country, "operator", unnest(figures)
+FROM (
+    SELECT r.country, r."operator" AS "operator", delivery_figures(r) AS figures
+    FROM receipts AS r
+    WHERE r.is_announced
+    GROUP BY r.country, r."operator"
+)
+ORDER BY figures.messages DESC, country, "operator";
 
 COMMENT ON VIEW delivery_rate_by_operator IS 'delivery figures by country and operator';
 
