@@ -15,6 +15,7 @@ import pytest
 from tests import cohorts
 from tests.account import Account
 from tests.cohorts import DAY, NOON, receipt
+from tests.examples import examples
 from usms_pipeline.days import file
 from usms_pipeline.settings import Settings
 from usms_pipeline.store.storage import Store
@@ -119,7 +120,7 @@ def test_changes_that_another_process_has_published_do_no_harm(days):
     assert days.places() == ["a", None, None, "b"], "the second alone was to be published"
 
 
-@pytest.mark.parametrize("lost", [0, 1, 2])
+@examples(1, "lost", [0, 1, 2])
 def test_a_day_of_which_a_change_is_missing_is_loaded_whole(days, lost):
     changes = [days.replace(DAY, {name}, rows(name)) for name in ("a", "b", "c")]
     del changes[lost]

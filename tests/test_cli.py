@@ -23,6 +23,7 @@ import duckdb
 import pytest
 from typer.testing import CliRunner, Result
 
+from tests.examples import examples
 from tests.mounts import without_the_rights_of_root
 from usms_pipeline.cli import app
 from usms_pipeline.cli import messages as made_up
@@ -154,7 +155,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(one): one.read_bytes() if one.is_file() else b"" for one in found}
 
 
-@pytest.mark.parametrize("days", [["--all"], [], ["--to", "2026-01-01"]])
+@examples(1, "days", [["--all"], [], ["--to", "2026-01-01"]])
 def test_plan_writes_nothing_before_a_first_run_and_none_is_the_less_new(
     account: Account, days: list[str]
 ) -> None:
@@ -184,7 +185,8 @@ def test_plan_writes_nothing_over_what_is_there_and_says_what_is_not_counted_yet
 
 
 @pytest.mark.parametrize("command", ["plan", "check", "run"])
-@pytest.mark.parametrize(
+@examples(
+    2,
     ("name", "value"),
     [("session_column", "template"), ("source_timezone", "Asia/Shanghai"), ("sent_at_column", "at"),
      ("timezone", "Europe/Berlin"), ("default_region", "FR")],
@@ -223,7 +225,8 @@ def test_run_tells_of_rows_without_a_time(account: Account) -> None:
     assert told in json.loads(account("run", "--json").stdout)["warnings"]
 
 
-@pytest.mark.parametrize(
+@examples(
+    2,
     ("changed", "code", "said"),
     [
         ("'2026-02-31 10:' || rowid WHERE rowid <= 3", 0, "3 of the times are not NULL"),
@@ -323,7 +326,8 @@ def test_sql_answers_a_query_as_table_csv_and_json(account: Account) -> None:
     assert typed.stdout == account("sql", SQL).stdout
 
 
-@pytest.mark.parametrize(
+@examples(
+    2,
     ("query", "said"),
     [("FROM reciepts", "reciepts does not exist"),
      ("SELECT nope FROM receipts", '"nope" not found'), ("SELEC 1", "syntax error"),
@@ -361,9 +365,7 @@ main()
 """
 
 
-@pytest.mark.parametrize(
-    "command", ["report", "rates", "check", "plan", "run", "sql FROM(receipts)LIMIT(1)"]
-)
+@examples(1, "command", ["run", "report", "rates", "check", "plan", "sql FROM(receipts)LIMIT(1)"])
 def test_a_command_needs_no_home_folder(account: Account, command: str) -> None:
     """As in a container that runs under any uid, which has neither HOME nor an entry in passwd."""
     account("run")
@@ -382,7 +384,8 @@ def test_csv_has_a_head_without_rows(account: Account) -> None:
     assert head.startswith("country,messages,delivered")
 
 
-@pytest.mark.parametrize(
+@examples(
+    2,
     "by", [["country", "template"], ["sent_date", "country"], ["template", "status", "operator"],
            ["country", "country"]],
 )  # fmt: skip
@@ -424,7 +427,7 @@ def test_rates_are_the_same_as_table_csv_and_json(account: Account) -> None:
     assert f"the {awaited} still open are in, expect" in table.stdout
 
 
-@pytest.mark.parametrize("place", ["folder", "missing/r.html", "data/usms.duckdb/r.html"])
+@examples(1, "place", ["folder", "missing/r.html", "data/usms.duckdb/r.html"])
 def test_a_report_that_can_not_be_written_is_told_by_its_option(
     account: Account, place: str
 ) -> None:
@@ -607,7 +610,7 @@ def test_simulate_serves_until_stopped_and_then_counts(tmp_path: Path) -> None:
     assert "requests" in told
 
 
-@pytest.mark.parametrize("host", [None, "0.0.0.0", "::1"])
+@examples(1, "host", [None, "0.0.0.0", "::1"])
 def test_simulate_is_for_this_machine_alone_and_warns_when_told_otherwise(
     host: str | None, tmp_path: Path
 ) -> None:

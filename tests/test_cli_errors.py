@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner, Result
 
+from tests.examples import examples
 from tests.test_cli import begun
 from usms_pipeline.cli import app
 from usms_pipeline.cli import messages as made_up
@@ -172,7 +173,8 @@ def test_rates_by_a_column_that_is_not_there(shop: Shop) -> None:
     assert "'country'" in said
 
 
-@pytest.mark.parametrize(
+@examples(
+    2,
     "command",
     [
         "run",

@@ -19,6 +19,7 @@ from dagster_shared.yaml_utils import parse_yamls_with_source_position
 from jsonschema import Draft202012Validator
 
 from tests.conftest import MakeRehearsal
+from tests.examples import examples
 from tests.processes import bare
 from usms_pipeline.components import Attributes, ReceiptPipeline
 from usms_pipeline.contract.errors import SettingsError
@@ -172,7 +173,8 @@ def test_the_job_makes_the_accounts_assets_whatever_else_the_project_has(second_
     assert {"conservation", "polling_behind", "out_of_line"} <= set(checked.split())
 
 
-@pytest.mark.parametrize(
+@examples(
+    1,
     ("attributes", "shared"),
     [
         ("asset_prefix: shop", "the data directory .*data: give each its own data_dir"),

@@ -324,6 +324,7 @@ def test_an_unknown_word_and_a_quarantined_item_are_warnings(project):
     assert materializations(result, "warehouse")
 
 
+@pytest.mark.long
 def test_what_is_doubtful_in_the_source_is_told_beside_the_figures(project):
     account = project(20)
     sent = account.rehearsal.messages
@@ -479,6 +480,7 @@ def test_a_tick_with_nothing_to_do_starts_no_run_and_notes_that_it_looked(projec
     assert because() == "1 run whose responses are past their retention"
 
 
+@pytest.mark.long
 def test_a_tick_that_cannot_look_starts_the_run_that_tells_why(project):
     account = project(60)
     account.refresh()

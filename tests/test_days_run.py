@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.account import START, Account
+from tests.examples import examples
 from tests.scripted import DAY, NOON, OTHER, PHONE, THIRD, Scripted, receipt
 from usms_pipeline.contract.errors import StorageError
 from usms_pipeline.contract.schema import dimension_name
@@ -149,8 +150,8 @@ def test_dimensions_may_come_change_and_go(account, is_odd):
     account.settled()
 
 
-@pytest.mark.parametrize(
-    "name", ["day", "own", "mask", "ends", "digits", 'quo"te', "it's", "用途", "select", "a b"]
+@examples(
+    4, "name", ["day", "own", "mask", "ends", "digits", 'quo"te', "it's", "用途", "select", "a b"]
 )
 def test_a_dimension_may_have_any_name(tmp_path, name):
     account = Scripted(tmp_path, dimensions=f'["{name}"]'.replace('quo"', 'quo\\"'))
@@ -548,7 +549,7 @@ def three_days(account: Scripted) -> list[tuple[Any, ...]]:
 
 
 @pytest.mark.parametrize("is_footer", [False, True])
-@pytest.mark.parametrize("days", [[DAY], [BEFORE], [DAY, BEFORE - timedelta(days=1)]])
+@examples(1, "days", [[DAY], [BEFORE], [DAY, BEFORE - timedelta(days=1)]])
 def test_a_damaged_day_is_made_anew_from_the_responses_and_the_source(account, is_footer, days):
     before = three_days(account)
     for day in days:
@@ -611,7 +612,7 @@ def test_a_damaged_block_stops_nothing_else(account, step):
     account.settled()
 
 
-@pytest.mark.parametrize("gone", [(0,), (1,), (2,), (0, 2), (0, 1, 2)])
+@examples(2, "gone", [(0,), (1,), (2,), (0, 2), (0, 1, 2)])
 @pytest.mark.parametrize("is_odd", [False, True])
 def test_a_rebuild_keeps_what_only_the_day_knows_whichever_responses_are_gone(
     account, gone, is_odd
@@ -671,7 +672,7 @@ def test_a_day_whose_file_was_deleted_during_the_run_stops_it(account):
         pipeline.refresh()
 
 
-@pytest.mark.parametrize("several", [False, True])
+@examples(1, "several", [False, True])
 def test_a_large_day_is_asked_about_in_parts_to_the_same_rows(
     several, tmp_path, simulator, monkeypatch
 ):

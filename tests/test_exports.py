@@ -12,10 +12,10 @@ from zoneinfo import ZoneInfo
 import duckdb
 import pandas as pd
 import pyarrow as pa
-import pytest
 from typer.testing import CliRunner
 
 from tests.conftest import MakeRehearsal
+from tests.examples import examples
 from usms_pipeline.cli import app
 from usms_pipeline.simulator import ACCESS_KEY_ID, ACCESS_KEY_SECRET, Population
 
@@ -78,7 +78,7 @@ def pandas_with_gaps(rows: list[Row], path: Path) -> dict[str, str]:
     return {"USMS_PHONE_COLUMN": "phone", "USMS_DIMENSIONS": "template"}
 
 
-@pytest.mark.parametrize("export", [zh_spreadsheet, eu_spreadsheet, pandas_with_gaps])
+@examples(1, "export", [zh_spreadsheet, eu_spreadsheet, pandas_with_gaps])
 def test_every_row_of_an_export_is_in_the_figures(
     export: Callable[[list[Row], Path], dict[str, str]], tmp_path: Path, simulator: MakeRehearsal
 ) -> None:

@@ -21,6 +21,7 @@ from typer.testing import CliRunner, Result
 
 from tests import cohorts
 from tests.cohorts import receipt
+from tests.examples import examples
 from tests.test_charts import cohort
 from tests.test_report import Page
 from usms_pipeline.cli import app, rates, shell
@@ -93,7 +94,7 @@ def usms(folder: Path, *arguments: str) -> Result:
 # --- the terminal ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("column", [NAME, "template", "provider_desc", "operator"])
+@examples(2, "column", [NAME, "template", "provider_desc", "operator"])
 @pytest.mark.parametrize("form", ["table", "csv", "json"])
 def test_no_name_commands_the_terminal(folder, column, form):
     result = usms(folder, "rates", "--by", column, "--format", form)

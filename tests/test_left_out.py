@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.examples import examples
 from tests.scripted import Scripted
 from tests.test_source_sent_at import FORMS, Place, values
 from usms_pipeline import source
@@ -95,7 +96,7 @@ def late(account: Scripted, window: Window | None = None) -> list[str]:
     return [said for said in report.warnings if "not been read" in said]
 
 
-@pytest.mark.parametrize("added", [{9: 3, 20: 4}, {8: 1}, {30: 5}, {60: 2}])
+@examples(1, "added", [{9: 3, 20: 4}, {8: 1}, {30: 5}, {60: 2}])
 def test_rows_that_came_too_late_are_told_with_the_command_that_reads_them(
     tmp_path: Path, added: dict[int, int]
 ) -> None:

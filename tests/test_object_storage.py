@@ -28,6 +28,7 @@ from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_ba
 from werkzeug.serving import make_server
 
 from tests.account import Account
+from tests.examples import examples
 from tests.processes import sentence, usms
 from usms_pipeline import warehouse
 from usms_pipeline.contract.errors import StorageError
@@ -298,7 +299,7 @@ def test_a_small_file_is_put_in_one_request_whose_end_alone_replaces_the_object(
     assert stored(objects) == {f"{FOLDER}/{NAME}": b"old"}
 
 
-@pytest.mark.parametrize("at", ["PUT", "uploads", "partNumber=1", "partNumber=3", "uploadId="])
+@examples(2, "at", ["PUT", "uploads", "partNumber=1", "partNumber=3", "uploadId="])
 def test_an_interrupt_at_any_request_leaves_the_old_object_or_the_new_one_whole(
     at, objects, temporary
 ):
@@ -322,7 +323,7 @@ def test_an_interrupt_at_any_request_leaves_the_old_object_or_the_new_one_whole(
     assert list(temporary.iterdir()) == []
 
 
-@pytest.mark.parametrize("where", range(5))
+@examples(2, "where", range(5))
 def test_an_interrupt_at_any_line_never_puts_an_empty_object(where, objects):
     """A stream that was opened and is closed before it is written to puts one."""
     store = Store(DATA_DIR)

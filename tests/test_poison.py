@@ -13,6 +13,7 @@ import pyarrow as pa
 import pytest
 
 from tests.account import Account
+from tests.examples import examples
 from tests.loopback import Response, Seen, code, ok, serving
 from tests.test_client import Fetched
 from tests.test_collect import Batch, run, settings
@@ -95,7 +96,7 @@ LIMITS = {
 }
 
 
-@pytest.mark.parametrize("way", LIMITS)
+@examples(1, "way", [*LIMITS])
 def test_a_limit_told_in_another_way_slows_down_and_costs_nobody(way: str) -> None:
     """Neither is the key bad, nor are the ids that were asked about just then."""
     left, since = 20.0, time.monotonic()

@@ -14,6 +14,7 @@ import duckdb
 import pytest
 from typer.testing import CliRunner, Result
 
+from tests.examples import examples
 from tests.loopback import Response, Seen, code, serving
 from usms_pipeline.cli import app, check
 
@@ -246,7 +247,7 @@ STOPPED = [
 TOLD = ["wrong phone column", "a count that is none", "wrong zone, ahead"]
 
 
-@pytest.mark.parametrize("command", [["run"], ["run", "--all", "--json"], ["plan"]])
+@examples(1, "command", [["run"], ["run", "--all", "--json"], ["plan"]])
 @pytest.mark.parametrize(
     "setup", [one for one in SETUPS if one.name in STOPPED + TOLD], ids=lambda setup: setup.name
 )
@@ -297,7 +298,7 @@ def test_a_zone_that_was_changed_is_filed_under_settings(shop: Shop) -> None:
     assert shop("run", **given, data_dir="other").exit_code == 0
 
 
-@pytest.mark.parametrize("command", ["run", "plan", "rates"])
+@examples(1, "command", ["run", "plan", "rates"])
 def test_the_first_and_the_last_day_have_a_second_name(command: str, shop: Shop) -> None:
     shop("run", "--all")
     assert shop(command, "--since", "2026-01-01", "--until", "2026-01-02").exit_code == 0

@@ -27,6 +27,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.conftest import MakeRehearsal
+from tests.examples import examples
 from usms_pipeline.cli import simulate
 from usms_pipeline.contract.errors import UsmsError
 from usms_pipeline.contract.status import BUCKETS, FINAL
@@ -114,7 +115,7 @@ def own(folder: Path, monkeypatch: pytest.MonkeyPatch, rows: list[Any], **given:
     return report, messages.warnings, service
 
 
-@pytest.mark.parametrize("region", OWN)
+@examples(2, "region", [*OWN])
 def test_own_rows_get_receipts_of_their_own_numbers_in_any_spelling(
     region: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -132,7 +133,8 @@ def test_own_rows_get_receipts_of_their_own_numbers_in_any_spelling(
     assert sorted(known) == sorted(2 * described)
 
 
-@pytest.mark.parametrize(
+@examples(
+    3,
     ("rows", "given", "said"),
     [
         ([("a", "13800138000", 1), ("b", None, 1)], {},

@@ -11,9 +11,9 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import pytest
 
 from tests.account import Account
+from tests.examples import examples
 from tests.loopback import code, serving
 from tests.test_cli import Account as Shop
 from tests.test_cli import account as shop
@@ -73,7 +73,8 @@ class Told:
             return Pipeline(settings, clock=lambda: self.now).run()
 
 
-@pytest.mark.parametrize(
+@examples(
+    6,
     ("sent", "say", "count"),
     [
         ([(100, 2)], nothing, 100),

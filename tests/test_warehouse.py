@@ -21,6 +21,7 @@ import pytest
 import usms_pipeline
 from tests import cohorts
 from tests.cohorts import DAY, NOON, receipt
+from tests.examples import examples
 from usms_pipeline.contract import schema
 from usms_pipeline.contract.errors import (
     OtherWarehouse,
@@ -215,7 +216,7 @@ def test_another_cutoff_is_published_without_reading_a_partition(store, settings
 # -- what goes wrong --------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["garbage", "empty", "truncated", "foreign"])
+@examples(2, "kind", ["garbage", "empty", "truncated", "foreign"])
 def test_a_file_that_can_not_be_read_is_built_anew(store, settings, kind):
     cohorts.write(store, [receipt(session_no="a")])
     path = settings.warehouse_path
@@ -304,7 +305,7 @@ def test_a_damaged_day_stays_as_it_was_published_and_the_others_go_on(store, set
     assert left_behind(settings) == []
 
 
-@pytest.mark.parametrize("kind", ["rows", "footer"])
+@examples(1, "kind", ["rows", "footer"])
 def test_a_damaged_day_is_kept_in_a_file_that_is_built_from_scratch(
     store, settings, tmp_path, kind
 ):

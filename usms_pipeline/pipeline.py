@@ -430,7 +430,7 @@ class Pipeline:
         """Tell of rows, on the days that a run wrote, that most likely are copies of others."""
         from usms_pipeline.figures import queries
 
-        if not report.written or not report.stats.ids_answered:
+        if not (report.repeats and report.written and report.stats.ids_answered):
             return []
         with warehouse.connect(self.settings.warehouse_path) as con:
             hint = queries.copies_hint(con, sorted({*report.written}))

@@ -34,14 +34,15 @@ class Outcome:
     """What a run did. ``aside`` names damaged files that were put out of the way.
 
     ``due`` counts the sessions that were due, by day; ``locked`` names the days that another run
-    holds; ``receipts`` counts those in the answers, of whatever word. ``newest_sent_at``, in
-    microseconds, is that of the rows read.
+    holds; ``receipts`` counts those in the answers, of whatever word. Of the rows read,
+    ``newest_sent_at`` is in microseconds, and ``repeats`` says whether some share a session.
     """
 
     stats: CollectStats = field(default_factory=CollectStats)
     seconds_asking: float = 0.0
     rows_read: int = 0
     newest_sent_at: int | None = None
+    repeats: bool = False
     new: int = 0
     due: dict[date, int] = field(default_factory=dict)
     written: list[date] = field(default_factory=list)

@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from usms_pipeline.contract.schema import TIME
+from usms_pipeline.source import in_memory
 from usms_pipeline.store.dataset import Window, day_start
 
 NOTHING: Final = "0"
@@ -109,7 +110,7 @@ class Reading:
         rows, own = pa.concat_tables(self._batches), np.concatenate(self._own)
         self._batches, self._own = [], []
         sessions = rows["session_no"]
-        with duckdb.connect() as con:
+        with in_memory.connect() as con:
             are_distinct = _are_distinct(con, rows)
             days = own if are_distinct else _of_sessions(sessions.combine_chunks(), own)
             yield from self._by_day(con, rows, own, days, are_distinct)

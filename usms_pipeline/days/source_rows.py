@@ -60,6 +60,7 @@ class SourceRows:
         for read in rows.days():
             self._read_for[read.day] = read.rows["session_no"]
             self._keep_if_new(read)
+            held.outcome.repeats |= not read.are_distinct
         for day in held.files:
             if day in window and day not in self._read_for:
                 empty = source.schema(settings.dimensions).empty_table()

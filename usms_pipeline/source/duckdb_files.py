@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +13,7 @@ import pyarrow as pa
 
 from usms_pipeline.contract.errors import SourceError, SourceUnavailable
 from usms_pipeline.contract.source_address import Address
-from usms_pipeline.source import csv_files, query, sentences
+from usms_pipeline.source import csv_files, in_memory, query, sentences
 from usms_pipeline.source.kinds import Column, Dialect, Source, TimeType
 
 ERRORS: Final[tuple[type[Exception], ...]] = (duckdb.Error, pa.ArrowException, OSError)
@@ -21,7 +22,9 @@ ROWS: Final = 65_536
 
 _QUOTE = query.quoter('"')
 _EXACT_BELOW = {"FLOAT": 2**24, "DOUBLE": 2**53}
-_ONLY_TABLE = "source_file"
+_NUMBERS: Final = itertools.count()
+"""Of views: all connections see them."""
+
 _TIMES = (
     ("TIMESTAMP WITH TIME ZONE", TimeType.AWARE),
     ("TIMESTAMPTZ", TimeType.AWARE),
@@ -86,20 +89,24 @@ class DuckDBSource:
 
 @contextmanager
 def open_source(address: Address) -> Iterator[Source]:
-    """Open what is there, in a DuckDB of its own that sees no Python variable."""
+    """Open what is there. A DuckDB file is attached to a database of its own, and so let go."""
+    if not address.scheme:
+        with in_memory.connect() as connection:
+            view = f"source_file_{next(_NUMBERS)}"
+            connection.execute(f"CREATE VIEW {view} AS {_relation(connection, address)}")
+            try:
+                yield DuckDBSource(connection, view)
+            finally:
+                connection.execute(f"DROP VIEW {view}")
+        return
+    path = Path(address.path).expanduser()
+    if not path.is_file():
+        raise sentences.no_file(address)
     with duckdb.connect(config={"python_enable_replacements": "false"}) as connection:
         connection.execute("SET TimeZone = 'UTC'")
-        if address.scheme:
-            path = Path(address.path).expanduser()
-            if not path.is_file():
-                raise sentences.no_file(address)
-            connection.execute(f"ATTACH {query.text(str(path))} AS source (READ_ONLY)")
-            connection.execute("USE source")
-            yield DuckDBSource(connection, None)
-        else:
-            relation = _relation(connection, address)
-            connection.execute(f"CREATE VIEW {_ONLY_TABLE} AS {relation}")
-            yield DuckDBSource(connection, _ONLY_TABLE)
+        connection.execute(f"ATTACH {query.text(str(path))} AS source (READ_ONLY)")
+        connection.execute("USE source")
+        yield DuckDBSource(connection, None)
 
 
 def explain(error: Exception, address: Address) -> SourceError:

@@ -12,13 +12,11 @@
 
 -- wilson_low(k, n), wilson_high(k, n): the 95 % interval of a share of which k of n were seen
 -- (E. B. Wilson, J. Amer. Statist. Assoc. 22, 1927, 209-212). 1.96 is the normal quantile.
-CREATE OR REPLACE MACRO usms_wilson(k, n, direction) AS
-(
-    k / nullif(n, 0) + 1.959964 ** 2 / (2 * n::DOUBLE)
-    + direction * 1.959964 * sqrt(
-        k / nullif(n, 0) * (1 - k / nullif(n, 0)) / n + 1.959964 ** 2 / (4 * n::DOUBLE ** 2)
-    )
-) / (1 + 1.959964 ** 2 / n);
+-- The other numbers are its square, and a half and a quarter of that.
+CREATE OR REPLACE MACRO usms_wilson(k, n, direction) AS (
+    k + 1.920729440648e0
+    + direction * 1.959964e0 * sqrt(k / nullif(n, 0) * (n - k) + 0.960364720324e0)
+) / (n + 3.841458881296e0);
 
 -- Not greatest(0, …): that would make 0 of NULL.
 CREATE OR REPLACE MACRO wilson_low(k, n) AS

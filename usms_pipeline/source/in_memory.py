@@ -1,0 +1,23 @@
+"""One DuckDB without a file for the whole process: to begin another takes 20 ms."""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+
+import duckdb
+
+
+def connect() -> duckdb.DuckDBPyConnection:
+    """Return a connection of its own, in UTC, that sees no Python variable; close it after use.
+
+    Tables and views are seen by all connections, what is registered or temporary by one alone.
+    """
+    connection = _database(os.getpid()).cursor()
+    connection.execute("SET TimeZone = 'UTC'")
+    return connection
+
+
+@cache
+def _database(_process: int) -> duckdb.DuckDBPyConnection:
+    return duckdb.connect(config={"python_enable_replacements": "false"})
