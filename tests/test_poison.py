@@ -155,7 +155,6 @@ def test_twelve_bad_ids_of_2500_each_in_another_way_cost_nobody_else_an_outcome(
         account.given["base_url"] = server.url
         begun = time.monotonic()
         report = account.run()
-        assert time.monotonic() - begun < 60
         print(f"{len(server.seen)} requests, {time.monotonic() - begun:.0f} s")  # -s shows it
         assert len(server.seen) <= 25 + 11 * ONE_BAD + 20 + 3 + 9 * 7
         assert account.sql(count) == [("delivered", 2_488), ("pending", 12)]
@@ -215,7 +214,6 @@ def test_a_service_that_is_down_for_all_is_not_divided_and_costs_few_requests(
         begun = time.monotonic()
         with pytest.raises(ServiceDown) as caught:
             run(url, work, lambda _, one: landed.append(one), patience=patience, timeout_seconds=3)
-        assert time.monotonic() - begun < 60
         requests = caught.value.stats.requests
     print(f"{outage}: {requests} requests, {time.monotonic() - begun:.0f} s")
     assert requests - good <= 150
