@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable
+from contextlib import suppress
 from itertools import islice
 from random import Random
 from typing import Any, NamedTuple
@@ -59,7 +61,8 @@ def held_by(body: bytes, ids: Iterable[str]) -> Held | None:
     receipts: Counter[tuple[str, str | None]] = Counter()
     if data is not None and not isinstance(data, list):
         return Held(receipts, 1)
-    useless = sum(not _is_useful(entry, set(ids), receipts) for entry in data or ())
+    names = {_trimmed(name) for entry in data or () if (name := _session(entry)) is not None}
+    useless = sum(not _is_useful(entry, {*ids}, names, receipts) for entry in data or ())
     return Held(receipts, useless)
 
 
@@ -67,13 +70,13 @@ def _refuse(word: str) -> None:
     raise Bad(word)
 
 
-def _is_useful(entry: Any, asked: set[str], receipts: Counter[tuple[str, str | None]]) -> bool:
+def _is_useful(
+    entry: Any, asked: set[str], names: set[str], receipts: Counter[tuple[str, str | None]]
+) -> bool:
     """Count an entry's receipts; tells if there was nothing wrong with it."""
     try:
-        session = _text(entry.get("SessionNo")) if isinstance(entry, dict) else None
-        if session is not None and session not in asked:
-            session = re.sub(r"^[\s\ufeff\u200b]+|[\s\ufeff\u200b]+$", "", session)
-        if session not in asked:
+        session = _meant(_session(entry), asked, names)
+        if session is None:
             return False
         _text(entry.get("Status"))
     except Bad:
@@ -89,6 +92,31 @@ def _is_useful(entry: Any, asked: set[str], receipts: Counter[tuple[str, str | N
             else:
                 receipts.update([] if word is Ellipsis else [(session, word)])
     return is_useful
+
+
+def _session(entry: Any) -> str | None:
+    with suppress(Bad):
+        return _text(entry.get("SessionNo")) if isinstance(entry, dict) else None
+    return None
+
+
+def _trimmed(name: str) -> str:
+    return re.sub(r"^[\s\ufeff\u200b]+|[\s\ufeff\u200b]+$", "", name)
+
+
+def _bare(name: str) -> str:
+    plain = unicodedata.normalize("NFKC", name).casefold()
+    return re.sub(r"[\W_]", "", plain).lstrip("0") or name
+
+
+def _meant(name: str | None, asked: set[str], names: set[str]) -> str | None:
+    """Return the session of that name, or the only one of its letters that has no other."""
+    if name is None or name in asked:
+        return name
+    if _trimmed(name) in asked:
+        return _trimmed(name)
+    alike = [one for one in asked if _bare(one) == _bare(name)]
+    return alike[0] if len(alike) == 1 and alike[0] not in names else None
 
 
 def _word(receipt: Any) -> Any:

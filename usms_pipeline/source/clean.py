@@ -14,6 +14,7 @@ from decimal import Decimal, InvalidOperation
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -34,6 +35,8 @@ _SEVERAL: Final = (
     r"[,;|\n，；、\[{]|[\d*]{8}([^\d*]+|\+)[\d*]{8}|"
     r"(?:[\d*][^\d/]{0,3}){7}/(?:[^\d/]{0,3}[\d*]){7}"
 )
+_SHORTEST_TWO: Final = 15
+_SEPARATORS: Final = np.frombuffer(b",;|[{", np.uint8)
 _BETWEEN: Final = re.compile(r"[,;|\n，；、]|(?<=[\d*]{8})(?:[^\d*+(]+|(?=\+))(?=[+(]*[\d*]{8})")
 """A blank and a slash stand inside a number as well, but no number has sixteen digits."""
 _SOME_DIGITS: Final = re.compile(r"(?:[\d*xX#][^\d*xX#]{0,3}){5}")
@@ -129,6 +132,8 @@ def clean(
 
 
 def _one_phone_a_row(rows: pa.RecordBatch, cells: Cells) -> pa.RecordBatch:
+    if _are_lone(rows["phone"]):
+        return rows
     are_several = pc.fill_null(pc.match_substring_regex(rows["phone"], _SEVERAL), False)
     if not pc.any(are_several).as_py():
         return rows
@@ -149,6 +154,14 @@ def _one_phone_a_row(rows: pa.RecordBatch, cells: Cells) -> pa.RecordBatch:
         "recipients": pc.if_else(is_lone, split["recipients"], _ONE),
     }
     return pa.record_batch([*columns.values()], schema=rows.schema)
+
+
+def _are_lone(phones: pa.Array) -> bool:
+    """Return whether each is plainly one phone at most; far cheaper than to look at each."""
+    longest = pc.max(pc.binary_length(phones)).as_py() or 0
+    if not longest or longest >= _SHORTEST_TWO or not _is_plain(phones):
+        return not longest
+    return not np.isin(_bytes(phones), _SEPARATORS).any()
 
 
 def phones_in(text: str) -> tuple[list[str | None], bool]:
@@ -249,7 +262,7 @@ def _session(text: pa.Array) -> pa.Array:
     text = _named(unmarked(text))
     is_plain = _is_plain(text)
     text = text if is_plain else pc.utf8_trim_whitespace(text)
-    if pc.any(pc.match_substring(text, ".0")).as_py():
+    if (_bytes(text) == ord(".")).any():
         text = pc.replace_substring_regex(text, _WHOLE_FLOAT, r"\1")
     length = pc.binary_length(text) if is_plain else pc.utf8_length(text)
     fits = pc.and_(pc.greater(length, 0), pc.less_equal(length, MAX_SESSION_CHARACTERS))
@@ -263,8 +276,13 @@ def _is_plain(text: pa.Array) -> bool:
 
     Looks at the bytes of all texts at once, which is far cheaper than to look at each.
     """
-    data = np.frombuffer(text.buffers()[2] or b"", np.uint8)
-    return not (data - np.uint8(_FIRST_PLAIN) > _LAST_PLAIN - _FIRST_PLAIN).any()
+    data = _bytes(text)
+    least, most = data.min(initial=_LAST_PLAIN), data.max(initial=_FIRST_PLAIN)
+    return bool(least >= _FIRST_PLAIN and most <= _LAST_PLAIN)
+
+
+def _bytes(text: pa.Array) -> npt.NDArray[np.uint8]:
+    return np.frombuffer(text.buffers()[2] or b"", np.uint8)
 
 
 def _phone(text: pa.Array) -> pa.Array:
