@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from hashlib import blake2b
+from statistics import NormalDist
 from typing import Any, Final, NamedTuple
 from zoneinfo import ZoneInfo
 
@@ -151,13 +152,14 @@ def fates(
     """Return what becomes of each message. ``phones`` in E.164; ``drawn`` from ``draws``."""
     origins = [origin(phone) for phone in phones]
     tempers = np.array([_TEMPERS.get(o.country, _OTHER) for o in origins], float).reshape(-1, 3)
-    outcome = _outcomes(drawn, tempers[:, 2])
+    outcome = _outcomes(drawn, tempers[:, 2] * _days(origins, sent_us, faults.uneven_days))
     seconds = _delays(drawn, tempers[:, 0] * _paces(origins), outcome)
     if outage is not None:
         struck = _struck(origins, sent_us, outage)
         outcome, seconds = _under_outage(drawn, struck, outcome, seconds, outage)
     received = _whole_seconds(sent_us + (seconds * _SECOND).astype(np.int64))
     revealed = received.copy()
+    _hold_back(origins, outcome, received, revealed, faults.nightly)
     _silence(drawn, tempers[:, 1], sent_us, outcome, received, revealed)
     _apply(faults, drawn, outcome, received, revealed)
     return Fates(outcome, received, revealed)
@@ -190,8 +192,40 @@ def _delays(drawn: Draws, median_seconds: Draws, outcome: npt.NDArray[np.int16])
 
 def _paces(origins: Sequence[Origin]) -> Draws:
     """Return each operator's own slowness, 0.7 to 1.6 of its country's median."""
-    keys = {o: zlib.crc32(f"{o.country}/{o.operator}".encode()) / 2**32 for o in set(origins)}
-    return np.array([0.7 + 0.9 * keys[o] for o in origins], float)
+    keys = {one: _drawn_of(*one) for one in {*origins}}
+    return np.array([0.7 + 0.9 * keys[one] for one in origins], float)
+
+
+def _days(origins: Sequence[Origin], sent_us: Times, spread: float) -> Draws:
+    """Return how much more than usual goes wrong at each operator on the day of sending."""
+    if not spread:
+        return np.ones(len(sent_us))
+    keys = list(zip(origins, (sent_us // (24 * _HOUR)).tolist(), strict=True))
+    normal = NormalDist(0, spread)
+    factors = {key: np.exp(normal.inv_cdf(_drawn_of(*key[0], key[1]))) for key in {*keys}}
+    return np.array([factors[key] for key in keys], float)
+
+
+def _drawn_of(*names: object) -> float:
+    """Return a number between 0 and 1 that belongs to some names."""
+    return (zlib.crc32("/".join(map(str, names)).encode()) + 0.5) / 2**32
+
+
+def _hold_back(
+    origins: Sequence[Origin],
+    outcome: npt.NDArray[np.int16],
+    received: Times,
+    revealed: Times,
+    share: float,
+) -> None:
+    """Let a share of the operators tell what they delivered at two o'clock in China, in one lot."""
+    if not share:
+        return
+    held = {one: _drawn_of("nightly", *one) < share for one in {*origins}}
+    rows = np.array([held[one] for one in origins], bool)
+    rows &= np.array([name == "delivered" for name in _NAMES])[outcome]
+    day, begins = 24 * _HOUR, 18 * _HOUR  # two o'clock there
+    revealed[rows] = (received[rows] - begins) // day * day + day + begins
 
 
 def _struck(origins: Sequence[Origin], sent_us: Times, outage: Outage) -> npt.NDArray[np.bool_]:

@@ -50,6 +50,8 @@ _SHARES_BY_HOUR_IN_CHINA = np.array(
     [1.0, 0.6, 0.4, 0.3, 0.3, 0.5, 1.2, 2.6, 4.2, 5.6, 6.4, 6.0,
      5.4, 5.0, 5.2, 5.4, 5.6, 5.8, 6.2, 7.0, 7.4, 6.6, 4.4, 2.2]
 )  # fmt: skip
+_SHARES_BY_WEEKDAY = np.array([1.0, 1.0, 1.02, 1.03, 1.1, 0.8, 0.68])  # from Monday on
+_FIRST_WEEKDAY = 3  # of 1970: a Thursday
 _CHINA_AHEAD_MINUTES = 8 * 60
 
 
@@ -116,11 +118,13 @@ class Population:
         return countries.take(chosen), phones.take(chosen)
 
     def _sent_us(self, rng: np.random.Generator, count: int) -> np.ndarray:
-        """Draw ``count`` times in the daily rhythm, ascending, as epoch microseconds."""
+        """Draw times in the rhythm of days and weeks, ascending, as epoch microseconds."""
         until = self.until or datetime.now(UTC)
         first_minute = int((until - timedelta(days=self.days)).timestamp()) // 60
         minutes = first_minute + np.arange(max(1, int(self.days * 24 * 60)))
-        weight = _SHARES_BY_HOUR_IN_CHINA[(minutes + _CHINA_AHEAD_MINUTES) // 60 % 24]
+        hours = (minutes + _CHINA_AHEAD_MINUTES) // 60
+        weekdays = (hours // 24 + _FIRST_WEEKDAY) % 7
+        weight = _SHARES_BY_HOUR_IN_CHINA[hours % 24] * _SHARES_BY_WEEKDAY[weekdays]
         edges = np.concatenate([[0.0], np.cumsum(weight)])
         drawn = np.sort(rng.random(count)) * edges[-1]
         at_minutes = first_minute + np.interp(drawn, edges, np.arange(len(edges)))
