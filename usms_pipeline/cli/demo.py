@@ -34,7 +34,7 @@ from usms_pipeline.contract import wording
 if TYPE_CHECKING:
     from usms_pipeline.settings import Settings
 
-DAYS: Final = 16
+DAYS: Final = 18
 _SOURCE: Final = "messages.sqlite"
 _HOME: Final = "dagster"
 _DAGSTER_YAML: Final = "telemetry:\n  enabled: false\nnux:\n  enabled: false\n"
