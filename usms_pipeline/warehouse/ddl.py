@@ -87,6 +87,7 @@ def definitions(fields: Sequence[Field], cutoff: timedelta, polls: Sequence[time
             f"CREATE OR REPLACE MACRO usms_polls() AS [{ages}]::DOUBLE[];",
             *((_SQL / f"{name}.sql").read_text(encoding="utf-8") for name in _SQL_FILES),
             _alerts(fields),
+            "COMMENT ON TABLE receipts IS 'one row per recipient, with its status and receipt';",
             *_comments("receipts", [(field.name, _meaning(field)) for field in fields]),
             *(line for view in _RATE_VIEWS for line in _explained(view, metrics.METRICS)),
             *_explained("failures", metrics.FAILURES),
