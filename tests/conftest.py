@@ -113,7 +113,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _takes(item: pytest.Item) -> set[object]:
-    """Return a test's fixtures and parameters: one asked for at run time is named by the latter."""
+    """Return a test's fixtures and parameters: a parameter may name a fixture taken at run time."""
     parameters = item.callspec.params.values() if hasattr(item, "callspec") else ()
     names = (one for one in parameters if isinstance(one, str))
     return {*getattr(item, "fixturenames", ()), *names}

@@ -67,7 +67,7 @@ def columns_table() -> str:
 
 def statuses_table() -> str:
     return table(
-        ("status", "outcome?", "meaning"),
+        ("status", "final?", "meaning"),
         (
             (f"`{meaning.status}`", "yes" if meaning.is_final else "no", meaning.description)
             for meaning in status.STATUSES

@@ -95,7 +95,7 @@ def test_a_run_beside_another_command_ends_as_if_alone(beside, tmp_path, simulat
 def test_a_stopped_run_holds_its_days_and_the_next_one_leaves_them_to_it(
     tmp_path, simulator, messages
 ):
-    """And a killed one holds nothing, whatever lock files it or another host left."""
+    """And a killed one holds nothing, even if it or another host left lock files."""
     account = account_now(tmp_path / "account", simulator, messages, batch_size=10)
     account.service.faults = Faults.parse("latency_seconds=1")
     with started(account, "run", "--all", max_concurrency="1") as run:

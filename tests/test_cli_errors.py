@@ -102,7 +102,7 @@ def test_settings_that_cannot_work_are_told_all_at_once(shop: Shop) -> None:
         2, "run", base_url="http://api.uspeedo.com", timezone="Mars", batch_size="many",
         phone_key=KEY[:10], access_key_secret=None,
     )  # fmt: skip
-    assert "5 settings to mend, in the environment or in .env" in said
+    assert "5 settings to fix, in the environment or in .env" in said
     for name in ("BASE_URL", "TIMEZONE", "BATCH_SIZE", "PHONE_KEY", "ACCESS_KEY_SECRET"):
         assert f"USMS_{name}: " in said
 

@@ -254,7 +254,7 @@ TOLD = ["wrong phone column", "a count that is none", "wrong zone, ahead"]
 def test_a_run_and_a_plan_say_what_check_does_and_stop_where_it_must(
     setup: Setup, command: list[str], shop: Shop
 ) -> None:
-    """Before anything is asked or stored: once mended, the same data directory will do."""
+    """Before anything is asked or stored: once corrected, the same data directory will do."""
     result = shop(*command, **setup.given)
     [words, *_] = [words for topic, words in setup.said.items() if topic != "service"]
     assert words.rstrip("?").casefold() in " ".join(result.stderr.split()).casefold()
@@ -287,7 +287,7 @@ def test_times_that_can_not_be_read_end_every_command_with_1(
 
 
 def test_a_zone_that_was_changed_is_filed_under_settings(shop: Shop) -> None:
-    """Mended once the first run has begun, it needs another data directory: that is said before."""
+    """Corrected after the first run, it needs another data directory: that is said before."""
     ahead = shop("run", sent_at_column="local_at")
     assert "keeps to the zone that it was begun with, another one needs another" in ahead.stderr
     given = {"sent_at_column": "local_at", "source_timezone": "Asia/Shanghai"}

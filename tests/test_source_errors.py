@@ -1,4 +1,4 @@
-"""What a user reads when the source can't be used: what is wrong, where, and what to mend."""
+"""What a user reads when the source can't be used: what is wrong, where, and what to correct."""
 
 from __future__ import annotations
 

@@ -66,14 +66,14 @@ class Report(Outcome):
 
     ``days`` has what the file of each day says that was looked at; those in ``written`` are new.
     What to do is said by ``unheard`` where the service knows none of the sessions, and by
-    ``remedy`` where receipts are for phones that nobody announced.
+    ``remedy`` where receipts are for phones that are not in the source.
     """
 
     days: dict[date, Footer] = field(default_factory=dict)
     unheard: str = ""
     remedy: str = field(default="", repr=False)
     is_unreadable: bool = False
-    """So many times of the source can't be read that no figure is whole."""
+    """Return whether too many times of the source can't be read for any figure to be whole."""
     left_out: LeftOut = field(default_factory=LeftOut)
     """What of the source is in no figure."""
 
@@ -85,7 +85,7 @@ class Report(Outcome):
 
     @property
     def buckets(self) -> Counter[str]:
-        """Count the recipients announced of all days, by status."""
+        """Count the recipients of all days that are in the source, by status."""
         counts: Counter[str] = Counter()
         for said in self.days.values():
             counts.update(said.buckets)
@@ -93,7 +93,7 @@ class Report(Outcome):
 
     @property
     def unannounced(self) -> int:
-        """Count the receipts of phones that the source does not announce."""
+        """Count the receipts of phones that are not in the source."""
         return sum(said.unannounced for said in self.days.values())
 
     @property
@@ -182,7 +182,7 @@ class Report(Outcome):
             )
         if self.unannounced > UNANNOUNCED_SHARE * self.buckets.total():
             found.append(
-                f"{self.unannounced:,} receipts are for phones that the source does not announce "
+                f"{self.unannounced:,} receipts are for phones that are not in your table "
                 f"(left out of the rates). {self.remedy}"
             )
         return found
@@ -202,7 +202,7 @@ class RunReport(Report):
 
 
 def _announce_all(settings: Settings) -> str:
-    """Say how the source can announce all recipients; of settings, only those that are not set."""
+    """Return how the source can name all recipients; of settings, only those not set."""
     phone, count = settings.phone_column, settings.recipients_column
     if phone is None and count is None:
         return (
@@ -224,7 +224,7 @@ def _announce_all(settings: Settings) -> str:
 
 
 def _nothing_heard(count: int, settings: Settings) -> str:
-    """Say that the service knows none of so many sessions: more likely a setting is wrong."""
+    """Return that the service knows none of the sessions: most likely a setting is wrong."""
     return (
         f"The service knows none of the {count:,} sessions aged 1 to 72 hours that it was asked "
         f"about: are the values of {settings.session_column!r} session numbers, as the send call "
@@ -247,7 +247,7 @@ class SourceDoubts:
     left_out: LeftOut = field(default_factory=LeftOut)
     sentences: list[str] = field(default_factory=list)
     is_unreadable: bool = False
-    """So many times can't be read that no figure is whole."""
+    """Return whether too many times can't be read for any figure to be whole."""
     late: str = ""
     """Says which rows no run reads: they are older than the days that each run reads again."""
 
@@ -398,7 +398,7 @@ class Pipeline:
     ) -> Report:
         """Read the source, ask about what is due, and write what changed; publishes nothing.
 
-        ``on_written`` is told of each day when it is written, in a thread of its own. What came
+        ``on_written`` is called for each day when it is written, in a thread of its own. What came
         before the service refused or failed is written, then the error is raised.
         """
         window, begun = window or self.open_window(), self.clock()
@@ -427,7 +427,7 @@ class Pipeline:
         return report
 
     def _doubts_about_copies(self, report: Report) -> list[str]:
-        """Tell of rows, on the days that a run wrote, that most likely are copies of others."""
+        """Warn of rows, on the days that a run wrote, that most likely are copies of others."""
         from usms_pipeline.figures import queries
 
         if not (report.repeats and report.written and report.stats.ids_answered):
@@ -445,7 +445,7 @@ class Pipeline:
         return window.last >= self.open_window().last
 
     def _doubts_about_the_clock(self) -> list[str]:
-        """Tell of answers from the future: what was asked then is not due before that is past."""
+        """Warn of answers from the future: what was asked then is not due before that time."""
         now, written = self.clock(), log.runs(self.store)
         newest = max(map(log.written_at, written), default=None)
         if newest is None or newest <= now + CLOCK_MAY_STEP:
@@ -496,7 +496,7 @@ class Pipeline:
         return over
 
     def rebuild(self, days: Iterable[date] | None = None) -> Report:
-        """Make days anew from the responses that are kept; all of them when none are named.
+        """Rebuild days from the stored responses; all of them when none are named.
 
         A damaged day is read from the source, too. Publishes nothing.
         """
@@ -583,7 +583,7 @@ class Pipeline:
         return found
 
     def conservation(self, days: Iterable[date] | None = None) -> list[str]:
-        """Check that every recipient announced is in exactly one bucket; return what is amiss."""
+        """Check that every recipient in the source has exactly one status; return what is wrong."""
         wanted = file.days(self.store) if days is None else days
         return [sentence for day in wanted if (sentence := file.amiss(self.store, day))]
 
@@ -638,8 +638,8 @@ class Pipeline:
         """Erase phones and session numbers everywhere, for good; return the days changed.
 
         A session of which a forgotten phone is the only recipient is forgotten with it, and the
-        report is deleted, for it was made of all. Raises ``Busy`` when another process works on a
-        day, and ``KeyMismatch`` before anything is done: under another key no phone would be found.
+        report is deleted, because it was made from all of it. Raises ``Busy`` when another process
+        works on a day, and ``KeyMismatch`` before anything is done: another key finds no phone.
         """
         dataset.begin(self.store, self.settings, self.book.fingerprint)
         phones = list(phones)
@@ -709,12 +709,12 @@ class Pipeline:
         return found
 
     def survey(self) -> source.Survey:
-        """Take stock of the whole source. Raises as ``source.survey`` does."""
+        """Survey the whole source. Raises as ``source.survey`` does."""
         since = dataset.day_start(self.open_window().first, self.settings.zone)
         return source.survey(self.settings, self.clock(), since)
 
     def late_rows(self, seen: source.Survey) -> str:
-        """Say which rows of the source no run reads; empty where the days' files have them all.
+        """Report which rows of the source no run reads; empty where the days' files have them all.
 
         They lie before the days that every run reads again, and came after these were read. Where
         the counts of rows differ, all of these are read. Raises as ``source.read`` does.
@@ -771,9 +771,9 @@ class Pipeline:
         return counts
 
     def _times_read(self) -> str:
-        """Name which times of which table are read, without telling of either.
+        """Return a hash of which times of which table are read, which shows neither.
 
-        A CSV may be written anew, in another form, several times a day.
+        A CSV may be written again, in another form, several times a day.
         """
         settings = self.settings
         url = settings.source_url.get_secret_value() if settings.source_url else ""

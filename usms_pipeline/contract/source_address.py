@@ -37,7 +37,7 @@ class Address:
 
 
 def parse(url: str) -> Address:
-    """Take ``USMS_SOURCE_URL`` apart.
+    """Split ``USMS_SOURCE_URL`` into its parts.
 
     Raises ``SourceError`` when the user name or password must be percent-encoded first.
     """

@@ -75,7 +75,7 @@ def apart(names: Iterable[str]) -> list[str]:
 
 
 def rows_left_out(rows: int, column: str) -> str:
-    """Say that some rows of the source have no usable time.
+    """Return that some rows of the source have no usable time.
 
     >>> rows_left_out(1, "sent_at")
     '1 row has no usable time in sent_at: no run reads it, and no figure has it'
@@ -92,7 +92,7 @@ _MANY_DIGITS: Final = re.compile(rf"\+?\(?\d(?:{_SEPARATORS}\d){{6,}}")
 
 
 def without_numbers(text: str) -> str:
-    """Take out what may be a phone number, however it is spelled; network addresses stay.
+    """Remove what may be a phone number, however it is spelled; network addresses stay.
 
     >>> without_numbers("no such user: (86) 138.0013-8000 at 192.168.100.200")
     'no such user: … at 192.168.100.200'
@@ -144,7 +144,7 @@ def percent(rate: float | None) -> str:
 
 
 def so_far(row: Mapping[str, Any]) -> str:
-    """Say a rate so far, and what it will be once the messages still open have their outcome.
+    """Return a rate so far, and what it will be once the open messages have a final status.
 
     ``row`` is one of ``queries.rates_expected`` with ``awaited`` above 0.
 
@@ -163,14 +163,14 @@ def so_far(row: Mapping[str, Any]) -> str:
 
 
 def why_less(row: Mapping[str, Any]) -> str:
-    """Say why less is expected than there is so far; nothing where it is not less."""
+    """Return why less is expected than there is so far; nothing where it is not less."""
     rate, expected = row["delivery_rate"], row["expected_rate"]
     is_less = rate is not None and expected is not None and expected < rate
     return "Failures are reported later than deliveries. " * is_less
 
 
 def held(forecasts: Sequence[Mapping[str, Any]]) -> str:
-    """Say how many forecasts of the latest days held, of rows of ``queries.forecasts``.
+    """Return how many forecasts of the latest days held, of rows of ``queries.forecasts``.
 
     Empty where there are none.
 

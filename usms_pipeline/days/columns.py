@@ -78,7 +78,7 @@ class Fold:
     more than ``most`` (then ``are_many``: to look at the whole day costs less), ``new`` counts the
     recipients of sessions that the file had not, ``gone`` the stored rows that the source no longer
     has, ``beside`` those that were not read for this day and are not gone, ``more`` how many more
-    rows the source announces than before, ``copies`` the read rows that repeat a phone, and
+    rows the source has than before, ``copies`` the read rows that repeat a phone, and
     ``strays`` are the sessions that responses name and neither the source nor the file has.
     ``lacks_ends``: to match a number, the ends of a row's own are wanted, which was not read now.
     """
@@ -298,7 +298,7 @@ class Fold:
         yield self._group_rows(blank, heard, is_put, of)
 
     def _grouped_with(self, rows: pa.Table, heard: _Side, sizes: Places) -> tuple[Bools, Places]:
-        """Return the rows of sessions that are told of all at once, each by a row of its own.
+        """Return the rows of sessions of which one answer has all recipients, each in its own row.
 
         ``sizes``: how many rows the session of each has. The places are those of the answers.
         """
@@ -626,7 +626,7 @@ def _keys(sessions: pa.Array, recipients: pa.ChunkedArray) -> pa.Array:
 
 
 def _is_never_plain(sent: pa.Table) -> Bools:
-    """Return which rows are never plain: with a mask, for several recipients, or asked in vain."""
+    """Return which rows are never plain: masked, for several recipients, or unreadably answered."""
     odd = np.zeros(sent.num_rows, np.bool_)
     if "mask" in sent.column_names:
         odd |= np.asarray(sent["mask"].is_valid())
@@ -839,7 +839,7 @@ def _micros(times: pa.ChunkedArray) -> Places:
 
 
 def empty_lists(count: int) -> pa.Array:
-    """Return so many empty lists of texts."""
+    """Return ``count`` empty lists of texts."""
     return pa.ListArray.from_arrays(pa.array(np.zeros(count + 1, np.int32)), pa.array([], TEXT))
 
 

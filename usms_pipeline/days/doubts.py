@@ -20,7 +20,7 @@ from usms_pipeline.settings import Settings
 from usms_pipeline.source import Cells, phones_in
 
 MOST_ROWS: Final = 20_000
-"""So many are judged by a run, in a twentieth of a second."""
+"""Rows that a run judges, in a twentieth of a second."""
 _TRIED: Final = 100
 """Texts of which it is asked whether they say numbers: 3 ms."""
 _FEWEST: Final = 100

@@ -101,7 +101,7 @@ def _new(held: Held, rows: pa.Table, stored: list[Any], now: int) -> pa.Table:
 
 
 def _grown(held: Held, day: Day, read: DayRead, now: int) -> pa.Table:
-    """Return the sessions that got a phone since: due though all others have an outcome."""
+    """Return the sessions that got a phone since: due though all others have a final status."""
     more = columns.outnumbered(held.names(day.day), read.rows["session_no"].combine_chunks())
     if not len(more):
         return file.DUE.empty_table()

@@ -55,8 +55,8 @@ class Footer:
     others ``beside``, that were not read for this day.
     ``elsewhere``: sessions read for this day that another day's file has, and which.
 
-    ``buckets`` counts the recipients announced, by status; ``open`` all rows that are neither final
-    nor closed. ``next_due_at`` (microseconds): no session is due before, at the polling times
+    ``buckets`` counts the recipients in the source, by status; ``open`` all rows that are neither
+    final nor closed. ``next_due_at`` (microseconds): no session is due before, at the polling times
     ``polls`` (microseconds after sending); None: never.
     """
 
@@ -79,7 +79,7 @@ class Footer:
 
     @property
     def announced(self) -> int:
-        """Count the recipients that the source announces."""
+        """Count the recipients that are in the source."""
         return sum(self.buckets.values())
 
     @property
@@ -150,9 +150,9 @@ def rows(store: Store, day: date, names: pa.Schema | None = None) -> Iterator[pa
 
 
 def amiss(store: Store, day: date) -> str | None:
-    """Return what is amiss with a day's figures, in a sentence; None where all is well.
+    """Return what is wrong with a day's figures, in a sentence; None where all is well.
 
-    Each recipient announced is in exactly one bucket, and they are as many as the source's latest
+    Each recipient in the source has exactly one status, and they are as many as the source's latest
     reading had, copies left out and those counted that are gone from it, or were not read with it.
     """
     try:
@@ -175,8 +175,8 @@ def amiss(store: Store, day: date) -> str | None:
     if counted == expected == said.announced and not stray and not double:
         return None
     return (
-        f"{day}: {expected:,} recipients announced, {counted:,} counted, {stray:,} in no bucket, "
-        f"{double:,} twice. Run `usms rebuild --from {day} --to {day}`."
+        f"{day}: {expected:,} recipients in the source, {counted:,} counted, "
+        f"{stray:,} without a status, {double:,} twice. Run `usms rebuild --from {day} --to {day}`."
     )
 
 
@@ -246,10 +246,10 @@ def once(due: pa.Table) -> pa.Table:
 
 
 class Tries:
-    """When sessions were last asked about in vain, as the rows that stream by say.
+    """When sessions were last asked about without a readable answer, from rows that stream by.
 
     The first of a session's rows has its state; the others, which come after it, were asked with
-    it, and that one may have an outcome.
+    it, and that one may have a final status.
     """
 
     def __init__(self) -> None:
@@ -264,7 +264,7 @@ class Tries:
             self._at[row["session_no"]] = json.loads(row[STATE])["tried_at"]
 
     def latest(self, rows: pa.Table, asked: Micros) -> Micros:
-        """Return the later of when rows were asked about and when they were in vain."""
+        """Return the later of when rows were asked about and when no answer was readable."""
         if not self._at:
             return asked
         among = pc.is_in(rows["session_no"], value_set=pa.array([*self._at], TEXT))
@@ -277,7 +277,7 @@ class Tries:
 def next_polls(waiting: pa.Table, polls: Sequence[int], tries: Tries) -> Micros:
     """Return the oldest polling time that each open row has not met, in microseconds.
 
-    Past the last one (its look was in vain) that is a day after it was last tried.
+    Past the last one (no readable answer) that is a day after it was last tried.
     """
     offsets = np.array(polls, np.int64)
     sent = np.asarray(waiting["sent_at"].cast(pa.int64()))

@@ -55,7 +55,7 @@ it. In ``schema.OBSERVATIONS`` it has the answer's name."""
 class Answer(msgspec.Struct, frozen=True, omit_defaults=True):
     """What one response said of one number, or of the session as a whole.
 
-    ``word`` is ``''`` where a number is named without one: it was heard of. NULL: it was not.
+    ``word`` is ``''`` where a number is named without one. NULL: the number was not named.
     """
 
     asked_at: int
@@ -69,7 +69,7 @@ class Answer(msgspec.Struct, frozen=True, omit_defaults=True):
 
     @property
     def is_final(self) -> bool:
-        """Return whether it is evidence of an outcome."""
+        """Return whether it has a final status."""
         return self.status in FINAL
 
     @property
@@ -87,7 +87,7 @@ class Answer(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Number(msgspec.Struct, omit_defaults=True):
-    """What is known of one number: its first evidence, its latest answer without, all outcomes."""
+    """What is known of one number: its first final answer, its latest other one, all statuses."""
 
     final: Answer | None = None
     open: Answer | None = None
@@ -111,7 +111,7 @@ class Ends(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Sent(msgspec.Struct, omit_defaults=True):
-    """One recipient that the source announces: a source row, or one of several it stands for.
+    """One recipient in the source: a source row, or one of several it stands for.
 
     ``recipient`` is the hash of the phone that the row names. ``mask`` is what a masked phone
     shows: its first digits, ``*``, its last.
@@ -143,7 +143,7 @@ class Session(msgspec.Struct, omit_defaults=True):
     """All that is known of a session. As JSON it is the ``_state`` of one that is not plain.
 
     ``last_open_at`` is the latest response that left something open; ``submit_status`` the word
-    of the latest response; ``tried_at`` when it was last asked in vain: the body was unreadable.
+    of the latest response; ``tried_at`` when it was last asked with an unreadable answer.
     """
 
     sent: list[Sent] = []
@@ -241,7 +241,7 @@ def _is_matched_by_ends(session: Session) -> bool:
 
 
 def has_strangers(session: Session) -> bool:
-    """Return whether a number was heard that is no row's own as it is."""
+    """Return whether the service named a number that is no row's own as it is."""
     own = {one.recipient for one in session.sent}
     return not session.numbers.keys() <= {NO_NUMBER, *own}
 
@@ -249,7 +249,7 @@ def has_strangers(session: Session) -> bool:
 def reread(session: Session) -> None:
     """Read each status from its word again, for what words mean has changed.
 
-    Of outcomes that lost to an earlier one only their status is known: they stay as they are.
+    Of final statuses that lost to an earlier one only their status is known: they stay as they are.
     """
     for known in session.numbers.values():
         said = [one for one in (known.final, known.open) if one]
@@ -284,7 +284,7 @@ def announce(
 
     Return how many stored rows are gone from the source, and which of those read are new.
 
-    A phone is one message, whatever its time. Each stored row with a time from ``first`` up to
+    A phone is one message, at any time. Each stored row with a time from ``first`` up to
     ``last`` (what was read) is paired with one read row at most, which counts from now on. A read
     row without a pair is new; a stored one without is gone from the source, and stays.
     """
@@ -319,7 +319,7 @@ def announce_without_session(
     """Join rows without a usable session number; return those there are now, and how many are gone.
 
     They are told apart by time and phone, and counted. ``numbered`` has how many rows of sessions
-    are new by time and phone: so many of the stored ones got their number since, and go.
+    are new by time and phone: as many of the stored ones got their number since, and go.
     """
     groups: dict[Moment, tuple[list[Sent], list[Sent]]] = {}
     for side, rows_ in enumerate((stored, read)):
@@ -371,7 +371,7 @@ def _with_its_phone(old: Sent, new: Sent) -> Sent:
 
 
 def rows(session_no: str, session: Session, cutoff: int) -> list[dict[str, Any]]:
-    """Return a session's rows: one a recipient announced, in order, then one a number nobody did.
+    """Return a session's rows: its recipients in the source, in order, then all other numbers.
 
     ``cutoff``: microseconds after sending from which on a session that was asked about is closed.
     """
@@ -400,8 +400,8 @@ def match(sent: list[Sent], numbers: Mapping[str, Number]) -> dict[int, str]:
 
     Equal numbers; one row with one number; the same ending, of fifteen digits down to eight, where
     no other row or number left has it; what a mask shows, where one number alone is like it; then
-    rows without a phone take the numbers left, in the order of their evidence, so that an outcome
-    shown never goes to another row because one more number came.
+    rows without a phone take the numbers left, in the order of their evidence, so that a final
+    status shown never goes to another row because one more number came.
     """
     dealt = {place: one.recipient for place, one in enumerate(sent) if one.recipient in numbers}
     heard = sorted(numbers.keys() - {NO_NUMBER}, key=lambda name: (_evidence(numbers[name]), name))
@@ -561,7 +561,7 @@ def session_of(rows_: list[dict[str, Any]]) -> Session:
 
 
 def _hear(session: Session, row: Mapping[str, Any], who: dict[str, Any]) -> None:
-    """Add what a row says that was heard."""
+    """Add what a row says that the service said."""
     status = row["status"]
     if not row["is_final"] and status != "invalid":
         status = canonical(row["provider_status"])  # closed, a pending one is shown as unknown

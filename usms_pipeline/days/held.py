@@ -34,7 +34,7 @@ class Outcome:
     """What a run did. ``aside`` names damaged files that were put out of the way.
 
     ``due`` counts the sessions that were due, by day; ``locked`` names the days that another run
-    holds; ``receipts`` counts those in the answers, of whatever word. Of the rows read,
+    holds; ``receipts`` counts those in the answers, with any status word. Of the rows read,
     ``newest_sent_at`` is in microseconds, and ``repeats`` says whether some share a session.
     """
 
@@ -123,7 +123,7 @@ class Part:
 
 
 class Held:
-    """The days that a run holds, by date, what it works with, and its outcome so far.
+    """The days that a run holds, by date, what it works with, and what it has done so far.
 
     ``locks``: whether days are locked; else nothing is to be written.
     """

@@ -35,7 +35,7 @@ _BLOCK: Final = re.compile(rf"{FOLDER}/({_RUN.pattern})/\d{{6}}\.parquet")
 class Log:
     """One run's log. It is this process's while it is ``held``.
 
-    Whoever holds it sets ``is_folded`` once all of it is; else a later run folds it.
+    The run that holds it sets ``is_folded`` once all of it is; else a later run folds it.
     """
 
     def __init__(self, store: Store, clock: Callable[[], datetime]) -> None:

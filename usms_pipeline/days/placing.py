@@ -1,4 +1,4 @@
-"""Where a session is: in one day's file, whatever its rows say at the next reading.
+"""Where a session is: in one day's file, even if its rows are read with other times later.
 
 The source tells the day of a session by its earliest row. A session that a file has already stays
 there while one of its rows is of that day, and moves where all were rescheduled. The new place is

@@ -1,7 +1,7 @@
 """The source's rows of a window, each with the day that its session belongs to.
 
 A session has one day, that of its earliest row, however its other rows lie around midnight. What a
-day is made of has a digest, in whatever order the rows came: a day that reads as it did when its
+day is made of has a digest, in any order of the rows: a day that reads as it did when its
 file was written needs no more than that. Phones are texts here, in memory alone.
 """
 
@@ -72,8 +72,8 @@ def parts(read: DayRead, most: int) -> Iterator[DayRead]:
 class Reading:
     """Takes the source's rows in batches, and gives them back by day.
 
-    ``about`` is whatever else decides what a day's file is made of them, for the digest: the names
-    of the columns, the zone, the cutoff, the key.
+    ``about`` is everything else that decides what a day's file is made of, for the digest: the
+    names of the columns, the time zone, the cutoff, the key.
     """
 
     def __init__(self, window: Window, tz: ZoneInfo, about: Sequence[object]) -> None:
@@ -88,7 +88,7 @@ class Reading:
         self.newest: int | None = None
 
     def add(self, batch: pa.RecordBatch) -> None:
-        """Add rows with a ``session_no`` (or NULL), a ``sent_at`` and whatever else."""
+        """Add rows with a ``session_no`` (or NULL), a ``sent_at`` and any other columns."""
         moments = np.asarray(batch["sent_at"].cast(pa.int64()))
         if len(moments):
             self.newest = max(int(moments.max()), self.newest or 0)
@@ -146,7 +146,7 @@ class Reading:
                 yield DayRead(day, part, digest, day in self._window, are_distinct)
 
     def _digests(self, con: duckdb.DuckDBPyConnection, rows: pa.Table) -> dict[int, str]:
-        """Return the digest of each day's rows, in whatever order they are."""
+        """Return the digest of each day's rows, in any order."""
         con.register("part", rows)
         found = con.execute(
             f"SELECT {_DAY}, count(*) || '-' || sum(hash($about, part)) FROM part GROUP BY 1",

@@ -1,6 +1,6 @@
-"""Making rows anew: which sessions the log still tells everything of, as if nobody had asked yet.
+"""Rebuilding rows: of which sessions the log still has everything, as if none were asked yet.
 
-A session of which each response that its row or state names is kept is told anew from these. Where
+A session of which each response that its row or state names is kept is rebuilt from these. Where
 one is gone, by whomever, what the day's file knows stays and is joined with the rest. Not so for
 one from the future: it came by a clock that was fast, and was moved away so as not to count.
 """

@@ -150,7 +150,7 @@ class Run:
     # -- making days anew -------------------------------------------------------------------------
 
     def rebuild(self, days: list[date]) -> None:
-        """Make days anew from the responses that are kept, and what is damaged from the source too.
+        """Rebuild days from the stored responses, and what is damaged from the source too.
 
         Of a session with all its responses kept, what the file knows is left out of account; of
         others it is joined with them, each status read again from its word.
@@ -274,7 +274,7 @@ class Run:
                 writer.is_folded = True
 
     def _answered_before(self) -> str | None:
-        """Return a session of which the service has told an outcome: it can be asked again."""
+        """Return a session with a final status from the service: it can be asked again."""
         for day, one in sorted(self._days.items(), reverse=True):
             buckets = one.footer.buckets if one.footer else {}
             if not any(buckets.get(status) for status in FINAL):

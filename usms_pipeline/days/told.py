@@ -110,7 +110,7 @@ class Told:
         return said.filter(pc.invert(is_here)), one is not None
 
     def set_aside(self, block: str, strays: pa.Table) -> None:
-        """Quarantine that a block told of sessions which are in no day's file."""
+        """Quarantine that a block has sessions which are in no day's file."""
         found = []
         for row in strays.select(["session_no", "asked_at"]).to_pylist():
             session_no, asked_at = row["session_no"], row["asked_at"]

@@ -35,7 +35,7 @@ class Writing:
     """Writes the days that a run holds.
 
     ``latest`` returns the time (microseconds) after which no question can have been;
-    ``on_written`` is told of each day that was written, with what changed of it where little did.
+    ``on_written`` is called for each day that was written, with what changed if little did.
     """
 
     def __init__(

@@ -251,7 +251,8 @@ def _unexpected(error: Exception) -> str:
     where = f"line {place.lineno} of {Path(place.filename).name}"
     return (
         f"Unexpected {type(error).__name__}: see {where}. "
-        "What had landed is kept. Please report it with what `usms --debug run` prints."
+        "Everything collected so far is saved. Please report this error with what "
+        "`usms --debug run` prints."
     )
 
 

@@ -128,8 +128,8 @@ class Schedule(_Model):
 class Freshness(_Model):
     """After how long without a successful look an account is overdue."""
 
-    warn_hours: float = Field(default=1, gt=0, description="A warning after so many hours.")
-    fail_hours: float = Field(default=24, gt=0, description="An error after so many hours.")
+    warn_hours: float = Field(default=1, gt=0, description="Hours until the warning.")
+    fail_hours: float = Field(default=24, gt=0, description="Hours until the error.")
 
     @model_validator(mode="after")
     def _ascend(self) -> Freshness:

@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from usms_pipeline.pipeline import Report
 
 COVERED_SHARE: Final = 0.97
-"""Messages of a settled day with an outcome, below which the warning is given."""
+"""Share of a settled day's messages with a final status, below which the check warns."""
 HELD_SHARE, _FEWEST_FORECASTS = 0.7, 7
-"""Forecasts of so many days or more, of which no fewer should hold before the warning is given."""
+"""Fewest days with a forecast, and the share of them that should hold, or the check warns."""
 _FASTER: Final = (
     " That is too slow: raise USMS_MAX_CONCURRENCY or USMS_MAX_REQUESTS_PER_SECOND, or poll less "
     "often (USMS_POLL_EVERY_HOURS)."
@@ -44,21 +44,20 @@ DESCRIBED: Final[Mapping[str, Mapping[str, str]]] = {
         "than `freshness` says.",
     },
     "receipts": {
-        "conservation": "Every recipient announced is in exactly one of the eight buckets.",
-        "open_quarantine": "Nothing waits in the quarantine for someone to replay or dismiss it.",
+        "conservation": "Every recipient in your table has exactly one of the eight statuses.",
+        "open_quarantine": "Quarantine is empty.",
         "unrecognized_words": "Every status word is a known one.",
         "unannounced_receipts": f"No more than {UNANNOUNCED_SHARE:.0%} receipts are for phones "
-        "that the source does not announce.",
+        "that are not in your table.",
     },
     "warehouse": {},
     "delivery_rates": {
-        "time_zones": "Times of sending and of receipt are in the zones that the settings say.",
-        "out_of_line": "No operator, country or dimension fails, or has no outcome, more than it "
+        "time_zones": "Send times and receipt times are in the time zones of the settings.",
+        "out_of_line": "No operator, country or dimension fails, or has no receipt, more than it "
         "usually does, in the last 72 hours of sending.",
-        "forecasts": f"No less than {HELD_SHARE:.0%} of the latest days turned out within what was "
-        "expected of them as they ended.",
-        "coverage": f"An outcome is known of {COVERED_SHARE:.0%} of the messages of settled "
-        "days, but for chance.",
+        "forecasts": f"The forecasts of at least {HELD_SHARE:.0%} of the latest days held.",
+        "coverage": f"A final status is known for {COVERED_SHARE:.0%} of the messages of settled "
+        "days, except for chance.",
     },
 }
 """The checks of each asset, and what each promises."""
@@ -102,7 +101,7 @@ def check_conservation(amiss: list[str]) -> dg.AssetCheckResult:
         passed=not amiss,
         check_name="conservation",
         severity=dg.AssetCheckSeverity.ERROR,
-        description=" ".join(amiss[:_NAMED]) or "Every recipient announced is in one bucket.",
+        description=" ".join(amiss[:_NAMED]) or "Every recipient in your table has one status.",
         metadata={"partitions_at_fault": len(amiss)},
     )
 
@@ -167,11 +166,11 @@ def check_coverage(days: Sequence[Mapping[str, Any]]) -> dg.AssetCheckResult:
     return _verdict(
         "coverage",
         not days,
-        f"No outcome is known of {count:,} of {messages:,} messages{_in(without)}, and none is "
-        "awaited any more. `usms rates --by operator` shows where, the report's page since when "
+        f"No final status is known for {count:,} of {messages:,} messages{_in(without)}, and "
+        "polling has stopped. `usms rates --by operator` shows where, the report's page since when "
         "they were asked."
         if days
-        else "Of settled days the outcomes are known, but for what chance leaves out.",
+        else "The final statuses of settled days are known, except for what chance leaves out.",
         messages_without=count,
     )
 
@@ -215,8 +214,8 @@ def _unannounced_receipts(report: Report) -> dg.AssetCheckResult:
     return _verdict(
         "unannounced_receipts",
         passed,
-        f"{count:,} receipts are for phones that the source does not announce, beside "
-        f"{announced:,} recipients that it does"
+        f"{count:,} receipts are for phones that are not in your table, beside "
+        f"{announced:,} recipients that are"
         + ("." if passed else f"{_in(extra)}. {report.remedy}"),
         unannounced=count,
         announced=announced,
@@ -235,6 +234,6 @@ def _verdict(name: str, passed: bool, sentence: str, **counted: Any) -> dg.Asset
 
 
 def _in(counts: Mapping[date, int]) -> str:
-    """Name the partitions that have a part in a count, the first of them."""
+    """Return which partitions have a part in a count: the first of them."""
     days = [day.isoformat() for day, count in sorted(counts.items()) if count]
     return f", in {', '.join(days[:_NAMED])}{' …' if len(days) > _NAMED else ''}"

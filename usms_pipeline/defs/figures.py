@@ -119,7 +119,7 @@ _VERSION: Final = "usms/version"
 
 
 def version_of(made: dg.AssetMaterialization) -> str | None:
-    """Return the version of the day's file that an event tells of."""
+    """Return the version of the day's file that an event reports."""
     value = made.metadata.get(_VERSION)
     return None if value is None else str(value.value)
 

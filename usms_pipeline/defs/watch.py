@@ -35,7 +35,8 @@ def build_watch(
         name=f"{account.name}_watch",
         minimum_interval_seconds=_EVERY_SECONDS,
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description="Tells of days that `usms run` changed, and when nobody has looked for long.",
+        description="Reports days that `usms run` changed, and when no run has checked the source "
+        "for long.",
     )
     def watch(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
         if run := under_way(context.instance, account):
@@ -66,7 +67,7 @@ def build_watch(
 def _changed(
     instance: dg.DagsterInstance, account: Account, new: Mapping[date, Footer]
 ) -> Iterator[dg.AssetMaterialization]:
-    """Yield events of the days whose present version no run has told of."""
+    """Yield events of the days whose present version no event has reported."""
     key, told = account.key("receipts"), {}
     if new:
         of = dg.AssetRecordsFilter(asset_key=key, asset_partitions=[str(day) for day in new])

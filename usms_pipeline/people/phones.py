@@ -64,7 +64,7 @@ _HEAD, _TAIL, _OF_A_SESSION = "HEAD", "TAIL", "MASK"
 """Begin what is hashed and is no recipient: those are E.164 forms, or have no capital letters."""
 
 _FEW: Final = 250
-"""So many numbers are asked about one by one, at 30 µs each, before any prefix is learnt: what it
+"""Numbers that are asked about one by one, at 30 µs each, before any prefix is learnt: what it
 takes to learn the first one of a country (patterns are compiled) costs as much as 250 answers."""
 
 _LEFT_OPEN: Final = 4
@@ -77,10 +77,10 @@ _FORMAT: Final = 2
 """To be raised when ``ask`` reads a text in another way, or the file has another form."""
 
 _TRIED: Final = 500
-"""So many texts are read one by one, then twice as many, before prefixes are tried again."""
+"""Texts that are read one by one, then twice as many, before prefixes are tried again."""
 
 _AT_ONCE: Final = 20_000
-"""The next so many texts have the memory of those before: 200,000 at once take 0.1 s more, most of
+"""How many texts share the memory of those before: 200,000 at once take 0.1 s more, most of
 it for page faults."""
 
 _PLAIN: Final = re.compile(r"\+?[0-9]{5,15}")
@@ -310,14 +310,14 @@ def masked(e164: str, country_code: int) -> str:
 
 
 def _kept(country_code: int, length: int) -> tuple[int, int]:
-    """Return how many characters stay at both ends of an E.164 form of so many characters."""
+    """Return how many characters stay at both ends of an E.164 form of ``length`` characters."""
     start = 1 + len(str(country_code))
     head, tail = _shown(length - start)
     return start + head, tail
 
 
 def _shown(digits: int) -> tuple[int, int]:
-    """Return how many of so many national digits are shown, at their beginning and their end."""
+    """Return how many of the national digits are shown, at their beginning and their end."""
     most = digits // 2
     tail = min(2, most // 2)
     return min(3, most - tail), tail
@@ -350,7 +350,7 @@ class _Mask(NamedTuple):
 
     @property
     def shown(self) -> str:
-        """The mask, with no more digits than are shown of a number of so many characters."""
+        """The mask, with no more digits than are shown of a number of that length."""
         code = _country_code(self.head) if self.is_international else ""
         begin = len(code)
         head, tail = _shown(len(self.head) - begin + self.hidden + len(self.tail))
@@ -715,7 +715,7 @@ def settling(text: str, region: str) -> int | None:
     """Return how many leading characters of a plain text settle what ``ask`` says of it.
 
     It says the same of all texts of that length and beginning, but for the digits that follow.
-    None: so many that fewer than ``_LEFT_OPEN`` are left, or not known.
+    None: so long that fewer than ``_LEFT_OPEN`` are left, or not known.
 
     ``ask`` looks at digits by their number and by libphonenumber's patterns alone. So each of the
     patterns that it may reach is tried on the digits that are known and a sign for each other one:

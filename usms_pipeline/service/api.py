@@ -153,7 +153,7 @@ BY_CODE: Final[dict[int, Verdict]] = {
     153: Verdict.THROTTLE,
     **dict.fromkeys((*range(170, 175), *range(290, 300)), Verdict.DENY),
 }
-"""By return code, of whatever HTTP status; any other is ``UNKNOWN``."""
+"""By return code, with any HTTP status; any other is ``UNKNOWN``."""
 
 
 def classify(

@@ -1,4 +1,4 @@
-"""One answer at a time, in whatever shape it comes: liberal, and names what it can't read.
+"""Reads one answer at a time, in any shape: liberal, and names what it can't read.
 
 This reading decides: ``decode`` must agree with it wherever that reads many answers at once. Here
 too are the form in which a reading is handed on, and the bounds of what is kept of an answer.
@@ -33,7 +33,7 @@ MOST_BYTES_KEPT: Final = 64 * 1024
 """Of an answer or an item that can't be used, so much is kept in quarantine."""
 
 MOST_REJECTS: Final = 100
-"""So many items of one answer are quarantined each by itself; the others are counted in one."""
+"""Items of one answer that are quarantined each by itself; the others are counted in one."""
 
 MOST_VALUES: Final = 2_000_000
 """An answer with more commas can't be read. 100 sessions of 1,000 phones have a million."""
@@ -323,7 +323,7 @@ def _decoded(decode: Callable[[Any], _T], text: bytes | msgspec.Raw, reason: str
 
 
 def _text_of(body: bytes) -> bytes:
-    """Mend what can be: a byte-order mark, bytes that are no UTF-8, lone surrogates, NaN."""
+    """Fix what can be: a byte-order mark, bytes that are no UTF-8, lone surrogates, NaN."""
     if has_too_many_values(body):
         raise _Unreadable("the answer holds more values than any answer needs")
     try:

@@ -40,7 +40,7 @@ KEPT_BYTES: Final = 64_000
 
 _MESSAGE_CHARACTERS: Final = 200
 _MESSAGE_READ: Final = 10_000
-"""Of a message, so many characters are looked through; one of 60 MB would hold up everybody."""
+"""Characters of a message that are looked through; one of 60 MB would hold up everybody."""
 
 _NO_BODY: Final = httpx.ByteStream(b"")
 """Given, so that httpx doesn't work out the headers of a body for each request: 16 µs of it."""
@@ -87,7 +87,7 @@ class Reply:
 
     @property
     def label(self) -> str:
-        """Name the kind of answer by its code."""
+        """Return the kind of answer by its code."""
         return api.label(self.http_status, self.ret_code)
 
 
@@ -117,7 +117,7 @@ class Client:
         self._max_body_bytes = max_body_bytes
 
     async def ask(self, ids: Sequence[str], seconds: float | None = None) -> Reply:
-        """Send one request for 1 to 100 distinct ids. Whatever comes of it is a ``Reply``.
+        """Send one request for 1 to 100 distinct ids. Any result is a ``Reply``.
 
         ``seconds``: how long to wait for it, the settings' time-out at most.
         Raises ``ValueError`` for ids that must not be sent: none, too many, empty or repeated.
@@ -180,7 +180,7 @@ class Client:
         return Reply(asked_at, status, ret_code, message, body, wait)
 
     def _excess(self, body: bytes) -> str:
-        """Say what an answer has too much of, if anything."""
+        """Return what an answer has too much of, if anything."""
         if len(body) > self._max_body_bytes:
             return f"the answer is larger than {self._max_body_bytes / 1e6:g} MB"
         if has_too_many_values(body):
@@ -188,7 +188,7 @@ class Client:
         return ""
 
     def _safe(self, message: str, ids: Sequence[str]) -> str:
-        """Take ids, credentials and what may be a phone out of a message, and cut it."""
+        """Remove ids, credentials and what may be a phone from a message, and cut it."""
         message = message[:_MESSAGE_READ]
         for secret in self._secrets:
             message = message.replace(secret, "…")

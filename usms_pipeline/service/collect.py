@@ -78,11 +78,11 @@ def collect(
     ``batches`` are drawn a little ahead of the workers, so a lazy iterator stays lazy; they, the
     ``sink`` and ``on_progress`` (every 0.2 s or so, and at the end) are called in this thread, one
     at a time. ``start_pace``: requests a second, from the last run's ``CollectStats.pace``. The
-    ``transport`` is closed at the end. Where there is nothing to ask, nobody is told of progress.
+    ``transport`` is closed at the end. Where there is nothing to ask, no progress is reported.
 
-    Raises ``CredentialsRefused`` and ``ServiceDown``, with ``.stats``, and whatever the caller's
+    Raises ``CredentialsRefused`` and ``ServiceDown``, with ``.stats``, and what the caller's
     own parts raise, KeyboardInterrupt included: always after the workers have ended and what had
-    landed went to the sink, unless it was the sink that failed.
+    was received went to the sink, unless it was the sink that failed.
     """
     stats = CollectStats(pace=start_pace)
     governor = Governor(start_pace, settings.max_requests_per_second)
@@ -147,7 +147,7 @@ class _Workers:
             self._queue.put_nowait(batch)
 
     def make_room(self, size: int) -> None:
-        """Say that answers that weigh so much have gone to the sink."""
+        """Note that answers of this weight have gone to the sink."""
         self._waiting_bytes -= size
         if self._waiting_bytes < _WAITING_BYTES:
             self._room.set()
@@ -276,7 +276,7 @@ class _Caller:
             self._workers.tell(self._workers.put, drawn)
 
     def _drain(self) -> None:
-        """Hand the sink what has landed. What it has not taken stays, and is given again."""
+        """Hand the sink what was received. What it did not accept stays for the next call."""
         landed, size = self._workers.landed, 0
         for _ in range(len(landed)):
             try:

@@ -49,8 +49,9 @@ _ASKED_ALONE: Final = 3
 """Requests for one id each that show whether the service is up. Each may be for a bad one."""
 
 _UNHEARD, _UNHEARD_SECONDS = 64, 2.5
-"""After so many requests without a good answer only one is sent in so many seconds: a service that
-is down for all costs 150 at most until the breaker opens, one that throttles all of them too."""
+"""After this many requests without a good answer only one is sent per pause of this length: a
+service that is down for all costs 150 at most until the breaker opens, one that throttles all of
+them too."""
 
 
 @dataclass(frozen=True)
@@ -205,7 +206,7 @@ class Fetcher:
                 self._give_up(part, reply, land)
 
     async def finish(self, workers: int = 1) -> None:
-        """Take up what was put off, if the service has answered since; else it is given up."""
+        """Ask again about what was put off, if the service has answered since; else give it up."""
         put_off, self._put_off = self._put_off, []
 
         async def take_up() -> None:
@@ -224,7 +225,7 @@ class Fetcher:
         self._give_up_rest()
 
     def _give_up_rest(self) -> None:
-        """Give up what is put off. Raise ``CredentialsRefused`` where the key was good before."""
+        """Drop what is put off. Raise ``CredentialsRefused`` where the key was good before."""
         rest, self._put_off = self._put_off, []
         for part, reply, _, land in rest:
             self._give_up(part, reply, land)
@@ -243,7 +244,7 @@ class Fetcher:
     async def _passes(self, since: float, ids: tuple[str, ...]) -> bool:
         """Return whether the service answers others since a moment, so that a failure is the ids'.
 
-        Where none was heard of, one that was answered before is asked about, more than once, for
+        Where none was answered, one that was answered before is asked about, more than once, for
         some of all may fail; where none was ever, a few of these ids, each alone.
         """
         async with self._alone:
@@ -301,7 +302,7 @@ class Fetcher:
     def _seconds_of_a_part(self) -> float:
         """Return how long to wait for a part of a batch that failed, which others answer in time.
 
-        Each of seven halvings may wait in vain. The last id of it has the whole time again.
+        Each of seven halvings may get no answer. The last id of it has the whole time again.
         """
         return min(2 * self._slowest + 1, max(1.0, self._client.seconds / 4))
 
@@ -399,8 +400,8 @@ class Fetcher:
         raise ServiceDown(
             f"The service gave no good answer for {breaker.silent_seconds:.0f} s: "
             f"{breaker.failures} requests failed and {breaker.throttled} were throttled, the last "
-            f"with {last.label}{f' ({last.message})' if last.message else ''}. What had landed is "
-            f"kept; run again later.{_hint(last, self._client.address) or _IF_IT_STAYS}"
+            f"with {last.label}{f' ({last.message})' if last.message else ''}. Everything received "
+            f"is saved; run again later.{_hint(last, self._client.address) or _IF_IT_STAYS}"
         )
 
 
@@ -465,9 +466,7 @@ _IF_IT_STAYS: Final = " If it stays so check USMS_BASE_URL and the network."
 def _hint(reply: Reply, address: str) -> str:
     """Return what to do about a failure that is a setting's or the network's, if it may be."""
     if reply.http_status in api.REDIRECTS:
-        return (
-            " Redirects are not followed, for they would carry the access key: check USMS_BASE_URL."
-        )
+        return " Redirects are not followed, because they would carry the key: check USMS_BASE_URL."
     if reply.http_status == api.NOT_FOUND:
         return f" Check USMS_BASE_URL, where the service is to be found: it names {address}."
     if reply.http_status is None and not reply.is_sent:

@@ -91,7 +91,7 @@ class Governor:
 
     @property
     def noise(self) -> float:
-        """The share of requests that are throttled whatever the pace."""
+        """The share of requests that are throttled at any pace."""
         return self._noisy / self._heard
 
     async def turn(self) -> float:
@@ -105,7 +105,7 @@ class Governor:
             return now
 
     def good(self, sent_at: float) -> None:
-        """Take note that a request sent at this time was answered without throttling."""
+        """Note that a request sent at this time was answered without throttling."""
         if sent_at < self._since:
             return
         self._good += 1
@@ -116,7 +116,7 @@ class Governor:
             self._grow(now)
 
     def throttled(self, sent_at: float, retry_after_seconds: float | None = None) -> bool:
-        """Take note that a request sent at this time was throttled.
+        """Note that a request sent at this time was throttled.
 
         Returns whether everybody waits for so long as it says. Where the pace is not at fault, they
         don't.
@@ -137,7 +137,7 @@ class Governor:
         return self._cut is not None
 
     def pause(self, seconds: float) -> None:
-        """Let nobody send for so many seconds: the service has said when to come back."""
+        """Send nothing for ``seconds``: the service has said when to come back."""
         self._next_at = max(self._next_at, self._clock() + seconds)
 
     @property
@@ -148,7 +148,7 @@ class Governor:
         return self._throttled > expected + margin
 
     def _judge(self, cut: _Cut, now: float) -> None:
-        """Say what a cut has brought, once enough answers have come since."""
+        """Judge what a cut has brought, once enough answers have come since."""
         count = self._good + self._throttled
         share, seconds = self._throttled / count, now - self._since
         is_plain = self._throttled >= _ENOUGH_THROTTLED
@@ -248,7 +248,7 @@ class _Cut:
 
 @dataclass(frozen=True)
 class BreakerLimits:
-    """When the breaker opens: no good answer for so long, after so many failures.
+    """When the breaker opens: no good answer for so long, after too many failures.
 
     Single failed requests are counted, not batches given up, so that a dead service is noticed
     while the first batches are still retried. Twelve is more than two batches fail in all their
@@ -282,12 +282,12 @@ class Breaker:
         return 0.0 if self._since is None else self._clock() - self._since
 
     def good(self) -> None:
-        """Take note of any answer that shows the service alive."""
+        """Note any answer that shows the service alive."""
         self.failures = self.throttled = 0
         self._since = None
 
     def bad(self, sent_at: float, is_throttled: bool = False) -> None:
-        """Take note of a request, sent at this time, that failed or was throttled."""
+        """Note a request, sent at this time, that failed or was throttled."""
         self._since = sent_at if self._since is None else min(self._since, sent_at)
         if is_throttled:
             self.throttled += 1

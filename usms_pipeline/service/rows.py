@@ -56,7 +56,7 @@ def session_rows(
 ) -> pa.Table:
     """Return a row for each session that was asked about: number ``''``, open, in one bucket.
 
-    None is no bucket: it was asked in vain.
+    None is no status: there was no readable answer.
     """
     count = len(sessions)
     return _observations(
@@ -74,7 +74,7 @@ def session_rows(
 def receipt_rows(
     receipts: pa.Table, asked_at: pa.Array, submit_status: pa.Array, book: PhoneBook, zone: str
 ) -> pa.Table:
-    """Return one row a receipt, final where its word is an outcome.
+    """Return one row a receipt, final where its word is a final status.
 
     ``receipts`` is of ``careful.RECEIPTS``, ``asked_at`` the time of each one's answer,
     ``submit_status`` the word of its session there.
@@ -117,7 +117,7 @@ def _observations(count: int, **columns: pa.Array | None) -> pa.Table:
 
 
 def _codes(codes: pa.Array, phones: pa.Array) -> pa.Array:
-    """Take out of codes what is too long for one, and the receipt's own number."""
+    """Remove from codes what is too long for one, and the receipt's own number."""
     found = pc.fill_null(pc.match_substring_regex(codes, _CODE_WITH_DIGITS), False)
     if not pc.any(found).as_py():
         return codes
@@ -133,7 +133,7 @@ def _code(code: str, phone: str | None) -> str:
 
 
 def _without_numbers(texts: pa.Array) -> pa.Array:
-    """Take phone numbers out of the service's words: these are published as they are."""
+    """Remove phone numbers from the service's words: these are published as they are."""
     coded = texts.dictionary_encode()  # few words, in many receipts
     words = coded.dictionary
     if not _SEVEN_DIGITS.search("\n".join(words.to_pylist())):

@@ -23,7 +23,7 @@ NEVER: Final = int(np.iinfo(np.int64).max)
 """The time of what does not happen."""
 
 SILENT: Final = -1
-"""The outcome of a message of which the service never says anything."""
+"""The final status of a message for which the service never has a receipt."""
 
 _SECOND = 1_000_000
 _HOUR = 3600 * _SECOND
@@ -230,7 +230,7 @@ def _silence(
     received: Times,
     revealed: Times,
 ) -> None:
-    """Take the carrier's report from some; of half of those the service says as much."""
+    """Remove the carrier's report of some; the service says so of half of those."""
     draw = drawn[:, COLUMN["silent"]]
     _set(draw < share, outcome, SILENT, received, NEVER, revealed, NEVER)
     told = draw < share / 2

@@ -77,7 +77,7 @@ class Faults:
     oversized: float = _share("answers blown up to oversized_mb", 0.002)
     oversized_mb: float = _amount(65, "size of an oversized answer, decompressed, in MB")
     relent_after: int = _amount(
-        0, "after so many useless answers in a row to the same ids, a good one (0: never)", 3
+        0, "a good answer after this many useless ones in a row to the same ids (0: never)", 3
     )
 
     # The whole service.

@@ -74,7 +74,7 @@ def throttled(faults: Faults, rng: Random) -> Reply:
 
 
 def over_limit(faults: Faults, rng: Random) -> Reply:
-    """Say in one of the ways services have that there were too many requests a second."""
+    """Return one of the answers that services have for too many requests per second."""
     if rng.random() < 0.3:
         return refusal(THROTTLED, "Request was throttled")
     return throttled(faults, rng)

@@ -1,6 +1,6 @@
 """One raw Arrow batch of a source to the columns that the rest of the package works on. Pure.
 
-The same text comes out whatever kind of source it came from.
+The same text comes out of every kind of source.
 """
 
 from __future__ import annotations
@@ -155,7 +155,7 @@ def phones_in(text: str) -> tuple[list[str | None], bool]:
     """Return the phones that a text lists: ``138…,139…``, ``[138…, 139…]``, ``{138…,139…}``.
 
     And whether it holds words beside them. A list without any is one unknown phone; what is no
-    list is one phone, whatever it is.
+    list is one phone, even if it is none.
     """
     is_list = text[0] + text[-1] in ("[]", "{}", "()") and ":" not in text
     lists = _BETWEEN.split(text[1:-1] if is_list else text)
@@ -259,7 +259,7 @@ def _session(text: pa.Array) -> pa.Array:
 
 
 def _is_plain(text: pa.Array) -> bool:
-    """Return whether all is printable ASCII without a blank: nothing to trim, to mend or to refuse.
+    """Return whether all is printable ASCII without a blank: nothing to trim, to fix or to refuse.
 
     Looks at the bytes of all texts at once, which is far cheaper than to look at each.
     """

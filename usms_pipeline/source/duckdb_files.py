@@ -69,7 +69,7 @@ class DuckDBSource:
         ]
 
     def tables(self) -> list[str]:
-        """Name the tables and views of the attached file."""
+        """List the tables and views of the attached file."""
         found = self._connection.execute(
             "SELECT CASE table_schema WHEN 'main' THEN '' ELSE table_schema || '.' END "
             "|| table_name FROM information_schema.tables "
@@ -151,7 +151,7 @@ def _relation(connection: duckdb.DuckDBPyConnection, address: Address) -> str:
 
 
 def _part_files(folder: Path) -> list[str]:
-    """Name what Spark, Dask or DuckDB wrote into ``name.parquet/``, but not their marks."""
+    """List what Spark, Dask or DuckDB wrote into ``name.parquet/``, but not their marks."""
     paths = [path.relative_to(folder) for path in sorted(folder.rglob("*"))]
     return [
         str(folder / path)

@@ -95,7 +95,7 @@ class Source(Protocol):
         ...
 
     def tables(self) -> list[str]:
-        """Name the tables and views, as one would write them in USMS_SOURCE_TABLE."""
+        """List the tables and views, as one would write them in USMS_SOURCE_TABLE."""
         ...
 
     def batches(self, sql: str) -> Generator[pa.RecordBatch]:

@@ -75,7 +75,7 @@ class MySQL:
         ]
 
     def tables(self) -> list[str]:
-        """Name the database's tables and views."""
+        """List the database's tables and views."""
         return [name for (name,) in _as_rows(self._connection.execute(_TABLES))]
 
     def batches(self, sql: str) -> Generator[pa.RecordBatch]:

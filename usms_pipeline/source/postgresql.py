@@ -86,7 +86,7 @@ class PostgreSQL:
         ]
 
     def tables(self) -> list[str]:
-        """Name tables, views, materialized views and foreign tables."""
+        """List tables, views, materialized views and foreign tables."""
         return [name for (name,) in adbc.rows(self._connection, _TABLES)]
 
     def batches(self, sql: str) -> Generator[pa.RecordBatch]:

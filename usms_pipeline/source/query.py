@@ -36,7 +36,7 @@ _TYPED = (TimeType.AWARE, TimeType.NAIVE, TimeType.DATE)
 
 
 def quoter(opening: str = '"', closing: str | None = None) -> Callable[[str], str]:
-    """Return a function that quotes a name, whatever it holds."""
+    """Return a function that quotes any name."""
     end = closing or opening
 
     def quote(name: str) -> str:
@@ -227,7 +227,7 @@ def _number_bounds(start: datetime, end: datetime) -> list[tuple[str, str]]:
 
 
 def _text_bounds(start: datetime, end: datetime) -> list[tuple[str, str]]:
-    """Bound texts that begin with a year, whatever follows it; in the order of their characters."""
+    """Bound texts that begin with a year, in the order of their characters."""
     first_day, last_day = _days_around(start, end)
     years = range(first_day.year, last_day.year + 1)
     if last_day - first_day > _MOST_TEXT_DAYS:
@@ -253,7 +253,7 @@ def _days_around(start: datetime, end: datetime) -> tuple[datetime, datetime]:
 
 
 def _quoted_parts(name: str) -> tuple[str, ...]:
-    """Take ``"a"."b"`` or backticks apart; empty where the name is not written so."""
+    """Split ``"a"."b"`` or backticks; return nothing where the name is not written so."""
     for mark in ('"', "`"):
         if len(name) > 2 and name[0] == mark and name[-1] == mark:
             inner = name[1:-1].replace(mark * 2, "\0")

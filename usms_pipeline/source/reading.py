@@ -33,7 +33,7 @@ _CLOCKS_DIFFER: Final = timedelta(minutes=10)
 _MOST_ZONES_DIFFER: Final = timedelta(hours=26)
 """From the one edge of the world's time zones to the other."""
 _FEWEST_ROUNDED: Final = 5
-"""So many long numbers end in two zeros by chance once in 10^10 tables."""
+"""This many long numbers end in two zeros by chance once in 10^10 tables."""
 _MOST_UNREAD: Final = 0.01
 """Of the times that are not NULL; a few are somebody's slip, more are a form that isn't known."""
 
@@ -74,7 +74,7 @@ class Survey:
 
     @property
     def is_unreadable(self) -> bool:
-        """Return whether so many times can't be read that the figures can't be meant."""
+        """Return whether too many times can't be read for the figures to mean anything."""
         return self.unread.count > _MOST_UNREAD * (
             self.rows - self.left_out.without_sent_at + self.unread.count
         )
@@ -152,7 +152,7 @@ def statement(settings: Settings, start: datetime, end: datetime) -> str:
 def survey(
     settings: Settings, now: datetime | None = None, since: datetime | None = None
 ) -> Survey:
-    """Take stock of the whole source: its columns, rows, and the times it spans.
+    """Survey the whole source: its columns, rows, and the times it spans.
 
     ``since`` bounds the rows that are counted as older. Reads the whole ``sent_at`` column where it
     is text or numbers, else counts in the database.

@@ -1,4 +1,4 @@
-"""The sentences a user reads when the source can't be used; each names the setting to mend.
+"""The sentences a user reads when the source can't be used; each names the setting to correct.
 
 No driver's types here, and nothing that connects.
 """
@@ -18,14 +18,14 @@ _SHOWN_NAMES = 12
 def wrong_password(address: Address) -> SourceError:
     """The server does not know the user, or the password is another."""
     return SourceError(
-        f"{address.shown} refused the user name or password: mend them in USMS_SOURCE_URL."
+        f"{address.shown} refused the user name or password: correct them in USMS_SOURCE_URL."
     )
 
 
 def no_database(address: Address) -> SourceError:
     """The server is there, the database is not."""
     return SourceError(
-        f"There is no database {address.path!r} at {address.shown}: mend the last part of "
+        f"There is no database {address.path!r} at {address.shown}: correct the last part of "
         "USMS_SOURCE_URL."
     )
 
@@ -41,16 +41,16 @@ def unreachable(address: Address, reason: str) -> SourceUnavailable:
 def no_file(address: Address) -> SourceError:
     """Nothing has that path."""
     return SourceError(
-        f"There is no file {address.path!r}: mend the path in USMS_SOURCE_URL "
+        f"There is no file {address.path!r}: correct the path in USMS_SOURCE_URL "
         "(an absolute one has four slashes after `sqlite:` or `duckdb:`)."
         if address.scheme
-        else f"There is no file {address.path!r}: mend the path in USMS_SOURCE_URL."
+        else f"There is no file {address.path!r}: correct the path in USMS_SOURCE_URL."
     )
 
 
 def bad_file(address: Address, wanted: str) -> SourceError:
     """The file is of another kind than its URL or name says."""
-    return SourceError(f"{address.path!r} is not a {wanted} file: mend USMS_SOURCE_URL.")
+    return SourceError(f"{address.path!r} is not a {wanted} file: correct USMS_SOURCE_URL.")
 
 
 def denied(address: Address, reason: str) -> SourceError:
@@ -97,7 +97,7 @@ def no_table(address: Address, name: str, tables: Sequence[str]) -> SourceError:
     """No table has that name; gives near ones."""
     near = near_names(name, tables) or near_names(name.rpartition(".")[2], tables)
     return SourceError(
-        f"There is no table {name!r} at {address.shown} that its user can see: mend "
+        f"There is no table {name!r} at {address.shown} that its user can see: correct "
         f"USMS_SOURCE_TABLE.{_hint(near, 'Its tables', tables)}"
     )
 
@@ -132,7 +132,7 @@ def not_a_session(table: str, name: str, type_name: str) -> SourceError:
 
 
 def ahead(rows: int, zone: str) -> str:
-    """Say that rows lie less in the future than time zones differ."""
+    """Return that rows lie less in the future than time zones differ."""
     return (
         f"{_lie(rows)} in the future, by a day or less: does "
         f"USMS_SOURCE_TIMEZONE ({zone!r}) name the zone of the times that have none? Set it right "
@@ -146,7 +146,7 @@ def _lie(rows: int) -> str:
 
 
 def far_ahead(rows: int, days: int) -> str:
-    """Say that rows lie further in the future than any time zone explains."""
+    """Return that rows lie further in the future than any time zone explains."""
     return (
         f"{_lie(rows)} further in the future than any time zone explains, "
         f"the latest {wording.counted(days, 'day')}: planned sendings, or slips? No run reads them "
@@ -166,7 +166,7 @@ def no_date_order(table: str, name: str, *, are_both: bool) -> SourceError:
 
 
 def lost_digits(count: int, column: str) -> str:
-    """Say that session numbers went through a spreadsheet or a float."""
+    """Return that session numbers went through a spreadsheet or a float."""
     have = "number has" if count == 1 else "numbers have"
     return (
         f"{count:,} session {have} lost digits in a spreadsheet or a float ({column}): such are "

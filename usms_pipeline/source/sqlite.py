@@ -1,7 +1,7 @@
 """SQLite through ADBC, opened read-only.
 
 A column holds values of any type, and the driver takes a column's type from its first rows:
-hence every column is text, and a first row of empty texts is put before the others.
+so every column is text, and a first row of empty texts is put before the others.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class SQLite:
         ]  # fmt: skip
 
     def tables(self) -> list[str]:
-        """Name tables and views."""
+        """List tables and views."""
         return [name for (name,) in adbc.rows(self._connection, _TABLES)]
 
     def batches(self, sql: str) -> Generator[pa.RecordBatch]:

@@ -98,7 +98,7 @@ class Unread:
         return (
             f". They look like {name}: make a view with {seconds.format(column)} in place of "
             f"{column} (it is then in UTC) and name it in USMS_SOURCE_TABLE; of a file, write the "
-            "times anew"
+            "times"
         )
 
 

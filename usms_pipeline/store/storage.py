@@ -245,7 +245,7 @@ class Store:
     def _upload(self, local: Path, name: str) -> None:
         """Put a finished file; nothing that interrupts this puts a part of it, or an empty object.
 
-        pyarrow can't abort: a stream that is closed or dropped, by whatever exception, puts what
+        pyarrow can't abort: a stream that is closed or dropped, by any exception, puts what
         it was given so far. So a large file goes under a hidden name, which is then copied.
         """
         if local.stat().st_size <= _ONE_REQUEST:
@@ -442,7 +442,7 @@ def _write_behind(writer: pq.ParquetWriter, groups: Iterator[pa.Table]) -> None:
 
 
 def _row_groups(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
-    """Put batches together, whatever their size, into row groups that readers can skip or share."""
+    """Put batches of any size together into row groups that readers can skip or share."""
     waiting: list[pa.RecordBatch] = []
     rows = 0
     for batch in batches:
@@ -496,7 +496,7 @@ def _footer(source: pa.NativeFile) -> tuple[pq.FileMetaData, int, int]:
 
 
 def _complete(batches: Iterable[pa.RecordBatch], rows: int) -> Iterator[pa.RecordBatch]:
-    """Yield batches. Raise ``OSError`` in the end where they are not so many rows."""
+    """Yield batches. Raise ``OSError`` in the end where they are not ``rows`` rows."""
     for batch in batches:
         rows -= batch.num_rows
         yield batch
@@ -525,7 +525,7 @@ def make_folder(folder: Path, private: bool) -> None:
 
 
 def _keep_private(place: Path) -> None:
-    """Close a folder that stood open; one of another account is refused, whatever its mode."""
+    """Close a folder that stood open; one of another account is refused with any mode."""
     if place.is_symlink() and place.lstat().st_uid != os.geteuid():
         raise PermissionError(errno.EPERM, f"{place} is a link that another account made")
     found = place.stat()

@@ -35,7 +35,7 @@ from usms_pipeline.warehouse.read import check_place
 MEMORY_LIMIT: Final = "192MB"
 """What publishing may hold in memory before it spills to disk."""
 THREADS: Final = 2
-"""Whatever the machine has, for each one holds memory that can't spill."""
+"""Threads, even on a larger machine: each one holds memory that can't spill."""
 _FOOTER_READERS: Final = 16
 _READ_ONLY: Final = 0o444
 
@@ -80,7 +80,7 @@ class WarehouseReport:
         """Return what a person should look at, in sentences."""
         found = [
             f"{file.name(day)} is damaged, so nothing new of that day was published. "
-            f"`usms rebuild --from {day} --to {day}` makes it anew."
+            f"`usms rebuild --from {day} --to {day}` rebuilds it."
             for day in self.damaged
         ]
         if self.clear_days:
