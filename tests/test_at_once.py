@@ -85,7 +85,7 @@ def test_a_run_beside_another_command_ends_as_if_alone(beside, tmp_path, simulat
         assert "`usms rebuild` again" in told
     else:
         assert other.code == 0, other
-        assert ("left to it" in other.said) == ("run" in beside)
+        assert ("skipped." in other.said) == ("run" in beside)
     settled(account)
     assert outcome(account) == undisturbed(tmp_path / "whole", simulator, messages)
     assert set(account.service.counters.ids_asked.values()) == {1}
@@ -104,8 +104,8 @@ def test_a_stopped_run_holds_its_days_and_the_next_one_leaves_them_to_it(
         second = usms(account, "run", "--all")
         run.kill()
     assert second.code == 0, second
-    assert "another run holds" in second.said
-    assert "left to it" in second.said
+    assert "another run is working on" in second.said
+    assert "skipped." in second.said
     account.service.faults = Faults.none()
     for lock in (account.folder / "data/.locks").rglob("*.lock"):
         lock.write_text(f"{os.getpid()}\nanother-host-{socket.gethostname()}\n")

@@ -259,7 +259,7 @@ def test_a_log_that_a_sqlite_file_needs_is_told_with_the_right_it_takes(disk: Di
     (disk.path / "kept").rename(disk.path / "f.db-wal")
     disk.remount("ro")
     said = sentence(url)
-    assert "to write there, for a log lies beside it (f.db-wal)" in said
+    assert "to write there, because a log lies beside it (f.db-wal)" in said
     assert "run again" not in said
 
 

@@ -117,7 +117,7 @@ class Report(Outcome):
         """What a person should look at, in sentences."""
         held = ", ".join(map(str, sorted(self.locked)))
         return [
-            *([f"another run holds {held}: left to it."] if held else []),
+            *([f"another run is working on {held}: skipped."] if held else []),
             *self.notes,
             *self.damaged.values(),
             *map(_put_aside, self.aside),
@@ -138,10 +138,10 @@ class Report(Outcome):
             )
         if counts["gone"]:
             found.append(
-                f"{counts['gone']:,} rows that were read before are no longer in the source. They "
-                "are kept and counted, as is right where old rows are archived. Not so where a "
-                "row's session number was changed (it counts twice now), or where USMS_SOURCE_URL "
-                "or USMS_SOURCE_TABLE names another table."
+                f"{counts['gone']:,} rows that were read before are no longer in the source. "
+                f"They are kept and counted, which is right if old rows were archived. It is "
+                f"wrong if a row's session number was changed (it counts twice now), or if "
+                "USMS_SOURCE_URL or USMS_SOURCE_TABLE names another table."
             )
         if counts["copies"]:
             found.append(
@@ -160,7 +160,8 @@ class Report(Outcome):
         if count := self.stats.ids_unanswered:
             found.append(
                 f"{wording.counted(count, 'session number')} got no usable answer while others "
-                "did: asked again at the polling times. `usms quarantine list` says what came."
+                f"did: they are asked again at the polling times. `usms quarantine list` shows "
+                f"the answers."
             )
         others = self.quarantined - self.stats.ids_refused - self.stats.ids_unanswered
         if others > 0:
@@ -171,8 +172,8 @@ class Report(Outcome):
             )
         if self.times_in_doubt:
             found.append(
-                f"{self.times_in_doubt:,} receipts have a time that can't be read, or lies after "
-                "the response that told it: it counts as none. If most have, check "
+                f"{self.times_in_doubt:,} receipts have a time that can't be read, or that is "
+                f"later than the response: the time is ignored. If most have one, check "
                 "USMS_RECEIPT_TIMEZONE and this machine's clock."
             )
         if strange := self.buckets["unrecognized"]:
@@ -206,16 +207,16 @@ def _announce_all(settings: Settings) -> str:
     phone, count = settings.phone_column, settings.recipients_column
     if phone is None and count is None:
         return (
-            "Name the column of their numbers in USMS_PHONE_COLUMN, or in USMS_RECIPIENTS_COLUMN "
-            "the one of how many a row stands for."
+            "Set USMS_PHONE_COLUMN to the column of their numbers, or USMS_RECIPIENTS_COLUMN to "
+            "the column with the number of recipients per row."
         )
     if phone is None:
         return (
-            f"Does {count!r} (USMS_RECIPIENTS_COLUMN) say how many each row stands for? Or name "
-            "the column of their numbers in USMS_PHONE_COLUMN."
+            f"Does {count!r} (USMS_RECIPIENTS_COLUMN) hold the number of recipients per row? Or "
+            f"set USMS_PHONE_COLUMN to the column of their numbers."
         )
     of_more = f"the counts in {count!r} right" if count else (
-        "is it a row a recipient (else USMS_RECIPIENTS_COLUMN names the column of how many)"
+        "is one row one recipient (else set USMS_RECIPIENTS_COLUMN)"
     )  # fmt: skip
     return (
         f"Are the numbers in {phone!r} those that the messages went to, whole, and {of_more}? "
@@ -227,16 +228,17 @@ def _nothing_heard(count: int, settings: Settings) -> str:
     """Return that the service knows none of the sessions: most likely a setting is wrong."""
     return (
         f"The service knows none of the {count:,} sessions aged 1 to 72 hours that it was asked "
-        f"about: are the values of {settings.session_column!r} session numbers, as the send call "
-        "returned them, of the account that the access key is of? Check USMS_SESSION_COLUMN, the "
+        f"about: are the values of {settings.session_column!r} the session numbers that the send "
+        f"call returned, and is the access key of the same account? Check USMS_SESSION_COLUMN, the "
         "table and USMS_ACCESS_KEY_ID; `usms check` shows how rows are read."
     )
 
 
 def _put_aside(name: str) -> str:
     return (
-        f"{name} is damaged and was set aside: what only it said is asked again where it is still "
-        "due. Delete it, or restore it from a backup under its name without `.damaged-`."
+        f"{name} is damaged and was set aside: sessions that only it answered are asked again if "
+        f"they are still due. Delete it, or restore it from a backup under its name without "
+        f"`.damaged-`."
     )
 
 

@@ -101,8 +101,8 @@ def _of_session_texts(rows: pa.Table, settings: Settings, book: PhoneBook) -> Do
     if texts and 2 * pc.sum(pc.match_substring_regex(texts, _IS_TIME)).as_py() > len(texts):
         return Doubt(
             "rows",
-            f"the values of {column} are times, not session numbers: name the column of what the "
-            "send call returned",
+            f"the values of {column} are times, not session numbers: set USMS_SESSION_COLUMN to "
+            f"the column of what the send call returned",
             stops=True,
         )
     flat = _phones_in(texts)
@@ -118,14 +118,15 @@ def _of_session_texts(rows: pa.Table, settings: Settings, book: PhoneBook) -> Do
         return Doubt(
             "rows",
             f"the values of {column} look like phone numbers: they are sent as session numbers, "
-            "and published whole. If they are phones, set it right, use another USMS_DATA_DIR and "
-            "delete this one",
+            "and published whole. If they are phones, correct the setting, use another "
+            "USMS_DATA_DIR and delete this one",
         )
     other = ", or does USMS_PHONE_COLUMN name that one" if settings.phone_column else ""
     return Doubt(
         "rows",
         f"the values of {column} look like phone numbers, and would be sent as session numbers and "
-        f"published whole: name the column of what the send call returned{other}",
+        f"published whole: set USMS_SESSION_COLUMN to the column of what the send call "
+        f"returned{other}",
         stops=True,
     )
 
@@ -159,7 +160,7 @@ def _of_sessions(rows: pa.Table, settings: Settings) -> Doubt | None:
         return Doubt(
             "rows",
             f"{wording.counted(spread, 'value')} of {column} in rows sent more than a day apart, "
-            f"and a session number is of one send call: {asks}",
+            f"but a session number belongs to one send call: {asks}",
             stops,
         )
     return None
@@ -171,8 +172,8 @@ def _of_phones(rows: pa.Table, settings: Settings, book: PhoneBook) -> Doubt | N
         return None
     return Doubt(
         "phones",
-        f"most values of {settings.phone_column!r} (USMS_PHONE_COLUMN) say no phone number: does "
-        "it name the column of the numbers?",
+        f"most values of {settings.phone_column!r} (USMS_PHONE_COLUMN) are no phone numbers: is "
+        f"that the column of the numbers?",
     )
 
 
@@ -190,13 +191,13 @@ def _of_cells(cells: Cells, settings: Settings) -> Iterator[Doubt]:
         yield Doubt(
             "phones",
             f"{wording.counted(cells.with_words, 'cell')} of {settings.phone_column!r} {have} "
-            f"words beside the numbers: what is no number in {them} is left out",
+            f"words beside the numbers: the words in {them} are ignored",
         )
     if cells.uncounted:
         have = "has" if cells.uncounted == 1 else "have"
         asks = ""
         if 2 * cells.uncounted > cells.rows:
-            asks = ". Does it name the column of how many recipients a row stands for?"
+            asks = ". Is that the column with the number of recipients per row?"
         yield Doubt(
             "recipients",
             f"{wording.count(cells.uncounted)} of {wording.counted(cells.rows, 'row')} {have} no "

@@ -53,8 +53,8 @@ ASSETS: Final = {
         ("source_table",), {"parquet"}, "clear",
     ),
     "receipts": _Asset(
-        "The dataset: the state of every recipient, exactly one Parquet file a sent date, written "
-        "when all that was asked about the day has come.",
+        "The dataset: the state of every recipient, exactly one Parquet file per day of sending, "
+        "written when all answers about the day are in.",
         ("source_table", "responses"), {"parquet"}, "masked",
     ),
     "warehouse": _Asset(
@@ -62,7 +62,7 @@ ASSETS: Final = {
         ("receipts",), {"duckdb"}, "masked",
     ),
     "delivery_rates": _Asset(
-        "What share of the messages arrives: figures, chart and HTML report.",
+        "What share of the messages is delivered: figures, chart and HTML report.",
         ("warehouse",), {"duckdb", "html"}, "none",
     ),
 }  # fmt: skip

@@ -117,11 +117,11 @@ class Schedule(_Model):
 
     cron: Annotated[str, AfterValidator(_cron)] = Field(
         default="*/15 * * * *",
-        description="When to look, in the account's `timezone`: five fields, as cron has them.",
+        description="When to check, in the account's `timezone`: a cron expression of five fields.",
         json_schema_extra={"pattern": r"^\S+( +\S+){4}$|^@[a-z]+$"},
     )
     status: Literal["running", "stopped"] = Field(
-        default="stopped", description="Whether it is on before anyone switches it on the page."
+        default="stopped", description="Whether it is on by default."
     )
 
 
@@ -158,28 +158,28 @@ class Op(_Model):
     """How the steps run."""
 
     tags: dict[str, str] = Field(
-        default_factory=dict, description="Tags of the steps, as `dagster-k8s/config`."
+        default_factory=dict, description="Tags of the steps, such as `dagster-k8s/config`."
     )
     pool: str | None = Field(
         default=None,
-        description="The pool that the steps take a place in (else the account's own): with a "
+        description="The pool that limits the steps (default: the account's own): with a "
         "limit of 1, one run at a time works on the account.",
     )
     retry: Retry | None = Field(
         default=None,
-        description="How to try again while the service or the source is down (else not).",
+        description="How to retry if the service or the source is down (default: no retry).",
     )
     max_partitions_per_run: int | None = Field(
         default=None,
         ge=1,
-        description="Days a run of a backfill, at most (else one run has them all).",
+        description="Most days per run of a backfill (default: all in one run).",
     )
 
 
 class _Attributes(_Model):
     asset_prefix: str = Field(
         default="usms",
-        description="In front of every asset key, `/` between parts; give each account its own.",
+        description="First part of every asset key, `/` between parts; give each account its own.",
         pattern=r"^[A-Za-z0-9_]+(/[A-Za-z0-9_]+)*$",
         examples=["shop/usms"],
     )
@@ -196,12 +196,13 @@ class _Attributes(_Model):
     )
     schedule: Annotated[Schedule | None, BeforeValidator(_absent)] = Field(
         default=Schedule(),
-        description="When to look whether anything is due, or `none`. A run starts only if so.",
+        description="When to check for due messages, or `none`. A run starts only if there are "
+        "any.",
         json_schema_extra=_or_none,
     )
     freshness: Annotated[Freshness | None, BeforeValidator(_absent)] = Field(
         default=Freshness(),
-        description="After how long without a successful look the account is overdue, or `none`.",
+        description="How long without a successful check until the account is overdue, or `none`.",
         json_schema_extra=_or_none,
     )
     op: Op = Field(default=Op(), description="How the steps run: tags, pool, retries, backfills.")

@@ -33,15 +33,15 @@ _FASTER: Final = (
     "often (USMS_POLL_EVERY_HOURS)."
 )
 _AGAIN: Final = (
-    " They are asked again in the next run; if it stays so check USMS_BASE_URL and the network."
+    " They are asked again in the next run; if this persists, check USMS_BASE_URL and the network."
 )
 _NAMED: Final = 20
 
 DESCRIBED: Final[Mapping[str, Mapping[str, str]]] = {
     "responses": {
         "polling_behind": "Everything due was asked, before the next round begins.",
-        "looked_in_time": "A run or the schedule has looked whether anything is due, no longer ago "
-        "than `freshness` says.",
+        "looked_in_time": "A run or the schedule has checked for due messages within the hours "
+        "that `freshness` says.",
     },
     "receipts": {
         "conservation": "Every recipient in your table has exactly one of the eight statuses.",
@@ -88,10 +88,10 @@ def check_looked(hours: float, freshness: Freshness | None) -> dg.AssetCheckResu
         passed=not is_late,
         check_name="looked_in_time",
         severity=dg.AssetCheckSeverity.ERROR if is_lost else dg.AssetCheckSeverity.WARN,
-        description=f"Nobody has looked for more than {limit:g} hours: is the schedule on, and do "
-        "its runs go well?"
+        description=f"No run has checked for due messages for more than {limit:g} hours: is the "
+        f"schedule on, and do its runs succeed?"
         if is_late
-        else "Looked at in time.",
+        else "Checked in time.",
     )
 
 
@@ -115,9 +115,9 @@ def check_quarantine(entries: Iterable[Entry]) -> dg.AssetCheckResult:
     return _verdict(
         "open_quarantine",
         not kinds,
-        f"{kinds.total():,} entries wait for a decision ({listed}): `usms quarantine list`."
+        f"{kinds.total():,} entries in quarantine ({listed}): `usms quarantine list`."
         if kinds
-        else "Nothing waits for a decision.",
+        else "Quarantine is empty.",
         open_entries=kinds.total(),
         **kinds,
     )
@@ -126,7 +126,9 @@ def check_quarantine(entries: Iterable[Entry]) -> dg.AssetCheckResult:
 def check_time_zones(hint: str | None) -> dg.AssetCheckResult:
     """Judge the warehouse's hint at a wrong time zone, if it has one."""
     return _verdict(
-        "time_zones", hint is None, hint or "Receipts come after sendings, as they should."
+        "time_zones",
+        hint is None,
+        hint or "Receipts are dated after their messages, as they should be.",
     )
 
 
@@ -147,8 +149,8 @@ def check_forecasts(days: Sequence[Mapping[str, Any]]) -> dg.AssetCheckResult:
     held = sum(row["is_held"] for row in days)
     passed = len(days) < _FEWEST_FORECASTS or held >= HELD_SHARE * len(days)
     remedy = (
-        " What is expected of young days is less sure than its interval says: carriers, or what is "
-        'sent, have changed. `usms sql "FROM delivery_nowcast_record"` has the days.'
+        " Forecasts for recent days are less certain than their intervals say: carriers, or what "
+        'is sent, have changed. `usms sql "FROM delivery_nowcast_record"` has the days.'
     )
     return _verdict(
         "forecasts",
@@ -167,8 +169,8 @@ def check_coverage(days: Sequence[Mapping[str, Any]]) -> dg.AssetCheckResult:
         "coverage",
         not days,
         f"No final status is known for {count:,} of {messages:,} messages{_in(without)}, and "
-        "polling has stopped. `usms rates --by operator` shows where, the report's page since when "
-        "they were asked."
+        "polling has stopped. `usms rates --by operator` shows where; the report shows since "
+        "when they were asked."
         if days
         else "The final statuses of settled days are known, except for what chance leaves out.",
         messages_without=count,

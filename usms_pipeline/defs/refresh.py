@@ -43,7 +43,7 @@ def build_job(account: Account) -> UnresolvedAssetJobDefinition:
         account.job_name,
         selection=dg.AssetSelection.assets(*map(account.key, MADE)),
         executor_def=dg.in_process_executor,
-        description="Read what was sent, ask for receipts that are due, publish, draw.",
+        description="Read the source, collect due receipts, publish, draw.",
     )
 
 

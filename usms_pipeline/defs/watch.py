@@ -40,7 +40,9 @@ def build_watch(
     )
     def watch(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
         if run := under_way(context.instance, account):
-            return dg.SkipReason(f"Run {run.run_id[:8]} is under way, and tells what it does.")
+            return dg.SkipReason(
+                f"Run {run.run_id[:8]} is in progress, and reports its own changes."
+            )
         try:
             footers = settings.pipeline().footers()
         except UsmsError as error:

@@ -442,8 +442,8 @@ def nothing_but_refusals(stats: CollectStats, answer: Answer) -> ServiceDown:
     stats.ids_given_up, stats.ids_refused = stats.ids_given_up + stats.ids_refused, 0
     return ServiceDown(
         f"The service refused all {stats.ids_given_up:,} session numbers asked about, the last "
-        f"with {answer.reason}. None of them counts as invalid, for more likely a setting is "
-        "wrong: check that USMS_SESSION_COLUMN names the session numbers of this account, and "
+        f"with {answer.reason}. None of them counts as invalid, because most likely a setting is "
+        f"wrong: check that USMS_SESSION_COLUMN names the session numbers of this account, and "
         "USMS_BASE_URL; else run again later."
     )
 
@@ -460,7 +460,7 @@ def _refused(reply: Reply) -> CredentialsRefused:
     )
 
 
-_IF_IT_STAYS: Final = " If it stays so check USMS_BASE_URL and the network."
+_IF_IT_STAYS: Final = " If this persists, check USMS_BASE_URL and the network."
 
 
 def _hint(reply: Reply, address: str) -> str:
@@ -468,10 +468,10 @@ def _hint(reply: Reply, address: str) -> str:
     if reply.http_status in api.REDIRECTS:
         return " Redirects are not followed, because they would carry the key: check USMS_BASE_URL."
     if reply.http_status == api.NOT_FOUND:
-        return f" Check USMS_BASE_URL, where the service is to be found: it names {address}."
+        return f" Check USMS_BASE_URL, the address of the service: it is {address}."
     if reply.http_status is None and not reply.is_sent:
         return (
-            f" This machine does not reach {address}: check USMS_BASE_URL and the network, and "
-            "HTTPS_PROXY where a proxy leads out."
+            f" This machine can't reach {address}: check USMS_BASE_URL and the network, and "
+            f"HTTPS_PROXY if you need a proxy."
         )
     return ""

@@ -155,6 +155,6 @@ def _suffix(address: Address) -> str:
         )
     raise SourceError(
         f"USMS_SOURCE_URL is {path!r}: neither a database URL nor a path that ends in "
-        f"{' or '.join(SUFFIXES)}, with * for several files. A database file is written "
-        f"sqlite:///{path} or duckdb:///{path}; another one is saved as CSV or Parquet."
+        f"{' or '.join(SUFFIXES)}, with * for several files. For a database file write "
+        f"sqlite:///{path} or duckdb:///{path}; save any other as CSV or Parquet."
     )

@@ -34,7 +34,7 @@ def unreachable(address: Address, reason: str) -> SourceUnavailable:
     """Nobody answers there."""
     return SourceUnavailable(
         f"Can't reach {address.shown}: {address.clean(reason)}. Check host and port in "
-        "USMS_SOURCE_URL, and that the database runs and lets this machine in."
+        "USMS_SOURCE_URL, and that the database is up and accepts connections from this machine."
     )
 
 
@@ -72,8 +72,8 @@ def no_driver(address: Address, install: str) -> SourceError:
 def broke_off(address: Address, reason: str) -> SourceUnavailable:
     """Anything else a driver may say, most often in the middle of a read."""
     return SourceUnavailable(
-        f"The source {address.shown} broke off: {address.clean(reason)}. What was read before is "
-        "kept; run again."
+        f"The source {address.shown} broke off: {address.clean(reason)}. What was read so far is "
+        f"saved; run again."
     )
 
 
@@ -117,8 +117,8 @@ def no_columns(table: str, missing: Sequence[tuple[str, str]], there: Sequence[s
 def not_a_time(table: str, name: str, type_name: str) -> SourceError:
     """The column of the time of sending can't hold a time."""
     return SourceError(
-        f"Column {name!r} of {table!r} is of type {type_name}, which holds no time of sending: "
-        "name another one in USMS_SENT_AT_COLUMN."
+        f"Column {name!r} of {table!r} is of type {type_name}, which holds no time: set "
+        f"USMS_SENT_AT_COLUMN to another column."
     )
 
 
@@ -135,9 +135,9 @@ def ahead(rows: int, zone: str) -> str:
     """Return that rows lie less in the future than time zones differ."""
     return (
         f"{_lie(rows)} in the future, by a day or less: does "
-        f"USMS_SOURCE_TIMEZONE ({zone!r}) name the zone of the times that have none? Set it right "
-        "before the first run: a data directory keeps to the zone that it was begun with, another "
-        "one needs another USMS_DATA_DIR. Rows of days to come are read when their day has come"
+        f"USMS_SOURCE_TIMEZONE ({zone!r}) name the zone of the times that have none? Correct it "
+        f"before the first run: after that, another zone needs another USMS_DATA_DIR. Rows with "
+        f"a future date are read when that day comes"
     )
 
 
@@ -149,8 +149,8 @@ def far_ahead(rows: int, days: int) -> str:
     """Return that rows lie further in the future than any time zone explains."""
     return (
         f"{_lie(rows)} further in the future than any time zone explains, "
-        f"the latest {wording.counted(days, 'day')}: planned sendings, or slips? No run reads them "
-        "before their day has come"
+        f"the latest {wording.counted(days, 'day')}: planned messages, or mistakes? No run reads "
+        f"them before that day"
     )
 
 
@@ -160,8 +160,7 @@ def no_date_order(table: str, name: str, *, are_both: bool) -> SourceError:
     return SourceError(
         f"The times in column {name!r} of {table!r} begin with a day or a month, as 03/04/2026 "
         f"does, and {why if are_both else 'no value shows which'}: set USMS_DATE_ORDER to dmy "
-        "where the day comes first, to mdy where the month does. Times that don't fit are then "
-        "counted and told."
+        f"(day first) or mdy (month first). Times that don't fit are then counted and reported."
     )
 
 
@@ -169,9 +168,9 @@ def lost_digits(count: int, column: str) -> str:
     """Return that session numbers went through a spreadsheet or a float."""
     have = "number has" if count == 1 else "numbers have"
     return (
-        f"{count:,} session {have} lost digits in a spreadsheet or a float ({column}): such are "
-        "1.23457E+17, floats too large to be exact, and long numbers that end in zeros. The "
-        "service can't know them: export that column as text"
+        f"{count:,} session {have} lost digits in a spreadsheet or a float ({column}): for "
+        f"example 1.23457E+17, floats too large to be exact, or long numbers that end in zeros. "
+        "The service can't know them: export that column as text"
     )
 
 

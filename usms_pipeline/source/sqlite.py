@@ -138,7 +138,7 @@ def explain(error: Exception, address: Address) -> SourceError:
         return sentences.bad_file(address, "SQLite")
     if "failed to open" in text or any(said in text for said in _UNWRITABLE):
         path = Path(address.path).expanduser()
-        also = f"; and to write there, for a log lies beside it ({path.name}-wal)"
+        also = f"; and to write there, because a log lies beside it ({path.name}-wal)"
         return SourceError(
             f"Can't open {address.path!r} (USMS_SOURCE_URL): give this user the right to read it "
             f"and its folder{also if _has_log(path) else ''}."

@@ -378,8 +378,8 @@ class Store:
         except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
             if self.is_local and Path(self.data_dir).is_file():
                 raise StorageError(
-                    f"Can't {verb} {name or '.'!r} in {self.data_dir!r}, for that is a file: name "
-                    "a folder in USMS_DATA_DIR. It is made where there is none."
+                    f"Can't {verb} {name or '.'!r} in {self.data_dir!r}: that is a file. Set "
+                    f"USMS_DATA_DIR to a folder; it is made if there is none."
                 ) from error
             reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
             raise StorageError(
@@ -530,7 +530,7 @@ def _keep_private(place: Path) -> None:
         raise PermissionError(errno.EPERM, f"{place} is a link that another account made")
     found = place.stat()
     if found.st_uid != os.geteuid():
-        reason = f"{place} belongs to another account: make it this one's (chown), or run as that"
+        reason = f"{place} belongs to another account: chown it, or run as that account"
         raise PermissionError(errno.EPERM, reason)
     if stat.S_IMODE(found.st_mode) & 0o077:
         place.chmod(_PRIVATE_DIR)
