@@ -52,7 +52,7 @@ from usms_pipeline.warehouse import Change, WarehouseReport
 __all__ = ["Look", "OnProgress", "Pipeline", "Plan", "Progress", "Report", "RunReport"]
 
 REFRESH_EVERY: Final = timedelta(minutes=15)
-"""How often a refresh is meant to run; a plan that takes longer can't keep up."""
+"""How often a refresh should run; a plan that takes longer can't keep up."""
 REPORT: Final = "report.html"
 CHART: Final = "delivery-rate.png"
 """Drawn beside the report, for Dagster's page."""
@@ -75,7 +75,7 @@ class Report(Outcome):
     is_unreadable: bool = False
     """Return whether too many times of the source can't be read for any figure to be whole."""
     left_out: LeftOut = field(default_factory=LeftOut)
-    """What of the source is in no figure."""
+    """The source rows that are in no figure."""
 
     @classmethod
     def of(cls, run: Run, settings: Settings, notes: Iterable[str] = ()) -> Report:
@@ -114,7 +114,7 @@ class Report(Outcome):
 
     @property
     def warnings(self) -> list[str]:
-        """What a person should look at, in sentences."""
+        """The warnings, in sentences."""
         held = ", ".join(map(str, sorted(self.locked)))
         return [
             *([f"another run is working on {held}: skipped."] if held else []),
@@ -197,7 +197,7 @@ class RunReport(Report):
 
     @property
     def warnings(self) -> list[str]:
-        """What a person should look at, in sentences."""
+        """The warnings, in sentences."""
         published = self.warehouse.warnings if self.warehouse else []
         return [*super().warnings, *published]
 
@@ -244,14 +244,14 @@ def _put_aside(name: str) -> str:
 
 @dataclass(frozen=True)
 class SourceDoubts:
-    """What a person should look at in the whole source; ``sentences`` are to be shown."""
+    """Warnings about the whole source; ``sentences`` are to be shown."""
 
     left_out: LeftOut = field(default_factory=LeftOut)
     sentences: list[str] = field(default_factory=list)
     is_unreadable: bool = False
     """Return whether too many times can't be read for any figure to be whole."""
     late: str = ""
-    """Says which rows no run reads: they are older than the days that each run reads again."""
+    """The warning about rows that no run reads: they are older than the days it reads again."""
 
     @property
     def warnings(self) -> list[str]:
@@ -279,18 +279,18 @@ class Plan:
 
     @property
     def seconds_at_pace(self) -> float:
-        """How long the requests take at the pace."""
+        """How long the requests take at this request rate."""
         return self.requests / self.pace
 
     @property
     def can_keep_up(self) -> bool:
-        """Return whether what is due now is asked before the next refresh."""
+        """Return whether all due sessions can be asked before the next refresh."""
         return self.seconds_at_pace <= REFRESH_EVERY.total_seconds()
 
 
 @dataclass(frozen=True)
 class Look:
-    """What a run would find to do now, in sentences; none where it would change nothing.
+    """What a run would do now, in sentences; empty if it would change nothing.
 
     No message is due before ``next_due_at``; None: never, or not looked for. Where the source was
     read, ``rows_read`` counts its rows around the window, and ``newest_sent_at`` is the last time
@@ -304,7 +304,7 @@ class Look:
 
 
 class Pipeline:
-    """One account's pipeline: its settings, its data directory, a clock, a transport, patience.
+    """One account's pipeline: its settings, its data directory, a clock, a transport, retries.
 
     ``changes`` are what was written and is not published yet, so that publishing need not load
     whole days; one list for several pipelines of a process where each does one step.
@@ -336,7 +336,7 @@ class Pipeline:
 
     @cached_property
     def book(self) -> PhoneBook:
-        """What hashes and describes phone numbers; makes the key at its first use."""
+        """The phone book, which hashes phone numbers; it makes the key at its first use."""
         return self._book_of(load_key(self.settings))
 
     def _book_of(self, key: bytes) -> PhoneBook:
@@ -539,7 +539,7 @@ class Pipeline:
         )
 
     def look(self) -> Look:
-        """Return what a run over the open window would find to do; asks and writes nothing.
+        """Return what a run over the open window would do; ask and write nothing.
 
         What the days' files say comes first: the source is read only where they give no reason to
         run. Raises as ``plan``.
@@ -576,7 +576,7 @@ class Pipeline:
         return Run(self.store, self.settings, book, self.clock, tell=self._tell, holds=False)
 
     def footers(self) -> dict[date, Footer]:
-        """Return what the days' files say of themselves, but for damaged ones."""
+        """Return the footers of the days' files, except damaged ones."""
         found = {}
         for day in file.days(self.store):
             with suppress(DamagedDay):

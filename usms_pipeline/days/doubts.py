@@ -1,4 +1,4 @@
-"""What is odd about rows of the source: one judge for ``usms check``, ``plan`` and ``run``.
+"""What is suspicious about rows of the source: one judge for ``check``, ``plan`` and ``run``.
 
 It looks at some rows, before anything is sent to the service or stored.
 """
@@ -22,20 +22,20 @@ from usms_pipeline.source import Cells, phones_in
 MOST_ROWS: Final = 20_000
 """Rows that a run judges, in a twentieth of a second."""
 _TRIED: Final = 100
-"""Texts of which it is asked whether they say numbers: 3 ms."""
+"""Texts that are tested for phone numbers: 3 ms."""
 _FEWEST: Final = 100
-"""Rows from which on a run is stopped for how they fall into sessions: a few may be odd."""
+"""Fewest rows of odd sessions that stop a run: a few may be odd."""
 _MOST_ODD: Final = 0.9
-"""Of the rows: what stands for "not sent" may be in many, but others have a number beside it."""
+"""Share of the rows: many may have a text for "not sent", but others have a number."""
 _MOST_PHONES: Final = 1_000
-"""The service takes no more in one send call."""
+"""Most phones that the service accepts in one send call."""
 _IS_TIME: Final = r"^\d{4}[-/.]\d{1,2}[-/.]\d{1,2}[T ]\d{1,2}:"
 _IS_E164: Final = r"^\+[\d\s().-]{8,20}$"
 
 
 @dataclass(frozen=True)
 class Doubt:
-    """What a person should look at, in a sentence without a period.
+    """A warning: a sentence without a period.
 
     ``topic``: what ``usms check`` files it under. ``stops``: to go on would send, store or publish
     what can't be meant.
@@ -132,7 +132,7 @@ def _of_session_texts(rows: pa.Table, settings: Settings, book: PhoneBook) -> Do
 
 
 def _of_sessions(rows: pa.Table, settings: Settings) -> Doubt | None:
-    """Doubt sessions of more rows than a send call takes phones, or sent over days."""
+    """Warn of sessions with more rows than a send call takes phones, or sent over days."""
     column = repr(settings.session_column)
     named = rows.filter(pc.is_valid(rows["session_no"]))
     its = named.group_by("session_no").aggregate(
@@ -167,7 +167,7 @@ def _of_sessions(rows: pa.Table, settings: Settings) -> Doubt | None:
 
 
 def _of_phones(rows: pa.Table, settings: Settings, book: PhoneBook) -> Doubt | None:
-    """Doubt a column of phones of which most say no number."""
+    """Warn of a phone column in which most values are no phone numbers."""
     if rows["phone"].null_count == rows.num_rows or _say_phones(rows, book):
         return None
     return Doubt(
@@ -178,7 +178,7 @@ def _of_phones(rows: pa.Table, settings: Settings, book: PhoneBook) -> Doubt | N
 
 
 def _say_phones(rows: pa.Table, book: PhoneBook) -> bool:
-    """Return whether at least half of the phones, if there are any, say a number or hide one."""
+    """Return whether at least half of the phones, if there are any, are numbers or masks."""
     texts = _some(rows["phone"].combine_chunks())
     said = book.describe(texts)
     is_none = pc.and_(pc.equal(said.field("phone"), MASK), pc.is_null(said.field("mask")))

@@ -1,4 +1,4 @@
-"""The file of one day: what its footer says, who in it is due, and how it is written whole.
+"""The file of one day: its footer, its due sessions, and how it is written whole.
 
 ``receipts/sent_date=D/receipts.parquet`` is all that is kept of a day. Its footer says what it was
 made of, so that a day where nothing is new and nobody is due costs one read of it.
@@ -100,7 +100,7 @@ def days(store: Store) -> list[date]:
 
 
 def footer(store: Store, day: date) -> Footer | None:
-    """Return what a day's file says of itself; None where there is none.
+    """Return the footer of a day's file; None where there is no file.
 
     Raises ``DamagedDay`` for a file that can't be read, ``OtherLayout`` for another version's.
     """
@@ -130,7 +130,7 @@ def sessions(store: Store, day: date) -> pa.Array:
 
 
 def asked(store: Store, day: date, names: pa.Array) -> pa.Table:
-    """Return who some sessions went to, as far as a day's file knows, and when they were asked."""
+    """Return the recipients of some sessions, by a day's file, and when these were asked about."""
     wanted = ["session_no", "recipient", "last_asked_at"]
     with _told(day):
         batches = [pa.table(one) for one in store.batches(name(day), columns=wanted)]
@@ -187,7 +187,7 @@ def write(
     names: pa.Schema,
     of: Callable[[], Footer | None],
 ) -> Footer | None:
-    """Write a day's file and return its footer: what ``of`` gives, with what the rows tell.
+    """Write a day's file and return its footer: what ``of`` returns, and counts of the rows.
 
     ``tables`` are drawn while it is written, so that a large day is never in memory as a whole;
     ``of`` is called when all are. Where it gives None, the file stays as it was.
@@ -256,7 +256,7 @@ class Tries:
         self._at: dict[str, int] = {}
 
     def add(self, rows: pa.Table) -> None:
-        """Count the tries of rows, open or not."""
+        """Note when rows were last asked about without a readable answer, open or not."""
         if rows[STATE].null_count == rows.num_rows:
             return
         is_tried = pc.match_substring(rows[STATE], '"tried_at"').fill_null(False)

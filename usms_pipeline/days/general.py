@@ -21,21 +21,21 @@ from usms_pipeline.contract.status import BUCKETS, FINAL
 from usms_pipeline.service.api import canonical
 
 NO_NUMBER: Final = ""
-"""Stands for the recipient of a response that names no number."""
+"""The recipient in a response that names no number."""
 
 UNHEARD: Final = "unheard-"
-"""Begins the ``recipient`` of somebody whose number is not known: ``unheard-1``, ``unheard-2``."""
+"""Prefix of a ``recipient`` whose number is not known: ``unheard-1``, ``unheard-2``."""
 
 LONGEST_ENDING, SHORTEST_ENDING = 15, 8
 """Digits by which two ways to write one number are matched. No number has more than fifteen; of
 fewer than eight, two different numbers of one send may well be alike."""
 
 Moment = tuple[int, str | None]
-"""When a row was sent, and the hash of its phone."""
+"""The send time of a row, and the hash of its phone."""
 
 _RANK: Final = {status: rank for rank, status in enumerate(BUCKETS)}
 _LATEST_RECEIPT: Final = 5 * 60 * 1_000_000
-"""A receipt may be later than the response that told it by so much: clocks differ."""
+"""How much later than its response a receipt may be: clocks differ."""
 _EARLIEST_RECEIPT: Final = 366 * 86_400 * 1_000_000
 """A receipt a year older than the message is of another message, or no time at all."""
 
@@ -74,7 +74,7 @@ class Answer(msgspec.Struct, frozen=True, omit_defaults=True):
 
     @property
     def says_nothing(self) -> bool:
-        """Return whether only that it was asked is known by it."""
+        """Return whether it says nothing but when it was asked."""
         said = (getattr(self, name) for name in COLUMN_OF if name != "submit_status")
         return self.status == "pending" and not any(said)
 
@@ -129,7 +129,7 @@ class Sent(msgspec.Struct, omit_defaults=True):
 
     @property
     def moment(self) -> Moment:
-        """Tells rows apart that have no session number."""
+        """Distinguishes rows that have no session number."""
         return self.sent_at, self.recipient
 
     @property
@@ -197,7 +197,7 @@ def tried(session: Session, at: int) -> None:
 
 
 def prune(session: Session) -> None:
-    """Forget what can never show again, so that what is known is the same in any order."""
+    """Drop what can never show again, so that the state is the same in any order of answers."""
     own = {sent.recipient for sent in session.sent}
     for number, known in [*session.numbers.items()]:
         if number == NO_NUMBER:  # a word on the whole session ends with the next response
@@ -218,7 +218,7 @@ def prune(session: Session) -> None:
 
 
 def without_ends(session: Session) -> tuple[list[Sent], dict[str, Number]]:
-    """Return the rows and the numbers whose ends are needed for matching, and not known."""
+    """Return the rows and numbers whose ends are needed for matching but unknown."""
     if not _is_matched_by_ends(session):
         return [], {}
     own = {sent.recipient for sent in session.sent}
@@ -234,7 +234,7 @@ def without_ends(session: Session) -> tuple[list[Sent], dict[str, Number]]:
 
 
 def _is_matched_by_ends(session: Session) -> bool:
-    """Return whether there may be a choice, now or later: a number is no row's own as it is."""
+    """Return whether matching may have a choice: a number equals no row's own number."""
     if len(session.sent) > 1 or any(one.mask for one in session.sent):
         return True
     return all(one.recipient for one in session.sent) and has_strangers(session)
@@ -247,7 +247,7 @@ def has_strangers(session: Session) -> bool:
 
 
 def reread(session: Session) -> None:
-    """Read each status from its word again, for what words mean has changed.
+    """Read each status from its word again, because the meaning of words has changed.
 
     Of final statuses that lost to an earlier one only their status is known: they stay as they are.
     """
@@ -396,7 +396,7 @@ def rows(session_no: str, session: Session, cutoff: int) -> list[dict[str, Any]]
 
 
 def match(sent: list[Sent], numbers: Mapping[str, Number]) -> dict[int, str]:
-    """Return which number each row (its place) has, where it has one.
+    """Return the number matched to each row (by its place), where there is one.
 
     Equal numbers; one row with one number; the same ending, of fifteen digits down to eight, where
     no other row or number left has it; what a mask shows, where one number alone is like it; then
@@ -450,7 +450,7 @@ def _tail(ends: Ends | None, length: int) -> str | None:
 
 
 def _is_shown(mask: str | None, ends: Ends | None) -> bool:
-    """Return whether a number begins and ends as a mask shows it: ``mask`` is of hashes here."""
+    """Return whether a number begins and ends like a mask (here of hashes)."""
     if mask is None or ends is None:
         return False
     head, _, tail = mask.partition("*")
@@ -527,7 +527,7 @@ def is_believed(received_at: Any, sent_at: Any, asked_at: Any) -> Any:
 
 
 def state_of(session: Session) -> str:
-    """Return what is known of a session as JSON; the same knowledge, the same text."""
+    """Return the state of a session as JSON; equal states give equal texts."""
     return msgspec.json.encode(session, order="deterministic").decode()
 
 
@@ -537,12 +537,12 @@ def session_from(state: str) -> Session:
 
 
 def say_all(made: list[dict[str, Any]], session: Session) -> bool:
-    """Return whether a session's rows, read back, say all that is known of it."""
+    """Return whether a session's rows, read back, hold all that is known of it."""
     return bool(made) and session_of(made) == session
 
 
 def session_of(rows_: list[dict[str, Any]]) -> Session:
-    """Return what is known of a session whose rows say it all."""
+    """Return the state of a plain session, from its rows."""
     first = rows_[0]
     session = Session(
         first_asked_at=first["first_asked_at"],
@@ -561,7 +561,7 @@ def session_of(rows_: list[dict[str, Any]]) -> Session:
 
 
 def _hear(session: Session, row: Mapping[str, Any], who: dict[str, Any]) -> None:
-    """Add what a row says that the service said."""
+    """Add to the state what the service said, as a row has it."""
     status = row["status"]
     if not row["is_final"] and status != "invalid":
         status = canonical(row["provider_status"])  # closed, a pending one is shown as unknown

@@ -1,4 +1,4 @@
-"""The responses as they came: a log for each run, in blocks that appear whole.
+"""The raw responses: a log for each run, in blocks that appear whole.
 
 ``responses/<run>/000001.parquet`` and so on; ``responses/open/<run>.json`` says that the run is not
 folded yet. A block that has its name is durable, and what it says counts. A run is sealed, its mark
@@ -115,7 +115,7 @@ def sweep(store: Store) -> None:
 
 
 def seal(store: Store, run: str) -> None:
-    """Note that all of a run is folded; for who has ``taken`` it."""
+    """Note that all of a run is folded. The caller holds it (``taken``)."""
     store.delete(_mark(run))
     store.drop_lock(_lock(run))  # whoever waits for it finds no mark
     store.remove_folder(f"{FOLDER}/{run}")  # where it was killed before its first block

@@ -95,7 +95,7 @@ def _without(names: Some, others: Some) -> pa.Array:
 
 
 def _common(names: Some, others: Some) -> pa.Array:
-    """Return the names that both have, each once; the fewer are hashed, 0.2 µs each."""
+    """Return the names in both, each once; the shorter list is hashed, 0.2 µs each."""
     few, many = sorted((names, others), key=len)
     if not len(few):
         return _NONE

@@ -1,4 +1,4 @@
-"""What could not be used of responses, with its reason, until somebody decides.
+"""What could not be used of responses, with its reason, until it is replayed or dismissed.
 
 ``quarantine/<run>/<block>.parquet`` has what was set aside of the block of that name. An entry's id
 is a hash of what it holds, so that to see the same trouble again makes no second entry.
@@ -64,7 +64,7 @@ class Entry:
 
 
 class Quarantine:
-    """Adds what could not be used; knows what is there already."""
+    """Adds what could not be used, unless it is there already."""
 
     def __init__(self, store: Store) -> None:
         self._store = store

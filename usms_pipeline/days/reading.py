@@ -25,10 +25,10 @@ from usms_pipeline.source import in_memory
 from usms_pipeline.store.dataset import Window, day_start
 
 NOTHING: Final = "0"
-"""The digest of a day that nothing was read of."""
+"""The digest of a day without source rows."""
 
 MARGIN: Final = timedelta(days=1)
-"""How much is read on both sides of a window: of a session at its border, the other rows."""
+"""How far beyond a window is read, to find the other rows of a session at its border."""
 
 _EPOCH: Final = date(1970, 1, 1)
 _DAY: Final = "usms_day"
@@ -70,7 +70,7 @@ def parts(read: DayRead, most: int) -> Iterator[DayRead]:
 
 
 class Reading:
-    """Takes the source's rows in batches, and gives them back by day.
+    """Collects the source's rows in batches, and yields them by day.
 
     ``about`` is everything else that decides what a day's file is made of, for the digest: the
     names of the columns, the time zone, the cutoff, the key.

@@ -34,14 +34,14 @@ from usms_pipeline.store.storage import Store
 from usms_pipeline.warehouse import Change
 
 CLOCK_MAY_STEP: Final = timedelta(minutes=5)
-"""What two clocks may differ; past it, one of them is wrong."""
+"""How much two clocks may differ; beyond that, one is wrong."""
 _ROWS_AT_ONCE: Final = 200_000
 """What is asked about in one round, and held in memory until it is written; two rounds are."""
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a step is: ``phase`` is its name, ``total`` None where it isn't known."""
+    """The progress of a step: ``phase`` is its name, ``total`` None where it isn't known."""
 
     phase: str
     done: int
@@ -99,7 +99,7 @@ class Run:
     # -- what is read, and what was told and not folded -------------------------------------------
 
     def look_at(self, window: Window, *, reaches_today: bool) -> None:
-        """Read the source's rows of a window, and take the days that it and the clock concern.
+        """Read the source's rows of a window, and hold the days that it or the clock affects.
 
         Days before the window are taken where something is open in them, if ``reaches_today``.
         """
@@ -114,7 +114,7 @@ class Run:
         self._rows.read(window, lambda rows: self._tell(Progress("source", rows)))
 
     def catch_up(self) -> None:
-        """Fold what runs that were killed had been told, so that nothing is asked twice."""
+        """Fold the responses of killed runs, so that nothing is asked twice."""
         self._held.forgotten = forget.read(self._store)
         log.sweep(self._store)
         for run in log.open_runs(self._store):
@@ -182,7 +182,7 @@ class Run:
         return False
 
     def _rounds(self, days: list[date]) -> Iterator[list[date]]:
-        """Cut days into rounds, of what can be held in memory."""
+        """Cut days into rounds that fit in memory."""
         some: list[date] = []
         rows = 0
         for day in days:

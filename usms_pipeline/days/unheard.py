@@ -18,8 +18,8 @@ from usms_pipeline.days import file
 from usms_pipeline.store.storage import Store
 
 FEWEST: Final = 100
-"""Fewer may by chance all be of those that no carrier reports: two in a hundred, and one in five
-where a country's networks are bad."""
+"""Fewest sessions to judge by. Fewer may by chance be all silent: two in a hundred are, and one in
+five where a country's networks are bad."""
 
 YOUNGEST, OLDEST = timedelta(hours=1), timedelta(hours=72)
 """Sessions of this age are known to the service: by then it has the first receipts, and it forgets

@@ -43,7 +43,7 @@ _PATTERNS: Final = {**dict.fromkeys(KEYS, _ALL_TEMPLATE), "source_url": _NO_PASS
 
 
 class _OrTemplate:
-    """Let a template stand in place of a literal, in what is accepted and in the JSON schema."""
+    """Accept a template in place of a literal, also in the JSON schema."""
 
     def __init__(self, pattern: str | None = None) -> None:
         self._pattern = pattern
@@ -73,14 +73,14 @@ class _OrTemplate:
 
 
 def is_template(value: Any) -> bool:
-    """Return whether a value, or one in a list, has a part that is filled in later."""
+    """Return whether a value, or one in a list, has a template."""
     if isinstance(value, list | tuple):
         return any(map(is_template, value))
     return isinstance(value, str) and "{{" in value
 
 
 def _literal(value: Any, check: Callable[[Any], Any]) -> Any:
-    """Check a literal and keep it as it was written; of a template, only that it can be read."""
+    """Check a literal and keep it as written; of a template check only that it parses."""
     if not is_template(value):
         check(value)
         return value
@@ -126,7 +126,7 @@ class Schedule(_Model):
 
 
 class Freshness(_Model):
-    """After how long without a successful look an account is overdue."""
+    """How long without a successful check until an account is overdue."""
 
     warn_hours: float = Field(default=1, gt=0, description="Hours until the warning.")
     fail_hours: float = Field(default=24, gt=0, description="Hours until the error.")
@@ -139,7 +139,7 @@ class Freshness(_Model):
 
 
 class Retry(_Model):
-    """How a step is tried again while the service or the source is down; never for other errors."""
+    """How a step is retried while the service or the source is down; never for other errors."""
 
     max_retries: int = Field(..., ge=1, description="How often, at most.")
     delay_seconds: float = Field(default=60, ge=0, description="The pause before the first one.")
@@ -230,7 +230,7 @@ _more: Final[dict[str, Any]] = {
     **{name: _attribute(name) for name in Settings.model_fields},
 }
 Attributes: Final = create_model("Attributes", __base__=_Attributes, **_more)
-"""The settings in lower case, without ``USMS_``, and what else an account may be given."""
+"""The settings in lower case, without ``USMS_``, and the account's other attributes."""
 
 
 def as_text(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""The asset checks: what must hold (blocking) and what a person should look at (a warning).
+"""The asset checks: blocking ones for what must hold, warnings for what to look at.
 
 The steps answer them. Each verdict is a pure function of what the core said; nothing is repaired
 here. Times are seconds, shares 0–1.
@@ -60,11 +60,11 @@ DESCRIBED: Final[Mapping[str, Mapping[str, str]]] = {
         "days, except for chance.",
     },
 }
-"""The checks of each asset, and what each promises."""
+"""The checks of each asset, with their descriptions."""
 
 
 def specs(account: Account, *assets: str) -> list[dg.AssetCheckSpec]:
-    """Return the checks of assets. ``conservation`` keeps what lost a row from being published."""
+    """Return the checks of assets. ``conservation`` blocks publishing if a row was lost."""
     return [
         dg.AssetCheckSpec(
             name, asset=account.key(asset), description=said, blocking=name == "conservation"
@@ -80,7 +80,7 @@ def check_report(report: Report) -> list[dg.AssetCheckResult]:
 
 
 def check_looked(hours: float, freshness: Freshness | None) -> dg.AssetCheckResult:
-    """Judge how long ago the account was last looked at."""
+    """Judge how long ago a run last checked for due messages."""
     is_late = freshness is not None and hours >= freshness.warn_hours
     is_lost = freshness is not None and hours >= freshness.fail_hours
     limit = freshness.fail_hours if freshness and is_lost else freshness and freshness.warn_hours
@@ -236,6 +236,6 @@ def _verdict(name: str, passed: bool, sentence: str, **counted: Any) -> dg.Asset
 
 
 def _in(counts: Mapping[date, int]) -> str:
-    """Return which partitions have a part in a count: the first of them."""
+    """Return the first of the partitions that are part of a count."""
     days = [day.isoformat() for day, count in sorted(counts.items()) if count]
     return f", in {', '.join(days[:_NAMED])}{' …' if len(days) > _NAMED else ''}"

@@ -34,7 +34,7 @@ UNFINISHED: Final = (
 
 
 def build_job(account: Account) -> UnresolvedAssetJobDefinition:
-    """Build the job: one process, for a process a step would cost seconds and share nothing.
+    """Build the job: in one process, because one per step would cost seconds and share nothing.
 
     Its assets are named, not taken by their group: a project may give an asset another group, and
     put assets of its own into ours.

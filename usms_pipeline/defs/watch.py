@@ -1,4 +1,4 @@
-"""What no run tells: an account that nobody looked at, and days that were changed beside Dagster.
+"""Reports what no run does: accounts without a recent check, and days changed outside Dagster.
 
 A sensor tells both. It costs a read of the days' footers, and an event only where something is new.
 """
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 
 _EVERY_SECONDS: Final = 900
 _LATEST: Final = 20
-"""Observations among which the last of ours is: a project may observe its source table, too."""
+"""How many observations to search for our last one: a project may observe the table, too."""
 
 
 def build_watch(
     account: Account, settings: AccountResource, freshness: Freshness | None
 ) -> dg.SensorDefinition:
-    """Build the sensor. What it knows of (versions of days, the last verdict) is its cursor."""
+    """Build the sensor. Its cursor holds the versions of days and the last verdict."""
 
     @dg.sensor(
         name=f"{account.name}_watch",
@@ -87,7 +87,7 @@ def _changed(
 def _looked(
     instance: dg.DagsterInstance, account: Account, freshness: Freshness
 ) -> dg.AssetCheckEvaluation | None:
-    """Judge when the account was last looked at; None where it never was."""
+    """Judge when a run last checked for due messages; None if none ever did."""
     found = instance.fetch_observations(account.key("source_table"), limit=_LATEST).records
     ours = [one.timestamp for one in found if figures.is_ours(one.asset_observation)]
     if not ours:

@@ -30,7 +30,7 @@ __all__ = ["Forgotten"]
 
 TOMBSTONES: Final = "forgotten.json"
 FORGOTTEN: Final = "forgotten"
-"""The verdict of a response that was emptied: its sessions were asked about, and that is all."""
+"""The verdict of a response that was emptied: it only says that its sessions were asked about."""
 
 
 def read(store: Store) -> Forgotten:

@@ -23,12 +23,12 @@ _KEY_BYTES: Final = 32
 
 
 def fingerprint(key: bytes) -> str:
-    """Return what names a key without showing it: 16 hexadecimal digits."""
+    """Return a fingerprint of the key, which does not show it: 16 hexadecimal digits."""
     return hashlib.sha256(b"usms-key:" + key).hexdigest()[:16]
 
 
 def kept_fingerprint(data_dir: str | Path) -> str | None:
-    """Return the name of the key in a data directory's file; None where none can be read."""
+    """Return the fingerprint of the key in a data directory; None where none can be read."""
     path = Path(data_dir) / KEY_FILE
     try:
         return fingerprint(_key_of(path.read_text("ascii", "replace").strip(), path))

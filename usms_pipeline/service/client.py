@@ -1,4 +1,4 @@
-"""One question to the service and its answer: the only place that builds a request.
+"""One query to the service and its answer: the only place that builds a request.
 
 One request, one reply: retries and splitting live in fetch.py, connections in transport.py.
 """
@@ -36,14 +36,14 @@ MAX_BODY_BYTES: Final = 64_000_000
 """The most that is read of one answer, decompressed. 100 sessions of 1,000 phones are 16 MB."""
 
 KEPT_BYTES: Final = 64_000
-"""What is kept of an answer over that."""
+"""How much is kept of a larger answer."""
 
 _MESSAGE_CHARACTERS: Final = 200
 _MESSAGE_READ: Final = 10_000
 """Characters of a message that are looked through; one of 60 MB would hold up everybody."""
 
 _NO_BODY: Final = httpx.ByteStream(b"")
-"""Given, so that httpx doesn't work out the headers of a body for each request: 16 µs of it."""
+"""Passed so that httpx does not compute body headers for each request: it saves 16 µs."""
 
 _CODE_BYTES: Final = 40
 _UNRESERVED: Final = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~"
@@ -154,7 +154,7 @@ class Client:
         return self._reply(asked_at, ids, response, body)
 
     async def _read(self, stream: httpx.AsyncByteStream) -> bytes:
-        """Read a body, or a little more than the cap of it.
+        """Read a body, or a little more than its limit.
 
         Not through ``aiter_bytes``: what a transport yields is decompressed, and that would look
         for a decoder and count bytes, for a tenth of a request's CPU.

@@ -38,7 +38,7 @@ __all__ = ["Answer", "Batch", "CollectStats", "Patience", "collect"]
 _PROGRESS_SECONDS: Final = 0.2
 _SLOW_DRAW_SECONDS: Final = 0.05
 _WAITING_BYTES: Final = 64_000_000
-"""What may wait for the sink; a small answer counts as 250 kB, so that is 256 of them."""
+"""How much may wait for the sink; a small answer counts as 250 kB, so that is 256 of them."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Batch:
 
 
 LATER: Final = Batch(-1, ())
-"""In place of a batch: there is none now, and there may be one soon."""
+"""Stands for a batch when there is none now but may be one soon."""
 
 Sink = Callable[[int, Answer], None]
 
@@ -107,7 +107,7 @@ def collect(
 
 
 class _Workers:
-    """The event loop's side: a thread, in it a loop, on it the workers."""
+    """The event loop's side: a thread with a loop that runs the workers."""
 
     def __init__(
         self,

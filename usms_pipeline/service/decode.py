@@ -45,10 +45,10 @@ _BLOCK_BYTES: Final = 32 * 2**20
 
 _UNANSWERED: Final = "unanswered"
 FORGOTTEN: Final = "forgotten"
-"""The verdict on an answer whose body was emptied, for it names somebody who is forgotten."""
+"""The verdict on an answer whose body was emptied, because it names a forgotten person."""
 
 SMALL_BYTES: Final = 2_000
-"""Arrow takes 0.15 ms to begin, in which the careful reader reads so much."""
+"""Arrow takes 0.15 ms to start; in that time the careful reader reads this much."""
 
 _RECEIPT_KEY: Final = api.ITEM["receipt"].encode()
 _A_LIST: Final = re.compile(rb'"%b"\s*:\s*\[' % _RECEIPT_KEY)
@@ -77,7 +77,7 @@ _SHAPES: Final = {has_lists: _shape(has_lists) for has_lists in (False, True)}
 
 
 class Decoded(NamedTuple):
-    """What answers say (``schema.OBSERVATIONS``), and what is no use (``schema.QUARANTINE``).
+    """What answers say (``schema.OBSERVATIONS``), and what is unusable (``schema.QUARANTINE``).
 
     ``times_in_doubt`` counts the receipts with a time that can't be right: it counts as none.
     """
@@ -149,7 +149,7 @@ def entry_id(
 
 
 def _sorted(body: bytes) -> bytes:
-    """Return JSON without its layout and order; what is none, as it is."""
+    """Return JSON without its layout and order; other texts unchanged."""
     try:
         return json.dumps(json.loads(body), sort_keys=True).encode()
     except (ValueError, RecursionError):
@@ -418,7 +418,7 @@ def _without_a_word(
 def _asked(
     ids: Mapping[int, list[str]] | list[list[str]], numbers: Collection[int]
 ) -> tuple[pa.Array, pa.Array]:
-    """Return of each id of some answers the answer's number, and the id."""
+    """Return each id of some answers, with the answer's number."""
     counts = np.array([len(ids[number]) for number in numbers], np.int64)
     responses = np.repeat(np.array([*numbers], np.int32), counts)
     sessions = [session for number in numbers for session in ids[number]]

@@ -31,7 +31,7 @@ _SESSION_NO: Final = api.ITEM["session_no"]
 _PHONE: Final = api.RECEIPT["phone"]
 _KEYS: Final = frozenset(key.casefold() for key in api.KEYS)
 _READ: Final = object()
-"""Stands for an object that was read: its names and values were noted on the way."""
+"""Stands for a parsed object: its names and values are noted while parsing."""
 
 
 @dataclass(frozen=True)
@@ -161,7 +161,7 @@ def _pairs_of(body: bytes) -> list[tuple[str | None, str]]:
 
 
 class _Said:
-    """Every text and number of a JSON, each with its key, and every name that is not the API's.
+    """Every text and number of a JSON, with its key, and every key that is not the API's.
 
     Also those that a later one of the same name overrides.
     """

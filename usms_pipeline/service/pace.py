@@ -30,7 +30,7 @@ _SLACK_SECONDS: Final = 0.01  # timers are late by so much; what was missed is c
 _IS_USED: Final = 0.5  # a pace that is not used to this share says nothing about a higher one
 
 _SETTLING_SECONDS: Final = 1.0
-"""After a cut: what counts requests by the second throttles on until the second is over."""
+"""Wait after a cut: a limit per second keeps throttling until the second is over."""
 
 _FEW, _ENOUGH, _PLENTY = 8, 50, 100
 _ENOUGH_THROTTLED: Final = 4
@@ -38,15 +38,15 @@ _LONGEST_LOOK_SECONDS: Final = 5.0
 """How many answers tell the share of throttled ones: more where these are few, and quickly had."""
 
 _NO_LOWER: Final = 0.5
-"""A share that is at least so much of the one before the cut is no lower."""
+"""From this part of the share before the cut on, a share is not lower."""
 
 _MOST_NOISE, _HARDLY_NOISE = 0.6, 0.85
-"""A service that throttles more than this is too busy, and not moody. Of few answers, more tell."""
+"""A share above this is a limit, not noise. With few answers, it takes more."""
 
 _MEMORY: Final = 0.9
 
 _DOUBT_SECONDS: Final = 45.0
-"""So often noise is looked at again, at a pace at which nothing else is throttled."""
+"""How often noise is measured again, at a rate at which nothing else is throttled."""
 
 
 class Governor:
@@ -95,7 +95,7 @@ class Governor:
         return self._noisy / self._heard
 
     async def turn(self) -> float:
-        """Wait until a request may be sent; give the time it is sent at, by this clock."""
+        """Wait until a request may be sent; return the time it is sent at, by this clock."""
         async with self._line:  # first come, first served; a change of pace counts at once
             while (wait := self._next_at - self._clock()) > 0:
                 await self._sleep(wait)
@@ -238,7 +238,7 @@ class Governor:
 
 @dataclass(frozen=True)
 class _Cut:
-    """From which pace it was cut, and what was throttled and what passed after the first cut."""
+    """The rate before the cut, and how many were throttled and passed after the first cut."""
 
     pace: float
     was_ramp: bool

@@ -1,4 +1,4 @@
-"""What was read of answers to observations in columns (``schema.OBSERVATIONS``). No JSON here.
+"""Turns parsed answers into observations in columns (``schema.OBSERVATIONS``). No JSON here.
 
 Words become buckets, times become UTC, and phone numbers leave the texts. What is no time becomes
 null and costs nothing else. Pure.
@@ -21,20 +21,20 @@ from usms_pipeline.service.careful import cut
 
 _TEXT_WITH_A_NUMBER: Final = r"\p{Nd}([^\pL\p{Nd}\n]{0,3}\p{Nd}){6}"
 _SEVEN_DIGITS: Final = re.compile(r"(?:\d[^\d\n]*){7}")
-"""What has a number has these; to look for them costs less than to make the pattern above."""
+"""What a text with a number has; looking for these first is cheaper than the pattern above."""
 _CODE_WITH_DIGITS: Final = r"\d{7}"
 _LONGEST_CODE: Final = 10
-"""Digits in a row that may be a carrier's code; more are a phone number."""
+"""Most digits in a row of a carrier's code; more are a phone number."""
 
 _FINAL: Final = pa.array(status.FINAL, pa.string())
 
 _CLOCKS_DIFFER: Final = pa.scalar(timedelta(days=1))
-"""Far less than digits that are misread would be wrong by."""
+"""Tolerance: far less than misread digits would be wrong by."""
 _CLOCKS_MAY_DIFFER: Final = pa.scalar(timedelta(minutes=5))
 
 
 def times_in_doubt(receipts: pa.Table, rows: pa.Table) -> int:
-    """Count the receipts with a time that can't be read, or lies after the answer that told it.
+    """Count the receipts with a time that can't be read, or is later than its response.
 
     ``rows`` are what ``receipt_rows`` made of them.
     """
@@ -54,7 +54,7 @@ def session_rows(
     code: pa.Array | None = None,
     description: pa.Array | None = None,
 ) -> pa.Table:
-    """Return a row for each session that was asked about: number ``''``, open, in one bucket.
+    """Return a row for each session that was asked about: number ``''``, open, with one status.
 
     None is no status: there was no readable answer.
     """

@@ -1,4 +1,4 @@
-"""How receipts are said: the items of one answer, in every shape the API is known to have.
+"""The items of one answer, in every shape the API is known to have.
 
 Pure but for the random source it is given. No HTTP here, and nothing of requests.
 """
@@ -32,7 +32,7 @@ _BAD_ITEMS: Final = (17, "SessionNo", {"SessionNo": ["a", "b"], "Status": "succe
 
 
 class Said(NamedTuple):
-    """One receipt to say: the recipient, the word and the rest; ``received`` as text and epoch."""
+    """One receipt to send: the recipient, the word and the rest; ``received`` as text and epoch."""
 
     recipient: int
     word: str

@@ -63,7 +63,7 @@ OUTCOMES: Final = (
     Outcome("unrecognized", "INTERCEPTED", "", "", 0.0),
     Outcome("unrecognized", "处理中", "", "", 0.0),
 )
-"""First what goes wrong (shares of all), then what goes well (shares of the rest)."""
+"""First failures (shares of all), then successes (shares of the rest)."""
 
 _NAMES: Final = tuple(outcome.status for outcome in OUTCOMES)
 _TROUBLES = _NAMES.index("delivered")

@@ -1,4 +1,4 @@
-"""What can be made to go wrong, each fault a named field; and how they are written on a line.
+"""The faults that can be injected, each a named field, and their one-line syntax.
 
 No fault happens here: see ``fate``, ``answers`` and ``replies`` for what each one does.
 """
@@ -108,7 +108,7 @@ class Faults:
 
     @classmethod
     def every(cls) -> Faults:
-        """Return all faults, as rare as lets a good client end with the full truth.
+        """Return all faults, rare enough for a good client to end with the full truth.
 
         ``down`` and ``auth_failure`` stay off, as a good client stops at them.
         """

@@ -88,7 +88,7 @@ def to_e164(text: str) -> str:
 
 
 def unmasked(text: str, key: str) -> str | None:
-    """Return a mask with made-up digits, the same for the same key; None of what is no mask.
+    """Return a mask with made-up digits, the same for the same key; None if it is no mask.
 
     >>> unmasked("138****8000", "a") == unmasked("138-XXXX-8000", "a")
     True

@@ -1,4 +1,4 @@
-"""What goes back over the wire, as a value; the useless replies among them.
+"""The HTTP answers as values, the useless ones included.
 
 Pure: the app sends what is written here. No message and no receipt is known here.
 """
@@ -50,7 +50,7 @@ def json_reply(content: Any, status: int = 200) -> Reply:
 
 
 def refusal(ret_code: int, message: str, status: int = 200) -> Reply:
-    """Return a reply that says no by its RetCode, as documented inside HTTP 200."""
+    """Return a refusal by RetCode, inside HTTP 200 as documented."""
     return json_reply({"RetCode": ret_code, "Message": message}, status)
 
 
@@ -90,7 +90,7 @@ def failing(rng: Random) -> Reply:
 
 
 def unreachable(rng: Random) -> Reply:
-    """Return what a client gets of a service that is down."""
+    """Return what a client gets from a service that is down."""
     return RESET if rng.random() < 0.3 else page(503, "Service Unavailable")
 
 

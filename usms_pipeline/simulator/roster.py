@@ -48,7 +48,7 @@ class Roster:
         self.forget_fates()
 
     def forget_fates(self) -> None:
-        """Unsettle every recipient, for another outage or other faults."""
+        """Drop every recipient's final status, to draw it with another outage or other faults."""
         self.outcome: list[int] = []
         self.received_us: list[int] = []
         self.received_text: list[str | None] = []

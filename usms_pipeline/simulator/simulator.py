@@ -161,7 +161,7 @@ class Simulator:
         return replace(reply, delay_seconds=self._faults.latency_seconds + slow)
 
     def _attempt(self, query: bytes) -> int:
-        """Count how often this was asked, so that the order of other questions is no matter."""
+        """Count how often this was asked, so that the order of other queries does not matter."""
         key = zlib.crc32(query)
         self._attempts[key] += 1
         return self._attempts[key]

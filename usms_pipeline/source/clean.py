@@ -69,7 +69,7 @@ class Layout:
 
 @dataclass
 class Cells:
-    """What some rows of the table held, as far as the rows that are made of them don't show it."""
+    """Counts about some rows of the table that their clean rows don't show."""
 
     rows: int = 0
     several: int = 0
@@ -78,7 +78,7 @@ class Cells:
     with_words: int = 0
     """Cells with words beside the numbers: they are left out."""
     uncounted: int = 0
-    """Rows whose number of recipients is none from 1 to 99,999: 1 is taken."""
+    """Rows whose number of recipients is not from 1 to 99,999: it counts as 1."""
 
 
 def schema(dimensions: Sequence[str]) -> pa.Schema:
@@ -152,7 +152,7 @@ def _one_phone_a_row(rows: pa.RecordBatch, cells: Cells) -> pa.RecordBatch:
 
 
 def phones_in(text: str) -> tuple[list[str | None], bool]:
-    """Return the phones that a text lists: ``138…,139…``, ``[138…, 139…]``, ``{138…,139…}``.
+    """Return the phones in a text: ``138…,139…``, ``[138…, 139…]``, ``{138…,139…}``.
 
     And whether it holds words beside them. A list without any is one unknown phone; what is no
     list is one phone, even if it is none.
@@ -197,7 +197,7 @@ def _text(values: pa.Array, column: Column) -> pa.Array:
 
 
 def _whole(text: pa.Array, column: Column) -> pa.Array:
-    """Return 123 for a 123.00 of a decimal number: what follows the point is the type's."""
+    """Return 123 for a 123.00 of a decimal column: the type adds the zeros."""
     is_number = column.time is TimeType.NUMBER
     return pc.replace_substring_regex(text, r"\.0+$", "") if is_number else text
 

@@ -1,4 +1,4 @@
-"""The DuckDB table function over CSV files: their beginnings read here, so that nothing is guessed.
+"""The DuckDB query over CSV files: their first lines are read here, so DuckDB guesses nothing.
 
 Where a line is too long DuckDB's own detection takes another line for the header, or the whole
 line for one column; told the columns, it names the bad line.
@@ -65,7 +65,7 @@ def relation(paths: Sequence[str], run: Run) -> str:
 
 
 def explain(text: str, path: str) -> SourceError:
-    """Make a sentence of DuckDB's error; the line itself may hold a phone number: not shown."""
+    """Turn DuckDB's error into a sentence, without the line: it may hold a phone number."""
     if "state machine" in text:
         return _bad(path, "its lines end in more than one way")
     line = re.search(r"CSV Error on Line: (\d+)", text)

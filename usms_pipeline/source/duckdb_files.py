@@ -40,7 +40,7 @@ _TIMES = (
     ("DOUBLE", TimeType.NUMBER),
     ("FLOAT", TimeType.NUMBER),
 )
-"""The first beginning of a type's name that fits. ``TIMESTAMP_NS`` and the like are naive."""
+"""The first prefix of a type's name that matches. ``TIMESTAMP_NS`` and the like are naive."""
 
 
 def _as_text(sql: str, column: Column) -> str:
@@ -110,7 +110,7 @@ def open_source(address: Address) -> Iterator[Source]:
 
 
 def explain(error: Exception, address: Address) -> SourceError:
-    """Know an error by DuckDB's text. A CSV's own lines may hold phone numbers: not shown."""
+    """Explain an error by DuckDB's text, without a CSV's lines: they may hold phone numbers."""
     text = str(error)
     if "not a valid DuckDB database file" in text:
         return sentences.bad_file(address, "DuckDB")

@@ -38,7 +38,7 @@ OTHER_DATABASES: Final = "sqlalchemy_urls"
 _SPREADSHEETS: Final = (".xlsx", ".xls", ".xlsm", ".xlsb", ".ods", ".numbers")
 
 SUFFIXES: Final = tuple(name for name in KINDS if name.startswith("."))
-"""Endings of a path that is read as it is; such a source needs no table."""
+"""Suffixes of files that are read directly, without a table name."""
 
 
 class TimeType(StrEnum):
@@ -61,7 +61,7 @@ class Column:
     type: str
     time: TimeType | None
     exact_below: int | None = None
-    """Of a floating number: whole ones below this are what they were."""
+    """For a floating type: whole numbers below this are exact."""
     is_boolean: bool = False
 
 
@@ -71,13 +71,13 @@ class Dialect:
 
     quote: Callable[[str], str]
     as_text: Callable[[str, Column], str]
-    """Expression and its column -> an expression of type text."""
+    """From an expression and its column, make an expression of type text."""
     has_time_literals: bool = True
     has_time_zones: bool = True
     has_limit: bool = True
     has_indexes: bool = True
     is_day: str = ""
-    """`` AND …`` that leaves out dates that a column holds and the calendar has not; {} is it."""
+    """`` AND …`` that excludes dates that do not exist; {} is the column."""
 
 
 class Source(Protocol):

@@ -33,7 +33,7 @@ _LIMITS = {
     "idle-in-transaction timeout": "idle_in_transaction_session_timeout",
     "due to transaction timeout": "transaction_timeout",
 }
-"""What the server says of a limit of the role -> the limit."""
+"""From the server's message about a limit of the role, the limit's name."""
 _SETTINGS = (
     "SET TRANSACTION READ ONLY",
     "SET LOCAL TimeZone = 'UTC'",
@@ -112,7 +112,7 @@ def open_source(address: Address) -> Iterator[Source]:
 
 
 def explain(error: Exception, address: Address) -> SourceError:
-    """Know an error by its SQLSTATE; before there is a connection, by libpq's text."""
+    """Explain an error by its SQLSTATE, or by libpq's text before there is a connection."""
     text = str(error)
     state = getattr(error, "sqlstate", None)
     if state == "42501":

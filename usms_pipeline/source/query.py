@@ -25,12 +25,12 @@ from usms_pipeline.contract.moments import (
 from usms_pipeline.source.kinds import Column, Dialect, TimeType
 
 _ZONE_CHANGE: Final = timedelta(hours=3)
-"""More than any change to or from summer time; the exact bounds are applied afterwards."""
+"""Margin: more than any change to or from summer time. The exact bounds are applied later."""
 _WEST, _EAST = timedelta(hours=12), timedelta(hours=14)
 """The widest offsets from UTC that a text may name."""
 _DAYS: Final = (*(f"{day:02}" for day in range(1, 10)), *map(str, range(1, 32)))
 _MOST_TEXT_DAYS: Final = timedelta(days=62)
-"""Beyond, a range for each month is no gain over whole years."""
+"""Beyond this, ranges by month are no better than by year."""
 _ORDERED: Final = rf"^\d{{4}}[-/.年] ?\d|^\d{{8,19}}(\.\d*)?$|{NO_TIME}"
 _TYPED = (TimeType.AWARE, TimeType.NAIVE, TimeType.DATE)
 

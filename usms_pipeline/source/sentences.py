@@ -78,7 +78,7 @@ def broke_off(address: Address, reason: str) -> SourceUnavailable:
 
 
 def cut_short(address: Address, reason: str, limit: str) -> SourceError:
-    """The server ends what takes too long: to run again is no help."""
+    """The server stops long queries: running again does not help."""
     return SourceError(
         f"{address.shown} ended the reading: {address.clean(reason)}. Raise {limit} for the user "
         "in USMS_SOURCE_URL, name another user there, or make an index on USMS_SENT_AT_COLUMN."
@@ -94,7 +94,7 @@ def no_table_named(address: Address) -> SourceError:
 
 
 def no_table(address: Address, name: str, tables: Sequence[str]) -> SourceError:
-    """No table has that name; gives near ones."""
+    """No table has that name; suggest similar ones."""
     near = near_names(name, tables) or near_names(name.rpartition(".")[2], tables)
     return SourceError(
         f"There is no table {name!r} at {address.shown} that its user can see: correct "
@@ -115,7 +115,7 @@ def no_columns(table: str, missing: Sequence[tuple[str, str]], there: Sequence[s
 
 
 def not_a_time(table: str, name: str, type_name: str) -> SourceError:
-    """The column of the time of sending can't hold a time."""
+    """The send time's column can't hold a time."""
     return SourceError(
         f"Column {name!r} of {table!r} is of type {type_name}, which holds no time: set "
         f"USMS_SENT_AT_COLUMN to another column."

@@ -132,7 +132,7 @@ def _is_readable(uri: str) -> bool:
 
 
 def explain(error: Exception, address: Address) -> SourceError:
-    """Know an error by SQLite's text, which it never translates."""
+    """Explain an error by SQLite's text, which is never translated."""
     text = str(error)
     if "file is not a database" in text or "malformed" in text:
         return sentences.bad_file(address, "SQLite")

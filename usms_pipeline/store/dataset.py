@@ -1,4 +1,4 @@
-"""The data directory as a whole: its days, and which layout, key and settings it was begun with.
+"""The data directory as a whole: its days, and the layout, key and settings it was begun with.
 
 What a day's file says is in ``days.file``, what a run was told in ``days.log``.
 """
