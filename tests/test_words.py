@@ -7,6 +7,7 @@ not looked at.
 from __future__ import annotations
 
 import ast
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -57,7 +58,9 @@ _NAMES = re.compile(
 
 PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), ROOT / ".env.example"]
 CODE = [*(ROOT / "usms_pipeline").rglob("*.py"), *(ROOT / "tests").rglob("*.py")]
+NOTEBOOKS = [*(ROOT / "notebooks").glob("*.ipynb")]
 SQL = [*(ROOT / "usms_pipeline").rglob("*.sql")]
+EVERYTHING = [*PAGES, *CODE, *NOTEBOOKS, *SQL]
 
 
 def in_text(text: str) -> Iterator[tuple[int, str]]:
@@ -109,6 +112,10 @@ def found_in(path: Path) -> list[str]:
     name, text = path.relative_to(ROOT).as_posix(), path.read_text("utf-8")
     if path.suffix == ".py":
         found = in_code(text, messages=not name.startswith("tests/"))
+    elif path.suffix == ".ipynb":
+        found = (
+            one for cell in json.loads(text)["cells"] for one in in_text("".join(cell["source"]))
+        )
     else:
         found = in_sql(text) if path.suffix == ".sql" else in_text(text)
     return [f"{name}:{line}: {word}" for line, word in sorted(set(found))]
@@ -120,7 +127,7 @@ def is_to_come(path: Path) -> bool:
 
 @pytest.mark.parametrize(
     "path",
-    [one for one in (*PAGES, *CODE, *SQL) if not is_to_come(one)],
+    [one for one in EVERYTHING if not is_to_come(one)],
     ids=lambda path: path.relative_to(ROOT).as_posix(),
 )
 def test_nothing_is_written_in_a_banned_word(path: Path) -> None:
@@ -130,11 +137,7 @@ def test_nothing_is_written_in_a_banned_word(path: Path) -> None:
 @pytest.mark.parametrize("folder", _TO_COME)
 def test_what_is_to_come_has_something_to_come(folder: str) -> None:
     """A folder that is clean is held to it from then on: take it out of ``_TO_COME``."""
-    files = [
-        path
-        for path in (*PAGES, *CODE, *SQL)
-        if path.relative_to(ROOT).as_posix().startswith(folder)
-    ]
+    files = [path for path in EVERYTHING if path.relative_to(ROOT).as_posix().startswith(folder)]
     assert any(found_in(path) for path in files)
 
 
@@ -183,4 +186,4 @@ def test_a_name_is_no_word(text: str) -> None:
 
 
 if __name__ == "__main__":
-    print(*(line for path in (*PAGES, *CODE, *SQL) for line in found_in(path)), sep="\n")
+    print(*(line for path in EVERYTHING for line in found_in(path)), sep="\n")

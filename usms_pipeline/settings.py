@@ -162,7 +162,7 @@ class Settings(BaseSettings):
     )
     receipt_timezone: Zone = Field(
         api.RECEIPT_TIMEZONE,
-        description=f"Time zone of the service's `{api.RECEIPT['time']}`, which has none.",
+        description=f"Time zone of `{api.RECEIPT['time']}` in receipts, which names none.",
     )
     timezone: Zone = Field(
         "UTC", description="Time zone of the partitions' days.", examples=["Asia/Shanghai"]

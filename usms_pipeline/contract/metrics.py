@@ -87,7 +87,7 @@ CURVE: Final = (
 
 FAILURES: Final = (
     Metric("messages", "messages", "messages with this status and reason"),
-    Metric("share", "share", "of all messages that failed, were rejected or expired"),
+    Metric("share", "share", "share of all messages that failed, were rejected or expired"),
     Metric("first_seen_at", "UTC", "earliest report (or answer, where the report has no time)"),
     Metric("last_seen_at", "UTC", "latest report (or answer, where the report has no time)"),
 )

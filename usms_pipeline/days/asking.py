@@ -161,7 +161,7 @@ class Asking:
     def _seen_off(self, round_: Round) -> Iterator[Batch]:
         """Yield ``LATER`` until a round is written, as far as its answers are in.
 
-        Not waiting here: what lands meanwhile would not be durable within a second.
+        This must not wait: answers that arrive meanwhile would not be durable within a second.
         """
         for code in range(len(round_.targets)):
             if code not in round_.finishing:

@@ -309,7 +309,7 @@ def _as(table: pa.Table, names: pa.Schema | None) -> pa.Table:
 
 @contextmanager
 def _told(day: date) -> Iterator[None]:
-    """Raise ``DamagedDay`` for a damaged file; one that can't be read now has an errno."""
+    """Raise ``DamagedDay`` for a damaged file, not for one that can't be read now (an errno)."""
     try:
         yield
     except DamagedDay:

@@ -53,7 +53,8 @@ OnProgress = Callable[[Progress], None]
 
 
 class Run:
-    """One run for one account; make a new one for the next. Use it as a context: it holds days.
+    """One run for one account; make a new one for the next. Use it in a ``with`` block: it holds
+    days.
 
     Without ``holds`` it writes nothing, not even locks, and is only to be asked what is ``due``.
     """

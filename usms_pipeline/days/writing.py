@@ -28,7 +28,7 @@ from usms_pipeline.warehouse import Change
 
 _FEW: Final = 1_000
 _MOST_SHARE: Final = 0.1
-"""Where more than this share of a day changed, and not few, publishing loads the whole day."""
+"""If more than this share of a day changed, and more than a few rows, all of it is loaded."""
 
 
 class Writing:

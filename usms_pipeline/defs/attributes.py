@@ -190,7 +190,7 @@ class _Attributes(_Model):
     )
     source_asset: str | None = Field(
         default=None,
-        description="Key of your own asset that is the source table (else one is made for it).",
+        description="Key of your project's asset for the source table (default: one is made).",
         pattern=r"^[^/\s]+(/[^/\s]+)*$",
         examples=["shop/sms_log"],
     )

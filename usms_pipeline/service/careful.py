@@ -93,7 +93,7 @@ class Parts:
 
 
 def _reader(keys: Mapping[str, str]) -> msgspec.json.Decoder[Any]:
-    """Return a decoder of an object to one with these names, each value's JSON as it is written."""
+    """Return a decoder of JSON objects with these keys; each value stays raw JSON."""
     fields = [(ours, msgspec.Raw, _ABSENT) for ours in keys]
     return msgspec.json.Decoder(msgspec.defstruct("Object", fields, rename=dict(keys)))
 

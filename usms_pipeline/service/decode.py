@@ -426,7 +426,7 @@ def _asked(
 
 
 def _useless(rows: pa.Table, ids: list[list[str]], verdicts: list[str | None]) -> Iterator[Reject]:
-    """Return the answers that were found useless when they came: refused ids, unreadable bodies."""
+    """Return the answers that were unusable on arrival: refused ids, unreadable bodies."""
     for number, verdict in enumerate(verdicts):
         if verdict in ("ok", FORGOTTEN):
             continue

@@ -95,7 +95,7 @@ def unreachable(rng: Random) -> Reply:
 
 
 def unauthorized(rng: Random | None = None) -> Reply:
-    """Refuse the credentials: documented is the RetCode; with ``rng`` in any likely form."""
+    """Refuse the credentials: by RetCode as documented, or with ``rng`` in any likely form."""
     if rng is None:
         return refusal(215393, "Authentication failed")
     return rng.choice(

@@ -347,7 +347,7 @@ class Publishing:
         parts: Mapping[date, Part],
         changes: list[Change],
     ) -> Building:
-        """Return the file that was begun if it can become what is wanted, else a new one."""
+        """Return the file in progress if it fits what is to be published, else a new one."""
         was_clear = {day for day, part in present.parts.items() if part.is_clear}
         is_clear = {day for day, part in parts.items() if part.is_clear}
         # Numbers that are masked now would be left in the free blocks of a copy.
