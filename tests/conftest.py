@@ -28,7 +28,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # No test is timed: a machine may be slow. In CI a failure is shown as it was found: to shrink it
-# takes minutes, and whoever cures it shrinks it at home.
+# takes minutes, and the person who fixes it shrinks it at home.
 _PHASES = [*hypothesis.Phase]
 if os.environ.get("CI") == "true":
     _PHASES.remove(hypothesis.Phase.shrink)

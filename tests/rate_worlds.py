@@ -307,7 +307,7 @@ class World:
         asked = self._questions_by(sent, micros(now or self.end))
         is_final, final_at = self._known(part, asked)
         final_at = np.where(is_final, final_at, 0)
-        # the last question that found nothing: the latest before the one with the outcome
+        # the last question that found nothing: the latest before the one with the final status
         until = np.where(is_final, self._questions_by(sent, final_at - _TICK), asked)
         open_at = self._asked(sent, np.maximum(until - 1, 0))
         last_at = np.where(is_final, final_at, open_at)
@@ -343,7 +343,7 @@ class World:
     def _known(self, part: slice, asked: Ints) -> tuple[Bools, Ints]:
         """Return which final statuses are known after n questions, and since which of them."""
         sent, (kind, _, told) = self.sent_us[part], (one[part] for one in self._fates)
-        nth = self._questions_by(sent, _up(told) - _TICK)  # so many found nothing
+        nth = self._questions_by(sent, _up(told) - _TICK)  # how many found nothing
         is_final: Bools = (kind != 5) & (nth < np.minimum(asked, len(_OFFSETS)))
         return is_final, self._asked(sent, nth)
 

@@ -160,7 +160,7 @@ def test_when_receipts_stop_coming_it_is_silence():
     assert checks.check_alerts([], UTC_ZONE).passed
 
 
-# -- days without outcomes --------------------------------------------------------------------
+# -- days without final statuses --------------------------------------------------------------
 
 
 def test_uncovered_days_are_settled_and_below_the_share_beyond_chance():

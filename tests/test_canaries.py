@@ -138,7 +138,7 @@ class Service:
     """Answers, but talks too much: in every text of every kind of answer."""
 
     def __init__(self) -> None:
-        self.asked, self.broken = 0, 11  # so many until the session stands alone, unreadable
+        self.asked, self.broken = 0, 11  # as many until the session stands alone, unreadable
         self.always: Callable[[Seen], Response] | None = None
 
     def __call__(self, seen: Seen) -> Response:

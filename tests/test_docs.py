@@ -128,6 +128,20 @@ def test_every_heading_that_a_link_names_exists(name: str) -> None:
         assert heading in anchors, (page, heading)
 
 
+@pytest.mark.parametrize("name", [name for name in PAGES if "zh-CN" in name])
+def test_a_page_in_chinese_shows_what_its_page_in_english_does(name: str) -> None:
+    """The same commands, settings and links to other sites; its words are its own."""
+    text, english = PAGES[name], PAGES[name.replace(".zh-CN", "").replace("zh-CN/", "")]
+    for kind in ("console", "bash", "cron", "yaml", "text"):
+        mine = [re.sub(r"\s*#.*", "", block) for block in blocks(kind, text)]
+        assert mine == [re.sub(r"\s*#.*", "", block) for block in blocks(kind, english)]
+    for shown in (r"`(USMS_\w+|[\w/]+\.\w+|docs/[^`]*)[`=]", r"\]\((http[^)]+)\)"):
+        assert set(re.findall(shown, text)) <= set(re.findall(shown, english))
+    assert name.startswith("README") or set(re.findall(r"`USMS_\w+", english)) <= {
+        *re.findall(r"`USMS_\w+", text)
+    }
+
+
 def test_every_page_is_reached_from_the_readme() -> None:
     linked: set[str] = set()
     queue = ["README.md"]
@@ -194,7 +208,7 @@ def test_five_variables_and_the_commands_shown_lead_to_a_delivery_rate(
     name: str, simulator: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text = PAGES[name]
-    rehearsal = simulator(2_000)  # so many that some are still awaited, at night too
+    rehearsal = simulator(2_000)  # enough that some are still awaited, at night too
     made_up.write(rehearsal.messages, tmp_path / "shop.sqlite")
     [block] = blocks("bash", text)
     given = dict(re.findall(r"^export (\w+)=(\S+)", block, re.MULTILINE))

@@ -214,7 +214,7 @@ def test_a_mask_takes_the_one_number_that_looks_like_it():
 
 
 def test_an_outcome_shown_stays_with_its_row_when_one_more_number_comes():
-    for number in ("A", "Z"):  # whatever the order of the hashes
+    for number in ("A", "Z"):  # in any order of the hashes
         first = two(Sent(0), Sent(1), heard("M", at=1))
         assert [one["status"] for one in first] == ["delivered", "pending"]
         later = two(Sent(0), Sent(1), heard("M", at=1), heard(number, "UNDELIV", at=2))

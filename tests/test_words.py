@@ -1,4 +1,4 @@
-"""One word, one thing, and no word that a reader must decode: in pages, messages and docstrings.
+"""One word, one thing, and no word that a reader must decode: in pages, messages, docstrings.
 
 Names keep their names: what stands in `backquotes`, in blocks of code, and beside an underscore is
 not looked at.
@@ -7,8 +7,10 @@ not looked at.
 from __future__ import annotations
 
 import ast
+import io
 import json
 import re
+import tokenize
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -76,7 +78,11 @@ def _sentence(node: ast.Constant | ast.JoinedStr) -> str:
 
 
 def in_code(text: str, *, messages: bool = True) -> Iterator[tuple[int, str]]:
-    """Yield the line and the word of each banned word in docstrings and messages."""
+    """Yield the line and the word of each banned word in docstrings, comments and messages."""
+    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+        if token.type == tokenize.COMMENT:
+            for _, word in in_text(token.string):
+                yield token.start[0], word
     tree = ast.parse(text)
     documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
     first = [node.body[0] for node in ast.walk(tree) if isinstance(node, documented) and node.body]
@@ -108,7 +114,7 @@ def in_sql(text: str) -> Iterator[tuple[int, str]]:
 
 
 def found_in(path: Path) -> list[str]:
-    """Return where banned words are in a file: of tests, in docstrings alone."""
+    """Return where banned words are in a file: of tests, not in messages."""
     name, text = path.relative_to(ROOT).as_posix(), path.read_text("utf-8")
     if path.suffix == ".py":
         found = in_code(text, messages=not name.startswith("tests/"))
@@ -168,6 +174,7 @@ def test_a_word_of_the_glossary_is_in_use(word: str) -> None:
         ("docstring", 'class Row:\n    """What has landed."""', "landed"),
         ("message", 'raise SourceError("Two rows to mend in the table.")', "mend"),
         ("message", 'raise SourceError(f"The rows of {day} are made anew.")', "anew"),
+        ("comment", "x = 1  # so many at a time", "so many"),
         ("help", 'Field(0, description="Age without an outcome.")', "outcome"),
         ("sql", "COMMENT ON VIEW v IS 'messages whose fate is known';", "fate"),
     ],

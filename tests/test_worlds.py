@@ -411,7 +411,7 @@ class Life(RuleBasedStateMachine):
             self.account.remove()
             return
         try:
-            for _ in range(2):  # of what the first reads anew, some may be due to the second
+            for _ in range(2):  # of what the first reads again, some may be due to the second
                 self._run(Script())
             if not self.laws.now.open:
                 self._idle_run()

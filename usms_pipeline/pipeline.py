@@ -508,7 +508,7 @@ class Pipeline:
             self.book.keep_prefixes()
             return Report.of(run, self.settings)
 
-    # -- looking and mending --------------------------------------------------------------------
+    # -- looking and repairing ------------------------------------------------------------------
 
     def plan(self, window: Window | None = None) -> Plan:
         """Return what a run would ask: reads the source as a run does, asks and writes nothing.

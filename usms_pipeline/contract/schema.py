@@ -105,7 +105,7 @@ OBSERVATIONS: Final = pa.schema(
         ("description", TEXT),
         ("submit_status", TEXT),
         ("segments", pa.int32()),
-        ("is_final", pa.bool_()),  # evidence of an outcome; null where nothing was said
+        ("is_final", pa.bool_()),  # a final status; null where nothing was said
         ("session_submit_status", TEXT),
         ("digits", TEXT),  # E.164 without '+', or the digits of no known number; else null
     ]

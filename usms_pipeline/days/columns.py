@@ -417,7 +417,7 @@ class Fold:
         self.gone += gone if self.is_whole else 0
         self._add(len(rows) - len(before))
         if not rows:
-            self.are_many |= bool(before)  # no row is left that would tell of the change
+            self.are_many |= bool(before)  # no row is left that would show the change
             return
         made = [
             dict.fromkeys(self.names.names)
@@ -633,7 +633,7 @@ def _is_never_plain(sent: pa.Table) -> Bools:
     if "recipients" in sent.column_names:
         odd |= np.asarray(pc.greater(sent["recipients"], 1).fill_null(False))
     if "asked_at" in sent.column_names:
-        odd |= np.asarray(pc.is_null(sent["status"]))  # asked in vain
+        odd |= np.asarray(pc.is_null(sent["status"]))  # without a readable answer
     return odd
 
 

@@ -117,7 +117,7 @@ def sweep(store: Store) -> None:
 def seal(store: Store, run: str) -> None:
     """Note that all of a run is folded. The caller holds it (``taken``)."""
     store.delete(_mark(run))
-    store.drop_lock(_lock(run))  # whoever waits for it finds no mark
+    store.drop_lock(_lock(run))  # a process that waits for it finds no mark
     store.remove_folder(f"{FOLDER}/{run}")  # where it was killed before its first block
 
 

@@ -148,7 +148,7 @@ class Run:
             self._told.empty_named()
         return is_all
 
-    # -- making days anew -------------------------------------------------------------------------
+    # -- rebuilding days --------------------------------------------------------------------------
 
     def rebuild(self, days: list[date]) -> None:
         """Rebuild days from the stored responses, and what is damaged from the source too.

@@ -734,7 +734,7 @@ def settling(text: str, region: str) -> int | None:
     code = next((one for one in codes if one in COUNTRY_CODE_TO_REGION_CODE), None)
     if code is not None and not _is_chinese_mobile(text, region):
         readings.append((COUNTRY_CODE_TO_REGION_CODE[code][0], code, len(str(code))))
-    size: int | None = 3  # so many tell the country code
+    size: int | None = 3  # digits that decide the country code
     for region_of, code_of, offset in readings:
         size = size and _settled(digits, size, _plan(region_of, code_of), offset)
     return size and start + size
@@ -744,7 +744,7 @@ class _Plan(NamedTuple):
     """How numbers of a country code are read: what is asked of the digits."""
 
     patterns: tuple[tuple[re.Pattern[str], bool], ...]  # each: may it match? Else it strips digits
-    prefixes: tuple[str, ...]  # what is stripped whatever follows: "0"
+    prefixes: tuple[str, ...]  # what is always stripped: "0"
 
 
 def _settled(digits: str, size: int, plan: _Plan | None, offset: int) -> int | None:

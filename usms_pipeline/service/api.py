@@ -118,7 +118,7 @@ class Verdict(Enum):
     SPLIT = "split"  # something in the batch: ask in halves
     THROTTLE = "throttle"  # too fast: slow down, ask again
     DENY = "deny"  # the key is refused, or just this request, if others are answered
-    STOP = "stop"  # nothing will work until somebody mends it
+    STOP = "stop"  # nothing will work until somebody fixes it
 
 
 _GRAVITY: Final = {verdict: gravity for gravity, verdict in enumerate(Verdict)}

@@ -144,7 +144,7 @@ class Client:
             is_sent = not isinstance(error, httpx.ConnectTimeout)
             return Reply(asked_at, None, None, str(error), is_late=True, is_sent=is_sent)
         except httpx.DecodingError as error:
-            # Whoever packs an answer wrongly once does so again: from now on as it is.
+            # A server that packs an answer wrongly once does so again: ask for it unpacked.
             self._headers["Accept-Encoding"] = "identity"
             return Reply(asked_at, None, None, str(error))
         except httpx.TransportError as error:

@@ -117,7 +117,7 @@ class _Workers:
         stats: CollectStats,
     ) -> None:
         self.landed: deque[tuple[int, Answer]] = deque()
-        self.news = threading.Event()  # a batch was taken, an answer landed, or all has ended
+        self.news = threading.Event()  # a batch was taken, an answer came, or all has ended
         self.taken = 0
         self.ahead = 32 + 4 * count
         self.failure: BaseException | None = None

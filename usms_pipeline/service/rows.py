@@ -87,7 +87,7 @@ def receipt_rows(
     if masks.null_count < len(masks):
         # several of one send are told apart by what their masks show
         number = pc.coalesce(number, book.masked_recipients(column["session_no"], masks))
-    word = cut_array(column["word"])  # what is kept decides, so that it can be read anew
+    word = cut_array(column["word"])  # what is kept decides, so that it can be read again
     return _observations(
         receipts.num_rows,
         session_no=column["session_no"],

@@ -67,7 +67,7 @@ def throttled(faults: Faults, rng: Random) -> Reply:
         return reply
     value = str(ceil(faults.retry_after_seconds))
     if form == "date":
-        # The header counts whole seconds of the real clock, whatever time is rehearsed.
+        # The header counts whole seconds of the real clock, not of the rehearsed time.
         at = datetime.now(UTC) + timedelta(seconds=ceil(faults.retry_after_seconds))
         value = format_datetime(at.replace(microsecond=0), usegmt=True)
     return replace(reply, headers=(("Retry-After", value),))

@@ -58,7 +58,9 @@ class Counters:
     throttled: int = 0  # HTTP 429 and RetCode 153
     faults: Counter[str] = field(default_factory=Counter)  # useless answers, by fault
     ids_asked: Counter[str] = field(default_factory=Counter)  # times each session was asked about
-    asked_after_final: Counter[str] = field(default_factory=Counter)  # after all outcomes were said
+    asked_after_final: Counter[str] = field(
+        default_factory=Counter
+    )  # after all final statuses were sent
 
 
 class Simulator:

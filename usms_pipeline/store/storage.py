@@ -197,7 +197,7 @@ class Store:
                 schema,
                 use_dictionary=low_cardinality,
                 write_statistics=bounded,
-                # a page is closed after so many values at the earliest, and read as one piece
+                # a page is closed after this many values at the earliest, and read as one piece
                 write_batch_size=4 if has_bodies else None,
                 write_page_checksum=True,  # 0.02 µs a row, of 0.8
                 compression="zstd",

@@ -209,7 +209,7 @@ class Publishing:
             return Published()
         with suppress(duckdb.Error):
             return building.look(self._connected(), self._path)
-        self._throw_away()  # corrupt or held by a writer: build anew
+        self._throw_away()  # corrupt or held by a writer: build a new one
         check_place(self._path)
         return Published()
 
