@@ -43,7 +43,7 @@ def environment() -> dict[str, str]:
     """Return this process's environment for programs that find all modules compiled.
 
     So they are where the package is installed. A machine for development may have switched it off,
-    and would compile them in each process anew: 0.15 s of a run.
+    and would compile them in each process again: 0.15 s of a run.
     """
     package = importlib.util.find_spec("usms_pipeline")
     assert package is not None

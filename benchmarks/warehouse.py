@@ -124,7 +124,7 @@ def _publish(store: Store, settings: Settings) -> _Cost:
         started = time.perf_counter()
         report = warehouse.reconcile(store, settings)
         seconds = time.perf_counter() - started
-    assert report.partitions_changed == 1, "the copy was not mended, but built anew"
+    assert report.partitions_changed == 1, "the copy was not updated, but built from scratch"
     return _Cost(seconds - spent, spent)
 
 

@@ -102,7 +102,7 @@ def look(con: duckdb.DuckDBPyConnection, now: int) -> list[Row]:
 
 
 class Year(NamedTuple):
-    """So many looks, so many with an alert, and how many different alerts there were in all."""
+    """The number of looks, of those with an alert, and of different alerts in all."""
 
     looks: int
     alarmed: int
@@ -110,7 +110,7 @@ class Year(NamedTuple):
 
 
 def looked(account: World, days: int) -> Year:
-    """Look at an account every two days, for so many days up to its end."""
+    """Look at an account every two days, over its last ``days`` days."""
     with opened() as con:
         now = hour_of(account.end)
         keep(con, account, now - days * 24 - HISTORY, now - 1)
@@ -151,7 +151,7 @@ def campaigns(seed: int, a_day: int, accounts: int = 10) -> Year:
 class Struck:
     """An account's 31 days before an hour in which an operator is to be struck.
 
-    ``before`` are earlier troubles; they begin so many hours before that hour.
+    ``before`` are earlier troubles; each begins its hours before that hour.
     """
 
     def __init__(self, seed: int, a_day: int, *before: Trouble, name: str = "stable") -> None:

@@ -28,7 +28,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # No test is timed: a machine may be slow. In CI a failure is shown as it was found: to shrink it
-# takes minutes, and whoever cures it shrinks it at home.
+# takes minutes, and the person who fixes it shrinks it at home.
 _PHASES = [*hypothesis.Phase]
 if os.environ.get("CI") == "true":
     _PHASES.remove(hypothesis.Phase.shrink)
@@ -113,7 +113,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _takes(item: pytest.Item) -> set[object]:
-    """Return a test's fixtures and parameters: one asked for at run time is named by the latter."""
+    """Return a test's fixtures and parameters: a parameter may name a fixture taken at run time."""
     parameters = item.callspec.params.values() if hasattr(item, "callspec") else ()
     names = (one for one in parameters if isinstance(one, str))
     return {*getattr(item, "fixturenames", ()), *names}

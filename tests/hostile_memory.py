@@ -95,7 +95,7 @@ def folded(folder: str) -> None:
 
 
 def large_day(folder: str, sessions: str) -> None:
-    """Long texts beside the messages of a day, which is asked about, and made anew."""
+    """Long texts beside the messages of a day, which is asked about, and rebuilt."""
     account = Scripted(Path(folder), dimensions="note", poll_every_hours=4)
     names = [f"session-{n:030}" for n in range(int(sessions))]
     times = pa.array([NOON] * int(sessions), pa.timestamp("us", "UTC"))
@@ -193,7 +193,7 @@ async def ask_all() -> dict[str, Reply]:
 
 
 def bombs() -> None:
-    """Tell what becomes of a question about each."""
+    """Return what becomes of a question about each."""
     for name, reply in asyncio.run(ask_all()).items():
         print(name, reply.verdict.value, len(reply.body), sep="\t")
 

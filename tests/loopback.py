@@ -31,7 +31,7 @@ class Seen:
 
 @dataclass(frozen=True)
 class Response:
-    """An answer; ``cut`` sends only so many bytes of the body, ``is_reset`` then resets."""
+    """An answer; ``cut`` sends only that many bytes of the body, ``is_reset`` then resets."""
 
     body: bytes = b""
     status: int = 200

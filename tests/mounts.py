@@ -25,13 +25,13 @@ class Disk:
         _run("mount", "-o", f"remount,{options}", str(self.path))
 
     def hold_pages(self, pages: int) -> None:
-        """Let it hold so many pages of 4 kB, no fewer than it has."""
+        """Let it hold this number of pages of 4 kB, no fewer than it has."""
         it = os.statvfs(self.path)
         used = (it.f_blocks - it.f_bfree) * it.f_frsize // PAGE
         self.remount(f"size={max(pages, used) * PAGE}")
 
     def hold_files(self, files: int) -> None:
-        """Let it hold so many files and folders, no fewer than it has."""
+        """Let it hold this number of files and folders, no fewer than it has."""
         it = os.statvfs(self.path)
         self.remount(f"nr_inodes={max(files, it.f_files - it.f_ffree)}")
 
@@ -66,7 +66,7 @@ def _run(*command: str) -> None:
 
 
 def without_the_rights_of_root(command: list[str]) -> list[str]:
-    """Make a command obey the modes of files, whoever runs it."""
+    """Make a command obey the modes of files, also when root runs it."""
     if os.geteuid() != 0:
         return command
     dropped = "-dac_override,-dac_read_search"

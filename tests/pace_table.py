@@ -70,7 +70,7 @@ def settle(
     then: float = 0.0,
     **more: Any,
 ) -> Settled:
-    """Ask a service that lets so many requests a second pass (0: all that so many workers send).
+    """Ask a service that lets ``limit`` requests a second pass (0: all that the workers send).
 
     ``noise`` throttles at random. ``then`` is its limit from half of the time on; what counts
     begins half a minute later.

@@ -29,10 +29,10 @@ LAST_DAY: Final = date(2026, 11, 22)
 def counts(
     random: np.random.Generator, weeks: int, a_day: int, swing: float, rate: float = 0.94
 ) -> pa.Table:
-    """Return so many cohorts of two weeks of one rate, as ``usms_changes`` reads them.
+    """Return ``weeks`` groups of two weeks of one rate, as ``usms_changes`` reads them.
 
-    A day has ``a_day`` messages with an outcome, three in five of them at weekends, and a luck of
-    its own: its logit is normal around the rate's.
+    A day has ``a_day`` messages with a final status, three fifths as many at weekends. The logit
+    of its rate is normal around that of ``rate``.
     """
     volume = np.array([a_day] * 5 + [3 * a_day // 5] * 2 + [a_day] * 5 + [3 * a_day // 5] * 2)
     n = random.poisson(np.broadcast_to(volume, (weeks, 14)))

@@ -47,7 +47,7 @@ _LOT: Final = 2 * _HOUR
 class Operator(NamedTuple):
     """A carrier: its share of the messages, and what usually becomes of one.
 
-    ``delivered`` is a share of the messages with an outcome, ``silent`` of all messages;
+    ``delivered`` is a share of the messages with a final status, ``silent`` of all messages;
     ``refused`` (by the platform, at once) and ``expired`` are shares of those not delivered.
     ``pace`` in seconds: half of the quick deliveries take no longer.
     """
@@ -78,7 +78,7 @@ NEWCOMERS: Final = (Operator("MTN", "NG", 0.6, 0.82, 20, 0.3), Operator("Glo", "
 
 _KINDS: Final = np.array(["delivered", "delivered", "rejected", "failed", "expired", "unknown"])
 _SIGMA: Final = np.array([0.8, 1.6, 0.5, 1.5, 0.003, 0.0])
-"""Of the logarithm of the seconds until an outcome is reported, by kind; as ``_medians``."""
+"""Of the logarithm of the seconds until a final status is reported, by kind; as ``_medians``."""
 _SLOW, _REFUSED, _FAILED, _EXPIRED = 1_500.0, 2.0, 1_800.0, 48 * 3_600.0
 
 
@@ -86,7 +86,7 @@ _SLOW, _REFUSED, _FAILED, _EXPIRED = 1_500.0, 2.0, 1_800.0, 48 * 3_600.0
 class Trouble:
     """A carrier's bad hours: a share of the messages fails at once, or is reported late (12 h).
 
-    It begins so many hours before the account's ``end``.
+    It begins its hours before the account's ``end``.
     """
 
     operator: str
@@ -98,7 +98,7 @@ class Trouble:
 
 @dataclass(frozen=True)
 class World:
-    """An account: ``per_day`` messages over so many days up to ``end``, the same for one seed.
+    """An account: ``per_day`` messages over ``days`` days up to ``end``, the same for one seed.
 
     ``weekdays``, ``nights``: at weekends and at night less is sent, more fails, all is slower.
     ``days_differ``, ``hours_differ``: standard deviation, in logits, of the share delivered of an
@@ -307,7 +307,7 @@ class World:
         asked = self._questions_by(sent, micros(now or self.end))
         is_final, final_at = self._known(part, asked)
         final_at = np.where(is_final, final_at, 0)
-        # the last question that found nothing: the latest before the one with the outcome
+        # the last question that found nothing: the latest before the one with the final status
         until = np.where(is_final, self._questions_by(sent, final_at - _TICK), asked)
         open_at = self._asked(sent, np.maximum(until - 1, 0))
         last_at = np.where(is_final, final_at, open_at)
@@ -341,9 +341,9 @@ class World:
         return pa.table({**nothing, **made}).select(layout.names).cast(layout)
 
     def _known(self, part: slice, asked: Ints) -> tuple[Bools, Ints]:
-        """Return which outcomes are known after so many questions, and since which of them."""
+        """Return which final statuses are known after n questions, and since which of them."""
         sent, (kind, _, told) = self.sent_us[part], (one[part] for one in self._fates)
-        nth = self._questions_by(sent, _up(told) - _TICK)  # so many found nothing
+        nth = self._questions_by(sent, _up(told) - _TICK)  # how many found nothing
         is_final: Bools = (kind != 5) & (nth < np.minimum(asked, len(_OFFSETS)))
         return is_final, self._asked(sent, nth)
 
@@ -468,7 +468,7 @@ WORLDS: Final[dict[str, dict[str, Any]]] = {
     "mute carriers": {"mute": 0.6},
     "outage in history": {"troubles": (Trouble("China Unicom", 11 * 24.0, 24.0, 0.5),)},
     "pipeline paused 8 h": {"pauses": ((10.0, 8.0),)},
-    "outcomes undated": {"is_dated": False},
+    "receipts undated": {"is_dated": False},
     "first days": {"per_day": 1_500},
     "300 a day": {"per_day": 300},
     "30 a day": {"per_day": 30},

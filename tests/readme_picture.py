@@ -1,6 +1,6 @@
-"""The README's pictures and its table of rates: `python -m tests.readme_picture` makes them anew.
+"""The READMEs' pictures and table of rates: `python -m tests.readme_picture` makes them.
 
-The demo's messages with the demo's seed, ending at a time that stands: the same every time.
+The demo's messages with the demo's seed, up to a fixed time: the same every time.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from contextlib import redirect_stdout
 from pathlib import Path
 
 from tests.account import START, Account, served
-from tests.readme_tables import put_in
+from tests.readme_tables import PAGES, put_in
 from usms_pipeline import warehouse
 from usms_pipeline.cli.rates import show_rates
 from usms_pipeline.figures import charts, report
@@ -19,12 +19,12 @@ from usms_pipeline.settings import Settings
 from usms_pipeline.simulator import Population
 
 ROOT = Path(__file__).parent.parent
-README, PICTURES = ROOT / "README.md", ROOT / "docs"
+PICTURES = ROOT / "docs"
 _MESSAGES, _DAYS, _SEED, _WIDTH = 50_000, 5, 0, 760
 
 
 def rehearsed(folder: Path) -> Settings:
-    """Run the pipeline in ``folder``, as the demo does; gives the settings to read it with."""
+    """Run the pipeline in ``folder``, as the demo does; return the settings to read it with."""
     sent = Population(_MESSAGES, days=_DAYS, seed=_SEED, until=START).table()
     with served(sent, seed=_SEED) as simulator:
         account = Account(folder, simulator, sent)
@@ -49,7 +49,7 @@ def pictures(settings: Settings) -> dict[str, bytes]:
 
 
 def block(settings: Settings) -> str:
-    """Give what `usms rates --by sent_date` prints, as a text block."""
+    """Return what `usms rates --by sent_date` prints, as a text block."""
     printed = io.StringIO()
     with redirect_stdout(printed):
         show_rates(settings, "sent_date")
@@ -58,7 +58,7 @@ def block(settings: Settings) -> str:
 
 
 def filled_in(text: str, rates: str) -> str:
-    """Give the README's text with its table of rates between the markers."""
+    """Return a README's text with its table of rates between the markers."""
     return put_in(text, "rates", rates.removesuffix("\n"))
 
 
@@ -69,7 +69,11 @@ def main() -> None:
         settings = rehearsed(Path(folder))
         for name, drawn in pictures(settings).items():
             (PICTURES / name).write_bytes(drawn)
-        README.write_text(filled_in(README.read_text("utf-8"), block(settings)), "utf-8")
+        rates = block(settings)
+        for page in PAGES:
+            text = page.read_text("utf-8")
+            if "<!-- rates -->" in text:
+                page.write_text(filled_in(text, rates), "utf-8")
 
 
 if __name__ == "__main__":

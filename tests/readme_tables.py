@@ -1,6 +1,6 @@
-"""The README's tables, made from the code: `python -m tests.readme_tables` writes them in.
+"""The reference pages' tables, made from the code: `python -m tests.readme_tables` writes them.
 
-`test_docs.py` checks that they are in step.
+A page has a table wherever it has its markers. `test_docs.py` checks that all of them are current.
 """
 
 from __future__ import annotations
@@ -9,12 +9,20 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+import duckdb
 import typer.main
 
 from usms_pipeline import settings
 from usms_pipeline.contract import errors, metrics, schema, status
+from usms_pipeline.warehouse import ddl
 
-README = Path(__file__).parent.parent / "README.md"
+ROOT = Path(__file__).parent.parent
+PAGES = [
+    *sorted(ROOT.glob("README*.md")),
+    ROOT / "CONTRIBUTING.md",
+    *sorted((ROOT / "docs").rglob("*.md")),
+]
+"""What a user reads, and may have a table between markers."""
 
 
 def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
@@ -59,7 +67,7 @@ def columns_table() -> str:
 
 def statuses_table() -> str:
     return table(
-        ("status", "outcome?", "meaning"),
+        ("status", "final?", "meaning"),
         (
             (f"`{meaning.status}`", "yes" if meaning.is_final else "no", meaning.description)
             for meaning in status.STATUSES
@@ -102,6 +110,65 @@ def commands_table() -> str:
     return table(("command", ""), rows)
 
 
+def warehouse() -> duckdb.DuckDBPyConnection:
+    """Open an empty warehouse in memory, with every view and macro."""
+    con = duckdb.connect(":memory:")
+    fields = ddl.columns(())
+    con.execute(ddl.create_receipts(fields))
+    con.execute(ddl.definitions(fields, settings.Settings(_env_file=None).cutoff))
+    return con
+
+
+_LISTED = """
+    SELECT 1 AS rank, 'table' AS kind, table_name AS name, NULL AS parameters, comment
+    FROM duckdb_tables() WHERE NOT internal AND schema_name = 'main'
+    UNION ALL
+    SELECT 2, 'view', view_name, NULL, comment
+    FROM duckdb_views() WHERE NOT internal AND schema_name = 'main'
+    UNION ALL
+    SELECT 3, 'macro', function_name, parameters, comment
+    FROM duckdb_functions()
+    WHERE function_type LIKE '%macro' AND NOT internal AND schema_name = 'main'
+"""
+
+
+def listed(con: duckdb.DuckDBPyConnection) -> list[tuple[str, str, list[str] | None, str]]:
+    """Return kind, name, parameters and comment of what people query; `usms_…` is internal."""
+    return con.sql(f"""
+        SELECT kind, name, any_value(parameters), any_value(comment) FROM ({_LISTED})
+        WHERE NOT starts_with(name, 'usms_') GROUP BY rank, kind, name ORDER BY rank, name
+    """).fetchall()
+
+
+def sql_table() -> str:
+    with warehouse() as con:
+        rows = [
+            (
+                kind,
+                f"`{name}`" if kind != "macro" else f"`{name}({', '.join(of or ())})`",
+                what or "–",
+            )
+            for kind, name, of, what in listed(con)
+        ]
+    return table(("", "name", "what it returns"), rows)
+
+
+def sql_columns() -> str:
+    """Return the columns of every view that has not those of the metrics, a table each."""
+    parts = []
+    with warehouse() as con:
+        views = [name for kind, name, _, _ in listed(con) if kind == "view"]
+        for view in (name for name in views if not name.startswith("delivery_rate_")):
+            columns = con.execute(
+                "SELECT column_name, comment FROM duckdb_columns() "
+                "WHERE table_name = ? AND NOT internal ORDER BY column_index",
+                [view],
+            ).fetchall()
+            rows = ((f"`{name}`", comment or "–") for name, comment in columns)
+            parts.append(f"## `{view}`\n\n{table(('column', 'meaning'), rows)}")
+    return "\n\n".join(parts)
+
+
 TABLES = {
     "settings": settings_table,
     "columns": columns_table,
@@ -109,22 +176,26 @@ TABLES = {
     "metrics": metrics_table,
     "errors": errors_table,
     "commands": commands_table,
+    "sql": sql_table,
+    "sql columns": sql_columns,
 }
 
 
 def put_in(text: str, name: str, part: str) -> str:
-    """Give a page's text with this part between the markers of that name."""
+    """Return a page's text with this part between the markers of that name."""
     marked = rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)"
     assert re.search(marked, text, re.DOTALL), f"there are no markers for {name}"
     return re.sub(marked, lambda m: f"{m[1]}{part}\n{m[2]}", text, flags=re.DOTALL)
 
 
 def filled_in(text: str) -> str:
-    """The README's text with every table between its markers made anew."""
+    """Return a page's text with the tables of today between its markers."""
     for name, make in TABLES.items():
-        text = put_in(text, name, make())
+        if f"<!-- {name} -->" in text:
+            text = put_in(text, name, make())
     return text
 
 
 if __name__ == "__main__":
-    README.write_text(filled_in(README.read_text("utf-8")), "utf-8")
+    for page in PAGES:
+        page.write_text(filled_in(page.read_text("utf-8")), "utf-8")

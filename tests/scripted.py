@@ -104,7 +104,7 @@ class Scripted(Account):
         return super().run()
 
     def rebuild(self, *days: Any) -> Report:
-        """Make days (all) anew."""
+        """Rebuild days (all)."""
         self._announce()
         return self.pipeline.rebuild([*days] or None)
 

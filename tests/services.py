@@ -107,7 +107,7 @@ class MariaDB:
         _await_mariadb(self.where, self.process, self._log)
 
     def kill(self) -> None:
-        """End it at once, in the middle of whatever it does."""
+        """End it at once, in the middle of its work."""
         self.process.kill()
         self.process.wait()
 
@@ -164,7 +164,7 @@ class PostgreSQL:
         self._server = server
 
     def kill(self) -> None:
-        """End it at once, in the middle of whatever it does."""
+        """End it at once, in the middle of its work."""
         os.kill(self._server.get_pid(), signal.SIGQUIT)
         for _ in range(600):
             if not (self._server.pgdata / "postmaster.pid").exists():

@@ -1,4 +1,4 @@
-"""What is out of line: outages are found and named, a year of quiet days is quiet."""
+"""What is worse than usual: outages are found and named, a year of quiet days is quiet."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_what_fails_and_what_is_late_are_one_alert():
 @pytest.mark.parametrize(
     "name",
     ["stable", "weekdays and hours", "nightly lots", "holiday", "growing", "pipeline paused 8 h",
-     "outcomes undated"],
+     "receipts undated"],
 )  # fmt: skip
 @pytest.mark.parametrize("seed", [1, 2])
 def test_nothing_is_said_where_nothing_fails(name, seed):
@@ -160,7 +160,7 @@ def test_when_receipts_stop_coming_it_is_silence():
     assert checks.check_alerts([], UTC_ZONE).passed
 
 
-# -- days without outcomes --------------------------------------------------------------------
+# -- days without final statuses --------------------------------------------------------------
 
 
 def test_uncovered_days_are_settled_and_below_the_share_beyond_chance():
@@ -189,7 +189,7 @@ def test_uncovered_days_are_settled_and_below_the_share_beyond_chance():
 
 
 def uncovered(*days: tuple[int, int, int], **given: Any) -> list[int]:
-    """Give which are uncovered of days so many days ago, with messages and known outcomes."""
+    """Return the days ago that are uncovered, of (days ago, messages, final statuses)."""
     noon = datetime(2026, 11, 20, 12, tzinfo=UTC)
     closed = {"is_closed": True, "last_asked_at": noon} | given
     made = [

@@ -85,7 +85,7 @@ def test_a_run_beside_another_command_ends_as_if_alone(beside, tmp_path, simulat
         assert "`usms rebuild` again" in told
     else:
         assert other.code == 0, other
-        assert ("left to it" in other.said) == ("run" in beside)
+        assert ("skipped." in other.said) == ("run" in beside)
     settled(account)
     assert outcome(account) == undisturbed(tmp_path / "whole", simulator, messages)
     assert set(account.service.counters.ids_asked.values()) == {1}
@@ -95,7 +95,7 @@ def test_a_run_beside_another_command_ends_as_if_alone(beside, tmp_path, simulat
 def test_a_stopped_run_holds_its_days_and_the_next_one_leaves_them_to_it(
     tmp_path, simulator, messages
 ):
-    """And a killed one holds nothing, whatever lock files it or another host left."""
+    """And a killed one holds nothing, even if it or another host left lock files."""
     account = account_now(tmp_path / "account", simulator, messages, batch_size=10)
     account.service.faults = Faults.parse("latency_seconds=1")
     with started(account, "run", "--all", max_concurrency="1") as run:
@@ -104,8 +104,8 @@ def test_a_stopped_run_holds_its_days_and_the_next_one_leaves_them_to_it(
         second = usms(account, "run", "--all")
         run.kill()
     assert second.code == 0, second
-    assert "another run holds" in second.said
-    assert "left to it" in second.said
+    assert "another run is working on" in second.said
+    assert "skipped." in second.said
     account.service.faults = Faults.none()
     for lock in (account.folder / "data/.locks").rglob("*.lock"):
         lock.write_text(f"{os.getpid()}\nanother-host-{socket.gethostname()}\n")

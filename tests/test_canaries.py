@@ -79,7 +79,7 @@ def spelled(nth: int) -> str:
 
 
 def found(text: str) -> list[str]:
-    """Name the canaries that a text gives away."""
+    """Return the canaries that a text gives away."""
     folded = text.casefold()
     secrets = {form for s in (*SECRETS, BASIC) for form in (s, quote(s, safe=""), quote(s))}
     secrets |= {b64encode(s.encode()).decode().rstrip("=") for s in SECRETS}
@@ -115,7 +115,7 @@ def _tables(path: Path) -> Iterator[str]:
 
 
 def leaks(folder: Path, left_out: tuple[str, ...] = ()) -> dict[str, list[str]]:
-    """Name what files give away, by file."""
+    """Return what files give away, by file."""
     told = {
         str(path.relative_to(folder)): found(text) for path, text in everything(folder, left_out)
     }
@@ -138,7 +138,7 @@ class Service:
     """Answers, but talks too much: in every text of every kind of answer."""
 
     def __init__(self) -> None:
-        self.asked, self.broken = 0, 11  # so many until the session stands alone, unreadable
+        self.asked, self.broken = 0, 11  # as many until the session stands alone, unreadable
         self.always: Callable[[Seen], Response] | None = None
 
     def __call__(self, seen: Seen) -> Response:

@@ -1,4 +1,4 @@
-"""Publishing the rows of changed sessions alone: the table is what the files say, whatever came."""
+"""Publishing the rows of changed sessions alone: the table is always what the files say."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Days:
         self.versions: dict[date, str] = {}
 
     def write(self, day: date, rows: list[Row], sessions: Iterable[str | None] = ()) -> Change:
-        """Write a day anew; say that it changed in some sessions."""
+        """Write a day again, as changed in some sessions."""
         before, touched = self.versions.get(day, ""), set(sessions)
         in_order = sorted(rows, key=lambda r: (r["sent_at"], r["session_no"] or "~"))
         self.rows[day] = rows

@@ -160,7 +160,7 @@ USUAL = [cohort(), cohort(), cohort(), cohort(100, 85, 10)]
         ([cohort(1000, 950, 50), cohort(1000, 951, 49)],
          "Between 95.0% and 95.1% are delivered, by day"),
         ([cohort(), cohort()], "94.7% are delivered"),
-        # a young day that stays the worst whatever arrives is named, unless it is small
+        # a young day that stays the worst in any case is named, unless it is small
         ([*USUAL, cohort(100, 60, 35, awaited=5)],
          "Usually 94.7% are delivered in settled days; at worst 63.2% so far (22 Nov)"),
         ([*USUAL, cohort(100, 60, 10, awaited=30)],

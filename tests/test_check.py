@@ -206,7 +206,7 @@ def test_words_among_the_phones_of_a_cell_are_told_by_check_and_run(
     tmp_path: Path, simulator: Any
 ) -> None:
     phones = ["13800138000;unknown", "N/A, 13900139000", "13600136000", "13500135000,13700137000"]
-    said = "2 cells of 'phone' hold words beside the numbers: what is no number in them is left out"
+    said = "2 cells of 'phone' hold words beside the numbers: the words in them are ignored"
     found = read_as(tmp_path, simulator, [*zip("abcd", phones, strict=True)])
     assert ("warning", said) in said_of(found, "phones")
 
@@ -250,7 +250,7 @@ def test_it_is_told_how_many_phones_can_be_read(
     told = [text for _, text in found[1:]]
     assert any(f"{masks} phones in 'phone' hide digits" in text for text in told) == bool(masks)
     assert any("USMS_DEFAULT_REGION" in text for text in told) == ("nowhere" in said)
-    assert any("say no phone number" in text for text in told) == ("3 no number" in said)
+    assert any("are no phone numbers" in text for text in told) == ("3 no number" in said)
 
 
 def test_without_a_column_of_phones_it_is_advised_only_where_it_would_help(

@@ -272,7 +272,7 @@ def test_check_and_run_tell_of_session_numbers_that_lost_digits(account: Account
 def test_run_tells_of_receipts_whose_time_can_not_be_right(account: Account) -> None:
     """Read in a zone sixteen hours behind, the latest lie in the future: such are in no figure."""
     said = " ".join(account("run", receipt_timezone="America/Los_Angeles").output.split())
-    [told] = re.findall(r"(\d+) receipts have a time that can't be read, or lies after", said)
+    [told] = re.findall(r"(\d+) receipts have a time that can't be read, or that is later", said)
     assert int(told) > 5
     assert "USMS_RECEIPT_TIMEZONE" in said
     with duckdb.connect("data/usms.duckdb", read_only=True) as con:

@@ -102,7 +102,7 @@ def test_settings_that_cannot_work_are_told_all_at_once(shop: Shop) -> None:
         2, "run", base_url="http://api.uspeedo.com", timezone="Mars", batch_size="many",
         phone_key=KEY[:10], access_key_secret=None,
     )  # fmt: skip
-    assert "5 settings to mend, in the environment or in .env" in said
+    assert "5 settings to fix, in the environment or in .env" in said
     for name in ("BASE_URL", "TIMEZONE", "BATCH_SIZE", "PHONE_KEY", "ACCESS_KEY_SECRET"):
         assert f"USMS_{name}: " in said
 
@@ -203,7 +203,7 @@ def test_another_phone_key(command: str, shop: Shop) -> None:
 def test_another_phone_key_while_the_right_one_is_in_the_data_directory(shop: Shop) -> None:
     assert shop("run").exit_code == 0
     said = sentence(shop.told(2, "rebuild", phone_key=OTHER_KEY))
-    assert "Unset USMS_PHONE_KEY, for data/phone.key is the key it was made with" in said
+    assert "Unset USMS_PHONE_KEY: data/phone.key is the key it was made with" in said
     (shop.folder / "data/phone.key").write_text("ab" * 32)
     said = sentence(shop.told(2, "rebuild"))
     assert "Set USMS_PHONE_KEY to the key it was made with" in said

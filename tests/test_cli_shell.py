@@ -176,5 +176,5 @@ def test_reports_become_json(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def bare_environment() -> dict[str, str]:
-    """Give this process's environment without any USMS_ variable."""
+    """Return this process's environment without any USMS_ variable."""
     return {name: value for name, value in os.environ.items() if not name.startswith("USMS_")}

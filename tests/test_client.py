@@ -502,8 +502,8 @@ def test_nothing_answered_is_a_service_that_is_down_and_anything_else_is_not():
 @pytest.mark.parametrize(
     ("url", "words"),
     [
-        ("http://127.0.0.1:9", "does not reach http://127.0.0.1:9: check USMS_BASE_URL and the"),
-        ("https://nowhere.invalid", "does not reach https://nowhere.invalid: check USMS_BASE_URL"),
+        ("http://127.0.0.1:9", "can't reach http://127.0.0.1:9: check USMS_BASE_URL and the"),
+        ("https://nowhere.invalid", "can't reach https://nowhere.invalid: check USMS_BASE_URL"),
     ],
 )
 def test_a_service_that_is_not_reached_names_the_place_and_the_ways_there(url, words):
@@ -518,7 +518,7 @@ def test_an_address_that_leads_elsewhere_is_named_once():
     with serving(script(then=Response(b"not here", 404))) as server:
         fetched = Fetched(f"{server.url}/other", ["a"])
         told = str(nothing_answered(fetched.stats))
-        assert f"it names {server.url}." in told
+        assert f"it is {server.url}." in told
     assert told.count("USMS_BASE_URL") == 1
 
 

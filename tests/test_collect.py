@@ -34,7 +34,7 @@ def asked(landed):
 
 
 def run(url, work, sink=None, start_pace=1e5, patience=HASTY, on_progress=None, **more):
-    """Collect; give what landed and the figures."""
+    """Collect; return what was received and the figures."""
     landed = []
 
     def keep(number, answer):
@@ -194,7 +194,7 @@ def test_progress_is_told_now_and_then_and_at_the_end():
 
 
 def test_the_figures_add_up_under_every_fault_at_once():
-    """Asked = answered + refused + unanswered + given up, whatever happens on the way."""
+    """Asked = answered + refused + unanswered + given up, in any case."""
     count = 0
 
     def handler(seen):

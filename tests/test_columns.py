@@ -230,7 +230,7 @@ def test_the_fast_way_gives_what_the_rule_gives(many):
 
 
 def test_a_usual_day_is_done_in_columns_alone(monkeypatch):
-    """Asked in vain and then told, with and without phones in the table: no session by itself."""
+    """An unreadable answer, then a good one, with and without phones: no session by itself."""
     monkeypatch.setattr(columns, "rows_of", None)
     for has_phones in (False, True):
         rng = random.Random(SEED)

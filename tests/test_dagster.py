@@ -125,7 +125,7 @@ def begin(
 def project(
     simulator: MakeRehearsal, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> Iterator[MakeProject]:
-    """Give a factory of projects over given or made-up messages; ``faults`` are the service's."""
+    """Return a factory of projects over given or made-up messages; ``faults`` are the service's."""
     home = tmp_path / "dagster"
     home.mkdir()
     with dg.DagsterInstance.local_temp(str(home)) as instance:
@@ -160,7 +160,7 @@ def materializations(result: Any, asset: str) -> dict[str | None, dict[str, Any]
 
 
 def outputs(result: Any) -> dict[str, dict[str, Any]]:
-    """What the run tells of itself, by asset: the metadata of its steps' outputs."""
+    """What the run reports, by asset: the metadata of its steps' outputs."""
     return {
         event.event_specific_data.step_output_handle.output_name.rpartition("__")[2]: {
             name: value.value for name, value in event.event_specific_data.metadata.items()
@@ -191,7 +191,7 @@ def test_a_range_is_one_run_that_materializes_every_day_of_it(first_run):
 
 
 def test_every_partition_tells_its_own_buckets(first_run):
-    """And their sum is what the source announces."""
+    """And their sum is the source's number of recipients."""
     account, result = first_run
     told = materializations(result, "receipts")
     for day, rows in account.receipts().items():
@@ -658,9 +658,9 @@ def test_dagster_may_retry_where_the_service_or_the_source_is_down(error, may_pa
         ({"access_key_id": "{{ env.KEY_ID }}"}, "Check USMS_ACCESS_KEY_ID.", "Check KEY_ID."),
         (
             {"source_table": "public.log"},
-            "No such table: mend USMS_SOURCE_TABLE.",
-            "No such table: mend `source_table`.\n`source_table`: see the defs.yaml of the account "
-            "shop/usms.",
+            "No such table: correct USMS_SOURCE_TABLE.",
+            "No such table: correct `source_table`.\n`source_table`: see the defs.yaml of the "
+            "account shop/usms.",
         ),
         (
             {

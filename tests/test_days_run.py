@@ -1,4 +1,4 @@
-"""Runs over the days' files, whatever the source's table, the service and the disk do to them."""
+"""Runs over the days' files, with all that the source, the service and the disk may do to them."""
 
 from __future__ import annotations
 
@@ -280,7 +280,7 @@ def test_days_are_the_zones_own_where_clocks_change(tmp_path, day, hours):
 
 @pytest.mark.parametrize("hours", [(1, 2), (2, 1)])
 def test_the_first_outcome_stays_and_a_later_one_is_a_conflict(account, hours):
-    """Two runs that overlapped were told; whichever is folded first."""
+    """Two runs that overlapped have answers; either may be folded first."""
     account.row("s1", NOON, PHONE)
     account.refresh(Window(BEFORE, BEFORE))
     for hour in hours:
@@ -437,7 +437,7 @@ def drop_responses(account: Scripted, *runs: str) -> None:
 
 
 def delivered(account: Scripted, *names: str, sent_at: datetime = NOON) -> None:
-    """Announce sessions that are delivered by the time somebody asks."""
+    """Send sessions that are delivered by the time somebody asks."""
     for name in names:
         account.row(name, sent_at, PHONE)
         account.says[name] = receipt("delivered", PHONE)
@@ -676,7 +676,7 @@ def test_a_day_whose_file_was_deleted_during_the_run_stops_it(account):
 def test_a_large_day_is_asked_about_in_parts_to_the_same_rows(
     several, tmp_path, simulator, monkeypatch
 ):
-    """Of sessions with one row or several, and of some that are asked in vain at first."""
+    """Of sessions with one row or several, and of some with unreadable answers at first."""
     messages = Population(90, days=1, until=START, group_share=0.5 * several).table()
     found = []
     for name, most in (("whole", 10**6), ("parts", 7)):

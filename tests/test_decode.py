@@ -61,7 +61,7 @@ def is_silent(row):
 
 
 def in_vain(decoded):
-    """Return the ids that were asked in vain: of each it is known when, and nothing else."""
+    """Return the ids without a readable answer: of each it is known when, and nothing else."""
     rows = [row for row in decoded.observations.to_pylist() if row["status"] is None]
     known = {"session_no", "number", "asked_at"}
     assert all({name for name, value in row.items() if value is not None} == known for row in rows)

@@ -6,6 +6,8 @@ import os
 import re
 import shlex
 import subprocess
+from collections.abc import Iterable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -24,28 +26,58 @@ from usms_pipeline.warehouse.read import to_open
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
-DOCUMENTS = ("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md", ".env.example")
-CODE = re.compile(r"```(\w+)\n(.*?)```", re.DOTALL)
+PAGES = {path.relative_to(ROOT).as_posix(): path.read_text("utf-8") for path in readme_tables.PAGES}
+"""Every page that users read, by its name."""
+READMES = [name for name in PAGES if name.startswith("README")]
+DOCUMENTS = (*PAGES, "SECURITY.md", "CHANGELOG.md", ".env.example")
+FENCED = re.compile(r"^([ ]*)```(\w+)\n(.*?)^\1```$", re.DOTALL | re.MULTILINE)
+MOST_WORDS = 900
+"""Of the README: what a newcomer reads in five minutes. The rest is in docs/."""
 
 
-def blocks(kind: str) -> list[str]:
-    return [body for language, body in CODE.findall(README) if language == kind]
+def code(text: str) -> list[tuple[str, str]]:
+    """Return the language and the text of every block of code on a page."""
+    return [
+        (kind, re.sub(f"^{at}", "", body, flags=re.M)) for at, kind, body in FENCED.findall(text)
+    ]
 
 
-def commands(block: str | None = None) -> list[list[str]]:
-    """Every command line shown in the README, or in one block of it, without its remark."""
-    shown = blocks("console") if block is None else [block]
-    lines = [line for block in shown for line in block.splitlines()]
+def blocks(kind: str, text: str = README) -> list[str]:
+    return [body for language, body in code(text) if language == kind]
+
+
+def commands(shown: Iterable[str]) -> list[list[str]]:
+    """Every command line in blocks, without its remark."""
+    lines = [line for block in shown for line in block.replace("\\\n", "").splitlines()]
     return [shlex.split(line[2:], comments=True) for line in lines if line.startswith("$ ")]
 
 
-def after(heading: str) -> str:
-    """The README from a line on, to the next blank one after its table."""
-    return README.split(f"{heading}\n", 1)[1].split("\n\n", 1)[0]
+def after(heading: str, text: str) -> str:
+    """A page from a line on, to the next blank one after its table."""
+    return text.split(f"{heading}\n", 1)[1].split("\n\n", 1)[0]
 
 
-def test_the_readmes_tables_are_those_of_the_code() -> None:
-    assert readme_tables.filled_in(README) == README, "run: python -m tests.readme_tables"
+@pytest.mark.parametrize("name", READMES)
+def test_a_readme_is_read_in_five_minutes(name: str) -> None:
+    assert len(PAGES[name].split()) <= MOST_WORDS
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_every_block_of_commands_begins_by_naming_its_folder(name: str) -> None:
+    assert [
+        block for block in blocks("console", PAGES[name]) if not block.startswith("$ cd ")
+    ] == []
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_pages_tables_are_those_of_the_code(name: str) -> None:
+    text = PAGES[name]
+    assert readme_tables.filled_in(text) == text, "run: python -m tests.readme_tables"
+
+
+def test_every_table_made_from_the_code_is_on_one_page() -> None:
+    marked = [found for text in PAGES.values() for found in re.findall(r"<!-- /([\w ]+) -->", text)]
+    assert [name for name in readme_tables.TABLES if marked.count(name) != 1] == []
 
 
 def test_every_variable_named_anywhere_is_a_setting() -> None:
@@ -55,53 +87,86 @@ def test_every_variable_named_anywhere_is_a_setting() -> None:
         assert set(re.findall(r"\bUSMS_[A-Z][A-Z_]*[A-Z]\b", text)) <= known, name
 
 
-def test_every_usms_command_shown_exists_with_its_options() -> None:
+@pytest.mark.parametrize("name", PAGES)
+def test_every_usms_command_shown_exists_with_its_options(name: str) -> None:
     group = typer.main.get_command(app)
-    inline = re.findall(r"`(usms [^`]+)`", README + (ROOT / "CONTRIBUTING.md").read_text("utf-8"))
-    lines = [line for line in commands() if line[0] == "usms"]
+    inline = re.findall(r"`(usms [a-z][^`]+)`", PAGES[name])
+    lines = [line for line in commands(blocks("console", PAGES[name])) if line[0] == "usms"]
     lines += [shlex.split(line.split(" > ")[0]) for line in inline if "," not in line]
-    for _, name, *arguments in lines:
-        command = group.commands[name]  # type: ignore[attr-defined]
+    for _, command_name, *arguments in lines:
+        command = group.commands[command_name]  # type: ignore[attr-defined]
         options = {option for parameter in command.params for option in parameter.opts}
-        assert {a for a in arguments if a.startswith("--")} <= options, (name, arguments)
+        shown = {a for a in arguments if a.startswith("--")}
+        assert shown <= options, (command_name, arguments)
 
 
-def test_every_make_target_shown_exists() -> None:
-    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))
-    shown = {line[1] for line in commands() if line[0] == "make"}
-    assert shown == {"demo", "test"}, "two commands to begin with"
-    assert shown | set(re.findall(r"`make (\w+)`", README)) <= targets
+@pytest.mark.parametrize("name", PAGES)
+def test_every_make_target_shown_exists(name: str) -> None:
+    text = PAGES[name]
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))
+    shown = {line[1] for line in commands(blocks("console", text)) if line[0] == "make"}
+    if name in READMES:
+        assert shown == {"demo", "test"}, "two commands to begin with"
+    assert shown | set(re.findall(r"`make ([\w-]+)`", text)) <= targets
 
 
-def test_every_file_named_exists() -> None:
-    for name in ("README.md", "CONTRIBUTING.md"):
-        text = (ROOT / name).read_text("utf-8")
-        linked = re.findall(r"\]\((?!http)([^)#]+)\)", text)
-        quoted = re.findall(r"`((?:usms_pipeline|tests|notebooks|dagster_home)/[\w/.]*)`", text)
-        assert [path for path in (*linked, *quoted) if not (ROOT / path).exists()] == []
+@pytest.mark.parametrize("name", PAGES)
+def test_every_file_named_exists(name: str) -> None:
+    folder = (ROOT / name).parent
+    linked = re.findall(r"\]\((?!http)([^)#]+)[^)]*\)", PAGES[name])
+    assert [path for path in linked if not (folder / path).exists()] == []
+    quoted = re.findall(r"`((?:usms_pipeline|tests|notebooks|dagster_home)/[\w/.]*)`", PAGES[name])
+    assert [path for path in quoted if not (ROOT / path).exists()] == []
 
 
-def test_the_readmes_component_has_only_attributes_that_exist() -> None:
-    from usms_pipeline.components import ReceiptPipeline
+@pytest.mark.parametrize("name", PAGES)
+def test_every_heading_that_a_link_names_exists(name: str) -> None:
+    for page, heading in re.findall(r"\]\(([^)#:]*)#([^)]+)\)", PAGES[name]):
+        path = ((ROOT / name).parent / page).resolve() if page else ROOT / name
+        headings = re.findall(r"^#+ (.+)$", path.read_text("utf-8"), re.MULTILINE)
+        anchors = {re.sub(r"[^\w -]", "", one.lower()).replace(" ", "-") for one in headings}
+        assert heading in anchors, (page, heading)
 
-    [block] = blocks("yaml")
-    shown = yaml.safe_load(block)
-    assert shown["type"] == f"{ReceiptPipeline.__module__}.{ReceiptPipeline.__name__}"
-    model = ReceiptPipeline.get_model_cls()
-    assert model is not None
-    assert set(shown["attributes"]) <= set(model.model_fields)
+
+@pytest.mark.parametrize("name", [name for name in PAGES if "zh-CN" in name])
+def test_a_page_in_chinese_shows_what_its_page_in_english_does(name: str) -> None:
+    """The same commands, settings and links to other sites; its words are its own."""
+    text, english = PAGES[name], PAGES[name.replace(".zh-CN", "").replace("zh-CN/", "")]
+    for kind in ("console", "bash", "cron", "yaml", "text"):
+        mine = [re.sub(r"\s*#.*", "", block) for block in blocks(kind, text)]
+        assert mine == [re.sub(r"\s*#.*", "", block) for block in blocks(kind, english)]
+    for shown in (r"`(USMS_\w+|[\w/]+\.\w+|docs/[^`]*)[`=]", r"\]\((http[^)]+)\)"):
+        assert set(re.findall(shown, text)) <= set(re.findall(shown, english))
+    assert name.startswith("README") or set(re.findall(r"`USMS_\w+", english)) <= {
+        *re.findall(r"`USMS_\w+", text)
+    }
+
+
+def test_every_page_is_reached_from_the_readme() -> None:
+    linked: set[str] = set()
+    queue = ["README.md"]
+    while queue:
+        name = queue.pop()
+        for path in re.findall(r"\]\((?!http)([^)#]+\.md)[^)]*\)", PAGES[name]):
+            page = os.path.relpath((ROOT / name).parent / path, ROOT)
+            if page in PAGES and page not in linked:
+                linked.add(page)
+                queue.append(page)
+    assert sorted(set(PAGES) - linked - {"README.md"}) == []
 
 
 def test_the_page_on_dagster_names_what_there_is() -> None:
     """Every attribute but the settings; and what it names an account's things is what they are."""
     from usms_pipeline.components import ReceiptPipeline
 
-    page = (ROOT / "docs/dagster.md").read_text("utf-8")
+    page = PAGES["docs/dagster.md"]
     model = ReceiptPipeline.get_model_cls()
     named = set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE))
     assert named == set(model.model_fields) - set(settings.Settings.model_fields)
-    [shown] = [text for kind, text in CODE.findall(page) if kind == "yaml" and "type:" in text]
-    component = ReceiptPipeline.from_attributes_dict(attributes=yaml.safe_load(shown)["attributes"])
+    [block] = [text for text in blocks("yaml", page) if "type:" in text]
+    shown = yaml.safe_load(block)
+    assert shown["type"] == f"{ReceiptPipeline.__module__}.{ReceiptPipeline.__name__}"
+    component = ReceiptPipeline.from_attributes_dict(attributes=shown["attributes"])
     defs = component.build_defs()
     things = {
         *(spec.key.to_user_string() for spec in defs.resolve_all_asset_specs() if spec.kinds),
@@ -111,30 +176,24 @@ def test_the_page_on_dagster_names_what_there_is() -> None:
     assert [name for name in things if f"`{name}`" not in page] == []
 
 
-def test_the_warehouse_has_exactly_the_views_and_macros_of_the_readme(
+def test_a_published_file_has_what_the_page_on_sql_lists(
     published: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Those whose names begin with usms_ are the warehouse's own."""
+    """What begins with usms_ is the warehouse's own."""
     import usms_pipeline
 
     monkeypatch.chdir(published)
     with usms_pipeline.connect() as con:
-        found = con.sql("""
-            SELECT view_name FROM duckdb_views() WHERE NOT internal
-            UNION SELECT table_name FROM duckdb_tables() WHERE NOT internal
-            UNION SELECT function_name FROM duckdb_functions()
-            WHERE function_type LIKE '%macro' AND NOT internal
-        """).fetchall()
-    named = [
-        line.split("|")[1] for line in after("| in the warehouse | what it gives |").splitlines()
-    ]
-    shown = {name for cell in named for name in re.findall(r"`(\w+)", cell)}
-    assert shown == {name for (name,) in found if not name.startswith("usms_")}
+        found = {name for _, name, _, _ in readme_tables.listed(con)}
+    shown = re.findall(r"^\| (?:table|view|macro) \| `(\w+)", PAGES["docs/reference/sql.md"], re.M)
+    assert sorted(shown) == sorted(found)
 
 
-def test_every_module_has_its_place_in_the_readmes_layout() -> None:
-    named = [line.split("|")[1] for line in after("| where | what |").splitlines()]
-    shown = {name.rstrip("/") for cell in named for name in re.findall(r"`([^`]+)`", cell)}
+def test_every_module_has_its_place_in_the_layout() -> None:
+    rows = after("| where | what |", PAGES["CONTRIBUTING.md"]).splitlines()
+    shown = {
+        name.rstrip("/") for row in rows for name in re.findall(r"`([^`]+)`", row.split("|")[1])
+    }
     package = ROOT / "usms_pipeline"
     assert [name for name in sorted(shown) if not (package / name).exists()] == []
     modules = {path.name for path in package.iterdir() if path.is_dir() or path.suffix == ".py"}
@@ -144,12 +203,14 @@ def test_every_module_has_its_place_in_the_readmes_layout() -> None:
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("name", READMES)
 def test_five_variables_and_the_commands_shown_lead_to_a_delivery_rate(
-    simulator: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, simulator: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rehearsal = simulator(2_000)  # so many that some are still awaited, at night too
+    text = PAGES[name]
+    rehearsal = simulator(2_000)  # enough that some are still awaited, at night too
     made_up.write(rehearsal.messages, tmp_path / "shop.sqlite")
-    [block] = blocks("bash")
+    [block] = blocks("bash", text)
     given = dict(re.findall(r"^export (\w+)=(\S+)", block, re.MULTILINE))
     assert len(given) == 5
     given |= {
@@ -160,10 +221,11 @@ def test_five_variables_and_the_commands_shown_lead_to_a_delivery_rate(
         "USMS_SOURCE_TABLE": made_up.TABLE,
     }
     monkeypatch.chdir(tmp_path)
-    setup = next(block for block in blocks("console") if "usms check" in block)
-    rest = [line for line in commands() if line[0] == "usms" and line not in commands(setup)]
+    shown = blocks("console", text)
+    setup = commands(block for block in shown if "usms check" in block)
+    lines = [*setup, *(line for line in commands(shown) if line not in setup)]
     said = ""
-    for _, *arguments in [*commands(setup), *rest]:
+    for _, *arguments in (line for line in lines if line[0] == "usms"):
         done = CliRunner().invoke(app, arguments, env=given)
         assert done.exit_code == 0, (arguments, done.output)
         said += done.output
@@ -171,7 +233,8 @@ def test_five_variables_and_the_commands_shown_lead_to_a_delivery_rate(
 
 
 def test_the_launch_command_shown_is_the_one_that_test_dagster_runs() -> None:
-    [launch] = [line for line in commands() if line[0] == "dg"]
+    shown = blocks("console", PAGES["docs/schedule.md"])
+    [launch] = [line for line in commands(shown) if line[0] == "dg"]
     assert launch[1:-1] == ["launch", "--job", "refresh_usms", "--partition-range"]
     assert re.fullmatch(r"\d{4}-\d\d-\d\d\.\.\.\d{4}-\d\d-\d\d", launch[-1])
 
@@ -179,14 +242,15 @@ def test_the_launch_command_shown_is_the_one_that_test_dagster_runs() -> None:
 def test_the_schedule_and_the_job_named_exist() -> None:
     from usms_pipeline.definitions import defs
 
-    named = re.findall(r"`(refresh\w*)`", README)
+    named = re.findall(r"`(refresh\w*)`", README + PAGES["docs/schedule.md"])
     found = defs() if callable(defs) else defs
     schedules = {schedule.name for schedule in found.schedules or ()}
     assert set(named) - {"refresh_usms"} == schedules
 
 
-def test_code_blocks_fit_80_columns() -> None:
-    lines = [line for _, body in CODE.findall(README) for line in body.splitlines()]
+@pytest.mark.parametrize("name", PAGES)
+def test_code_blocks_fit_80_columns(name: str) -> None:
+    lines = [line for _, body in code(PAGES[name]) for line in body.splitlines()]
     assert [line for line in lines if len(line) > 80] == []
 
 
@@ -200,16 +264,29 @@ def test_a_picture_is_small_enough_for_a_page(name: str) -> None:
 @pytest.mark.long
 def test_the_table_of_rates_is_what_the_command_prints(tmp_path: Path) -> None:
     rates = readme_picture.block(readme_picture.rehearsed(tmp_path))
-    assert readme_picture.filled_in(README, rates) == README, "run: python -m tests.readme_picture"
+    for name in READMES:
+        text = PAGES[name]
+        assert readme_picture.filled_in(text, rates) == text, "run: python -m tests.readme_picture"
 
 
-def test_the_readmes_python_runs(published: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+PYTHON = [
+    pytest.param(body, id=f"{name}-{number}")
+    for name, text in PAGES.items()
+    for number, body in enumerate(blocks("python", text))
+]
+
+
+@pytest.mark.parametrize("shown", PYTHON)
+def test_the_python_shown_runs(
+    shown: str, published: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for package in re.findall(r"^(?:from|import) (\w+)", shown, re.MULTILINE):
+        if find_spec(package) is None:
+            pytest.skip(f"{package} is no dependency of ours")
     monkeypatch.chdir(published)
-    [code] = blocks("python")
-    namespace: dict[str, object] = {}
-    exec(compile(code, "README.md", "exec"), namespace)
-    con = namespace["con"]
-    con.close()  # type: ignore[attr-defined]
+    namespace: dict[str, Any] = {}
+    exec(compile(shown, "the page", "exec"), namespace)
+    namespace["con"].close()
 
 
 SHOWN = re.compile(
@@ -220,8 +297,8 @@ SHOWN = re.compile(
 
 
 def sql_shown() -> set[str]:
-    found = {text for one in SHOWN.finditer(README) for text in one.groups() if text}
-    for name in (*DOCUMENTS[1:], "docs/reliability.md", "docs/rates.md"):
+    found: set[str] = set()
+    for name in DOCUMENTS:
         text = (ROOT / name).read_text("utf-8")
         found |= {text for one in SHOWN.finditer(text) for text in one.groups() if text}
     for path in sorted((ROOT / "usms_pipeline").rglob("*.py")):
@@ -238,7 +315,7 @@ def test_sql_is_found_where_people_are_told_to_run_it() -> None:
 def test_sql_that_people_are_told_to_run_runs(
     query: str, published: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The rest is in the README's Python and in the notebooks, which are run whole."""
+    """The rest is in the pages' Python and in the notebooks, which are run whole."""
     monkeypatch.chdir(published)
     shown = CliRunner().invoke(app, ["sql", query])
     assert shown.exit_code == 0, shown.output
@@ -250,7 +327,9 @@ def test_the_command_that_opens_the_file_does(
     """DuckDB's own client is not a dependency: what it is told is what its library is told."""
     monkeypatch.chdir(published)
     assert to_open(Path("data/usms.duckdb")) in README
-    [(call, path)] = re.findall(r'`(duckdb\.connect\("([^"]+)", read_only=True\))`', README)
+    [(call, path)] = re.findall(
+        r'`(duckdb\.connect\("([^"]+)", read_only=True\))`', PAGES["docs/read.md"]
+    )
     con = eval(call, {"duckdb": duckdb})
     with con:
         assert con.execute("SELECT count(*) FROM receipts").fetchall()
@@ -279,7 +358,7 @@ def test_the_change_log_has_the_version_of_the_package_or_says_unreleased() -> N
     assert "[Unreleased]" in log or version("usms-pipeline") in log
 
 
-@pytest.mark.parametrize("document", [*DOCUMENTS, "docs/reliability.md", "docs/rates.md"])
+@pytest.mark.parametrize("document", DOCUMENTS)
 def test_every_test_that_a_document_names_exists(document: str) -> None:
     text = (ROOT / document).read_text("utf-8")
     tests = sorted((ROOT / "tests").rglob("test_*.py"))

@@ -116,7 +116,7 @@ def test_numbers_that_look_like_phones_beside_phones_are_told_and_asked() -> Non
 def test_a_phone_column_without_phones_is_told(phones: Make, is_told: bool) -> None:
     found = of(lambda n: f"s-{n}", phones)
     assert [one.topic for one in found] == ["phones"] * is_told
-    assert all("'phone' (USMS_PHONE_COLUMN) say no phone number" in one.text for one in found)
+    assert all("'phone' (USMS_PHONE_COLUMN) are no phone numbers" in one.text for one in found)
 
 
 @pytest.mark.parametrize(
@@ -125,10 +125,10 @@ def test_a_phone_column_without_phones_is_told(phones: Make, is_told: bool) -> N
         (Cells(rows=300, uncounted=1), "1 of 300 rows has no whole number from 1 to 99,999 in 'n' "
          "(USMS_RECIPIENTS_COLUMN): each counts as 1 recipient"),
         (Cells(rows=300, uncounted=290), "290 of 300 rows have no whole number from 1 to 99,999 in "
-         "'n' (USMS_RECIPIENTS_COLUMN): each counts as 1 recipient. Does it name the column of how "
-         "many recipients a row stands for?"),
-        (Cells(rows=300, with_words=1), "1 cell of 'phone' holds words beside the numbers: what is "
-         "no number in it is left out"),
+         "'n' (USMS_RECIPIENTS_COLUMN): each counts as 1 recipient. Is that the column with "
+         "the number of recipients per row?"),
+        (Cells(rows=300, with_words=1), "1 cell of 'phone' holds words beside the numbers: the "
+         "words in it are ignored"),
     ],
 )  # fmt: skip
 def test_what_cells_held_is_told(cells: Cells, said: str) -> None:

@@ -169,7 +169,7 @@ def test_every_kind_of_source_gives_the_same_true_receipts(kind, tmp_path, reque
 
 
 def assert_true(found: Receipts, some: list[Row], asked: Simulator) -> None:
-    """Compare with what the service knows: outcomes one by one, what is open session by session."""
+    """Compare with what the service knows: final statuses one by one, open ones by session."""
     assert Counter(map(outcome_found, found)) == expected(some, asked)
     carried = {one[0]: tuple(map(as_text, one[4:])) for one in some if one[0]}
     sent = {one[0]: one[1] for one in some}
@@ -181,7 +181,7 @@ def assert_true(found: Receipts, some: list[Row], asked: Simulator) -> None:
 
 
 def outcome_found(row: dict[str, Any]) -> tuple[Any, ...]:
-    """Tell a row's outcome; of one that has none, only which session's and which status."""
+    """Return a row's final status; without one, only its session and status."""
     if not row["is_final"]:
         return row["session_no"], row["status"], row["is_announced"]
     names = ("session_no", "status", "is_announced", "recipient", "received_at", "provider_status")

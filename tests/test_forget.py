@@ -48,7 +48,7 @@ def forgotten(account: Scripted, *phones: str, sessions: tuple[str, ...] = ()) -
 
 
 def test_others_of_a_session_stay_with_what_is_known_of_them(account):
-    """Also in a rebuild: the response that told of both is emptied, what the day knows is not."""
+    """Also in a rebuild: the response with both is emptied, what the day knows is not."""
     account.refresh()
     assert forgotten(account, PHONE) == [("group", "failed"), ("yours", "delivered")]
     assert len(account.asked) == 1

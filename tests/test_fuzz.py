@@ -1,4 +1,4 @@
-"""Whatever comes as an answer: no crash, nothing lost, and nobody else's rows the worse for it."""
+"""Any answer: no crash, nothing lost, and no other rows affected."""
 
 from __future__ import annotations
 
@@ -173,7 +173,7 @@ def check_counts(made: list[bytes], parts: Parts) -> int:
 
 
 def check_rows(made: list[bytes], parts: Parts, is_thorough: bool) -> None:
-    """Every receipt is a row, and every id asked without one, whoever else is in the block."""
+    """Every receipt is a row, and every id asked without one, beside all others in the block."""
     rows = [response(body, IDS) for body in made]
     decoded = decode(*rows)
     names = (parts.receipts[name].to_pylist() for name in ("response", "session_no"))
@@ -191,7 +191,7 @@ def check_rows(made: list[bytes], parts: Parts, is_thorough: bool) -> None:
 
 
 def check_names(made: list[bytes], parts: Parts) -> None:
-    """Whoever is forgotten is found in whatever a receipt of theirs is read from."""
+    """A forgotten person is found in every text that their receipt is read from."""
     named = [
         response
         for response, session, phone in zip(
@@ -206,7 +206,7 @@ def check_names(made: list[bytes], parts: Parts) -> None:
 
 
 def fuzz(seed: Any, count: int) -> int:
-    """Read so many bodies; gives how many of them the plain reader could read too."""
+    """Read ``count`` bodies; return how many of them the plain reader could read too."""
     source, compared = bodies(seed), 0
     for turn in range(count // AT_ONCE):
         made = list(islice(source, AT_ONCE))

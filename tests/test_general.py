@@ -27,7 +27,7 @@ How = pytest.mark.parametrize("many", [1_500, pytest.param(100_000, marks=pytest
 
 
 def drawn_detail(rng: random.Random, name: str) -> Any:
-    """Draw what an answer may say, of whatever there is."""
+    """Draw any answer."""
     is_text = OBSERVATIONS.field(name).type == TEXT
     return rng.choice([None, "E1", "E2"] if is_text else [None, 1, 2])
 
@@ -214,7 +214,7 @@ def test_a_mask_takes_the_one_number_that_looks_like_it():
 
 
 def test_an_outcome_shown_stays_with_its_row_when_one_more_number_comes():
-    for number in ("A", "Z"):  # whatever the order of the hashes
+    for number in ("A", "Z"):  # in any order of the hashes
         first = two(Sent(0), Sent(1), heard("M", at=1))
         assert [one["status"] for one in first] == ["delivered", "pending"]
         later = two(Sent(0), Sent(1), heard("M", at=1), heard(number, "UNDELIV", at=2))
@@ -309,7 +309,7 @@ def test_a_word_about_the_whole_session_ends_with_the_next_response():
 
 
 def test_a_refusal_is_of_all_whose_outcome_is_not_known_whoever_had_one():
-    """An outcome that names no number is one recipient's: of the others it says nothing."""
+    """A final status without a number is one recipient's: it says nothing of the others."""
     session = Session(sent=[Sent(0), Sent(0)])
     general.observe(session, NO_NUMBER, Answer(1, "delivered", "delivered"), {})
     general.observe(session, NO_NUMBER, Answer(2, "invalid"), {})
@@ -322,7 +322,7 @@ def test_a_refusal_is_of_all_whose_outcome_is_not_known_whoever_had_one():
 
 @pytest.mark.parametrize("own", [None, "P"])
 def test_the_usual_way_of_a_message_never_needs_a_state(own):
-    """Asked in vain some times, then an outcome, or never one: the row says it all."""
+    """Unreadable answers, then a final status, or never one: the row says it all."""
     for polls in range(5):
         session = Session(sent=[Sent(0, recipient=own)])
         for at in range(1, polls + 1):

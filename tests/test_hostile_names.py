@@ -188,7 +188,7 @@ def test_folders_sessions_phones_and_dimensions_of_any_name_go_the_whole_way(pla
 
 @pytest.mark.long
 def test_a_folder_that_duckdb_cannot_write_to_is_told(hostile):
-    """Whatever stands after a `?` is no part of a path to it."""
+    """Text after a `?` is no part of a path to it."""
     with pytest.raises(StorageError, match="Can't publish the warehouse"):
         hostile("what?").run()
 

@@ -77,7 +77,7 @@ class Turns:
         return self._looked_at()
 
     def one_directory(self, most: int, expected: verdict.Seen) -> None:
-        """Begin anew, kill runs until two of them came to their ends, and compare."""
+        """Start over, kill runs until two of them came to their ends, and compare."""
         shutil.rmtree(self.data)
         self.asked, self.kills = [], []
         for table in (_some(self.messages, self.rng), self.messages):
@@ -105,7 +105,7 @@ class Turns:
         return times.total() - len(times)
 
     def _is_killed(self) -> bool:
-        """Take a turn; return whether its run was killed before it ended."""
+        """Play a turn; return whether its run was killed before it ended."""
         runs = [started(self.account, "run", "--all")]
         if self.rng.random() < _TOGETHER:
             time.sleep(self.rng.uniform(0, 1))

@@ -186,7 +186,7 @@ def test_law_7_a_run_keeps_what_landed_when_the_service_goes_down(tmp_path, simu
     account = Account(tmp_path, simulator, 400, patience=soon, batch_size=10)
     account.clock.turn(days=4)
     account.service.faults = Faults.parse("down=1")
-    with pytest.raises(ServiceDown, match="What had landed is kept"):
+    with pytest.raises(ServiceDown, match="Everything received is saved"):
         account.run()
     assert account.pipeline.conservation(account.window.days()) == []
     assert set(counted(account)) == {"pending"}

@@ -146,10 +146,10 @@ def test_a_lost_mark_of_the_layout_is_told_with_what_to_write(place, left):
     if left is not None:
         place.mark.write_text(json.dumps(left))
     state = place.state()
-    with pytest.raises(StorageError, match="missing or says too little") as caught:
+    with pytest.raises(StorageError, match="missing or incomplete") as caught:
         place.run()
     assert place.state() == state
-    told = str(caught.value).rsplit("write there: ", 1)[1]
+    told = str(caught.value).rsplit("write this into it: ", 1)[1]
     assert json.loads(told) == json.loads(before)
     place.mark.write_text(told)
     with pytest.raises(SettingsError, match="USMS_TIMEZONE"):

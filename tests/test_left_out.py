@@ -77,7 +77,7 @@ def test_a_day_lies_in_the_future_from_its_midnight_on(place: Place) -> None:
 
 
 def account_of(folder: Path, days: dict[int, int]) -> Scripted:
-    """Return an account with so many messages so many days ago."""
+    """Return an account with these numbers of messages, by days ago."""
     account = Scripted(folder, start_date="2026-01-01")
     add(account, days)
     return account

@@ -56,7 +56,7 @@ def record(con: duckdb.DuckDBPyConnection) -> list[tuple]:
     return con.execute("FROM delivery_nowcast_record").fetchall()
 
 
-@pytest.mark.parametrize("name", ["real life", "pipeline paused 8 h", "outcomes undated"])
+@pytest.mark.parametrize("name", ["real life", "pipeline paused 8 h", "receipts undated"])
 def test_the_record_has_what_was_said_then(name):
     """Of each of the days: what the warehouse that stood at its end said of it."""
     account = world(name, 8, per_day=1_500, days=18)

@@ -89,7 +89,7 @@ def run(
     latency: float = 0.03,
     **options: Any,
 ) -> Outcome:
-    """Ask a service for so long; the outcome counts from a later second on."""
+    """Ask a service for so long; the result counts from a later second on."""
 
     async def main(loop: SimulatedLoop) -> Outcome:
         governor = Governor(**options, clock=loop.time, sleep=asyncio.sleep)
@@ -194,7 +194,7 @@ def test_throttling_cuts_once_until_it_is_seen_what_that_has_brought():
 
 
 class Moody(TokenBucket):
-    """A service that also throttles a share of requests at random, whatever the pace."""
+    """A service that also throttles a share of requests at random, at any pace."""
 
     def __init__(self, share, limit=1e9, seed=0):
         super().__init__(limit, limit)

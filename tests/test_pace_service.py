@@ -110,7 +110,7 @@ OUTAGES = {
 
 
 class Down(httpx.AsyncBaseTransport):
-    """Answers as an outage does, after so many good answers."""
+    """Answers as an outage does, after ``good`` good answers."""
 
     def __init__(self, outage: str, good: int) -> None:
         self.outage, self.good, self.asked = outage, good, 0
@@ -206,5 +206,5 @@ def test_a_service_that_hangs_ends_the_run_within_the_breakers_minute_and_a_time
     seconds, sentence, landed = simulate(main)
     assert 60 <= seconds <= 60 + 30 + 20
     assert "no whole answer within 30 s" in sentence
-    assert "What had landed is kept; run again later" in sentence
+    assert "Everything received is saved; run again later" in sentence
     assert landed == 5

@@ -1,4 +1,4 @@
-"""Whatever is killed, whenever: at-least-once collection, exactly-once rows, no session lost.
+"""Killed at any step: at-least-once collection, exactly-once rows, no session lost.
 
 Real processes of the real command line, killed by SIGKILL after every step that gave a file its
 name or took it, after some of those that changed hidden files alone, and at random moments. Then
@@ -29,7 +29,7 @@ RANDOM_KILLS = 3
 """At random moments, in each scenario."""
 HIDDEN_ONE_IN = int(os.environ.get("PLUG_HIDDEN_ONE_IN", "3"))
 """Hidden files are read by nobody and swept by the next run: of the steps that change them alone,
-one in so many is taken, others every time; all with 1."""
+one in this many is taken, others every time; all with 1."""
 
 
 def test_the_later_run_has_all_that_can_happen_to_a_message(plug):

@@ -1,6 +1,6 @@
 """A power cut takes what was not fsynced: half of the contents, all of the name.
 
-What had landed before is there after, and the command, run again, ends as if undisturbed.
+What was received before is there after, and the command, run again, ends as if undisturbed.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C in every phase: one sentence, the exit code, what landed is kept."""
+"""SIGTERM and Ctrl-C in every phase: one sentence, the exit code, what was received is saved."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def steps_of(steps: list[dict[str, Any]], phase: str) -> list[int]:
 
 
 def check(plug: World, number: int, **how: Any) -> list[str]:
-    """Stop a run, run it again; gives what is amiss."""
+    """Stop a run, run it again; return what is wrong."""
     ended, amiss = plug.stopped("later_run", number, **how)
     if "at" not in how and "a moment" not in [step["what"] for step in ended.steps]:
         return amiss  # it had ended before

@@ -64,7 +64,7 @@ WAYS = {
     "throttled by its code": code(153, "throttled"),
     "silence": Response(delay_seconds=60),
 }
-"""How a request that one id is in may be answered each time, whatever else is in it."""
+"""How a request that one id is in may be answered each time, beside any others."""
 
 ONE_BAD = 5 + 3 + 2 * ceil(log2(SIZE)) + 2
 """Attempts on the whole, a look whether others are answered, the halves, two more of the last."""

@@ -1,4 +1,4 @@
-"""What holds whole numbers is its owner's alone, from the first byte on and whatever was there."""
+"""What holds whole numbers is its owner's alone, from the first byte on, over any earlier file."""
 
 from __future__ import annotations
 

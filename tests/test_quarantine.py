@@ -71,7 +71,7 @@ def test_what_can_be_read_now_is_replayed(account):
 
 
 def test_what_is_found_in_a_block_later_stands_beside_what_was(account):
-    """Two blocks have the same trouble; the one that had told of it is deleted in time."""
+    """Two blocks have the same trouble; the one that reported it is deleted in time."""
     account.row("s2", NOON, PHONE)
     first = account.land(account.told("s1"))
     account.refresh()

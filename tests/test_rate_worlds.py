@@ -16,7 +16,7 @@ RUN = timedelta(minutes=15)
 DAY = 24 * 3_600_000_000
 
 
-@examples(1, "name", ["nightly lots", "pipeline paused 8 h", "outcomes undated"])
+@examples(1, "name", ["nightly lots", "pipeline paused 8 h", "receipts undated"])
 def test_receipts_are_what_the_questions_of_the_runs_would_find(name):
     account = world(name, seed=11, per_day=60, days=6)
     now = account.end - timedelta(hours=3)
@@ -57,7 +57,7 @@ def _is_paused(account, at: datetime) -> bool:
 
 
 def _asked(account, n: int, sent_at: datetime, runs: list[datetime]):
-    """Ask at each run about what is due, until there is an outcome or the message is closed."""
+    """Ask at each run about what is due, until there is a final status or the message is closed."""
     kind, _, told = (int(one[n]) for one in account._fates)
     asked: list[datetime] = []
     for at in runs[bisect_left(runs, sent_at) :]:

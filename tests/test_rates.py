@@ -73,7 +73,7 @@ QUERIES = [
 
 @pytest.fixture(scope="module")
 def con() -> Iterator[duckdb.DuckDBPyConnection]:
-    """Give the warehouse's own definitions over an empty table, in memory."""
+    """Return the warehouse's own definitions over an empty table, in memory."""
     with duckdb.connect(":memory:") as made:
         made.execute("SET TimeZone = 'Asia/Kolkata'")  # figures must not hang on it
         fields = ddl.columns([])
@@ -208,7 +208,7 @@ def test_the_total_is_what_plain_python_counts(con, rows):
 
 
 def named_operator(row: Row) -> str | None:
-    """Give an operator's name with its country, as what groups by a column named has it."""
+    """Return an operator's name with its country, as what groups by a column named has it."""
     suffix = f" ({row['country']})" if row["country"] else ""
     return f"{row['operator']}{suffix}" if row["operator"] else None
 
@@ -529,7 +529,7 @@ def left_after(row: Row) -> float | None:
 
 
 def is_unseen(row: Row, seconds: float) -> bool:
-    """Tell whether an outcome without a time of its own may have come by then, unseen."""
+    """Return whether a receipt without a time of its own may have come by then, unseen."""
     is_dated = row["received_at"] is not None and row["received_at"] >= row["sent_at"]
     if not row["is_final"] or is_dated:
         return False
@@ -581,7 +581,7 @@ def test_the_curve_is_the_aalen_johansen_estimate(con, rows):
 
 @pytest.mark.parametrize("seed", range(20))
 def test_the_curve_is_the_librarys(con, seed):
-    """Random outcomes and random ends of watching, with ties: within 1e-9 of ``statsmodels``."""
+    """Random statuses and random ends of watching, with ties: within 1e-9 of ``statsmodels``."""
     random = np.random.default_rng(seed)
     count = int(random.integers(2, 400))
     left = random.integers(1, 300, count)
@@ -744,7 +744,7 @@ def test_as_of_today_is_the_table(con):
 
 
 def test_as_of_takes_back_all_that_a_later_answer_said(con):
-    """Whatever columns there are: a new one of the service's is not to be told before its time."""
+    """With any columns: a new one of the service's is not shown before its time."""
     texts = dict.fromkeys(COLUMN_OF.values(), "said")
     said = texts | {"received_at": NOON, "segments": 2}
     fill(con, [receipt("delivered", **said, delivery_seconds=3.0, conflicts=["failed"])])

@@ -1,7 +1,7 @@
 """Readers and the pipeline never block each other (law 5), over fifty refreshes of the real one.
 
 What a reader finds is one version that was published, whole. What clients that write to the
-published file do to it is mended by the next run.
+published file do to it is repaired by the next run.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ SCAN = f"""
         bit_xor(hash(r))::VARCHAR
     FROM receipts AS r
 """
-"""Rows announced, those in one of the buckets, the buckets' sum, and a print of every value."""
+"""Rows sent, those with a status, the statuses' sum, and a print of every value."""
 
 BY_CONNECT = """
     import json, sys, time

@@ -139,7 +139,7 @@ def test_a_folder_without_a_settings_file_is_named(tmp_path: Path, has_file: boo
     with pytest.raises(SettingsError) as caught:
         load(["source"])
     place = "" if has_file else f" (there is none in {tmp_path})"
-    assert f"to mend, in the environment or in .env{place}:\n" in str(caught.value)
+    assert f"to fix, in the environment or in .env{place}:\n" in str(caught.value)
 
 
 def test_an_argument_beats_the_environment_which_beats_the_file(
@@ -285,7 +285,7 @@ def test_every_setting_has_a_description_and_stands_once_in_the_example_file() -
 
 
 def test_the_example_file_in_the_repository_is_in_step() -> None:
-    """Mend it with: usms check --example > .env.example."""
+    """Fix it with: usms check --example > .env.example."""
     assert (ROOT / ".env.example").read_text("utf-8") == env_example()
 
 

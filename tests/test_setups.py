@@ -139,15 +139,15 @@ SETUPS = [
         "column hold what the send call returned",
     }, 1),
     Setup("session column that is no number of a send", {"session_column": "campaign"}, {
-        "rows": "1 value of 'campaign' in rows sent more than a day apart, and a session number is "
-        "of one send call: does USMS_SESSION_COLUMN name the session numbers?",
+        "rows": "1 value of 'campaign' in rows sent more than a day apart, but a session number "
+        "belongs to one send call: does USMS_SESSION_COLUMN name the session numbers?",
     }, 1),
     Setup("session and phone column swapped",
           {"session_column": "phone", "phone_column": "session_no"}, {
         "rows": "the values of 'phone' (USMS_SESSION_COLUMN) look like phone numbers, and would be "
-        "sent as session numbers and published whole: name the column of what the send call "
-        "returned, or does USMS_PHONE_COLUMN name that one",
-        "phones": "most values of 'session_no' (USMS_PHONE_COLUMN) say no phone number",
+        "sent as session numbers and published whole: set USMS_SESSION_COLUMN to the column "
+        "of what the send call returned, or does USMS_PHONE_COLUMN name that one",
+        "phones": "most values of 'session_no' (USMS_PHONE_COLUMN) are no phone numbers",
     }, 1),
     Setup("session and time column swapped",
           {"session_column": "sent_at", "sent_at_column": "session_no"}, {
@@ -158,10 +158,10 @@ SETUPS = [
     }, 1),
     Setup("a count that is none", {"recipients_column": "campaign"}, {
         "recipients": "240 of 240 rows have no whole number from 1 to 99,999 in 'campaign' "
-        "(USMS_RECIPIENTS_COLUMN): each counts as 1 recipient. Does it name the column",
+        "(USMS_RECIPIENTS_COLUMN): each counts as 1 recipient. Is that the column with",
     }, 0),
     Setup("wrong phone column", {"phone_column": "campaign"}, {
-        "phones": "most values of 'campaign' (USMS_PHONE_COLUMN) say no phone number: does it name "
+        "phones": "most values of 'campaign' (USMS_PHONE_COLUMN) are no phone numbers: is that "
         "the column of the numbers?",
     }, 0),
     Setup("wrong time column", {"sent_at_column": "updated_at"}, {
@@ -192,14 +192,14 @@ SETUPS = [
         "service": "no connection to the proxy (HTTPS_PROXY or ALL_PROXY)",
     }, 1),
     Setup("an address that nobody has", {"base_url": "https://usms.invalid"}, {
-        "service": "This machine does not reach https://usms.invalid: check USMS_BASE_URL and the",
+        "service": "This machine can't reach https://usms.invalid: check USMS_BASE_URL and the",
     }, 1),
     Setup("another folder", dict.fromkeys(
         ("access_key_id", "access_key_secret", "source_url", "source_table")), {
         "settings": "settings are read in the environment or in .env (there is none in ",
     }, 2),
     Setup("a data directory that is a file", {"data_dir": "taken"}, {
-        "data dir": "in 'taken', for that is a file: name a folder in USMS_DATA_DIR",
+        "data dir": "in 'taken': that is a file. Set USMS_DATA_DIR to a folder",
     }, 1, a_file_in_the_way),
     Setup("a warehouse where nothing can be written", {"warehouse": "taken/usms.duckdb"}, {
         "warehouse": "name another file in USMS_WAREHOUSE",
@@ -254,7 +254,7 @@ TOLD = ["wrong phone column", "a count that is none", "wrong zone, ahead"]
 def test_a_run_and_a_plan_say_what_check_does_and_stop_where_it_must(
     setup: Setup, command: list[str], shop: Shop
 ) -> None:
-    """Before anything is asked or stored: once mended, the same data directory will do."""
+    """Before anything is asked or stored: once corrected, the same data directory will do."""
     result = shop(*command, **setup.given)
     [words, *_] = [words for topic, words in setup.said.items() if topic != "service"]
     assert words.rstrip("?").casefold() in " ".join(result.stderr.split()).casefold()
@@ -287,9 +287,9 @@ def test_times_that_can_not_be_read_end_every_command_with_1(
 
 
 def test_a_zone_that_was_changed_is_filed_under_settings(shop: Shop) -> None:
-    """Mended once the first run has begun, it needs another data directory: that is said before."""
+    """Corrected after the first run, it needs another data directory: that is said before."""
     ahead = shop("run", sent_at_column="local_at")
-    assert "keeps to the zone that it was begun with, another one needs another" in ahead.stderr
+    assert "after that, another zone needs another USMS_DATA_DIR" in ahead.stderr
     given = {"sent_at_column": "local_at", "source_timezone": "Asia/Shanghai"}
     found = json.loads(shop("check", "--json", **given).stdout)
     [problem] = [one for one in found if one["state"] == "problem"]
@@ -309,7 +309,7 @@ def test_the_first_and_the_last_day_have_a_second_name(command: str, shop: Shop)
 def test_a_data_directory_that_is_a_file_is_called_one(command: str, shop: Shop) -> None:
     a_file_in_the_way(shop)
     said = " ".join(shop(command, data_dir="taken").output.split())
-    assert "in 'taken', for that is a file: name a folder in USMS_DATA_DIR" in said
+    assert "in 'taken': that is a file. Set USMS_DATA_DIR to a folder" in said
     assert "errno" not in said
 
 

@@ -1,4 +1,4 @@
-"""What a user reads when the source can't be used: what is wrong, where, and what to mend."""
+"""What a user reads when the source can't be used: what is wrong, where, and what to correct."""
 
 from __future__ import annotations
 
@@ -259,7 +259,7 @@ def test_a_log_that_a_sqlite_file_needs_is_told_with_the_right_it_takes(disk: Di
     (disk.path / "kept").rename(disk.path / "f.db-wal")
     disk.remount("ro")
     said = sentence(url)
-    assert "to write there, for a log lies beside it (f.db-wal)" in said
+    assert "to write there, because a log lies beside it (f.db-wal)" in said
     assert "run again" not in said
 
 

@@ -62,7 +62,7 @@ CASES = [(kind, *case) for kind, cases in TYPES.items() for case in cases]
 
 
 class Place:
-    """One way to make a table, whatever the kind of database."""
+    """One way to make a table, in any kind of database."""
 
     def __init__(self, kind: str, request: pytest.FixtureRequest, folder: Path) -> None:
         self.kind = kind

@@ -1,4 +1,4 @@
-"""Session numbers, phones, recipients and dimensions: one text, whatever type they had."""
+"""Session numbers, phones, recipients and dimensions: one text, of any type."""
 
 from __future__ import annotations
 

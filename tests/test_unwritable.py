@@ -167,7 +167,7 @@ def rows(account: Account) -> int:
 
 
 def phase(said: str) -> str:
-    """Name what could not be written."""
+    """Return what could not be written."""
     match = _NAMED.match(said)
     assert match, said
     return match["name"].split("/")[-1 if match["name"].startswith("/") else 0]

@@ -164,7 +164,7 @@ def test_a_day_that_vanished_is_removed(store, settings):
 
 
 def test_a_dataset_that_went_away_unpublishes_nothing(store, tmp_path):
-    """One that was emptied on purpose is published once the old file is deleted, or anew."""
+    """One that was emptied on purpose is published once the old file is deleted, or made again."""
     settings = cohorts.settings(tmp_path / "data", warehouse=str(tmp_path / "elsewhere.duckdb"))
     store = Store(settings.data_dir)
     cohorts.write(store, [receipt(session_no="a")])

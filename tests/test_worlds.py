@@ -192,7 +192,7 @@ class Life(RuleBasedStateMachine):
         return self._fits(session, message.sent_at) and days <= {message.sent_at.date()}
 
     def lose_a_row(self, place: int) -> None:
-        """The table's owner deletes a row; what was read of it stays announced."""
+        """The table's owner deletes a row; what was read of it stays sent."""
         self._message(place).is_gone = True
 
     def _message(self, place: int) -> Message:
@@ -255,7 +255,7 @@ class Life(RuleBasedStateMachine):
 
     @rule(place=lines, is_rebuilt=st.booleans())
     def fold_the_same_again(self, place: int, is_rebuilt: bool) -> None:
-        """An answer lands twice, under another name; or everything is made anew."""
+        """An answer lands twice, under another name; or everything is rebuilt."""
         if self.laws.now.blocks:
             self._land_twice(sorted(self.laws.now.blocks)[place % len(self.laws.now.blocks)])
         if is_rebuilt:
@@ -411,7 +411,7 @@ class Life(RuleBasedStateMachine):
             self.account.remove()
             return
         try:
-            for _ in range(2):  # of what the first reads anew, some may be due to the second
+            for _ in range(2):  # of what the first reads again, some may be due to the second
                 self._run(Script())
             if not self.laws.now.open:
                 self._idle_run()
@@ -426,7 +426,7 @@ class Life(RuleBasedStateMachine):
 
 
 def sheet(session: str, shape: str, shown: list[Any]) -> list[Any]:
-    """Return the items of an answer that tell of a session in one of the service's shapes."""
+    """Return the items of an answer about a session, in one of the service's shapes."""
     told = [receipt(*one) for one in shown]
     item = unheard(session)
     if shape == "bad":
@@ -493,7 +493,7 @@ class Drawn:
 
 @pytest.fixture
 def life() -> Iterator[Life]:
-    """Yield a life in which a group of two was heard of, and one session is refused."""
+    """Yield a life in which a group of two has receipts, and one session is refused."""
     lived = Life()
     lived.begin(
         data=Drawn(),
@@ -554,7 +554,7 @@ def account() -> Iterator[WorldAccount]:
 
 
 def announce(account: WorldAccount, session: str | None, *phones: str | None, hours: float) -> None:
-    """Announce a send of so many hours ago."""
+    """Add a send of ``hours`` hours ago to the table."""
     sent_at = account.clock.now - timedelta(hours=hours)
     account.ledger.messages += [Message(session, phone, 1, sent_at) for phone in phones]
     account.write_source()

@@ -38,7 +38,7 @@ Ints = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class World:
-    """So many messages over so many days up to ``until``, ascending; asked about as scheduled.
+    """``count`` messages over ``days`` days up to ``until``, ascending; asked about as scheduled.
 
     Each run is at a quarter of an hour, and asks about all that is due. With ``swing``, days differ
     by more than chance: of a day's deliveries a share fails that is drawn for the day, the size of
@@ -98,7 +98,7 @@ class World:
 
     @cached_property
     def is_final(self) -> npt.NDArray[np.bool_]:
-        """Tell of which messages there is evidence by the cutoff."""
+        """Return which messages have a final status by the cutoff."""
         shown = self._fates.revealed_us < self.sent_us + CUTOFF // timedelta(microseconds=1)
         return _IS_FINAL[self._fates.outcome] & shown
 

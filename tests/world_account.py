@@ -109,7 +109,7 @@ class WorldAccount:
 
 @contextmanager
 def killed_at_write(number: int | None) -> Iterator[None]:
-    """Die when the so many-th file would get its name."""
+    """Die when the n-th file would get its name."""
     if number is None:
         yield
         return

@@ -45,7 +45,7 @@ class Asked(NamedTuple):
 
 @dataclass
 class Reading:
-    """What some answers say, in their order; ``vain``: who was asked about in vain."""
+    """What some answers say, in their order; ``vain``: who got no readable answer."""
 
     asked: list[Asked] = field(default_factory=list)
     told: list[Told] = field(default_factory=list)
@@ -159,7 +159,7 @@ Rows = list[dict[str, Any]]
 
 
 def mark(path: Path) -> Mark | None:
-    """Tell a file from the one that had its name before."""
+    """Return what distinguishes a file from the one that had its name before."""
     if not path.exists():
         return None
     stat = path.stat()

@@ -68,7 +68,7 @@ class Laws:
         )
 
     def _answers_stay(self, before: Found, line: Transport | None, may_vanish: bool) -> None:
-        """Law 4: what landed stays as it is, until it is purged."""
+        """Law 4: what was received stays as it is, until it is purged."""
         gone = before.blocks.keys() - self.now.blocks.keys()
         assert may_vanish or not gone, f"{gone} is gone"
         for block, answers in self.now.blocks.items():
@@ -175,7 +175,7 @@ class Laws:
         """Laws 4, 6 and 7: each due session got its answer, once; nobody else was asked.
 
         The days in ``must`` are worked on; others may be, but then as a whole. Who is ``grown`` may
-        be asked about at once, whether the others have their outcome or not.
+        be asked about at once, with or without a final status of the others.
         """
         new = self.now.blocks.keys() - before.blocks.keys()
         landed = Counter(a for block in new for a in _verdicts(self.ledger.said[block]))
@@ -194,7 +194,7 @@ class Laws:
         return within | older if window.last >= today else within
 
     def note_strays(self, after: Table) -> None:
-        """Note who is in no day's file, and was told of in a killed run that is sealed by now."""
+        """Note who is in no day's file, and was answered in a killed run that is sealed by now."""
         open_now = self.disk.look().open
         for block in self.now.open_blocks:
             if block.split("/")[1] not in open_now:

@@ -61,7 +61,7 @@ class Ledger:
     folded: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
     """By session, the blocks that its rows are made of."""
     strays: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
-    """By session, the blocks that told of it while it was in no day's file."""
+    """By session, the blocks that had it while it was in no day's file."""
     marks: dict[Trouble, str] = field(default_factory=dict)
     phones_forgotten: set[str] = field(default_factory=set)
     digits_forgotten: set[str] = field(default_factory=set)
@@ -202,7 +202,7 @@ class Ledger:
         }
 
     def due(self, table: Table, now: datetime, offsets: list[timedelta]) -> dict[date, set[str]]:
-        """Return the sessions to ask about now, by these source rows and all that ever landed."""
+        """Return the sessions to ask about now, by these source rows and all answers so far."""
         return {
             day: {
                 session
@@ -290,7 +290,7 @@ def tidy(table: Table) -> Table:
 def compared(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return the columns of the reference, in its order.
 
-    Recipients not heard of are told apart by a number alone, whose order means nothing.
+    Recipients without a number are told apart by a number alone, whose order means nothing.
     """
     kept = [{name: row[name] for name in COMPARED} for row in rows]
     for row in kept:

@@ -54,7 +54,7 @@ class Service:
         return coded(0, "success", Data=data + list(STRAYS) * self.is_stray)
 
     def verdict(self, session: str) -> str:
-        """Say what becomes of a question about one session."""
+        """Return what becomes of a question about one session."""
         if session in self.poison:
             return "refused"
         return "unreadable" if session in self.garbled else "ok"

@@ -101,7 +101,7 @@ class ReceiptPipeline(dg.Component):
         return cls(**{name: _early(value, context) for name, value in given.items()})
 
     def get_asset_spec(self, spec: dg.AssetSpec) -> dg.AssetSpec:
-        """Return an asset as the project is to see it: what ``translation`` makes of it.
+        """Return an asset's spec with the account's ``translation`` applied.
 
         ``spec`` is ours; the last part of its key is ``source_table``, ``responses``, ``receipts``,
         ``warehouse`` or ``delivery_rates``. The key may be changed, the partitions may not.
@@ -111,11 +111,11 @@ class ReceiptPipeline(dg.Component):
     def execute(
         self, context: dg.AssetExecutionContext, step: Step
     ) -> Iterator[dg.MaterializeResult[Any]]:
-        """Do one step, and yield what it made. ``step.name`` is its name."""
+        """Run one step, and yield what it made. ``step.name`` is its name."""
         yield from step.run(context)
 
     def account(self) -> Account:
-        """Return what is known before a run; defaults for what can't be used yet."""
+        """Return what is known before a run, with defaults for what is not."""
         read = self._known(*_BEFORE_A_RUN)
         days = dg.DailyPartitionsDefinition(
             read.start_date.isoformat(), timezone=read.timezone, end_offset=1
@@ -123,7 +123,7 @@ class ReceiptPipeline(dg.Component):
         return Account(days, self.prefix, self.owners, read, self.given, self.op)
 
     def _known(self, *names: str) -> Settings:
-        """Return settings in which these are right as far as they can be used before a run."""
+        """Return the settings that can be checked before a run."""
         given = {name: resolve(self.given[name]) for name in names if name in self.given}
         try:
             return core_settings.load(**given)
@@ -166,7 +166,7 @@ class ReceiptPipeline(dg.Component):
 
 
 def _refuse_to_share(components: Iterable[ReceiptPipeline]) -> None:
-    """Refuse two accounts with one name, or with one data directory: each would count as both."""
+    """Refuse two accounts with the same name or data directory: each would count as both."""
     for one, other in combinations(components, 2):
         if one.account().name == other.account().name:
             shared, remedy = f"the name {one.account().name}", "asset_prefix"
@@ -186,7 +186,7 @@ def _late(value: Any) -> Any:
 
 
 def _early(value: Any, context: dg.ComponentLoadContext) -> Any:
-    """Fill in every template but those that read the environment: they wait for the run."""
+    """Resolve every template except those that read the environment: these wait for the run."""
     if not isinstance(value, str | list) or re.search(r"\benv\b", str(value)):
         return value
     return context.resolution_context.resolve_value(value)
@@ -195,7 +195,7 @@ def _early(value: Any, context: dg.ComponentLoadContext) -> Any:
 def _refuse_secrets(
     given: Mapping[str, str], where: Callable[[str], str] = lambda name: ""
 ) -> None:
-    """Refuse a secret in clear: it would be in the repository and on Dagster's page."""
+    """Refuse a secret in plain text: it would be in the repository and on Dagster's page."""
     url = _TEMPLATE.sub("", given.get("source_url", ""))
     clear = [name for name in KEYS if _TEMPLATE.sub("", given.get(name, "")).strip()]
     clear += ["source_url"] if set(source_address.secrets(url)) - {url} else []

@@ -52,7 +52,7 @@ from usms_pipeline.warehouse import Change, WarehouseReport
 __all__ = ["Look", "OnProgress", "Pipeline", "Plan", "Progress", "Report", "RunReport"]
 
 REFRESH_EVERY: Final = timedelta(minutes=15)
-"""How often a refresh is meant to run; a plan that takes longer can't keep up."""
+"""How often a refresh should run; a plan that takes longer can't keep up."""
 REPORT: Final = "report.html"
 CHART: Final = "delivery-rate.png"
 """Drawn beside the report, for Dagster's page."""
@@ -66,16 +66,16 @@ class Report(Outcome):
 
     ``days`` has what the file of each day says that was looked at; those in ``written`` are new.
     What to do is said by ``unheard`` where the service knows none of the sessions, and by
-    ``remedy`` where receipts are for phones that nobody announced.
+    ``remedy`` where receipts are for phones that are not in the source.
     """
 
     days: dict[date, Footer] = field(default_factory=dict)
     unheard: str = ""
     remedy: str = field(default="", repr=False)
     is_unreadable: bool = False
-    """So many times of the source can't be read that no figure is whole."""
+    """Return whether too many times of the source can't be read for any figure to be whole."""
     left_out: LeftOut = field(default_factory=LeftOut)
-    """What of the source is in no figure."""
+    """The source rows that are in no figure."""
 
     @classmethod
     def of(cls, run: Run, settings: Settings, notes: Iterable[str] = ()) -> Report:
@@ -85,7 +85,7 @@ class Report(Outcome):
 
     @property
     def buckets(self) -> Counter[str]:
-        """Count the recipients announced of all days, by status."""
+        """Count the recipients of all days that are in the source, by status."""
         counts: Counter[str] = Counter()
         for said in self.days.values():
             counts.update(said.buckets)
@@ -93,7 +93,7 @@ class Report(Outcome):
 
     @property
     def unannounced(self) -> int:
-        """Count the receipts of phones that the source does not announce."""
+        """Count the receipts of phones that are not in the source."""
         return sum(said.unannounced for said in self.days.values())
 
     @property
@@ -114,10 +114,10 @@ class Report(Outcome):
 
     @property
     def warnings(self) -> list[str]:
-        """What a person should look at, in sentences."""
+        """The warnings, in sentences."""
         held = ", ".join(map(str, sorted(self.locked)))
         return [
-            *([f"another run holds {held}: left to it."] if held else []),
+            *([f"another run is working on {held}: skipped."] if held else []),
             *self.notes,
             *self.damaged.values(),
             *map(_put_aside, self.aside),
@@ -138,10 +138,10 @@ class Report(Outcome):
             )
         if counts["gone"]:
             found.append(
-                f"{counts['gone']:,} rows that were read before are no longer in the source. They "
-                "are kept and counted, as is right where old rows are archived. Not so where a "
-                "row's session number was changed (it counts twice now), or where USMS_SOURCE_URL "
-                "or USMS_SOURCE_TABLE names another table."
+                f"{counts['gone']:,} rows that were read before are no longer in the source. "
+                f"They are kept and counted, which is right if old rows were archived. It is "
+                f"wrong if a row's session number was changed (it counts twice now), or if "
+                "USMS_SOURCE_URL or USMS_SOURCE_TABLE names another table."
             )
         if counts["copies"]:
             found.append(
@@ -160,7 +160,8 @@ class Report(Outcome):
         if count := self.stats.ids_unanswered:
             found.append(
                 f"{wording.counted(count, 'session number')} got no usable answer while others "
-                "did: asked again at the polling times. `usms quarantine list` says what came."
+                f"did: they are asked again at the polling times. `usms quarantine list` shows "
+                f"the answers."
             )
         others = self.quarantined - self.stats.ids_refused - self.stats.ids_unanswered
         if others > 0:
@@ -171,8 +172,8 @@ class Report(Outcome):
             )
         if self.times_in_doubt:
             found.append(
-                f"{self.times_in_doubt:,} receipts have a time that can't be read, or lies after "
-                "the response that told it: it counts as none. If most have, check "
+                f"{self.times_in_doubt:,} receipts have a time that can't be read, or that is "
+                f"later than the response: the time is ignored. If most have one, check "
                 "USMS_RECEIPT_TIMEZONE and this machine's clock."
             )
         if strange := self.buckets["unrecognized"]:
@@ -182,7 +183,7 @@ class Report(Outcome):
             )
         if self.unannounced > UNANNOUNCED_SHARE * self.buckets.total():
             found.append(
-                f"{self.unannounced:,} receipts are for phones that the source does not announce "
+                f"{self.unannounced:,} receipts are for phones that are not in your table "
                 f"(left out of the rates). {self.remedy}"
             )
         return found
@@ -196,26 +197,26 @@ class RunReport(Report):
 
     @property
     def warnings(self) -> list[str]:
-        """What a person should look at, in sentences."""
+        """The warnings, in sentences."""
         published = self.warehouse.warnings if self.warehouse else []
         return [*super().warnings, *published]
 
 
 def _announce_all(settings: Settings) -> str:
-    """Say how the source can announce all recipients; of settings, only those that are not set."""
+    """Return how the source can name all recipients; of settings, only those not set."""
     phone, count = settings.phone_column, settings.recipients_column
     if phone is None and count is None:
         return (
-            "Name the column of their numbers in USMS_PHONE_COLUMN, or in USMS_RECIPIENTS_COLUMN "
-            "the one of how many a row stands for."
+            "Set USMS_PHONE_COLUMN to the column of their numbers, or USMS_RECIPIENTS_COLUMN to "
+            "the column with the number of recipients per row."
         )
     if phone is None:
         return (
-            f"Does {count!r} (USMS_RECIPIENTS_COLUMN) say how many each row stands for? Or name "
-            "the column of their numbers in USMS_PHONE_COLUMN."
+            f"Does {count!r} (USMS_RECIPIENTS_COLUMN) hold the number of recipients per row? Or "
+            f"set USMS_PHONE_COLUMN to the column of their numbers."
         )
     of_more = f"the counts in {count!r} right" if count else (
-        "is it a row a recipient (else USMS_RECIPIENTS_COLUMN names the column of how many)"
+        "is one row one recipient (else set USMS_RECIPIENTS_COLUMN)"
     )  # fmt: skip
     return (
         f"Are the numbers in {phone!r} those that the messages went to, whole, and {of_more}? "
@@ -224,32 +225,33 @@ def _announce_all(settings: Settings) -> str:
 
 
 def _nothing_heard(count: int, settings: Settings) -> str:
-    """Say that the service knows none of so many sessions: more likely a setting is wrong."""
+    """Return that the service knows none of the sessions: most likely a setting is wrong."""
     return (
         f"The service knows none of the {count:,} sessions aged 1 to 72 hours that it was asked "
-        f"about: are the values of {settings.session_column!r} session numbers, as the send call "
-        "returned them, of the account that the access key is of? Check USMS_SESSION_COLUMN, the "
+        f"about: are the values of {settings.session_column!r} the session numbers that the send "
+        f"call returned, and is the access key of the same account? Check USMS_SESSION_COLUMN, the "
         "table and USMS_ACCESS_KEY_ID; `usms check` shows how rows are read."
     )
 
 
 def _put_aside(name: str) -> str:
     return (
-        f"{name} is damaged and was set aside: what only it said is asked again where it is still "
-        "due. Delete it, or restore it from a backup under its name without `.damaged-`."
+        f"{name} is damaged and was set aside: sessions that only it answered are asked again if "
+        f"they are still due. Delete it, or restore it from a backup under its name without "
+        f"`.damaged-`."
     )
 
 
 @dataclass(frozen=True)
 class SourceDoubts:
-    """What a person should look at in the whole source; ``sentences`` are to be shown."""
+    """Warnings about the whole source; ``sentences`` are to be shown."""
 
     left_out: LeftOut = field(default_factory=LeftOut)
     sentences: list[str] = field(default_factory=list)
     is_unreadable: bool = False
-    """So many times can't be read that no figure is whole."""
+    """Return whether too many times can't be read for any figure to be whole."""
     late: str = ""
-    """Says which rows no run reads: they are older than the days that each run reads again."""
+    """The warning about rows that no run reads: they are older than the days it reads again."""
 
     @property
     def warnings(self) -> list[str]:
@@ -277,18 +279,18 @@ class Plan:
 
     @property
     def seconds_at_pace(self) -> float:
-        """How long the requests take at the pace."""
+        """How long the requests take at this request rate."""
         return self.requests / self.pace
 
     @property
     def can_keep_up(self) -> bool:
-        """Return whether what is due now is asked before the next refresh."""
+        """Return whether all due sessions can be asked before the next refresh."""
         return self.seconds_at_pace <= REFRESH_EVERY.total_seconds()
 
 
 @dataclass(frozen=True)
 class Look:
-    """What a run would find to do now, in sentences; none where it would change nothing.
+    """What a run would do now, in sentences; empty if it would change nothing.
 
     No message is due before ``next_due_at``; None: never, or not looked for. Where the source was
     read, ``rows_read`` counts its rows around the window, and ``newest_sent_at`` is the last time
@@ -302,7 +304,7 @@ class Look:
 
 
 class Pipeline:
-    """One account's pipeline: its settings, its data directory, a clock, a transport, patience.
+    """One account's pipeline: its settings, its data directory, a clock, a transport, retries.
 
     ``changes`` are what was written and is not published yet, so that publishing need not load
     whole days; one list for several pipelines of a process where each does one step.
@@ -334,7 +336,7 @@ class Pipeline:
 
     @cached_property
     def book(self) -> PhoneBook:
-        """What hashes and describes phone numbers; makes the key at its first use."""
+        """The phone book, which hashes phone numbers; it makes the key at its first use."""
         return self._book_of(load_key(self.settings))
 
     def _book_of(self, key: bytes) -> PhoneBook:
@@ -398,7 +400,7 @@ class Pipeline:
     ) -> Report:
         """Read the source, ask about what is due, and write what changed; publishes nothing.
 
-        ``on_written`` is told of each day when it is written, in a thread of its own. What came
+        ``on_written`` is called for each day when it is written, in a thread of its own. What came
         before the service refused or failed is written, then the error is raised.
         """
         window, begun = window or self.open_window(), self.clock()
@@ -427,7 +429,7 @@ class Pipeline:
         return report
 
     def _doubts_about_copies(self, report: Report) -> list[str]:
-        """Tell of rows, on the days that a run wrote, that most likely are copies of others."""
+        """Warn of rows, on the days that a run wrote, that most likely are copies of others."""
         from usms_pipeline.figures import queries
 
         if not (report.repeats and report.written and report.stats.ids_answered):
@@ -445,7 +447,7 @@ class Pipeline:
         return window.last >= self.open_window().last
 
     def _doubts_about_the_clock(self) -> list[str]:
-        """Tell of answers from the future: what was asked then is not due before that is past."""
+        """Warn of answers from the future: what was asked then is not due before that time."""
         now, written = self.clock(), log.runs(self.store)
         newest = max(map(log.written_at, written), default=None)
         if newest is None or newest <= now + CLOCK_MAY_STEP:
@@ -496,7 +498,7 @@ class Pipeline:
         return over
 
     def rebuild(self, days: Iterable[date] | None = None) -> Report:
-        """Make days anew from the responses that are kept; all of them when none are named.
+        """Rebuild days from the stored responses; all of them when none are named.
 
         A damaged day is read from the source, too. Publishes nothing.
         """
@@ -506,7 +508,7 @@ class Pipeline:
             self.book.keep_prefixes()
             return Report.of(run, self.settings)
 
-    # -- looking and mending --------------------------------------------------------------------
+    # -- looking and repairing ------------------------------------------------------------------
 
     def plan(self, window: Window | None = None) -> Plan:
         """Return what a run would ask: reads the source as a run does, asks and writes nothing.
@@ -537,7 +539,7 @@ class Pipeline:
         )
 
     def look(self) -> Look:
-        """Return what a run over the open window would find to do; asks and writes nothing.
+        """Return what a run over the open window would do; ask and write nothing.
 
         What the days' files say comes first: the source is read only where they give no reason to
         run. Raises as ``plan``.
@@ -574,7 +576,7 @@ class Pipeline:
         return Run(self.store, self.settings, book, self.clock, tell=self._tell, holds=False)
 
     def footers(self) -> dict[date, Footer]:
-        """Return what the days' files say of themselves, but for damaged ones."""
+        """Return the footers of the days' files, except damaged ones."""
         found = {}
         for day in file.days(self.store):
             with suppress(DamagedDay):
@@ -583,7 +585,7 @@ class Pipeline:
         return found
 
     def conservation(self, days: Iterable[date] | None = None) -> list[str]:
-        """Check that every recipient announced is in exactly one bucket; return what is amiss."""
+        """Check that every recipient in the source has exactly one status; return what is wrong."""
         wanted = file.days(self.store) if days is None else days
         return [sentence for day in wanted if (sentence := file.amiss(self.store, day))]
 
@@ -638,8 +640,8 @@ class Pipeline:
         """Erase phones and session numbers everywhere, for good; return the days changed.
 
         A session of which a forgotten phone is the only recipient is forgotten with it, and the
-        report is deleted, for it was made of all. Raises ``Busy`` when another process works on a
-        day, and ``KeyMismatch`` before anything is done: under another key no phone would be found.
+        report is deleted, because it was made from all of it. Raises ``Busy`` when another process
+        works on a day, and ``KeyMismatch`` before anything is done: another key finds no phone.
         """
         dataset.begin(self.store, self.settings, self.book.fingerprint)
         phones = list(phones)
@@ -709,12 +711,12 @@ class Pipeline:
         return found
 
     def survey(self) -> source.Survey:
-        """Take stock of the whole source. Raises as ``source.survey`` does."""
+        """Survey the whole source. Raises as ``source.survey`` does."""
         since = dataset.day_start(self.open_window().first, self.settings.zone)
         return source.survey(self.settings, self.clock(), since)
 
     def late_rows(self, seen: source.Survey) -> str:
-        """Say which rows of the source no run reads; empty where the days' files have them all.
+        """Report which rows of the source no run reads; empty where the days' files have them all.
 
         They lie before the days that every run reads again, and came after these were read. Where
         the counts of rows differ, all of these are read. Raises as ``source.read`` does.
@@ -771,9 +773,9 @@ class Pipeline:
         return counts
 
     def _times_read(self) -> str:
-        """Name which times of which table are read, without telling of either.
+        """Return a hash of which times of which table are read, which shows neither.
 
-        A CSV may be written anew, in another form, several times a day.
+        A CSV may be written again, in another form, several times a day.
         """
         settings = self.settings
         url = settings.source_url.get_secret_value() if settings.source_url else ""

@@ -117,12 +117,8 @@ class Settings(BaseSettings):
     base_url: WebAddress = Field(
         api.BASE_URL, description="Address of the service: https, or http on loopback."
     )
-    access_key_id: Secret = Field(
-        None, description="Public half of the access key.", examples=["AKIDxxxxxxxx"]
-    )
-    access_key_secret: Secret = Field(
-        None, description="Secret half of the access key.", examples=["xxxxxxxx"]
-    )
+    access_key_id: Secret = Field(None, description="Access key ID.", examples=["AKIDxxxxxxxx"])
+    access_key_secret: Secret = Field(None, description="Access key secret.", examples=["xxxxxxxx"])
     source_url: Secret = Field(
         None,
         description="Where your table of sent messages is: a database URL, or a path to a "
@@ -147,76 +143,80 @@ class Settings(BaseSettings):
     )
     recipients_column: OptionalText = Field(
         None,
-        description="Column that says how many recipients a row stands for (else 1).",
+        description="Column with the number of recipients per row (else 1).",
         examples=["recipients"],
     )
     dimensions: Names = Field(
         (),
-        description="Comma list of source columns to carry along and group by.",
+        description="Comma list of columns of your table to carry along and group by.",
         examples=["template_id,purpose"],
     )
     source_timezone: Zone = Field(
-        "UTC", description="Time zone of a `sent_at` without one.", examples=["Asia/Shanghai"]
+        "UTC", description="Time zone of send times that have none.", examples=["Asia/Shanghai"]
     )
     date_order: OptionalOrder = Field(
         None,
-        description="What a `sent_at` such as 03/04/2026 begins with, where the column does not "
-        "show it: `dmy` (the day) or `mdy` (the month).",
+        description="Order of dates such as 03/04/2026, if the column does not show it: `dmy` (day "
+        "first) or `mdy` (month first).",
         examples=["dmy"],
     )
     receipt_timezone: Zone = Field(
         api.RECEIPT_TIMEZONE,
-        description=f"Time zone of the service's `{api.RECEIPT['time']}`, which has none.",
+        description=f"Time zone of `{api.RECEIPT['time']}` in receipts, which names none.",
     )
     timezone: Zone = Field(
-        "UTC", description="Time zone whose days are the partitions.", examples=["Asia/Shanghai"]
+        "UTC", description="Time zone of the partitions' days.", examples=["Asia/Shanghai"]
     )
-    start_date: Day = Field(date(2024, 1, 1), description="First partition.")
+    start_date: Day = Field(
+        date(2024, 1, 1), description="First day to collect: the first partition."
+    )
     default_region: Region = Field(
         "CN", description="Country of phone numbers without a country code (ISO 3166-1 alpha-2)."
     )
     data_dir: StoragePlace = Field(
-        "data", description="Where everything is kept: a path or `s3://…`."
+        "data", description="Folder for everything the pipeline keeps: a path or `s3://…`."
     )
     source_lookback_days: int = Field(
-        7, ge=1, description="Days of the source that every run reads again for late rows."
+        7,
+        ge=1,
+        description="How many recent days of your table every run reads again, for late rows.",
     )
     warehouse: LocalFile = Field(
         "{data_dir}/usms.duckdb",
-        description="The DuckDB file: always on a local disk.",
+        description="The published DuckDB file, on a local disk.",
         examples=["/var/lib/usms/usms.duckdb"],
     )
     batch_size: int = Field(
-        api.MAX_IDS, ge=1, le=api.MAX_IDS, description="Session numbers a request."
+        api.MAX_IDS, ge=1, le=api.MAX_IDS, description="Session numbers per request."
     )
-    max_concurrency: int = Field(8, ge=1, le=256, description="Requests in flight, at most.")
+    max_concurrency: int = Field(8, ge=1, le=256, description="Most requests in flight at once.")
     max_requests_per_second: OptionalNumber = Field(
-        None, gt=0, description="Ceiling of the pace; without one it adapts.", examples=[20]
+        None, gt=0, description="Maximum requests per second (default: automatic).", examples=[20]
     )
-    timeout_seconds: float = Field(30, gt=0, description="Patience with one request.")
+    timeout_seconds: float = Field(30, gt=0, description="Timeout of one request.")
     cutoff_hours: float = Field(
-        72, gt=0, description="Age past which a message without an outcome is closed."
+        72, gt=0, description="Stop polling a message after this many hours."
     )
     poll_minutes: Ages = Field(
         tuple(o.total_seconds() / 60 for o in polling.EARLY_OFFSETS),
-        description="Comma list of ages at which a message is first asked about, in minutes.",
+        description="Comma list of ages at which a message is first polled, in minutes.",
     )
     poll_every_hours: float = Field(
         polling.LATE_EVERY.total_seconds() / 3600,
         gt=0,
-        description="After those, ask again every so many hours until the cutoff.",
+        description="After those ages, ask again at this interval until the cutoff.",
     )
     phones: Literal["masked", "clear"] = Field(
         "masked", description="How the `phone` column shows numbers: `masked` or `clear`."
     )
     phone_key: SecretKey = Field(
         None,
-        description="Key of the `recipient` hash, 32 bytes as hex; made once if not given. "
-        "Required with `s3://…`.",
+        description="Key of the `recipient` hash, 32 bytes as hex; made at the first run if not "
+        "given. Required with `s3://…`.",
         examples=["<64 hexadecimal digits>"],
     )
     raw_retention_days: int = Field(
-        30, ge=0, description="Days that raw responses are kept; what they said stays."
+        30, ge=0, description="Days to keep raw responses; the receipts in them stay."
     )
 
     @property
@@ -231,7 +231,7 @@ class Settings(BaseSettings):
 
     @property
     def cutoff(self) -> timedelta:
-        """Return the age past which a message without an outcome is closed."""
+        """Return the age past which a message without a final status is closed."""
         return timedelta(hours=self.cutoff_hours)
 
     @property
@@ -274,7 +274,7 @@ def load(needs: Iterable[Need] = (), **given: Any) -> Settings:
 
 
 def no_file(form: str) -> str:
-    """Say in a form that the folder has no .env, after a blank: most likely it is the wrong one."""
+    """Return, in a form, that the folder has no .env: most likely it is the wrong folder."""
     here = Path.cwd()
     return "" if (here / ".env").is_file() else " " + form.format(f"there is none in {here}")
 
@@ -308,7 +308,7 @@ def _unreadable(error: UnicodeDecodeError | OSError) -> SettingsError:
 
 
 def _conflicts(settings: Settings) -> list[tuple[str, str]]:
-    """Name the settings that are fine alone but not beside the others."""
+    """Return the settings that conflict with others, each with the reason."""
     found = []
     if settings.is_remote and "{data_dir}" in settings.warehouse:
         found.append(("warehouse", "must be a local path when USMS_DATA_DIR is s3://…"))
@@ -324,7 +324,7 @@ def _conflicts(settings: Settings) -> list[tuple[str, str]]:
 
 
 def _absences(settings: Settings, needs: Iterable[Need]) -> list[tuple[str, str]]:
-    """Name the settings that are needed and not set, or stand as ``.env.example`` has them."""
+    """Return the settings that are needed and not set, or still as in ``.env.example``."""
     absent = missing(settings, needs)
     wanted = [name for need in needs for name in _NEEDED[need] if name in _SECRETS]
     given = {name: getattr(settings, name) for name in wanted if name not in absent}
@@ -333,7 +333,7 @@ def _absences(settings: Settings, needs: Iterable[Need]) -> list[tuple[str, str]
 
 
 def missing(settings: Settings, needs: Iterable[Need]) -> list[str]:
-    """Name the settings that are needed and absent."""
+    """Return the names of the settings that are needed and absent."""
     absent = [name for need in needs for name in _NEEDED[need] if getattr(settings, name) is None]
     url = settings.source_url
     if url is not None and "://" not in url.get_secret_value():  # a file is a table already
@@ -342,7 +342,7 @@ def missing(settings: Settings, needs: Iterable[Need]) -> list[str]:
 
 
 def unknown_variables() -> list[tuple[str, str | None]]:
-    """Name the ``USMS_…`` variables that set nothing, each with the setting it may be meant for.
+    """Return the ``USMS_…`` variables that set nothing, each with the setting it may be meant for.
 
     Raises ``SettingsError`` where the .env can't be read.
     """

@@ -19,7 +19,7 @@ Stamp = list[int]
 
 
 class Durable:
-    """What would be left below ``root`` now; wants to be told of every fsync.
+    """What would be left below ``root`` now; ``synced`` must be called at every fsync.
 
     ``shadow``, beside it, keeps every file that is durable under a second name.
     """
@@ -34,7 +34,7 @@ class Durable:
                 self.synced(f"{folder}/{file}")
 
     def synced(self, path: str) -> None:
-        """Take note that a file or a folder was fsynced, as it is now."""
+        """Note that a file or a folder was fsynced, as it is now."""
         if Path(path).is_dir():
             with os.scandir(path) as entries:
                 found = {entry.name: entry for entry in entries}
@@ -94,7 +94,7 @@ def tree(root: str, *, with_hidden: bool = True) -> list[Any]:
 
 
 def cut(written: Path) -> None:
-    """Take from the disk what was not durable, by what ``Durable.write`` wrote."""
+    """Remove from the disk what was not durable, by what ``Durable.write`` wrote."""
     said = json.loads(written.read_text())
     folders = [said["root"]]
     for folder in folders:

@@ -57,7 +57,7 @@ class Plug:
         self.log = _open(f"{job.beside}/steps", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
     def step(self, when: str, what: str, *paths: str) -> None:
-        """Take note of a moment just before or after something was done to files."""
+        """Note a moment just before or after something was done to files."""
         with self.lock:
             self.count += 1
             if self.count == 1 and self.job.after_seconds:
@@ -75,7 +75,7 @@ class Plug:
                 _kill(os.getpid(), self.job.number)
 
     def _pull_later(self) -> None:
-        """Pull the plug after some time, whatever is being done then."""
+        """Pull the plug after some time, in the middle of any step."""
         timer = threading.Timer(self.job.after_seconds, self._pull)
         timer.daemon = True
         timer.start()

@@ -68,7 +68,7 @@ class Scenario:
         return self.service.truth(self.gone)
 
     def copied(self, root: Path) -> Path:
-        """Copy it to ``root``, which is made anew; set the service back."""
+        """Copy it to ``root``, which is made first; set the service back."""
         shutil.rmtree(root, ignore_errors=True)
         shutil.copytree(self.folder, root)
         self.service.set_back()
@@ -118,7 +118,7 @@ class Scenarios:
         return scenario
 
     def rebuild(self) -> Scenario:
-        """All answers of ``later_run``, folded anew."""
+        """All answers of ``later_run``, folded again."""
         return self._after_later_run("rebuild", ["rebuild"])
 
     def replay(self) -> Scenario:

@@ -25,7 +25,7 @@ _Asked = tuple[datetime, Faults, bytes, str]
 class Service:
     """``messages`` as the service knows them at the time ``at``, which stands.
 
-    Asked about ``bad``, it answers with an item besides that nobody can read.
+    Asked about ``bad``, it answers with one more item, which nobody can read.
     """
 
     def __init__(self, messages: pa.Table, at: datetime, faults: Faults, bad: str = "") -> None:
@@ -52,7 +52,7 @@ class Service:
         self.set_back()
 
     def set_back(self) -> None:
-        """Take back what was said and counted since the last ``keep``."""
+        """Undo what was said and counted since the last ``keep``."""
         self._asked, now = [], self.at
         self._simulator = Simulator(self.messages, outage=None, clock=lambda: self.at)
         for at, faults, query, authorization in self._before:

@@ -25,7 +25,7 @@ _NOT_COMPARED = "first_asked_at, last_asked_at, final_at, last_open_at, _state"
 
 @dataclass(frozen=True)
 class Seen:
-    """All that must be the same, whatever was killed on the way."""
+    """All that must be the same after any kill."""
 
     rows: Rows
     buckets: Counter[str]
@@ -63,7 +63,7 @@ def seen(root: Path, has_own_key: bool = False) -> Seen:
 
 
 def problems(root: Path, expected: Seen, scenario: Scenario) -> list[str]:
-    """Say in what a folder differs from an undisturbed one; empty when in nothing."""
+    """Report how a folder differs from an undisturbed one; empty when in nothing."""
     amiss = lost(root, expected, scenario)
     told = frozenset().union(*landed(root).values())
     if told != expected.told:
@@ -73,7 +73,7 @@ def problems(root: Path, expected: Seen, scenario: Scenario) -> list[str]:
 
 
 def lost(root: Path, expected: Seen, scenario: Scenario) -> list[str]:
-    """Say what was lost or came double; a file that came back though deleted is no matter."""
+    """Report what was lost or duplicated; a file that came back though deleted is no matter."""
     store = Store(str(root / "data"))
     try:
         found = seen(root, scenario.has_own_key)

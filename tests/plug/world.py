@@ -66,7 +66,7 @@ class World:
         return self._undisturbed[name]
 
     def killed(self, name: str, **how: Any) -> list[str]:
-        """Kill the command as ``how`` (of ``Job``) says, run it again; gives what is amiss then."""
+        """Kill the command as ``how`` (of ``Job``) says, run it again; return what is wrong."""
         scenario, expected = self.scenario(name), self.undisturbed(name)
         before = verdict.landed(scenario.copied(self.root))
         ended = self._run(scenario, self.root, **how)

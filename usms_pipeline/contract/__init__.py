@@ -1,1 +1,1 @@
-"""What everything else agrees on: columns, buckets, metrics, polling times, errors, words."""
+"""What everything else agrees on: columns, statuses, metrics, polling times, errors, words."""

@@ -9,7 +9,7 @@ No other module defines an exception. A message says what is wrong, where, and w
     ├── KeyMismatch               2   the dataset was made with another phone key
     ├── OtherLayout               2   the dataset was written by a newer or older version
     ├── CredentialsRefused        3   the service refused the access key
-    ├── ServiceDown               1   the service did not answer; what had landed stays
+    ├── ServiceDown               1   the service did not answer; what was collected stays
     ├── StorageError              1   the data directory can't be read or written
     │   └── DamagedDay            1   one day's file can't be read; other days can
     ├── WarehouseMissing          1   nothing has been published yet
@@ -56,7 +56,7 @@ class SettingsError(UsmsError):
         lines = "\n".join(f"  {problem}" for problem in self.problems)
         settings = "1 setting" if len(self.problems) == 1 else f"{len(self.problems)} settings"
         where = place or "in the environment or in .env"
-        super().__init__(f"{settings} to mend, {where}:\n{lines}")
+        super().__init__(f"{settings} to fix, {where}:\n{lines}")
 
 
 class SourceError(UsmsError):
@@ -66,7 +66,7 @@ class SourceError(UsmsError):
 
 
 class SourceUnavailable(SourceError):
-    """The source can't be reached, or broke off while it was read. Running again may work."""
+    """The source can't be reached, or the connection broke. Running again may work."""
 
     exit_code = 1
 
@@ -94,7 +94,7 @@ class CredentialsRefused(UsmsError):
 
 
 class ServiceDown(UsmsError):
-    """The service failed so often that the run stopped asking. What had landed is kept.
+    """The service failed so often that the run stopped. Answers already received are saved.
 
     ``stats`` (``CollectStats``) says what was done until then, where a run was under way.
     """
@@ -107,13 +107,13 @@ class StorageError(UsmsError):
 
 
 class DamagedDay(StorageError):
-    """One day's file is not what was written there. Other days go on without it."""
+    """One day's file was damaged. Other days are not affected."""
 
     def __init__(self, day: date, reason: str) -> None:
         self.day, self.reason = day, reason.rstrip(".")
         super().__init__(
             f"The file of {day} is damaged ({self.reason}). `usms rebuild --from {day} --to {day}` "
-            "makes it anew from the responses that are kept and your table."
+            "rebuilds it from the stored responses and your table."
         )
 
 
@@ -122,11 +122,11 @@ class WarehouseMissing(UsmsError):
 
 
 class OtherWarehouse(UsmsError):
-    """The published file has not the views of this version; the next run gives it them."""
+    """The database was published by another version; run `usms run` to update its views."""
 
 
 class UnknownColumn(UsmsError):
-    """The published table has no column of that name; the message has names near to it."""
+    """The published table has no such column; the error suggests similar names."""
 
     exit_code = 2
 

@@ -12,7 +12,7 @@ from typing import Final
 from usms_pipeline.contract.status import STATUSES
 
 UNANNOUNCED_SHARE: Final = 0.01
-"""Receipts of phones that nobody announced, for each recipient announced: more are told of."""
+"""Receipts of phones that are not in the source, per recipient that is: more are reported."""
 
 
 @dataclass(frozen=True)
@@ -25,37 +25,37 @@ class Metric:
 
 
 METRICS: Final = (
-    Metric("messages", "messages", "announced recipients: what your table says was sent"),
+    Metric("messages", "messages", "messages sent: the recipients in your table"),
     *(Metric(meaning.status, "messages", meaning.description) for meaning in STATUSES),
-    Metric("awaited", "messages", "no outcome yet, and still asked for"),
-    Metric("awaited_rate", "share", "awaited / messages: how young the group is"),
-    Metric("receipt_coverage", "share", "messages with evidence of an outcome / messages"),
-    Metric("delivery_rate", "share", "delivered / messages with evidence of an outcome"),
+    Metric("awaited", "messages", "waiting for a receipt: no final status, still polled"),
+    Metric("awaited_rate", "share", "awaited / messages: how much of the group is still open"),
+    Metric("receipt_coverage", "share", "messages with a final status / messages"),
+    Metric("delivery_rate", "share", "delivered / messages with a final status"),
     Metric(
         "delivery_rate_ci_low",
         "share",
-        "lower end of the rate's 95 % Wilson interval; NULL while anything is awaited",
+        "lower end of the rate's 95 % Wilson interval; NULL while anything is open",
     ),
     Metric(
         "delivery_rate_ci_high",
         "share",
-        "upper end of the rate's 95 % Wilson interval; NULL while anything is awaited",
+        "upper end of the rate's 95 % Wilson interval; NULL while anything is open",
     ),
     Metric(
         "delivery_rate_if_rest_failed",
         "share",
-        "delivered / messages: the rate of all if none of those without evidence arrived",
+        "delivered / messages: the rate if none of those without a receipt were delivered",
     ),
     Metric(
         "delivery_rate_if_rest_arrived",
         "share",
-        "1 - (failed + rejected + expired) / messages: the rate of all if all of them arrived",
+        "1 - (failed + rejected + expired) / messages: the rate if all of those were delivered",
     ),
     Metric(
         "latency_p50_seconds",
         "s",
-        "half of the delivered messages arrived within this; times before the sending left out; "
-        "NULL while what is awaited could make it more than a quarter longer",
+        "half of the delivered messages arrived within this; receipts dated before the send time "
+        "are ignored; NULL while open messages could make it more than a quarter longer",
     ),
     Metric(
         "latency_p90_seconds",
@@ -70,14 +70,14 @@ METRICS: Final = (
     Metric(
         "first_asked_too_late",
         "messages",
-        "no evidence, and first asked about after the cutoff: the silence may be ours",
+        "no final status, and first polled after the cutoff: a receipt may have existed earlier",
     ),
 )
 """The figures that every ``delivery_rate_…`` view, ``delivery_figures`` and ``rates`` give."""
 
 CURVE: Final = (
     Metric("seconds", "s", "time since the message was sent"),
-    Metric("at_risk", "messages", "watched that long without an earlier outcome"),
+    Metric("at_risk", "messages", "watched that long without an earlier final status"),
     Metric("delivered", "messages", "seen to arrive within that time"),
     Metric("not_delivered", "messages", "seen to fail, be rejected or expire within that time"),
     Metric("delivered_share", "share", "estimated share that arrives within that time"),
@@ -86,18 +86,18 @@ CURVE: Final = (
 """The columns of ``delivery_curve``."""
 
 FAILURES: Final = (
-    Metric("messages", "messages", "announced recipients with this outcome and reason"),
-    Metric("share", "share", "of all messages that failed, were rejected or expired"),
+    Metric("messages", "messages", "messages with this status and reason"),
+    Metric("share", "share", "share of all messages that failed, were rejected or expired"),
     Metric("first_seen_at", "UTC", "earliest report (or answer, where the report has no time)"),
     Metric("last_seen_at", "UTC", "latest report (or answer, where the report has no time)"),
 )
 """The figures of the view ``failures``."""
 
 ALERTS: Final = (
-    Metric("kind", "", "failing, silent (no outcome within the time), or mix (no trouble)"),
+    Metric("kind", "", "failing, silent (no receipt within the time), or mix (no trouble)"),
     Metric("by_column", "", "what the group is a value of: operator, country, a dimension"),
     Metric("cohort", "", "the group, an operator with its country"),
-    Metric("since", "UTC", "first hour of sending that is out of line"),
+    Metric("since", "UTC", "first hour of sending that is worse than usual"),
     Metric("until", "UTC", "end of the last"),
     Metric("within_hours", "h", "the age at which messages failed or were silent"),
     Metric("messages", "messages", "sent in these hours, of the group; of all, for a mix"),

@@ -19,7 +19,7 @@ from usms_pipeline.contract.setting_types import DateOrder
 
 EARLIEST: Final = datetime(1970, 1, 1, microsecond=1, tzinfo=UTC)
 LATEST: Final = datetime(2200, 1, 1, tzinfo=UTC)
-"""A time outside [EARLIEST, LATEST) stands for "none" in somebody's table, as 1970 itself does."""
+"""A time outside [EARLIEST, LATEST) means "none" in some tables, as 1970 itself does."""
 
 UNDERSTOOD: Final = (
     "2026-01-31 09:30:00, 2026/1/31 9:30, 31.1.2026 9:30, 2026年1月31日 9:30, 2026/1/31 下午9:30, "
@@ -36,14 +36,14 @@ Flags = npt.NDArray[np.bool_]
 
 
 EPOCH_UNITS: Final = (1, 1_000, 1_000_000, 1_000_000_000)
-"""Ticks in a second, of the counts since 1970 that are read."""
+"""Ticks per second of the counts since 1970 that are understood."""
 EPOCH_SECONDS: Final = (10**9, 73 * 10**8)
 """A count lies in here, in its unit: each unit then has its own number of digits. From 2001."""
 CALENDARS: Final = {
     "%Y%m%d": 8, "%y%m%d%H%M": 10, "%y%m%d%H%M%S": 12, "%Y%m%d%H%M": 12, "%Y%m%d%H%M%S": 14,
     "%Y%m%d%H%M%S000": 17,
 }  # fmt: skip
-"""Digits that are a calendar, the last with milliseconds -> how many they are."""
+"""Forms of digits that are a date and time -> how many digits."""
 
 _USUAL: Final = (
     r"^[12]\d{3}-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])[ T]([01]\d|2[0-3]):[0-5]\d:[0-5]\d$"
@@ -52,7 +52,7 @@ NO_TIME: Final = (
     r"(?i)^\s*(\\N|null|nan|nat|none|n/?a|<na>|-1|[-0/:. TZ]*|1970[-/.]0?1[-/.]0?1\b.*"
     r"|(0\d{3}|1[0-8]\d\d|19[0-6]\d|2[2-46-9]\d\d|[3-9]\d{3})[-/.].*)\s*$"
 )
-"""What stands for no time at all in a text: words, zeros, and years that nobody sends in.
+"""Texts that mean no time: words, zeros, and years in which nobody sends messages.
 
 Not 25…: these are years of the Buddhist calendar, which can't be read, but are meant."""
 _NUMBER: Final = r"^\d{1,19}(\.\d*)?([eE]\+?\d{1,2})?$"
@@ -81,7 +81,7 @@ _SPELLINGS: Final = (
     (r"::", ":"),
     (r":($|[Zz+-])", r"\1"),
 )
-"""What is spelled otherwise in a time that can't be read as it is, in this order."""
+"""Spellings to replace, in this order, in a time that can't be read as it is."""
 _MONTHS: Final = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov",
                   "dec")  # fmt: skip
 _MONTH: Final = rf"({'|'.join(_MONTHS)})[a-z]*\.?"
@@ -96,7 +96,7 @@ _NAMED_MONTHS: Final = (
 )
 """Dates with the name of a month -> the year, that name in three letters, the day."""
 _MARKED: Final = r"^(?:=\"(.*)\"|'(.*?)'?)$"
-"""How a spreadsheet is made to keep a text as it is."""
+"""Marks that make a spreadsheet keep a text unchanged."""
 
 
 def to_utc(
@@ -135,7 +135,7 @@ def localize(naive: pa.Array, zone: str) -> pa.Array:
 
 
 def unmarked(text: pa.Array) -> pa.Array:
-    """Return texts without what keeps them as they are in a spreadsheet: ``="0012"``, ``'0012``."""
+    """Return texts without a spreadsheet's marks for text: ``="0012"``, ``'0012``."""
     is_marked = pc.or_(pc.starts_with(text, "="), pc.starts_with(text, "'"))
     if not pc.any(is_marked).as_py():
         return text
@@ -143,7 +143,7 @@ def unmarked(text: pa.Array) -> pa.Array:
 
 
 def orders(text: pa.Array, latest_year: int = 2099) -> set[DateOrder | None]:
-    """Return which orders of day and month some texts show; None where one of them leaves it open.
+    """Return which orders of day and month some texts show; None where a text leaves it open.
 
     What a year of two digits ends may begin with the year instead, unless that were after
     ``latest_year``; but then the day is not between.
@@ -257,7 +257,7 @@ def _date(
 
 
 def _hour(hour: Integers, half: pa.Array) -> tuple[Integers, Flags]:
-    """Return the hour of 24, and whether there is such an hour."""
+    """Return the hour (0 to 23), and whether it is valid."""
     marks = pc.utf8_lower(half)
     is_morning, is_evening = (_flags(pc.equal(marks, mark)) for mark in ("a", "p"))
     is_hour = (hour < 24) & ~(is_morning & (hour > 12))
@@ -286,7 +286,7 @@ def _from_numbers(
 
 
 def _epoch_micros(numbers: Floats, whole: Integers, fits: Flags, unit: int) -> Integers:
-    """Ticks to microseconds: exactly for whole ones, rounded for the others (``whole`` -1)."""
+    """Convert ticks to microseconds: whole ones exactly, others rounded (``whole`` -1)."""
     exact = whole // (unit // 1_000_000) if unit > 1_000_000 else whole * (1_000_000 // unit)
     rounded = np.rint(np.where(fits, numbers, 0) * (1_000_000 / unit)).astype(np.int64)
     return np.where(whole >= 0, exact, rounded)
@@ -314,7 +314,7 @@ def _not_after(times: pa.Array, latest: datetime | pa.Array | None) -> pa.Array:
 
 
 def _days(year: Integers, month: Integers, day: Integers) -> tuple[Integers, Flags]:
-    """Days since 1970, and whether the calendar has that day."""
+    """Return days since 1970, and whether the calendar has that day."""
     months = ((year - 1970) * 12 + month - 1).astype("datetime64[M]")
     days = months.astype("datetime64[D]") + (day - 1).astype("timedelta64[D]")
     is_day = (month >= 1) & (month <= 12) & (day >= 1) & (days.astype("datetime64[M]") == months)
@@ -339,7 +339,7 @@ def _integers(parts: pa.Array, name: str) -> Integers:
 
 
 def _filled(digits: pa.Array) -> Integers:
-    """Digits to integers; 0 where there are none."""
+    """Convert digits to integers; 0 where there are none."""
     some = pc.if_else(pc.equal(digits, ""), "0", digits)
     filled: Integers = pc.fill_null(some.cast(pa.int64()), 0).to_numpy(zero_copy_only=False)
     return filled

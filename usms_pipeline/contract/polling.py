@@ -14,7 +14,7 @@ from typing import Final
 EARLY_OFFSETS: Final = tuple(timedelta(minutes=m) for m in (5, 10, 20, 40, 60, 120, 240))
 LATE_EVERY: Final = timedelta(hours=6)
 IN_VAIN_EVERY: Final = timedelta(days=1)
-"""Past the cutoff, where the answer of that look could not be read: until one can."""
+"""How often to ask past the cutoff, while no answer can be read."""
 SHORTEST_STEP: Final = timedelta(minutes=1)
 
 

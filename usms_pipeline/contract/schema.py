@@ -1,7 +1,8 @@
-"""The contract: every zone's fields, with type, unit and meaning, in one place.
+"""The contract: every folder's fields, with type, unit and meaning, in one place.
 
-Arrow schemas, DuckDB tables, Dagster's column metadata, the checks and the README's column table
-all come from here. To add a column to the published table, add a ``Field`` to ``RECEIPTS``.
+Arrow schemas, DuckDB tables, Dagster's column metadata, the checks and the page
+``docs/reference/columns.md`` all come from here. To add a column to the published table, add a
+``Field`` to ``RECEIPTS``.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ VERSION: Final = 5
 Nothing older was released, so there is nothing to read it with."""
 
 MOST_CHARACTERS: Final = 1_000
-"""Of a text that the service sends, so many characters are kept; the raw answer has all of it."""
+"""Characters kept of a text that the service sends; the raw answer has all of it."""
 
 TIME: Final = pa.timestamp("us", tz="UTC")
 TEXT: Final = pa.string()
@@ -43,38 +44,42 @@ _BEFORE_DIMENSIONS = (
         "recipient",
         TEXT,
         "keyed hash (HMAC-SHA-256, its first 32 hex digits: 128 bits) of the phone number in E.164 "
-        "form; `unheard-<n>` for a "
-        "recipient whose number is not known yet",
+        "form; `unheard-<n>` is a "
+        "placeholder until the number is known",
     ),
     Field("phone", TEXT, "phone number, the middle masked unless the setting `phones` is `clear`"),
     Field("country", TEXT, "country of the number (ISO 3166-1 alpha-2)"),
-    Field("operator", TEXT, "operator that the number's prefix was given to"),
+    Field(
+        "operator",
+        TEXT,
+        "operator to which the number range was originally assigned (porting is not reflected)",
+    ),
     Field("number_type", TEXT, "kind of line: mobile, fixed_line, voip, …"),
     Field("sent_at", TIME, "when the message was sent, from your table", "UTC"),
 )
 
 _AFTER_DIMENSIONS = (
-    Field("status", TEXT, "bucket the recipient is in: " + ", ".join(BUCKETS)),
-    Field("is_final", pa.bool_(), "there is evidence of an outcome"),
-    Field("is_closed", pa.bool_(), "there is no evidence and no more is asked for"),
+    Field("status", TEXT, "the recipient's status: " + ", ".join(BUCKETS)),
+    Field("is_final", pa.bool_(), "the final status was received"),
+    Field("is_closed", pa.bool_(), "no final status, and polling has stopped"),
     Field("provider_status", TEXT, "the service's own status word, as received"),
     Field("provider_code", TEXT, "the service's or carrier's code, as received"),
     Field("provider_desc", TEXT, "the service's description of the code"),
     Field("submit_status", TEXT, "the service's word on the submission, not on delivery"),
-    Field("received_at", TIME, "when the carrier reported the outcome", "UTC"),
+    Field("received_at", TIME, "when the carrier reported the final status", "UTC"),
     Field("delivery_seconds", pa.float64(), "received_at − sent_at of a delivered message", "s"),
     Field("segments", pa.int32(), "billed parts of the message, where the service says so"),
-    Field("first_asked_at", TIME, "first question about the session that was answered", "UTC"),
-    Field("last_asked_at", TIME, "latest question about the session that was answered", "UTC"),
+    Field("first_asked_at", TIME, "first answered query about the session", "UTC"),
+    Field("last_asked_at", TIME, "latest answered query about the session", "UTC"),
     Field(
         "last_open_at",
         TIME,
-        "latest question about the session whose answer left something open",
+        "latest query about the session that left something open",
         "UTC",
     ),
-    Field("final_at", TIME, "question whose answer brought the outcome", "UTC"),
-    Field("conflicts", pa.list_(TEXT), "other outcomes the service reported later, sorted"),
-    Field("is_announced", pa.bool_(), "your table announces this recipient (else: extra phone)"),
+    Field("final_at", TIME, "query that brought the final status", "UTC"),
+    Field("conflicts", pa.list_(TEXT), "other final statuses the service reported later, sorted"),
+    Field("is_announced", pa.bool_(), "the recipient is in your table (else: an extra phone)"),
 )
 
 SENT_DATE: Final = Field(
@@ -100,7 +105,7 @@ OBSERVATIONS: Final = pa.schema(
         ("description", TEXT),
         ("submit_status", TEXT),
         ("segments", pa.int32()),
-        ("is_final", pa.bool_()),  # evidence of an outcome; null where nothing was said
+        ("is_final", pa.bool_()),  # a final status; null where nothing was said
         ("session_submit_status", TEXT),
         ("digits", TEXT),  # E.164 without '+', or the digits of no known number; else null
     ]
@@ -110,8 +115,8 @@ OBSERVATIONS: Final = pa.schema(
 ``digits`` are for memory alone: from them a number's ends are hashed, where a session needs them
 to tell whose it is. They are never written to disk.
 
-A row with ``status`` NULL says nothing of its session but when it was asked about, in vain: the
-body could not be read. All else is NULL then, and ``number`` ``''``. It is no answer, so that the
+A row with ``status`` NULL says nothing of its session but when it was asked about: the answer
+could not be read. All else is NULL then, and ``number`` ``''``. It is no answer, so that the
 session can neither be closed by it nor be due again at once.
 """
 
@@ -126,8 +131,8 @@ RESPONSES: Final = pa.schema(
         ("body", pa.binary()),
     ]
 )
-"""One HTTP answer, whole. 'refused' and 'unanswered' are about a lone id, the latter while others
-were answered. 'unreadable' does not count as asked.
+"""One HTTP answer, whole. 'refused' and 'unanswered' are about a lone id, 'unanswered' while
+others were answered. 'unreadable' does not count as asked.
 
 'forgotten': the body named somebody who is forgotten, and was emptied; that its ids were asked
 about and answered is all that is left of it.

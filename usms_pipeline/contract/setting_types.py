@@ -1,4 +1,4 @@
-"""The types of single settings: each reads and checks one value, with a reason that says why not.
+"""The types of single settings: each reads and checks one value, or says why it can't be used.
 
 Pure. A reason follows the variable's name in a sentence, and never shows a secret.
 """
@@ -29,7 +29,7 @@ class DateOrder(StrEnum):
 
     @property
     def other(self) -> DateOrder:
-        """Return the order that this one is not."""
+        """Return the other order."""
         return DateOrder.MONTH_FIRST if self is DateOrder.DAY_FIRST else DateOrder.DAY_FIRST
 
 
@@ -43,7 +43,7 @@ _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
 
 
 def web_address(value: str) -> str:
-    """Check an https address (http on loopback), without credentials; gives it without ``/``."""
+    """Check an https address (http on loopback), without credentials; return it without ``/``."""
     if not _WEB_ADDRESS.fullmatch(value):  # what other readers of URLs may understand otherwise
         raise ValueError("is not a web address: it holds blanks, \\ or characters beyond ASCII")
     try:
@@ -76,7 +76,7 @@ def is_loopback(host: str) -> bool:
 
 
 FIRST_DAY, LAST_DAY = date(1970, 1, 1), date(2199, 12, 31)
-"""What a table's times are read in; others are none (``contract.moments``)."""
+"""Years of the times that are read; others count as none (``contract.moments``)."""
 
 
 def usable_day(value: date) -> date:
@@ -98,7 +98,7 @@ def time_zone(value: str) -> str:
 
 
 def _near_zone(value: str) -> str:
-    """Return a hint at the zone that may be meant, after a comma; empty where none is near."""
+    """Return a hint at a similar time zone, after a comma; empty where there is none."""
     if offset := _OFFSET.fullmatch(value):
         sign = "-" if offset[1] == "+" else "+"
         return f", where an offset has the other sign: Etc/GMT{sign}{offset[2]}"
@@ -109,7 +109,7 @@ def _near_zone(value: str) -> str:
 
 
 def region(value: str) -> str:
-    """Check a two-letter country code; gives it in capitals."""
+    """Check a two-letter country code; return it in capitals."""
     if value.upper() not in phonenumbers.SUPPORTED_REGIONS:
         raise ValueError(f"{value!r} is not a two-letter country code")
     return value.upper()

@@ -1,4 +1,4 @@
-"""Where the source is: the setting taken apart, and every text about it freed of secrets.
+"""The source's address: the setting in its parts, and texts about it without secrets.
 
 The one place that looks inside ``USMS_SOURCE_URL``. Nothing here connects.
 """
@@ -24,7 +24,7 @@ class Address:
     scheme: str
     """Lower case, with the driver after ``+`` if there is one; empty for a plain path."""
     path: str
-    """Of a file, as the operating system wants it; of a database, its name."""
+    """The path of a file, or the name of a database."""
     shown: str
     secrets: tuple[str, ...] = field(repr=False)
 
@@ -37,7 +37,7 @@ class Address:
 
 
 def parse(url: str) -> Address:
-    """Take ``USMS_SOURCE_URL`` apart.
+    """Split ``USMS_SOURCE_URL`` into its parts.
 
     Raises ``SourceError`` when the user name or password must be percent-encoded first.
     """

@@ -1,4 +1,4 @@
-"""How figures are written for people, and what of somebody else's text may be shown to them.
+"""How figures are written for people, and how text from outside is made safe to show.
 
 The same in charts, report and terminal. Pure: no HTML here, no data access.
 """
@@ -13,18 +13,18 @@ from typing import Any, Final
 from zoneinfo import ZoneInfo
 
 ABSENT: Final = "–"
-"""What stands for a figure that does not exist (a division by zero)."""
+"""Shown for a figure that does not exist (a division by zero)."""
 
 
 COMMANDING: Final = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufffe\uffff]"
 )
-"""What a terminal obeys and XML refuses: control characters but tab and line feed, and marks that
-turn the direction of writing."""
+"""Characters that a terminal obeys and XML refuses: control characters except tab and line
+feed, and marks that change the direction of writing."""
 
 
 def visible(text: str) -> str:
-    r"""Spell out the characters that would act instead of being seen, in a text of somebody else's.
+    r"""Escape the characters of a text from outside that a terminal would obey.
 
     >>> print(visible("\x1b[2J\u202egnp"))
     \x1b[2J\u202egnp
@@ -45,7 +45,7 @@ def whole_name(value: object) -> str:
 
 
 def name(value: object) -> str:
-    """Write such a value where there is little room: a very long one is cut in the middle.
+    """Write such a value in little space: a very long one is cut in the middle.
 
     >>> name("otp_login"), len(name("a" * 300))
     ('otp_login', 80)
@@ -55,7 +55,7 @@ def name(value: object) -> str:
 
 
 def apart(names: Iterable[str]) -> list[str]:
-    """Number the names that look alike, for groups are told apart by their names.
+    """Number the names that look alike, because groups are identified by their names.
 
     >>> apart(["a", "b", "a", "a (2)"])
     ['a', 'b', 'a (3)', 'a (2)']
@@ -75,7 +75,7 @@ def apart(names: Iterable[str]) -> list[str]:
 
 
 def rows_left_out(rows: int, column: str) -> str:
-    """Say that some rows of the source have no usable time.
+    """Return that some rows of the source have no usable time.
 
     >>> rows_left_out(1, "sent_at")
     '1 row has no usable time in sent_at: no run reads it, and no figure has it'
@@ -92,7 +92,7 @@ _MANY_DIGITS: Final = re.compile(rf"\+?\(?\d(?:{_SEPARATORS}\d){{6,}}")
 
 
 def without_numbers(text: str) -> str:
-    """Take out what may be a phone number, however it is spelled; network addresses stay.
+    """Remove what may be a phone number, however it is spelled; network addresses stay.
 
     >>> without_numbers("no such user: (86) 138.0013-8000 at 192.168.100.200")
     'no such user: … at 192.168.100.200'
@@ -118,7 +118,7 @@ def count(number: float | None) -> str:
 
 
 def counted(number: int, noun: str) -> str:
-    """Write how many there are of something, in the singular or the plural.
+    """Write a number of things, with the noun in the singular or the plural.
 
     >>> counted(1, "day"), counted(48211, "session")
     ('1 day', '48,211 sessions')
@@ -144,7 +144,7 @@ def percent(rate: float | None) -> str:
 
 
 def so_far(row: Mapping[str, Any]) -> str:
-    """Say a rate so far, and what it will be once the messages still open have their outcome.
+    """Return a rate so far, and what it will be once the open messages have a final status.
 
     ``row`` is one of ``queries.rates_expected`` with ``awaited`` above 0.
 
@@ -163,14 +163,14 @@ def so_far(row: Mapping[str, Any]) -> str:
 
 
 def why_less(row: Mapping[str, Any]) -> str:
-    """Say why less is expected than there is so far; nothing where it is not less."""
+    """Return why less is expected than there is so far; nothing where it is not less."""
     rate, expected = row["delivery_rate"], row["expected_rate"]
     is_less = rate is not None and expected is not None and expected < rate
     return "Failures are reported later than deliveries. " * is_less
 
 
 def held(forecasts: Sequence[Mapping[str, Any]]) -> str:
-    """Say how many forecasts of the latest days held, of rows of ``queries.forecasts``.
+    """Return how many forecasts of the latest days held, of rows of ``queries.forecasts``.
 
     Empty where there are none.
 

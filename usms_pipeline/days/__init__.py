@@ -1,1 +1,1 @@
-"""The days: one Parquet file each, which is the dataset and all that is remembered of it."""
+"""The days: one Parquet file each, which is the dataset and the whole state."""

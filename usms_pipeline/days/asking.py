@@ -1,4 +1,4 @@
-"""Asking about what is due while what came is logged, decoded and folded, each in its own thread.
+"""Asks about due sessions while answers are logged, decoded and folded, each in its own thread.
 
 The service is asked on the event loop of ``collect``; one thread logs and decodes; one finishes the
 days of which all has come. Blocks of responses are durable before anybody reads them. What is due
@@ -40,7 +40,7 @@ _BLOCK_SECONDS: Final = 1.0
 _BLOCK_BYTES: Final = 16_000_000
 _MOST_BLOCKS_WAITING: Final = 4
 _MOST_ROWS: Final = 900_000
-"""What is held of one day before it is written, 250 bytes each: more than a round asks about."""
+"""Rows of one day held before it is written, 250 bytes each: more than a round asks about."""
 
 Told = Callable[[CollectStats, int], None]
 Codes = npt.NDArray[np.int32]
@@ -63,7 +63,7 @@ class Round:
 
 
 class _Asked:
-    """A batch under way: whose its ids are, and how many of them have no answer yet."""
+    """A batch in flight: which target its ids belong to, and how many have no answer yet."""
 
     def __init__(self, round_: Round, begin: int, size: int) -> None:
         self.round, self.codes = round_, round_.codes[begin : begin + size]
@@ -71,7 +71,7 @@ class _Asked:
         self.left = len(self.ids)
 
     def codes_of(self, ids: tuple[str, ...]) -> Codes:
-        """Return whose some of the ids are: all of them, or those of a part that was split off."""
+        """Return the targets of all ids, or of those of a part that was split off."""
         if len(ids) == len(self.ids):
             return self.codes
         return self.codes[[self.ids.index(one) for one in ids]]
@@ -127,7 +127,7 @@ class Asking:
         told: Told,
         known: Callable[[], str | None],
     ) -> CollectStats:
-        """Ask, and return what it took. Takes and raises what ``collect`` does."""
+        """Ask, and return the figures. Arguments and errors are those of ``collect``."""
 
         def tell(stats: CollectStats) -> None:
             self._flush_in_time()
@@ -159,9 +159,9 @@ class Asking:
             before = round_
 
     def _seen_off(self, round_: Round) -> Iterator[Batch]:
-        """Yield ``LATER`` until a round is written, with what has come of it by now.
+        """Yield ``LATER`` until a round is written, as far as its answers are in.
 
-        Not waiting here: what lands meanwhile would not be durable within a second.
+        This must not wait: answers that arrive meanwhile would not be durable within a second.
         """
         for code in range(len(round_.targets)):
             if code not in round_.finishing:
@@ -186,7 +186,7 @@ class Asking:
             self._flush()
 
     def _flush(self) -> None:
-        """Hand over what is waiting; waits itself where too much is under way."""
+        """Hand over what is waiting; wait where too much is in flight."""
         if self._waiting:
             self._writing.append(self._scribe.submit(self._keep, self._waiting))
             self._waiting, self._bytes = [], 0
@@ -205,7 +205,7 @@ class Asking:
     # -- in the thread that logs and decodes ------------------------------------------------------
 
     def _keep(self, landed: list[tuple[int, Answer]]) -> None:
-        """Log answers, decode them, and deal out what they say."""
+        """Log answers, decode them, and distribute what they say."""
         landed.sort(key=lambda one: one[0])
         name, block = self._writer.add([answer for _, answer in landed])
         self._deal(self._decoded(name, block), landed)
@@ -254,7 +254,7 @@ class Asking:
 
 
 class Stream(Generic[T]):
-    """Hands things to a function that draws them, as they come: it runs in a thread of its own."""
+    """Hands items to a function that draws them, as they come, in a thread of its own."""
 
     def __init__(self, draw: Callable[[Iterator[T]], None]) -> None:
         self._given: SimpleQueue[T | None] = SimpleQueue()
@@ -285,7 +285,7 @@ class Stream(Generic[T]):
         self._drawing.result()
 
     def abandon(self) -> None:
-        """Let the function fail where it waits, and wait until it has; nothing once it is done."""
+        """Make the function fail where it waits, and wait for that; do nothing once it is done."""
         self._is_abandoned = True
         self._given.put(None)
         wait([self._drawing])

@@ -1,4 +1,4 @@
-"""A day's rows in columns: what was known, what was read and what was said, to what is known now.
+"""Folds a day in columns: what was known, was read and was said becomes what is known now.
 
 The fast way of ``general``: it makes the rows of plain sessions (one row, one number at most, one
 answer newer than all before) in Arrow, and leaves every other session to the rule itself. Both
@@ -33,7 +33,7 @@ _AT_ONCE: Final = 100_000
 _MOST_TOGETHER: Final = 1_000_000
 
 OWN, STATE = "_own", "_state"
-"""What a day's file has beside the published columns.
+"""The columns of a day's file that are not published.
 
 ``_own``: the source itself names the phone. ``_state``: where a session's rows say all that is
 known of it, NULL in a lone one, and how many they are in each of several; else, in the first of its
@@ -44,7 +44,7 @@ WHO: Final = ("phone", "country", "operator", "number_type")
 _SAID: Final = {
     column: name for name, column in COLUMN_OF.items() if name not in ("word", "submit_status")
 }
-"""Columns that show just what an observation says."""
+"""Columns that hold exactly what an observation says."""
 _TIMES: Final = (
     "sent_at", "received_at", "first_asked_at", "last_asked_at", "last_open_at", "final_at",
 )  # fmt: skip
@@ -54,7 +54,7 @@ _FINALS: Final = [BUCKETS.index(one) for one in FINAL]
 
 
 def layout(dimensions: Iterable[str] = ()) -> pa.Schema:
-    """Return the schema of a day's file: the published columns, then what is remembered."""
+    """Return the schema of a day's file: the published columns, then the state."""
     technical = [(OWN, pa.bool_()), (STATE, TEXT)]
     return pa.schema([*schema.receipts_schema(dimensions), *(pa.field(*one) for one in technical)])
 
@@ -78,7 +78,7 @@ class Fold:
     more than ``most`` (then ``are_many``: to look at the whole day costs less), ``new`` counts the
     recipients of sessions that the file had not, ``gone`` the stored rows that the source no longer
     has, ``beside`` those that were not read for this day and are not gone, ``more`` how many more
-    rows the source announces than before, ``copies`` the read rows that repeat a phone, and
+    rows the source has than before, ``copies`` the read rows that repeat a phone, and
     ``strays`` are the sessions that responses name and neither the source nor the file has.
     ``lacks_ends``: to match a number, the ends of a row's own are wanted, which was not read now.
     """
@@ -131,7 +131,7 @@ class Fold:
             self.strays = heard.names.filter(pa.array(~heard.is_used)).unique().to_pylist()
 
     def _without_lost(self, batch: pa.Table, lost: list[pa.Table]) -> pa.Table:
-        """Return rows without those that have no session number, which go into ``lost``."""
+        """Return the rows that have a session number; the others go into ``lost``."""
         is_lost = pc.is_null(batch["session_no"])
         if not pc.any(is_lost).as_py():
             return batch
@@ -139,7 +139,7 @@ class Fold:
         return batch.filter(pc.invert(is_lost))
 
     def _patched(self, batch: pa.Table, read: _Side, heard: _Side, odd: list[pa.Table]) -> pa.Table:
-        """Return stored rows with what is plain put in; what is not is taken out, into ``odd``."""
+        """Return stored rows with what is plain merged in; move the others into ``odd``."""
         names = batch["session_no"].combine_chunks()
         of_read, of_heard = read.find(names), heard.find(names)
         is_plain = np.asarray(pc.is_null(batch[STATE]))
@@ -210,7 +210,7 @@ class Fold:
         return found
 
     def _described_anew(self, batch: pa.Table, at: Places, read: pa.Table) -> pa.Table:
-        """Return rows that are as they were read, with what is shown of their phones by now."""
+        """Return rows that are unchanged, with their phones as they are to be shown now."""
         if not len(at):
             return batch
         own = np.asarray(batch[OWN].combine_chunks())[at]
@@ -223,7 +223,7 @@ class Fold:
         return _replaced(batch, at, rows)
 
     def _is_outdated(self, batch: pa.Table) -> Bools:
-        """Return which plain rows would be made otherwise now."""
+        """Return which plain rows would be made differently now."""
         status, word = batch["status"], batch["provider_status"]
         asked = batch["last_asked_at"]
         is_asked = np.asarray(pc.is_valid(asked)) & ~np.asarray(pc.equal(status, "invalid"))
@@ -239,7 +239,7 @@ class Fold:
         return outdated
 
     def _new(self, read: _Side, heard: _Side, new: list[Sent] | None) -> Iterator[pa.Table]:
-        """Yield the rows of sessions that the file had not, as far as they are plain.
+        """Yield the plain rows of sessions that the file did not have.
 
         ``new`` gets them too; None where there are no rows that could have got their number.
         """
@@ -298,7 +298,7 @@ class Fold:
         yield self._group_rows(blank, heard, is_put, of)
 
     def _grouped_with(self, rows: pa.Table, heard: _Side, sizes: Places) -> tuple[Bools, Places]:
-        """Return the rows of sessions that are told of all at once, each by a row of its own.
+        """Return the rows of sessions of which one answer has all recipients, each in its own row.
 
         ``sizes``: how many rows the session of each has. The places are those of the answers.
         """
@@ -337,7 +337,7 @@ class Fold:
     def _general(
         self, read: _Side, heard: _Side, odd: list[pa.Table], new: list[Sent]
     ) -> Iterator[pa.Table]:
-        """Yield the rows of all other sessions, by the rule itself."""
+        """Yield the rows of all other sessions, made by the rule in ``general``."""
         before = _grouped(odd)
         sessions = {name: known_of(rows, self._dimensions) for name, rows in before.items()}
         if self.is_remade:
@@ -417,7 +417,7 @@ class Fold:
         self.gone += gone if self.is_whole else 0
         self._add(len(rows) - len(before))
         if not rows:
-            self.are_many |= bool(before)  # no row is left that would tell of the change
+            self.are_many |= bool(before)  # no row is left that would show the change
             return
         made = [
             dict.fromkeys(self.names.names)
@@ -457,7 +457,7 @@ class Fold:
         return pa.Table.from_arrays(arrays, schema=self.names).combine_chunks()
 
     def _rows(self, before: pa.Table, said: pa.Table) -> pa.Table:
-        """Return plain rows with one newer answer each put in."""
+        """Return plain rows, each with one newer answer merged in."""
         status = pc.index_in(said["status"], value_set=_STATUSES)
         code = np.asarray(status).astype(np.int64)
         is_final = np.asarray(said["is_final"])
@@ -498,21 +498,21 @@ class Fold:
 
     @property
     def counts(self) -> dict[str, int]:
-        """Return what a whole day's footer says of the reading."""
+        """Return what a whole day's footer says about the source rows."""
         return self.rows_read | {"gone": self.gone, "copies": self.copies, "beside": self.beside}
 
     @property
     def is_changed(self) -> bool:
-        """Return whether any row is not as it was."""
+        """Return whether any row has changed."""
         return self.are_many or bool(self.changed)
 
     def _add(self, rows: int) -> None:
-        """Count rows that the file had not, of other sessions or of none."""
+        """Count rows that are new to the file."""
         self.new += rows
         self.more += rows
 
     def _note(self, rows: pa.Table) -> None:
-        """Keep rows that are not as they were, while they are few."""
+        """Keep the changed rows, while they are few."""
         self._noted += rows.num_rows
         self.are_many |= self._noted > self.most
         self.changed = [] if self.are_many else [*self.changed, rows]
@@ -538,7 +538,7 @@ def _together(batches: Iterable[pa.Table], rows: int) -> Iterator[pa.Table]:
 
 
 class _Side:
-    """Rows by session: what was read, or what was said.
+    """Rows by session: of the source, or of responses.
 
     ``is_lone``: the only row of its session, and one that may be plain. It has one place more than
     there are rows, at -1, for sessions that are not here. ``is_stored``: the file has its session.
@@ -553,7 +553,7 @@ class _Side:
 
     @cached_property
     def counts(self) -> Places:
-        """How many rows the session of each row has here."""
+        """The number of rows here of each row's session."""
         if self.are_distinct:
             return np.ones(len(self.names), np.int64)
         places = np.asarray(self.names.dictionary_encode(null_encoding="encode").indices)
@@ -604,7 +604,7 @@ def _is_once(places: Places) -> Bools:
 
 
 def _places(keys: pa.Array, among: pa.Array) -> Places:
-    """Return the first place of each key among others; -1 where it is not there, or NULL.
+    """Return the first place of each key among others; -1 where it is missing or NULL.
 
     To hash a value costs seven times as much as to look it up, so that is done with the fewer.
     """
@@ -626,21 +626,21 @@ def _keys(sessions: pa.Array, recipients: pa.ChunkedArray) -> pa.Array:
 
 
 def _is_never_plain(sent: pa.Table) -> Bools:
-    """Return which rows are never plain: with a mask, for several recipients, or asked in vain."""
+    """Return which rows are never plain: masked, for several recipients, or unreadably answered."""
     odd = np.zeros(sent.num_rows, np.bool_)
     if "mask" in sent.column_names:
         odd |= np.asarray(sent["mask"].is_valid())
     if "recipients" in sent.column_names:
         odd |= np.asarray(pc.greater(sent["recipients"], 1).fill_null(False))
     if "asked_at" in sent.column_names:
-        odd |= np.asarray(pc.is_null(sent["status"]))  # asked in vain
+        odd |= np.asarray(pc.is_null(sent["status"]))  # without a readable answer
     return odd
 
 
 def _are_alike(
     stored: pa.Table, at: Places, read: pa.Table, place: Places, names: list[str]
 ) -> Bools:
-    """Return which stored plain rows are just as they were read now."""
+    """Return which stored plain rows equal what was read now."""
     here, there = _taken(stored, at), _taken(read, place)
     own = pc.if_else(here[OWN], here["recipient"], pa.scalar(None, TEXT))
     is_same = _equal(own, there["recipient"])
@@ -652,7 +652,7 @@ def _are_alike(
 
 
 def _can_be_put_in(rows: pa.Table, at: Places, said: pa.Table, place: Places) -> Bools:
-    """Return which plain rows are plain still with one answer each put in."""
+    """Return which plain rows stay plain with one answer merged into each."""
     here, there = _taken(rows, at), _taken(said, place)
     number, word, status = there["number"], there["word"], there["status"]
     is_silent = np.asarray(pc.equal(number, "")) & np.asarray(pc.is_null(word))
@@ -688,7 +688,7 @@ def _equal(left: pa.ChunkedArray, right: pa.ChunkedArray) -> Bools:
 
 
 def _taken(rows: pa.Table, at: Places) -> pa.Table:
-    """Return the rows at some places; usually these are in order, and it costs nothing."""
+    """Return the rows at some places; free of cost if these are in order."""
     if len(at) and at[-1] - at[0] == len(at) - 1 and (np.diff(at) == 1).all():
         return rows.slice(at[0], len(at))
     return rows.take(pa.array(at))
@@ -742,7 +742,7 @@ def known_of(rows: list[dict[str, Any]], dimensions: list[str]) -> Session:
 
 
 def outnumbered(stored: pa.Array, read: pa.Array) -> pa.Array:
-    """Return the sessions that have fewer rows stored than read, and at least one."""
+    """Return the sessions with fewer stored rows than read ones, and at least one."""
     counts = (
         pa.table([stored], ["session_no"]).group_by("session_no").aggregate([([], "count_all")])
     )
@@ -756,7 +756,7 @@ def outnumbered(stored: pa.Array, read: pa.Array) -> pa.Array:
 
 
 def with_states(rows: pa.Table, change: Callable[[Session], None]) -> pa.Table:
-    """Return rows of a day's file with ``change`` made to what each state says."""
+    """Return rows of a day's file with ``change`` applied to each state."""
     states = rows[STATE].to_pylist()
     if not any(states):
         return rows
@@ -839,7 +839,7 @@ def _micros(times: pa.ChunkedArray) -> Places:
 
 
 def empty_lists(count: int) -> pa.Array:
-    """Return so many empty lists of texts."""
+    """Return ``count`` empty lists of texts."""
     return pa.ListArray.from_arrays(pa.array(np.zeros(count + 1, np.int32)), pa.array([], TEXT))
 
 

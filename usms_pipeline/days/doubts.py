@@ -1,4 +1,4 @@
-"""What is odd about rows of the source: one judge for ``usms check``, ``plan`` and ``run``.
+"""What is suspicious about rows of the source: one judge for ``check``, ``plan`` and ``run``.
 
 It looks at some rows, before anything is sent to the service or stored.
 """
@@ -20,22 +20,22 @@ from usms_pipeline.settings import Settings
 from usms_pipeline.source import Cells, phones_in
 
 MOST_ROWS: Final = 20_000
-"""So many are judged by a run, in a twentieth of a second."""
+"""Rows that a run judges, in a twentieth of a second."""
 _TRIED: Final = 100
-"""Texts of which it is asked whether they say numbers: 3 ms."""
+"""Texts that are tested for phone numbers: 3 ms."""
 _FEWEST: Final = 100
-"""Rows from which on a run is stopped for how they fall into sessions: a few may be odd."""
+"""Fewest rows of odd sessions that stop a run: a few may be odd."""
 _MOST_ODD: Final = 0.9
-"""Of the rows: what stands for "not sent" may be in many, but others have a number beside it."""
+"""Share of the rows: many may have a text for "not sent", but others have a number."""
 _MOST_PHONES: Final = 1_000
-"""The service takes no more in one send call."""
+"""Most phones that the service accepts in one send call."""
 _IS_TIME: Final = r"^\d{4}[-/.]\d{1,2}[-/.]\d{1,2}[T ]\d{1,2}:"
 _IS_E164: Final = r"^\+[\d\s().-]{8,20}$"
 
 
 @dataclass(frozen=True)
 class Doubt:
-    """What a person should look at, in a sentence without a period.
+    """A warning: a sentence without a period.
 
     ``topic``: what ``usms check`` files it under. ``stops``: to go on would send, store or publish
     what can't be meant.
@@ -101,8 +101,8 @@ def _of_session_texts(rows: pa.Table, settings: Settings, book: PhoneBook) -> Do
     if texts and 2 * pc.sum(pc.match_substring_regex(texts, _IS_TIME)).as_py() > len(texts):
         return Doubt(
             "rows",
-            f"the values of {column} are times, not session numbers: name the column of what the "
-            "send call returned",
+            f"the values of {column} are times, not session numbers: set USMS_SESSION_COLUMN to "
+            f"the column of what the send call returned",
             stops=True,
         )
     flat = _phones_in(texts)
@@ -118,20 +118,21 @@ def _of_session_texts(rows: pa.Table, settings: Settings, book: PhoneBook) -> Do
         return Doubt(
             "rows",
             f"the values of {column} look like phone numbers: they are sent as session numbers, "
-            "and published whole. If they are phones, set it right, use another USMS_DATA_DIR and "
-            "delete this one",
+            "and published whole. If they are phones, correct the setting, use another "
+            "USMS_DATA_DIR and delete this one",
         )
     other = ", or does USMS_PHONE_COLUMN name that one" if settings.phone_column else ""
     return Doubt(
         "rows",
         f"the values of {column} look like phone numbers, and would be sent as session numbers and "
-        f"published whole: name the column of what the send call returned{other}",
+        f"published whole: set USMS_SESSION_COLUMN to the column of what the send call "
+        f"returned{other}",
         stops=True,
     )
 
 
 def _of_sessions(rows: pa.Table, settings: Settings) -> Doubt | None:
-    """Doubt sessions of more rows than a send call takes phones, or sent over days."""
+    """Warn of sessions with more rows than a send call takes phones, or sent over days."""
     column = repr(settings.session_column)
     named = rows.filter(pc.is_valid(rows["session_no"]))
     its = named.group_by("session_no").aggregate(
@@ -159,25 +160,25 @@ def _of_sessions(rows: pa.Table, settings: Settings) -> Doubt | None:
         return Doubt(
             "rows",
             f"{wording.counted(spread, 'value')} of {column} in rows sent more than a day apart, "
-            f"and a session number is of one send call: {asks}",
+            f"but a session number belongs to one send call: {asks}",
             stops,
         )
     return None
 
 
 def _of_phones(rows: pa.Table, settings: Settings, book: PhoneBook) -> Doubt | None:
-    """Doubt a column of phones of which most say no number."""
+    """Warn of a phone column in which most values are no phone numbers."""
     if rows["phone"].null_count == rows.num_rows or _say_phones(rows, book):
         return None
     return Doubt(
         "phones",
-        f"most values of {settings.phone_column!r} (USMS_PHONE_COLUMN) say no phone number: does "
-        "it name the column of the numbers?",
+        f"most values of {settings.phone_column!r} (USMS_PHONE_COLUMN) are no phone numbers: is "
+        f"that the column of the numbers?",
     )
 
 
 def _say_phones(rows: pa.Table, book: PhoneBook) -> bool:
-    """Return whether at least half of the phones, if there are any, say a number or hide one."""
+    """Return whether at least half of the phones, if there are any, are numbers or masks."""
     texts = _some(rows["phone"].combine_chunks())
     said = book.describe(texts)
     is_none = pc.and_(pc.equal(said.field("phone"), MASK), pc.is_null(said.field("mask")))
@@ -190,13 +191,13 @@ def _of_cells(cells: Cells, settings: Settings) -> Iterator[Doubt]:
         yield Doubt(
             "phones",
             f"{wording.counted(cells.with_words, 'cell')} of {settings.phone_column!r} {have} "
-            f"words beside the numbers: what is no number in {them} is left out",
+            f"words beside the numbers: the words in {them} are ignored",
         )
     if cells.uncounted:
         have = "has" if cells.uncounted == 1 else "have"
         asks = ""
         if 2 * cells.uncounted > cells.rows:
-            asks = ". Does it name the column of how many recipients a row stands for?"
+            asks = ". Is that the column with the number of recipients per row?"
         yield Doubt(
             "recipients",
             f"{wording.count(cells.uncounted)} of {wording.counted(cells.rows, 'row')} {have} no "

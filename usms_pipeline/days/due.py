@@ -20,11 +20,11 @@ from usms_pipeline.days.held import Day, Held, Part
 from usms_pipeline.days.reading import DayRead
 
 DUE: Final = pa.schema([*file.DUE, ("day", pa.int32())])
-"""``file.DUE``, with the place of the session's day among those that were named."""
+"""``file.DUE``, with the index of the session's day in the given list."""
 
 
 def due(held: Held, days: Iterable[date], now: int) -> pa.Table:
-    """Return what is due of days at ``now`` (microseconds), the longest overdue first."""
+    """Return the due sessions of days at ``now`` (microseconds), the longest overdue first."""
     days = [*days]
     found = [DUE.empty_table()]
     for place, day in enumerate(days):
@@ -43,14 +43,14 @@ def due(held: Held, days: Iterable[date], now: int) -> pa.Table:
 
 
 def due_of_part(held: Held, part: Part, now: int) -> pa.Table:
-    """Return what is due of a part of a large new day."""
+    """Return the due sessions of a part of a large new day."""
     table = _due_of(held, Day(part.day.day, None, part.read), now)
     held.outcome.due[part.day.day] = held.outcome.due.get(part.day.day, 0) + table.num_rows
     return _placed(table, 0)
 
 
 def named(held: Held, sessions: pa.Array) -> pa.Table:
-    """Return those of some sessions that the days' files have, due or not; takes these days."""
+    """Return which of some sessions the days' files have, due or not; holds these days."""
     for day in file.days(held.store):
         if pc.any(pc.is_in(held.names(day), value_set=sessions)).as_py():
             held.take(day)
@@ -101,7 +101,7 @@ def _new(held: Held, rows: pa.Table, stored: list[Any], now: int) -> pa.Table:
 
 
 def _grown(held: Held, day: Day, read: DayRead, now: int) -> pa.Table:
-    """Return the sessions that got a phone since: due though all others have an outcome."""
+    """Return the sessions that got a phone since: due though all others have a final status."""
     more = columns.outnumbered(held.names(day.day), read.rows["session_no"].combine_chunks())
     if not len(more):
         return file.DUE.empty_table()

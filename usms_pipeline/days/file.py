@@ -1,4 +1,4 @@
-"""The file of one day: what its footer says, who in it is due, and how it is written whole.
+"""The file of one day: its footer, its due sessions, and how it is written whole.
 
 ``receipts/sent_date=D/receipts.parquet`` is all that is kept of a day. Its footer says what it was
 made of, so that a day where nothing is new and nobody is due costs one read of it.
@@ -55,8 +55,8 @@ class Footer:
     others ``beside``, that were not read for this day.
     ``elsewhere``: sessions read for this day that another day's file has, and which.
 
-    ``buckets`` counts the recipients announced, by status; ``open`` all rows that are neither final
-    nor closed. ``next_due_at`` (microseconds): no session is due before, at the polling times
+    ``buckets`` counts the recipients in the source, by status; ``open`` all rows that are neither
+    final nor closed. ``next_due_at`` (microseconds): no session is due before, at the polling times
     ``polls`` (microseconds after sending); None: never.
     """
 
@@ -79,7 +79,7 @@ class Footer:
 
     @property
     def announced(self) -> int:
-        """Count the recipients that the source announces."""
+        """Count the recipients that are in the source."""
         return sum(self.buckets.values())
 
     @property
@@ -100,7 +100,7 @@ def days(store: Store) -> list[date]:
 
 
 def footer(store: Store, day: date) -> Footer | None:
-    """Return what a day's file says of itself; None where there is none.
+    """Return the footer of a day's file; None where there is no file.
 
     Raises ``DamagedDay`` for a file that can't be read, ``OtherLayout`` for another version's.
     """
@@ -130,7 +130,7 @@ def sessions(store: Store, day: date) -> pa.Array:
 
 
 def asked(store: Store, day: date, names: pa.Array) -> pa.Table:
-    """Return who some sessions went to, as far as a day's file knows, and when they were asked."""
+    """Return the recipients of some sessions, by a day's file, and when these were asked about."""
     wanted = ["session_no", "recipient", "last_asked_at"]
     with _told(day):
         batches = [pa.table(one) for one in store.batches(name(day), columns=wanted)]
@@ -150,9 +150,9 @@ def rows(store: Store, day: date, names: pa.Schema | None = None) -> Iterator[pa
 
 
 def amiss(store: Store, day: date) -> str | None:
-    """Return what is amiss with a day's figures, in a sentence; None where all is well.
+    """Return what is wrong with a day's figures, in a sentence; None where all is well.
 
-    Each recipient announced is in exactly one bucket, and they are as many as the source's latest
+    Each recipient in the source has exactly one status, and they are as many as the source's latest
     reading had, copies left out and those counted that are gone from it, or were not read with it.
     """
     try:
@@ -175,8 +175,8 @@ def amiss(store: Store, day: date) -> str | None:
     if counted == expected == said.announced and not stray and not double:
         return None
     return (
-        f"{day}: {expected:,} recipients announced, {counted:,} counted, {stray:,} in no bucket, "
-        f"{double:,} twice. Run `usms rebuild --from {day} --to {day}`."
+        f"{day}: {expected:,} recipients in the source, {counted:,} counted, "
+        f"{stray:,} without a status, {double:,} twice. Run `usms rebuild --from {day} --to {day}`."
     )
 
 
@@ -187,7 +187,7 @@ def write(
     names: pa.Schema,
     of: Callable[[], Footer | None],
 ) -> Footer | None:
-    """Write a day's file and return its footer: what ``of`` gives, with what the rows tell.
+    """Write a day's file and return its footer: what ``of`` returns, and counts of the rows.
 
     ``tables`` are drawn while it is written, so that a large day is never in memory as a whole;
     ``of`` is called when all are. Where it gives None, the file stays as it was.
@@ -246,17 +246,17 @@ def once(due: pa.Table) -> pa.Table:
 
 
 class Tries:
-    """When sessions were last asked about in vain, as the rows that stream by say.
+    """When sessions were last asked about without a readable answer, from rows that stream by.
 
     The first of a session's rows has its state; the others, which come after it, were asked with
-    it, and that one may have an outcome.
+    it, and that one may have a final status.
     """
 
     def __init__(self) -> None:
         self._at: dict[str, int] = {}
 
     def add(self, rows: pa.Table) -> None:
-        """Count the tries of rows, open or not."""
+        """Note when rows were last asked about without a readable answer, open or not."""
         if rows[STATE].null_count == rows.num_rows:
             return
         is_tried = pc.match_substring(rows[STATE], '"tried_at"').fill_null(False)
@@ -264,7 +264,7 @@ class Tries:
             self._at[row["session_no"]] = json.loads(row[STATE])["tried_at"]
 
     def latest(self, rows: pa.Table, asked: Micros) -> Micros:
-        """Return the later of when rows were asked about and when they were in vain."""
+        """Return the later of when rows were asked about and when no answer was readable."""
         if not self._at:
             return asked
         among = pc.is_in(rows["session_no"], value_set=pa.array([*self._at], TEXT))
@@ -277,7 +277,7 @@ class Tries:
 def next_polls(waiting: pa.Table, polls: Sequence[int], tries: Tries) -> Micros:
     """Return the oldest polling time that each open row has not met, in microseconds.
 
-    Past the last one (its look was in vain) that is a day after it was last tried.
+    Past the last one (no readable answer) that is a day after it was last tried.
     """
     offsets = np.array(polls, np.int64)
     sent = np.asarray(waiting["sent_at"].cast(pa.int64()))
@@ -309,7 +309,7 @@ def _as(table: pa.Table, names: pa.Schema | None) -> pa.Table:
 
 @contextmanager
 def _told(day: date) -> Iterator[None]:
-    """Raise ``DamagedDay`` for a damaged file; one that can't be read now has an errno."""
+    """Raise ``DamagedDay`` for a damaged file, not for one that can't be read now (an errno)."""
     try:
         yield
     except DamagedDay:

@@ -21,21 +21,21 @@ from usms_pipeline.contract.status import BUCKETS, FINAL
 from usms_pipeline.service.api import canonical
 
 NO_NUMBER: Final = ""
-"""Stands for the recipient of a response that names no number."""
+"""The recipient in a response that names no number."""
 
 UNHEARD: Final = "unheard-"
-"""Begins the ``recipient`` of somebody whose number is not known: ``unheard-1``, ``unheard-2``."""
+"""Prefix of a ``recipient`` whose number is not known: ``unheard-1``, ``unheard-2``."""
 
 LONGEST_ENDING, SHORTEST_ENDING = 15, 8
 """Digits by which two ways to write one number are matched. No number has more than fifteen; of
 fewer than eight, two different numbers of one send may well be alike."""
 
 Moment = tuple[int, str | None]
-"""When a row was sent, and the hash of its phone."""
+"""The send time of a row, and the hash of its phone."""
 
 _RANK: Final = {status: rank for rank, status in enumerate(BUCKETS)}
 _LATEST_RECEIPT: Final = 5 * 60 * 1_000_000
-"""A receipt may be later than the response that told it by so much: clocks differ."""
+"""How much later than its response a receipt may be: clocks differ."""
 _EARLIEST_RECEIPT: Final = 366 * 86_400 * 1_000_000
 """A receipt a year older than the message is of another message, or no time at all."""
 
@@ -55,7 +55,7 @@ it. In ``schema.OBSERVATIONS`` it has the answer's name."""
 class Answer(msgspec.Struct, frozen=True, omit_defaults=True):
     """What one response said of one number, or of the session as a whole.
 
-    ``word`` is ``''`` where a number is named without one: it was heard of. NULL: it was not.
+    ``word`` is ``''`` where a number is named without one. NULL: the number was not named.
     """
 
     asked_at: int
@@ -69,12 +69,12 @@ class Answer(msgspec.Struct, frozen=True, omit_defaults=True):
 
     @property
     def is_final(self) -> bool:
-        """Return whether it is evidence of an outcome."""
+        """Return whether it has a final status."""
         return self.status in FINAL
 
     @property
     def says_nothing(self) -> bool:
-        """Return whether only that it was asked is known by it."""
+        """Return whether it says nothing but when it was asked."""
         said = (getattr(self, name) for name in COLUMN_OF if name != "submit_status")
         return self.status == "pending" and not any(said)
 
@@ -87,7 +87,7 @@ class Answer(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Number(msgspec.Struct, omit_defaults=True):
-    """What is known of one number: its first evidence, its latest answer without, all outcomes."""
+    """What is known of one number: its first final answer, its latest other one, all statuses."""
 
     final: Answer | None = None
     open: Answer | None = None
@@ -111,7 +111,7 @@ class Ends(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Sent(msgspec.Struct, omit_defaults=True):
-    """One recipient that the source announces: a source row, or one of several it stands for.
+    """One recipient in the source: a source row, or one of several it stands for.
 
     ``recipient`` is the hash of the phone that the row names. ``mask`` is what a masked phone
     shows: its first digits, ``*``, its last.
@@ -129,7 +129,7 @@ class Sent(msgspec.Struct, omit_defaults=True):
 
     @property
     def moment(self) -> Moment:
-        """Tells rows apart that have no session number."""
+        """Distinguishes rows that have no session number."""
         return self.sent_at, self.recipient
 
     @property
@@ -143,7 +143,7 @@ class Session(msgspec.Struct, omit_defaults=True):
     """All that is known of a session. As JSON it is the ``_state`` of one that is not plain.
 
     ``last_open_at`` is the latest response that left something open; ``submit_status`` the word
-    of the latest response; ``tried_at`` when it was last asked in vain: the body was unreadable.
+    of the latest response; ``tried_at`` when it was last asked with an unreadable answer.
     """
 
     sent: list[Sent] = []
@@ -197,7 +197,7 @@ def tried(session: Session, at: int) -> None:
 
 
 def prune(session: Session) -> None:
-    """Forget what can never show again, so that what is known is the same in any order."""
+    """Drop what can never show again, so that the state is the same in any order of answers."""
     own = {sent.recipient for sent in session.sent}
     for number, known in [*session.numbers.items()]:
         if number == NO_NUMBER:  # a word on the whole session ends with the next response
@@ -218,7 +218,7 @@ def prune(session: Session) -> None:
 
 
 def without_ends(session: Session) -> tuple[list[Sent], dict[str, Number]]:
-    """Return the rows and the numbers whose ends are needed for matching, and not known."""
+    """Return the rows and numbers whose ends are needed for matching but unknown."""
     if not _is_matched_by_ends(session):
         return [], {}
     own = {sent.recipient for sent in session.sent}
@@ -234,22 +234,22 @@ def without_ends(session: Session) -> tuple[list[Sent], dict[str, Number]]:
 
 
 def _is_matched_by_ends(session: Session) -> bool:
-    """Return whether there may be a choice, now or later: a number is no row's own as it is."""
+    """Return whether matching may have a choice: a number equals no row's own number."""
     if len(session.sent) > 1 or any(one.mask for one in session.sent):
         return True
     return all(one.recipient for one in session.sent) and has_strangers(session)
 
 
 def has_strangers(session: Session) -> bool:
-    """Return whether a number was heard that is no row's own as it is."""
+    """Return whether the service named a number that is no row's own as it is."""
     own = {one.recipient for one in session.sent}
     return not session.numbers.keys() <= {NO_NUMBER, *own}
 
 
 def reread(session: Session) -> None:
-    """Read each status from its word again, for what words mean has changed.
+    """Read each status from its word again, because the meaning of words has changed.
 
-    Of outcomes that lost to an earlier one only their status is known: they stay as they are.
+    Of final statuses that lost to an earlier one only their status is known: they stay as they are.
     """
     for known in session.numbers.values():
         said = [one for one in (known.final, known.open) if one]
@@ -284,7 +284,7 @@ def announce(
 
     Return how many stored rows are gone from the source, and which of those read are new.
 
-    A phone is one message, whatever its time. Each stored row with a time from ``first`` up to
+    A phone is one message, at any time. Each stored row with a time from ``first`` up to
     ``last`` (what was read) is paired with one read row at most, which counts from now on. A read
     row without a pair is new; a stored one without is gone from the source, and stays.
     """
@@ -319,7 +319,7 @@ def announce_without_session(
     """Join rows without a usable session number; return those there are now, and how many are gone.
 
     They are told apart by time and phone, and counted. ``numbered`` has how many rows of sessions
-    are new by time and phone: so many of the stored ones got their number since, and go.
+    are new by time and phone: as many of the stored ones got their number since, and go.
     """
     groups: dict[Moment, tuple[list[Sent], list[Sent]]] = {}
     for side, rows_ in enumerate((stored, read)):
@@ -371,7 +371,7 @@ def _with_its_phone(old: Sent, new: Sent) -> Sent:
 
 
 def rows(session_no: str, session: Session, cutoff: int) -> list[dict[str, Any]]:
-    """Return a session's rows: one a recipient announced, in order, then one a number nobody did.
+    """Return a session's rows: its recipients in the source, in order, then all other numbers.
 
     ``cutoff``: microseconds after sending from which on a session that was asked about is closed.
     """
@@ -396,12 +396,12 @@ def rows(session_no: str, session: Session, cutoff: int) -> list[dict[str, Any]]
 
 
 def match(sent: list[Sent], numbers: Mapping[str, Number]) -> dict[int, str]:
-    """Return which number each row (its place) has, where it has one.
+    """Return the number matched to each row (by its place), where there is one.
 
     Equal numbers; one row with one number; the same ending, of fifteen digits down to eight, where
     no other row or number left has it; what a mask shows, where one number alone is like it; then
-    rows without a phone take the numbers left, in the order of their evidence, so that an outcome
-    shown never goes to another row because one more number came.
+    rows without a phone take the numbers left, in the order of their evidence, so that a final
+    status shown never goes to another row because one more number came.
     """
     dealt = {place: one.recipient for place, one in enumerate(sent) if one.recipient in numbers}
     heard = sorted(numbers.keys() - {NO_NUMBER}, key=lambda name: (_evidence(numbers[name]), name))
@@ -450,7 +450,7 @@ def _tail(ends: Ends | None, length: int) -> str | None:
 
 
 def _is_shown(mask: str | None, ends: Ends | None) -> bool:
-    """Return whether a number begins and ends as a mask shows it: ``mask`` is of hashes here."""
+    """Return whether a number begins and ends like a mask (here of hashes)."""
     if mask is None or ends is None:
         return False
     head, _, tail = mask.partition("*")
@@ -527,7 +527,7 @@ def is_believed(received_at: Any, sent_at: Any, asked_at: Any) -> Any:
 
 
 def state_of(session: Session) -> str:
-    """Return what is known of a session as JSON; the same knowledge, the same text."""
+    """Return the state of a session as JSON; equal states give equal texts."""
     return msgspec.json.encode(session, order="deterministic").decode()
 
 
@@ -537,12 +537,12 @@ def session_from(state: str) -> Session:
 
 
 def say_all(made: list[dict[str, Any]], session: Session) -> bool:
-    """Return whether a session's rows, read back, say all that is known of it."""
+    """Return whether a session's rows, read back, hold all that is known of it."""
     return bool(made) and session_of(made) == session
 
 
 def session_of(rows_: list[dict[str, Any]]) -> Session:
-    """Return what is known of a session whose rows say it all."""
+    """Return the state of a plain session, from its rows."""
     first = rows_[0]
     session = Session(
         first_asked_at=first["first_asked_at"],
@@ -561,7 +561,7 @@ def session_of(rows_: list[dict[str, Any]]) -> Session:
 
 
 def _hear(session: Session, row: Mapping[str, Any], who: dict[str, Any]) -> None:
-    """Add what a row says that was heard."""
+    """Add to the state what the service said, as a row has it."""
     status = row["status"]
     if not row["is_final"] and status != "invalid":
         status = canonical(row["provider_status"])  # closed, a pending one is shown as unknown

@@ -34,7 +34,7 @@ class Outcome:
     """What a run did. ``aside`` names damaged files that were put out of the way.
 
     ``due`` counts the sessions that were due, by day; ``locked`` names the days that another run
-    holds; ``receipts`` counts those in the answers, of whatever word. Of the rows read,
+    holds; ``receipts`` counts those in the answers, with any status word. Of the rows read,
     ``newest_sent_at`` is in microseconds, and ``repeats`` says whether some share a session.
     """
 
@@ -60,7 +60,7 @@ class Outcome:
 
 @dataclass
 class Day:
-    """A day that a run holds: what its file says, and what is to be put into it."""
+    """A day that a run holds: its file's footer, and what is to be merged into it."""
 
     day: date
     footer: Footer | None
@@ -90,7 +90,7 @@ class Day:
 
     @property
     def is_new(self) -> bool:
-        """Return whether all that is known of the day was just read."""
+        """Return whether the whole day was just read from the source."""
         return self.read is not None and self.footer is None and not self.arriving
 
     @property
@@ -105,7 +105,7 @@ class Day:
         return max(read, self.footer.rows if self.footer else 0)
 
     def is_written(self) -> None:
-        """Drop what has been put into the file."""
+        """Drop what has been merged into the file."""
         self.read, self.arriving, self.leaving = None, [], set()
         self.after, self.told, self.beside = set(), [], set()
         self.came = self.left = 0
@@ -123,7 +123,7 @@ class Part:
 
 
 class Held:
-    """The days that a run holds, by date, what it works with, and its outcome so far.
+    """The days that a run holds, by date, what it works with, and what it has done so far.
 
     ``locks``: whether days are locked; else nothing is to be written.
     """
@@ -142,7 +142,7 @@ class Held:
         self._names: dict[date, pa.Array] = {}
 
     def release(self) -> None:
-        """Let go of all days; a large one that is being written is given up."""
+        """Release all days; a large one that is being written is discarded."""
         for day in self.days.values():
             if day.stream is not None:
                 day.stream.abandon()
@@ -188,7 +188,7 @@ class Held:
         self._names.pop(day, None)
 
     def has_open(self, day: date) -> bool:
-        """Return whether something is open in a day's file, as far as can be told."""
+        """Return whether something is open in a day's file, if that is known."""
         with suppress(DamagedDay):
             said = file.footer(self.store, day)
             return said is not None and said.open > 0
@@ -211,7 +211,7 @@ class Held:
             return self._names[day]
 
     def sessions(self, day: Day) -> pa.Array:
-        """Return the sessions that a day's file is to have, so that what is said of them is its."""
+        """Return the sessions that belong to a day's file."""
         known = self.names(day.day)
         if day.leaving:
             known = known.filter(pc.invert(pc.is_in(known, pa.array([*day.leaving], TEXT))))

@@ -1,4 +1,4 @@
-"""The responses as they came: a log for each run, in blocks that appear whole.
+"""The raw responses: a log for each run, in blocks that appear whole.
 
 ``responses/<run>/000001.parquet`` and so on; ``responses/open/<run>.json`` says that the run is not
 folded yet. A block that has its name is durable, and what it says counts. A run is sealed, its mark
@@ -35,7 +35,7 @@ _BLOCK: Final = re.compile(rf"{FOLDER}/({_RUN.pattern})/\d{{6}}\.parquet")
 class Log:
     """One run's log. It is this process's while it is ``held``.
 
-    Whoever holds it sets ``is_folded`` once all of it is; else a later run folds it.
+    The run that holds it sets ``is_folded`` once all of it is; else a later run folds it.
     """
 
     def __init__(self, store: Store, clock: Callable[[], datetime]) -> None:
@@ -115,9 +115,9 @@ def sweep(store: Store) -> None:
 
 
 def seal(store: Store, run: str) -> None:
-    """Note that all of a run is folded; for who has ``taken`` it."""
+    """Note that all of a run is folded. The caller holds it (``taken``)."""
     store.delete(_mark(run))
-    store.drop_lock(_lock(run))  # whoever waits for it finds no mark
+    store.drop_lock(_lock(run))  # a process that waits for it finds no mark
     store.remove_folder(f"{FOLDER}/{run}")  # where it was killed before its first block
 
 

@@ -1,4 +1,4 @@
-"""Where a session is: in one day's file, whatever its rows say at the next reading.
+"""Where a session is: in one day's file, even if its rows are read with other times later.
 
 The source tells the day of a session by its earliest row. A session that a file has already stays
 there while one of its rows is of that day, and moves where all were rescheduled. The new place is
@@ -95,7 +95,7 @@ def _without(names: Some, others: Some) -> pa.Array:
 
 
 def _common(names: Some, others: Some) -> pa.Array:
-    """Return the names that both have, each once; the fewer are hashed, 0.2 µs each."""
+    """Return the names in both, each once; the shorter list is hashed, 0.2 µs each."""
     few, many = sorted((names, others), key=len)
     if not len(few):
         return _NONE

@@ -1,4 +1,4 @@
-"""What could not be used of responses, with its reason, until somebody decides.
+"""What could not be used of responses, with its reason, until it is replayed or dismissed.
 
 ``quarantine/<run>/<block>.parquet`` has what was set aside of the block of that name. An entry's id
 is a hash of what it holds, so that to see the same trouble again makes no second entry.
@@ -38,7 +38,7 @@ KINDS: Final = {
     UNANSWERED: "the service gives no usable answer about this session number",
     UNREADABLE: "a whole response could not be read",
     BAD_ITEM: "one item of a response could not be read",
-    UNASKED: "a response told of a session that was not asked about",
+    UNASKED: "a response has a session that was not asked about",
 }
 
 
@@ -64,7 +64,7 @@ class Entry:
 
 
 class Quarantine:
-    """Adds what could not be used; knows what is there already."""
+    """Adds what could not be used, unless it is there already."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -131,7 +131,7 @@ def mark(store: Store, ids: Iterable[str], state: str) -> int:
 
 
 def edit(store: Store, change: Any) -> int:
-    """Write the files anew that ``change`` (of a table) makes other ones; count changed rows."""
+    """Write again the files that ``change`` (of a table) changes; return how many rows."""
     changed = 0
     for name in store.names(FOLDER):
         before = store.read(name)

@@ -1,7 +1,7 @@
 """The source's rows of a window, each with the day that its session belongs to.
 
 A session has one day, that of its earliest row, however its other rows lie around midnight. What a
-day is made of has a digest, in whatever order the rows came: a day that reads as it did when its
+day is made of has a digest, in any order of the rows: a day that reads as it did when its
 file was written needs no more than that. Phones are texts here, in memory alone.
 """
 
@@ -25,10 +25,10 @@ from usms_pipeline.source import in_memory
 from usms_pipeline.store.dataset import Window, day_start
 
 NOTHING: Final = "0"
-"""The digest of a day that nothing was read of."""
+"""The digest of a day without source rows."""
 
 MARGIN: Final = timedelta(days=1)
-"""How much is read on both sides of a window: of a session at its border, the other rows."""
+"""How far beyond a window is read, to find the other rows of a session at its border."""
 
 _EPOCH: Final = date(1970, 1, 1)
 _DAY: Final = "usms_day"
@@ -70,10 +70,10 @@ def parts(read: DayRead, most: int) -> Iterator[DayRead]:
 
 
 class Reading:
-    """Takes the source's rows in batches, and gives them back by day.
+    """Collects the source's rows in batches, and yields them by day.
 
-    ``about`` is whatever else decides what a day's file is made of them, for the digest: the names
-    of the columns, the zone, the cutoff, the key.
+    ``about`` is everything else that decides what a day's file is made of, for the digest: the
+    names of the columns, the time zone, the cutoff, the key.
     """
 
     def __init__(self, window: Window, tz: ZoneInfo, about: Sequence[object]) -> None:
@@ -88,7 +88,7 @@ class Reading:
         self.newest: int | None = None
 
     def add(self, batch: pa.RecordBatch) -> None:
-        """Add rows with a ``session_no`` (or NULL), a ``sent_at`` and whatever else."""
+        """Add rows with a ``session_no`` (or NULL), a ``sent_at`` and any other columns."""
         moments = np.asarray(batch["sent_at"].cast(pa.int64()))
         if len(moments):
             self.newest = max(int(moments.max()), self.newest or 0)
@@ -146,7 +146,7 @@ class Reading:
                 yield DayRead(day, part, digest, day in self._window, are_distinct)
 
     def _digests(self, con: duckdb.DuckDBPyConnection, rows: pa.Table) -> dict[int, str]:
-        """Return the digest of each day's rows, in whatever order they are."""
+        """Return the digest of each day's rows, in any order."""
         con.register("part", rows)
         found = con.execute(
             f"SELECT {_DAY}, count(*) || '-' || sum(hash($about, part)) FROM part GROUP BY 1",
@@ -159,7 +159,7 @@ class Reading:
 def _are_distinct(con: duckdb.DuckDBPyConnection, rows: pa.Table) -> bool:
     """Return whether each row has a session of its own, as the usual table has.
 
-    By their hashes, for that is ten times quicker; where two are alike it takes the longer way.
+    Compares hashes, which is ten times faster. Where two are equal, the caller goes the long way.
     """
     con.register("part", rows)
     hashes = con.execute("SELECT hash(session_no) AS hash FROM part").fetchnumpy()["hash"]

@@ -1,6 +1,6 @@
-"""Making rows anew: which sessions the log still tells everything of, as if nobody had asked yet.
+"""Rebuilding rows: of which sessions the log still has everything, as if none were asked yet.
 
-A session of which each response that its row or state names is kept is told anew from these. Where
+A session of which each response that its row or state names is kept is rebuilt from these. Where
 one is gone, by whomever, what the day's file knows stays and is joined with the rest. Not so for
 one from the future: it came by a clock that was fast, and was moved away so as not to count.
 """
@@ -37,7 +37,7 @@ def told(block: pa.Table) -> pa.Table:
 
 
 def in_turn(said: list[tuple[int, pa.Table]]) -> list[pa.Table]:
-    """Return what several runs (their numbers) were told as tables with one answer a session each.
+    """Return the answers of several runs (by number) as tables with one answer per session.
 
     One after the other they can be put into the rows in columns, as they were when they came.
     """
@@ -59,7 +59,7 @@ def in_turn(said: list[tuple[int, pa.Table]]) -> list[pa.Table]:
 def unasked(
     stored: Iterable[pa.Table], told: Iterable[pa.Table], names: pa.Schema, cutoff: int, now: int
 ) -> Iterator[pa.Table]:
-    """Yield a day's rows, those of sessions that the log tells all of as if none had been asked.
+    """Yield a day's rows; those of sessions whose answers are all in the log, as if never asked.
 
     What was asked later than ``now`` was asked by a clock that was wrong: only the log counts.
     """
@@ -134,7 +134,7 @@ def _general(
 
 
 def _times_of(known: Session) -> set[int]:
-    """Return each time of asking that hangs on a response."""
+    """Return each time of a query that has a response."""
     answers = [one for number in known.numbers.values() for one in (number.final, number.open)]
     found = {one.asked_at for one in answers if one}
     times = (known.first_asked_at, known.last_asked_at, known.last_open_at, known.tried_at)

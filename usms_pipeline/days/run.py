@@ -34,14 +34,14 @@ from usms_pipeline.store.storage import Store
 from usms_pipeline.warehouse import Change
 
 CLOCK_MAY_STEP: Final = timedelta(minutes=5)
-"""What two clocks may differ; past it, one of them is wrong."""
+"""How much two clocks may differ; beyond that, one is wrong."""
 _ROWS_AT_ONCE: Final = 200_000
 """What is asked about in one round, and held in memory until it is written; two rounds are."""
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a step is: ``phase`` is its name, ``total`` None where it isn't known."""
+    """The progress of a step: ``phase`` is its name, ``total`` None where it isn't known."""
 
     phase: str
     done: int
@@ -53,7 +53,8 @@ OnProgress = Callable[[Progress], None]
 
 
 class Run:
-    """One run for one account; make a new one for the next. Use it as a context: it holds days.
+    """One run for one account; make a new one for the next. Use it in a ``with`` block: it holds
+    days.
 
     Without ``holds`` it writes nothing, not even locks, and is only to be asked what is ``due``.
     """
@@ -99,7 +100,7 @@ class Run:
     # -- what is read, and what was told and not folded -------------------------------------------
 
     def look_at(self, window: Window, *, reaches_today: bool) -> None:
-        """Read the source's rows of a window, and take the days that it and the clock concern.
+        """Read the source's rows of a window, and hold the days that it or the clock affects.
 
         Days before the window are taken where something is open in them, if ``reaches_today``.
         """
@@ -114,7 +115,7 @@ class Run:
         self._rows.read(window, lambda rows: self._tell(Progress("source", rows)))
 
     def catch_up(self) -> None:
-        """Fold what runs that were killed had been told, so that nothing is asked twice."""
+        """Fold the responses of killed runs, so that nothing is asked twice."""
         self._held.forgotten = forget.read(self._store)
         log.sweep(self._store)
         for run in log.open_runs(self._store):
@@ -147,10 +148,10 @@ class Run:
             self._told.empty_named()
         return is_all
 
-    # -- making days anew -------------------------------------------------------------------------
+    # -- rebuilding days --------------------------------------------------------------------------
 
     def rebuild(self, days: list[date]) -> None:
-        """Make days anew from the responses that are kept, and what is damaged from the source too.
+        """Rebuild days from the stored responses, and what is damaged from the source too.
 
         Of a session with all its responses kept, what the file knows is left out of account; of
         others it is joined with them, each status read again from its word.
@@ -182,7 +183,7 @@ class Run:
         return False
 
     def _rounds(self, days: list[date]) -> Iterator[list[date]]:
-        """Cut days into rounds, of what can be held in memory."""
+        """Cut days into rounds that fit in memory."""
         some: list[date] = []
         rows = 0
         for day in days:
@@ -274,7 +275,7 @@ class Run:
                 writer.is_folded = True
 
     def _answered_before(self) -> str | None:
-        """Return a session of which the service has told an outcome: it can be asked again."""
+        """Return a session with a final status from the service: it can be asked again."""
         for day, one in sorted(self._days.items(), reverse=True):
             buckets = one.footer.buckets if one.footer else {}
             if not any(buckets.get(status) for status in FINAL):

@@ -1,4 +1,4 @@
-"""What was read of the source, handed to the days whose files have its sessions."""
+"""Hands the source's rows to the days whose files have their sessions."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ class SourceRows:
 
     @cached_property
     def _about(self) -> list[object]:
-        """What else decides, beside the source's rows, what a day's file is made of.
+        """What decides a day's file beside the source's rows.
 
         The secret is there for the hidden digits of a phone: who reads the file could try them all.
         """

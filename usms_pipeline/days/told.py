@@ -1,4 +1,4 @@
-"""What responses say, from the blocks of the log, handed to the days whose sessions it is about."""
+"""Hands what responses say to the days that have the sessions, from the blocks of the log."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Told:
         return forget.without_answers(said, held.forgotten)
 
     def hand_out(self, blocks: list[str]) -> tuple[dict[str, pa.Table], bool]:
-        """Hand what blocks say to the days that have its sessions, and take these days.
+        """Hand what blocks say to the days that have the sessions, and hold these days.
 
         Returns, by block, what is said of sessions that no day's file has, and whether each day
         that has some could be held.
@@ -110,7 +110,7 @@ class Told:
         return said.filter(pc.invert(is_here)), one is not None
 
     def set_aside(self, block: str, strays: pa.Table) -> None:
-        """Quarantine that a block told of sessions which are in no day's file."""
+        """Quarantine that a block has sessions which are in no day's file."""
         found = []
         for row in strays.select(["session_no", "asked_at"]).to_pylist():
             session_no, asked_at = row["session_no"], row["asked_at"]
@@ -124,7 +124,7 @@ class Told:
         self._held.outcome.quarantined += self._quarantine.add(block, rejects)
 
     def hand_out_all(self, days: list[date]) -> None:
-        """Hand days what all blocks that are kept say of their sessions, with the run's number."""
+        """Hand days what all stored blocks say of their sessions, with the run's number."""
         said: list[tuple[int, pa.Table]] = []
         told: list[pa.Table] = []
         rows = 0

@@ -18,8 +18,8 @@ from usms_pipeline.days import file
 from usms_pipeline.store.storage import Store
 
 FEWEST: Final = 100
-"""Fewer may by chance all be of those that no carrier reports: two in a hundred, and one in five
-where a country's networks are bad."""
+"""Fewest sessions to judge by. Fewer may by chance be all silent: two in a hundred are, and one in
+five where a country's networks are bad."""
 
 YOUNGEST, OLDEST = timedelta(hours=1), timedelta(hours=72)
 """Sessions of this age are known to the service: by then it has the first receipts, and it forgets
@@ -38,7 +38,7 @@ def count(store: Store, days: Iterable[date], begun: datetime, answered: int, re
 
     ``answered`` sessions and ``receipts``: what the run was told. Sessions are counted that are of
     an age at which they are known, and were asked about for the first time; later ones too as long
-    as nothing was ever heard of these days, for those that are asked again may all be silent. One
+    as these days have no receipt at all, because those that are asked again may all be silent. One
     that the service names with an empty receipt is not known, unless it so names all of them.
     """
     if answered < FEWEST or receipts > _MOST_SHARE * answered:

@@ -1,4 +1,4 @@
-"""Writing a day: its rows, with what was read and what was told, into a new file in its place."""
+"""Writes a day: its rows, merged with source and responses, replace its file."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ from usms_pipeline.warehouse import Change
 
 _FEW: Final = 1_000
 _MOST_SHARE: Final = 0.1
-"""Where more than this share of a day changed, and not few, publishing loads the whole day."""
+"""If more than this share of a day changed, and more than a few rows, all of it is loaded."""
 
 
 class Writing:
     """Writes the days that a run holds.
 
     ``latest`` returns the time (microseconds) after which no question can have been;
-    ``on_written`` is told of each day that was written, with what changed of it where little did.
+    ``on_written`` is called for each day that was written, with what changed if little did.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class Writing:
         self._on_written = on_written
 
     def finish(self, day: Day | Part) -> None:
-        """Write a day, or a part of one, if there is something new about it."""
+        """Write a day, or a part of one, if something in it is new."""
         if isinstance(day, Part):
             self._finish_part(day)
             return
@@ -112,7 +112,7 @@ class Writing:
             self._on_written(day.day, change)
 
     def _folded(self, day: Day, folds: list[Fold]) -> Iterator[pa.Table]:
-        """Yield a day's rows as they are now; ``folds`` gets what made them."""
+        """Yield a day's rows as they are now; append each fold to ``folds``."""
         held, read, before = self._held, day.read, day.footer
         heard, *later = self._heard(day.said, day.is_rebuilt)
         fold = Fold(
@@ -151,7 +151,7 @@ class Writing:
             folds.append(fold)
 
     def _heard(self, said: list[tuple[int, pa.Table]], is_rebuilt: bool = False) -> list[pa.Table]:
-        """Empty the list of what was said of a day; return tables to be put in one by one.
+        """Empty the list of what was said of a day; return tables to merge one by one.
 
         One is enough but for a rebuild: with many answers of each session the general way would
         take the memory and the time for all of them.
@@ -164,7 +164,7 @@ class Writing:
         return [forget.without_answers(one, self._held.forgotten).combine_chunks() for one in heard]
 
     def _stored(self, day: Day) -> Iterator[pa.Table]:
-        """Yield the rows that a day's file has and is to keep, and those that move here."""
+        """Yield the rows that stay in a day's file, and those that move into it."""
         held = self._held
         gone = pa.array([*day.leaving], TEXT)
         stored = held.rows(day)
@@ -197,7 +197,7 @@ class Writing:
             one.phone = phone
 
     def _footer(self, day: Day, folds: list[Fold]) -> Footer | None:
-        """Return what the file is to say; None where it says so already, and no row changed."""
+        """Return the new footer; None where it is the same and no row changed."""
         before, read, settings = day.footer, day.read, self._held.settings
         same = before or Footer("", version="")
         made: dict[str, Any] = {
@@ -234,7 +234,7 @@ class Writing:
 
 
 def _change(day: Day, before: Footer | None, after: Footer, fold: Fold) -> Change | None:
-    """Return what changed of a day, where it is little enough to be published by itself."""
+    """Return a day's changes, if they are few enough to be published alone."""
     if before is None or fold.are_many or day.arriving or not fold.changed:
         return None
     if before.dimensions != after.dimensions or before.phones != after.phones:

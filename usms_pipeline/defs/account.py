@@ -1,4 +1,4 @@
-"""One account in Dagster: what its things are called, its settings, and its errors as failures.
+"""One account in Dagster: its names, its settings, and its errors as failures.
 
 Settings stay text and templates until a run starts: no value of the environment is kept here.
 """
@@ -42,7 +42,7 @@ RANGE_END: Final = "dagster/asset_partition_range_end"
 LOG_EVERY_SECONDS: Final = 5.0
 """A line of Dagster's log costs about 3 ms, more than asking about a hundred sessions."""
 LOG_EVERY_SHARE: Final = 1 / 3
-"""Of the time gone: Dagster keeps each line for ever, and a run of four hours has 25."""
+"""Pause between lines, as a share of the time so far: a run of four hours logs 25."""
 
 RunContext = dg.AssetExecutionContext | dg.AssetCheckExecutionContext
 
@@ -70,7 +70,7 @@ class Account:
 
     @property
     def resource(self) -> str:
-        """Return the name of the account's resource and pool; ``usms`` may well be somebody's."""
+        """Return the name of the account's resource and pool; ``usms`` may be taken by another."""
         return f"{self.name}_account"
 
     @property
@@ -88,7 +88,7 @@ class Account:
         return self.keys.get(asset, dg.AssetKey([*self.prefix, asset]))
 
     def in_its_words(self, text: str) -> str:
-        """Return a sentence of the core with the names that the account has for its settings.
+        """Return a message of the core with the account's names for its settings.
 
         A setting of its defs.yaml that is one variable is called as that, any other as the
         attribute; one that is not there is read from the variable that the sentence names.
@@ -164,7 +164,7 @@ def core(context: RunContext, account: Account, *needs: Need) -> Iterator[tuple[
 
 @contextmanager
 def told(account: Account) -> Iterator[None]:
-    """Make any error a ``dagster.Failure`` with a sentence that may be stored.
+    """Turn any error into a ``dagster.Failure`` whose message is safe to store.
 
     Only where the service or the source is down may it be retried, if the account says so.
 
@@ -196,7 +196,7 @@ def window(tags: Mapping[str, str], pipeline: Pipeline) -> Window:
 def progress_log(
     say: Callable[[str], None], clock: Callable[[], float] = time.monotonic
 ) -> OnProgress:
-    """Return a listener that says how far the work is and how long it will take yet.
+    """Return a listener that logs the progress and the time left.
 
     Every few seconds at first, and no more often than a run of hours needs.
     """
@@ -229,7 +229,7 @@ def _still(progress: Progress, seconds: float, done: int) -> str:
 
 
 def failure(error: UsmsError, account: Account) -> dg.Failure:
-    """Return an error of the core as Dagster shows it: the sentence, and what had been counted."""
+    """Return an error of the core as Dagster shows it: its message, and the counts so far."""
     sentence = account.in_its_words(str(error))
     if isinstance(error, SettingsError) and account.prefix != ("usms",):
         sentence += f"\nAccount {account.name}: its defs.yaml may set them too, in lower case."
@@ -243,7 +243,7 @@ def failure(error: UsmsError, account: Account) -> dg.Failure:
 
 
 _MAY_PASS: Final = (ServiceDown, SourceUnavailable)
-"""What another try, some time later, may find otherwise."""
+"""Errors that may be gone if the step is retried later."""
 
 
 def _unexpected(error: Exception) -> str:
@@ -251,7 +251,8 @@ def _unexpected(error: Exception) -> str:
     where = f"line {place.lineno} of {Path(place.filename).name}"
     return (
         f"Unexpected {type(error).__name__}: see {where}. "
-        "What had landed is kept. Please report it with what `usms --debug run` prints."
+        "Everything collected so far is saved. Please report this error with what "
+        "`usms --debug run` prints."
     )
 
 

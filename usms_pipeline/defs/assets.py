@@ -25,7 +25,7 @@ Results = Iterator["dg.MaterializeResult[Any]"]
 
 
 class Step(NamedTuple):
-    """One step of a run: its name, and what does it."""
+    """One step of a run: its name and its function."""
 
     name: str
     run: Callable[[dg.AssetExecutionContext], Results]
@@ -53,8 +53,8 @@ ASSETS: Final = {
         ("source_table",), {"parquet"}, "clear",
     ),
     "receipts": _Asset(
-        "The dataset: the state of every recipient, exactly one Parquet file a sent date, written "
-        "when all that was asked about the day has come.",
+        "The dataset: the state of every recipient, exactly one Parquet file per day of sending, "
+        "written when all answers about the day are in.",
         ("source_table", "responses"), {"parquet"}, "masked",
     ),
     "warehouse": _Asset(
@@ -62,7 +62,7 @@ ASSETS: Final = {
         ("receipts",), {"duckdb"}, "masked",
     ),
     "delivery_rates": _Asset(
-        "What share of the messages arrives: figures, chart and HTML report.",
+        "What share of the messages is delivered: figures, chart and HTML report.",
         ("warehouse",), {"duckdb", "html"}, "none",
     ),
 }  # fmt: skip
@@ -70,9 +70,9 @@ MADE: Final = tuple(name for name in ASSETS if name != "source_table")
 """The assets that a run makes, in this order."""
 
 _NO_EVENTS: Final = {"__source_asset_observation__": True}
-"""Dagster's own mark in a result's metadata: it is no event. The step has logged those of the days
-that changed itself, or nothing changed. There is no public one, and an unmarked result makes an
-event for every partition of a range."""
+"""Dagster's own mark in a result's metadata: make no event of it. The step has logged events for
+the changed days itself, or nothing changed. There is no public mark, and an unmarked result makes
+an event for every partition of a range."""
 _BACKFILL: Final = "dagster/backfill"
 
 
@@ -112,7 +112,7 @@ def build_assets(
 
 
 def _with_deps(spec: dg.AssetSpec, renamed: Mapping[dg.AssetKey, dg.AssetKey]) -> dg.AssetSpec:
-    """Return an asset that depends on others by the keys that they were given."""
+    """Return an asset that depends on others by their final keys."""
     deps = [
         dg.AssetDep(
             renamed.get(dep.asset_key, dep.asset_key), partition_mapping=dep.partition_mapping
@@ -194,7 +194,7 @@ def _draw(context: dg.AssetExecutionContext, account: Account) -> Results:
 
 
 def _from(account: Account, asset: str) -> figures.Figures:
-    """Return which columns an asset's come from, as its page shows it."""
+    """Return the column lineage of an asset, as its page shows it."""
     return {"dagster/column_lineage": lineage(account)[asset]}
 
 
@@ -232,7 +232,7 @@ def _result(
     metadata: figures.Figures,
     judged: Sequence[dg.AssetCheckResult] = (),
 ) -> "dg.MaterializeResult[Any]":
-    """Return an asset's result, with the verdicts that are about it."""
+    """Return an asset's result, with its check results."""
     key = account.key(asset)
     its = [
         one._replace(asset_key=key, description=account.in_its_words(one.description or ""))
@@ -274,7 +274,7 @@ def _made(
     specs: dict[str, dg.AssetSpec],
     days: dg.DailyPartitionsDefinition | None,
 ) -> dg.AssetsDefinition:
-    """Make one step of the core the maker of these assets; a range of partitions is one run."""
+    """Build the op that makes these assets by one step of the core; a range is one run."""
     op = account.op
 
     # Dagster takes no type argument here

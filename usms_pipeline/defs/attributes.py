@@ -43,7 +43,7 @@ _PATTERNS: Final = {**dict.fromkeys(KEYS, _ALL_TEMPLATE), "source_url": _NO_PASS
 
 
 class _OrTemplate:
-    """Let a template stand in place of a literal, in what is accepted and in the JSON schema."""
+    """Accept a template in place of a literal, also in the JSON schema."""
 
     def __init__(self, pattern: str | None = None) -> None:
         self._pattern = pattern
@@ -73,14 +73,14 @@ class _OrTemplate:
 
 
 def is_template(value: Any) -> bool:
-    """Return whether a value, or one in a list, has a part that is filled in later."""
+    """Return whether a value, or one in a list, has a template."""
     if isinstance(value, list | tuple):
         return any(map(is_template, value))
     return isinstance(value, str) and "{{" in value
 
 
 def _literal(value: Any, check: Callable[[Any], Any]) -> Any:
-    """Check a literal and keep it as it was written; of a template, only that it can be read."""
+    """Check a literal and keep it as written; of a template check only that it parses."""
     if not is_template(value):
         check(value)
         return value
@@ -117,19 +117,19 @@ class Schedule(_Model):
 
     cron: Annotated[str, AfterValidator(_cron)] = Field(
         default="*/15 * * * *",
-        description="When to look, in the account's `timezone`: five fields, as cron has them.",
+        description="When to check, in the account's `timezone`: a cron expression of five fields.",
         json_schema_extra={"pattern": r"^\S+( +\S+){4}$|^@[a-z]+$"},
     )
     status: Literal["running", "stopped"] = Field(
-        default="stopped", description="Whether it is on before anyone switches it on the page."
+        default="stopped", description="Whether it is on by default."
     )
 
 
 class Freshness(_Model):
-    """After how long without a successful look an account is overdue."""
+    """How long without a successful check until an account is overdue."""
 
-    warn_hours: float = Field(default=1, gt=0, description="A warning after so many hours.")
-    fail_hours: float = Field(default=24, gt=0, description="An error after so many hours.")
+    warn_hours: float = Field(default=1, gt=0, description="Hours until the warning.")
+    fail_hours: float = Field(default=24, gt=0, description="Hours until the error.")
 
     @model_validator(mode="after")
     def _ascend(self) -> Freshness:
@@ -139,7 +139,7 @@ class Freshness(_Model):
 
 
 class Retry(_Model):
-    """How a step is tried again while the service or the source is down; never for other errors."""
+    """How a step is retried while the service or the source is down; never for other errors."""
 
     max_retries: int = Field(..., ge=1, description="How often, at most.")
     delay_seconds: float = Field(default=60, ge=0, description="The pause before the first one.")
@@ -158,28 +158,28 @@ class Op(_Model):
     """How the steps run."""
 
     tags: dict[str, str] = Field(
-        default_factory=dict, description="Tags of the steps, as `dagster-k8s/config`."
+        default_factory=dict, description="Tags of the steps, such as `dagster-k8s/config`."
     )
     pool: str | None = Field(
         default=None,
-        description="The pool that the steps take a place in (else the account's own): with a "
+        description="The pool that limits the steps (default: the account's own): with a "
         "limit of 1, one run at a time works on the account.",
     )
     retry: Retry | None = Field(
         default=None,
-        description="How to try again while the service or the source is down (else not).",
+        description="How to retry if the service or the source is down (default: no retry).",
     )
     max_partitions_per_run: int | None = Field(
         default=None,
         ge=1,
-        description="Days a run of a backfill, at most (else one run has them all).",
+        description="Most days per run of a backfill (default: all in one run).",
     )
 
 
 class _Attributes(_Model):
     asset_prefix: str = Field(
         default="usms",
-        description="In front of every asset key, `/` between parts; give each account its own.",
+        description="First part of every asset key, `/` between parts; give each account its own.",
         pattern=r"^[A-Za-z0-9_]+(/[A-Za-z0-9_]+)*$",
         examples=["shop/usms"],
     )
@@ -190,18 +190,19 @@ class _Attributes(_Model):
     )
     source_asset: str | None = Field(
         default=None,
-        description="Key of your own asset that is the source table (else one is made for it).",
+        description="Key of your project's asset for the source table (default: one is made).",
         pattern=r"^[^/\s]+(/[^/\s]+)*$",
         examples=["shop/sms_log"],
     )
     schedule: Annotated[Schedule | None, BeforeValidator(_absent)] = Field(
         default=Schedule(),
-        description="When to look whether anything is due, or `none`. A run starts only if so.",
+        description="When to check for due messages, or `none`. A run starts only if there are "
+        "any.",
         json_schema_extra=_or_none,
     )
     freshness: Annotated[Freshness | None, BeforeValidator(_absent)] = Field(
         default=Freshness(),
-        description="After how long without a successful look the account is overdue, or `none`.",
+        description="How long without a successful check until the account is overdue, or `none`.",
         json_schema_extra=_or_none,
     )
     op: Op = Field(default=Op(), description="How the steps run: tags, pool, retries, backfills.")
@@ -229,7 +230,7 @@ _more: Final[dict[str, Any]] = {
     **{name: _attribute(name) for name in Settings.model_fields},
 }
 Attributes: Final = create_model("Attributes", __base__=_Attributes, **_more)
-"""The settings in lower case, without ``USMS_``, and what else an account may be given."""
+"""The settings in lower case, without ``USMS_``, and the account's other attributes."""
 
 
 def as_text(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""The asset checks: what must hold (blocking) and what a person should look at (a warning).
+"""The asset checks: blocking ones for what must hold, warnings for what to look at.
 
 The steps answer them. Each verdict is a pure function of what the core said; nothing is repaired
 here. Times are seconds, shares 0–1.
@@ -25,47 +25,46 @@ if TYPE_CHECKING:
     from usms_pipeline.pipeline import Report
 
 COVERED_SHARE: Final = 0.97
-"""Messages of a settled day with an outcome, below which the warning is given."""
+"""Share of a settled day's messages with a final status, below which the check warns."""
 HELD_SHARE, _FEWEST_FORECASTS = 0.7, 7
-"""Forecasts of so many days or more, of which no fewer should hold before the warning is given."""
+"""Fewest days with a forecast, and the share of them that should hold, or the check warns."""
 _FASTER: Final = (
     " That is too slow: raise USMS_MAX_CONCURRENCY or USMS_MAX_REQUESTS_PER_SECOND, or poll less "
     "often (USMS_POLL_EVERY_HOURS)."
 )
 _AGAIN: Final = (
-    " They are asked again in the next run; if it stays so check USMS_BASE_URL and the network."
+    " They are asked again in the next run; if this persists, check USMS_BASE_URL and the network."
 )
 _NAMED: Final = 20
 
 DESCRIBED: Final[Mapping[str, Mapping[str, str]]] = {
     "responses": {
         "polling_behind": "Everything due was asked, before the next round begins.",
-        "looked_in_time": "A run or the schedule has looked whether anything is due, no longer ago "
-        "than `freshness` says.",
+        "looked_in_time": "A run or the schedule has checked for due messages within the hours "
+        "that `freshness` says.",
     },
     "receipts": {
-        "conservation": "Every recipient announced is in exactly one of the eight buckets.",
-        "open_quarantine": "Nothing waits in the quarantine for someone to replay or dismiss it.",
+        "conservation": "Every recipient in your table has exactly one of the eight statuses.",
+        "open_quarantine": "Quarantine is empty.",
         "unrecognized_words": "Every status word is a known one.",
         "unannounced_receipts": f"No more than {UNANNOUNCED_SHARE:.0%} receipts are for phones "
-        "that the source does not announce.",
+        "that are not in your table.",
     },
     "warehouse": {},
     "delivery_rates": {
-        "time_zones": "Times of sending and of receipt are in the zones that the settings say.",
-        "out_of_line": "No operator, country or dimension fails, or has no outcome, more than it "
+        "time_zones": "Send times and receipt times are in the time zones of the settings.",
+        "out_of_line": "No operator, country or dimension fails, or has no receipt, more than it "
         "usually does, in the last 72 hours of sending.",
-        "forecasts": f"No less than {HELD_SHARE:.0%} of the latest days turned out within what was "
-        "expected of them as they ended.",
-        "coverage": f"An outcome is known of {COVERED_SHARE:.0%} of the messages of settled "
-        "days, but for chance.",
+        "forecasts": f"The forecasts of at least {HELD_SHARE:.0%} of the latest days held.",
+        "coverage": f"A final status is known for {COVERED_SHARE:.0%} of the messages of settled "
+        "days, except for chance.",
     },
 }
-"""The checks of each asset, and what each promises."""
+"""The checks of each asset, with their descriptions."""
 
 
 def specs(account: Account, *assets: str) -> list[dg.AssetCheckSpec]:
-    """Return the checks of assets. ``conservation`` keeps what lost a row from being published."""
+    """Return the checks of assets. ``conservation`` blocks publishing if a row was lost."""
     return [
         dg.AssetCheckSpec(
             name, asset=account.key(asset), description=said, blocking=name == "conservation"
@@ -81,7 +80,7 @@ def check_report(report: Report) -> list[dg.AssetCheckResult]:
 
 
 def check_looked(hours: float, freshness: Freshness | None) -> dg.AssetCheckResult:
-    """Judge how long ago the account was last looked at."""
+    """Judge how long ago a run last checked for due messages."""
     is_late = freshness is not None and hours >= freshness.warn_hours
     is_lost = freshness is not None and hours >= freshness.fail_hours
     limit = freshness.fail_hours if freshness and is_lost else freshness and freshness.warn_hours
@@ -89,10 +88,10 @@ def check_looked(hours: float, freshness: Freshness | None) -> dg.AssetCheckResu
         passed=not is_late,
         check_name="looked_in_time",
         severity=dg.AssetCheckSeverity.ERROR if is_lost else dg.AssetCheckSeverity.WARN,
-        description=f"Nobody has looked for more than {limit:g} hours: is the schedule on, and do "
-        "its runs go well?"
+        description=f"No run has checked for due messages for more than {limit:g} hours: is the "
+        f"schedule on, and do its runs succeed?"
         if is_late
-        else "Looked at in time.",
+        else "Checked in time.",
     )
 
 
@@ -102,7 +101,7 @@ def check_conservation(amiss: list[str]) -> dg.AssetCheckResult:
         passed=not amiss,
         check_name="conservation",
         severity=dg.AssetCheckSeverity.ERROR,
-        description=" ".join(amiss[:_NAMED]) or "Every recipient announced is in one bucket.",
+        description=" ".join(amiss[:_NAMED]) or "Every recipient in your table has one status.",
         metadata={"partitions_at_fault": len(amiss)},
     )
 
@@ -116,9 +115,9 @@ def check_quarantine(entries: Iterable[Entry]) -> dg.AssetCheckResult:
     return _verdict(
         "open_quarantine",
         not kinds,
-        f"{kinds.total():,} entries wait for a decision ({listed}): `usms quarantine list`."
+        f"{kinds.total():,} entries in quarantine ({listed}): `usms quarantine list`."
         if kinds
-        else "Nothing waits for a decision.",
+        else "Quarantine is empty.",
         open_entries=kinds.total(),
         **kinds,
     )
@@ -127,7 +126,9 @@ def check_quarantine(entries: Iterable[Entry]) -> dg.AssetCheckResult:
 def check_time_zones(hint: str | None) -> dg.AssetCheckResult:
     """Judge the warehouse's hint at a wrong time zone, if it has one."""
     return _verdict(
-        "time_zones", hint is None, hint or "Receipts come after sendings, as they should."
+        "time_zones",
+        hint is None,
+        hint or "Receipts are dated after their messages, as they should be.",
     )
 
 
@@ -148,8 +149,8 @@ def check_forecasts(days: Sequence[Mapping[str, Any]]) -> dg.AssetCheckResult:
     held = sum(row["is_held"] for row in days)
     passed = len(days) < _FEWEST_FORECASTS or held >= HELD_SHARE * len(days)
     remedy = (
-        " What is expected of young days is less sure than its interval says: carriers, or what is "
-        'sent, have changed. `usms sql "FROM delivery_nowcast_record"` has the days.'
+        " Forecasts for recent days are less certain than their intervals say: carriers, or what "
+        'is sent, have changed. `usms sql "FROM delivery_nowcast_record"` has the days.'
     )
     return _verdict(
         "forecasts",
@@ -167,11 +168,11 @@ def check_coverage(days: Sequence[Mapping[str, Any]]) -> dg.AssetCheckResult:
     return _verdict(
         "coverage",
         not days,
-        f"No outcome is known of {count:,} of {messages:,} messages{_in(without)}, and none is "
-        "awaited any more. `usms rates --by operator` shows where, the report's page since when "
-        "they were asked."
+        f"No final status is known for {count:,} of {messages:,} messages{_in(without)}, and "
+        "polling has stopped. `usms rates --by operator` shows where; the report shows since "
+        "when they were asked."
         if days
-        else "Of settled days the outcomes are known, but for what chance leaves out.",
+        else "The final statuses of settled days are known, except for what chance leaves out.",
         messages_without=count,
     )
 
@@ -215,8 +216,8 @@ def _unannounced_receipts(report: Report) -> dg.AssetCheckResult:
     return _verdict(
         "unannounced_receipts",
         passed,
-        f"{count:,} receipts are for phones that the source does not announce, beside "
-        f"{announced:,} recipients that it does"
+        f"{count:,} receipts are for phones that are not in your table, beside "
+        f"{announced:,} recipients that are"
         + ("." if passed else f"{_in(extra)}. {report.remedy}"),
         unannounced=count,
         announced=announced,
@@ -235,6 +236,6 @@ def _verdict(name: str, passed: bool, sentence: str, **counted: Any) -> dg.Asset
 
 
 def _in(counts: Mapping[date, int]) -> str:
-    """Name the partitions that have a part in a count, the first of them."""
+    """Return the first of the partitions that are part of a count."""
     days = [day.isoformat() for day, count in sorted(counts.items()) if count]
     return f", in {', '.join(days[:_NAMED])}{' …' if len(days) > _NAMED else ''}"

@@ -1,4 +1,4 @@
-"""What a report of the core looks like on Dagster's page: counts, columns, tables and pictures.
+"""A report of the core as Dagster's page shows it: counts, columns, tables and pictures.
 
 Pure; no secret, phone number or body comes here.
 """
@@ -81,7 +81,7 @@ def responses_of(report: Report, day: date) -> Figures:
 
 
 def receipts(report: Report) -> Figures:
-    """Return what was read of the source, and what the files of all days of a run say now."""
+    """Return counts of the source rows, and of the files of all days of a run."""
     return {
         "partitions": len(report.days),
         "partitions_changed": len(report.written),
@@ -98,13 +98,13 @@ def receipts(report: Report) -> Figures:
 
 
 def receipts_of(report: Report, day: date) -> Figures:
-    """Return what a day's file says of itself; nothing where there is none."""
+    """Return the counts in a day's footer; nothing where there is no file."""
     said = report.days.get(day)
     return {} if said is None else of_day(said)
 
 
 def of_day(said: Footer) -> Figures:
-    """Return what a day's file says of itself."""
+    """Return the counts in a day's footer."""
     return {
         "dagster/partition_row_count": said.rows,
         "announced": said.announced,
@@ -119,7 +119,7 @@ _VERSION: Final = "usms/version"
 
 
 def version_of(made: dg.AssetMaterialization) -> str | None:
-    """Return the version of the day's file that an event tells of."""
+    """Return the version of the day's file that an event reports."""
     value = made.metadata.get(_VERSION)
     return None if value is None else str(value.value)
 
@@ -183,7 +183,7 @@ def observation(account: Account, rows: int | None, newest: datetime | None) -> 
 
 
 def is_ours(seen: dg.AssetObservation | None) -> bool:
-    """Return whether an observation is an ``observation`` of ours, not the project's own."""
+    """Return whether an observation is one of this package, not of the project."""
     return seen is not None and "rows_read" in seen.metadata
 
 

@@ -23,7 +23,7 @@ _QUIET: Final = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 
 def run_refresh(first: date, last: date, on_step: OnStep | None = None) -> bool:
-    """Run the account's job over days, both included; tells whether it went well.
+    """Run the account's job over days, both included; return whether it succeeded.
 
     Settings are read from the environment and from .env. Errors of the core are told by the
     failed step: ``on_step(step, 'failed', {'error': sentence})``.
@@ -61,7 +61,7 @@ def _tell(on_step: OnStep, entry: dg.EventLogEntry) -> None:
 
 
 def _reason(event: dg.DagsterEvent) -> str | None:
-    """Return the core's sentence, else the first line of what went wrong."""
+    """Return the core's message, else the first line of the error."""
     failure = event.step_failure_data
     if failure.user_failure_data is not None:
         return failure.user_failure_data.description

@@ -34,7 +34,7 @@ UNFINISHED: Final = (
 
 
 def build_job(account: Account) -> UnresolvedAssetJobDefinition:
-    """Build the job: one process, for a process a step would cost seconds and share nothing.
+    """Build the job: in one process, because one per step would cost seconds and share nothing.
 
     Its assets are named, not taken by their group: a project may give an asset another group, and
     put assets of its own into ours.
@@ -43,7 +43,7 @@ def build_job(account: Account) -> UnresolvedAssetJobDefinition:
         account.job_name,
         selection=dg.AssetSelection.assets(*map(account.key, MADE)),
         executor_def=dg.in_process_executor,
-        description="Read what was sent, ask for receipts that are due, publish, draw.",
+        description="Read the source, collect due receipts, publish, draw.",
     )
 
 

@@ -1,4 +1,4 @@
-"""What no run tells: an account that nobody looked at, and days that were changed beside Dagster.
+"""Reports what no run does: accounts without a recent check, and days changed outside Dagster.
 
 A sensor tells both. It costs a read of the days' footers, and an event only where something is new.
 """
@@ -23,23 +23,26 @@ if TYPE_CHECKING:
 
 _EVERY_SECONDS: Final = 900
 _LATEST: Final = 20
-"""Observations among which the last of ours is: a project may observe its source table, too."""
+"""How many observations to search for our last one: a project may observe the table, too."""
 
 
 def build_watch(
     account: Account, settings: AccountResource, freshness: Freshness | None
 ) -> dg.SensorDefinition:
-    """Build the sensor. What it knows of (versions of days, the last verdict) is its cursor."""
+    """Build the sensor. Its cursor holds the versions of days and the last verdict."""
 
     @dg.sensor(
         name=f"{account.name}_watch",
         minimum_interval_seconds=_EVERY_SECONDS,
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description="Tells of days that `usms run` changed, and when nobody has looked for long.",
+        description="Reports days that `usms run` changed, and when no run has checked the source "
+        "for long.",
     )
     def watch(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
         if run := under_way(context.instance, account):
-            return dg.SkipReason(f"Run {run.run_id[:8]} is under way, and tells what it does.")
+            return dg.SkipReason(
+                f"Run {run.run_id[:8]} is in progress, and reports its own changes."
+            )
         try:
             footers = settings.pipeline().footers()
         except UsmsError as error:
@@ -66,7 +69,7 @@ def build_watch(
 def _changed(
     instance: dg.DagsterInstance, account: Account, new: Mapping[date, Footer]
 ) -> Iterator[dg.AssetMaterialization]:
-    """Yield events of the days whose present version no run has told of."""
+    """Yield events of the days whose present version no event has reported."""
     key, told = account.key("receipts"), {}
     if new:
         of = dg.AssetRecordsFilter(asset_key=key, asset_partitions=[str(day) for day in new])
@@ -84,7 +87,7 @@ def _changed(
 def _looked(
     instance: dg.DagsterInstance, account: Account, freshness: Freshness
 ) -> dg.AssetCheckEvaluation | None:
-    """Judge when the account was last looked at; None where it never was."""
+    """Judge when a run last checked for due messages; None if none ever did."""
     found = instance.fetch_observations(account.key("source_table"), limit=_LATEST).records
     ours = [one.timestamp for one in found if figures.is_ours(one.asset_observation)]
     if not ours:

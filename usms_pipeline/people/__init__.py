@@ -1,1 +1,1 @@
-"""Phone numbers as personal data: hashed and masked, the key of the hash, and forgetting."""
+"""Phone numbers as personal data: hashing, masking, the key of the hash, and erasure."""

@@ -30,7 +30,7 @@ __all__ = ["Forgotten"]
 
 TOMBSTONES: Final = "forgotten.json"
 FORGOTTEN: Final = "forgotten"
-"""The verdict of a response that was emptied: its sessions were asked about, and that is all."""
+"""The verdict of a response that was emptied: it only says that its sessions were asked about."""
 
 
 def read(store: Store) -> Forgotten:
@@ -115,7 +115,7 @@ def empty(store: Store, block: str, names: Names) -> bool:
 
 
 def lone_sessions(store: Store, recipients: Iterable[str]) -> set[str]:
-    """Return the sessions that these are the only recipients of, announced or heard of."""
+    """Return the sessions that these are the only recipients of, in the source or in receipts."""
     wanted = pa.array([*recipients], TEXT)
     found: set[str] = set()
     for day in file.days(store):
@@ -131,7 +131,7 @@ def lone_sessions(store: Store, recipients: Iterable[str]) -> set[str]:
 
 
 def strangers(store: Store, book: PhoneBook, phones: Iterable[str]) -> list[str]:
-    """List the texts that say no phone number, and that no row announced or received has either."""
+    """List the texts that are no phone number, and are in no row of the source or the receipts."""
     odd = {book.recipient_id(phone): phone for phone in phones if not book.is_number(phone)}
     for day in file.days(store) if odd else ():
         rows = _naming(store, day, pa.array([*odd], TEXT))

@@ -23,12 +23,12 @@ _KEY_BYTES: Final = 32
 
 
 def fingerprint(key: bytes) -> str:
-    """Return what names a key without showing it: 16 hexadecimal digits."""
+    """Return a fingerprint of the key, which does not show it: 16 hexadecimal digits."""
     return hashlib.sha256(b"usms-key:" + key).hexdigest()[:16]
 
 
 def kept_fingerprint(data_dir: str | Path) -> str | None:
-    """Return the name of the key in a data directory's file; None where none can be read."""
+    """Return the fingerprint of the key in a data directory; None where none can be read."""
     path = Path(data_dir) / KEY_FILE
     try:
         return fingerprint(_key_of(path.read_text("ascii", "replace").strip(), path))
@@ -46,7 +46,7 @@ def load_key(
 ) -> bytes:
     """Return the key of the ``recipient`` hash: the setting's, else the data directory's own.
 
-    The latter is made once, readable by its owner alone; of several processes that make it at the
+    That file is made once, readable by its owner alone; of several processes that make it at the
     same time, all get the same one. Who only reads says ``may_make=False``: a new key would match
     nothing. Raise ``StorageError`` where there is none.
     """
@@ -66,7 +66,7 @@ def load_key(
 
 
 def _unusable(path: Path, error: OSError) -> StorageError:
-    """Return why the key can't be had; giving it helps only who can write the folder besides."""
+    """Return why the key can't be used; only who can write the folder is told to set one."""
     if isinstance(error, PermissionError) and os.access(path.parent, os.W_OK):
         return StorageError(
             f"Can't read the phone key {str(path)!r}: {error.strerror}. Run as the account that "

@@ -1,4 +1,4 @@
-"""Phone numbers as personal data: the keyed hash that stands for one, and what may be shown.
+"""Phone numbers as personal data: the keyed hash of one, and the mask that may be shown.
 
 What a text says as a number is libphonenumber's answer (``ask``). It is asked about each number at
 first, and about few later on: one answer serves all numbers with the digits which settle it, and
@@ -61,26 +61,26 @@ _HASH_BLOCK_BYTES: Final = 64
 _RECIPIENT_DIGITS: Final = 32
 _END_DIGITS: Final = 16
 _HEAD, _TAIL, _OF_A_SESSION = "HEAD", "TAIL", "MASK"
-"""Begin what is hashed and is no recipient: those are E.164 forms, or have no capital letters."""
+"""Prefixes of hashed texts that are no recipients: recipients are E.164 or have no capitals."""
 
 _FEW: Final = 250
-"""So many numbers are asked about one by one, at 30 µs each, before any prefix is learnt: what it
+"""Numbers that are asked about one by one, at 30 µs each, before any prefix is learnt: what it
 takes to learn the first one of a country (patterns are compiled) costs as much as 250 answers."""
 
 _LEFT_OPEN: Final = 4
-"""No prefix leaves fewer digits open: 10,000 numbers share it, so it may be kept in a file."""
+"""Fewest digits that a prefix leaves open: 10,000 numbers share it, so a file may hold it."""
 
 _MOST_PREFIXES: Final = 20_000
-"""More are forgotten at once. All operators of India have 3,258; the file is 2 MB at most."""
+"""With more, all are dropped. All operators of India have 3,258; the file is 2 MB at most."""
 
 _FORMAT: Final = 2
 """To be raised when ``ask`` reads a text in another way, or the file has another form."""
 
 _TRIED: Final = 500
-"""So many texts are read one by one, then twice as many, before prefixes are tried again."""
+"""Texts that are read one by one, then twice as many, before prefixes are tried again."""
 
 _AT_ONCE: Final = 20_000
-"""The next so many texts have the memory of those before: 200,000 at once take 0.1 s more, most of
+"""How many texts share the memory of those before: 200,000 at once take 0.1 s more, most of
 it for page faults."""
 
 _PLAIN: Final = re.compile(r"\+?[0-9]{5,15}")
@@ -90,9 +90,9 @@ _CHINESE_MOBILE: Final = re.compile(r"1\d{10}")
 _HIDING: Final = re.compile(r"[*#xX\uff0a\uff03\uff38\uff58]")
 _HIDDEN: Final = re.compile(r"(\+?)([0-9]*)([*#x][0-9*#x]*?)([0-9]*)")
 _BARE: Final = re.compile(r"(?:\+|00)?([0-9]{8,17})")
-"""Two more than a number has: of a thing's number the country code may stand before it."""
+"""Most digits: two more than a phone number, because machines' numbers may have a code first."""
 _LONGEST_MASK: Final = 40
-"""Characters. Longer texts are none, and would only take time."""
+"""Most characters. Longer texts are no numbers, and would only take time."""
 _TOKEN: Final = re.compile(r"\{\d+(?:,\d+)?\}|\\d|\[[\d-]+\]|\d")
 _ANY, _SOME = "x", "y"
 _KINDS: Final = (
@@ -138,16 +138,16 @@ class PhoneBook:
         return self._hashed([self._reader.read(text)[0] or text.casefold()])[0]
 
     def national_digits(self, phone: str) -> str | None:
-        """Return a number's digits without its country code; None of a text that says none."""
+        """Return a number's digits without its country code; None if the text is no number."""
         e164, _, facts = self._reader.read(phone.strip())
         return None if facts is None else e164[1 + len(str(facts.country_code)) :]
 
     def is_number(self, phone: str) -> bool:
-        """Return whether a text says a phone number, however it is written."""
+        """Return whether a text is a phone number, in any spelling."""
         return self._reader.read(phone.strip())[2] is not None
 
     def e164(self, texts: pa.Array) -> pa.Array:
-        """Return the E.164 form of every text (string); NULL of one that says no number."""
+        """Return the E.164 form of every text (string); NULL if it is no number."""
         coded = pc.dictionary_encode(texts.cast(pa.string()))
         said = self._reader.read_all(coded.dictionary)[0]
         return pc.if_else(pc.equal(said, ""), None, said).take(coded.indices)
@@ -159,7 +159,7 @@ class PhoneBook:
         return bool(2 * mobile > len(texts) - texts.null_count)
 
     def ends(self, texts: list[str], with_heads: bool) -> list[Ends | None]:
-        """Return how numbers begin and end, to match two ways of writing one; None of no digits.
+        """Return how numbers begin and end, to match two spellings of one; None without digits.
 
         Digits that say no number have ends too: yesterday's numbers (Mexico's 521, Benin's eight
         digits) and those of things are none to libphonenumber, and met all the same.
@@ -185,7 +185,7 @@ class PhoneBook:
         return Ends(self._hashed_ends(_HEAD, begun), tails)
 
     def mask_ends(self, text: str) -> str | None:
-        """Return how a mask begins and ends, as hashes with ``*`` between; None of what is none.
+        """Return how a mask begins and ends, as hashes with ``*`` between; None if it is no mask.
 
         A mask is of digits and ``*``, ``X`` or ``#``. Each hash is among the ``Ends`` of a number
         that the mask may be of; there is none at an end that shows nothing.
@@ -198,7 +198,7 @@ class PhoneBook:
         return "*".join("".join(self._hashed_ends(of, [end] if end else [])) for of, end in shown)
 
     def masked_recipients(self, sessions: pa.Array, masks: pa.Array) -> pa.Array:
-        """Return what stands for numbers of which only a mask is known, each in its session alone.
+        """Return the recipients of numbers of which only a mask is known, unique within a session.
 
         The same mask in another session may be another person. NULL where ``masks`` are.
         """
@@ -264,11 +264,11 @@ class PhoneBook:
         return pa.StructArray.from_arrays(columns, fields=fields, mask=is_blank)
 
     def keep_prefixes(self) -> None:
-        """Keep what was learnt of prefixes for the next process, if anything was."""
+        """Store what was learnt of prefixes for the next process, if anything was."""
         self._reader.keep()
 
     def remasked(self, shown: pa.Array | pa.ChunkedArray) -> pa.Array:
-        """Mask what ``describe`` said when it showed numbers whole; what is masked stays."""
+        """Mask numbers that ``describe`` returned whole; keep those that are masked."""
         if isinstance(shown, pa.ChunkedArray):
             shown = shown.combine_chunks()
         is_masked = pc.match_substring_regex(shown, _MASKED)
@@ -282,7 +282,7 @@ class PhoneBook:
         ]
 
     def _hashed_array(self, texts: pa.Array) -> pa.Array:
-        """Return ``_hashed`` of an array; a text each would take half again of the time."""
+        """Return ``_hashed`` of an array; one text at a time would take half as long again."""
         whole = self._hashes(texts.cast(pa.binary()).to_pylist()).encode()
         ends = pa.array(np.arange(0, len(whole) + 1, _RECIPIENT_DIGITS, dtype=np.int32))
         return pa.StringArray.from_buffers(len(texts), ends.buffers()[1], pa.py_buffer(whole))
@@ -310,21 +310,21 @@ def masked(e164: str, country_code: int) -> str:
 
 
 def _kept(country_code: int, length: int) -> tuple[int, int]:
-    """Return how many characters stay at both ends of an E.164 form of so many characters."""
+    """Return how many characters stay at both ends of an E.164 form of ``length`` characters."""
     start = 1 + len(str(country_code))
     head, tail = _shown(length - start)
     return start + head, tail
 
 
 def _shown(digits: int) -> tuple[int, int]:
-    """Return how many of so many national digits are shown, at their beginning and their end."""
+    """Return how many of the national digits are shown, at their beginning and their end."""
     most = digits // 2
     tail = min(2, most // 2)
     return min(3, most - tail), tail
 
 
 def _bare_digits(text: str) -> str | None:
-    """Return the digits of a text that says no number, if it is nothing else and they may be one.
+    """Return the digits of a text that is no known number, if they may be one.
 
     Without ``+`` or ``00``, so that they end as they would in E.164.
     """
@@ -338,7 +338,7 @@ def _bare_digits(text: str) -> str | None:
 
 
 class _Mask(NamedTuple):
-    """A text that hides digits: those before, how many characters are between, those after.
+    """A mask: the digits before, the number of hidden characters, the digits after.
 
     ``is_international``: it begins with ``+`` or ``00``, neither of which is in ``head``.
     """
@@ -350,7 +350,7 @@ class _Mask(NamedTuple):
 
     @property
     def shown(self) -> str:
-        """The mask, with no more digits than are shown of a number of so many characters."""
+        """The mask, with no more digits than are shown of a number of that length."""
         code = _country_code(self.head) if self.is_international else ""
         begin = len(code)
         head, tail = _shown(len(self.head) - begin + self.hidden + len(self.tail))
@@ -361,7 +361,7 @@ class _Mask(NamedTuple):
 
 
 def _mask_in(text: str) -> _Mask | None:
-    """Return the mask that a trimmed text is, if it is one.
+    """Return a trimmed text as a mask, if it is one.
 
     Letters but ``X`` are in none: ``Max`` is a text, and ``x#y`` too.
     """
@@ -385,7 +385,7 @@ def _country_code(digits: str) -> str:
 
 @dataclass(frozen=True, eq=False)  # by identity, which takes a third of the time to look up
 class Facts:
-    """What numbers alike have in common; a number that is not valid has no type.
+    """What numbers with one prefix have in common; an invalid number has no type.
 
     ``country`` is ISO 3166-1 alpha-2, None where unknown: of a number that is valid nowhere, though
     it was read in the default region's way.
@@ -441,7 +441,7 @@ class _Reader:
         return next(valid, default)
 
     def known(self, text: str) -> _Number | None:
-        """Return what a text says, where a prefix that was learnt settles it."""
+        """Return the reading of a text, if a prefix that was learnt settles it."""
         sizes, prefixes = self._learnt.get(len(text), _NOTHING)
         for size in sizes:
             prefix = prefixes.get(text[:size])
@@ -512,7 +512,7 @@ class _Reader:
         return said, shown
 
     def _plain(self, text: str) -> _Number:
-        """Return what a tidy text says, in the one way that it can be read."""
+        """Return the only reading of a tidy text."""
         if not self._is_recalled:
             self._recall()
         known = self.known(text) or self._few.get(text)
@@ -570,7 +570,7 @@ class _Reader:
         self._kept = self._size
 
     def keep(self) -> None:
-        """Write down what was learnt, where that is more than what is written already."""
+        """Write what was learnt, if that is more than the file has."""
         if self._store is None or self._size == self._kept:
             return
         prefixes = [
@@ -598,7 +598,7 @@ def _put_in(
     places: npt.NDArray[np.int64],
     all_facts: dict[Facts | None, int],
 ) -> tuple[pa.Array, pa.Array]:
-    """Put in what prefixes of one size say of the texts at some places, all of one length."""
+    """Fill in what prefixes of one size say of the texts at some places, all of one length."""
     some = texts.take(pa.array(at))
     tails = pc.utf8_slice_codeunits(some, size)
     of = pc.index_in(pc.utf8_slice_codeunits(some, 0, size), pa.array([*prefixes], pa.string()))
@@ -715,7 +715,7 @@ def settling(text: str, region: str) -> int | None:
     """Return how many leading characters of a plain text settle what ``ask`` says of it.
 
     It says the same of all texts of that length and beginning, but for the digits that follow.
-    None: so many that fewer than ``_LEFT_OPEN`` are left, or not known.
+    None: so long that fewer than ``_LEFT_OPEN`` are left, or not known.
 
     ``ask`` looks at digits by their number and by libphonenumber's patterns alone. So each of the
     patterns that it may reach is tried on the digits that are known and a sign for each other one:
@@ -734,7 +734,7 @@ def settling(text: str, region: str) -> int | None:
     code = next((one for one in codes if one in COUNTRY_CODE_TO_REGION_CODE), None)
     if code is not None and not _is_chinese_mobile(text, region):
         readings.append((COUNTRY_CODE_TO_REGION_CODE[code][0], code, len(str(code))))
-    size: int | None = 3  # so many tell the country code
+    size: int | None = 3  # digits that decide the country code
     for region_of, code_of, offset in readings:
         size = size and _settled(digits, size, _plan(region_of, code_of), offset)
     return size and start + size
@@ -744,7 +744,7 @@ class _Plan(NamedTuple):
     """How numbers of a country code are read: what is asked of the digits."""
 
     patterns: tuple[tuple[re.Pattern[str], bool], ...]  # each: may it match? Else it strips digits
-    prefixes: tuple[str, ...]  # what is stripped whatever follows: "0"
+    prefixes: tuple[str, ...]  # what is always stripped: "0"
 
 
 def _settled(digits: str, size: int, plan: _Plan | None, offset: int) -> int | None:
@@ -800,7 +800,7 @@ def _metadata(code: int, region: str) -> Any:
 
 
 def _opened(pattern: str, of: Literal["begins", "is"]) -> re.Pattern[str]:
-    """Compile a pattern for digits that are not known. Raise ``ValueError`` where it is an odd one.
+    """Compile a pattern for unknown digits. Raise ``ValueError`` if it has an unknown form.
 
     Only what is listed here is understood: with a negation, what matches more digits could match
     fewer numbers.
@@ -819,7 +819,7 @@ def _open_token(token: re.Match[str]) -> str:
 
 
 def _is_open(e164: str) -> bool:
-    """Return whether the operator of numbers that begin so depends on the digits that follow."""
+    """Return whether the operator depends on the digits after this prefix."""
     prefixes, beginning = _operator_prefixes(), e164[1:]
     at = bisect_right(prefixes, beginning)
     return at < len(prefixes) and prefixes[at].startswith(beginning)

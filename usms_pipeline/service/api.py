@@ -51,10 +51,10 @@ RECEIPT: Final = {
     "description": "ReceiptDesc",
     "segments": "CostCount",
 }
-"""Both forms of a receipt in one; a key of either is understood in both."""
+"""The keys of both forms of a receipt; each is understood in both."""
 
 WHOLE_NUMBERS: Final = ("epoch", "segments")
-"""Of a receipt, what is documented as a whole number; all else is text."""
+"""The values of a receipt that are documented as whole numbers; all others are text."""
 
 KEYS: Final = frozenset((*ENVELOPE.values(), *ITEM.values(), *RECEIPT.values()))
 
@@ -71,17 +71,17 @@ WORDS: Final[dict[str, tuple[str, ...]]] = {
     "pending": ("", "queued", "sending", "sent", "accepted", "acceptd", "enroute", "submitted"),
     "unknown": ("unknow", "unknown", "状态未知"),
 }
-"""Words by the bucket of ``status.STATUSES`` that they mean, from the receipt documentation and
+"""The service's status words, by our status, from the receipt documentation and
 the SDKs: trimmed and casefolded. Any other word is ``unrecognized``."""
 
 WORDS_DIGEST: Final = sha256(repr(sorted(WORDS.items())).encode()).hexdigest()[:16]
-"""Tells one table of words from another: a day made with another is made again."""
+"""Version of the table of words: a day made with another is made again."""
 
 _BUCKET_OF: Final = {word: bucket for bucket, words in WORDS.items() for word in words}
 
 
 def canonical(word: str | None) -> str:
-    """Return the bucket that a receipt's word means; never ``failed`` without evidence.
+    """Return the status that a receipt's word means; never ``failed`` without evidence.
 
     >>> canonical(" DELIVRD\\0"), canonical(None), canonical("BLACKLIST")
     ('delivered', 'pending', 'unrecognized')
@@ -97,7 +97,7 @@ _FILLERS: Final = frozenset("\u034f\u115f\u1160\u2800\u3164\uffa0\ufe0e\ufe0f")
 
 
 def bare(text: str) -> str:
-    """Return a text without what isn't seen around it: blanks, control and format characters."""
+    """Strip invisible characters around a text: blanks, control and format characters."""
     seen = [
         place
         for place, one in enumerate(text)
@@ -110,7 +110,7 @@ def bare(text: str) -> str:
 
 
 class Verdict(Enum):
-    """What an answer asks of us, from harmless to grave; of two, the graver one counts."""
+    """What to do about an answer, from harmless to grave; of two, the graver one counts."""
 
     OK = "ok"
     UNKNOWN = "unknown"  # of no known kind: ask in halves where others are answered
@@ -118,7 +118,7 @@ class Verdict(Enum):
     SPLIT = "split"  # something in the batch: ask in halves
     THROTTLE = "throttle"  # too fast: slow down, ask again
     DENY = "deny"  # the key is refused, or just this request, if others are answered
-    STOP = "stop"  # nothing will work until somebody mends it
+    STOP = "stop"  # nothing will work until somebody fixes it
 
 
 _GRAVITY: Final = {verdict: gravity for gravity, verdict in enumerate(Verdict)}
@@ -153,7 +153,7 @@ BY_CODE: Final[dict[int, Verdict]] = {
     153: Verdict.THROTTLE,
     **dict.fromkeys((*range(170, 175), *range(290, 300)), Verdict.DENY),
 }
-"""By return code, of whatever HTTP status; any other is ``UNKNOWN``."""
+"""By return code, with any HTTP status; any other is ``UNKNOWN``."""
 
 
 def classify(

@@ -1,4 +1,4 @@
-"""One answer at a time, in whatever shape it comes: liberal, and names what it can't read.
+"""Reads one answer at a time, in any shape: liberal, and names what it can't read.
 
 This reading decides: ``decode`` must agree with it wherever that reads many answers at once. Here
 too are the form in which a reading is handed on, and the bounds of what is kept of an answer.
@@ -27,13 +27,13 @@ _INT64: Final = 2**63
 _INTEGER: Final = re.compile(r"\s*-?[0-9]{1,19}\s*")
 _ABSENT: Final = msgspec.Raw()
 _Unreadable: Final = msgspec.ValidationError
-"""Raised here with a reason in words that hold no data; never leaves this module."""
+"""Raised with a reason that holds no data; never leaves this module."""
 
 MOST_BYTES_KEPT: Final = 64 * 1024
-"""Of an answer or an item that can't be used, so much is kept in quarantine."""
+"""How much of an unusable answer or item is kept in quarantine."""
 
 MOST_REJECTS: Final = 100
-"""So many items of one answer are quarantined each by itself; the others are counted in one."""
+"""Items of one answer that are quarantined each by itself; the others are counted in one."""
 
 MOST_VALUES: Final = 2_000_000
 """An answer with more commas can't be read. 100 sessions of 1,000 phones have a million."""
@@ -74,7 +74,7 @@ UNANSWERED_ID: Final = "unanswered_id"
 
 @dataclass(frozen=True)
 class Reject:
-    """What could not be used of one answer, and why (in words that hold no data)."""
+    """What could not be used of one answer, and why (a reason that holds no data)."""
 
     response: int
     kind: str
@@ -93,7 +93,7 @@ class Parts:
 
 
 def _reader(keys: Mapping[str, str]) -> msgspec.json.Decoder[Any]:
-    """Return a decoder of an object to one with these names, each value's JSON as it is written."""
+    """Return a decoder of JSON objects with these keys; each value stays raw JSON."""
     fields = [(ours, msgspec.Raw, _ABSENT) for ours in keys]
     return msgspec.json.Decoder(msgspec.defstruct("Object", fields, rename=dict(keys)))
 
@@ -158,12 +158,12 @@ def is_list(data: msgspec.Raw) -> bool:
 
 
 def has_too_many_values(body: bytes) -> bool:
-    """Return whether to take a body apart would cost more memory than any answer is worth."""
+    """Return whether parsing a body would cost more memory than any answer is worth."""
     return len(body) > MOST_VALUES and body.count(b",") > MOST_VALUES
 
 
 def cut(text: str | None) -> str | None:
-    """Return a text's first ``MOST_CHARACTERS``; a cut one ends with "…", so it is no known word.
+    """Return a text's first ``MOST_CHARACTERS``; "…" ends a cut one, so it is no known word.
 
     >>> cut("delivered"), len(cut("x" * 5000))
     ('delivered', 1000)
@@ -198,7 +198,7 @@ class _Asked:
 
     @cached_property
     def _loose(self) -> dict[str, str]:
-        """Sessions by the letters and digits of their names; not one that is named as it is."""
+        """Sessions by the letters and digits of their numbers, except exact matches."""
         named = set()
         for entry in self._entries:
             with suppress(_Unreadable):
@@ -224,7 +224,7 @@ def _read_item(
     items: list[tuple[Any, ...]],
     receipts: list[tuple[Any, ...]],
 ) -> tuple[str, str, str | None] | None:
-    """Add what one entry of ``Data`` says; give kind, reason and session of what it can't."""
+    """Add what one entry of ``Data`` says; return kind, reason and session of what it can't."""
     session = None
     try:
         item = _decoded(_ITEM.decode, entry, "the item is not an object")
@@ -323,7 +323,7 @@ def _decoded(decode: Callable[[Any], _T], text: bytes | msgspec.Raw, reason: str
 
 
 def _text_of(body: bytes) -> bytes:
-    """Mend what can be: a byte-order mark, bytes that are no UTF-8, lone surrogates, NaN."""
+    """Fix what can be: a byte-order mark, bytes that are no UTF-8, lone surrogates, NaN."""
     if has_too_many_values(body):
         raise _Unreadable("the answer holds more values than any answer needs")
     try:
@@ -353,7 +353,7 @@ def _table(rows: list[tuple[Any, ...]], schema: pa.Schema) -> pa.Table:
 
 
 def joined(parts: list[Parts]) -> Parts:
-    """Put readings together, in the order of the answers."""
+    """Join readings, in the order of the answers."""
     return Parts(
         items=_in_order([part.items for part in parts], ITEMS),
         receipts=_in_order([part.receipts for part in parts], RECEIPTS),

@@ -1,4 +1,4 @@
-"""One question to the service and its answer: the only place that builds a request.
+"""One query to the service and its answer: the only place that builds a request.
 
 One request, one reply: retries and splitting live in fetch.py, connections in transport.py.
 """
@@ -36,14 +36,14 @@ MAX_BODY_BYTES: Final = 64_000_000
 """The most that is read of one answer, decompressed. 100 sessions of 1,000 phones are 16 MB."""
 
 KEPT_BYTES: Final = 64_000
-"""What is kept of an answer over that."""
+"""How much is kept of a larger answer."""
 
 _MESSAGE_CHARACTERS: Final = 200
 _MESSAGE_READ: Final = 10_000
-"""Of a message, so many characters are looked through; one of 60 MB would hold up everybody."""
+"""Characters of a message that are looked through; one of 60 MB would hold up everybody."""
 
 _NO_BODY: Final = httpx.ByteStream(b"")
-"""Given, so that httpx doesn't work out the headers of a body for each request: 16 µs of it."""
+"""Passed so that httpx does not compute body headers for each request: it saves 16 µs."""
 
 _CODE_BYTES: Final = 40
 _UNRESERVED: Final = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~"
@@ -87,7 +87,7 @@ class Reply:
 
     @property
     def label(self) -> str:
-        """Name the kind of answer by its code."""
+        """Return the kind of answer by its code."""
         return api.label(self.http_status, self.ret_code)
 
 
@@ -117,7 +117,7 @@ class Client:
         self._max_body_bytes = max_body_bytes
 
     async def ask(self, ids: Sequence[str], seconds: float | None = None) -> Reply:
-        """Send one request for 1 to 100 distinct ids. Whatever comes of it is a ``Reply``.
+        """Send one request for 1 to 100 distinct ids. Any result is a ``Reply``.
 
         ``seconds``: how long to wait for it, the settings' time-out at most.
         Raises ``ValueError`` for ids that must not be sent: none, too many, empty or repeated.
@@ -144,7 +144,7 @@ class Client:
             is_sent = not isinstance(error, httpx.ConnectTimeout)
             return Reply(asked_at, None, None, str(error), is_late=True, is_sent=is_sent)
         except httpx.DecodingError as error:
-            # Whoever packs an answer wrongly once does so again: from now on as it is.
+            # A server that packs an answer wrongly once does so again: ask for it unpacked.
             self._headers["Accept-Encoding"] = "identity"
             return Reply(asked_at, None, None, str(error))
         except httpx.TransportError as error:
@@ -154,7 +154,7 @@ class Client:
         return self._reply(asked_at, ids, response, body)
 
     async def _read(self, stream: httpx.AsyncByteStream) -> bytes:
-        """Read a body, or a little more than the cap of it.
+        """Read a body, or a little more than its limit.
 
         Not through ``aiter_bytes``: what a transport yields is decompressed, and that would look
         for a decoder and count bytes, for a tenth of a request's CPU.
@@ -180,7 +180,7 @@ class Client:
         return Reply(asked_at, status, ret_code, message, body, wait)
 
     def _excess(self, body: bytes) -> str:
-        """Say what an answer has too much of, if anything."""
+        """Return what an answer has too much of, if anything."""
         if len(body) > self._max_body_bytes:
             return f"the answer is larger than {self._max_body_bytes / 1e6:g} MB"
         if has_too_many_values(body):
@@ -188,7 +188,7 @@ class Client:
         return ""
 
     def _safe(self, message: str, ids: Sequence[str]) -> str:
-        """Take ids, credentials and what may be a phone out of a message, and cut it."""
+        """Remove ids, credentials and what may be a phone from a message, and cut it."""
         message = message[:_MESSAGE_READ]
         for secret in self._secrets:
             message = message.replace(secret, "…")

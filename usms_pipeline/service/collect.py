@@ -38,7 +38,7 @@ __all__ = ["Answer", "Batch", "CollectStats", "Patience", "collect"]
 _PROGRESS_SECONDS: Final = 0.2
 _SLOW_DRAW_SECONDS: Final = 0.05
 _WAITING_BYTES: Final = 64_000_000
-"""What may wait for the sink; a small answer counts as 250 kB, so that is 256 of them."""
+"""How much may wait for the sink; a small answer counts as 250 kB, so that is 256 of them."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Batch:
 
 
 LATER: Final = Batch(-1, ())
-"""In place of a batch: there is none now, and there may be one soon."""
+"""Stands for a batch when there is none now but may be one soon."""
 
 Sink = Callable[[int, Answer], None]
 
@@ -78,11 +78,11 @@ def collect(
     ``batches`` are drawn a little ahead of the workers, so a lazy iterator stays lazy; they, the
     ``sink`` and ``on_progress`` (every 0.2 s or so, and at the end) are called in this thread, one
     at a time. ``start_pace``: requests a second, from the last run's ``CollectStats.pace``. The
-    ``transport`` is closed at the end. Where there is nothing to ask, nobody is told of progress.
+    ``transport`` is closed at the end. Where there is nothing to ask, no progress is reported.
 
-    Raises ``CredentialsRefused`` and ``ServiceDown``, with ``.stats``, and whatever the caller's
+    Raises ``CredentialsRefused`` and ``ServiceDown``, with ``.stats``, and what the caller's
     own parts raise, KeyboardInterrupt included: always after the workers have ended and what had
-    landed went to the sink, unless it was the sink that failed.
+    was received went to the sink, unless it was the sink that failed.
     """
     stats = CollectStats(pace=start_pace)
     governor = Governor(start_pace, settings.max_requests_per_second)
@@ -107,7 +107,7 @@ def collect(
 
 
 class _Workers:
-    """The event loop's side: a thread, in it a loop, on it the workers."""
+    """The event loop's side: a thread with a loop that runs the workers."""
 
     def __init__(
         self,
@@ -117,7 +117,7 @@ class _Workers:
         stats: CollectStats,
     ) -> None:
         self.landed: deque[tuple[int, Answer]] = deque()
-        self.news = threading.Event()  # a batch was taken, an answer landed, or all has ended
+        self.news = threading.Event()  # a batch was taken, an answer came, or all has ended
         self.taken = 0
         self.ahead = 32 + 4 * count
         self.failure: BaseException | None = None
@@ -147,7 +147,7 @@ class _Workers:
             self._queue.put_nowait(batch)
 
     def make_room(self, size: int) -> None:
-        """Say that answers that weigh so much have gone to the sink."""
+        """Note that answers of this weight have gone to the sink."""
         self._waiting_bytes -= size
         if self._waiting_bytes < _WAITING_BYTES:
             self._room.set()
@@ -276,7 +276,7 @@ class _Caller:
             self._workers.tell(self._workers.put, drawn)
 
     def _drain(self) -> None:
-        """Hand the sink what has landed. What it has not taken stays, and is given again."""
+        """Hand the sink what was received. What it did not accept stays for the next call."""
         landed, size = self._workers.landed, 0
         for _ in range(len(landed)):
             try:

@@ -1,6 +1,6 @@
 """Stored answers to observations and rejects: one function, the same rows for the same answers.
 
-Answers of the documented shape are read many at once, by Arrow. Whatever is odd in the least is
+Answers of the documented shape are read many at once, by Arrow. Anything odd is
 left to ``careful``; nothing is decided here. Pure: no disk, no network, no clock.
 """
 
@@ -45,10 +45,10 @@ _BLOCK_BYTES: Final = 32 * 2**20
 
 _UNANSWERED: Final = "unanswered"
 FORGOTTEN: Final = "forgotten"
-"""The verdict on an answer whose body was emptied, for it names somebody who is forgotten."""
+"""The verdict on an answer whose body was emptied, because it names a forgotten person."""
 
 SMALL_BYTES: Final = 2_000
-"""Arrow takes 0.15 ms to begin, in which the careful reader reads so much."""
+"""Arrow takes 0.15 ms to start; in that time the careful reader reads this much."""
 
 _RECEIPT_KEY: Final = api.ITEM["receipt"].encode()
 _A_LIST: Final = re.compile(rb'"%b"\s*:\s*\[' % _RECEIPT_KEY)
@@ -77,7 +77,7 @@ _SHAPES: Final = {has_lists: _shape(has_lists) for has_lists in (False, True)}
 
 
 class Decoded(NamedTuple):
-    """What answers say (``schema.OBSERVATIONS``), and what is no use (``schema.QUARANTINE``).
+    """What answers say (``schema.OBSERVATIONS``), and what is unusable (``schema.QUARANTINE``).
 
     ``times_in_doubt`` counts the receipts with a time that can't be right: it counts as none.
     """
@@ -96,10 +96,10 @@ def decode(responses: pa.RecordBatch | pa.Table, book: PhoneBook, receipt_zone: 
     Every receipt of an 'ok' answer gives a row, and so does every id that the answer has none of:
     with number ``''``, pending. A lone id that was refused is ``invalid``. One 'unanswered' while
     others were not is pending, with nothing said, and so is an id of a 'forgotten' answer, whose
-    body was emptied. An id that was asked in vain, for the body can't be read, has a row with
+    body was emptied. An id whose answer can't be read has a row with
     number ``''`` and status NULL: not pending, which could close it. An 'unreadable' answer to
-    several ids says nothing of any: they stay due. What counts is what can be read now, whatever
-    the verdict on an 'ok' answer was when it came.
+    several ids says nothing of any: they stay due. What counts is what can be read now,
+    not the verdict on an 'ok' answer when it came.
 
     ``receipt_zone`` (an IANA name) is the zone of times that have none. A session is matched to the
     ids asked as it is, or else but for case and blanks, where that can mean one of them only.
@@ -130,12 +130,12 @@ def decode(responses: pa.RecordBatch | pa.Table, book: PhoneBook, receipt_zone: 
 def entry_id(
     kind: str, session_no: str | None, ids: Sequence[str], asked_at: datetime, body: bytes
 ) -> str:
-    """Name a quarantined entry by what it holds: 16 hex digits, the same each time.
+    """Return a quarantined entry's id, from what it holds: 16 hex digits, the same each time.
 
     The same trouble in a later answer is the same entry, but for a refusal: that is the answer to
-    a question of its own. A session that stays unanswered is one, whatever comes. ``ids`` tell
+    a question of its own. A session that stays unanswered is one in any case. ``ids`` tell
     apart answers whose sessions are not known. How JSON is laid out does not matter: an answer that
-    something was cut out of is written anew.
+    something was cut out of is written again.
     """
     digest = hashlib.sha256()
     about = ids if session_no is None else [session_no]
@@ -149,7 +149,7 @@ def entry_id(
 
 
 def _sorted(body: bytes) -> bytes:
-    """Return JSON without its layout and order; what is none, as it is."""
+    """Return JSON without its layout and order; other texts unchanged."""
     try:
         return json.dumps(json.loads(body), sort_keys=True).encode()
     except (ValueError, RecursionError):
@@ -402,7 +402,7 @@ def _refused(rows: pa.Table, ids: list[list[str]], verdicts: list[str | None]) -
 def _without_a_word(
     rows: pa.Table, ids: list[list[str]], verdicts: list[str | None], rejects: Iterable[Reject]
 ) -> list[pa.Table]:
-    """Return rows for ids whose answer says nothing of them: emptied, or asked in vain."""
+    """Return rows for ids whose answer says nothing of them: emptied, or unreadable."""
     silent = [n for n, verdict in enumerate(verdicts) if verdict in (FORGOTTEN, _UNANSWERED)]
     unread = sorted({one.response for one in rejects if one.kind == UNREADABLE_ANSWER})
     vain = [number for number in unread if verdicts[number] == "ok" or len(ids[number]) == 1]
@@ -418,7 +418,7 @@ def _without_a_word(
 def _asked(
     ids: Mapping[int, list[str]] | list[list[str]], numbers: Collection[int]
 ) -> tuple[pa.Array, pa.Array]:
-    """Return of each id of some answers the answer's number, and the id."""
+    """Return each id of some answers, with the answer's number."""
     counts = np.array([len(ids[number]) for number in numbers], np.int64)
     responses = np.repeat(np.array([*numbers], np.int32), counts)
     sessions = [session for number in numbers for session in ids[number]]
@@ -426,7 +426,7 @@ def _asked(
 
 
 def _useless(rows: pa.Table, ids: list[list[str]], verdicts: list[str | None]) -> Iterator[Reject]:
-    """Return the answers that were found useless when they came: refused ids, unreadable bodies."""
+    """Return the answers that were unusable on arrival: refused ids, unreadable bodies."""
     for number, verdict in enumerate(verdicts):
         if verdict in ("ok", FORGOTTEN):
             continue

@@ -28,29 +28,30 @@ _MOST_TOLD: Final = 5
 _MOST_PUT_OFF: Final = 1000  # batches
 
 _RECENTLY_SECONDS: Final = 10.0
-"""A good answer says so long that the service is up."""
+"""How long a good answer shows that the service is up."""
 
 _ATTEMPTS_ALONE: Final = 3
-"""For one id of a batch that failed. A part of it with more has one: its halves are the others."""
+"""Attempts for one id of a failed batch. A larger part has one: its halves are the others."""
 
 _ATTEMPTS_ODD: Final = 3
 """For a batch with an answer of no known kind, or that would say the key is bad were no other good:
 it may be how this service throttles, and then a slower pace is what helps."""
 
 _THROTTLED_OF_ALL: Final = 3
-"""So often in a row one batch is throttled by chance. What comes then says nothing of the pace."""
+"""How often in a row one batch is throttled by chance; more says nothing of the request rate."""
 
 _THROTTLED_IN_ROW: Final = 20
 _THROTTLED_PART: Final = 8
-"""So often a batch, or a part of one, is throttled while others pass before it is its own fault: by
+"""How often a batch, or a part of one, is throttled while others pass before it is to blame: by
 chance, of a service that throttles 30 % at random, that is one part in 15,000."""
 
 _ASKED_ALONE: Final = 3
 """Requests for one id each that show whether the service is up. Each may be for a bad one."""
 
 _UNHEARD, _UNHEARD_SECONDS = 64, 2.5
-"""After so many requests without a good answer only one is sent in so many seconds: a service that
-is down for all costs 150 at most until the breaker opens, one that throttles all of them too."""
+"""After this many requests without a good answer only one is sent per pause of this length: a
+service that is down for all costs 150 at most until the breaker opens, one that throttles all of
+them too."""
 
 
 @dataclass(frozen=True)
@@ -126,7 +127,7 @@ class CollectStats:
 
 @dataclass(frozen=True)
 class Patience:
-    """How long to insist: on one batch, between two attempts, and on a silent service.
+    """Limits of retrying: for one batch, between two attempts, and for a silent service.
 
     Failed attempts are counted; throttled ones are not, for the governor paces them, unless it is
     always this batch; ``batch_seconds`` bounds both. Pauses double from ``first_pause_seconds`` and
@@ -205,7 +206,7 @@ class Fetcher:
                 self._give_up(part, reply, land)
 
     async def finish(self, workers: int = 1) -> None:
-        """Take up what was put off, if the service has answered since; else it is given up."""
+        """Ask again about what was put off, if the service has answered since; else give it up."""
         put_off, self._put_off = self._put_off, []
 
         async def take_up() -> None:
@@ -224,7 +225,7 @@ class Fetcher:
         self._give_up_rest()
 
     def _give_up_rest(self) -> None:
-        """Give up what is put off. Raise ``CredentialsRefused`` where the key was good before."""
+        """Drop what is put off. Raise ``CredentialsRefused`` where the key was good before."""
         rest, self._put_off = self._put_off, []
         for part, reply, _, land in rest:
             self._give_up(part, reply, land)
@@ -232,18 +233,18 @@ class Fetcher:
             raise _refused(rest[-1][1])
 
     def _only_refuses(self) -> bool:
-        """Return when to look no longer for the bad ids of a batch, but only for a good batch."""
+        """Return when to stop looking for a batch's bad ids and look only for a good batch."""
         stats = self._stats
         return not stats.ids_answered and stats.ids_refused >= self.patience.most_refusals_alone
 
     def _recently(self, since: float) -> float:
-        """Return since when a good answer says that the service is up, of a question of then."""
+        """Return since when a good answer shows that the service is up."""
         return max(since, self._monotonic() - _RECENTLY_SECONDS)
 
     async def _passes(self, since: float, ids: tuple[str, ...]) -> bool:
-        """Return whether the service answers others since a moment, so that a failure is the ids'.
+        """Return whether the service answers others since a moment, so that the ids are to blame.
 
-        Where none was heard of, one that was answered before is asked about, more than once, for
+        Where none was answered, one that was answered before is asked about, more than once, for
         some of all may fail; where none was ever, a few of these ids, each alone.
         """
         async with self._alone:
@@ -256,7 +257,7 @@ class Fetcher:
             return self._heard_at >= since
 
     async def _insist(self, ids: tuple[str, ...], is_failing: bool) -> Reply:
-        """Ask until there is an answer that repeating can't change, or patience is at its end.
+        """Ask until there is a final answer, or the limits of retrying are reached.
 
         ``is_failing``: the ids are part of a batch that failed while others passed.
         """
@@ -292,7 +293,7 @@ class Fetcher:
             await self._sleep(pause)
 
     def _is_telling(self, reply: Reply, failures: int, others_pass: bool) -> bool:
-        """Return whether to repeat a request would take time and tell no more than its halves."""
+        """Return whether to ask for the halves at once: repeating would take longer for no more."""
         if reply.verdict in (Verdict.UNKNOWN, Verdict.DENY):
             # first of all, whether the key and the address are good
             return failures >= _ATTEMPTS_ODD or self._answered is None
@@ -301,7 +302,7 @@ class Fetcher:
     def _seconds_of_a_part(self) -> float:
         """Return how long to wait for a part of a batch that failed, which others answer in time.
 
-        Each of seven halvings may wait in vain. The last id of it has the whole time again.
+        Each of seven halvings may get no answer. The last id of it has the whole time again.
         """
         return min(2 * self._slowest + 1, max(1.0, self._client.seconds / 4))
 
@@ -351,7 +352,7 @@ class Fetcher:
         self._stats.pace = self._governor.settled_pace
 
     def _settle(self, ids: tuple[str, ...], reply: Reply, land: Callable[[Answer], None]) -> None:
-        """Hand over an answer, or what is said of a lone id, and count the ids."""
+        """Hand over an answer, or the verdict on a lone id, and count the ids."""
         if reply.verdict is Verdict.OK:
             self._stats.ids_answered += len(ids)
             land(_answer(ids, reply, "ok"))
@@ -399,8 +400,8 @@ class Fetcher:
         raise ServiceDown(
             f"The service gave no good answer for {breaker.silent_seconds:.0f} s: "
             f"{breaker.failures} requests failed and {breaker.throttled} were throttled, the last "
-            f"with {last.label}{f' ({last.message})' if last.message else ''}. What had landed is "
-            f"kept; run again later.{_hint(last, self._client.address) or _IF_IT_STAYS}"
+            f"with {last.label}{f' ({last.message})' if last.message else ''}. Everything received "
+            f"is saved; run again later.{_hint(last, self._client.address) or _IF_IT_STAYS}"
         )
 
 
@@ -420,7 +421,7 @@ def _reason(reply: Reply) -> str:
 
 
 def nothing_answered(stats: CollectStats) -> ServiceDown | None:
-    """Make the error for a service that answered nothing at all, where it did not.
+    """Return the error for a service that answered nothing at all, if it did not.
 
     Few requests are given up one by one before it is plain that the service is down.
     """
@@ -437,12 +438,12 @@ def nothing_answered(stats: CollectStats) -> ServiceDown | None:
 
 
 def nothing_but_refusals(stats: CollectStats, answer: Answer) -> ServiceDown:
-    """Make the error for a service that refuses everything; its ids count as given up."""
+    """Return the error for a service that refuses everything; its ids count as given up."""
     stats.ids_given_up, stats.ids_refused = stats.ids_given_up + stats.ids_refused, 0
     return ServiceDown(
         f"The service refused all {stats.ids_given_up:,} session numbers asked about, the last "
-        f"with {answer.reason}. None of them counts as invalid, for more likely a setting is "
-        "wrong: check that USMS_SESSION_COLUMN names the session numbers of this account, and "
+        f"with {answer.reason}. None of them counts as invalid, because most likely a setting is "
+        f"wrong: check that USMS_SESSION_COLUMN names the session numbers of this account, and "
         "USMS_BASE_URL; else run again later."
     )
 
@@ -459,20 +460,18 @@ def _refused(reply: Reply) -> CredentialsRefused:
     )
 
 
-_IF_IT_STAYS: Final = " If it stays so check USMS_BASE_URL and the network."
+_IF_IT_STAYS: Final = " If this persists, check USMS_BASE_URL and the network."
 
 
 def _hint(reply: Reply, address: str) -> str:
     """Return what to do about a failure that is a setting's or the network's, if it may be."""
     if reply.http_status in api.REDIRECTS:
-        return (
-            " Redirects are not followed, for they would carry the access key: check USMS_BASE_URL."
-        )
+        return " Redirects are not followed, because they would carry the key: check USMS_BASE_URL."
     if reply.http_status == api.NOT_FOUND:
-        return f" Check USMS_BASE_URL, where the service is to be found: it names {address}."
+        return f" Check USMS_BASE_URL, the address of the service: it is {address}."
     if reply.http_status is None and not reply.is_sent:
         return (
-            f" This machine does not reach {address}: check USMS_BASE_URL and the network, and "
-            "HTTPS_PROXY where a proxy leads out."
+            f" This machine can't reach {address}: check USMS_BASE_URL and the network, and "
+            f"HTTPS_PROXY if you need a proxy."
         )
     return ""

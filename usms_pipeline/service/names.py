@@ -1,7 +1,7 @@
 """Whether a raw answer names somebody who is forgotten: a phone or a session, in any spelling.
 
-A body that does is emptied whole, for whatever is cut out of one leaves the question what else in
-it tells of the person. So this only tells, and where it has to guess it says yes. No files here.
+A body that does is emptied whole, because cutting out one part leaves the question what else in
+it is about the person. So this only says whether, and when in doubt it says yes. No files here.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from usms_pipeline.service import api
 
 _FEWEST_DIGITS: Final = 6
 _FEWEST_ANYWHERE: Final = 9
-"""So many digits are sought inside longer runs of digits too; fewer would be met by chance."""
+"""This many digits are sought inside longer runs of digits too; fewer would be met by chance."""
 _BETWEEN: Final = re.compile(r"[\s()+.\-/_\u00ad\u200b-\u2015\u2060\ufeff]+")
 _RUNS: Final = re.compile(r"\+?\(?\+?\d[\d\s()+.\-/\u200b-\u2015\ufeff]{4,24}\d")
 _DIGITS: Final = re.compile(r"\+?\d{6,15}")
@@ -31,7 +31,7 @@ _SESSION_NO: Final = api.ITEM["session_no"]
 _PHONE: Final = api.RECEIPT["phone"]
 _KEYS: Final = frozenset(key.casefold() for key in api.KEYS)
 _READ: Final = object()
-"""Stands for an object that was read: its names and values were noted on the way."""
+"""Stands for a parsed object: its names and values are noted while parsing."""
 
 
 @dataclass(frozen=True)
@@ -161,7 +161,7 @@ def _pairs_of(body: bytes) -> list[tuple[str | None, str]]:
 
 
 class _Said:
-    """Every text and number of a JSON, each with its key, and every name that is not the API's.
+    """Every text and number of a JSON, with its key, and every key that is not the API's.
 
     Also those that a later one of the same name overrides.
     """
@@ -210,5 +210,5 @@ def _texts(value: str) -> Iterator[str]:
 
 
 def _compact(text: str) -> str:
-    """Take out what may stand between a number's digits; wide digits become plain ones."""
+    """Remove what may stand between a number's digits; wide digits become plain ones."""
     return _BETWEEN.sub("", text if text.isascii() else unicodedata.normalize("NFKC", text))

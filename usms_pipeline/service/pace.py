@@ -30,7 +30,7 @@ _SLACK_SECONDS: Final = 0.01  # timers are late by so much; what was missed is c
 _IS_USED: Final = 0.5  # a pace that is not used to this share says nothing about a higher one
 
 _SETTLING_SECONDS: Final = 1.0
-"""After a cut: what counts requests by the second throttles on until the second is over."""
+"""Wait after a cut: a limit per second keeps throttling until the second is over."""
 
 _FEW, _ENOUGH, _PLENTY = 8, 50, 100
 _ENOUGH_THROTTLED: Final = 4
@@ -38,15 +38,15 @@ _LONGEST_LOOK_SECONDS: Final = 5.0
 """How many answers tell the share of throttled ones: more where these are few, and quickly had."""
 
 _NO_LOWER: Final = 0.5
-"""A share that is at least so much of the one before the cut is no lower."""
+"""From this part of the share before the cut on, a share is not lower."""
 
 _MOST_NOISE, _HARDLY_NOISE = 0.6, 0.85
-"""A service that throttles more than this is too busy, and not moody. Of few answers, more tell."""
+"""A share above this is a limit, not noise. With few answers, it takes more."""
 
 _MEMORY: Final = 0.9
 
 _DOUBT_SECONDS: Final = 45.0
-"""So often noise is looked at again, at a pace at which nothing else is throttled."""
+"""How often noise is measured again, at a rate at which nothing else is throttled."""
 
 
 class Governor:
@@ -91,11 +91,11 @@ class Governor:
 
     @property
     def noise(self) -> float:
-        """The share of requests that are throttled whatever the pace."""
+        """The share of requests that are throttled at any pace."""
         return self._noisy / self._heard
 
     async def turn(self) -> float:
-        """Wait until a request may be sent; give the time it is sent at, by this clock."""
+        """Wait until a request may be sent; return the time it is sent at, by this clock."""
         async with self._line:  # first come, first served; a change of pace counts at once
             while (wait := self._next_at - self._clock()) > 0:
                 await self._sleep(wait)
@@ -105,7 +105,7 @@ class Governor:
             return now
 
     def good(self, sent_at: float) -> None:
-        """Take note that a request sent at this time was answered without throttling."""
+        """Note that a request sent at this time was answered without throttling."""
         if sent_at < self._since:
             return
         self._good += 1
@@ -116,7 +116,7 @@ class Governor:
             self._grow(now)
 
     def throttled(self, sent_at: float, retry_after_seconds: float | None = None) -> bool:
-        """Take note that a request sent at this time was throttled.
+        """Note that a request sent at this time was throttled.
 
         Returns whether everybody waits for so long as it says. Where the pace is not at fault, they
         don't.
@@ -137,7 +137,7 @@ class Governor:
         return self._cut is not None
 
     def pause(self, seconds: float) -> None:
-        """Let nobody send for so many seconds: the service has said when to come back."""
+        """Send nothing for ``seconds``: the service has said when to come back."""
         self._next_at = max(self._next_at, self._clock() + seconds)
 
     @property
@@ -148,7 +148,7 @@ class Governor:
         return self._throttled > expected + margin
 
     def _judge(self, cut: _Cut, now: float) -> None:
-        """Say what a cut has brought, once enough answers have come since."""
+        """Judge what a cut has brought, once enough answers have come since."""
         count = self._good + self._throttled
         share, seconds = self._throttled / count, now - self._since
         is_plain = self._throttled >= _ENOUGH_THROTTLED
@@ -238,7 +238,7 @@ class Governor:
 
 @dataclass(frozen=True)
 class _Cut:
-    """From which pace it was cut, and what was throttled and what passed after the first cut."""
+    """The rate before the cut, and how many were throttled and passed after the first cut."""
 
     pace: float
     was_ramp: bool
@@ -248,7 +248,7 @@ class _Cut:
 
 @dataclass(frozen=True)
 class BreakerLimits:
-    """When the breaker opens: no good answer for so long, after so many failures.
+    """When the breaker opens: no good answer for so long, after too many failures.
 
     Single failed requests are counted, not batches given up, so that a dead service is noticed
     while the first batches are still retried. Twelve is more than two batches fail in all their
@@ -282,12 +282,12 @@ class Breaker:
         return 0.0 if self._since is None else self._clock() - self._since
 
     def good(self) -> None:
-        """Take note of any answer that shows the service alive."""
+        """Note any answer that shows the service alive."""
         self.failures = self.throttled = 0
         self._since = None
 
     def bad(self, sent_at: float, is_throttled: bool = False) -> None:
-        """Take note of a request, sent at this time, that failed or was throttled."""
+        """Note a request, sent at this time, that failed or was throttled."""
         self._since = sent_at if self._since is None else min(self._since, sent_at)
         if is_throttled:
             self.throttled += 1

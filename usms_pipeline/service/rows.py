@@ -1,4 +1,4 @@
-"""What was read of answers to observations in columns (``schema.OBSERVATIONS``). No JSON here.
+"""Turns parsed answers into observations in columns (``schema.OBSERVATIONS``). No JSON here.
 
 Words become buckets, times become UTC, and phone numbers leave the texts. What is no time becomes
 null and costs nothing else. Pure.
@@ -21,20 +21,20 @@ from usms_pipeline.service.careful import cut
 
 _TEXT_WITH_A_NUMBER: Final = r"\p{Nd}([^\pL\p{Nd}\n]{0,3}\p{Nd}){6}"
 _SEVEN_DIGITS: Final = re.compile(r"(?:\d[^\d\n]*){7}")
-"""What has a number has these; to look for them costs less than to make the pattern above."""
+"""What a text with a number has; looking for these first is cheaper than the pattern above."""
 _CODE_WITH_DIGITS: Final = r"\d{7}"
 _LONGEST_CODE: Final = 10
-"""Digits in a row that may be a carrier's code; more are a phone number."""
+"""Most digits in a row of a carrier's code; more are a phone number."""
 
 _FINAL: Final = pa.array(status.FINAL, pa.string())
 
 _CLOCKS_DIFFER: Final = pa.scalar(timedelta(days=1))
-"""Far less than digits that are misread would be wrong by."""
+"""Tolerance: far less than misread digits would be wrong by."""
 _CLOCKS_MAY_DIFFER: Final = pa.scalar(timedelta(minutes=5))
 
 
 def times_in_doubt(receipts: pa.Table, rows: pa.Table) -> int:
-    """Count the receipts with a time that can't be read, or lies after the answer that told it.
+    """Count the receipts with a time that can't be read, or is later than its response.
 
     ``rows`` are what ``receipt_rows`` made of them.
     """
@@ -54,9 +54,9 @@ def session_rows(
     code: pa.Array | None = None,
     description: pa.Array | None = None,
 ) -> pa.Table:
-    """Return a row for each session that was asked about: number ``''``, open, in one bucket.
+    """Return a row for each session that was asked about: number ``''``, open, with one status.
 
-    None is no bucket: it was asked in vain.
+    None is no status: there was no readable answer.
     """
     count = len(sessions)
     return _observations(
@@ -74,7 +74,7 @@ def session_rows(
 def receipt_rows(
     receipts: pa.Table, asked_at: pa.Array, submit_status: pa.Array, book: PhoneBook, zone: str
 ) -> pa.Table:
-    """Return one row a receipt, final where its word is an outcome.
+    """Return one row a receipt, final where its word is a final status.
 
     ``receipts`` is of ``careful.RECEIPTS``, ``asked_at`` the time of each one's answer,
     ``submit_status`` the word of its session there.
@@ -87,7 +87,7 @@ def receipt_rows(
     if masks.null_count < len(masks):
         # several of one send are told apart by what their masks show
         number = pc.coalesce(number, book.masked_recipients(column["session_no"], masks))
-    word = cut_array(column["word"])  # what is kept decides, so that it can be read anew
+    word = cut_array(column["word"])  # what is kept decides, so that it can be read again
     return _observations(
         receipts.num_rows,
         session_no=column["session_no"],
@@ -117,7 +117,7 @@ def _observations(count: int, **columns: pa.Array | None) -> pa.Table:
 
 
 def _codes(codes: pa.Array, phones: pa.Array) -> pa.Array:
-    """Take out of codes what is too long for one, and the receipt's own number."""
+    """Remove from codes what is too long for one, and the receipt's own number."""
     found = pc.fill_null(pc.match_substring_regex(codes, _CODE_WITH_DIGITS), False)
     if not pc.any(found).as_py():
         return codes
@@ -133,7 +133,7 @@ def _code(code: str, phone: str | None) -> str:
 
 
 def _without_numbers(texts: pa.Array) -> pa.Array:
-    """Take phone numbers out of the service's words: these are published as they are."""
+    """Remove phone numbers from the service's words: these are published as they are."""
     coded = texts.dictionary_encode()  # few words, in many receipts
     words = coded.dictionary
     if not _SEVEN_DIGITS.search("\n".join(words.to_pylist())):

@@ -32,13 +32,13 @@ _MOST_IDLE: Final = 256
 follows the number of requests just now, and would close what the next moment needs."""
 
 _STEP_BYTES: Final = 1 << 14
-"""What one step decompresses. What follows a gzip member is copied, and there may be thousands."""
+"""Bytes that one step decompresses. The rest after a gzip member is copied, maybe often."""
 
 _PIECE_BYTES: Final = 1 << 18
 """The most that one step may yield, so that a reader can stop in time."""
 
 _STEPS_A_TURN: Final = 16
-"""Then the loop's other tasks have their turn, and time-outs strike: after 4 MB at most."""
+"""How much to read before other tasks and time-outs get their turn: 4 MB."""
 
 _GZIP_OR_ZLIB: Final = zlib.MAX_WBITS | 32
 _GZIP_MARK: Final = b"\x1f\x8b"
@@ -111,7 +111,7 @@ class CurlTransport(httpx.AsyncBaseTransport):
     in place of the URL's own. The extension ``timeout`` gives ``connect`` seconds and ``read``
     seconds without a byte; these are whole seconds, rounded up.
     A response is there when its body is, or the first 64 MB of it. A compressed one is decompressed
-    while it is read, in pieces of at most 256 kB, whatever it grows to: count, and stop. What it
+    while it is read, in pieces of at most 256 kB, however large it grows: count, and stop. What it
     begins with decides, for proxies unpack and leave the label, or pack what is packed.
     TLS certificates are verified: against ``cafile``, else against what ``SSL_CERT_FILE`` and
     ``SSL_CERT_DIR`` name, else against the system's. Redirects are not followed; cookies and
@@ -334,7 +334,7 @@ def _request_options(request: httpx.Request) -> dict[int, Any]:
 
 
 def _single_line(text: bytes) -> bytes:
-    """Return a text that goes into the head; libcurl would send the lines of two as they are."""
+    """Return a text for the head, on one line: libcurl would send line breaks as they are."""
     if b"\r" in text or b"\n" in text:
         raise httpx.LocalProtocolError("a line break in the target or a header")
     return text
@@ -361,7 +361,7 @@ def _last_head(lines: Iterable[bytes]) -> list[tuple[bytes, bytes]]:
 
 
 def _authorities(cafile: str | os.PathLike[str] | None) -> dict[int, str | None]:
-    """Return the options that say whom to trust, for the service as for the proxy.
+    """Return the options with the trusted authorities, for the service and the proxy.
 
     Without them, the wheel of pycurl looks in places of its own and knows no variables.
     """

@@ -1,4 +1,4 @@
-"""How receipts are said: the items of one answer, in every shape the API is known to have.
+"""The items of one answer, in every shape the API is known to have.
 
 Pure but for the random source it is given. No HTTP here, and nothing of requests.
 """
@@ -32,7 +32,7 @@ _BAD_ITEMS: Final = (17, "SessionNo", {"SessionNo": ["a", "b"], "Status": "succe
 
 
 class Said(NamedTuple):
-    """One receipt to say: the recipient, the word and the rest; ``received`` as text and epoch."""
+    """One receipt to send: the recipient, the word and the rest; ``received`` as text and epoch."""
 
     recipient: int
     word: str
@@ -43,7 +43,7 @@ class Said(NamedTuple):
 
 
 class Items(NamedTuple):
-    """The Data of one answer, the recipients whose outcome it says, and is there any report."""
+    """The Data of one answer, the recipients whose final status it has, and if it has a report."""
 
     data: list[Any]
     finals: list[int]
@@ -60,7 +60,7 @@ def items(
 ) -> Items:
     """Return what the service says at ``now_us`` about the sessions asked.
 
-    ``shown`` are the recipients whose outcome an answer has said before: only then does a
+    ``shown`` are the recipients whose final status an earlier answer had: only then does a
     regressing or conflicting receipt take it back.
     """
     data: list[Any] = []
@@ -107,10 +107,10 @@ def _said(
     faults: Faults,
     finals: list[int],
 ) -> tuple[list[Said], list[Said]]:
-    """Return what is said of a session's recipients, and what a second item says besides.
+    """Return what is said of a session's recipients, and what a second item adds.
 
-    What takes an outcome back stands alone once the outcome was said, so that the first word
-    of an outcome is always the true one; half of them say both in one answer from the start.
+    A receipt that takes a final status back stands alone once that status was sent, so that the
+    first final status is always the true one; half of them say both in one answer from the start.
     """
     first: list[Said] = []
     second: list[Said] = []
@@ -138,7 +138,7 @@ def _outcome(roster: Roster, index: int) -> Said:
 
 
 def _waiting(roster: Roster, index: int) -> list[Said]:
-    """Say of some recipients that the message is on its way, of others nothing."""
+    """Return, for some recipients, that the message is on its way; for others nothing."""
     draw = _draw(roster, index, "form")
     if draw < 0.7:
         return []
@@ -147,7 +147,7 @@ def _waiting(roster: Roster, index: int) -> list[Said]:
 
 
 def _taken_back(roster: Roster, index: int, now_us: int, faults: Faults) -> Said | None:
-    """Return what a regressing or conflicting receipt says in place of the true outcome."""
+    """Return what a regressing or conflicting receipt says in place of the true final status."""
     if not _IS_FINAL[roster.outcome[index]]:
         return None
     if faults.regressing and _draw(roster, index, "regressing") < faults.regressing:

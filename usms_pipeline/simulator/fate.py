@@ -24,7 +24,7 @@ NEVER: Final = int(np.iinfo(np.int64).max)
 """The time of what does not happen."""
 
 SILENT: Final = -1
-"""The outcome of a message of which the service never says anything."""
+"""The final status of a message for which the service never has a receipt."""
 
 _SECOND = 1_000_000
 _HOUR = 3600 * _SECOND
@@ -64,7 +64,7 @@ OUTCOMES: Final = (
     Outcome("unrecognized", "INTERCEPTED", "", "", 0.0),
     Outcome("unrecognized", "处理中", "", "", 0.0),
 )
-"""First what goes wrong (shares of all), then what goes well (shares of the rest)."""
+"""First failures (shares of all), then successes (shares of the rest)."""
 
 _NAMES: Final = tuple(outcome.status for outcome in OUTCOMES)
 _TROUBLES = _NAMES.index("delivered")
@@ -264,7 +264,7 @@ def _silence(
     received: Times,
     revealed: Times,
 ) -> None:
-    """Take the carrier's report from some; of half of those the service says as much."""
+    """Remove the carrier's report of some; the service says so of half of those."""
     draw = drawn[:, COLUMN["silent"]]
     _set(draw < share, outcome, SILENT, received, NEVER, revealed, NEVER)
     told = draw < share / 2

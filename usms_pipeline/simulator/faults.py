@@ -1,4 +1,4 @@
-"""What can be made to go wrong, each fault a named field; and how they are written on a line.
+"""The faults that can be injected, each a named field, and their one-line syntax.
 
 No fault happens here: see ``fate``, ``answers`` and ``replies`` for what each one does.
 """
@@ -79,7 +79,7 @@ class Faults:
     oversized: float = _share("answers blown up to oversized_mb", 0.002)
     oversized_mb: float = _amount(65, "size of an oversized answer, decompressed, in MB")
     relent_after: int = _amount(
-        0, "after so many useless answers in a row to the same ids, a good one (0: never)", 3
+        0, "a good answer after this many useless ones in a row to the same ids (0: never)", 3
     )
 
     # The whole service.
@@ -110,7 +110,7 @@ class Faults:
 
     @classmethod
     def every(cls) -> Faults:
-        """Return all faults, as rare as lets a good client end with the full truth.
+        """Return all faults, rare enough for a good client to end with the full truth.
 
         ``down`` and ``auth_failure`` stay off, as a good client stops at them; so do ``nightly``,
         which may tell after the cutoff, and ``uneven_days``, at which nothing is wrong.

@@ -1,6 +1,6 @@
 """Phone numbers as the simulated service sees them: E.164, country, operator, spellings.
 
-Pure, and the same in every process. No message and no fate lives here.
+Pure, and the same in every process. Nothing here knows of messages.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ PLANS: Final[dict[str, Plan]] = {
     "ID": Plan(0.015, "62", ("811", "812", "813", "821", "855", "857", "878"), 11),
     "DE": Plan(0.01, "49", ("1511", "1520", "1573", "1590"), 11),
 }
-"""Chosen so that whatever digits follow, the number is valid."""
+"""Chosen so that the number is valid with any digits after it."""
 
 _HOME_MOBILE = re.compile(r"1[3-9]\d{9}")
 _E164 = re.compile(r"\+[1-9]\d{6,14}")
@@ -88,7 +88,7 @@ def to_e164(text: str) -> str:
 
 
 def unmasked(text: str, key: str) -> str | None:
-    """Return a mask with made-up digits, the same for the same key; None of what is no mask.
+    """Return a mask with made-up digits, the same for the same key; None if it is no mask.
 
     >>> unmasked("138****8000", "a") == unmasked("138-XXXX-8000", "a")
     True

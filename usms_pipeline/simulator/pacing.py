@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 
 class RateLimit:
-    """A bucket that fills at so many requests a second and holds one second's worth."""
+    """A bucket that fills at a number of requests per second and holds one second's worth."""
 
     def __init__(self, seconds_now: Callable[[], float]) -> None:
         self._seconds_now = seconds_now
@@ -14,7 +14,7 @@ class RateLimit:
         self._room: float | None = None
 
     def allows(self, requests_per_second: float) -> bool:
-        """Take one request out of the bucket; False when it is empty."""
+        """Remove one request from the bucket; return False when it is empty."""
         now = self._seconds_now()
         most = max(1.0, requests_per_second)
         held = most if self._room is None else self._room

@@ -60,7 +60,7 @@ class Population:
     """``messages`` rows over ``days`` days up to ``until`` (aware; now if None).
 
     ``group_share`` of the rows are in sessions of 2 to ``group_size`` recipients, which share
-    session number, template and time. They go to so many ``customers``, drawn at random, so that
+    session number, template and time. They go to ``customers`` people, drawn at random, so that
     one can be in a session twice; to one of its own each, if None. All but ``sent_at`` depends on
     the other arguments only.
     """

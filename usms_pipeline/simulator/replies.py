@@ -1,4 +1,4 @@
-"""What goes back over the wire, as a value; the useless replies among them.
+"""The HTTP answers as values, the useless ones included.
 
 Pure: the app sends what is written here. No message and no receipt is known here.
 """
@@ -50,7 +50,7 @@ def json_reply(content: Any, status: int = 200) -> Reply:
 
 
 def refusal(ret_code: int, message: str, status: int = 200) -> Reply:
-    """Return a reply that says no by its RetCode, as documented inside HTTP 200."""
+    """Return a refusal by RetCode, inside HTTP 200 as documented."""
     return json_reply({"RetCode": ret_code, "Message": message}, status)
 
 
@@ -67,14 +67,14 @@ def throttled(faults: Faults, rng: Random) -> Reply:
         return reply
     value = str(ceil(faults.retry_after_seconds))
     if form == "date":
-        # The header counts whole seconds of the real clock, whatever time is rehearsed.
+        # The header counts whole seconds of the real clock, not of the rehearsed time.
         at = datetime.now(UTC) + timedelta(seconds=ceil(faults.retry_after_seconds))
         value = format_datetime(at.replace(microsecond=0), usegmt=True)
     return replace(reply, headers=(("Retry-After", value),))
 
 
 def over_limit(faults: Faults, rng: Random) -> Reply:
-    """Say in one of the ways services have that there were too many requests a second."""
+    """Return one of the answers that services have for too many requests per second."""
     if rng.random() < 0.3:
         return refusal(THROTTLED, "Request was throttled")
     return throttled(faults, rng)
@@ -90,12 +90,12 @@ def failing(rng: Random) -> Reply:
 
 
 def unreachable(rng: Random) -> Reply:
-    """Return what a client gets of a service that is down."""
+    """Return what a client gets from a service that is down."""
     return RESET if rng.random() < 0.3 else page(503, "Service Unavailable")
 
 
 def unauthorized(rng: Random | None = None) -> Reply:
-    """Refuse the credentials: documented is the RetCode; with ``rng`` in any likely form."""
+    """Refuse the credentials: by RetCode as documented, or with ``rng`` in any likely form."""
     if rng is None:
         return refusal(215393, "Authentication failed")
     return rng.choice(

@@ -48,7 +48,7 @@ class Roster:
         self.forget_fates()
 
     def forget_fates(self) -> None:
-        """Unsettle every recipient, for another outage or other faults."""
+        """Drop every recipient's final status, to draw it with another outage or other faults."""
         self.outcome: list[int] = []
         self.received_us: list[int] = []
         self.received_text: list[str | None] = []
@@ -56,7 +56,7 @@ class Roster:
         self.drawn = np.empty((0, len(fate.COLUMN)))
 
     def add(self, rows: Iterable[Sent]) -> None:
-        """Take rows in; a session counts from its earliest, a phone counts once in a session."""
+        """Add rows; a session counts from its earliest, a phone counts once in a session."""
         rows = list(rows)
         sent_us: dict[str, int] = {}
         for row in rows:
@@ -69,7 +69,7 @@ class Roster:
                 self._enter(row.session_no, phone, sent_us[row.session_no])
 
     def settle(self, outage: Outage | None, faults: Faults) -> None:
-        """Work out the fates of what was added since."""
+        """Draw the final statuses of what was added since."""
         start = len(self.outcome)
         phones = self.phone[start:]
         sent_us = np.array(self.sent_us[start:], dtype=np.int64)

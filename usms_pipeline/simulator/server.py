@@ -52,7 +52,7 @@ def run_server(
     host: str = LOOPBACK,
     on_start: Callable[[str], None] = lambda url: None,
 ) -> None:
-    """Serve in the foreground until interrupted; ``on_start`` is told the base URL.
+    """Serve in the foreground until interrupted; ``on_start`` gets the base URL.
 
     Raises ``UsmsError`` when the port can't be had.
     """

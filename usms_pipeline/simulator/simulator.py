@@ -58,7 +58,9 @@ class Counters:
     throttled: int = 0  # HTTP 429 and RetCode 153
     faults: Counter[str] = field(default_factory=Counter)  # useless answers, by fault
     ids_asked: Counter[str] = field(default_factory=Counter)  # times each session was asked about
-    asked_after_final: Counter[str] = field(default_factory=Counter)  # after all outcomes were said
+    asked_after_final: Counter[str] = field(
+        default_factory=Counter
+    )  # after all final statuses were sent
 
 
 class Simulator:
@@ -161,7 +163,7 @@ class Simulator:
         return replace(reply, delay_seconds=self._faults.latency_seconds + slow)
 
     def _attempt(self, query: bytes) -> int:
-        """Count how often this was asked, so that the order of other questions is no matter."""
+        """Count how often this was asked, so that the order of other queries does not matter."""
         key = zlib.crc32(query)
         self._attempts[key] += 1
         return self._attempts[key]

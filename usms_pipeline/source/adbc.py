@@ -26,7 +26,7 @@ def stream(connection: Any, sql: str, **options: str) -> Generator[pa.RecordBatc
 
 
 def rows(connection: Any, sql: str) -> list[tuple[Any, ...]]:
-    """Run a small query and give its rows."""
+    """Run a small query and return its rows."""
     with connection.cursor() as cursor:
         cursor.execute(sql)
         return list(cursor.fetchall())

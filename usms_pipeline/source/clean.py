@@ -1,6 +1,6 @@
 """One raw Arrow batch of a source to the columns that the rest of the package works on. Pure.
 
-The same text comes out whatever kind of source it came from.
+The same text comes out of every kind of source.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class Layout:
 
 @dataclass
 class Cells:
-    """What some rows of the table held, as far as the rows that are made of them don't show it."""
+    """Counts about some rows of the table that their clean rows don't show."""
 
     rows: int = 0
     several: int = 0
@@ -81,7 +81,7 @@ class Cells:
     with_words: int = 0
     """Cells with words beside the numbers: they are left out."""
     uncounted: int = 0
-    """Rows whose number of recipients is none from 1 to 99,999: 1 is taken."""
+    """Rows whose number of recipients is not from 1 to 99,999: it counts as 1."""
 
 
 def schema(dimensions: Sequence[str]) -> pa.Schema:
@@ -165,10 +165,10 @@ def _are_lone(phones: pa.Array) -> bool:
 
 
 def phones_in(text: str) -> tuple[list[str | None], bool]:
-    """Return the phones that a text lists: ``138…,139…``, ``[138…, 139…]``, ``{138…,139…}``.
+    """Return the phones in a text: ``138…,139…``, ``[138…, 139…]``, ``{138…,139…}``.
 
     And whether it holds words beside them. A list without any is one unknown phone; what is no
-    list is one phone, whatever it is.
+    list is one phone, even if it is none.
     """
     is_list = text[0] + text[-1] in ("[]", "{}", "()") and ":" not in text
     lists = _BETWEEN.split(text[1:-1] if is_list else text)
@@ -210,7 +210,7 @@ def _text(values: pa.Array, column: Column) -> pa.Array:
 
 
 def _whole(text: pa.Array, column: Column) -> pa.Array:
-    """Return 123 for a 123.00 of a decimal number: what follows the point is the type's."""
+    """Return 123 for a 123.00 of a decimal column: the type adds the zeros."""
     is_number = column.time is TimeType.NUMBER
     return pc.replace_substring_regex(text, r"\.0+$", "") if is_number else text
 
@@ -272,7 +272,7 @@ def _session(text: pa.Array) -> pa.Array:
 
 
 def _is_plain(text: pa.Array) -> bool:
-    """Return whether all is printable ASCII without a blank: nothing to trim, to mend or to refuse.
+    """Return whether all is printable ASCII without a blank: nothing to trim, to fix or to refuse.
 
     Looks at the bytes of all texts at once, which is far cheaper than to look at each.
     """

@@ -1,4 +1,4 @@
-"""The DuckDB table function over CSV files: their beginnings read here, so that nothing is guessed.
+"""The DuckDB query over CSV files: their first lines are read here, so DuckDB guesses nothing.
 
 Where a line is too long DuckDB's own detection takes another line for the header, or the whole
 line for one column; told the columns, it names the bad line.
@@ -22,7 +22,7 @@ from usms_pipeline.source.clean import NOTHING
 
 _DELIMITERS: Final = (",", ";", "\t", "|")
 _SEP_LINE: Final = re.compile("sep=(.)", re.IGNORECASE)
-"""How a spreadsheet is told of the delimiter, in a line before the header. Not ``"sep=;"``: after
+"""The line before the header that names the delimiter for a spreadsheet. Not ``"sep=;"``: after
 a byte-order mark DuckDB would skip all lines with it."""
 _BEGINNING: Final = 65_536
 """Bytes of a file in which a column of floats shows itself."""
@@ -53,8 +53,8 @@ class _Form:
 def relation(paths: Sequence[str], run: Run) -> str:
     """Return a query of all files, columns matched by name, every one of them as text.
 
-    Text, for 0086… must stay so; but whole numbers that pandas wrote as floats, for there is a gap
-    in their column, are whole again. An empty field is NULL, a quoted one is not.
+    Text, because 0086… must stay so; but whole numbers that pandas wrote as floats, because their
+    column has a gap, are whole again. An empty field is NULL, a quoted one is not.
 
     Raises ``SourceError`` for a file without a header in UTF-8.
     """
@@ -65,7 +65,7 @@ def relation(paths: Sequence[str], run: Run) -> str:
 
 
 def explain(text: str, path: str) -> SourceError:
-    """Make a sentence of DuckDB's error; the line itself may hold a phone number: not shown."""
+    """Turn DuckDB's error into a sentence, without the line: it may hold a phone number."""
     if "state machine" in text:
         return _bad(path, "its lines end in more than one way")
     line = re.search(r"CSV Error on Line: (\d+)", text)
@@ -122,7 +122,7 @@ def _floats(form: _Form, path: str, lines: Sequence[bytes], run: Run) -> tuple[s
 
 
 def _distinct(names: Sequence[str]) -> list[str]:
-    """Number the names that occur before, whatever their case, and those that are empty."""
+    """Number the names that occur before, in any case, and those that are empty."""
     seen: set[str] = set()
     distinct = []
     for position, name in enumerate(names):
@@ -153,5 +153,5 @@ def as_pattern(path: str) -> str:
 
 def _bad(path: str, reason: str) -> SourceError:
     return SourceError(
-        f"{path!r} (USMS_SOURCE_URL): {reason}. Mend the file, or save it anew as CSV in UTF-8."
+        f"{path!r} (USMS_SOURCE_URL): {reason}. Fix the file, or save it again as CSV in UTF-8."
     )

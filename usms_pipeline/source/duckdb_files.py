@@ -40,7 +40,7 @@ _TIMES = (
     ("DOUBLE", TimeType.NUMBER),
     ("FLOAT", TimeType.NUMBER),
 )
-"""The first beginning of a type's name that fits. ``TIMESTAMP_NS`` and the like are naive."""
+"""The first prefix of a type's name that matches. ``TIMESTAMP_NS`` and the like are naive."""
 
 
 def _as_text(sql: str, column: Column) -> str:
@@ -69,7 +69,7 @@ class DuckDBSource:
         ]
 
     def tables(self) -> list[str]:
-        """Name the tables and views of the attached file."""
+        """List the tables and views of the attached file."""
         found = self._connection.execute(
             "SELECT CASE table_schema WHEN 'main' THEN '' ELSE table_schema || '.' END "
             "|| table_name FROM information_schema.tables "
@@ -110,7 +110,7 @@ def open_source(address: Address) -> Iterator[Source]:
 
 
 def explain(error: Exception, address: Address) -> SourceError:
-    """Know an error by DuckDB's text. A CSV's own lines may hold phone numbers: not shown."""
+    """Explain an error by DuckDB's text, without a CSV's lines: they may hold phone numbers."""
     text = str(error)
     if "not a valid DuckDB database file" in text:
         return sentences.bad_file(address, "DuckDB")
@@ -151,7 +151,7 @@ def _relation(connection: duckdb.DuckDBPyConnection, address: Address) -> str:
 
 
 def _part_files(folder: Path) -> list[str]:
-    """Name what Spark, Dask or DuckDB wrote into ``name.parquet/``, but not their marks."""
+    """List what Spark, Dask or DuckDB wrote into ``name.parquet/``, but not their marks."""
     paths = [path.relative_to(folder) for path in sorted(folder.rglob("*"))]
     return [
         str(folder / path)

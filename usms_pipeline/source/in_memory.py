@@ -1,4 +1,4 @@
-"""One DuckDB without a file for the whole process: to begin another takes 20 ms."""
+"""One DuckDB in memory for the whole process: starting another takes 20 ms."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ OTHER_DATABASES: Final = "sqlalchemy_urls"
 _SPREADSHEETS: Final = (".xlsx", ".xls", ".xlsm", ".xlsb", ".ods", ".numbers")
 
 SUFFIXES: Final = tuple(name for name in KINDS if name.startswith("."))
-"""Endings of a path that is read as it is; such a source needs no table."""
+"""Suffixes of files that are read directly, without a table name."""
 
 
 class TimeType(StrEnum):
@@ -61,7 +61,7 @@ class Column:
     type: str
     time: TimeType | None
     exact_below: int | None = None
-    """Of a floating number: whole ones below this are what they were."""
+    """For a floating type: whole numbers below this are exact."""
     is_boolean: bool = False
 
 
@@ -71,13 +71,13 @@ class Dialect:
 
     quote: Callable[[str], str]
     as_text: Callable[[str, Column], str]
-    """Expression and its column -> an expression of type text."""
+    """From an expression and its column, make an expression of type text."""
     has_time_literals: bool = True
     has_time_zones: bool = True
     has_limit: bool = True
     has_indexes: bool = True
     is_day: str = ""
-    """`` AND …`` that leaves out dates that a column holds and the calendar has not; {} is it."""
+    """`` AND …`` that excludes dates that do not exist; {} is the column."""
 
 
 class Source(Protocol):
@@ -95,7 +95,7 @@ class Source(Protocol):
         ...
 
     def tables(self) -> list[str]:
-        """Name the tables and views, as one would write them in USMS_SOURCE_TABLE."""
+        """List the tables and views, as one would write them in USMS_SOURCE_TABLE."""
         ...
 
     def batches(self, sql: str) -> Generator[pa.RecordBatch]:
@@ -155,6 +155,6 @@ def _suffix(address: Address) -> str:
         )
     raise SourceError(
         f"USMS_SOURCE_URL is {path!r}: neither a database URL nor a path that ends in "
-        f"{' or '.join(SUFFIXES)}, with * for several files. A database file is written "
-        f"sqlite:///{path} or duckdb:///{path}; another one is saved as CSV or Parquet."
+        f"{' or '.join(SUFFIXES)}, with * for several files. For a database file write "
+        f"sqlite:///{path} or duckdb:///{path}; save any other as CSV or Parquet."
     )

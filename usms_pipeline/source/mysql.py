@@ -75,7 +75,7 @@ class MySQL:
         ]
 
     def tables(self) -> list[str]:
-        """Name the database's tables and views."""
+        """List the database's tables and views."""
         return [name for (name,) in _as_rows(self._connection.execute(_TABLES))]
 
     def batches(self, sql: str) -> Generator[pa.RecordBatch]:
@@ -83,7 +83,7 @@ class MySQL:
         yield from sqlalchemy_urls.stream(self._connection, sql, _give_up)
 
     def is_scanned(self, sql: str) -> bool:
-        """Look for a table of which all rows are read."""
+        """Look for a full scan of a table in the plan."""
         options = self._connection.execution_options(no_parameters=True)
         found = options.exec_driver_sql(f"EXPLAIN {sql}")
         return any(row["type"] == "ALL" for row in found.mappings())

@@ -33,7 +33,7 @@ _LIMITS = {
     "idle-in-transaction timeout": "idle_in_transaction_session_timeout",
     "due to transaction timeout": "transaction_timeout",
 }
-"""What the server says of a limit of the role -> the limit."""
+"""From the server's message about a limit of the role, the limit's name."""
 _SETTINGS = (
     "SET TRANSACTION READ ONLY",
     "SET LOCAL TimeZone = 'UTC'",
@@ -86,7 +86,7 @@ class PostgreSQL:
         ]
 
     def tables(self) -> list[str]:
-        """Name tables, views, materialized views and foreign tables."""
+        """List tables, views, materialized views and foreign tables."""
         return [name for (name,) in adbc.rows(self._connection, _TABLES)]
 
     def batches(self, sql: str) -> Generator[pa.RecordBatch]:
@@ -112,7 +112,7 @@ def open_source(address: Address) -> Iterator[Source]:
 
 
 def explain(error: Exception, address: Address) -> SourceError:
-    """Know an error by its SQLSTATE; before there is a connection, by libpq's text."""
+    """Explain an error by its SQLSTATE, or by libpq's text before there is a connection."""
     text = str(error)
     state = getattr(error, "sqlstate", None)
     if state == "42501":

@@ -25,18 +25,18 @@ from usms_pipeline.contract.moments import (
 from usms_pipeline.source.kinds import Column, Dialect, TimeType
 
 _ZONE_CHANGE: Final = timedelta(hours=3)
-"""More than any change to or from summer time; the exact bounds are applied afterwards."""
+"""Margin: more than any change to or from summer time. The exact bounds are applied later."""
 _WEST, _EAST = timedelta(hours=12), timedelta(hours=14)
 """The widest offsets from UTC that a text may name."""
 _DAYS: Final = (*(f"{day:02}" for day in range(1, 10)), *map(str, range(1, 32)))
 _MOST_TEXT_DAYS: Final = timedelta(days=62)
-"""Beyond, a range for each month is no gain over whole years."""
+"""Beyond this, ranges by month are no better than by year."""
 _ORDERED: Final = rf"^\d{{4}}[-/.年] ?\d|^\d{{8,19}}(\.\d*)?$|{NO_TIME}"
 _TYPED = (TimeType.AWARE, TimeType.NAIVE, TimeType.DATE)
 
 
 def quoter(opening: str = '"', closing: str | None = None) -> Callable[[str], str]:
-    """Return a function that quotes a name, whatever it holds."""
+    """Return a function that quotes any name."""
     end = closing or opening
 
     def quote(name: str) -> str:
@@ -227,7 +227,7 @@ def _number_bounds(start: datetime, end: datetime) -> list[tuple[str, str]]:
 
 
 def _text_bounds(start: datetime, end: datetime) -> list[tuple[str, str]]:
-    """Bound texts that begin with a year, whatever follows it; in the order of their characters."""
+    """Bound texts that begin with a year, in the order of their characters."""
     first_day, last_day = _days_around(start, end)
     years = range(first_day.year, last_day.year + 1)
     if last_day - first_day > _MOST_TEXT_DAYS:
@@ -253,7 +253,7 @@ def _days_around(start: datetime, end: datetime) -> tuple[datetime, datetime]:
 
 
 def _quoted_parts(name: str) -> tuple[str, ...]:
-    """Take ``"a"."b"`` or backticks apart; empty where the name is not written so."""
+    """Split ``"a"."b"`` or backticks; return nothing where the name is not written so."""
     for mark in ('"', "`"):
         if len(name) > 2 and name[0] == mark and name[-1] == mark:
             inner = name[1:-1].replace(mark * 2, "\0")

@@ -1,4 +1,4 @@
-"""Find the table and its columns, read a window, take stock. Knows no driver."""
+"""Find the table and its columns, read a window, survey the whole. Knows no driver."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ _READ_BY_TYPE: Final = (TimeType.AWARE, TimeType.NAIVE, TimeType.DATE)
 _NESTED: Final = r"\]$|^(struct|map|union|jsonb?|hstore|variant)\b"
 """Types of values that hold others: as text they have marks around them that no session has."""
 _FAR: Final = timedelta(days=366)
-"""Nobody plans a sending so long ahead: digits that say so mean something else."""
+"""Nobody plans messages this far ahead: such digits mean something else."""
 _CLOCKS_DIFFER: Final = timedelta(minutes=10)
 _MOST_ZONES_DIFFER: Final = timedelta(hours=26)
-"""From the one edge of the world's time zones to the other."""
+"""The difference between the world's extreme time zones."""
 _FEWEST_ROUNDED: Final = 5
-"""So many long numbers end in two zeros by chance once in 10^10 tables."""
+"""This many long numbers end in two zeros by chance once in 10^10 tables."""
 _MOST_UNREAD: Final = 0.01
-"""Of the times that are not NULL; a few are somebody's slip, more are a form that isn't known."""
+"""Share of the times that are not NULL: a few are mistakes, more are an unknown form."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class LeftOut:
     """Rows of the source that are in no figure, or not yet."""
 
     without_sent_at: int = 0
-    """Their time of sending is NULL or can't be read: ``read`` never gives them."""
+    """Their send time is NULL or can't be read: ``read`` never returns them."""
     before_start: int = 0
     """Sent before ``USMS_START_DATE``."""
     ahead: int = 0
@@ -68,19 +68,19 @@ class Survey:
     unread: Unread
     """Those without a usable time that are not NULL."""
     lost_digits: int
-    """Session numbers that can't be what they were, for they went through a float."""
+    """Session numbers that lost digits in a float."""
     first_sent_at: datetime | None
     last_sent_at: datetime | None
 
     @property
     def is_unreadable(self) -> bool:
-        """Return whether so many times can't be read that the figures can't be meant."""
+        """Return whether too many times can't be read for the figures to mean anything."""
         return self.unread.count > _MOST_UNREAD * (
             self.rows - self.left_out.without_sent_at + self.unread.count
         )
 
     def doubts(self, settings: Settings, *, with_forms: bool = False) -> list[str]:
-        """Return what a person should look at, in sentences without a period.
+        """Return the warnings, in sentences without a period.
 
         ``with_forms``: with the list of the forms of times that are understood.
         """
@@ -152,7 +152,7 @@ def statement(settings: Settings, start: datetime, end: datetime) -> str:
 def survey(
     settings: Settings, now: datetime | None = None, since: datetime | None = None
 ) -> Survey:
-    """Take stock of the whole source: its columns, rows, and the times it spans.
+    """Survey the whole source: its columns, rows, and the times it spans.
 
     ``since`` bounds the rows that are counted as older. Reads the whole ``sent_at`` column where it
     is text or numbers, else counts in the database.
@@ -266,7 +266,7 @@ def _layout(table: str, columns: list[Column], settings: Settings) -> Layout:
 
 
 def _column(name: str, columns: list[Column]) -> Column | None:
-    """Find a column by its exact name, else by the only one that differs in case alone."""
+    """Find a column by its exact name, else the only one that differs just in case."""
     alike = [column for column in columns if column.name.casefold() == name.casefold()]
     exact = [column for column in alike if column.name == name]
     found = exact or alike

@@ -1,4 +1,4 @@
-"""The sentences a user reads when the source can't be used; each names the setting to mend.
+"""The sentences a user reads when the source can't be used; each names the setting to correct.
 
 No driver's types here, and nothing that connects.
 """
@@ -18,14 +18,14 @@ _SHOWN_NAMES = 12
 def wrong_password(address: Address) -> SourceError:
     """The server does not know the user, or the password is another."""
     return SourceError(
-        f"{address.shown} refused the user name or password: mend them in USMS_SOURCE_URL."
+        f"{address.shown} refused the user name or password: correct them in USMS_SOURCE_URL."
     )
 
 
 def no_database(address: Address) -> SourceError:
     """The server is there, the database is not."""
     return SourceError(
-        f"There is no database {address.path!r} at {address.shown}: mend the last part of "
+        f"There is no database {address.path!r} at {address.shown}: correct the last part of "
         "USMS_SOURCE_URL."
     )
 
@@ -34,23 +34,23 @@ def unreachable(address: Address, reason: str) -> SourceUnavailable:
     """Nobody answers there."""
     return SourceUnavailable(
         f"Can't reach {address.shown}: {address.clean(reason)}. Check host and port in "
-        "USMS_SOURCE_URL, and that the database runs and lets this machine in."
+        "USMS_SOURCE_URL, and that the database is up and accepts connections from this machine."
     )
 
 
 def no_file(address: Address) -> SourceError:
     """Nothing has that path."""
     return SourceError(
-        f"There is no file {address.path!r}: mend the path in USMS_SOURCE_URL "
+        f"There is no file {address.path!r}: correct the path in USMS_SOURCE_URL "
         "(an absolute one has four slashes after `sqlite:` or `duckdb:`)."
         if address.scheme
-        else f"There is no file {address.path!r}: mend the path in USMS_SOURCE_URL."
+        else f"There is no file {address.path!r}: correct the path in USMS_SOURCE_URL."
     )
 
 
 def bad_file(address: Address, wanted: str) -> SourceError:
     """The file is of another kind than its URL or name says."""
-    return SourceError(f"{address.path!r} is not a {wanted} file: mend USMS_SOURCE_URL.")
+    return SourceError(f"{address.path!r} is not a {wanted} file: correct USMS_SOURCE_URL.")
 
 
 def denied(address: Address, reason: str) -> SourceError:
@@ -72,13 +72,13 @@ def no_driver(address: Address, install: str) -> SourceError:
 def broke_off(address: Address, reason: str) -> SourceUnavailable:
     """Anything else a driver may say, most often in the middle of a read."""
     return SourceUnavailable(
-        f"The source {address.shown} broke off: {address.clean(reason)}. What was read before is "
-        "kept; run again."
+        f"The source {address.shown} broke off: {address.clean(reason)}. What was read so far is "
+        f"saved; run again."
     )
 
 
 def cut_short(address: Address, reason: str, limit: str) -> SourceError:
-    """The server ends what takes too long: to run again is no help."""
+    """The server stops long queries: running again does not help."""
     return SourceError(
         f"{address.shown} ended the reading: {address.clean(reason)}. Raise {limit} for the user "
         "in USMS_SOURCE_URL, name another user there, or make an index on USMS_SENT_AT_COLUMN."
@@ -94,10 +94,10 @@ def no_table_named(address: Address) -> SourceError:
 
 
 def no_table(address: Address, name: str, tables: Sequence[str]) -> SourceError:
-    """No table has that name; gives near ones."""
+    """No table has that name; suggest similar ones."""
     near = near_names(name, tables) or near_names(name.rpartition(".")[2], tables)
     return SourceError(
-        f"There is no table {name!r} at {address.shown} that its user can see: mend "
+        f"There is no table {name!r} at {address.shown} that its user can see: correct "
         f"USMS_SOURCE_TABLE.{_hint(near, 'Its tables', tables)}"
     )
 
@@ -115,10 +115,10 @@ def no_columns(table: str, missing: Sequence[tuple[str, str]], there: Sequence[s
 
 
 def not_a_time(table: str, name: str, type_name: str) -> SourceError:
-    """The column of the time of sending can't hold a time."""
+    """The send time's column can't hold a time."""
     return SourceError(
-        f"Column {name!r} of {table!r} is of type {type_name}, which holds no time of sending: "
-        "name another one in USMS_SENT_AT_COLUMN."
+        f"Column {name!r} of {table!r} is of type {type_name}, which holds no time: set "
+        f"USMS_SENT_AT_COLUMN to another column."
     )
 
 
@@ -132,12 +132,12 @@ def not_a_session(table: str, name: str, type_name: str) -> SourceError:
 
 
 def ahead(rows: int, zone: str) -> str:
-    """Say that rows lie less in the future than time zones differ."""
+    """Return that rows lie less in the future than time zones differ."""
     return (
         f"{_lie(rows)} in the future, by a day or less: does "
-        f"USMS_SOURCE_TIMEZONE ({zone!r}) name the zone of the times that have none? Set it right "
-        "before the first run: a data directory keeps to the zone that it was begun with, another "
-        "one needs another USMS_DATA_DIR. Rows of days to come are read when their day has come"
+        f"USMS_SOURCE_TIMEZONE ({zone!r}) name the zone of the times that have none? Correct it "
+        f"before the first run: after that, another zone needs another USMS_DATA_DIR. Rows with "
+        f"a future date are read when that day comes"
     )
 
 
@@ -146,11 +146,11 @@ def _lie(rows: int) -> str:
 
 
 def far_ahead(rows: int, days: int) -> str:
-    """Say that rows lie further in the future than any time zone explains."""
+    """Return that rows lie further in the future than any time zone explains."""
     return (
         f"{_lie(rows)} further in the future than any time zone explains, "
-        f"the latest {wording.counted(days, 'day')}: planned sendings, or slips? No run reads them "
-        "before their day has come"
+        f"the latest {wording.counted(days, 'day')}: planned messages, or mistakes? No run reads "
+        f"them before that day"
     )
 
 
@@ -160,18 +160,17 @@ def no_date_order(table: str, name: str, *, are_both: bool) -> SourceError:
     return SourceError(
         f"The times in column {name!r} of {table!r} begin with a day or a month, as 03/04/2026 "
         f"does, and {why if are_both else 'no value shows which'}: set USMS_DATE_ORDER to dmy "
-        "where the day comes first, to mdy where the month does. Times that don't fit are then "
-        "counted and told."
+        f"(day first) or mdy (month first). Times that don't fit are then counted and reported."
     )
 
 
 def lost_digits(count: int, column: str) -> str:
-    """Say that session numbers went through a spreadsheet or a float."""
+    """Return that session numbers went through a spreadsheet or a float."""
     have = "number has" if count == 1 else "numbers have"
     return (
-        f"{count:,} session {have} lost digits in a spreadsheet or a float ({column}): such are "
-        "1.23457E+17, floats too large to be exact, and long numbers that end in zeros. The "
-        "service can't know them: export that column as text"
+        f"{count:,} session {have} lost digits in a spreadsheet or a float ({column}): for "
+        f"example 1.23457E+17, floats too large to be exact, or long numbers that end in zeros. "
+        "The service can't know them: export that column as text"
     )
 
 

@@ -78,7 +78,7 @@ class SQLAlchemySource:
         ]  # fmt: skip
 
     def tables(self) -> list[str]:
-        """Name the default schema's tables and views."""
+        """List the default schema's tables and views."""
         inspector = sa.inspect(self.connection)
         return sorted([*inspector.get_table_names(), *inspector.get_view_names()])
 
@@ -146,7 +146,7 @@ def connected(url: sa.URL, **arguments: Any) -> Iterator[sa.Connection]:
 
 
 def explain(error: Exception, address: Address) -> SourceError:
-    """Say what SQLAlchemy and the driver said."""
+    """Return what SQLAlchemy and the driver said."""
     if isinstance(error, sa.exc.NoSuchModuleError):
         return SourceError(
             f"USMS_SOURCE_URL begins with {address.scheme}://, which no installed package reads. "
@@ -156,7 +156,7 @@ def explain(error: Exception, address: Address) -> SourceError:
         found = sentences.no_driver(address, f"pip install {error.name or 'it'}")
         return SourceError(f"{found} {_SUPPORTED} Others are read as SQLAlchemy reads them.")
     if isinstance(error, sa.exc.ArgumentError):
-        return SourceError("USMS_SOURCE_URL can't be understood as a database URL: mend it.")
+        return SourceError("USMS_SOURCE_URL can't be understood as a database URL: correct it.")
     reason = str(getattr(error, "orig", None) or error)
     is_closed = getattr(error, "connection_invalidated", False) or "connect" in reason.lower()
     if is_closed:

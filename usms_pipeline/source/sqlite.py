@@ -1,7 +1,7 @@
 """SQLite through ADBC, opened read-only.
 
 A column holds values of any type, and the driver takes a column's type from its first rows:
-hence every column is text, and a first row of empty texts is put before the others.
+so every column is text, and a first row of empty texts is put before the others.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class SQLite:
         ]  # fmt: skip
 
     def tables(self) -> list[str]:
-        """Name tables and views."""
+        """List tables and views."""
         return [name for (name,) in adbc.rows(self._connection, _TABLES)]
 
     def batches(self, sql: str) -> Generator[pa.RecordBatch]:
@@ -132,13 +132,13 @@ def _is_readable(uri: str) -> bool:
 
 
 def explain(error: Exception, address: Address) -> SourceError:
-    """Know an error by SQLite's text, which it never translates."""
+    """Explain an error by SQLite's text, which is never translated."""
     text = str(error)
     if "file is not a database" in text or "malformed" in text:
         return sentences.bad_file(address, "SQLite")
     if "failed to open" in text or any(said in text for said in _UNWRITABLE):
         path = Path(address.path).expanduser()
-        also = f"; and to write there, for a log lies beside it ({path.name}-wal)"
+        also = f"; and to write there, because a log lies beside it ({path.name}-wal)"
         return SourceError(
             f"Can't open {address.path!r} (USMS_SOURCE_URL): give this user the right to read it "
             f"and its folder{also if _has_log(path) else ''}."

@@ -1,4 +1,4 @@
-"""What the times look like that can't be read: their shapes, their days, and what they may be.
+"""What unreadable times look like: their shapes, their days, and what they may be.
 
 Of a shape each digit is a 9 and each letter an a, or 字 where it is none of the Latin alphabet: a
 column of phones, named by mistake, shows none.
@@ -33,21 +33,21 @@ _LOOKS: Final = (
     (62 * 10**16, 66 * 10**16, ".NET ticks", "({0} - 621355968000000000) / 10000000"),
     (66 * 10**16, 10**18, "nanoseconds since 2001", "{0} / 1000000000 + 978307200"),
 )
-"""Numbers from and below -> what they may be, and the seconds since 1970 that they then are."""
+"""From a range of numbers, what they may be, and the SQL for seconds since 1970."""
 
 
 @dataclass
 class Unread:
-    """Times that are not NULL and can't be read. What stands for no time at all is none of them."""
+    """Times that are not NULL and can't be read, except texts that mean no time."""
 
     count: int = 0
     shapes: Counter[str] = field(default_factory=Counter)
     looks: Counter[int] = field(default_factory=Counter)
     first: datetime | None = None
-    """Of those that begin with a day that can be read, the first, and the ``last``."""
+    """The first and the ``last`` of those that begin with a readable day."""
     last: datetime | None = None
     of_other_order: int = 0
-    """Those that can be read where the day and the month change places."""
+    """Those that can be read with day and month swapped."""
 
     def add(self, values: pa.Array, order: DateOrder | None) -> None:
         """Look at some values that gave no time, read with an order of day and month."""
@@ -66,7 +66,7 @@ class Unread:
         self.first, self.last = min(known, default=None), max(known, default=None)
 
     def said(self, settings: Settings, *, with_forms: bool) -> str:
-        """Return what is to be said of them after a sentence without its period."""
+        """Return the text about them that follows a sentence without its period."""
         if not self.count:
             return ""
         shapes = ", ".join(f"{n:,} × {shape}" for shape, n in self.shapes.most_common(_MOST_SHAPES))
@@ -98,7 +98,7 @@ class Unread:
         return (
             f". They look like {name}: make a view with {seconds.format(column)} in place of "
             f"{column} (it is then in UTC) and name it in USMS_SOURCE_TABLE; of a file, write the "
-            "times anew"
+            "times"
         )
 
 

@@ -1,4 +1,4 @@
-"""The data directory as a whole: its days, and which layout, key and settings it was begun with.
+"""The data directory as a whole: its days, and the layout, key and settings it was begun with.
 
 What a day's file says is in ``days.file``, what a run was told in ``days.log``.
 """
@@ -83,9 +83,9 @@ def check(store: Store, settings: Settings, fingerprint: str) -> bool:
         return True
     if store.names("receipts"):
         raise StorageError(
-            f"{LAYOUT} in {store.data_dir!r} is missing or says too little: with which key and "
-            "settings were the days there begun? Restore it from a backup; or, if with those of "
-            f"now, write there: {json.dumps(_mark(settings, fingerprint))}"
+            f"{LAYOUT} in {store.data_dir!r} is missing or incomplete: with which key and "
+            f"settings was this data directory begun? Restore it from a backup; or, if they have "
+            f"not changed, write this into it: {json.dumps(_mark(settings, fingerprint))}"
         )
     return False
 
@@ -99,8 +99,8 @@ def check_layout(store: Store) -> None:
     version = said.get("version") if said else schema.VERSION
     if not isinstance(version, int):
         raise StorageError(
-            f"{LAYOUT} in {store.data_dir!r} says no version. Restore it from a backup, or remove "
-            "it: the next `usms run` says what belongs there."
+            f"{LAYOUT} in {store.data_dir!r} has no version. Restore it from a backup, or remove "
+            f"it: the next `usms run` says what to write into it."
         )
     check_version(store, LAYOUT, version)
 
@@ -133,7 +133,7 @@ def _right_key(store: Store, fingerprint: str | None) -> str:
     from usms_pipeline.people.phone_key import KEY_FILE, kept_fingerprint
 
     if store.is_local and fingerprint and kept_fingerprint(store.data_dir) == fingerprint:
-        return f"Unset USMS_PHONE_KEY, for {store.data_dir}/{KEY_FILE} is the key it was made with"
+        return f"Unset USMS_PHONE_KEY: {store.data_dir}/{KEY_FILE} is the key it was made with"
     return "Set USMS_PHONE_KEY to the key it was made with"
 
 

@@ -38,7 +38,7 @@ _S3 = "s3://"
 _ONE_REQUEST = 8 << 20  # pyarrow sends up to ten MiB in one request, and more in parts
 _LEFT_SECONDS = 86_400
 DAMAGED = ".damaged-"
-"""Stands in the name of a file that was set aside, before what tells it from another."""
+"""Part of the name of a file that was set aside, before a unique suffix."""
 
 
 class Store:
@@ -91,7 +91,7 @@ class Store:
             return sorted(one.name for one in place.iterdir() if one.is_dir())
 
     def _local_names(self, folder: str) -> Iterator[str]:
-        """List what is there while others make and remove files and folders beside it."""
+        """List files while others make and remove files and folders."""
         for place, _, files in os.walk(self.path(folder), onerror=_unless_gone, followlinks=True):
             for file in files:
                 yield f"{place}/{file}".removeprefix(f"{self._root}/")
@@ -197,7 +197,7 @@ class Store:
                 schema,
                 use_dictionary=low_cardinality,
                 write_statistics=bounded,
-                # a page is closed after so many values at the earliest, and read as one piece
+                # a page is closed after this many values at the earliest, and read as one piece
                 write_batch_size=4 if has_bodies else None,
                 write_page_checksum=True,  # 0.02 µs a row, of 0.8
                 compression="zstd",
@@ -243,9 +243,9 @@ class Store:
             temporary.unlink(missing_ok=True)
 
     def _upload(self, local: Path, name: str) -> None:
-        """Put a finished file; nothing that interrupts this puts a part of it, or an empty object.
+        """Upload a finished file; an interruption never leaves a part of it, or an empty object.
 
-        pyarrow can't abort: a stream that is closed or dropped, by whatever exception, puts what
+        pyarrow can't abort: a stream that is closed or dropped, by any exception, puts what
         it was given so far. So a large file goes under a hidden name, which is then copied.
         """
         if local.stat().st_size <= _ONE_REQUEST:
@@ -273,7 +273,7 @@ class Store:
             self.fs.delete_file(self.path(name))
 
     def set_aside(self, name: str) -> str:
-        """Rename a damaged file to what nothing reads, and return the new name."""
+        """Rename a damaged file so that nothing reads it, and return the new name."""
         aside = f"{name}{DAMAGED}{uuid.uuid4().hex[:8]}"
         with self._told(name, "set aside"):
             if self.is_local:
@@ -312,7 +312,7 @@ class Store:
                         self.sweep("", name)
 
     def sweep(self, folder: str, of: str = "*.parquet") -> None:
-        """Delete the temporary files that killed processes left; for who alone writes there.
+        """Delete the temporary files that killed processes left. The caller alone may write there.
 
         ``of`` are the files that they were to become.
         """
@@ -378,8 +378,8 @@ class Store:
         except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
             if self.is_local and Path(self.data_dir).is_file():
                 raise StorageError(
-                    f"Can't {verb} {name or '.'!r} in {self.data_dir!r}, for that is a file: name "
-                    "a folder in USMS_DATA_DIR. It is made where there is none."
+                    f"Can't {verb} {name or '.'!r} in {self.data_dir!r}: that is a file. Set "
+                    f"USMS_DATA_DIR to a folder; it is made if there is none."
                 ) from error
             reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
             raise StorageError(
@@ -400,7 +400,7 @@ class Store:
 
 
 def _made_private(path: Path) -> Path:
-    """Make an empty file that is its owner's alone from the first byte on."""
+    """Make an empty file that only its owner can read, from the first byte on."""
     os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, _PRIVATE_FILE))
     return path
 
@@ -442,7 +442,7 @@ def _write_behind(writer: pq.ParquetWriter, groups: Iterator[pa.Table]) -> None:
 
 
 def _row_groups(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
-    """Put batches together, whatever their size, into row groups that readers can skip or share."""
+    """Put batches of any size together into row groups that readers can skip or share."""
     waiting: list[pa.RecordBatch] = []
     rows = 0
     for batch in batches:
@@ -464,7 +464,7 @@ def _row_groups(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
 
 
 def _guard(path: Path, *, is_whole: bool) -> None:
-    """Put the guard into a finished Parquet file; ``is_whole`` asks for a checksum of all of it."""
+    """Write the guard into a finished Parquet file; ``is_whole``: with a checksum of all of it."""
     with path.open("r+b") as file:
         file.seek(-8, os.SEEK_END)
         length = int.from_bytes(file.read(4), "little") + 8
@@ -496,7 +496,7 @@ def _footer(source: pa.NativeFile) -> tuple[pq.FileMetaData, int, int]:
 
 
 def _complete(batches: Iterable[pa.RecordBatch], rows: int) -> Iterator[pa.RecordBatch]:
-    """Yield batches. Raise ``OSError`` in the end where they are not so many rows."""
+    """Yield batches. Raise ``OSError`` in the end where they are not ``rows`` rows."""
     for batch in batches:
         rows -= batch.num_rows
         yield batch
@@ -525,19 +525,19 @@ def make_folder(folder: Path, private: bool) -> None:
 
 
 def _keep_private(place: Path) -> None:
-    """Close a folder that stood open; one of another account is refused, whatever its mode."""
+    """Make a folder private; refuse one of another account."""
     if place.is_symlink() and place.lstat().st_uid != os.geteuid():
         raise PermissionError(errno.EPERM, f"{place} is a link that another account made")
     found = place.stat()
     if found.st_uid != os.geteuid():
-        reason = f"{place} belongs to another account: make it this one's (chown), or run as that"
+        reason = f"{place} belongs to another account: chown it, or run as that account"
         raise PermissionError(errno.EPERM, reason)
     if stat.S_IMODE(found.st_mode) & 0o077:
         place.chmod(_PRIVATE_DIR)
 
 
 def publish_file(temporary: Path, final: Path, *, replaces: bool = True) -> None:
-    """Rename a finished file, durably: the one place where anything begins to count.
+    """Rename a finished file, durably: only from then on does it count.
 
     Without ``replaces``, raises ``FileExistsError`` where the name is taken, and ``temporary``
     stays in any case.

@@ -1,4 +1,4 @@
-"""Temporary folders that are their owner's alone, and gone with the process that made them.
+"""Private temporary folders that go with the process that made them.
 
 Knows nothing of what is put there.
 """
@@ -21,7 +21,7 @@ _IN_USE: Final = "in-use"
 
 @contextmanager
 def temp_folder() -> Iterator[Path]:
-    """Yield a new folder (0700), removed at the end; before, those that dead processes left are.
+    """Yield a new folder (0700), removed at the end; first remove those of dead processes.
 
     One is in use while a lock is held on a file in it, which the system drops with the process.
     Raises ``OSError`` where none can be made.
@@ -55,7 +55,7 @@ def _made() -> tuple[Path, int]:
 
 
 def _is_left(folder: Path) -> bool:
-    """Return whether a folder is ours and its process dead. Raises ``OSError`` where one lives."""
+    """Return whether a folder is ours and its process dead. Raise ``OSError`` if one lives."""
     said = folder.lstat()
     # in one that others may write to, a link could lead anywhere
     if not stat.S_ISDIR(said.st_mode) or said.st_uid != os.geteuid() or said.st_mode & 0o077:
@@ -69,7 +69,7 @@ def _is_left(folder: Path) -> bool:
 
 
 def _remove(folder: Path) -> None:
-    """Remove a folder, and what tells that it is one of these last."""
+    """Remove a folder; its mark last."""
     with suppress(OSError):
         for one in folder.iterdir():
             if one.name != _IN_USE:

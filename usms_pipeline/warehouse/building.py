@@ -1,4 +1,4 @@
-"""The published file: what it says of itself, and how the next one is filled.
+"""The published file: its bookkeeping, and how the next one is filled.
 
 What belongs in it and when it is published is in ``publish.py``; the SQL text in ``ddl.py``.
 """
@@ -26,7 +26,7 @@ from usms_pipeline.warehouse.quoting import identifier, literal
 BATCH_ROWS: Final = 16_384
 _COPIED_AT_ONCE: Final = 1 << 24
 _MAX_BLOAT, _SMALL_ROWS, _SMALL_BLOCKS = 1.5, 100_000, 64
-"""A file with more than half again of what it needs, past a small size, is built from scratch."""
+"""A file that is half again as large as it needs, past a small size, is built from scratch."""
 _INSERTED_AT_ONCE: Final = 16_000_000
 """Bytes of rows, of one day or of hundreds: each INSERT takes 2 ms, however few its rows are."""
 
@@ -43,7 +43,7 @@ _PARTITIONS: Final = pa.schema(
 
 
 class Part(NamedTuple):
-    """One day as a published file has it; without a version where its rows are not all there."""
+    """One day in a published file; without a version if its rows are not complete."""
 
     sent_date: date
     version: str | None
@@ -54,7 +54,7 @@ class Part(NamedTuple):
 
 @dataclass(frozen=True)
 class Published:
-    """What a published file says of itself; nothing where there is none that can be read.
+    """The bookkeeping of a published file; empty if none can be read.
 
     ``may_be_copied``: it has our format, little in it that was deleted, and no row of a day that it
     does not say it has.
@@ -115,7 +115,7 @@ class Building:
         rows: Iterable[pa.Table],
         sessions: pa.Array | None = None,
     ) -> None:
-        """Put rows in the place of all rows of a day, or of those of some sessions.
+        """Replace all rows of a day, or those of some sessions.
 
         They come to stand at the end of the table: its order only makes it small and quick to read,
         and nobody is promised it.
@@ -148,7 +148,7 @@ class Building:
             )
 
     def close(self, parts: Iterable[Part]) -> None:
-        """Write what waits, and the bookkeeping; make it durable."""
+        """Write the queued rows and the bookkeeping; make the file durable."""
         self._flush()
         said = pa.Table.from_pylist([part._asdict() for part in parts], _PARTITIONS)
         self._con.execute("DELETE FROM usms_partitions")
@@ -205,7 +205,7 @@ def digest_of(definitions: str) -> str:
 
 
 def look(con: duckdb.DuckDBPyConnection, path: Path) -> Published:
-    """Return what a published file says of itself. Raises ``duckdb.Error`` for no such file."""
+    """Return the bookkeeping of a published file. Raise ``duckdb.Error`` if there is none."""
     con.execute(ddl.attach(path, "READ_ONLY"))
     con.execute("USE usms")
     # 5 ms a million rows: a day's rows stand together, so its date is stored once a row group
@@ -264,7 +264,7 @@ def _is_lean(con: duckdb.DuckDBPyConnection, rows: int) -> bool:
 
 
 def _drop_definitions(con: duckdb.DuckDBPyConnection) -> None:
-    """Drop the views and macros that another version made: it may have had others."""
+    """Drop the views and macros of another version: it may have had others."""
     found = con.execute(
         """
         SELECT 'VIEW', view_name FROM duckdb_views() WHERE database_name = 'usms' AND NOT internal

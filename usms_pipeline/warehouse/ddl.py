@@ -18,7 +18,7 @@ from usms_pipeline.contract.schema import SENT_DATE, TEXT, TIME, Field
 from usms_pipeline.warehouse.quoting import identifier, literal
 
 STORAGE_VERSION: Final = "v1.5.0"
-"""Format of the published file: the oldest DuckDB that opens it is 1.5."""
+"""Storage format of the published file: DuckDB 1.5 is the oldest that opens it."""
 
 BOOKKEEPING: Final = """
 CREATE TABLE usms_partitions (
@@ -87,6 +87,7 @@ def definitions(fields: Sequence[Field], cutoff: timedelta, polls: Sequence[time
             f"CREATE OR REPLACE MACRO usms_polls() AS [{ages}]::DOUBLE[];",
             *((_SQL / f"{name}.sql").read_text(encoding="utf-8") for name in _SQL_FILES),
             _alerts(fields),
+            "COMMENT ON TABLE receipts IS 'one row per recipient, with its status and receipt';",
             *_comments("receipts", [(field.name, _meaning(field)) for field in fields]),
             *(line for view in _RATE_VIEWS for line in _explained(view, metrics.METRICS)),
             *_explained("failures", metrics.FAILURES),
@@ -134,5 +135,5 @@ _SQL = Path(__file__).parent / "sql"
 
 
 def first_line(error: BaseException) -> str:
-    """Return DuckDB's reason as one sentence; what follows it only points into our SQL."""
+    """Return DuckDB's reason as one sentence, without the part that points into our SQL."""
     return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".") + "."

@@ -1,4 +1,4 @@
-"""Making the published file from the days' files, and only what changed of it.
+"""Makes the published file from the days' files: only what changed.
 
 A published file never changes: a new one is built beside it and takes its name, so readers keep
 what they opened and block nobody. How it is filled is in ``building.py``, its SQL in ``ddl.py``.
@@ -35,14 +35,14 @@ from usms_pipeline.warehouse.read import check_place
 MEMORY_LIMIT: Final = "192MB"
 """What publishing may hold in memory before it spills to disk."""
 THREADS: Final = 2
-"""Whatever the machine has, for each one holds memory that can't spill."""
+"""Threads, even on a larger machine: each one holds memory that can't spill."""
 _FOOTER_READERS: Final = 16
 _READ_ONLY: Final = 0o444
 
 
 @dataclass(frozen=True)
 class Change:
-    """One writing of a day's file that touched some sessions: what to load where a copy is kept.
+    """A rewrite of a day's file that changed some sessions: what to load into a copy.
 
     ``before`` and ``after`` are the versions in the footers of the file that was read ('' where
     there was none) and of the one that was written. ``sessions`` are those whose rows may differ,
@@ -77,10 +77,10 @@ class WarehouseReport:
 
     @property
     def warnings(self) -> list[str]:
-        """Return what a person should look at, in sentences."""
+        """Return the warnings, in sentences."""
         found = [
             f"{file.name(day)} is damaged, so nothing new of that day was published. "
-            f"`usms rebuild --from {day} --to {day}` makes it anew."
+            f"`usms rebuild --from {day} --to {day}` rebuilds it."
             for day in self.damaged
         ]
         if self.clear_days:
@@ -167,7 +167,7 @@ class Publishing:
             self._throw_away()
 
     def finish(self, changes: Iterable[Change] = ()) -> WarehouseReport:
-        """Load what differs from the days' files yet, and publish; as ``reconcile`` says."""
+        """Load what still differs from the days' files, and publish; see ``reconcile``."""
         started = time.monotonic()
         try:
             with _told(self._path):
@@ -188,13 +188,13 @@ class Publishing:
             self._throw_away()
 
     def abandon(self) -> None:
-        """Throw away what was built and is not published; release the lock."""
+        """Discard what was built and is not published; release the lock."""
         self._throw_away()
         self._present = None
         self._lock.close()
 
     def _opened(self) -> Published | None:
-        """Return what is published, once the lock is ours; None where another process has it."""
+        """Return what is published, with the lock held; None if another process holds it."""
         if self._present is None and self._lock.enter_context(self._store.lock("warehouse")):
             make_folder(self._path.parent, private=False)
             _remove([_log(self._path)])
@@ -209,7 +209,7 @@ class Publishing:
             return Published()
         with suppress(duckdb.Error):
             return building.look(self._connected(), self._path)
-        self._throw_away()  # corrupt or held by a writer: build anew
+        self._throw_away()  # corrupt or held by a writer: build a new one
         check_place(self._path)
         return Published()
 
@@ -264,7 +264,7 @@ class Publishing:
     # -- publishing ---------------------------------------------------------------------------
 
     def _reconciled(self, present: Published, changes: list[Change]) -> WarehouseReport:
-        """Publish, and where a damage shows only when it is read, begin again without it."""
+        """Publish; if a damaged day shows only when it is read, begin again without it."""
         footers = self._footers()
         while True:
             known = len(self._damaged)
@@ -280,7 +280,7 @@ class Publishing:
             self._throw_away()
 
     def _footers(self) -> dict[date, Footer]:
-        """Return what the days' files say of themselves; those that can't be read are damaged."""
+        """Return the footers of the days' files; those that can't be read are damaged."""
         self._damaged = set()
 
         def read(day: date) -> Footer | None:
@@ -301,7 +301,7 @@ class Publishing:
     def _published(
         self, present: Published, footers: Mapping[date, Footer], changes: list[Change]
     ) -> WarehouseReport:
-        """Publish these days, and as they were those that are published and damaged."""
+        """Publish these days; keep published days whose files are damaged as they were."""
         parts = self._parts(present, footers)
         fields, stale, gone, is_idle = self._compared(present, footers, parts)
         if gone and not parts:
@@ -332,10 +332,7 @@ class Publishing:
     def _compared(
         self, present: Published, footers: Mapping[date, Footer], parts: Mapping[date, Part]
     ) -> tuple[list[Field], list[date], set[date], bool]:
-        """Return the columns, the days of another version, those that vanished; and if it is so.
-
-        The last tells whether nothing is to be published.
-        """
+        """Return the columns, the outdated days, the vanished days, and whether all is current."""
         gone, known = present.parts.keys() - parts.keys(), present.versions
         stale = [day for day in footers if known.get(day) != footers[day].version]
         fields = self._fields(parts.values())
@@ -350,7 +347,7 @@ class Publishing:
         parts: Mapping[date, Part],
         changes: list[Change],
     ) -> Building:
-        """Return the file that was begun if it can become what is wanted, else a new one."""
+        """Return the file in progress if it fits what is to be published, else a new one."""
         was_clear = {day for day, part in present.parts.items() if part.is_clear}
         is_clear = {day for day, part in parts.items() if part.is_clear}
         # Numbers that are masked now would be left in the free blocks of a copy.
@@ -381,7 +378,7 @@ class Publishing:
                 following.put(day, footer.version, self._rows(day, footer))
 
     def _refuse_to_empty(self, published: int) -> None:
-        """A dataset without any day is likely one that went away. Raises ``StorageError``."""
+        """Raise ``StorageError`` for a dataset without any day: most likely it went away."""
         raise StorageError(
             f"The data directory {self._store.data_dir!r} has no receipts, but {published} days "
             f"are published in {str(self._path)!r}: was it removed, or its disk unmounted? Put it "

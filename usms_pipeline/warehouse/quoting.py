@@ -1,4 +1,4 @@
-"""Names and values as DuckDB is to read them, whatever they hold."""
+"""Names and values quoted for DuckDB: any text is safe."""
 
 from __future__ import annotations
 

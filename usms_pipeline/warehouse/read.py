@@ -1,4 +1,4 @@
-"""Opening the published file, to read it and never to hold it back. What to ask: ``queries``."""
+"""Opens the published file read-only, without blocking publishing. What to ask: ``queries``."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from usms_pipeline.warehouse import ddl
 _MOST_TRIES: Final = 10
 _OTHER_FILES: Final = {b"SQLite format 3": "an SQLite database", b"PAR1": "a Parquet file",
                        b"PK": "a ZIP archive or spreadsheet"}  # fmt: skip
-"""What the first bytes of files are that nobody wants to be replaced."""
+"""The first bytes of other kinds of files, which must not be replaced."""
 _NAMED: Final = 5
 
 
@@ -92,7 +92,7 @@ def to_open(file: Path) -> str:
 
 
 def _identity(file: Path) -> tuple[int, int]:
-    """Return what tells one published file from the next under its name."""
+    """Return what distinguishes one published file from the next of the same name."""
     found = file.stat()
     return found.st_ino, found.st_mtime_ns
 
