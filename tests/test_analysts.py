@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import csv
+import io
+import json
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import duckdb
 import pytest
+from typer.testing import CliRunner
 
 from tests import cohorts
 from tests.cohorts import NOON, receipt
+from usms_pipeline.cli import app
+from usms_pipeline.cli.options import period
+from usms_pipeline.figures import queries
 from usms_pipeline.settings import Settings
 from usms_pipeline.store.storage import Store
 from usms_pipeline.warehouse import connect, reconcile
@@ -187,3 +195,75 @@ def test_these_are_all_views_and_every_column_of_them_is_explained(con):
     ).fetchall()
     assert {table for table, _, _ in found} == set(VIEWS)
     assert [(table, column) for table, column, comment in found if not comment] == []
+
+
+# -- as commands ------------------------------------------------------------------------------
+
+
+def usms(*arguments: str) -> str:
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+@pytest.fixture
+def here(published: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(published)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "rates --by template --last 1000d",
+        "rates --by template --by operator --sort delivery_rate --limit 1",
+        "failures --by template",
+        "failures --by sent_date",
+        "failures --last 24h",
+        "alerts",
+    ],
+)
+def test_each_command_prints_the_same_as_table_csv_and_json(here, command):
+    assert usms(*command.split())
+    rows = json.loads(usms(*command.split(), "--json"))
+    assert rows == json.loads(usms(*command.split(), "--format", "json"))
+    read = list(csv.DictReader(io.StringIO(usms(*command.split(), "--format", "csv"))))
+    assert [list(row) for row in read] == [list(row) for row in rows]
+
+
+def test_rows_are_sorted_and_cut_as_asked(here):
+    by_country = ("rates", "--by", "country", "--json")
+    counts = [row["messages"] for row in json.loads(usms(*by_country, "--sort", "messages"))]
+    assert counts == sorted(counts)
+    best = json.loads(usms(*by_country, "--sort", "-delivery_rate", "--limit", "1"))
+    rates = [row["delivery_rate"] for row in json.loads(usms(*by_country))]
+    assert [row["delivery_rate"] for row in best] == [max(rates)]
+
+
+def test_a_column_to_sort_by_that_is_not_there_is_named_with_near_ones(here):
+    result = CliRunner().invoke(app, ["failures", "--sort", "mesages"])
+    assert result.exit_code == 2
+    assert "no column 'mesages' to sort by. Try 'messages'" in result.stderr
+
+
+def test_a_misspelt_column_in_sql_is_told_in_a_sentence(here):
+    result = CliRunner().invoke(app, ["sql", "FROM delivery_rate_by('tempalte')"])
+    assert "can't be run: There is no column 'tempalte'. Name one of: session" in result.stderr
+
+
+def test_the_last_days_include_today_and_hours_are_hours():
+    zone = ZoneInfo("Asia/Shanghai")
+    today, now = datetime.now(zone).date(), datetime.now(UTC)
+    assert period(None, None, "7d", zone) == (today - timedelta(days=6), None)
+    assert period(None, None, "1w", zone) == period(None, None, "7D", zone)
+    since, _ = period(None, None, "24h", zone)
+    assert now - timedelta(hours=24) <= since <= now - timedelta(hours=23)
+
+
+def test_failures_by_columns_are_those_of_the_macro(con):
+    ours = queries.failures(con, "template").fetchall()
+    assert sorted(ours) == sorted(con.sql("FROM failures_by('template')").fetchall())
+    both = queries.failures(con, ["template", "provider_code"]).columns
+    assert both[:3] == ["template", "provider_code", "provider_desc"]
+    assert queries.failures(con, last=cohorts.DAY - timedelta(days=1)).fetchall() == []
+    assert len(queries.failures(con, first=NOON).fetchall()) == 3
+    assert queries.failures(con, first=NOON + timedelta(hours=1)).fetchall() == []

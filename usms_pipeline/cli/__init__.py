@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from usms_pipeline.cli import check, demo, quarantine, rates, run, simulate, sql, upkeep
+from usms_pipeline.cli import check, demo, quarantine, rates, run, simulate, sql, trouble, upkeep
 from usms_pipeline.cli.shell import prepare_streams, show_tracebacks, told
 
 app = typer.Typer(
@@ -63,6 +63,8 @@ for name, command, panel in (
     ("plan", run.plan, "Collect"),
     ("run", run.run, "Collect"),
     ("rates", rates.rates, "Read"),
+    ("alerts", trouble.alerts, "Read"),
+    ("failures", trouble.failures, "Read"),
     ("sql", sql.sql, "Read"),
     ("report", rates.report, "Read"),
     ("rebuild", upkeep.rebuild, "Keep in order"),

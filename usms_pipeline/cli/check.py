@@ -23,8 +23,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from usms_pipeline.cli import config, rehearsal
-from usms_pipeline.cli.run import Json
-from usms_pipeline.cli.shell import echo_json, out
+from usms_pipeline.cli.options import Format, Formats, Json, chosen
+from usms_pipeline.cli.output import print_rows
+from usms_pipeline.cli.shell import out
 from usms_pipeline.contract import wording
 from usms_pipeline.contract.errors import (
     OtherWarehouse,
@@ -66,20 +67,20 @@ class Finding:
     rows: list[dict[str, Any]] = field(default_factory=list)
 
 
-def check(as_json: Json = False, example: Example = False) -> int:
+def check(format_: Formats = Format.TABLE, as_json: Json = False, example: Example = False) -> int:
     """Check settings, source, service, key and disk: what is wrong, and the fix."""
     if example:
         from usms_pipeline.cli.example import env_example
 
         typer.echo(env_example(), nl=False)
         return 0
-    findings = []
+    findings, format_ = [], chosen(format_, as_json)
     for finding in _findings():
         findings.append(finding)
-        if not as_json:
+        if format_ == Format.TABLE:
             _show(finding)
-    if as_json:
-        echo_json(findings)
+    if format_ != Format.TABLE:
+        print_rows(findings, format_)
     return max(finding.exit_code for finding in findings)
 
 

@@ -210,27 +210,3 @@ def _scalar(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None  # JSON has none of these
     return value if isinstance(value, (str, int, float, bool, NoneType)) else str(value)
-
-
-def day(text: str | None) -> date | None:
-    """Read a ``YYYY-MM-DD`` option; raises a usage error that shows the form."""
-    if text is None:
-        return None
-    from usms_pipeline.contract.setting_types import usable_day
-
-    try:
-        found = date.fromisoformat(text)
-    except ValueError:
-        raise typer.BadParameter(f"{text!r} is not a day; write it as 2026-01-31.") from None
-    try:
-        return usable_day(found)
-    except ValueError as error:
-        raise typer.BadParameter(f"{text!r} {error}.") from None
-
-
-def span(first: str | None, last: str | None) -> tuple[date | None, date | None]:
-    """Read ``--from`` and ``--to``, both included; raises a usage error if they cross."""
-    start, end = day(first), day(last)
-    if start and end and start > end:
-        raise typer.BadParameter(f"--from {start} lies after --to {end}.")
-    return start, end
