@@ -10,13 +10,24 @@ from typing import Annotated
 
 import typer
 
-from usms_pipeline.cli import check, demo, quarantine, rates, run, simulate, sql, trouble, upkeep
+from usms_pipeline.cli import (
+    check,
+    demo,
+    init,
+    quarantine,
+    rates,
+    run,
+    simulate,
+    sql,
+    trouble,
+    upkeep,
+)  # fmt: skip
 from usms_pipeline.cli.shell import prepare_streams, show_tracebacks, told
 
 app = typer.Typer(
     name="usms",
     no_args_is_help=True,
-    add_completion=False,
+    add_completion=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -59,6 +70,7 @@ def usms(
 for name, command, panel in (
     ("demo", demo.demo, "Try it"),
     ("simulate", simulate.simulate, "Try it"),
+    ("init", init.init, "Collect"),
     ("check", check.check, "Collect"),
     ("plan", run.plan, "Collect"),
     ("run", run.run, "Collect"),
