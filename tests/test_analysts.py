@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
+import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,6 +14,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import duckdb
+import pexpect
 import pytest
 from typer.testing import CliRunner
 
@@ -267,3 +270,26 @@ def test_failures_by_columns_are_those_of_the_macro(con):
     assert queries.failures(con, last=cohorts.DAY - timedelta(days=1)).fetchall() == []
     assert len(queries.failures(con, first=NOON).fetchall()) == 3
     assert queries.failures(con, first=NOON + timedelta(hours=1)).fetchall() == []
+
+
+def test_sql_at_a_terminal_answers_each_query_up_to_its_semicolon(published):
+    terminal = pexpect.spawn(
+        sys.executable, ["-m", "usms_pipeline", "sql"], cwd=str(published), encoding="utf-8",
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent), "NO_COLOR": "1"},
+        timeout=30,
+    )  # fmt: skip
+    for line, answer in {
+        "SELECT count(*) AS messages": "  ..",
+        "FROM receipts;": "600",
+        "FROM reciepts;": "reciepts does not exist",
+        "DELETE FROM receipts;": "read-only",
+        "SELECT 6 * 7;": "42",
+    }.items():
+        terminal.expect_exact("> ")
+        terminal.sendline(line)
+        terminal.expect_exact(answer)
+    terminal.expect_exact("usms> ")
+    terminal.sendeof()
+    terminal.expect(pexpect.EOF)
+    terminal.close()
+    assert terminal.exitstatus == 0

@@ -22,7 +22,7 @@ from usms_pipeline.cli import (
     trouble,
     upkeep,
 )  # fmt: skip
-from usms_pipeline.cli.shell import prepare_streams, show_tracebacks, told
+from usms_pipeline.cli.shell import logs_json, prepare_streams, show_tracebacks, told
 
 app = typer.Typer(
     name="usms",
@@ -65,6 +65,7 @@ def usms(
     os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
     prepare_streams()
     show_tracebacks.set(debug)
+    logs_json.set(False)
 
 
 for name, command, panel in (

@@ -13,8 +13,6 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from statistics import median
-from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Annotated, Any, Final
 from urllib.parse import urlsplit
 
@@ -35,7 +33,6 @@ from usms_pipeline.contract.errors import (
     UsmsError,
     WarehouseMissing,
 )  # fmt: skip
-from usms_pipeline.people.phone_key import KEY_FILE
 
 if TYPE_CHECKING:
     from zoneinfo import ZoneInfo
@@ -243,7 +240,7 @@ def _room(settings: Settings) -> Iterator[tuple[str, str]]:
 
 def _key(settings: Settings) -> Iterator[tuple[str, str]]:
     """Compare the key of the recipient hash with the one that the days were made with."""
-    from usms_pipeline.people.phone_key import fingerprint, load_key
+    from usms_pipeline.people.phone_key import KEY_FILE, fingerprint, load_key
     from usms_pipeline.store import dataset
     from usms_pipeline.store.storage import Store
 
@@ -307,6 +304,8 @@ def _told_of_the_warehouse(path: Path) -> Iterator[None]:
 
 def _warehouse(settings: Settings) -> Iterator[Said]:
     """Say how old the published file is, and how it is opened."""
+    from tempfile import TemporaryFile
+
     from usms_pipeline.cli.sample import once_only
     from usms_pipeline.figures import queries
     from usms_pipeline.store.storage import make_folder
@@ -390,6 +389,8 @@ def _unreachable(settings: Settings, reasons: str) -> str:
 
 def _known(sample: Sample, ids: list[str], answers: list[Any], now: datetime) -> Iterator[Said]:
     """Say whether the service knows the sessions, and whether its times fit those of the table."""
+    from statistics import median
+
     from usms_pipeline.cli.sample import is_young, sent_at
     from usms_pipeline.days.log import as_table
     from usms_pipeline.figures.queries import zones_differ

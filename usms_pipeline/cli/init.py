@@ -6,7 +6,6 @@ import os
 import re
 import sys
 from collections.abc import Callable, Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -16,7 +15,6 @@ from usms_pipeline.cli import check, config
 from usms_pipeline.cli.shell import out
 from usms_pipeline.contract import wording
 from usms_pipeline.contract.errors import SettingsError, SourceError
-from usms_pipeline.service import api
 
 if TYPE_CHECKING:
     from usms_pipeline.source.kinds import Column
@@ -57,6 +55,7 @@ def init(
             raise typer.BadParameter("There is a .env here already; say --yes to replace it.")
         typer.confirm(".env is there already. Replace it?", abort=True, err=True)
     from usms_pipeline import source
+    from usms_pipeline.service import api
 
     found: list[str] = []
     columns: list[Column] = []
@@ -157,6 +156,8 @@ def _setting(name: str) -> Callable[[str], str]:
 
 
 def _one_of(names: Sequence[str], separator: str | None) -> Callable[[str], str]:
+    from difflib import get_close_matches
+
     def usable(text: str) -> str:
         for one in text.split(separator) if separator else [text]:
             if one.strip() not in names:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.markup import escape
 
-from usms_pipeline.cli import config
+from usms_pipeline.cli import config, progress
 from usms_pipeline.cli.options import (
     Ago,
     By,
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from usms_pipeline.source import LeftOut
 
 
+Open = Annotated[bool, typer.Option("--open", help="Open the page in your browser.")]
 ReportFile = Annotated[
     Path | None, typer.Option("--to", help="Another file than report.html in USMS_DATA_DIR.")
 ]
@@ -133,7 +134,7 @@ def _how_to_read(whole: dict[str, Any], table: Table) -> str:
     )
 
 
-def report(to: ReportFile = None) -> None:
+def report(to: ReportFile = None, is_opened: Open = False) -> None:
     """Write the report, one HTML page with charts that works offline, and say where it is."""
     from datetime import UTC, datetime
 
@@ -146,9 +147,14 @@ def report(to: ReportFile = None) -> None:
     store = Store(settings.data_dir)
     if to:
         _check_file(to)
-    with warehouse.connect(settings.warehouse_path) as con, _named(to):
+    with (
+        warehouse.connect(settings.warehouse_path) as con, _named(to), progress.steps() as say
+    ):  # fmt: skip
+        say("Asking", "")
+        figures = page.ask(con)
+        say("Drawing", "")
         path = page.build(
-            page.ask(con),
+            figures,
             to.absolute() if to else store,
             generated_at=datetime.now(UTC),
             settings_summary=page.summary(settings),
@@ -156,6 +162,8 @@ def report(to: ReportFile = None) -> None:
             left_out=_left_out(settings),
         )
     out().print(f"[green]✓[/] {escape(path)}", soft_wrap=True)
+    if is_opened:
+        typer.launch(path)
 
 
 def _check_file(to: Path) -> None:

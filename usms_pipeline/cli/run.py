@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
+from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
@@ -11,7 +13,7 @@ from rich.markup import escape
 from usms_pipeline.cli import config, lean, progress, rehearsal
 from usms_pipeline.cli.options import Format, Formats, From, Json, To, chosen, span
 from usms_pipeline.cli.output import print_rows, rows_table
-from usms_pipeline.cli.shell import OK, echo_json, fell_short, out, plain, warn
+from usms_pipeline.cli.shell import OK, echo_json, fell_short, logs_json, out, plain, warn
 from usms_pipeline.cli.tables import facts_grid
 from usms_pipeline.contract import wording
 
@@ -27,6 +29,23 @@ if TYPE_CHECKING:
 
 Everything = Annotated[bool, typer.Option("--all", help="Every day since USMS_START_DATE.")]
 
+Quiet = Annotated[
+    bool, typer.Option("--quiet", "-q", help="Print warnings and errors, and nothing else.")
+]
+Verbose = Annotated[
+    bool, typer.Option("--verbose", "-v", help="In a log: a line every 5 seconds, not a minute.")
+]
+
+
+class Log(StrEnum):
+    """How progress, warnings and errors are written to stderr."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+Logs = Annotated[Log, typer.Option("--log-format", help="How stderr is written.")]
+
 _UNREADABLE = (
     "Too many times in the column that USMS_SENT_AT_COLUMN names can't be read: see above."
 )
@@ -40,14 +59,19 @@ def run(
     everything: Everything = False,
     format_: Formats = Format.TABLE,
     as_json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    log: Logs = Log.TEXT,
 ) -> int:
     """Collect receipts and publish: the days still open, or the days you name."""
     days = _days(first, last, everything)
+    logs_json.set(log == Log.JSON)
     lean.load_pipeline()
     from usms_pipeline.pipeline import Pipeline
 
     settings = config.load(["source", "api"])
-    with rehearsal.explained(settings), progress.bar() as on_progress:
+    every = math.inf if quiet else 5 if verbose else 60
+    with rehearsal.explained(settings), progress.bar(every_seconds=every) as on_progress:
         pipeline = Pipeline(settings, on_progress=on_progress)
         report = pipeline.run(_window(pipeline, days, everything))
     warn(report.warnings)
@@ -59,7 +83,7 @@ def run(
         print_rows(
             [{"sent_date": day} | said.pop("buckets") | said for day, said in days_said], format_
         )
-    else:
+    elif not quiet:
         _show_run(report, settings if everything else None)
     if not report.fell_short:
         return OK
