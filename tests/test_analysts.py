@@ -251,6 +251,8 @@ def test_a_column_to_sort_by_that_is_not_there_is_named_with_near_ones(here):
 def test_a_misspelt_column_in_sql_is_told_in_a_sentence(here):
     result = CliRunner().invoke(app, ["sql", "FROM delivery_rate_by('tempalte')"])
     assert "can't be run: There is no column 'tempalte'. Name one of: session" in result.stderr
+    result = CliRunner().invoke(app, ["sql", "FROM delivery_rate_by(template)"])
+    assert "The column's name goes in single quotes: 'template'." in result.stderr
 
 
 def test_the_last_days_include_today_and_hours_are_hours():

@@ -52,20 +52,17 @@ def alerts(format_: Formats = Format.TABLE, as_json: Json = False) -> None:
 
 
 def _alerts_table(rows: Iterable[Mapping[str, Any]], zone: ZoneInfo) -> Table:
-    from usms_pipeline.figures.alerts import group
+    from usms_pipeline.figures.alerts import group, span
 
-    names = ("group", f"sent ({zone.key})", "messages", "share", "usually", "what", "also seen in")
+    names = ("group", "sent", "messages", "share", "usually", "what", "also seen in")
     cells = []
     for row in rows:
-        since, until = (wording.hour(row[one].astimezone(zone)) for one in ("since", "until"))
-        also = dict.fromkeys(map(group, row["echoes"]))
-        also.pop(group(row), None)
-        cells.append((
-            group(row), f"{since} – {until}", row["messages"], row["share"], row["usual_share"],
-            _KINDS[row["kind"]].format(row["within_hours"]), ", ".join(list(also)[:3]) or None,
-        ))  # fmt: skip
-    shares = {"messages": wording.count, "share": wording.percent, "usually": wording.percent}
-    return rows_table(names, cells, shares)
+        what = _KINDS[row["kind"]].format(row["within_hours"])
+        also = [one for one in dict.fromkeys(map(group, row["echoes"])) if one != group(row)]
+        figures = (row["messages"], row["share"], row["usual_share"])
+        cells.append((group(row), span(row, zone), *figures, what, ", ".join(also[:3])))
+    shown = {"messages": wording.count, "share": wording.percent, "usually": wording.percent}
+    return rows_table(names, cells, shown)
 
 
 def failures(

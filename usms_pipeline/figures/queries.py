@@ -22,6 +22,7 @@ from usms_pipeline.warehouse.quoting import identifier, literal
 _NEAR_SECONDS: Final = 300
 _OURS: Final = re.compile(r'.*"(There is no column .*)" was selected but .*')
 """A sentence of usms_column(), in DuckDB's own about a column of that name."""
+_UNQUOTED: Final = re.compile(r'.*Failed to bind "(.*)" - COLUMNS expression can only contain .*')
 
 Connection = duckdb.DuckDBPyConnection
 Relation = duckdb.DuckDBPyRelation
@@ -54,6 +55,7 @@ def own(con: Connection, query: str, most: int | None = None) -> pa.Table | None
         return (relation if most is None else relation.limit(most)).to_arrow_table()
     except duckdb.Error as error:
         reason = _OURS.sub(r"\1", str(error).splitlines()[0])
+        reason = _UNQUOTED.sub(r"The column's name goes in single quotes: '\1'.", reason)
         raise BadQuery(
             f'This SQL can\'t be run: {reason} `usms sql "SHOW TABLES"` lists '
             'tables and views, `usms sql "DESCRIBE receipts"` the columns.'
