@@ -32,15 +32,22 @@ _SHOWN: Final = 40
 Text = str | None
 
 
-def _option(name: str, meaning: str) -> Any:
-    return typer.Option(name, help=meaning, show_default=False)
+def _option(name: str, meaning: str, variable: str | None = None) -> Any:
+    """Return an option; a secret may come in a variable, which no list of processes shows."""
+    return typer.Option(name, help=meaning, show_default=False, envvar=variable)
 
 
 def init(
     base_url: Annotated[Text, _option("--url", "Address of the service.")] = None,
-    key_id: Annotated[Text, _option("--key-id", "Public half of the access key.")] = None,
-    secret: Annotated[Text, _option("--key-secret", "Secret half of the access key.")] = None,
-    source_url: Annotated[Text, _option("--source", "Database URL, or path of a file.")] = None,
+    key_id: Annotated[
+        Text, _option("--key-id", "Public half of the access key.", "USMS_ACCESS_KEY_ID")
+    ] = None,
+    secret: Annotated[
+        Text, _option("--key-secret", "Secret half of the access key.", "USMS_ACCESS_KEY_SECRET")
+    ] = None,
+    source_url: Annotated[
+        Text, _option("--source", "Database URL, or path of a file.", "USMS_SOURCE_URL")
+    ] = None,
     table: Annotated[Text, _option("--table", "Table of sent messages.")] = None,
     session: Annotated[Text, _option("--session-column", "Column of session numbers.")] = None,
     sent_at: Annotated[Text, _option("--sent-at-column", "Column of the time of sending.")] = None,

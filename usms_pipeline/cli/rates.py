@@ -95,10 +95,8 @@ def show_rates(
     with warehouse.connect(settings.warehouse_path) as con:
         found = queries.arranged(queries.rates_expected(con, by, first, last), sort, limit)
         rows: list[dict[str, Any]] = found.to_arrow_table().to_pylist()
-        whole = rows[0]
-        if by:
-            of_all = queries.rates_expected(con, None, first, last)
-            [whole] = of_all.to_arrow_table().to_pylist()
+        of_all = queries.rates_expected(con, None, first, last) if by else found
+        [whole] = of_all.to_arrow_table().to_pylist()
         if not whole["messages"]:
             console.print(
                 "No messages in these days. `usms run` collects, `usms check` finds faults."

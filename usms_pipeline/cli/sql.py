@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 _MOST_ROWS: Final = 200
 """More are no use on a screen, and take seconds to lay out."""
 
+_LEAVE: Final = ("exit", "quit", "q")
+
 Query = Annotated[
     str | None,
     typer.Argument(
@@ -66,6 +68,8 @@ def _typed() -> Iterator[str]:
     with suppress(EOFError):
         while True:
             lines.append(input("usms> " if not lines else "  ..> "))
+            if lines[0].strip(" ;.\\").lower() in _LEAVE:
+                return
             if lines[-1].rstrip().endswith(";"):
                 yield "\n".join(lines)
                 lines = []
