@@ -293,6 +293,16 @@ def test_run_as_json_says_the_same(account: Account) -> None:
 
 
 @pytest.mark.long
+def test_run_writes_its_log_as_json_and_quietly_nothing(account: Account) -> None:
+    assert account("run", "--quiet").output == ""
+    with closing(sqlite3.connect("shop.sqlite")) as con, con:
+        con.execute(f"UPDATE {made_up.TABLE} SET sent_at = 'soon' WHERE rowid = 1")
+    lines = account("run", "--log-format", "json", "-v").stderr.splitlines()
+    told = [json.loads(line) for line in lines]
+    assert any(one["level"] == "warning" and "no usable time" in one["message"] for one in told)
+    assert account("check", "--format", "nonsense").stderr.startswith("Usage"), "of one run alone"
+
+
 def test_run_falls_short_with_1_and_says_what_to_do(account: Account) -> None:
     account.simulator.faults = Faults(down=1)
     result = account("run", timeout_seconds="1")
@@ -425,6 +435,14 @@ def test_rates_are_the_same_as_table_csv_and_json(account: Account) -> None:
         assert f"{row['delivery_rate']:.1%}" in shown[row["country"]][2:4]
     awaited = sum(row["awaited"] for row in rows)
     assert f"the {awaited} still open are in, expect" in table.stdout
+
+
+def test_a_report_is_opened_when_asked(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
+    account("run")
+    opened: list[str] = []
+    monkeypatch.setattr("typer.launch", opened.append)
+    assert account("report", "--open").exit_code == 0
+    assert [Path(path).name for path in opened] == ["report.html"]
 
 
 @examples(1, "place", ["folder", "missing/r.html", "data/usms.duckdb/r.html"])

@@ -7,6 +7,7 @@ import json
 from datetime import date, time, timedelta
 from decimal import Decimal
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
 
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from tests.made_receipts import NOW, five_days, publish
-from usms_pipeline.cli import progress, rates, tables
+from usms_pipeline.cli import progress, rates, run, tables
 from usms_pipeline.cli.shell import plain
 from usms_pipeline.pipeline import Progress as Step
 from usms_pipeline.service.fetch import CollectStats
@@ -303,12 +304,23 @@ def test_steps_show_a_line_each_with_the_last_word_on_it() -> None:
     assert "✓ usms/warehouse" in shown
 
 
-def test_the_rates_say_what_is_out_of_line(
+def test_what_is_due_is_told_by_month_where_there_are_many_days() -> None:
+    by_day = {date(2026, 1, 1) + timedelta(days=n): 2 for n in range(40)}
+    for days, told in ((31, ["2026-01-01", "2026-01-31"]), (40, ["2026-01", "2026-02"])):
+        console = Console(file=io.StringIO(), width=80)
+        due = dict(list(by_day.items())[:days])
+        console.print(run._due_table(SimpleNamespace(due_sessions=due)))
+        rows = [line.split() for line in drawn(console).splitlines()[3:] if line.strip()]
+        assert [rows[0][0], rows[-1][0]] == told
+        assert sum(int(row[1]) for row in rows) == 2 * days
+
+
+def test_the_rates_say_in_one_line_that_there_are_alerts(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     settings = publish(tmp_path, five_days(timedelta(minutes=4)))
     rates.show_rates(settings, None)
-    said = capsys.readouterr().err
-    assert "! Operator Singtel (SG), sent from 20 Nov 14:00 to 20:00 (UTC): " in said
+    [said] = capsys.readouterr().err.splitlines()
+    assert said.startswith("! 1 alert in the last 72 hours: operator Singtel (SG).")
     rates.show_rates(settings, None, NOW.date())
     assert "Singtel" not in capsys.readouterr().err, "not of the days that were asked for"

@@ -90,6 +90,8 @@ def test_debug_shows_the_traceback() -> None:
     [
         (["run", "--all", "--from", "2026-02-02"], "--all already means"),
         (["rates", "--format", "xml"], "xml"),
+        (["rates", "--last", "7 days"], "write it as 24h, 7d or 4w"),
+        (["failures", "--last", "7d", "--to", "2026-02-02"], "leave out --from and --to"),
         (["quarantine", "replay"], "say --all"),
         (["quarantine", "dismiss", "--all", "00ff"], "say --all"),
         (["forget"], "Say what to erase"),

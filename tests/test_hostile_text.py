@@ -24,7 +24,7 @@ from tests.cohorts import receipt
 from tests.examples import examples
 from tests.test_charts import cohort
 from tests.test_report import Page
-from usms_pipeline.cli import app, rates, shell
+from usms_pipeline.cli import app, output, shell
 from usms_pipeline.cli.tables import rates_table
 from usms_pipeline.contract import errors, wording
 from usms_pipeline.defs import figures
@@ -150,7 +150,7 @@ def test_no_name_is_a_formula_in_a_spreadsheet(folder):
 
 
 def test_a_figure_stays_a_figure_and_a_plain_name_as_it_is():
-    assert [rates._cell(value) for value in (-0.5, 3, None, "otp", "a=b", "验证码")] == [
+    assert [output._cell(value) for value in (-0.5, 3, None, "otp", "a=b", "验证码")] == [
         -0.5, 3, None, "otp", "a=b", "验证码",
     ]  # fmt: skip
 

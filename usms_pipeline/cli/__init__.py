@@ -10,13 +10,24 @@ from typing import Annotated
 
 import typer
 
-from usms_pipeline.cli import check, demo, quarantine, rates, run, simulate, sql, upkeep
-from usms_pipeline.cli.shell import prepare_streams, show_tracebacks, told
+from usms_pipeline.cli import (
+    check,
+    demo,
+    init,
+    quarantine,
+    rates,
+    run,
+    simulate,
+    sql,
+    trouble,
+    upkeep,
+)  # fmt: skip
+from usms_pipeline.cli.shell import logs_json, prepare_streams, show_tracebacks, told
 
 app = typer.Typer(
     name="usms",
     no_args_is_help=True,
-    add_completion=False,
+    add_completion=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -54,15 +65,19 @@ def usms(
     os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
     prepare_streams()
     show_tracebacks.set(debug)
+    logs_json.set(False)
 
 
 for name, command, panel in (
     ("demo", demo.demo, "Try it"),
     ("simulate", simulate.simulate, "Try it"),
+    ("init", init.init, "Collect"),
     ("check", check.check, "Collect"),
     ("plan", run.plan, "Collect"),
     ("run", run.run, "Collect"),
     ("rates", rates.rates, "Read"),
+    ("alerts", trouble.alerts, "Read"),
+    ("failures", trouble.failures, "Read"),
     ("sql", sql.sql, "Read"),
     ("report", rates.report, "Read"),
     ("rebuild", upkeep.rebuild, "Keep in order"),

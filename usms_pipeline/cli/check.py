@@ -13,8 +13,6 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from statistics import median
-from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Annotated, Any, Final
 from urllib.parse import urlsplit
 
@@ -23,8 +21,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from usms_pipeline.cli import config, rehearsal
-from usms_pipeline.cli.run import Json
-from usms_pipeline.cli.shell import echo_json, out
+from usms_pipeline.cli.options import Format, Formats, Json, chosen
+from usms_pipeline.cli.output import print_rows
+from usms_pipeline.cli.shell import out
 from usms_pipeline.contract import wording
 from usms_pipeline.contract.errors import (
     OtherWarehouse,
@@ -34,7 +33,6 @@ from usms_pipeline.contract.errors import (
     UsmsError,
     WarehouseMissing,
 )  # fmt: skip
-from usms_pipeline.people.phone_key import KEY_FILE
 
 if TYPE_CHECKING:
     from zoneinfo import ZoneInfo
@@ -66,20 +64,20 @@ class Finding:
     rows: list[dict[str, Any]] = field(default_factory=list)
 
 
-def check(as_json: Json = False, example: Example = False) -> int:
+def check(format_: Formats = Format.TABLE, as_json: Json = False, example: Example = False) -> int:
     """Check settings, source, service, key and disk: what is wrong, and the fix."""
     if example:
         from usms_pipeline.cli.example import env_example
 
         typer.echo(env_example(), nl=False)
         return 0
-    findings = []
+    findings, format_ = [], chosen(format_, as_json)
     for finding in _findings():
         findings.append(finding)
-        if not as_json:
+        if format_ == Format.TABLE:
             _show(finding)
-    if as_json:
-        echo_json(findings)
+    if format_ != Format.TABLE:
+        print_rows(findings, format_)
     return max(finding.exit_code for finding in findings)
 
 
@@ -242,7 +240,7 @@ def _room(settings: Settings) -> Iterator[tuple[str, str]]:
 
 def _key(settings: Settings) -> Iterator[tuple[str, str]]:
     """Compare the key of the recipient hash with the one that the days were made with."""
-    from usms_pipeline.people.phone_key import fingerprint, load_key
+    from usms_pipeline.people.phone_key import KEY_FILE, fingerprint, load_key
     from usms_pipeline.store import dataset
     from usms_pipeline.store.storage import Store
 
@@ -306,6 +304,8 @@ def _told_of_the_warehouse(path: Path) -> Iterator[None]:
 
 def _warehouse(settings: Settings) -> Iterator[Said]:
     """Say how old the published file is, and how it is opened."""
+    from tempfile import TemporaryFile
+
     from usms_pipeline.cli.sample import once_only
     from usms_pipeline.figures import queries
     from usms_pipeline.store.storage import make_folder
@@ -389,6 +389,8 @@ def _unreachable(settings: Settings, reasons: str) -> str:
 
 def _known(sample: Sample, ids: list[str], answers: list[Any], now: datetime) -> Iterator[Said]:
     """Say whether the service knows the sessions, and whether its times fit those of the table."""
+    from statistics import median
+
     from usms_pipeline.cli.sample import is_young, sent_at
     from usms_pipeline.days.log import as_table
     from usms_pipeline.figures.queries import zones_differ

@@ -5,6 +5,7 @@ In a log, a line a minute.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -26,7 +27,7 @@ from rich.progress import (
 from rich.table import Column
 from rich.text import Text
 
-from usms_pipeline.cli.shell import err
+from usms_pipeline.cli.shell import err, log, logs_json
 from usms_pipeline.contract import wording
 
 if TYPE_CHECKING:
@@ -45,11 +46,16 @@ _SELDOM_SECONDS: Final = 60
 
 
 @contextmanager
-def bar(console: Console | None = None) -> Iterator[Callable[[Step], None]]:
-    """Yield what to hand to the pipeline as ``on_progress``; the lines stay when it ends."""
+def bar(
+    console: Console | None = None, every_seconds: float = _SELDOM_SECONDS
+) -> Iterator[Callable[[Step], None]]:
+    """Yield what to hand to the pipeline as ``on_progress``; the lines stay when it ends.
+
+    ``every_seconds`` a log gets a line; infinity is for no progress at all.
+    """
     console = console or err()
-    if not console.is_terminal:
-        yield _seldom(console)
+    if logs_json.get() or not console.is_terminal or every_seconds == math.inf:
+        yield _seldom(console, every_seconds)
         return
     with _progress(console) as progress:
         lines: dict[str, TaskID] = {}
@@ -57,16 +63,19 @@ def bar(console: Console | None = None) -> Iterator[Callable[[Step], None]]:
         _finish(progress, progress.tasks)
 
 
-def _seldom(console: Console) -> Callable[[Step], None]:
+def _seldom(console: Console, every_seconds: float) -> Callable[[Step], None]:
     """Return what writes a line now and then, so that a log shows that the work goes on."""
     told = time.monotonic()
 
     def tell(step: Step) -> None:
         nonlocal told
-        if time.monotonic() - told < _SELDOM_SECONDS:
+        if time.monotonic() - told < every_seconds:
             return
         told = time.monotonic()
         title, _ = _named(step)
+        if logs_json.get():
+            log("info", message=title, phase=step.phase, done=step.done, total=step.total)
+            return
         line = " · ".join(filter(None, (title, _counts(step), *_asking(step.stats))))
         console.print(f"{datetime.now():%H:%M:%S} {escape(line)}", soft_wrap=True)
 

@@ -15,8 +15,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from usms_pipeline.cli import config, progress
-from usms_pipeline.cli.run import Json
-from usms_pipeline.cli.shell import FELL_SHORT, OK, echo_json, out, told, warn
+from usms_pipeline.cli.options import Format, Formats, Json, chosen
+from usms_pipeline.cli.output import print_rows
+from usms_pipeline.cli.shell import FELL_SHORT, OK, out, told, warn
 from usms_pipeline.contract import wording
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ class State(StrEnum):
 @told
 def list_entries(
     state: Annotated[State, typer.Option(help="Which entries.")] = State.OPEN,
+    format_: Formats = Format.TABLE,
     as_json: Json = False,
 ) -> None:
     """List the entries with their reasons; never their bodies, which hold phone numbers."""
@@ -52,8 +54,9 @@ def list_entries(
 
     settings = config.load()
     found = entries(Store(settings.data_dir), None if state == State.ALL else str(state))
-    if as_json:
-        echo_json(found)
+    format_ = chosen(format_, as_json)
+    if format_ != Format.TABLE:
+        print_rows(found, format_)
     elif found:
         _show(found, state, settings.zone)
     else:

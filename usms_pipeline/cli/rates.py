@@ -5,11 +5,8 @@ Every figure comes from the warehouse; none is computed here.
 
 from __future__ import annotations
 
-import csv
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from enum import StrEnum
 from pathlib import Path
 from textwrap import wrap
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,68 +14,64 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.markup import escape
 
-from usms_pipeline.cli import config
-from usms_pipeline.cli.run import From, To
-from usms_pipeline.cli.shell import echo_json, out, plain, span, warn, width
+from usms_pipeline.cli import config, progress
+from usms_pipeline.cli.options import (
+    Ago,
+    By,
+    Format,
+    Formats,
+    From,
+    Json,
+    Limit,
+    Sort,
+    To,
+    chosen,
+    period,
+)  # fmt: skip
+from usms_pipeline.cli.output import print_rows
+from usms_pipeline.cli.shell import out, warn, width
 from usms_pipeline.cli.tables import is_shaded, rates_table
 from usms_pipeline.contract import wording
 from usms_pipeline.contract.errors import SourceError, StorageError
 
 if TYPE_CHECKING:
     from datetime import date
-    from zoneinfo import ZoneInfo
 
-    import pyarrow as pa
     from rich.table import Table
 
-    from usms_pipeline.figures.queries import Connection as Warehouse
     from usms_pipeline.settings import Settings
     from usms_pipeline.source import LeftOut
 
 
-_FORMULA = ("=", "+", "-", "@", "\t", "\n", "＝", "＋", "－", "＠")
-
-
-class Format(StrEnum):
-    """How figures are printed."""
-
-    TABLE = "table"
-    CSV = "csv"
-    JSON = "json"
-
-
-By = Annotated[
-    list[str] | None,
-    typer.Option("--by", metavar="COLUMN", help="One row for each value of a column. Repeatable."),
-]
+Open = Annotated[bool, typer.Option("--open", help="Open the page in your browser.")]
 ReportFile = Annotated[
     Path | None, typer.Option("--to", help="Another file than report.html in USMS_DATA_DIR.")
 ]
-Formats = Annotated[Format, typer.Option("--format", help="How to print.")]
 
 
 def rates(
-    by: By = None, first: From = None, last: To = None, format_: Formats = Format.TABLE
+    by: By = None,
+    first: From = None,
+    last: To = None,
+    ago: Ago = None,
+    sort: Sort = None,
+    limit: Limit = None,
+    format_: Formats = Format.TABLE,
+    as_json: Json = False,
 ) -> None:
-    """Print delivery rates, what is wrong now first: of all messages, or by any columns."""
+    """Print delivery rates: of all messages, or by any columns."""
     from usms_pipeline import warehouse
     from usms_pipeline.figures import queries
 
-    days, by = span(first, last), list(dict.fromkeys(by or ()))
+    by, format_ = list(dict.fromkeys(by or ())), chosen(format_, as_json)
     settings = config.load()
+    days = period(first, last, ago, settings.zone)
     if format_ == Format.TABLE:
-        show_rates(settings, by, *days)
+        show_rates(settings, by, *days, sort=sort, limit=limit)
         return
     with warehouse.connect(settings.warehouse_path) as con:
-        print_rows(queries.rates_expected(con, by, *days).to_arrow_table(), format_)
-
-
-def print_rows(table: pa.Table, format_: Format) -> None:
-    """Print all rows as CSV or JSON."""
-    if format_ == Format.JSON:
-        echo_json(table.to_pylist())
-    else:
-        _write_csv(table.column_names, table.to_pylist())
+        found = queries.arranged(queries.rates_expected(con, by, *days), sort, limit)
+        print_rows(found.to_arrow_table(), format_)
 
 
 def show_rates(
@@ -86,19 +79,24 @@ def show_rates(
     by: str | Sequence[str] | None,
     first: date | None = None,
     last: date | None = None,
+    *,
+    sort: str | None = None,
+    limit: int | None = None,
 ) -> None:
-    """Print what is wrong now; then the table, all together as its last row, and how to read it.
+    """Print the table, all together as its last row; how to read it; and that there are alerts.
 
-    What is out of line is said of all days only. All of it is of one published file. Raises
+    Of alerts nothing is said where days were asked for. All of it is of one published file. Raises
     ``WarehouseMissing``.
     """
     from usms_pipeline import warehouse
-    from usms_pipeline.figures import queries
+    from usms_pipeline.figures import alerts, queries
 
     console = out()
     with warehouse.connect(settings.warehouse_path) as con:
-        rows = _read(con, by, first, last)
-        whole = _read(con, None, first, last)[0] if by else rows[0]
+        found = queries.arranged(queries.rates_expected(con, by, first, last), sort, limit)
+        rows: list[dict[str, Any]] = found.to_arrow_table().to_pylist()
+        of_all = queries.rates_expected(con, None, first, last) if by else found
+        [whole] = of_all.to_arrow_table().to_pylist()
         if not whole["messages"]:
             console.print(
                 "No messages in these days. `usms run` collects, `usms check` finds faults."
@@ -106,8 +104,6 @@ def show_rates(
             return
         hint = queries.timezone_hint(con)
         warn([hint] if hint else [])
-        if not (first or last):
-            warn(_out_of_line(con, settings.zone))
         table = rates_table(rows if by else [], whole, by, width())
         console.print(table)
         said = _how_to_read(whole, table)
@@ -115,6 +111,9 @@ def show_rates(
             said += "\n" + wording.held(queries.forecasts(con).to_arrow_table().to_pylist())
         for line in wrap(said.rstrip(), width()):
             console.print(f"[dim]{line}[/]")
+        if not (first or last):
+            in_short = alerts.in_short(queries.alerts(con).to_arrow_table().to_pylist())
+            warn([in_short] if in_short else [])
 
 
 def _how_to_read(whole: dict[str, Any], table: Table) -> str:
@@ -133,40 +132,7 @@ def _how_to_read(whole: dict[str, Any], table: Table) -> str:
     )
 
 
-def _read(
-    con: Warehouse, by: str | Sequence[str] | None, first: date | None, last: date | None
-) -> list[dict[str, Any]]:
-    """Return the warehouse's figures, one dictionary a cohort."""
-    from usms_pipeline.figures import queries
-
-    found = queries.rates_expected(con, by, first, last)
-    rows: list[dict[str, Any]] = found.to_arrow_table().to_pylist()
-    return rows
-
-
-def _out_of_line(con: Warehouse, zone: ZoneInfo) -> list[str]:
-    from usms_pipeline.figures import alerts, queries
-
-    return alerts.sentences(queries.alerts(con).to_arrow_table().to_pylist(), zone)
-
-
-def _write_csv(names: list[str], rows: list[dict[str, Any]]) -> None:
-    writer = csv.DictWriter(sys.stdout, names, lineterminator="\n")
-    writer.writerow({name: _cell(name) for name in names})
-    writer.writerows({name: _cell(value) for name, value in row.items()} for row in plain(rows))
-
-
-def _cell(value: Any) -> Any:
-    """Keep a spreadsheet from taking a name for a formula, as OWASP has it; JSON has it as it is.
-
-    >>> _cell("=1+1"), _cell("otp"), _cell(-0.5)
-    ("'=1+1", 'otp', -0.5)
-    """
-    text = wording.visible(value) if isinstance(value, str) else value
-    return f"'{text}" if isinstance(text, str) and text.startswith(_FORMULA) else text
-
-
-def report(to: ReportFile = None) -> None:
+def report(to: ReportFile = None, is_opened: Open = False) -> None:
     """Write the report, one HTML page with charts that works offline, and say where it is."""
     from datetime import UTC, datetime
 
@@ -179,9 +145,14 @@ def report(to: ReportFile = None) -> None:
     store = Store(settings.data_dir)
     if to:
         _check_file(to)
-    with warehouse.connect(settings.warehouse_path) as con, _named(to):
+    with (
+        warehouse.connect(settings.warehouse_path) as con, _named(to), progress.steps() as say
+    ):  # fmt: skip
+        say("Asking", "")
+        figures = page.ask(con)
+        say("Drawing", "")
         path = page.build(
-            page.ask(con),
+            figures,
             to.absolute() if to else store,
             generated_at=datetime.now(UTC),
             settings_summary=page.summary(settings),
@@ -189,6 +160,8 @@ def report(to: ReportFile = None) -> None:
             left_out=_left_out(settings),
         )
     out().print(f"[green]✓[/] {escape(path)}", soft_wrap=True)
+    if is_opened:
+        typer.launch(path)
 
 
 def _check_file(to: Path) -> None:

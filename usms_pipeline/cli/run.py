@@ -2,58 +2,88 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+import math
+from collections import Counter
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
-from rich.box import SIMPLE_HEAD
 from rich.markup import escape
-from rich.table import Table
 
 from usms_pipeline.cli import config, lean, progress, rehearsal
-from usms_pipeline.cli.shell import OK, echo_json, fell_short, out, plain, span, warn
+from usms_pipeline.cli.options import Format, Formats, From, Json, To, chosen, span
+from usms_pipeline.cli.output import print_rows, rows_table
+from usms_pipeline.cli.shell import OK, echo_json, fell_short, logs_json, out, plain, warn
 from usms_pipeline.cli.tables import facts_grid
 from usms_pipeline.contract import wording
 
 if TYPE_CHECKING:
     from datetime import date
 
+    from rich.table import Table
+
     from usms_pipeline.pipeline import Pipeline, Plan, RunReport
     from usms_pipeline.service.collect import CollectStats
     from usms_pipeline.settings import Settings
     from usms_pipeline.store.dataset import Window
 
-From = Annotated[
-    str | None,
-    typer.Option("--from", "--since", metavar="DAY", help="First day sent, as 2026-01-31."),
-]
-To = Annotated[
-    str | None, typer.Option("--to", "--until", metavar="DAY", help="Last day sent, included.")
-]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 Everything = Annotated[bool, typer.Option("--all", help="Every day since USMS_START_DATE.")]
+
+Quiet = Annotated[
+    bool, typer.Option("--quiet", "-q", help="Print warnings and errors, and nothing else.")
+]
+Verbose = Annotated[
+    bool, typer.Option("--verbose", "-v", help="In a log: a line every 5 seconds, not a minute.")
+]
+
+
+class Log(StrEnum):
+    """How progress, warnings and errors are written to stderr."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+Logs = Annotated[Log, typer.Option("--log-format", help="How stderr is written.")]
 
 _UNREADABLE = (
     "Too many times in the column that USMS_SENT_AT_COLUMN names can't be read: see above."
 )
+_MOST_DAYS: Final = 31
 _SAID_OF_A_DAY = ("buckets", "unannounced", "open", "read")
 
 
 def run(
-    first: From = None, last: To = None, everything: Everything = False, as_json: Json = False
+    first: From = None,
+    last: To = None,
+    everything: Everything = False,
+    format_: Formats = Format.TABLE,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    log: Logs = Log.TEXT,
 ) -> int:
     """Collect receipts and publish: the days still open, or the days you name."""
     days = _days(first, last, everything)
+    logs_json.set(log == Log.JSON)
     lean.load_pipeline()
     from usms_pipeline.pipeline import Pipeline
 
     settings = config.load(["source", "api"])
-    with rehearsal.explained(settings), progress.bar() as on_progress:
+    every = math.inf if quiet else 5 if verbose else 60
+    with rehearsal.explained(settings), progress.bar(every_seconds=every) as on_progress:
         pipeline = Pipeline(settings, on_progress=on_progress)
         report = pipeline.run(_window(pipeline, days, everything))
     warn(report.warnings)
-    if as_json:
+    format_ = chosen(format_, as_json)
+    if format_ == Format.JSON:
         echo_json(_as_json(report) | {"warnings": report.warnings})
-    else:
+    elif format_ == Format.CSV:
+        days_said = _as_json(report)["days"].items()
+        print_rows(
+            [{"sent_date": day} | said.pop("buckets") | said for day, said in days_said], format_
+        )
+    elif not quiet:
         _show_run(report, settings if everything else None)
     if not report.fell_short:
         return OK
@@ -84,7 +114,11 @@ def _shortfall(report: RunReport, settings: Settings) -> str:
 
 
 def plan(
-    first: From = None, last: To = None, everything: Everything = False, as_json: Json = False
+    first: From = None,
+    last: To = None,
+    everything: Everything = False,
+    format_: Formats = Format.TABLE,
+    as_json: Json = False,
 ) -> int:
     """Read your table and say what a run would ask, and how long; asks nothing of the service."""
     days = _days(first, last, everything)
@@ -96,7 +130,11 @@ def plan(
         pipeline = Pipeline(settings, on_progress=on_progress)
         found = pipeline.plan(_window(pipeline, days, everything))
     warn(found.warnings)
-    if as_json:
+    format_ = chosen(format_, as_json)
+    if format_ == Format.CSV:
+        due = sorted(found.due_sessions.items())
+        print_rows([{"sent_date": day, "due_sessions": count} for day, count in due], format_)
+    elif format_ == Format.JSON:
         derived = {"seconds_at_pace": found.seconds_at_pace, "can_keep_up": found.can_keep_up}
         echo_json(plain(found) | derived)
     else:
@@ -213,12 +251,13 @@ def _show_plan(found: Plan) -> None:
 
 
 def _due_table(found: Plan) -> Table:
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    table.add_column("sent date")
-    table.add_column("sessions due", justify="right")
-    for day, due in sorted(found.due_sessions.items()):
-        table.add_row(day.isoformat(), wording.count(due))
-    return table
+    """Lay out what is due by day; by month, where there are more days than a month has."""
+    by_day, is_long = found.due_sessions, len(found.due_sessions) > _MOST_DAYS
+    due: Counter[str] = Counter()
+    for day in sorted(by_day):
+        due[f"{day:%Y-%m}" if is_long else day.isoformat()] += by_day[day]
+    head = ("month sent" if is_long else "sent date", "sessions due")
+    return rows_table(head, list(due.items()), {"sessions due": wording.count})
 
 
 def _time(found: Plan) -> str:

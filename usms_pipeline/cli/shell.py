@@ -15,7 +15,7 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from functools import wraps
 from types import FrameType, NoneType
@@ -38,6 +38,8 @@ _UNCUT = 1000
 _PIPED = 80
 
 show_tracebacks: ContextVar[bool] = ContextVar("show_tracebacks", default=False)
+logs_json: ContextVar[bool] = ContextVar("logs_json", default=False)
+"""Whether what goes to stderr is a JSON object a line."""
 
 
 class _Console(Console):
@@ -160,8 +162,21 @@ def fell_short(sentence: str) -> int:
 def _say_error(sentence: str) -> None:
     if show_tracebacks.get() and sys.exc_info()[0]:
         sys.stderr.write(wording.visible(_without_secrets(traceback.format_exc())))
+    _tell("error", "[bold red]✗[/]", sentence)
+
+
+def _tell(level: str, mark: str, sentence: str) -> None:
+    if logs_json.get():
+        log(level, message=sentence)
+        return
     console = err()
-    console.print(f"[bold red]✗[/] {escape(sentence)}", soft_wrap=not console.is_terminal)
+    console.print(f"{mark} {escape(sentence)}", soft_wrap=not console.is_terminal)
+
+
+def log(level: str, **said: Any) -> None:
+    """Write a line of JSON on stderr, with the time in UTC."""
+    at = datetime.now(UTC).isoformat(timespec="milliseconds")
+    sys.stderr.write(f"{_json({'at': at, 'level': level, **said})}\n")
 
 
 def _without_secrets(shown: str) -> str:
@@ -177,15 +192,18 @@ def _without_secrets(shown: str) -> str:
 
 def warn(sentences: Iterable[str]) -> None:
     """Show warnings on stderr, one a line."""
-    console = err()
     for sentence in sentences:
-        console.print(f"[bold yellow]![/] {escape(sentence)}", soft_wrap=not console.is_terminal)
+        _tell("warning", "[bold yellow]![/]", sentence)
 
 
 def echo_json(value: Any) -> None:
     """Print a value as JSON: dataclasses as objects, dates as ISO, durations in seconds."""
-    text = json.dumps(plain(value), ensure_ascii=False, indent=2)
-    typer.echo(wording.COMMANDING.sub(lambda found: f"\\u{ord(found[0]):04x}", text))
+    typer.echo(_json(plain(value), indent=2))
+
+
+def _json(value: Any, indent: int | None = None) -> str:
+    text = json.dumps(value, ensure_ascii=False, indent=indent)
+    return wording.COMMANDING.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def plain(value: Any) -> Any:
@@ -210,27 +228,3 @@ def _scalar(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None  # JSON has none of these
     return value if isinstance(value, (str, int, float, bool, NoneType)) else str(value)
-
-
-def day(text: str | None) -> date | None:
-    """Read a ``YYYY-MM-DD`` option; raises a usage error that shows the form."""
-    if text is None:
-        return None
-    from usms_pipeline.contract.setting_types import usable_day
-
-    try:
-        found = date.fromisoformat(text)
-    except ValueError:
-        raise typer.BadParameter(f"{text!r} is not a day; write it as 2026-01-31.") from None
-    try:
-        return usable_day(found)
-    except ValueError as error:
-        raise typer.BadParameter(f"{text!r} {error}.") from None
-
-
-def span(first: str | None, last: str | None) -> tuple[date | None, date | None]:
-    """Read ``--from`` and ``--to``, both included; raises a usage error if they cross."""
-    start, end = day(first), day(last)
-    if start and end and start > end:
-        raise typer.BadParameter(f"--from {start} lies after --to {end}.")
-    return start, end

@@ -5,25 +5,24 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
-from rich.box import SIMPLE_HEAD
 from rich.markup import escape
-from rich.table import Table
 
 from usms_pipeline.cli import config
-from usms_pipeline.cli.rates import Format, Formats, print_rows
+from usms_pipeline.cli.options import Format, Formats, Json, chosen
+from usms_pipeline.cli.output import print_rows, rows_table
 from usms_pipeline.cli.shell import OK, err, out, warn
 from usms_pipeline.contract.errors import BadQuery
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from usms_pipeline.figures.queries import Connection
 
 _MOST_ROWS: Final = 200
 """More are no use on a screen, and take seconds to lay out."""
+
+_LEAVE: Final = ("exit", "quit", "q")
 
 Query = Annotated[
     str | None,
@@ -34,10 +33,11 @@ Query = Annotated[
 ]
 
 
-def sql(query: Query = None, format_: Formats = Format.TABLE) -> int:
+def sql(query: Query = None, format_: Formats = Format.TABLE, as_json: Json = False) -> int:
     """Query the published file, which stays as it is: `usms sql "FROM delivery_rate_daily"`."""
     from usms_pipeline import warehouse
 
+    format_ = chosen(format_, as_json)
     with warehouse.connect(config.load().warehouse_path) as con:
         if query is not None:
             _answer(con, query, format_)
@@ -68,6 +68,8 @@ def _typed() -> Iterator[str]:
     with suppress(EOFError):
         while True:
             lines.append(input("usms> " if not lines else "  ..> "))
+            if lines[0].strip(" ;.\\").lower() in _LEAVE:
+                return
             if lines[-1].rstrip().endswith(";"):
                 yield "\n".join(lines)
                 lines = []
@@ -81,25 +83,10 @@ def _answer(con: Connection, query: str, format_: Format) -> None:
     if rows is None:
         return
     if is_table:
-        out().print(_table(rows))
+        first = rows.slice(0, _MOST_ROWS)
+        columns = (column.to_pylist() for column in first.columns)  # two may have one name
+        out().print(rows_table(first.column_names, list(zip(*columns, strict=True)), absent="NULL"))
         if rows.num_rows > _MOST_ROWS:
             warn([f"These are the first {_MOST_ROWS} rows: --format csv prints all."])
     else:
         print_rows(rows, format_)
-
-
-def _table(rows: pa.Table) -> Table:
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="bold")
-    for field in rows.schema:
-        is_number = str(field.type).startswith(("int", "uint", "double", "float", "decimal"))
-        table.add_column(
-            escape(field.name), justify="right" if is_number else "left", overflow="fold"
-        )
-    columns = (column.to_pylist() for column in rows.slice(0, _MOST_ROWS).columns)
-    for row in zip(*columns, strict=True):  # not by name, for two may have the same
-        table.add_row(*("[dim]NULL[/]" if one is None else escape(_cell(one)) for one in row))
-    return table
-
-
-def _cell(value: Any) -> str:
-    return f"{value:.6g}" if isinstance(value, float) else str(value)

@@ -9,8 +9,8 @@ import typer
 from rich.markup import escape
 
 from usms_pipeline.cli import config, progress
-from usms_pipeline.cli.run import From, To
-from usms_pipeline.cli.shell import OK, fell_short, out, span, warn
+from usms_pipeline.cli.options import From, To, span
+from usms_pipeline.cli.shell import OK, fell_short, out, warn
 from usms_pipeline.contract import wording
 
 if TYPE_CHECKING:

@@ -91,7 +91,39 @@ FAILURES: Final = (
     Metric("first_seen_at", "UTC", "earliest report (or answer, where the report has no time)"),
     Metric("last_seen_at", "UTC", "latest report (or answer, where the report has no time)"),
 )
-"""The figures of the view ``failures``."""
+"""The figures of ``failures``, ``failures_daily`` and ``failures_by``."""
+
+FAILING: Final = (
+    Metric("failures", "messages", "that failed or expired since the last that arrived"),
+    Metric("since", "UTC", "when the first of these was sent"),
+    Metric("last_sent_at", "UTC", "when the latest of these was sent"),
+    Metric("last_provider_code", "", "the code that the latest of these came back with"),
+    Metric("last_provider_desc", "", "the service's description of that code"),
+)
+"""The figures of ``failing_recipients``."""
+
+NOWCAST: Final = (
+    Metric("messages", "messages", "announced recipients of the group"),
+    Metric("awaited", "messages", "no outcome yet, and still asked for"),
+    Metric("delivery_rate", "share", "so far: delivered / messages with evidence of an outcome"),
+    Metric("known_share", "share", "of the outcomes expected in the end, those known now"),
+    Metric("expected_rate", "share", "the delivery rate expected once nothing is awaited"),
+    Metric("expected_rate_low", "share", "lower end of its 95 % interval"),
+    Metric("expected_rate_high", "share", "upper end of its 95 % interval"),
+)
+"""The figures of ``delivery_nowcast_daily``, ``…_hourly`` and ``…_by``."""
+
+RECORD: Final = (
+    Metric("sent_from", "UTC", "beginning of the day of sending"),
+    Metric("forecast_at", "UTC", "its end, when the forecast is made"),
+    Metric("messages", "messages", "sent on the day"),
+    Metric("awaited", "messages", "of these, without an outcome at the day's end"),
+    Metric("rate_then", "share", "delivery rate at the day's end"),
+    *NOWCAST[4:],
+    Metric("delivery_rate", "share", "what the rate came to"),
+    Metric("is_held", "", "the rate came to lie in the interval"),
+)
+"""The columns of ``delivery_nowcast_record``."""
 
 ALERTS: Final = (
     Metric("kind", "", "failing, silent (no receipt within the time), or mix (no trouble)"),

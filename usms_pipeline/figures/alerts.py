@@ -85,6 +85,23 @@ def sentences(rows: Iterable[Row], zone: ZoneInfo) -> list[str]:
     return [sentence(row, zone) for row in rows]
 
 
+def in_short(rows: Iterable[Row]) -> str:
+    """Say in one line how many alerts there are and of whom; nothing where there are none.
+
+    >>> in_short([{"kind": "failing", "by_column": "operator", "cohort": "Orange (FR)"}])
+    '1 alert in the last 72 hours: operator Orange (FR). `usms alerts` shows it.'
+    """
+    found = troubles(rows)
+    if not found:
+        return ""
+    named = _listed(list(dict.fromkeys(map(group, found))))
+    it = "it" if len(found) == 1 else "them"
+    return (
+        f"{wording.counted(len(found), 'alert')} in the last 72 hours: {named}. "
+        f"`usms alerts` shows {it}."
+    )
+
+
 def troubles(rows: Iterable[Row]) -> list[Row]:
     """Return the alerts that are trouble: all but those of a mix that changed."""
     return [row for row in rows if row["kind"] != "mix"]

@@ -7,8 +7,9 @@ or ``.pl()``, ``.to_arrow_table()``, ``.show()``. Nothing is computed here: see 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
-from datetime import date
+import re
+from collections.abc import Iterable, Sequence
+from datetime import date, datetime
 from typing import Final
 
 import duckdb
@@ -19,6 +20,9 @@ from usms_pipeline.contract.errors import BadQuery, OtherWarehouse, UnknownColum
 from usms_pipeline.warehouse.quoting import identifier, literal
 
 _NEAR_SECONDS: Final = 300
+_OURS: Final = re.compile(r'.*"(There is no column .*)" was selected but .*')
+"""A sentence of usms_column(), in DuckDB's own about a column of that name."""
+_UNQUOTED: Final = re.compile(r'.*Failed to bind "(.*)" - COLUMNS expression can only contain .*')
 
 Connection = duckdb.DuckDBPyConnection
 Relation = duckdb.DuckDBPyRelation
@@ -50,8 +54,10 @@ def own(con: Connection, query: str, most: int | None = None) -> pa.Table | None
             return None
         return (relation if most is None else relation.limit(most)).to_arrow_table()
     except duckdb.Error as error:
+        reason = _OURS.sub(r"\1", str(error).splitlines()[0])
+        reason = _UNQUOTED.sub(r"The column's name goes in single quotes: '\1'.", reason)
         raise BadQuery(
-            f'This SQL can\'t be run: {str(error).splitlines()[0]} `usms sql "SHOW TABLES"` lists '
+            f'This SQL can\'t be run: {reason} `usms sql "SHOW TABLES"` lists '
             'tables and views, `usms sql "DESCRIBE receipts"` the columns.'
         ) from None
 
@@ -64,7 +70,8 @@ def rates(
 ) -> Relation:
     """Return the delivery figures by columns of ``receipts``, or of everything (one row).
 
-    ``first`` and ``last`` are local days of sending, both included. Columns: those of ``by`` (an
+    ``first`` and ``last`` are local days of sending, both included; a ``datetime`` is a moment.
+    Columns: those of ``by`` (an
     operator with its country, ``Orange (FR)``), then those of ``metrics.METRICS``. Days and times
     ascend; other groups come largest first.
 
@@ -113,6 +120,20 @@ def rates_expected(
     )
 
 
+def arranged(relation: Relation, sort: str | None = None, limit: int | None = None) -> Relation:
+    """Return a relation's rows sorted by a column, ``-column`` for the largest first; or some.
+
+    NULL comes last. Raises ``UnknownColumn``.
+    """
+    if sort is not None:
+        name = sort.removeprefix("-")
+        if name not in relation.columns:
+            raise UnknownColumn(_no_column(name, "sort by", relation.columns))
+        way = "DESC" if sort.startswith("-") else "ASC"
+        relation = relation.order(f"{identifier(name)} {way} NULLS LAST")
+    return relation if limit is None else relation.limit(limit)
+
+
 def nowcast(con: Connection, by: str = "sent_date") -> Relation:
     """Return what the delivery rates will be once nothing is awaited, by a column of ``receipts``.
 
@@ -148,9 +169,33 @@ def curve(con: Connection, by: str | None = None) -> Relation:
     return ask(con, f"FROM delivery_curve_by({literal(by)})")
 
 
-def failures(con: Connection) -> Relation:
-    """Return what failed, by the service's code and description: ``metrics.FAILURES``."""
-    return ask(con, "FROM main.failures")
+def failures(
+    con: Connection,
+    by: str | Sequence[str] | None = None,
+    first: date | None = None,
+    last: date | None = None,
+) -> Relation:
+    """Return what failed, by columns and the service's code and description: ``metrics.FAILURES``.
+
+    ``share`` is of the failures of the same group. Days as in ``rates``. Raises ``UnknownColumn``.
+    """
+    keys, _, sent = _grouped(con, by, first, last)
+    of_group = ", ".join(f"r.{key}" for key in keys)
+    reason = map(identifier, ("provider_code", "provider_desc", "status"))
+    group = ", ".join(f"r.{one}" for one in dict.fromkeys((*keys, *reason)))
+    return ask(
+        con,
+        f"""
+        SELECT {group}, count(*) AS messages,
+            count(*) / sum(count(*)) OVER ({"PARTITION BY " * bool(keys)}{of_group}) AS share,
+            min(coalesce(r.received_at, r.final_at)) AS first_seen_at,
+            max(coalesce(r.received_at, r.final_at)) AS last_seen_at
+        FROM usms_named() AS r
+        WHERE r.is_announced AND r.status IN ('failed', 'rejected', 'expired') {sent}
+        GROUP BY {group}
+        ORDER BY messages DESC, {group}
+        """,
+    )
 
 
 def change(con: Connection, by: str) -> Relation:
@@ -280,7 +325,9 @@ def _grouped(
     keys = [identifier(name) for name in names]
     places = ["count(*) DESC"] * (not is_time) + [f"r.{key}" for key in keys]
     days = [
-        f"AND r.sent_date {sign} DATE {literal(day.isoformat())}"
+        f"AND r.sent_at {sign} TIMESTAMPTZ {literal(day.isoformat())}"
+        if isinstance(day, datetime)
+        else f"AND r.sent_date {sign} DATE {literal(day.isoformat())}"
         for sign, day in ((">=", first), ("<=", last))
         if day is not None
     ]
@@ -292,8 +339,14 @@ def _known(con: Connection, column: str) -> str:
     # also ends a result of `con` that was left half read
     types = {row[0]: str(row[1]) for row in ask(con, "DESCRIBE main.receipts").fetchall()}
     if column not in types:
-        folded = {name.casefold(): name for name in types}
-        near = difflib.get_close_matches(column.casefold(), folded, n=3)
-        named = " or ".join(repr(folded[one]) for one in near) or f"one of {', '.join(types)}"
-        raise UnknownColumn(f"The receipts have no column {column!r} to group by. Try {named}.")
+        raise UnknownColumn(_no_column(column, "group by", types))
     return types[column]
+
+
+def _no_column(column: str, purpose: str, there: Iterable[str]) -> str:
+    """Say that there is no such column, with near ones, or else all."""
+    folded = {name.casefold(): name for name in there}
+    near = difflib.get_close_matches(column.casefold(), folded, n=3)
+    named = " or ".join(repr(folded[one]) for one in near) or f"one of {', '.join(there)}"
+    several = " For several columns repeat --by." if "," in column else ""
+    return f"There is no column {column!r} to {purpose}. Try {named}.{several}"

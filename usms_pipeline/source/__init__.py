@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from usms_pipeline.source.clean import Cells, phones_in, schema
 from usms_pipeline.source.kinds import SUFFIXES
-from usms_pipeline.source.reading import LeftOut, Survey, is_scanned, read, survey
+from usms_pipeline.source.reading import LeftOut, Survey, columns, is_scanned, read, survey, tables
 
 __all__ = [
-    "SUFFIXES", "Cells", "LeftOut", "Survey", "is_scanned", "phones_in", "read", "schema", "survey",
+    "SUFFIXES", "Cells", "LeftOut", "Survey", "columns", "is_scanned", "phones_in", "read",
+    "schema", "survey", "tables",
 ]  # fmt: skip

@@ -196,15 +196,37 @@ def _statement(it: _Opened, settings: Settings, start: datetime, end: datetime) 
     return query.select(dialect, it.quoted, layout.sent_at, layout.others, where)
 
 
+def tables(url: str) -> list[str]:
+    """Name the tables and views at a ``USMS_SOURCE_URL``; none where it is one table, as files are.
+
+    Raises ``SourceError`` and ``SourceUnavailable``.
+    """
+    with _connected(parse(url)) as source:
+        return [] if source.only_table is not None else source.tables()
+
+
+def columns(url: str, table: str) -> list[Column]:
+    """Return the columns of a table at a ``USMS_SOURCE_URL``. Raises as ``tables`` does."""
+    address = parse(url)
+    with _connected(address) as source:
+        return _table(source, address, table or None)[-1]
+
+
 @contextmanager
 def _opened(settings: Settings) -> Iterator[_Opened]:
     if settings.source_url is None:
         raise SourceError("USMS_SOURCE_URL is not set: say where your table of messages is.")
     address = parse(settings.source_url.get_secret_value())
+    with _connected(address) as source:
+        yield _looked_up(source, address, settings)
+
+
+@contextmanager
+def _connected(address: Address) -> Iterator[Source]:
     kind = kind_of(address)
     try:
         with kind.open_source(address) as source:
-            yield _looked_up(source, address, settings)
+            yield source
     except kind.ERRORS as error:
         # not "from error": a driver's own text may hold the password
         raise kind.explain(error, address) from None

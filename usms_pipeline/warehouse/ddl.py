@@ -5,7 +5,7 @@ Pure: it gives text and runs none. What the views and macros say is in ``sql/`` 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Final
@@ -42,12 +42,20 @@ _TYPES: Final = {
     pa.float64(): "DOUBLE",
     pa.list_(TEXT): "VARCHAR[]",
 }
-_RATE_VIEWS: Final = (
-    "delivery_rate_daily",
-    "delivery_rate_hourly",
-    "delivery_rate_by_country",
-    "delivery_rate_by_operator",
-)
+_VIEWS: Final[dict[str, tuple[str, tuple[Metric, ...]]]] = {
+    "delivery_rate_daily": ("sent_date", metrics.METRICS),
+    "delivery_rate_hourly": ("sent_hour", metrics.METRICS),
+    "delivery_rate_by_country": ("country", metrics.METRICS),
+    "delivery_rate_by_operator": ("country operator", metrics.METRICS),
+    "failures": ("provider_code provider_desc status", metrics.FAILURES),
+    "failures_daily": ("sent_date provider_code provider_desc status", metrics.FAILURES),
+    "failing_recipients": ("recipient phone country operator", metrics.FAILING),
+    "delivery_nowcast_daily": ("sent_date", metrics.NOWCAST),
+    "delivery_nowcast_hourly": ("sent_hour", metrics.NOWCAST),
+    "delivery_nowcast_record": ("", metrics.RECORD),
+    "delivery_alerts": ("", metrics.ALERTS),
+}
+"""Each view's keys and figures, which are all of its columns."""
 
 
 def columns(in_files: Iterable[str], dimensions: Sequence[str] = ()) -> list[Field]:
@@ -84,14 +92,12 @@ def definitions(fields: Sequence[Field], cutoff: timedelta, polls: Sequence[time
     return "\n".join(
         [
             f"CREATE OR REPLACE MACRO usms_cutoff() AS to_microseconds({round(seconds * 1e6)});",
+            _column(fields),
             f"CREATE OR REPLACE MACRO usms_polls() AS [{ages}]::DOUBLE[];",
             *((_SQL / f"{name}.sql").read_text(encoding="utf-8") for name in _SQL_FILES),
             _alerts(fields),
             "COMMENT ON TABLE receipts IS 'one row per recipient, with its status and receipt';",
-            *_comments("receipts", [(field.name, _meaning(field)) for field in fields]),
-            *(line for view in _RATE_VIEWS for line in _explained(view, metrics.METRICS)),
-            *_explained("failures", metrics.FAILURES),
-            *_explained("delivery_alerts", metrics.ALERTS),
+            *_comments(fields),
         ]
     )
 
@@ -116,19 +122,37 @@ def _alerts(fields: Sequence[Field]) -> str:
     )
 
 
-def _explained(view: str, figures: Iterable[Metric]) -> list[str]:
-    return _comments(view, [(one.name, _meaning(one)) for one in figures])
+def _column(fields: Sequence[Field]) -> str:
+    """Return the macro that takes a column's name and gives it back, for COLUMNS([…]) alone.
+
+    Not error() for a name that is not there: COLUMNS takes nothing with a side effect. So the name
+    becomes the sentence, and DuckDB says that it finds no such column.
+    """
+    names = [field.name for field in fields]
+    listed = ", ".join(map(literal, names))
+    there = literal(f"'. Name one of: {', '.join(names)}.")
+    return (
+        f"CREATE OR REPLACE MACRO usms_column(name) AS CASE WHEN list_contains([{listed}], name) "
+        "THEN name ELSE 'There is no column ''' || coalesce(name, 'NULL') || "
+        f"{there} END;"
+    )
+
+
+def _comments(fields: Sequence[Field]) -> Iterator[str]:
+    """Yield what explains the columns of the table and of every view."""
+    keys = {field.name: _meaning(field) for field in (*fields, SENT_DATE)}
+    keys["sent_hour"] = "beginning of the hour of sending (UTC)"
+    tables = {"receipts": {field.name: keys[field.name] for field in fields}}
+    for view, (named, figures) in _VIEWS.items():
+        tables[view] = {name: keys[name] for name in named.split()}
+        tables[view] |= {one.name: _meaning(one) for one in figures}
+    for table, meanings in tables.items():
+        for name, meaning in meanings.items():
+            yield f"COMMENT ON COLUMN {table}.{identifier(name)} IS {literal(meaning)};"
 
 
 def _meaning(field: Field | Metric) -> str:
     return f"{field.description} ({field.unit})" if field.unit else field.description
-
-
-def _comments(table: str, meanings: Iterable[tuple[str, str]]) -> list[str]:
-    return [
-        f"COMMENT ON COLUMN {table}.{identifier(name)} IS {literal(meaning)};"
-        for name, meaning in meanings
-    ]
 
 
 _SQL = Path(__file__).parent / "sql"

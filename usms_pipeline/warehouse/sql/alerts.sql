@@ -85,7 +85,7 @@ WHERE
 CREATE OR REPLACE MACRO usms_counts_by(column_name) AS TABLE
 WITH members AS NOT MATERIALIZED (
     SELECT
-        nullif(COLUMNS(lambda c: c = column_name)::VARCHAR, '') AS cohort,
+        nullif(COLUMNS([column_name])::VARCHAR, '') AS cohort,
         usms_carrier AS carrier,
         usms_hour AS hour,
         usms_now AS now,

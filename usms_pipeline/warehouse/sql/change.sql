@@ -110,7 +110,7 @@ settled AS (  -- two whole weeks, or none
 ),
 members AS (
     SELECT
-        nullif(COLUMNS(lambda c: c = column_name)::VARCHAR, '') AS cohort,
+        nullif(COLUMNS([usms_column(column_name)])::VARCHAR, '') AS cohort,
         r.sent_date,
         s.last_day,
         r.is_final,

@@ -188,7 +188,7 @@ CREATE OR REPLACE MACRO delivery_curve_by(
 ) AS TABLE
 WITH watched AS (
     SELECT
-        COLUMNS(lambda c: c = column_name)::VARCHAR AS cohort,
+        COLUMNS([usms_column(column_name)])::VARCHAR AS cohort,
         usms_left_after AS left_after,
         CASE WHEN usms_is_seen THEN usms_unseen_from END AS unseen_from,
         usms_is_seen AS is_final,

@@ -454,7 +454,7 @@ CREATE OR REPLACE MACRO usms_nowcast_by(source, column_name, history_days) AS TA
 WITH history AS MATERIALIZED (FROM usms_history(history_days)),
 messages AS (
     SELECT
-        COLUMNS(lambda c: c = column_name)::VARCHAR AS cohort,
+        COLUMNS([column_name])::VARCHAR AS cohort,
         NOT r.is_final AND NOT r.is_closed AS usms_is_awaited,
         r.is_final,
         r.status = 'delivered' AS is_delivered,
@@ -483,7 +483,7 @@ FROM usms_nowcast(known, history);
 
 CREATE OR REPLACE MACRO delivery_nowcast_by(column_name, history_days := 28) AS TABLE
 WITH named AS (FROM usms_named())
-FROM usms_nowcast_by(named, column_name, history_days)
+FROM usms_nowcast_by(named, usms_column(column_name), history_days)
 ORDER BY messages DESC, cohort;
 
 COMMENT ON MACRO TABLE delivery_nowcast_by IS

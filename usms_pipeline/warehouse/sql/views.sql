@@ -55,14 +55,18 @@ ORDER BY figures.messages DESC, country, "operator";
 
 COMMENT ON VIEW delivery_rate_by_operator IS 'delivery figures by country and operator';
 
--- Grain: one value of the column named, exactly so: FROM delivery_rate_by('template_id').
--- A name that `receipts` has not is an error that lists those it has. An operator's value is its name
--- with the country (usms_named).
-CREATE OR REPLACE MACRO delivery_rate_by(column_name) AS TABLE
+-- Grain: one value of the column named, exactly so; `first` and `last` are local days of sending, both
+-- included. An operator's value is its name with the country (usms_named).
+--
+--   FROM delivery_rate_by('template_id', first := '2024-03-01', last := '2024-03-07');
+CREATE OR REPLACE MACRO delivery_rate_by(column_name, first := NULL, last := NULL) AS TABLE
 WITH cohorts AS (
-    SELECT COLUMNS(lambda c: c = column_name), delivery_figures(r) AS figures
+    SELECT COLUMNS([usms_column(column_name)]), delivery_figures(r) AS figures
     FROM usms_named() AS r
-    WHERE r.is_announced
+    WHERE
+        r.is_announced
+        AND r.sent_date >= coalesce(first::DATE, r.sent_date)
+        AND r.sent_date <= coalesce(last::DATE, r.sent_date)
     GROUP BY ALL
 )
 SELECT * EXCLUDE (figures), unnest(figures)
@@ -88,6 +92,46 @@ GROUP BY provider_code, provider_desc, status
 ORDER BY messages DESC, provider_code, provider_desc, status;
 
 COMMENT ON VIEW failures IS 'messages with evidence that they did not arrive, by reason';
+
+-- Grain: a value of the column named, and within it as `failures`; `share` is of the value's failures.
+-- The value is text, in `cohort`, for one may ask by `status` or `provider_code` too.
+CREATE OR REPLACE MACRO failures_by(column_name, first := NULL, last := NULL) AS TABLE
+WITH members AS (
+    SELECT
+        COLUMNS([usms_column(column_name)])::VARCHAR AS cohort,
+        r.provider_code,
+        r.provider_desc,
+        r.status,
+        coalesce(r.received_at, r.final_at) AS seen_at
+    FROM usms_named() AS r
+    WHERE
+        r.is_announced
+        AND r.status IN ('failed', 'rejected', 'expired')
+        AND r.sent_date >= coalesce(first::DATE, r.sent_date)
+        AND r.sent_date <= coalesce(last::DATE, r.sent_date)
+)
+SELECT
+    cohort,
+    provider_code,
+    provider_desc,
+    status,
+    count(*) AS messages,
+    count(*) / sum(count(*)) OVER (PARTITION BY cohort) AS share,
+    min(seen_at) AS first_seen_at,
+    max(seen_at) AS last_seen_at
+FROM members
+GROUP BY cohort, provider_code, provider_desc, status
+ORDER BY messages DESC, cohort, provider_code, provider_desc, status;
+
+COMMENT ON MACRO TABLE failures_by IS 'failures by any column, named exactly, and by reason';
+
+-- Grain: sent_date, the local day of sending, and within it as `failures`.
+CREATE OR REPLACE VIEW failures_daily AS
+SELECT cohort::DATE AS sent_date, * EXCLUDE (cohort)
+FROM failures_by('sent_date')
+ORDER BY sent_date, messages DESC, provider_code, provider_desc, status;
+
+COMMENT ON VIEW failures_daily IS 'failures by local day of sending and by reason';
 
 -- Grain: recipient with two or more messages that failed or expired since the last that arrived.
 -- Rejected ones do not count: they are refused for what was sent as often as for whom it was sent to.

@@ -1,0 +1,97 @@
+"""Options that several commands have: which days, which groups, in which order, how printed."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, date, datetime, timedelta
+from enum import StrEnum
+from typing import Annotated
+from zoneinfo import ZoneInfo
+
+import typer
+
+
+class Format(StrEnum):
+    """How results are printed."""
+
+    TABLE = "table"
+    CSV = "csv"
+    JSON = "json"
+
+
+From = Annotated[
+    str | None,
+    typer.Option("--from", "--since", metavar="DAY", help="First day sent, as 2026-01-31."),
+]
+To = Annotated[
+    str | None, typer.Option("--to", "--until", metavar="DAY", help="Last day sent, included.")
+]
+Ago = Annotated[
+    str | None,
+    typer.Option("--last", metavar="PERIOD", help="Sent in the last hours, days, weeks: 24h 7d 4w"),
+]
+By = Annotated[
+    list[str] | None,
+    typer.Option("--by", metavar="COLUMN", help="One row for each value of a column. Repeatable."),
+]
+Sort = Annotated[
+    str | None,
+    typer.Option(
+        "--sort",
+        metavar="COLUMN",
+        help="Sort by a column of --format csv; -COLUMN for the largest first.",
+    ),
+]
+Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Print so many rows at most.")]
+Formats = Annotated[Format, typer.Option("--format", help="How to print.")]
+Json = Annotated[bool, typer.Option("--json", help="Short for --format json.")]
+
+
+def chosen(format_: Format, as_json: bool) -> Format:
+    """Return what ``--format`` and ``--json`` say together."""
+    return Format.JSON if as_json else format_
+
+
+def day(text: str | None) -> date | None:
+    """Read a ``YYYY-MM-DD`` option; raises a usage error that shows the form."""
+    if text is None:
+        return None
+    from usms_pipeline.contract.setting_types import usable_day
+
+    try:
+        found = date.fromisoformat(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is not a day; write it as 2026-01-31.") from None
+    try:
+        return usable_day(found)
+    except ValueError as error:
+        raise typer.BadParameter(f"{text!r} {error}.") from None
+
+
+def span(first: str | None, last: str | None) -> tuple[date | None, date | None]:
+    """Read ``--from`` and ``--to``, both included; raises a usage error if they cross."""
+    start, end = day(first), day(last)
+    if start and end and start > end:
+        raise typer.BadParameter(f"--from {start} lies after --to {end}.")
+    return start, end
+
+
+def period(
+    first: str | None, last: str | None, ago: str | None, zone: ZoneInfo
+) -> tuple[date | datetime | None, date | None]:
+    """Read ``--from`` and ``--to``, or ``--last``: whole days of a zone, today too; or hours.
+
+    Only hours begin at a time of day, which is what a ``datetime`` stands for.
+    """
+    if ago is None:
+        return span(first, last)
+    if first or last:
+        raise typer.BadParameter("--last already says which days; leave out --from and --to.")
+    found = re.fullmatch(r"([1-9]\d{0,3})([hdw])", ago.strip().lower())
+    if not found:
+        raise typer.BadParameter(f"--last {ago!r} is not a period; write it as 24h, 7d or 4w.")
+    count, now = int(found[1]), datetime.now(UTC)
+    if found[2] == "h":
+        return now - timedelta(hours=count), None
+    days = count * (7 if found[2] == "w" else 1)
+    return now.astimezone(zone).date() - timedelta(days=days - 1), None

@@ -1,0 +1,73 @@
+"""How rows are printed: as a table for people, as CSV or JSON for programs. Alike everywhere."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, Final
+
+from rich.box import SIMPLE_HEAD
+from rich.markup import escape
+from rich.table import Table
+
+from usms_pipeline.cli.options import Format
+from usms_pipeline.cli.shell import echo_json, plain
+from usms_pipeline.contract import wording
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+_FORMULA: Final = ("=", "+", "-", "@", "\t", "\n", "＝", "＋", "－", "＠")
+
+
+def print_rows(rows: pa.Table | Sequence[Any], format_: Format) -> None:
+    """Print all rows as CSV or JSON: a table, or dictionaries or dataclasses of one kind."""
+    found = plain(rows if isinstance(rows, Sequence) else rows.to_pylist())
+    if format_ == Format.JSON:
+        echo_json(found)
+        return
+    names = rows.column_names if not isinstance(rows, Sequence) else list(*found[:1])
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerows(map(_cell, row) for row in (names, *(row.values() for row in found)) if row)
+
+
+def _cell(value: Any) -> Any:
+    """Keep a spreadsheet from taking a name for a formula, as OWASP has it; JSON has it as it is.
+
+    >>> _cell("=1+1"), _cell("otp"), _cell(-0.5), _cell(["a"])
+    ("'=1+1", 'otp', -0.5, '["a"]')
+    """
+    if isinstance(value, list | dict):
+        value = json.dumps(value, ensure_ascii=False)
+    text = wording.visible(value) if isinstance(value, str) else value
+    return f"'{text}" if isinstance(text, str) and text.startswith(_FORMULA) else text
+
+
+def rows_table(
+    names: Iterable[str],
+    rows: Sequence[Sequence[Any]],
+    shown: Mapping[str, Callable[[Any], str]] | None = None,
+    absent: str = wording.ABSENT,
+) -> Table:
+    """Lay out rows, numbers to the right; ``shown`` has what writes the values of some columns."""
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="bold")
+    writers = []
+    for place, name in enumerate(names):
+        values = [row[place] for row in rows if row[place] is not None]
+        is_number = bool(values) and all(isinstance(one, int | float | Decimal) for one in values)
+        table.add_column(escape(name), justify="right" if is_number else "left", overflow="fold")
+        writers.append((shown or {}).get(name, _text))
+    for row in rows:
+        cells = zip(row, writers, strict=True)
+        table.add_row(
+            *(f"[dim]{absent}[/]" if one is None else escape(write(one)) for one, write in cells)
+        )
+    return table
+
+
+def _text(value: Any) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
