@@ -103,10 +103,10 @@ FAILING: Final = (
 """The figures of ``failing_recipients``."""
 
 NOWCAST: Final = (
-    Metric("messages", "messages", "announced recipients of the group"),
-    Metric("awaited", "messages", "no outcome yet, and still asked for"),
-    Metric("delivery_rate", "share", "so far: delivered / messages with evidence of an outcome"),
-    Metric("known_share", "share", "of the outcomes expected in the end, those known now"),
+    Metric("messages", "messages", "sent, by the group"),
+    Metric("awaited", "messages", "no final status yet, and still asked for"),
+    Metric("delivery_rate", "share", "so far: delivered / messages with a final status"),
+    Metric("known_share", "share", "of the final statuses expected in the end, those known now"),
     Metric("expected_rate", "share", "the delivery rate expected once nothing is awaited"),
     Metric("expected_rate_low", "share", "lower end of its 95 % interval"),
     Metric("expected_rate_high", "share", "upper end of its 95 % interval"),
@@ -117,7 +117,7 @@ RECORD: Final = (
     Metric("sent_from", "UTC", "beginning of the day of sending"),
     Metric("forecast_at", "UTC", "its end, when the forecast is made"),
     Metric("messages", "messages", "sent on the day"),
-    Metric("awaited", "messages", "of these, without an outcome at the day's end"),
+    Metric("awaited", "messages", "of these, without a final status at the day's end"),
     Metric("rate_then", "share", "delivery rate at the day's end"),
     *NOWCAST[4:],
     Metric("delivery_rate", "share", "what the rate came to"),
