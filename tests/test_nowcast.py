@@ -166,7 +166,7 @@ def test_a_first_run_over_old_messages_has_a_history():
         ((rate, expected),) = con.execute(
             "SELECT delivery_rate, expected_rate FROM delivery_nowcast_by('is_announced')"
         ).fetchall()
-        assert record(con) == [], "nothing was said then, for nothing was known"
+        assert record(con) == [], "nothing was said then, as nothing was known"
     truth = is_delivered.sum() / is_final.sum()
     assert abs(expected - truth) < abs(rate - truth)
 

@@ -109,7 +109,7 @@ def test_a_limit_told_in_another_way_slows_down_and_costs_nobody(way: str) -> No
         return ok(seen.ids) if left >= 1 else LIMITS[way]
 
     work = [Batch(n, tuple(f"{n}-{i}" for i in range(SIZE))) for n in range(60)]
-    with serving(limited) as server:  # with the pauses as they are, for in them it recovers
+    with serving(limited) as server:  # with the pauses as they are: in them it recovers
         landed, stats = run(server.url, work, patience=Patience())
         assert len(server.seen) <= 2 * len(work)
     assert {one.verdict for _, one in landed} == {"ok"}

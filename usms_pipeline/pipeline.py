@@ -691,7 +691,7 @@ class Pipeline:
     ) -> SourceDoubts | None:
         """Look at all times and session numbers of the source; once a day, while all is well.
 
-        ``is_anew``: also where it was looked at today, for older days were read since. Without
+        ``is_anew``: also where it was looked at today, because older days were read since. Without
         ``is_kept`` it writes nothing. None where the source can't be asked.
         """
         asked = {"asked_on": self.clock().date().isoformat(), "of": self._times_read()}

@@ -279,7 +279,7 @@ def _from_numbers(
     for form, width in CALENDARS.items():
         if (fits := widths == width).any():
             found = _not_after(_from_calendar(whole, fits, form, zone), latest)
-            # of two calendars the later is meant, for none is past ``latest``
+            # of two calendars the later is meant, because none is past ``latest``
             later = pc.if_else(pc.greater(found, dated), found, dated)
             dated = pc.coalesce(later, dated, found)
     return pc.coalesce(counted, dated)

@@ -70,7 +70,7 @@ class Fold:
     ``are_distinct``: each row that was read has a session of its own.
     ``said``: what responses say (``schema.OBSERVATIONS``). ``cutoff`` in microseconds.
 
-    ``is_remade``: rows are made again though nothing new is known of them, for the cutoff or what
+    ``is_remade``: rows are made again though nothing new is known of them: the cutoff or what
     words mean is another. ``ends`` gives the ends of numbers (their digits), with beginnings too
     where masks are to be matched; without it numbers are matched as a whole alone.
 

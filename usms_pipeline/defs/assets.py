@@ -209,7 +209,7 @@ def _tell_days(
     """Log an event for each day that changed, in the range or beside it.
 
     Also for those of the range that never had one, or that a backfill asks for: it waits for them.
-    A day left alone, for another run holds it or its file is damaged, gets none: it would count as
+    A day left alone (another run holds it, or its file is damaged) gets none: it would count as
     made and as fresh. The page takes the columns' lineage from the last event alone.
     """
     key = account.key(asset)

@@ -74,7 +74,7 @@ def collect(
 ) -> CollectStats:
     """Ask the service for every batch, and give each answer to ``sink`` as it lands.
 
-    Synchronous; works where an event loop is running already, for it starts its own in a thread.
+    Synchronous; works inside a running event loop, because it starts its own in a thread.
     ``batches`` are drawn a little ahead of the workers, so a lazy iterator stays lazy; they, the
     ``sink`` and ``on_progress`` (every 0.2 s or so, and at the end) are called in this thread, one
     at a time. ``start_pace``: requests a second, from the last run's ``CollectStats.pace``. The

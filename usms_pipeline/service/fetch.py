@@ -129,7 +129,7 @@ class CollectStats:
 class Patience:
     """Limits of retrying: for one batch, between two attempts, and for a silent service.
 
-    Failed attempts are counted; throttled ones are not, for the governor paces them, unless it is
+    Failed attempts are counted; throttled ones are not, as the governor paces them, unless it is
     always this batch; ``batch_seconds`` bounds both. Pauses double from ``first_pause_seconds`` and
     are jittered. At ``most_refusals_alone`` refused ids and not one answered, it is the service or
     a setting, and not the ids.
@@ -379,7 +379,7 @@ class Fetcher:
     ) -> float:
         """Return how long to wait before the next attempt.
 
-        A throttled one goes again at once: the governor paces it. Not so often in a row, for then
+        A throttled one goes again at once: the governor paces it. Not so often in a row: then
         it is not the pace.
         """
         patience, jitter = self.patience, self._uniform(0.5, 1.0)

@@ -112,7 +112,7 @@ class CurlTransport(httpx.AsyncBaseTransport):
     seconds without a byte; these are whole seconds, rounded up.
     A response is there when its body is, or the first 64 MB of it. A compressed one is decompressed
     while it is read, in pieces of at most 256 kB, however large it grows: count, and stop. What it
-    begins with decides, for proxies unpack and leave the label, or pack what is packed.
+    begins with decides: proxies unpack and leave the label, or pack what is packed.
     TLS certificates are verified: against ``cafile``, else against what ``SSL_CERT_FILE`` and
     ``SSL_CERT_DIR`` name, else against the system's. Redirects are not followed; cookies and
     .netrc are not used. The proxy that the environment names (``HTTPS_PROXY``, ``ALL_PROXY``,

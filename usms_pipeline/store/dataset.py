@@ -56,8 +56,7 @@ def day_start(day: date, zone: ZoneInfo) -> datetime:
 def begin(store: Store, settings: Settings, fingerprint: str) -> None:
     """Check that the data directory is this account's (``check``), and mark a new one as such.
 
-    What killed processes left of the files that are kept between runs goes, for a run with nothing
-    to write would leave it there.
+    Leftovers of killed processes are deleted, also by a run that has nothing to write.
     """
     if not check(store, settings, fingerprint):
         store.keep_json(LAYOUT, _mark(settings, fingerprint))

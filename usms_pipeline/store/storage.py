@@ -249,7 +249,7 @@ class Store:
         it was given so far. So a large file goes under a hidden name, which is then copied.
         """
         if local.stat().st_size <= _ONE_REQUEST:
-            # in a thread, for none but the main one is interrupted between opening and writing
+            # in a thread, as only the main one is interrupted between opening and writing
             with ThreadPoolExecutor(1) as pool:
                 pool.submit(self._put, local.read_bytes(), name).result()
             return
@@ -408,7 +408,7 @@ def _made_private(path: Path) -> Path:
 def _sweep_old(final: Path) -> None:
     """Delete what killed processes left of a file that anybody may write at any time.
 
-    By age, for another process may be writing it just now: none takes a day.
+    By age, because another process may be writing it just now: none takes a day.
     """
     for left in final.parent.glob(f".{glob.escape(final.name)}.{'[0-9a-f]' * 32}"):
         with suppress(FileNotFoundError):
