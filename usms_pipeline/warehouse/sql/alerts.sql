@@ -4,28 +4,30 @@
 --   FROM delivery_alerts;
 --
 -- Like with like: looked at is what was known of a message at an age, one hour and one day after it
--- was sent, whenever we look. `failing`: known by then not to be delivered; `silent`: no outcome by
--- then; both as a share of all messages sent. An hour of sending is looked at once all of it is that
--- old, and only if we asked at that age: a pause of ours is nobody's silence.
+-- was sent, whenever we look. `failing`: known by then not to be delivered; `silent`: no final
+-- status by then; both as a share of all messages sent. An hour of sending is looked at once all of
+-- it is that old, and only if we asked at that age: a pause of ours is nobody's silence.
 --
--- What is usual is learnt from the 28 days before the 72 hours, for each operator by hour of the day
--- and day of the week, as far as those differ by more than chance and days do. Six hours of an operator or group that stand out from the same six hours of the other days
--- are left out of it: an outage is not usual. A group (all messages, an operator, a country, a value
--- of a dimension) is expected to do what its operators' messages of that hour usually do, times how
--- it differed from that before: so another mix of operators is no trouble. Operators and groups with
--- under a hundred messages before are left out.
+-- What is usual is learnt from the 28 days before the 72 hours, for each operator by hour of the
+-- day and day of the week, as far as those differ by more than chance and days do. Six hours of an
+-- operator or group that stand out from the same six hours of the other days are left out of it: an
+-- outage is not usual. A group (all messages, an operator, a country, a value of a dimension) is
+-- expected to do what its operators' messages of that hour usually do, times how it differed from
+-- that before: so another mix of operators is no trouble. Operators and groups with under a hundred
+-- messages before are left out.
 --
--- A window of 1, 3, 6, 12 or 24 hours is as far out of line as z standard deviations, 1 / z² = 1 / b² +
--- 1 / s². b is chance: the signed root of the likelihood ratio of two binomials, so that a short
--- history proves little. s is how much such windows of the group differed by more than chance before,
--- in log odds (moments), by Student's t. How often a year something so far out of line would come by
--- accident, over all that is looked at, is `false_a_year`. It must be under one, for at least five
--- messages and one in a hundred more than usual: less is not worth waking anyone.
+-- A window of 1, 3, 6, 12 or 24 hours is as far from the usual as z standard deviations, 1 / z² = 1
+-- / b² + 1 / s². b is chance: the signed root of the likelihood ratio of two binomials, so that a
+-- short history proves little. s is how much such windows of the group differed by more than chance
+-- before, in log odds (moments), by Student's t. How often a year something as far from the usual
+-- would come by accident, over all that is looked at, is `false_a_year`. It must be under one, for
+-- at least five messages and one in a hundred more than usual: less is not worth waking anyone.
 --
--- Grain: a trouble, the one with most evidence (b²) first. since, until (the end of the last hour): of
--- the windows out of line the one with most evidence; messages, affected, share are its own, usual_share is what was
--- expected of it, within_hours the age. echoes: other groups and the other kind at the same time,
--- but not another value of the same column, whose messages are others: that is a trouble of its own.
+-- Grain: a trouble, the one with most evidence (b²) first. since, until (the end of the last hour):
+-- of the windows worse than usual the one with most evidence; messages, affected, share are its
+-- own, usual_share is what was expected of it, within_hours the age. echoes: other groups and the
+-- other kind at the same time, but not another value of the same column, whose messages are others:
+-- that is a trouble of its own.
 --
 -- Last, and no trouble: kind `mix`, an operator that had a tenth more of all messages in the last 24
 -- hours looked at (affected of messages) than before. What all messages do may change by that alone.
@@ -36,8 +38,9 @@ CASE WHEN share > 0 THEN share * ln(share / usual) ELSE 0 END
 
 CREATE OR REPLACE MACRO usms_log_odds(share) AS ln(share / (1 - share));
 
--- Seconds after sending from which on the service told the outcome, as well as we can tell: not
--- before it dates it, nor before the latest question that found nothing. NULL without an outcome.
+-- Seconds after sending from which on the service told the final status, as well as we can tell:
+-- not before it dates it, nor before the latest question that found nothing. NULL without a final
+-- status.
 CREATE OR REPLACE MACRO usms_told_after(r) AS CASE
     WHEN r.is_final THEN greatest(0, ceil(epoch(
         greatest(
@@ -50,7 +53,7 @@ CREATE OR REPLACE MACRO usms_told_after(r) AS CASE
     )))
 END;
 
--- Is it known what was known of a message at an age? Not of an outcome without a time of its own
+-- Is it known what was known of a message at an age? Not of a final status without a time of its own
 -- that was first asked for long after that age.
 CREATE OR REPLACE MACRO usms_is_watched(m, age) AS
 coalesce(m.usms_told_after <= epoch(age), false)
@@ -80,8 +83,8 @@ WHERE
     AND r.status <> 'invalid'
     AND usms_hour(r.sent_at) > newest.hour - 31 * 24;
 
--- By any column of usms_lately, named exactly; the value is text, in `cohort`. Grain: value, carrier,
--- hour, kind and age; `missed` of its messages were not asked about at that age.
+-- By any column of usms_lately, named exactly; the value is text, in `cohort`. Grain: value,
+-- carrier, hour, kind and age; `missed` of its messages were not asked about at that age.
 CREATE OR REPLACE MACRO usms_counts_by(column_name) AS TABLE
 WITH members AS NOT MATERIALIZED (
     SELECT
@@ -140,9 +143,9 @@ FROM kinds
 WHERE hour < now - age;
 
 -- `given` names a relation (by_column, cohort, kind, age, hour, now, messages, affected, expected),
--- where `expected` is right but for a factor. Gives its hours before the last 72, without the blocks of
--- six in which more were affected than the same six hours of the other days explain: three times the
--- usual difference, of which the highest tenth is not held to be usual.
+-- where `expected` is right but for a factor. Gives its hours before the last 72, without the
+-- blocks of six in which more were affected than the same six hours of the other days explain:
+-- three times the usual difference, of which the highest tenth is not held to be usual.
 CREATE OR REPLACE MACRO usms_without_outages(given) AS TABLE
 WITH blocks AS (
     SELECT
@@ -187,9 +190,9 @@ FROM (SELECT *, hour // 6 AS block FROM query_table(given)) AS g
 SEMI JOIN (FROM judged WHERE deviation <= 3 * usual_deviation) AS j
     USING (by_column, cohort, kind, age, block);
 
--- How far the means of k groups of n things are to be believed, 0 to 1: of their variance, the part that
--- chance within the groups does not explain. From sums of squares: of the things, of the groups, of
--- the whole.
+-- How far the means of k groups of n things are to be believed, 0 to 1: of their variance, the part
+-- that chance within the groups does not explain. From sums of squares: of the things, of the
+-- groups, of the whole.
 CREATE OR REPLACE MACRO usms_trust(things, groups, whole, n, k) AS coalesce(CASE
     WHEN n > k AND k > 1 AND groups > whole
         THEN greatest(0, 1 - (things - groups) / (n - k) * (k - 1) / (groups - whole))
@@ -339,7 +342,7 @@ WHERE g.messages > 0
 GROUP BY g.by_column, g.cohort, g.kind, g.age, g.hour;
 
 -- `given` names what usms_expected gives. Grain: group, kind, age and size of window, of those that
--- are out of line: the window furthest out.
+-- are worse than usual: the window furthest out.
 CREATE OR REPLACE MACRO usms_out_of_line(given) AS TABLE
 WITH history AS MATERIALIZED (FROM usms_without_outages(given)),
 factors AS (

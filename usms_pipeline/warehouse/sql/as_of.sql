@@ -7,13 +7,13 @@
 -- Grain and columns: those of `receipts`. Messages sent after t are there too, as pending.
 
 -- What the answers up to t say of a row, in one word:
---   evidence  the answer with the outcome came by t
---   same      no outcome yet, and not asked since (or never): t saw what is seen today
---   closed    no outcome by t, and an answered question lies between the cutoff and t
+--   evidence  the answer with the final status came by t
+--   same      no final status yet, and not asked since (or never): t saw what is seen today
+--   closed    no final status by t, and an answered question lies between the cutoff and t
 --   open      none of these
--- Of the questions only the first, the latest that left something open and the one with the outcome
--- are kept, so a message asked again after t may have been closed by a question in between that
--- nobody remembers: it is called open.
+-- Of the questions only the first, the latest that left something open and the one with the final
+-- status are kept, so a message asked again after t may have been closed by a question in between
+-- that nobody remembers: it is called open.
 CREATE OR REPLACE MACRO usms_known_at(r, t) AS CASE
     WHEN r.is_final AND r.final_at <= t THEN 'evidence'
     WHEN NOT r.is_final AND coalesce(r.last_asked_at <= t, true) THEN 'same'

@@ -5,23 +5,23 @@
 --
 --   FROM delivery_rate_change_by('operator') WHERE change_high < 0;
 --
--- Days differ by more than chance: a campaign, a carrier's bad afternoon. So each day is set beside the
--- same weekday of the week before, and how much those seven differences vary says how sure their mean
--- is. `change` is that mean, weighted by n1 · n2 / (n1 + n2), where n1 and n2 are the two days'
--- messages with an outcome; so it is not quite delivery_rate - delivery_rate_before. The interval
--- (95 %) is Student's t, on one degree of freedom less than there are differences. Where it does not
--- hold 0, the weeks differ by more than weeks usually do. NULL with fewer than three weekdays that
--- have outcomes in both weeks.
+-- Days differ by more than chance: a campaign, a carrier's bad afternoon. So each day is set beside
+-- the same weekday of the week before, and how much those seven differences vary says how sure
+-- their mean is. `change` is that mean, weighted by n1 · n2 / (n1 + n2), where n1 and n2 are the
+-- two days' messages with a final status; so it is not quite delivery_rate - delivery_rate_before.
+-- The interval (95 %) is Student's t, on one degree of freedom less than there are differences.
+-- Where it does not hold 0, the weeks differ by more than weeks usually do. NULL with fewer than
+-- three weekdays that have final statuses in both weeks.
 --
--- Grain: one value of the column named, exactly so; the value is text, in `cohort`. Announced
--- recipients only. No row where either week has no messages with an outcome.
+-- Grain: one value of the column named, exactly so; the value is text, in `cohort`. Only
+-- recipients in your table. No row where either week has no messages with a final status.
 
 -- Student's t, two-sided 95 %, for 1 to 6 degrees of freedom.
 CREATE OR REPLACE MACRO usms_student_week(freedom) AS
 [12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469][freedom];
 
 -- `counts` names a relation (cohort, sent_date, last_day, messages, n, k) of the fourteen days up to
--- last_day: k of n messages with an outcome were delivered. Grain: cohort.
+-- last_day: k of n messages with a final status were delivered. Grain: cohort.
 CREATE OR REPLACE MACRO usms_changes(counts) AS TABLE
 WITH weekdays AS (
     SELECT

@@ -1,32 +1,34 @@
--- delivery_curve(…): the share of messages delivered within so many seconds of sending, with
--- messages that have no outcome yet counted for as long as they were watched, and no longer.
+-- delivery_curve(…): the share of messages delivered within n seconds of sending, with
+-- messages that have no final status yet counted for as long as they were watched, and no longer.
 --
 --   FROM delivery_curve();
 --   FROM delivery_curve(first := '2024-03-01', last := '2024-03-07', seconds := [60, 3600]);
 --   FROM delivery_curve_by('country');
 --
 -- Estimator: Aalen and Johansen's cumulative incidence (Scand. J. Statist. 5, 1978, 141-150), of
--- "delivered" with failed, rejected and expired as the competing outcomes. With no message open it
--- is the plain share. Kaplan-Meier with failures as censored would say too much: it tells what
--- would arrive if nothing failed. At each time t with an outcome, n messages still watched:
---   S(t) = S(t-) · (1 - outcomes at t / n)     delivered(t) = delivered(t-) + S(t-) · deliveries / n
+-- "delivered" with failed, rejected and expired as the competing final statuses. With no message
+-- open it is the plain share. Kaplan-Meier with failures as censored would say too much: it tells
+-- what would arrive if nothing failed. At each time t with a final status, n messages still
+-- watched:
+--   S(t) = S(t-) · (1 - finals at t / n)     delivered(t) = delivered(t-) + S(t-) · deliveries / n
 --
 -- A message leaves at received_at, else (or where that is before its sending) at the answer that
--- brought its outcome; without an outcome it leaves, censored, at the latest question that was
--- answered. Times are rounded up to whole seconds, which is what receipts have. Never asked or
--- `invalid`: nobody watched it; left out. Announced recipients only, as everywhere.
+-- brought its final status; without a final status it leaves, censored, at the latest question that
+-- was answered. Times are rounded up to whole seconds, which is what receipts have. Never asked or
+-- `invalid`: nobody watched it; left out. Only recipients in your table, as everywhere.
 --
--- A carrier that tells outcomes long after it dates them (at night, in lots) has not yet told what came
--- lately. All its messages, those with an outcome too, or the quick ones would be taken for all, are
--- watched up to where its telling is complete: as long ago as it took, of 99 in 100 outcomes dated
--- before a question that found nothing, until a question found them.
+-- A carrier that tells final statuses long after it dates them (at night, in lots) has not yet told
+-- what came lately. All its messages, those with a final status too, or the quick ones would be
+-- taken for all, are watched up to where its telling is complete: as long ago as it took, of 99 in
+-- 100 final statuses dated before a question that found nothing, until a question found them.
 --
--- An outcome without a time of its own came unseen at some moment before the answer that brought it.
--- The shares are NULL at moments at which that may be so of more than one in a hundred messages:
--- where no outcome has a time, below the first question and between some of the next.
+-- A final status without a time of its own came unseen at some moment before the answer that
+-- brought it. The shares are NULL at moments at which that may be so of more than one in a hundred
+-- messages: where no final status has a time, below the first question and between some of the
+-- next.
 --
 -- Grain: one row a cohort and a number of seconds. at_risk: messages watched that long without an
--- earlier outcome. delivered, not_delivered: outcomes seen within that time (counts).
+-- earlier final status. delivered, not_delivered: final statuses seen within that time (counts).
 -- delivered_share, not_delivered_share: the estimates, NULL also past the longest watch.
 
 -- Round figures, about as many of seconds as of minutes and hours.
@@ -115,13 +117,13 @@ CASE
 END;
 
 -- Seconds after sending at which a message left the watch; NULL for one that nobody watched.
--- greatest() ignores NULLs, hence the condition.
+-- greatest() ignores NULLs; so there is a condition.
 CREATE OR REPLACE MACRO usms_left_after(r) AS CASE
     WHEN r.is_announced AND r.status <> 'invalid' AND usms_left_at(r) IS NOT NULL
         THEN greatest(0, ceil(epoch(usms_left_at(r) - r.sent_at)))
 END;
 
--- Seconds after sending from which on an outcome without a time of its own may have come unseen.
+-- Seconds after sending from which on a final status without a time of its own may have come unseen.
 CREATE OR REPLACE MACRO usms_unseen_from(r) AS CASE
     WHEN r.is_final AND coalesce(r.received_at < r.sent_at, true)
         THEN greatest(0, coalesce(ceil(epoch(r.last_open_at - r.sent_at)), 0))
@@ -180,7 +182,7 @@ WITH watched AS (
 SELECT * EXCLUDE (cohort) FROM usms_curve(watched, seconds);
 
 COMMENT ON MACRO TABLE delivery_curve IS
-'share delivered within so many seconds, open messages censored (Aalen-Johansen)';
+'share delivered within n seconds, open messages censored (Aalen-Johansen)';
 
 -- The same for each value of the column named, exactly so; the value is text, in `cohort`.
 CREATE OR REPLACE MACRO delivery_curve_by(

@@ -2,7 +2,7 @@
 -- from here; metrics.py says in words what each means.
 --
 -- delivery_figures(r): aggregate. `r` is the alias of `receipts`, or of anything that has its
--- columns, such as as_of(…). Gives one STRUCT a group, over announced recipients only: extra
+-- columns, such as as_of(…). Gives one STRUCT a group, over only recipients in your table: extra
 -- phones exist only because a receipt came for them, so they would flatter the rates.
 -- A share of nothing is NULL. Rates are 0 to 1, latencies seconds.
 --
@@ -97,7 +97,7 @@ CREATE OR REPLACE MACRO delivery_figures(r) AS list_transform(
 )[1];
 
 COMMENT ON MACRO delivery_figures IS
-'every delivery figure of a group of receipts, announced recipients only, as one STRUCT';
+'every delivery figure of a group of receipts, only recipients in your table, as one STRUCT';
 
 -- usms_newest_day(): the first local day of sending that may not be over: all before it are. It is
 -- the newest that anything usable was sent on; where nothing was sent since, by when was last

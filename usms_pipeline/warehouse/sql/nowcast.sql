@@ -5,10 +5,10 @@
 --   FROM delivery_nowcast_by('country');
 --   FROM delivery_nowcast_record;
 --
--- A chain ladder with two outcomes (delivered or not). Age is cut into steps. Of all messages that
--- were still open at the beginning of a step, and watched to its end, a share is told to be
--- delivered in it and a share not to be: the step's hazards. Chained from a message's present age to
--- the cutoff they are its chances. An open message takes part up to the last question that found
+-- A chain ladder with two final statuses (delivered or not). Age is cut into steps. Of all messages
+-- that were still open at the beginning of a step, and watched to its end, a share is told to be
+-- delivered in it and a share not to be: the step's hazards. Chained from a message's present age
+-- to the cutoff they are its chances. An open message takes part up to the last question that found
 -- nothing, so nothing waits for days to settle. A week counts half as much as the week after it.
 --
 -- Hazards are those of the operator and of three hours of the day of sending, drawn towards the
@@ -18,7 +18,7 @@
 -- The interval (95 %) has three parts: chance in each open message; days that differ by more than
 -- chance (method of moments: an operator's days, and the days of all); and how well the hazards are
 -- known. It reaches further to the side to which few messages can err, and never beyond what is
--- possible. No figures (NULL) with fewer than 30 outcomes to learn from.
+-- possible. No figures (NULL) with fewer than 30 final statuses to learn from.
 --
 -- `moment` is when a forecast is made, in hours since 1970: now, or in the past.
 
@@ -27,7 +27,7 @@ CREATE OR REPLACE MACRO usms_hour(t) AS epoch_us(t) // 3600000000;
 
 CREATE OR REPLACE MACRO usms_seconds(since, until) AS (epoch_us(until) - epoch_us(since)) / 1e6;
 
--- The last question that found nothing before the one with the outcome; else the sending.
+-- The last question that found nothing before the one with the final status; else the sending.
 CREATE OR REPLACE MACRO usms_open_until(r) AS CASE
     WHEN NOT r.is_final THEN coalesce(r.last_asked_at, r.sent_at)
     WHEN r.last_open_at < r.final_at THEN r.last_open_at
@@ -46,9 +46,9 @@ CREATE OR REPLACE MACRO usms_asked_by(r, t) AS greatest(0, CASE
     )
 END);
 
--- Seconds after sending from which on the service says the outcome, as well as we can tell: when
--- it dates it, but not before the last question that found nothing. Of a message without an outcome,
--- the seconds that it was watched; of a closed one without end.
+-- Seconds after sending from which on the service says the final status, as well as we can tell:
+-- when it dates it, but not before the last question that found nothing. Of a message without a
+-- final status, the seconds that it was watched; of a closed one without end.
 CREATE OR REPLACE MACRO usms_exit_after(r) AS CASE
     WHEN r.is_closed AND NOT r.is_final THEN 'infinity'::DOUBLE
     ELSE greatest(
@@ -77,8 +77,8 @@ CREATE OR REPLACE MACRO usms_age(step) AS CASE
     ELSE 14400 + (step - 18) * usms_late_step()
 END;
 
--- The step in which a message left: with an outcome in the step that was begun then; open after
--- so many whole ones; closed in step 52.
+-- The step in which a message left: with a final status in the step that was begun then; open after
+-- that number of whole ones; closed in step 52.
 CREATE OR REPLACE MACRO usms_step(seconds, is_final) AS CASE
     WHEN is_final THEN greatest(0, ceil(usms_steps(seconds)) - 1)
     ELSE floor(usms_steps(seconds))
@@ -133,10 +133,10 @@ counted AS (
 )
 SELECT * EXCLUDE (country, "operator"), usms_carrier(country, "operator") AS carrier FROM counted;
 
--- How much a message of so many days ago counts.
+-- How much a message of n days ago counts.
 CREATE OR REPLACE MACRO usms_weight(day) AS 0.5 ** (-day / 7);
 
--- A share k of n, drawn towards another as if so many messages more were known.
+-- A share k of n, drawn towards another as if `more` messages were known.
 CREATE OR REPLACE MACRO usms_drawn(k, n, towards, more) AS (k + more * towards) / (n + more);
 
 -- `history` names such a relation. Grain: moment, operator, three hours and step, also those in
@@ -160,7 +160,7 @@ grid AS (
         (SELECT unnest(range(52))::TINYINT AS step)
 ),
 watched AS (
-    -- `messages`: who was watched through the step, or had an outcome in it
+    -- `messages`: who was watched through the step, or had a final status in it
     SELECT
         moment,
         carrier,
@@ -229,9 +229,9 @@ delivered * (1 - rate - usms_effect(rate, delivered, not_delivered)) ** 3
 - not_delivered * (rate + usms_effect(rate, delivered, not_delivered)) ** 3
 - (1 - delivered - not_delivered) * usms_effect(rate, delivered, not_delivered) ** 3;
 
--- Grain: as usms_hazards. The chances of a message that is open at the step's beginning, the share of
--- all messages that is, and the variance of how well the chances' mean effect on the rate is known
--- (Greenwood's, of a chain).
+-- Grain: as usms_hazards. The chances of a message that is open at the step's beginning, the share
+-- of all messages that is, and the variance of how well the chances' mean effect on the rate is
+-- known (Greenwood's, of a chain).
 CREATE OR REPLACE MACRO usms_chances(hazards, usual) AS TABLE
 WITH chained AS (
     SELECT
@@ -351,7 +351,8 @@ SELECT
 FROM of_days
 GROUP BY moment;
 
--- `known` names a relation (moment, cohort, carrier, three_hours, step, is_awaited, messages, outcomes, delivered); `history` as above. Grain: cohort.
+-- `known` names a relation (`moment, cohort, carrier, three_hours, step, is_awaited, messages,
+-- outcomes, delivered`); `history` as above. Grain: cohort.
 CREATE OR REPLACE MACRO usms_nowcast(known, history) AS TABLE
 WITH usual AS MATERIALIZED (FROM usms_usual_rate(history)),
 hazards AS (FROM usms_hazards(history)),
@@ -489,7 +490,7 @@ ORDER BY messages DESC, cohort;
 COMMENT ON MACRO TABLE delivery_nowcast_by IS
 'what the delivery rate will be once nothing is awaited, by any column, named exactly';
 
--- Grain: hour of sending, in UTC, whatever the session's TimeZone is.
+-- Grain: hour of sending, in UTC for every TimeZone of the session.
 CREATE OR REPLACE VIEW delivery_nowcast_hourly AS
 WITH by_hour AS (SELECT *, usms_hour(sent_at) AS usms_hour FROM receipts)
 SELECT make_timestamptz(3600000000 * cohort::BIGINT) AS sent_hour, * EXCLUDE (cohort)
@@ -508,9 +509,9 @@ ORDER BY sent_date;
 COMMENT ON VIEW delivery_nowcast_daily IS
 'what the delivery rate will be once nothing is awaited, by local day of sending';
 
--- Grain: an age. Shares are of the messages open at that age, but for known_share: of the outcomes
--- that come in the end, those that the service says by then. Of all operators and hours; none
--- where there are no outcomes.
+-- Grain: an age. Shares are of the messages open at that age, but for known_share: of the final
+-- statuses that come in the end, those that the service says by then. Of all operators and hours;
+-- none where there are no final statuses.
 CREATE OR REPLACE MACRO maturity(history_days := 28) AS TABLE
 WITH history AS MATERIALIZED (
     SELECT * REPLACE ('' AS carrier, 0 AS three_hours) FROM usms_history(history_days)

@@ -1,6 +1,6 @@
--- What a reader of the report should know about the data itself. Grain: one row.
--- extra_receipts are of phones nobody announced; closed_without_answer were asked in time and
--- never got an outcome; words are the service's status words that are not known, with counts.
+-- What a reader of the report should know about the data itself. Grain: one row. extra_receipts are
+-- of phones that are not in your table; closed_without_answer were asked in time and never got a
+-- final status; words are the service's status words that are not known, with counts.
 SELECT
     min(sent_date) FILTER (is_announced) AS first_date,
     max(sent_date) FILTER (is_announced) AS last_date,

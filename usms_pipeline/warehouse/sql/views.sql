@@ -14,7 +14,7 @@ ORDER BY sent_date;
 
 COMMENT ON VIEW delivery_rate_daily IS 'delivery figures by local day of sending';
 
--- Grain: hour of sending, in UTC, whatever the session's TimeZone is.
+-- Grain: hour of sending, in UTC for every TimeZone of the session.
 CREATE OR REPLACE VIEW delivery_rate_hourly AS
 SELECT sent_hour, unnest(figures)
 FROM (
@@ -55,8 +55,8 @@ ORDER BY figures.messages DESC, country, "operator";
 
 COMMENT ON VIEW delivery_rate_by_operator IS 'delivery figures by country and operator';
 
--- Grain: one value of the column named, exactly so; `first` and `last` are local days of sending, both
--- included. An operator's value is its name with the country (usms_named).
+-- Grain: one value of the column named, exactly so; `first` and `last` are local days of sending,
+-- both included. An operator's value is its name with the country (usms_named).
 --
 --   FROM delivery_rate_by('template_id', first := '2024-03-01', last := '2024-03-07');
 CREATE OR REPLACE MACRO delivery_rate_by(column_name, first := NULL, last := NULL) AS TABLE
@@ -93,8 +93,8 @@ ORDER BY messages DESC, provider_code, provider_desc, status;
 
 COMMENT ON VIEW failures IS 'messages with evidence that they did not arrive, by reason';
 
--- Grain: a value of the column named, and within it as `failures`; `share` is of the value's failures.
--- The value is text, in `cohort`, for one may ask by `status` or `provider_code` too.
+-- Grain: a value of the column named, and within it as `failures`; `share` is of the value's
+-- failures. The value is text, in `cohort`, for one may ask by `status` or `provider_code` too.
 CREATE OR REPLACE MACRO failures_by(column_name, first := NULL, last := NULL) AS TABLE
 WITH members AS (
     SELECT
@@ -134,7 +134,8 @@ ORDER BY sent_date, messages DESC, provider_code, provider_desc, status;
 COMMENT ON VIEW failures_daily IS 'failures by local day of sending and by reason';
 
 -- Grain: recipient with two or more messages that failed or expired since the last that arrived.
--- Rejected ones do not count: they are refused for what was sent as often as for whom it was sent to.
+-- Rejected ones do not count: they are refused for what was sent as often as for whom it was sent
+-- to.
 CREATE OR REPLACE VIEW failing_recipients AS
 WITH suspects AS (
     SELECT recipient, max(sent_at) FILTER (status = 'delivered') AS delivered_at
