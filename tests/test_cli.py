@@ -292,17 +292,17 @@ def test_run_as_json_says_the_same(account: Account) -> None:
     assert report["warehouse"]["path"].endswith("data/usms.duckdb")
 
 
-@pytest.mark.long
 def test_run_writes_its_log_as_json_and_quietly_nothing(account: Account) -> None:
-    assert account("run", "--quiet").output == ""
     with closing(sqlite3.connect("shop.sqlite")) as con, con:
-        con.execute(f"UPDATE {made_up.TABLE} SET sent_at = 'soon' WHERE rowid = 1")
+        con.execute(f"UPDATE {made_up.TABLE} SET sent_at = NULL WHERE rowid = 1")
     lines = account("run", "--log-format", "json", "-v").stderr.splitlines()
     told = [json.loads(line) for line in lines]
     assert any(one["level"] == "warning" and "no usable time" in one["message"] for one in told)
-    assert account("check", "--format", "nonsense").stderr.startswith("Usage"), "of one run alone"
+    assert not account("run", "--quiet").stdout
+    assert account("rates", "--by", "nope").stderr.startswith("✗"), "it holds for a run alone"
 
 
+@pytest.mark.long
 def test_run_falls_short_with_1_and_says_what_to_do(account: Account) -> None:
     account.simulator.faults = Faults(down=1)
     result = account("run", timeout_seconds="1")

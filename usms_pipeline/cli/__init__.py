@@ -21,7 +21,7 @@ from usms_pipeline.cli import (
     sql,
     trouble,
     upkeep,
-)  # fmt: skip
+)
 from usms_pipeline.cli.shell import logs_json, prepare_streams, show_tracebacks, told
 
 app = typer.Typer(

@@ -14,20 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.markup import escape
 
-from usms_pipeline.cli import config, progress
-from usms_pipeline.cli.options import (
-    Ago,
-    By,
-    Format,
-    Formats,
-    From,
-    Json,
-    Limit,
-    Sort,
-    To,
-    chosen,
-    period,
-)  # fmt: skip
+from usms_pipeline.cli import config, options, progress
+from usms_pipeline.cli.options import Format, chosen, period
 from usms_pipeline.cli.output import print_rows
 from usms_pipeline.cli.shell import out, warn, width
 from usms_pipeline.cli.tables import is_shaded, rates_table
@@ -50,14 +38,14 @@ ReportFile = Annotated[
 
 
 def rates(
-    by: By = None,
-    first: From = None,
-    last: To = None,
-    ago: Ago = None,
-    sort: Sort = None,
-    limit: Limit = None,
-    format_: Formats = Format.TABLE,
-    as_json: Json = False,
+    by: options.By = None,
+    first: options.From = None,
+    last: options.To = None,
+    ago: options.Ago = None,
+    sort: options.Sort = None,
+    limit: options.Limit = None,
+    format_: options.Formats = Format.TABLE,
+    as_json: options.Json = False,
 ) -> None:
     """Print delivery rates: of all messages, or by any columns."""
     from usms_pipeline import warehouse

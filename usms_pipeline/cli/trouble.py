@@ -5,20 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from usms_pipeline.cli import config
-from usms_pipeline.cli.options import (
-    Ago,
-    By,
-    Format,
-    Formats,
-    From,
-    Json,
-    Limit,
-    Sort,
-    To,
-    chosen,
-    period,
-)  # fmt: skip
+from usms_pipeline.cli import config, options
+from usms_pipeline.cli.options import Format, chosen, period
 from usms_pipeline.cli.output import print_rows, rows_table
 from usms_pipeline.cli.shell import out
 from usms_pipeline.contract import wording
@@ -35,7 +23,7 @@ _KINDS: Final = {
 }
 
 
-def alerts(format_: Formats = Format.TABLE, as_json: Json = False) -> None:
+def alerts(format_: options.Formats = Format.TABLE, as_json: options.Json = False) -> None:
     """Print what fails or stays silent more than usual, in the last 72 hours of sending."""
     from usms_pipeline import warehouse
     from usms_pipeline.figures import queries
@@ -66,14 +54,14 @@ def _alerts_table(rows: Iterable[Mapping[str, Any]], zone: ZoneInfo) -> Table:
 
 
 def failures(
-    by: By = None,
-    first: From = None,
-    last: To = None,
-    ago: Ago = None,
-    sort: Sort = None,
-    limit: Limit = None,
-    format_: Formats = Format.TABLE,
-    as_json: Json = False,
+    by: options.By = None,
+    first: options.From = None,
+    last: options.To = None,
+    ago: options.Ago = None,
+    sort: options.Sort = None,
+    limit: options.Limit = None,
+    format_: options.Formats = Format.TABLE,
+    as_json: options.Json = False,
 ) -> None:
     """Print why messages fail: the service's codes, of all messages or by any columns."""
     from usms_pipeline import warehouse
