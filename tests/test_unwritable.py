@@ -9,8 +9,11 @@ import re
 import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
@@ -101,13 +104,20 @@ def test_a_disk_that_became_read_only_is_told_and_read_on(tmp_path, simulator, d
     assert account.sql("SELECT count(*) FROM receipts") == [(40,)]
 
 
+@pytest.mark.parametrize("is_another_day", [False, True])
 def test_a_data_directory_that_goes_away_in_a_run_is_told_and_nothing_is_published(
-    tmp_path, simulator
+    tmp_path, simulator, is_another_day
 ):
-    messages = old_messages(20)
+    """Also where the days that this run writes are new, and could be written in another place."""
+    messages = old_messages(20, days=0.5)
+    first, last = (messages.slice(n, 10) for n in (0, 10))
+    if is_another_day:
+        at = pc.subtract(first["sent_at"], pa.scalar(timedelta(days=3)))
+        first = first.set_column(6, "sent_at", at.cast(first["sent_at"].type))
+    messages = pa.concat_tables([first, last])
     account = account_now(tmp_path / "account", simulator, messages)
     account.given["warehouse"] = str(tmp_path / "elsewhere.duckdb")
-    account.announce(messages.slice(0, 10))
+    account.announce(first)
     account.run()
     published = (tmp_path / "elsewhere.duckdb").read_bytes()
     account.announce(messages)

@@ -413,6 +413,9 @@ class Pipeline:
                 dataset.begin(self.store, self.settings, self.book.fingerprint)
                 run.catch_up()
                 run.ask()
+            except (CredentialsRefused, ServiceDown):
+                self._check_none_vanished(run.footers)  # what came is published
+                raise
             finally:
                 self._changes += run.outcome.changes
                 self.book.keep_prefixes()
