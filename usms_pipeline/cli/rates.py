@@ -181,7 +181,7 @@ def report(to: ReportFile = None) -> None:
         _check_file(to)
     with warehouse.connect(settings.warehouse_path) as con, _named(to):
         path = page.build(
-            page.ask(con),
+            page.ask(con, settings.zone),
             to.absolute() if to else store,
             generated_at=datetime.now(UTC),
             settings_summary=page.summary(settings),
