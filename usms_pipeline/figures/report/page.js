@@ -44,6 +44,7 @@ const path = (points, kind) => el("path", { d: points.map(([x, y], n) => `${n ? 
 const count = (n) => Math.round(n).toLocaleString("en-US");
 const percent = (rate) => {
   if (rate === null || Number.isNaN(rate)) return "–";
+  if (rate === 0 || rate === 1) return `${100 * rate}%`;
   if (rate > 0.9995 && rate < 1) return ">99.9%";
   if (rate < 0.0005 && rate > 0) return "<0.1%";
   return (100 * rate).toFixed(1) + "%";
@@ -123,7 +124,9 @@ function said(now, before, guess, former) {
   const change = guess.rate - former.rate, written = points(change);
   const than = `the ${periodName()} before`;
   const compared = written === "0.0" ? `as many as in ${than}` : `${written.slice(1)} points ${change < 0 ? "less" : "more"} than in ${than}`;
-  return `${told}, ${compared}. ${judged().text}`;
+  const [first] = groups(before).rows, isWhere = first?.extra >= 5 && first.former.rate > first.guess.chanceHigh;  // more than chance makes
+  const where = isWhere ? ` Most extra failures: ${page.columns[state.by].values[first.place]} (+${count(first.extra)}).` : "";
+  return `${told}, ${compared}. ${judged().text}${where}`;
 }
 const isComparable = (before) => before.messages >= page.floor;
 const noBefore = (before) => (before.messages
@@ -157,13 +160,16 @@ function changed(now, former, before, verdict = "") {
 function tiles(now, before, guess, former, buckets) {
   const verdict = judged().is, share = (c, name) => (c.messages ? c[name] / c.messages : null);
   const young = now.waiting > 0;
-  let remark = `so far ${percent(rate(now))}; at worst ${percent(worst(now))}, at best ${percent(best(now))} of all`;
+  let remark = !young && guess.chanceLow !== null
+    ? `of those with a final status; chance alone: ${percent(guess.chanceLow)}–${percent(guess.chanceHigh)}`
+    : `so far ${percent(rate(now))}; at worst ${percent(worst(now))}, at best ${percent(best(now))} of all`;
   if (young && guess.low !== null) remark = `expected, ${percent(guess.low)}–${percent(guess.high)} (19 times in 20); so far ${percent(rate(now))}`;
   else if (young && single() === null) remark += "; a forecast is not made for this selection";
   const row = (title, name, value, remarks, change = changed(share(now, name), share(before, name), before)) =>
     tile(title, value, remarks, change, "", sparkline(buckets, (c) => share(c, name), title));
   // those before have been settled since: what waited then is asked of SQL, of all messages only
-  const waits = state.only.size ? "no comparison for this selection" : changed(share(now, "waiting"), page.waits[state.period], before);
+  const then = page.waits[state.period];
+  const waits = state.only.size ? "no comparison for this selection" : then == null && isComparable(before) ? "what waited then is not known" : changed(share(now, "waiting"), then, before);
   return [
     tile("Delivered", percent(guess.rate), remark, changed(guess.rate, former.rate, before, verdict), verdict,
       sparkline(buckets, rate, "Delivered")),
@@ -271,7 +277,7 @@ const ticks = (low) => {
 };
 
 // ---- what changed ---------------------------------------------------------------------------
-function groups(now, before) {
+function groups(before) {
   const at = tables.counts["v" + state.by];
   const lately = counted(span(false), (n) => at[n]), formerly = counted(span(true), (n) => at[n]);
   const rows = [...lately].map(([place, c]) => {
@@ -284,8 +290,8 @@ function groups(now, before) {
   else enough.sort((a, b) => b.c.lost - a.c.lost);
   return { rows: enough.slice(0, 12), hidden: Math.max(0, enough.length - 12), small: rows.length - enough.length };
 }
-function whatChanged(now, before) {
-  const { rows, hidden, small } = groups(now, before), compares = isComparable(before);
+function whatChanged(before) {
+  const { rows, hidden, small } = groups(before), compares = isComparable(before);
   const column = page.columns[state.by];
   $("by").replaceChildren(...page.columns.map((one, n) => el("button", {
     type: "button", "aria-pressed": String(n === state.by), onclick: () => { state.by = n; store(); },
@@ -353,10 +359,10 @@ function reasons(now, before) {
   })));
 }
 function heatmap(width) {
-  const [from, to] = span(false), begin = Math.max(from, END - DAY * page.hourlyDays);
+  const begin = END - DAY * Math.min(page.hourlyDays, Math.max(7, state.period)), to = END;
   const found = counted([begin, to], (n) => { const h = tables.counts.hour[n]; return ((date(h).getUTCDay() + 6) % 7) * 24 + (h % 24); });
   const firm = [...found.values()].filter((c) => known(c) >= page.floor).map((c) => 1 - rate(c));
-  if (state.period === 1 || firm.length < 12) return el("p", { class: "aside" }, state.period === 1 ? "Shown for 7 days and more." : `Too few hours have ${page.floor} messages.`);
+  if (firm.length < 12) return el("p", { class: "aside" }, `Too few hours have ${page.floor} messages.`);
   const low = Math.min(...firm), high = Math.max(...firm), left = 34, cell = (width - left) / 24, tall = Math.min(26, Math.max(16, cell)), parts = [];
   "Mon Tue Wed Thu Fri Sat Sun".split(" ").forEach((name, d) => {
     parts.push(label(0, 14 + d * tall + tall * 0.65, name));
@@ -368,8 +374,7 @@ function heatmap(width) {
     }
   });
   for (let h = 0; h < 24; h += 6) parts.push(label(left + h * cell, 10, `${h}:00`));
-  $("heat-note").textContent = `Darker: more not delivered, from ${percent(low)} to ${percent(high)} of those with a final status. Pale grey: under ${page.floor} messages. ${page.zone}` +
-    (begin > from ? `; the latest ${page.hourlyDays} days.` : ".");
+  $("heat-note").textContent = `Darker: more not delivered, from ${percent(low)} to ${percent(high)} of those with a final status. Pale grey: under ${page.floor} messages. Of the latest ${(END - begin) / DAY} days, ${page.zone}.`;
   return svg(width, 14 + 7 * tall, `Not delivered by weekday and hour, from ${percent(low)} to ${percent(high)}`, ...parts);
 }
 
@@ -475,7 +480,7 @@ function draw() {
   $("said").textContent = said(now, before, guess, former);
   $("tiles").replaceChildren(...tiles(now, before, guess, former, buckets));
   $("over-time").replaceChildren(overTime(buckets, former, before, $("over-time").clientWidth || 700));
-  whatChanged(now, before);
+  whatChanged(before);
   reasons(now, before);
   $("heat-note").textContent = "";
   $("heat").replaceChildren(heatmap($("heat").clientWidth || 340));

@@ -248,7 +248,7 @@ def _waits(con: queries.Connection) -> list[dict[str, Any]]:
         FROM as_of({now} - INTERVAL {days} DAY)
         WHERE is_announced AND sent_at > {now} - INTERVAL {2 * days} DAY
             AND sent_at <= {now} - INTERVAL {days} DAY
-        HAVING count(*) > 0
+        HAVING count(first_asked_at) > count(*) / 2  -- else nobody looked then
         """
         for days in PERIODS
     )
