@@ -112,13 +112,12 @@ def page(source: str) -> Page:
 
 def test_the_headline_figures_are_the_warehouses(warehouse, page):
     (total,) = rates_expected(warehouse).to_arrow_table().to_pylist()
-    assert f"Messages {total['messages']:,} announced recipients" in page.text
+    assert f"Messages {total['messages']:,} sent" in page.text
     assert f"Expected rate {total['expected_rate']:.1%} in the end; 19 times in 20" in page.text
-    assert f"So far {total['delivery_rate']:.1%} of the messages with an outcome" in page.text
+    assert f"So far {total['delivery_rate']:.1%} of those with a final status" in page.text
     assert "with 95% confidence" not in page.text
     low, high = total["delivery_rate_if_rest_failed"], total["delivery_rate_if_rest_arrived"]
-    assert f"between {low:.1%} and {high:.1%}" in page.text
-    assert f"Receipt coverage {total['receipt_coverage']:.1%}" in page.text
+    assert f"can't be below {low:.1%} or above {high:.1%}" in page.text
     assert total["awaited"] > 0
     assert f"When the {total['awaited']:,} still open are in, expect" in page.text
 
@@ -126,7 +125,7 @@ def test_the_headline_figures_are_the_warehouses(warehouse, page):
 def test_a_rate_has_confidence_where_nothing_is_open(tmp_path):
     rows = [message(n, NOW, "failed" if n < 3 else "delivered") for n in range(40)]
     text = of(rows, tmp_path).text
-    said = r"Delivery rate 92.5% of the messages with an outcome \((8\d.\d)% – (9\d.\d)% with 95%"
+    said = r"Delivery rate 92.5% of those with a final status \((8\d.\d)% – (9\d.\d)% with 95%"
     assert re.search(said, text)
     assert "Expected rate" not in text
 
@@ -144,7 +143,7 @@ def test_every_bucket_is_shown_and_they_add_up(page, source):
     )
     assert len(rows) == 8
     counted = sum(int(number.replace(",", "")) for _, number in rows)
-    assert f"Messages {counted:,} announced recipients" in page.text
+    assert f"Messages {counted:,} sent" in page.text
 
 
 def test_no_phone_number_and_no_recipient_is_in_it(source):
@@ -361,7 +360,7 @@ def test_what_young_days_will_come_to_is_said(struck, page):
 
 @pytest.mark.long
 def test_how_complete_a_group_is_by_age(struck):
-    (known,) = re.findall(r"Not delivered 5 min (9\d\.\d)% \d\.\d%", Page(struck[0]).text)
+    (known,) = re.findall(r"Later failed 5 min (9\d\.\d)% \d\.\d%", Page(struck[0]).text)
     assert float(known) > 90
 
 
@@ -403,8 +402,8 @@ def test_messages_that_were_never_asked_about_make_a_report(tmp_path):
     silent = {"first_asked_at": None, "last_asked_at": None, "country": None, "operator": None}
     text = of([message(1, NOW, "pending", **silent)], tmp_path).text
     assert "by the receipts collected until –." in text
-    assert "So far – of the messages with an outcome" in text
-    assert "between 0% and 100% of all did" in text
+    assert "So far – of those with a final status" in text
+    assert "can't be below 0% or above 100%" in text
 
 
 # --- writing --------------------------------------------------------------------------------------

@@ -31,7 +31,7 @@ LISTED: Final = 12
 
 
 def fixed(figures: Figures, zone: ZoneInfo) -> Html:
-    """Make what is shown where no script runs, on paper from a mail for one."""
+    """Make what is shown where no script runs, as in a preview of a mail."""
     if not figures.total["messages"]:
         return section(
             "summary",
@@ -56,9 +56,7 @@ def folded_away(figures: Figures, checks: Html, settings_summary: Mapping[str, s
     """Make what few look at: the data itself, how complete it is, what the words mean."""
     parts = [folded("Is the data itself sound?", checks)]
     if figures.total["messages"]:
-        parts.append(
-            folded("How complete are the figures after a while?", _maturity(figures.maturity))
-        )
+        parts.append(folded("How fast, and how complete after a while?", _maturity(figures)))
         parts.append(folded("Messages by status", _statuses(figures.total)))
     parts.append(folded("What the figures mean", terms(), settings_table(settings_summary)))
     return join(parts)
@@ -81,24 +79,19 @@ def settings_table(settings_summary: Mapping[str, str]) -> Html:
 
 def _summary(figures: Figures) -> Html:
     total = figures.total
-    evidence = sum(total[status] for status in ("delivered", "failed", "rejected", "expired"))
+    share = f"{percent(total['awaited_rate'])} of all have no receipt yet"
     return join(
         [
             tiles(
                 [
                     *_rate_tiles(total),
-                    ("Messages", count(total["messages"]), "announced recipients"),
-                    ("Receipt coverage", percent(total["receipt_coverage"]),
-                     f"{count(evidence)} with an outcome"),
-                    ("Still open", count(total["awaited"]),
-                     f"{percent(total['awaited_rate'])} of all"),
-                    ("Typical delay", _span(total["latency_p50_seconds"]),
-                     "half of the delivered took no longer"),
+                    ("Messages", count(total["messages"]), "sent"),
+                    ("Still waiting", count(total["awaited"]), share),
                 ]
             ),
             paragraph(_open_sentence(total), f" {wording.held(figures.forecasts)}"),
         ]
-    )  # fmt: skip
+    )
 
 
 def _rate_tiles(total: Row) -> list[tuple[str, str, str]]:
@@ -106,27 +99,32 @@ def _rate_tiles(total: Row) -> list[tuple[str, str, str]]:
     rate, low, high = (percent(total[f"delivery_rate{end}"]) for end in ("", "_ci_low", "_ci_high"))
     if not total["awaited"]:
         sure = f" ({low} – {high} with 95% confidence)" if total["delivery_rate"] else ""
-        return [("Delivery rate", rate, f"of the messages with an outcome{sure}")]
+        return [("Delivery rate", rate, f"of those with a final status{sure}")]
     expected, low, high = (percent(total[f"expected_rate{end}"]) for end in ("", "_low", "_high"))
     return [
         ("Expected rate", expected, f"in the end; 19 times in 20 between {low} and {high}"),
-        ("So far", rate, "of the messages with an outcome; it will move"),
+        ("So far", rate, "of those with a final status; it will change"),
     ]
 
 
 def _open_sentence(total: Row) -> str:
     low, high = (percent(total[f"delivery_rate_if_rest_{end}"]) for end in ("failed", "arrived"))
     bounds = (
-        "Should none, or all, of the messages without an outcome have arrived, between "
-        f"{low} and {high} of all did."
+        f"The rate of all messages can't be below {low} or above {high}, whether none or all of "
+        "those without a final status were delivered."
     )
     if not total["awaited"]:
-        return f"None of these {count(total['messages'])} messages is open any more. {bounds}"
+        return f"None of these {count(total['messages'])} messages is waiting any more. {bounds}"
     return f"{wording.so_far(total)} {wording.why_less(total)}{bounds}"
 
 
-def _maturity(maturity: pa.Table) -> Html:
-    """Show how complete a group usually is by age."""
+def _maturity(figures: Figures) -> Html:
+    """Show how soon messages arrive, and how complete a group usually is by age."""
+    spread = ", ".join(
+        f"{share}% within {_span(figures.total[f'latency_p{share}_seconds'])}"
+        for share in (50, 90, 99)
+    )
+    fast = paragraph(f"Of the delivered messages, by the receipts' times: {spread}.")
     rows = [
         [
             _span(row["age_seconds"]),
@@ -135,19 +133,22 @@ def _maturity(maturity: pa.Table) -> Html:
             percent(row["delivered_if_open"]),
             percent(row["not_delivered_if_open"]),
         ]
-        for row in maturity.to_pylist()
+        for row in figures.maturity.to_pylist()
         if row["age_seconds"]
     ]
     if not rows:
-        return paragraph("How complete a group usually is shows once some outcomes are known.")
-    headers = ["Age", "Outcomes known", "Still open", "Delivered later", "Not delivered"]
-    messages = count(maturity["messages"][0].as_py())
-    return table(
-        f"How complete a group of messages is by its age, from {messages} of four weeks. Known: of "
-        "the outcomes that come at all. Delivered later or not: of those still open; of the rest "
-        "no outcome comes.",
-        headers,
-        rows,
+        return join([fast, paragraph("How complete figures are is shown once some are known.")])
+    messages = count(figures.maturity["messages"][0].as_py())
+    return join(
+        [
+            fast,
+            table(
+                f"By the age of a group of messages, from {messages} of four weeks. Receipts in: "
+                "of all that come. Later: of those still waiting; for the rest none comes.",
+                ["Age", "Receipts in", "Still waiting", "Later delivered", "Later failed"],
+                rows,
+            ),
+        ]
     )
 
 
@@ -158,7 +159,7 @@ def _statuses(total: Row) -> Html:
         for meaning in STATUSES
     ]  # fmt: skip
     return table(
-        "Where every message is; the statuses add up to all messages",
+        "All messages by status",
         ["Status", "Messages", "Share", "Meaning"],
         rows,
         texts=(0, 3),

@@ -75,7 +75,7 @@ def packed(periods: Periods) -> str:
     raw = b"".join(
         _bytes(column) for part in (periods.counts, periods.failures) for column in part.columns
     )
-    return base64.b64encode(zlib.compress(raw, 9)).decode()
+    return base64.b64encode(zlib.compress(raw)).decode()
 
 
 def _layout(part: pa.Table) -> dict[str, Any]:

@@ -124,8 +124,8 @@ function said(now, before, guess, former) {
   const change = guess.rate - former.rate, written = points(change);
   const than = `the ${periodName()} before`;
   const compared = written === "0.0" ? `as many as in ${than}` : `${written.slice(1)} points ${change < 0 ? "less" : "more"} than in ${than}`;
-  const [first] = groups(before).rows, isWhere = first?.extra >= 5 && first.former.rate > first.guess.chanceHigh;  // more than chance makes
-  const where = isWhere ? ` Most extra failures: ${page.columns[state.by].values[first.place]} (+${count(first.extra)}).` : "";
+  const [first] = groups(before).rows, isWhere = first?.extra >= 5 && first.guess.chanceHigh !== null && first.former.rate > first.guess.chanceHigh;
+  const where = isWhere && !state.only.has(state.by) ? ` Most extra failures: ${page.columns[state.by].values[first.place]} (+${count(first.extra)}).` : "";
   return `${told}, ${compared}. ${judged().text}${where}`;
 }
 const isComparable = (before) => before.messages >= page.floor;
@@ -306,13 +306,12 @@ function whatChanged(before) {
   const seen = shown.flatMap((row) => [row.low, row.guess.rate, row.hasBoth ? row.former.rate : null]).filter((v) => v !== null);
   const low = Math.max(0, Math.floor((Math.min(0.95, ...seen) - 0.005) * 20) / 20);
   const narrow = innerWidth < 640, width = narrow ? 110 : 160, x = (r) => 6 + ((Math.max(low, r) - low) / (1 - low)) * (width - 12);
-  const next = page.columns.findIndex((one, n) => n !== state.by && !state.only.has(n) && (n > state.by || state.by === page.columns.length - 1));
   const body = shown.map((row) => {
     const name = column.values[row.place], dots = [line(x(0), 11, x(1), 11, "grid"), line(x(row.low), 11, x(row.high), 11, "range")];
     if (row.hasBoth) dots.push(el("circle", { cx: x(row.former.rate), cy: 11, r: 4.5, class: "dot before" }));
     dots.push(el("circle", { cx: x(row.guess.rate), cy: 11, r: 5, class: "dot" }));
     const told = `${percent(row.guess.rate)} now` + (row.hasBoth ? `, ${percent(row.former.rate)} before` : "");
-    const pick = () => { state.only.set(state.by, row.place); if (next >= 0) state.by = next; store(); };
+    const pick = () => { only(state.by, row.place); store(); };
     return el("tr", {},
       el("th", { scope: "row" }, el("button", { type: "button", class: "drill", onclick: pick, title: `Only ${name}` }, el("bdi", {}, name))),
       el("td", { class: "dots" }, svg(width, 22, told, ...dots)),
@@ -388,7 +387,7 @@ function alertCards() {
       ? `${percent(alert.share)} of all messages, usually ${percent(alert.usual)}`
       : `${percent(alert.share)} ${did} (${count(alert.affected)} of ${count(alert.messages)}), usually ${percent(alert.usual)}`;
     const mostly = isMix || alert.kind !== "failing" ? "" : mainReason(alert);
-    const pick = () => { state.only = new Map(alert.place ? [[alert.column, alert.place]] : []); state.period = state.period > 7 ? 7 : state.period; store(); };
+    const pick = () => { state.only = new Map(); only(alert.column, alert.place); state.period = state.period > 7 ? 7 : state.period; store(); };
     return el("li", { class: isMix ? "" : "trouble" },
       el("h3", {}, el("bdi", {}, alert.who)), el("p", { class: "aside" }, `sent ${alert.when}`), el("p", {}, much + "."),
       isMix ? "" : el("p", {}, el("strong", {}, `About ${count(Math.max(0, alert.extra))} extra ${alert.kind === "failing" ? "failures" : "late ones"}.`), " ", mostly),
@@ -419,7 +418,7 @@ function controls() {
     if (tables.counts["v" + n].includes(0)) order.push([0, column.values[0]]);
     return el("label", {}, el("span", {}, column.label), el("select", {
       "data-column": column.name,
-      onchange: (event) => { event.target.value === "" ? state.only.delete(n) : state.only.set(n, Number(event.target.value)); store(); },
+      onchange: (event) => { event.target.value === "" ? state.only.delete(n) : only(n, Number(event.target.value)); store(); },
     }, el("option", { value: "" }, "all"), ...order.map(([place, name]) => el("option", { value: place, selected: state.only.get(n) === place ? "" : null }, name))));
   }));
   const clear = (column) => () => { column === null ? state.only.clear() : state.only.delete(column); store(); };
@@ -428,6 +427,13 @@ function controls() {
     ...[...state.only].map(([column, place]) => el("button", { type: "button", onclick: clear(column), "aria-label": `Remove ${page.columns[column].values[place]}` },
       el("bdi", {}, page.columns[column].values[place]), " ×")),
   ] : []));
+}
+const unfiltered = (from) => page.columns.findIndex((_, n) => n >= from && !state.only.has(n));
+function only(column, place) {  // and compare by the next column: of one value there is nothing to compare
+  state.only.set(column, place);
+  if (state.by !== column) return;
+  const next = unfiltered(column);
+  state.by = next >= 0 ? next : Math.max(0, unfiltered(0));
 }
 function store() {
   const said = new URLSearchParams({ period: state.period, by: page.columns[state.by]?.name ?? "" });
@@ -445,6 +451,7 @@ function restore() {
     const place = column.values.indexOf(said.get("in." + column.name));
     if (place >= 0) state.only.set(n, place);
   });
+  if (!said.get("by")) state.by = Math.max(0, unfiltered(0));
 }
 function csv() {
   const cell = (value) => {  // a spreadsheet must not take a name for a formula
