@@ -17,7 +17,6 @@ from usms_pipeline.contract import wording
 from usms_pipeline.figures import alerts, charts
 from usms_pipeline.figures.charts.parts import FEW
 from usms_pipeline.figures.report.periods import (
-    COUNTS,
     DAYS,
     FAST_SECONDS,
     HOURLY_DAYS,
@@ -51,7 +50,6 @@ def figures(periods: Periods, alerted: Iterable[alerts.Row], zone: ZoneInfo) -> 
             "counts": _layout(periods.counts),
             "failures": _layout(periods.failures),
         },
-        "sums": COUNTS,
         "guesses": _by_cohort(periods.guesses, "value", "low", "high", "chance_low", "chance_high"),
         "daily": _by_cohort(periods.daily, "value", "low", "high"),
         "changes": _by_cohort(periods.changes, "value", "low", "high"),

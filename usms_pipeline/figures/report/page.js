@@ -65,21 +65,38 @@ function span(isBefore) {
   const length = state.period * DAY, end = state.period === 1 ? LAST_HOUR + 1 : END;
   return isBefore ? [end - 2 * length, end - length] : [end - length, end];
 }
-const nothing = () => Object.fromEntries(page.sums.map((name) => [name, 0]));
-function* matching(table, [from, to]) {
-  const only = [...state.only].map(([column, place]) => [table["v" + column], place]);
-  for (let n = 0; n < table.rows; n++) {
-    if (table.hour[n] < from || table.hour[n] >= to) continue;
-    if (only.every(([column, place]) => column[n] === place)) yield n;
+const nothing = () => ({ messages: 0, delivered: 0, lost: 0, waiting: 0, fast: 0 });
+function starts(table, hour) {  // rows ascend by hour
+  let low = 0, high = table.rows;
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if (table.hour[middle] < hour) low = middle + 1; else high = middle;
   }
+  return low;
+}
+let matched = new Map();  // of one drawing, in which the same spans are counted several times
+function matching(table, [from, to]) {
+  const key = `${table === tables.counts} ${from} ${to}`;
+  if (!matched.has(key)) {
+    const only = [...state.only].map(([column, place]) => [table["v" + column], place]), rows = [];
+    for (let n = starts(table, from), end = starts(table, to); n < end; n++) {
+      if (only.every(([column, place]) => column[n] === place)) rows.push(n);
+    }
+    matched.set(key, rows);
+  }
+  return matched.get(key);
 }
 function counted(hours, keyOf) {
-  const made = new Map(), table = tables.counts;
-  for (const n of matching(table, hours)) {
+  const made = new Map(), { messages, delivered, lost, waiting, fast } = tables.counts;
+  for (const n of matching(tables.counts, hours)) {
     const key = keyOf(n);
     let sums = made.get(key);
     if (!sums) made.set(key, (sums = nothing()));
-    for (const name of page.sums) sums[name] += table[name][n];
+    sums.messages += messages[n];
+    sums.delivered += delivered[n];
+    sums.lost += lost[n];
+    sums.waiting += waiting[n];
+    sums.fast += fast[n];
   }
   return made;
 }
@@ -112,7 +129,7 @@ function expected(isBefore, c, extra = null) {
 function said(now, before, guess, former) {
   const [from, to] = span(false);
   const when = state.period === 1 ? `from ${clock(from)} to ${clock(to)}` : `${day(from)} – ${day(to - 1)}`;
-  const whom = state.only.size ? ` (${chosen().join(", ")})` : "";
+  const whom = state.only.size ? ` for ${chosen().join(", ")}` : "";
   const begun = `Of ${plural(now.messages, "message")} sent ${when}${whom}`;
   if (now.messages < page.floor) return `${begun}: too few to judge.`;
   if (guess.rate === null) return `${begun}, no final status is in yet.`;
@@ -387,7 +404,7 @@ function alertCards() {
       ? `${percent(alert.share)} of all messages, usually ${percent(alert.usual)}`
       : `${percent(alert.share)} ${did} (${count(alert.affected)} of ${count(alert.messages)}), usually ${percent(alert.usual)}`;
     const mostly = isMix || alert.kind !== "failing" ? "" : mainReason(alert);
-    const pick = () => { state.only = new Map(); only(alert.column, alert.place); state.period = state.period > 7 ? 7 : state.period; store(); };
+    const pick = () => { state.only = new Map(); state.by = alert.column; only(alert.column, alert.place); state.period = state.period > 7 ? 7 : state.period; store(); };
     return el("li", { class: isMix ? "" : "trouble" },
       el("h3", {}, el("bdi", {}, alert.who)), el("p", { class: "aside" }, `sent ${alert.when}`), el("p", {}, much + "."),
       isMix ? "" : el("p", {}, el("strong", {}, `About ${count(Math.max(0, alert.extra))} extra ${alert.kind === "failing" ? "failures" : "late ones"}.`), " ", mostly),
@@ -480,6 +497,7 @@ function download() {
 // ---- all of it ------------------------------------------------------------------------------
 function draw() {
   restore();
+  matched = new Map();
   const focus = document.activeElement?.textContent, kept = document.activeElement?.closest?.("[id]")?.id;
   const now = total(span(false)), before = total(span(true));
   const guess = expected(false, now), former = expected(true, before), buckets = bucketed(span(false));

@@ -33,15 +33,14 @@ under ``MOST`` rows of counts, which is 2 MB."""
 
 MOST: Final = 300_000
 
-COUNTS: Final = ("messages", "delivered", "lost", "waiting", "fast")
-
 
 @dataclass(frozen=True)
 class Periods:
     """The latest days by hour and group, of one warehouse.
 
     ``counts`` has ``hour`` (since the first of ``DAYS`` days), a column ``v<n>`` for each of
-    ``columns``, the place of a value in ``values[n]`` from 1 on (0: any other), and ``COUNTS``;
+    ``columns``, the place of a value in ``values[n]`` from 1 on (0: any other), and
+    ``messages``, ``delivered``, ``lost``, ``waiting`` and ``fast`` (delivered in ``FAST_SECONDS``);
     ``failures`` the same of ``messages`` for a ``reason``, a place in ``reasons``. ``guesses`` and
     ``changes`` are by period (days), ``is_before``, column (-1: all) and place.
     """
