@@ -26,6 +26,7 @@ from tests.watched_world import World
 from usms_pipeline.contract.errors import OtherWarehouse, StorageError
 from usms_pipeline.figures import queries, report
 from usms_pipeline.figures.queries import rates_expected
+from usms_pipeline.figures.report import periods
 from usms_pipeline.figures.report.figures import ask
 from usms_pipeline.figures.report.quality import Finding, findings
 from usms_pipeline.figures.report.reasons import FAMILIES, family
@@ -259,6 +260,17 @@ def test_a_dimension_with_many_values_names_the_most_frequent(tmp_path):
     assert len(names) == 41
     assert sum(tables["counts"]["messages"]) == 100
     assert 0 in tables["counts"]["v2"]
+
+
+def test_where_there_are_too_many_rows_fewer_values_have_a_name(warehouse):
+    columns, zone = ["country", "template"], ZoneInfo("UTC")
+    whole = periods.ask(warehouse, columns, zone)
+    small = periods.ask(warehouse, columns, zone, most_rows=10)
+    assert whole is not None
+    assert small is not None
+    assert [len(one) for one in small.values] == [1, 1]
+    assert small.counts.num_rows < whole.counts.num_rows
+    assert sum(small.counts["messages"].to_pylist()) == sum(whole.counts["messages"].to_pylist())
 
 
 def test_reasons_have_their_family_and_no_name_ends_the_script(source):
