@@ -55,7 +55,8 @@ const points = (change) => {
 };
 const plural = (n, one) => `${count(n)} ${one}${n === 1 ? "" : "s"}`;
 const date = (hour) => new Date(FIRST + hour * 36e5);
-const day = (hour) => date(hour).toLocaleDateString("en-GB", { day: "numeric", month: "short", timeZone: "UTC" });
+const MONTHS = "Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split(" ");
+const day = (hour) => `${date(hour).getUTCDate()} ${MONTHS[date(hour).getUTCMonth()]}`;
 const clock = (hour) => `${day(hour)} ${String(date(hour).getUTCHours()).padStart(2, "0")}:00`;
 const periodName = () => (state.period === 1 ? "24 hours" : `${state.period} days`);
 const usually = () => (state.period === 7 ? "weeks" : `spans of ${state.period} days`);
