@@ -1,4 +1,4 @@
-"""The report's sections: which figures, charts and tables stand where, and in which words."""
+"""What the page shows without its script: all messages and days, and what is folded away."""
 
 from __future__ import annotations
 

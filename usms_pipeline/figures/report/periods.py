@@ -7,6 +7,7 @@ Rates of any selection are ratios of these counts, made in the page. What is mor
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import date
 from typing import Any, Final
 from zoneinfo import ZoneInfo
 
@@ -45,7 +46,7 @@ class Periods:
     ``changes`` are by period (days), ``is_before``, column (-1: all) and place.
     """
 
-    last_day: Any
+    last_day: date
     columns: list[str]
     values: list[list[str | None]]
     counts: pa.Table
@@ -89,7 +90,7 @@ def _keys(columns: list[str]) -> str:
     return "".join(f", v{n}" for n in range(len(columns)))
 
 
-def _values(con: queries.Connection, column: str, last: Any, most: int) -> list[str | None]:
+def _values(con: queries.Connection, column: str, last: date, most: int) -> list[str | None]:
     """Name the most frequent values of a column in these days; an empty text is none."""
     found = _table(
         con,
@@ -103,7 +104,7 @@ def _values(con: queries.Connection, column: str, last: Any, most: int) -> list[
     return list(found["value"].to_pylist())
 
 
-def _members(columns: list[str], values: list[list[str | None]], last: Any, zone: ZoneInfo) -> str:
+def _members(columns: list[str], values: list[list[str | None]], last: date, zone: ZoneInfo) -> str:
     """Return the query of the latest days' messages, with hour and places of their values."""
     places = "".join(
         f", coalesce(list_position([{', '.join(literal(one or '') for one in known)}], "
@@ -164,7 +165,7 @@ def _reasons(failures: pa.Table) -> tuple[list[dict[str, Any]], pa.Table]:
 
 
 def _asked(
-    con: queries.Connection, members: str, columns: list[str], last: Any, last_hour: int
+    con: queries.Connection, members: str, columns: list[str], last: date, last_hour: int
 ) -> pa.Table:
     """Ask for the forecasts of periods and days, and for changes, of all and each single value.
 
