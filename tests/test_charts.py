@@ -181,8 +181,19 @@ def test_a_few_messages_make_no_headline():
     chart = charts.rate_over_time(days(cohort(), few, cohort()))
     headline, explanation = charts.caption(chart)
     assert headline == "94.7% are delivered"
-    assert "Too few messages for the headline: 1 day with under 20% of the usual." in explanation
+    assert "Too few messages for the headline: 1 day." in explanation
     assert "headline" not in charts.caption(charts.rate_over_time(days(cohort(), cohort())))[1]
+
+
+def test_neither_headline_nor_axis_is_made_by_a_handful_of_settled_messages():
+    """At night a few are settled, by day some of many are awaited: those few are no usual size."""
+    night = cohort(3, delivered=1, failed=2)
+    by_day = cohort(60, delivered=54, failed=3, awaited=3)
+    chart = charts.rate_over_time(days(night, by_day, night, by_day, night))
+    assert charts.caption(chart)[0] == "No day has the 30 messages that a rate takes"
+    scales = re.findall(r"'domain': \[(0\.\d+), 1\]", str(chart.to_dict()))
+    assert min(map(float, scales)) > 0.8
+    assert {row["is_few"] for row in drawn_rows(chart) if row.get("messages") == 3} == {True}
 
 
 def test_a_young_day_makes_no_headline_and_looks_young():

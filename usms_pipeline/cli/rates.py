@@ -137,7 +137,7 @@ def report(to: ReportFile = None, is_opened: Open = False) -> None:
         warehouse.connect(settings.warehouse_path) as con, _named(to), progress.steps() as say
     ):  # fmt: skip
         say("Asking", "")
-        figures = page.ask(con)
+        figures = page.ask(con, settings.zone)
         say("Drawing", "")
         path = page.build(
             figures,

@@ -171,7 +171,7 @@ def _draw(context: dg.AssetExecutionContext, account: Account) -> Results:
 
     with core(context, account) as (pipeline, _):
         with warehouse.connect(pipeline.settings.warehouse_path) as con:
-            asked = report.ask(con)
+            asked = report.ask(con, pipeline.settings.zone)
             uncovered = queries.uncovered_days(con, checks.COVERED_SHARE)
             without = uncovered.to_arrow_table().to_pylist()
             copies = queries.copies_hint(con)

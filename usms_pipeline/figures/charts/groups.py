@@ -12,6 +12,7 @@ from usms_pipeline.contract import wording
 from usms_pipeline.figures.charts.parts import (
     BARS,
     ENOUGH,
+    FEW,
     Row,
     count_axis,
     fate_colour,
@@ -145,10 +146,12 @@ def _known(row: Row) -> int:
 
 
 def _group_headline(rows: Sequence[Row], noun: str) -> str:
-    enough = ENOUGH * median(row["messages"] for row in rows)
+    enough = max(FEW, ENOUGH * median(row["messages"] for row in rows))
     rated = [r for r in rows if r["delivery_rate"] is not None and r["messages"] >= enough]
     if not rated:
-        return f"No outcome is known yet for any {noun}"
+        has_rates = any(row["delivery_rate"] is not None for row in rows)
+        few = f"No {noun} has the {FEW} messages that a rate takes"
+        return few if has_rates else f"No outcome is known yet for any {noun}"
     worst = min(rated, key=lambda row: row["delivery_rate"])
     best = max(rated, key=lambda row: row["delivery_rate"])
     low, high = (wording.percent(row["delivery_rate"]) for row in (worst, best))

@@ -13,6 +13,7 @@ import pyarrow as pa
 from usms_pipeline.contract import wording
 from usms_pipeline.figures.charts.parts import (
     ENOUGH,
+    FEW,
     Row,
     count_axis,
     fate_colour,
@@ -90,6 +91,7 @@ def _period(row: Row, at: Any, zone: ZoneInfo) -> Row:
         "expected_low": None if expected is None else row["expected_rate_low"],
         "expected_high": None if expected is None else row["expected_rate_high"],
         "messages": row["messages"],
+        "is_few": row["messages"] < FEW,
         **fates(row),
         "tip": f"{name}: {figure} delivered, between {wording.percent(low)} "
         f"and {wording.percent(high)}; {wording.count(row['awaited'])} of "
@@ -119,10 +121,11 @@ def _rate_panel(rows: Sequence[Row], axis: Any, width: int) -> Any:
     solid = base.mark_line(color=blue, strokeWidth=2.5, clip=True).encode(
         y=alt.Y("settled:Q", scale=scale)
     )
-    points = base.mark_point(filled=True, stroke=blue, strokeWidth=1.5, opacity=1).encode(
+    points = base.mark_point(filled=True, stroke=blue, strokeWidth=1.5).encode(
         y=y,
         size=alt.condition("datum.is_young", alt.value(80), alt.value(36)),
         fill=alt.condition("datum.is_young", alt.value(colour("page")), alt.value(blue)),
+        opacity=alt.condition("datum.is_few", alt.value(0.3), alt.value(1)),
         description="tip:N",
     )
     guessed = base.transform_filter("datum.expected !== null")
@@ -176,6 +179,8 @@ def _time_headline(rows: Sequence[Row]) -> str:
     rated, settled, worth, sunk = _rated(rows)
     if not settled:
         return f"No outcome is known yet in any {unit}"
+    if not worth:
+        return f"No {unit} has the {FEW} messages that a rate takes"
     usual = median(row["rate"] for row in worth)
     worst = min([*worth, *sunk], key=lambda row: row["rate"])
     best = max(worth, key=lambda row: row["rate"])
@@ -198,11 +203,12 @@ def _rated(rows: Sequence[Row]) -> tuple[list[Row], list[Row], list[Row], list[R
     """Return the periods with a rate, and of them the settled ones, all if none is.
 
     The headline is made of the large ones among these, and of young ones as large that stay below
-    them whatever arrives: the third and the fourth.
+    them whatever arrives: the third and the fourth. Large is said of all with a rate: the settled
+    ones alone may be the nights.
     """
     rated = [row for row in rows if row["rate"] is not None]
     settled = [row for row in rated if not row["is_young"]] or rated
-    enough = ENOUGH * median([row["messages"] for row in settled] or [0])
+    enough = max(FEW, ENOUGH * median([row["messages"] for row in rated] or [0]))
     worth = [row for row in settled if row["messages"] >= enough]
     least = min((row["rate"] for row in worth), default=0.0)
     young = [row for row in rated if row not in settled and row["messages"] >= enough]
@@ -223,14 +229,15 @@ def _left_out(rows: Sequence[Row]) -> str:
     if not left:
         return ""
     periods = wording.counted(left, "day" if rows[0]["is_daily"] else "hour")
-    return f" Too few messages for the headline: {periods} with under {ENOUGH:.0%} of the usual."
+    return f" Too few messages for the headline: {periods}."
 
 
 def _floor(rows: Sequence[Row]) -> float:
-    """Return where the rate axis begins: below each rate and each settled cohort's lower bound."""
-    seen = [row["rate"] for row in rows if row["rate"] is not None]
-    seen += [row["low"] for row in rows if not row["is_young"] and row["low"] is not None]
-    seen += [row["expected"] for row in rows if row["expected"] is not None]
+    """Return where the rate axis begins: below what the headline is made of, and its bounds."""
+    _, _, worth, sunk = _rated(rows)
+    seen = [row["rate"] for row in (*worth, *sunk)]
+    seen += [row["low"] for row in worth if not row["is_young"]]
+    seen += [row["expected"] for row in rows if row["expected"] is not None and not row["is_few"]]
     return max(0.0, min([0.9, *(int((value - 0.02) * 10) / 10 for value in seen)]))
 
 

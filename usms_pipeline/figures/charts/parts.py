@@ -19,6 +19,9 @@ BARS: Final = 12
 ENOUGH: Final = 0.2
 """A group or period with less than this share of the typical one's messages makes no headline."""
 
+FEW: Final = 30
+"""Fewer messages make no headline, no axis and no comparison: one of 30 is three points."""
+
 FATES: Final = {
     "delivered": "delivered",
     "awaited": "still awaited",

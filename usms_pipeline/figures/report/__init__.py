@@ -13,7 +13,7 @@ from typing import Final
 from zoneinfo import ZoneInfo
 
 from usms_pipeline.contract.wording import days, moment
-from usms_pipeline.figures.report import body
+from usms_pipeline.figures.report import body, embedded
 from usms_pipeline.figures.report.figures import Figures, ask, dimensions
 from usms_pipeline.figures.report.page import Html, html, page, paragraph
 from usms_pipeline.figures.report.quality import findings, quality_table
@@ -83,14 +83,22 @@ def render(
 ) -> str:
     """Make the report's HTML of its figures."""
     zone = ZoneInfo(settings_summary.get("USMS_TIMEZONE", "UTC"))
-    found = findings(figures, quarantined, left_out)
-    sections: list[body.Section] = [
-        *body.sections(figures, zone),
-        ("quality", "The data itself", [quality_table(found)]),
-        ("reading", "How to read this", [body.terms(), body.settings_table(settings_summary)]),
-    ]
+    checks = quality_table(findings(figures, quarantined, left_out))
+    held = figures.periods
+    data = (
+        None
+        if held is None
+        else (embedded.figures(held, figures.alerts, zone), embedded.packed(held))
+    )
     return str(
-        page("SMS delivery report", _lead(figures, zone), sections, _foot(generated_at, zone))
+        page(
+            "SMS delivery report",
+            _lead(figures, zone),
+            body.fixed(figures, zone),
+            body.folded_away(figures, checks, settings_summary),
+            _foot(generated_at, zone),
+            data,
+        )
     )
 
 
@@ -99,14 +107,14 @@ def _lead(figures: Figures, zone: ZoneInfo) -> Html:
     if first is None:
         return paragraph("No messages yet.")
     return paragraph(
-        f"Messages sent {days(first, last)}, as the service's answers up to ",
+        f"Messages sent {days(first, last)}, by the receipts collected until ",
         html(moment(as_of, zone)),
-        " tell it.",
+        ".",
     )
 
 
 def _foot(generated_at: datetime, zone: ZoneInfo) -> Html:
     return paragraph(
         f"Made {moment(generated_at, zone)} by usms-pipeline {version('usms-pipeline')}. "
-        "This file fetches nothing, runs no script and holds no phone number."
+        "This file fetches nothing and holds no phone number."
     )

@@ -5,29 +5,24 @@ from __future__ import annotations
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any, Final
+from zoneinfo import ZoneInfo
 
 import pyarrow as pa
 
 from usms_pipeline.contract.schema import dimensions_among
 from usms_pipeline.figures import queries
-from usms_pipeline.warehouse.quoting import identifier, literal
+from usms_pipeline.figures.report import periods
+from usms_pipeline.figures.report.periods import Periods
+from usms_pipeline.warehouse.quoting import identifier
 
 Row = dict[str, Any]
 Warehouse = Any
 """A DuckDB connection; DuckDB is not imported here, only asked."""
 
+UTC: Final = ZoneInfo("UTC")
+
 DAYS: Final = 92
-"""Days in the table and the chart over time: the latest."""
-
-GROUPS: Final = 30
-"""Rows in a table of groups: the largest."""
-
-CHANGES: Final = 8
-"""Groups of a column in the table of changes: those that changed most."""
-
-HOURS: Final = 72
-"""Hours in the chart by the hour: the latest."""
-
+"""Days in the chart over time: the latest."""
 
 _LATEST_DAYS: Final = f"""
     SELECT r.*, n.expected_rate, n.expected_rate_low, n.expected_rate_high
@@ -36,75 +31,35 @@ _LATEST_DAYS: Final = f"""
     ORDER BY sent_date
 """
 
-_LATEST_HOURS: Final = f"""
-    SELECT r.*, n.expected_rate, n.expected_rate_low, n.expected_rate_high
-    FROM delivery_rate_hourly AS r JOIN delivery_nowcast_hourly AS n USING (sent_hour)
-    WHERE sent_hour > (SELECT max(sent_hour) FROM delivery_rate_hourly) - INTERVAL {HOURS} HOURS
-    ORDER BY sent_hour
-"""
-
-
-@dataclass(frozen=True)
-class Group:
-    """The figures of one column's groups: the largest, and how many there are in all."""
-
-    column: str
-    rates: pa.Table
-    groups: int
-
-
-@dataclass(frozen=True)
-class Changes:
-    """The groups of one column that changed by more than weeks do, and how many there are."""
-
-    column: str
-    rates: pa.Table
-    groups: int
-
 
 @dataclass(frozen=True)
 class Figures:
-    """Everything that the report shows, as it stood in one warehouse.
-
-    ``change`` is of all messages, in one row; none where there are no two settled weeks.
-    """
+    """Everything that the report shows, as it stood in one warehouse."""
 
     total: Row
     quality: Row
     alerts: list[Row]
-    change: list[Row]
-    changes: list[Changes]
     forecasts: list[Row]
     maturity: pa.Table
     daily: pa.Table
-    hourly: pa.Table
-    curve: pa.Table
-    groups: list[Group]
-    failures: pa.Table
+    periods: Periods | None
     timezone_hint: str | None
 
 
-def ask(con: Warehouse) -> Figures:
-    """Ask a published warehouse, open as ``connect()`` gives it, for the report's figures."""
+def ask(con: Warehouse, zone: ZoneInfo = UTC) -> Figures:
+    """Ask a published warehouse, open as ``connect()`` gives it, for the report's figures.
+
+    ``zone`` is the one whose days the warehouse has (USMS_TIMEZONE): the page shows its hours.
+    """
     query = files("usms_pipeline.warehouse").joinpath("sql/report_quality.sql")
-    quality = _row(con, query.read_text())
     return Figures(
         total=_total(con),
-        quality=quality,
+        quality=_row(con, query.read_text()),
         alerts=_table(con, "FROM delivery_alerts").to_pylist(),
-        change=_table(con, "FROM delivery_rate_change_by('is_announced')").to_pylist(),
-        changes=[_changes(con, column) for column in ("country", "operator", *dimensions(con))],
         forecasts=_table(con, "FROM delivery_nowcast_record").to_pylist(),
         maturity=_table(con, "FROM maturity()"),
         daily=_table(con, _LATEST_DAYS),
-        hourly=_table(con, _LATEST_HOURS),
-        curve=_table(con, "FROM delivery_curve()"),
-        groups=[
-            _group(con, "country", "delivery_rate_by_country"),
-            _group(con, "operator", "delivery_rate_by_operator"),
-            *(_group(con, name, f"delivery_rate_by({literal(name)})") for name in dimensions(con)),
-        ],
-        failures=_table(con, "FROM failures"),
+        periods=periods.ask(con, ["country", "operator", *dimensions(con)], zone),
         timezone_hint=_hint(con),
     )
 
@@ -126,24 +81,6 @@ def _hint(con: Warehouse) -> str | None:
     with con.cursor() as own:
         own.execute(f"USE {identifier(database)}")
         return queries.timezone_hint(own)
-
-
-def _group(con: Warehouse, column: str, relation: str) -> Group:
-    counted = _row(con, f"SELECT count(*) AS groups FROM {relation}")["groups"]
-    order = f"messages DESC, {identifier(column)}"
-    largest = _table(con, f"FROM {relation} ORDER BY {order} LIMIT {GROUPS}")
-    return Group(column, largest, counted)
-
-
-def _changes(con: Warehouse, column: str) -> Changes:
-    relation = f"delivery_rate_change_by({literal(column)})"
-    counted = _row(con, f"SELECT count(*) AS groups FROM {relation}")["groups"]
-    changed = _table(
-        con,
-        f"FROM {relation} WHERE change_low > 0 OR change_high < 0 "
-        f"ORDER BY abs(change) DESC, cohort LIMIT {CHANGES}",
-    )
-    return Changes(column, changed, counted)
 
 
 def _row(con: Warehouse, query: str) -> Row:

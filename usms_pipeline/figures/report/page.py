@@ -5,6 +5,8 @@ Functions take plain values and give ``Html``; what is not ``Html`` is escaped.
 
 from __future__ import annotations
 
+import base64
+import hashlib
 from collections.abc import Container, Iterable, Sequence
 from html import escape
 from importlib.resources import files
@@ -38,9 +40,14 @@ def name(text: str) -> Html:
 def section(anchor: str, title: str, *parts: object) -> Html:
     """Make a section with a heading, reachable as ``#anchor``."""
     return Html(
-        f'<section id="{html(anchor)}" aria-labelledby="{html(anchor)}-title">\n'
+        f'<section aria-labelledby="{html(anchor)}-title">\n'
         f'<h2 id="{html(anchor)}-title">{html(title)}</h2>\n{join(parts)}\n</section>'
     )
+
+
+def folded(title: str, *parts: object) -> Html:
+    """Make a section that opens when it is asked for."""
+    return Html(f"<details><summary>{html(title)}</summary>\n{join(parts)}\n</details>")
 
 
 def paragraph(*parts: object) -> Html:
@@ -51,7 +58,7 @@ def paragraph(*parts: object) -> Html:
 def tiles(entries: Iterable[tuple[str, str, str]]) -> Html:
     """Make the headline figures: (label, figure, remark)."""
     made = [
-        f"<div><dt>{html(label)}</dt><dd><strong>{html(figure)}</strong> "
+        f'<div class="tile"><dt>{html(label)}</dt><dd><strong>{html(figure)}</strong> '
         f"<span>{html(remark)}</span></dd></div>"
         for label, figure, remark in entries
     ]
@@ -84,28 +91,44 @@ def _cells(row: Sequence[object], kinds: Sequence[str]) -> str:
     return f'<th scope="row">{first}</th>{cells}'
 
 
-def figure(wide: charts.Chart, narrow: charts.Chart) -> Html:
-    """Show a chart, drawn for a page and for a phone, under its headline."""
-    headline, explanation = charts.caption(wide)
+def figure(chart: charts.Chart) -> Html:
+    """Show a chart under its headline."""
+    headline, explanation = charts.caption(chart)
     return Html(
         f"<figure><figcaption><h3>{html(unbroken(headline))}</h3><p>{html(explanation)}</p></figcaption>\n"
-        f'<div class="chart wide">{charts.svg(wide)}</div>\n'
-        f'<div class="chart narrow">{charts.svg(narrow)}</div></figure>'
+        f'<div class="chart">{charts.svg(chart)}</div></figure>'
     )
 
 
 def page(
-    title: str, lead: Html, sections: Sequence[tuple[str, str, Sequence[object]]], foot: Html
+    title: str, lead: Html, fixed: Html, details: Html, foot: Html, data: tuple[str, str] | None
 ) -> Html:
-    """Make the whole document: self-contained, no script, nothing fetched.
+    """Make the whole document: self-contained, nothing fetched, no script but its own.
 
-    ``sections`` are (anchor, title, pieces); the contents at the top link to them.
+    ``fixed`` is shown where no script runs. ``data`` is what the script draws, as JSON and packed;
+    where there is none, there is no script either.
     """
-    links = "".join(f'<li><a href="#{html(a)}">{html(t)}</a></li>' for a, t, _ in sections)
-    template = files(__package__).joinpath("page.html").read_text(encoding="utf-8")
-    body = join(section(anchor, heading, *pieces) for anchor, heading, pieces in sections)
-    values = {"title": html(title), "lead": lead, "contents": links, "body": body, "foot": foot}
-    return Html(Template(template).substitute(values, recolour=_recolour()))
+    here = files(__package__)
+    script = here.joinpath("page.js").read_text(encoding="utf-8") if data else ""
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    values = {
+        "title": html(title),
+        "lead": lead,
+        "fixed": fixed,
+        "folded": details,
+        "foot": foot,
+        "recolour": _recolour(),
+        "script_hash": f"'sha256-{digest}'" if data else "'none'",
+        "data": "",
+    }
+    if data:
+        values["data"] = (
+            f'<script type="application/json" id="figures">{data[0]}</script>\n'
+            f'<script type="text/plain" id="packed">{data[1]}</script>\n'
+            f"<script>{script}</script>"
+        )
+    template = here.joinpath("page.html").read_text(encoding="utf-8")
+    return Html(Template(template).substitute(values))
 
 
 def _recolour() -> str:

@@ -16,25 +16,30 @@
 -- Grain: one value of the column named, exactly so; the value is text, in `cohort`. Only
 -- recipients in your table. No row where either week has no messages with a final status.
 
--- Student's t, two-sided 95 %, for 1 to 6 degrees of freedom.
-CREATE OR REPLACE MACRO usms_student_week(freedom) AS
-[12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469][freedom];
+-- Student's t, two-sided 95 %; from 7 degrees of freedom on Cornish and Fisher's series, off by 0.01
+-- at 7 and less after.
+CREATE OR REPLACE MACRO usms_student(freedom) AS CASE
+    WHEN freedom <= 6 THEN [12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469][freedom]
+    ELSE 1.96 + 2.3724 / freedom + 2.823 / freedom ** 2
+END;
 
--- `counts` names a relation (cohort, sent_date, last_day, messages, n, k) of the fourteen days up to
--- last_day: k of n messages with a final status were delivered. Grain: cohort.
-CREATE OR REPLACE MACRO usms_changes(counts) AS TABLE
+-- `counts` names a relation (cohort, sent_date, last_day, messages, n, k) of twice `days` days up to
+-- last_day: k of n messages with a final status were delivered. Grain: cohort. The nth day is set
+-- beside the nth before; unless `days` are whole weeks the two are different weekdays, which only
+-- widens the interval.
+CREATE OR REPLACE MACRO usms_changes(counts, days := 7) AS TABLE
 WITH weekdays AS (
     SELECT
         cohort,
         last_day,
-        coalesce(sum(messages) FILTER (sent_date > last_day - 7), 0) AS messages,
-        coalesce(sum(messages) FILTER (sent_date <= last_day - 7), 0) AS messages_before,
-        coalesce(sum(n) FILTER (sent_date > last_day - 7), 0) AS n,
-        coalesce(sum(k) FILTER (sent_date > last_day - 7), 0) AS k,
-        coalesce(sum(n) FILTER (sent_date <= last_day - 7), 0) AS n_before,
-        coalesce(sum(k) FILTER (sent_date <= last_day - 7), 0) AS k_before
+        coalesce(sum(messages) FILTER (sent_date > last_day - days), 0) AS messages,
+        coalesce(sum(messages) FILTER (sent_date <= last_day - days), 0) AS messages_before,
+        coalesce(sum(n) FILTER (sent_date > last_day - days), 0) AS n,
+        coalesce(sum(k) FILTER (sent_date > last_day - days), 0) AS k,
+        coalesce(sum(n) FILTER (sent_date <= last_day - days), 0) AS n_before,
+        coalesce(sum(k) FILTER (sent_date <= last_day - days), 0) AS k_before
     FROM query_table(counts)
-    GROUP BY cohort, last_day, (last_day - sent_date) % 7
+    GROUP BY cohort, last_day, (last_day - sent_date) % days
 ),
 differences AS (
     SELECT
@@ -62,14 +67,14 @@ reaches AS (
         *,
         CASE
             -- Not below 0: that is only how the two squares were rounded.
-            WHEN pairs >= 3 THEN usms_student_week(pairs - 1)
+            WHEN pairs >= 3 THEN usms_student(pairs - 1)
                 * sqrt(greatest(0, mean_square - change ** 2) / (pairs - 1))
         END AS reach
     FROM weeks
 )
 SELECT
     cohort,
-    last_day - 6 AS first_day,
+    last_day - days + 1 AS first_day,
     last_day,
     messages,
     messages_before,
