@@ -197,7 +197,7 @@ def _statement(it: _Opened, settings: Settings, start: datetime, end: datetime) 
 
 
 def tables(url: str) -> list[str]:
-    """Return the tables and views at a ``USMS_SOURCE_URL``; none where it is one table, as files are.
+    """Return the tables and views at a ``USMS_SOURCE_URL``; none of files, which are one table.
 
     Raises ``SourceError`` and ``SourceUnavailable``.
     """
