@@ -612,6 +612,39 @@ def test_a_damaged_block_stops_nothing_else(account, step):
     account.settled()
 
 
+def test_a_rebuild_says_how_many_responses_it_could_not_read_again(account):
+    delivered(account, "s1", "s2", "s3")
+    runs = [account.land(account.told(f"s{n}", hours=-n / 10)) for n in (1, 2, 3)]
+    account.refresh()
+    drop_responses(account, *runs[:2])
+    [said] = [one for one in account.rebuild().warnings if "no longer kept" in one]
+    assert said.startswith("2 responses could not be read again")
+    damage(account, file.name(DAY))
+    [said] = [one for one in account.rebuild().warnings if "No response is kept" in one]
+    assert "of 2 messages" in said
+
+
+def test_a_published_day_that_is_gone_is_not_begun_anew_but_by_a_rebuild(account):
+    delivered(account, "s0", sent_at=NOON - timedelta(days=1))
+    delivered(account, "s1", "s2")
+    account.run()
+    account.row("s3", NOON, PHONE)
+    path = account.folder / "data" / file.name(DAY)
+    path.unlink()
+    account.says.clear()
+    report = account.run()
+    assert (report.written, [*report.damaged], report.fell_short) == ([], [DAY], True)
+    assert report.warehouse.rows == 3
+    assert not path.exists()
+    [said] = account.pipeline.conservation()
+    assert said == report.damaged[DAY]
+    account.rebuild(DAY)
+    assert account.shown("session_no", "status") == [
+        ("s0", "delivered"), ("s1", "delivered"), ("s2", "delivered"), ("s3", "pending")
+    ]  # fmt: skip
+    assert account.run().damaged == {}
+
+
 @examples(2, "gone", [(0,), (1,), (2,), (0, 2), (0, 1, 2)])
 @pytest.mark.parametrize("is_odd", [False, True])
 def test_a_rebuild_keeps_what_only_the_day_knows_whichever_responses_are_gone(
