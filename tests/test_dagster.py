@@ -197,7 +197,7 @@ def test_every_partition_tells_its_own_buckets(first_run):
     for day, rows in account.receipts().items():
         assert told[day]["dagster/partition_row_count"] == rows.num_rows
         statuses = rows["status"].to_pylist()
-        assert {b: told[day][b] for b in BUCKETS} == {b: statuses.count(b) for b in BUCKETS}
+        assert {b: told[day].get(b, 0) for b in BUCKETS} == {b: statuses.count(b) for b in BUCKETS}
     assert sum(sum(one.get(b, 0) for b in BUCKETS) for one in told.values()) == 300
 
 
@@ -222,9 +222,7 @@ def test_every_column_says_which_columns_it_comes_from(first_run):
         last = told[max(told, key=str)]["dagster/column_lineage"]
         return {(dep.asset_key.path[-1], dep.column_name) for dep in last.deps_by_column[column]}
 
-    assert came_from("delivery_rates", "delivery_rate") == {
-        ("warehouse", "status"), ("warehouse", "is_announced")
-    }  # fmt: skip
+    assert came_from("delivery_rates", "delivery_rate") == {("warehouse", "status")}
     assert came_from("warehouse", "status") == {("receipts", "status")}
     assert came_from("receipts", "status") == {("responses", "body")}
     assert came_from("receipts", "template") == {("source_table", "template")}
