@@ -11,6 +11,7 @@ import pytest
 from tests.account import START, Account
 from tests.examples import examples
 from tests.scripted import DAY, NOON, OTHER, PHONE, THIRD, Scripted, receipt
+from usms_pipeline import warehouse
 from usms_pipeline.contract.errors import StorageError
 from usms_pipeline.contract.schema import dimension_name
 from usms_pipeline.days import file, log, quarantine, run
@@ -643,6 +644,18 @@ def test_a_published_day_that_is_gone_is_not_begun_anew_but_by_a_rebuild(account
         ("s0", "delivered"), ("s1", "delivered"), ("s2", "delivered"), ("s3", "pending")
     ]  # fmt: skip
     assert account.run().damaged == {}
+
+
+def test_whoever_starts_over_in_another_data_directory_publishes_over_what_was(tmp_path):
+    given = {"warehouse": str(tmp_path / "usms.duckdb")}
+    for name in ("before", "after"):
+        (tmp_path / name).mkdir()
+        account = Scripted(tmp_path / name, **given)
+        delivered(account, "s1", name)
+        assert account.run().written == [DAY]
+        with warehouse.connect(given["warehouse"]) as con:
+            found = con.execute("SELECT session_no FROM receipts ORDER BY 1").fetchall()
+        assert found == sorted([("s1",), (name,)])
 
 
 @examples(2, "gone", [(0,), (1,), (2,), (0, 2), (0, 1, 2)])

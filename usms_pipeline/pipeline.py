@@ -578,7 +578,12 @@ class Pipeline:
         )  # fmt: skip
 
     def published_days(self) -> set[date]:
-        """Return the days that are published, whether they have files or not."""
+        """Return the days that are published, whether they have files or not.
+
+        None where nothing was begun here: what is published is another data directory's.
+        """
+        if not dataset.is_begun(self.store):
+            return set()
         return warehouse.days(self.settings.warehouse_path)
 
     def all_days(self) -> list[date]:
