@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -79,8 +80,8 @@ def free_port() -> str:
 
 @contextmanager
 def running(command: list[str], folder: Path, environment: dict[str, str]) -> Iterator[None]:
-    """Run a service of the compose file until the end, in a process group of its own."""
-    with (folder / f"{command[0]}.log").open("w") as log:
+    """Run a service until the end, in a process group of its own."""
+    with (folder / f"{Path(command[0]).name}.log").open("w") as log:
         process = subprocess.Popen(
             [str(BIN / command[0]), *command[1:]], cwd=folder, env=environment,
             stdout=log, stderr=log, start_new_session=True,
@@ -122,8 +123,12 @@ def the_first_run(port: str, seconds: float = 300) -> dict[str, Any]:
 
 
 @pytest.mark.long
-def test_the_compose_files_processes_run_a_tick_green(tmp_path: Path, postgresql: Any):
-    """Without Docker: its commands, its two files, and PostgreSQL; a schedule of each minute."""
+@pytest.mark.parametrize("way", ["compose", "celery"])
+def test_the_processes_of_a_deployment_run_a_tick_green(way: str, tmp_path: Path, postgresql: Any):
+    """Without Docker: the compose file's commands, PostgreSQL, and a schedule of each minute.
+
+    With Celery a worker makes the run, as its page says to start one.
+    """
     pytest.importorskip("dagster_postgres")
     project = tmp_path / "ours"
     (project / "src/ours/defs/usms").mkdir(parents=True)
@@ -133,7 +138,10 @@ def test_the_compose_files_processes_run_a_tick_green(tmp_path: Path, postgresql
     (project / "src/ours/__init__.py").write_text("")
     (project / "src/ours/definitions.py").write_text(
         "from pathlib import Path\nimport dagster as dg\n\n@dg.definitions\ndef defs():\n"
-        "    return dg.load_from_defs_folder(path_within_project=Path(__file__).parent)\n"
+        "    defs = dg.load_from_defs_folder(path_within_project=Path(__file__).parent)\n"
+        # Celery's workers may start no processes; elsewhere it is Dagster's own default
+        f"    executor = {'dg.in_process_executor' if way == 'celery' else None}\n"
+        "    return dg.Definitions.merge(defs, dg.Definitions(executor=executor))\n"
     )
     (project / "src/ours/defs/usms/defs.yaml").write_text(
         "type: usms_pipeline.components.ReceiptPipeline\n"
@@ -141,11 +149,11 @@ def test_the_compose_files_processes_run_a_tick_green(tmp_path: Path, postgresql
     )
     home = tmp_path / "home"
     home.mkdir()
-    for name in ("dagster.yaml", "workspace.yaml"):
-        (home / name).write_text((COMPOSE / name).read_text("utf-8"))
+    for path in (ROOT / f"deploy/{way}/dagster.yaml", COMPOSE / "workspace.yaml"):
+        (home / path.name).write_text(path.read_text("utf-8"))
     messages = Population(300, days=1).table()
     pq.write_table(messages, tmp_path / "sent.parquet")
-    code, page = free_port(), free_port()
+    code, page, broker = free_port(), free_port(), free_port()
     changed = {
         "4000": code, "3000": page, "0.0.0.0": "127.0.0.1",
         "usms_pipeline.definitions": "ours.definitions",
@@ -159,6 +167,8 @@ def test_the_compose_files_processes_run_a_tick_green(tmp_path: Path, postgresql
             "USMS_DAGSTER_STORAGE": re.sub(r"^postgres\w*", "postgresql+psycopg2", postgresql.url),
             "USMS_CODE_HOST": "127.0.0.1",
             "USMS_CODE_PORT": code,
+            "CELERY_BROKER_URL": f"redis://127.0.0.1:{broker}/0",
+            "CELERY_RESULT_BACKEND": f"redis://127.0.0.1:{broker}/1",
             "PYTHONPATH": f"{project / 'src'}:{ROOT}:{os.environ.get('PYTHONPATH', '')}",
         }
         account = {
@@ -169,6 +179,15 @@ def test_the_compose_files_processes_run_a_tick_green(tmp_path: Path, postgresql
             "USMS_PHONE_COLUMN": "phone",
             "USMS_DATA_DIR": str(tmp_path / "data"),
         }
+        if way == "celery":
+            pytest.importorskip("dagster_celery")
+            redis = shutil.which("redis-server") or pytest.skip("there is no redis-server")
+            stack.enter_context(running([redis, "--port", broker, "--save", ""], tmp_path, given))
+            worker = re.findall(
+                r"`celery (-A .+?)`", (ROOT / "deploy/celery/README.md").read_text()
+            )
+            command = [sys.executable, "-m", "celery", *worker[0].split()]
+            stack.enter_context(running(command, tmp_path, environment | account))
         for name in ("code", "daemon", "webserver"):
             command = [changed.get(one, one) for one in compose()["services"][name]["command"]]
             # the settings are the code server's alone
@@ -176,6 +195,8 @@ def test_the_compose_files_processes_run_a_tick_green(tmp_path: Path, postgresql
             stack.enter_context(running(command, tmp_path, its))
         run = the_first_run(page)
         assert run["status"] == "SUCCESS", run
-        assert "dagster/schedule_name" in {tag["key"] for tag in run["tags"]}
+        tags = {tag["key"] for tag in run["tags"]}
+        assert "dagster/schedule_name" in tags
+        assert ("dagster-celery/task_id" in tags) == (way == "celery")
     assert (tmp_path / "data/usms.duckdb").is_file()
     assert not list(home.rglob("*.db")), "all of Dagster's state is in PostgreSQL"
