@@ -23,7 +23,7 @@ from tests.examples import examples
 from tests.processes import bare
 from usms_pipeline.components import Attributes, ReceiptPipeline
 from usms_pipeline.contract.errors import SettingsError
-from usms_pipeline.defs.account import AccountSettings
+from usms_pipeline.defs.account import AccountSettings, processes
 from usms_pipeline.defs.scaffold import AccountScaffolder
 from usms_pipeline.settings import Settings
 from usms_pipeline.simulator import ACCESS_KEY_ID, ACCESS_KEY_SECRET
@@ -303,6 +303,7 @@ RIGHT = [
     "schedule: null", "schedule: {cron: 0 * * * *, status: running}", "freshness: none",
     "freshness: {warn_hours: 2}", "source_asset: shop/sms_log",
     "op: {tags: {a: b}, pool: sms, max_partitions_per_run: 30, retry: {max_retries: 3}}",
+    "op: {processes: 3}",
     "translation: {group_name: sms, key: 'sms/{{ name }}'}",
 ]  # fmt: skip
 
@@ -408,6 +409,28 @@ def test_the_op_has_tags_pool_retries_and_days_a_run():
     assert (made.op.tags["team"], made.op.pool) == ("sms", "sms")
     assert made.op.retry_policy == dg.RetryPolicy(3, 9, dg.Backoff.EXPONENTIAL)
     assert made.backfill_policy == dg.BackfillPolicy.multi_run(30)
+
+
+@pytest.mark.parametrize(
+    ("op", "limit", "expected"),
+    [({}, None, 1), ({}, 3, 3), ({"processes": 4}, 3, 4), ({"pool": "other"}, 3, 1)],
+)
+def test_the_ceiling_of_requests_is_shared_by_as_many_as_work_at_once(op, limit, expected):
+    component = ReceiptPipeline(op=op, max_requests_per_second=12)
+    with dg.DagsterInstance.ephemeral() as instance:
+        if limit:
+            instance.event_log_storage.set_concurrency_slots("usms_account", limit)
+        found = processes(instance, component.account())
+    assert found == expected
+    resource = AccountSettings(**component.given)
+    its = resource.pipeline(processes=lambda: found).settings.max_requests_per_second
+    assert its == 12 / expected
+
+
+def test_the_job_takes_the_executor_of_the_deployment():
+    for executor in (dg.in_process_executor, dg.multiprocess_executor):
+        defs = dg.Definitions.merge(built(), dg.Definitions(executor=executor))
+        assert defs.resolve_job_def("refresh_usms").executor_def is executor
 
 
 def test_the_schedule_is_as_the_account_says():

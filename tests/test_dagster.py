@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 import sys
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -197,7 +199,7 @@ def test_every_partition_tells_its_own_buckets(first_run):
     for day, rows in account.receipts().items():
         assert told[day]["dagster/partition_row_count"] == rows.num_rows
         statuses = rows["status"].to_pylist()
-        assert {b: told[day][b] for b in BUCKETS} == {b: statuses.count(b) for b in BUCKETS}
+        assert {b: told[day].get(b, 0) for b in BUCKETS} == {b: statuses.count(b) for b in BUCKETS}
     assert sum(sum(one.get(b, 0) for b in BUCKETS) for one in told.values()) == 300
 
 
@@ -222,9 +224,7 @@ def test_every_column_says_which_columns_it_comes_from(first_run):
         last = told[max(told, key=str)]["dagster/column_lineage"]
         return {(dep.asset_key.path[-1], dep.column_name) for dep in last.deps_by_column[column]}
 
-    assert came_from("delivery_rates", "delivery_rate") == {
-        ("warehouse", "status"), ("warehouse", "is_announced")
-    }  # fmt: skip
+    assert came_from("delivery_rates", "delivery_rate") == {("warehouse", "status")}
     assert came_from("warehouse", "status") == {("receipts", "status")}
     assert came_from("receipts", "status") == {("responses", "body")}
     assert came_from("receipts", "template") == {("source_table", "template")}
@@ -274,6 +274,30 @@ def test_the_delivery_rates_have_chart_table_and_report(first_run):
     assert Path(told["report"]).read_text("utf-8").startswith("<!")
     del told["dagster/column_lineage"]
     assert len(json.dumps(told)) < 3_000  # Dagster keeps it three times, for ever
+
+
+def stored(folder: Path) -> int:
+    """Count the characters in all tables of an instance's SQLite files."""
+    count = 0
+    for path in folder.rglob("*.db"):
+        with closing(sqlite3.connect(path)) as con:
+            tables = con.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
+            for row in (
+                row for (name,) in tables for row in con.execute(f'SELECT * FROM "{name}"')
+            ):
+                count += sum(len(str(cell)) for cell in row if cell is not None)
+    return count
+
+
+def test_a_run_leaves_little_in_dagster(project):
+    """Hardly more where 200,000 are asked about: its days, its checks, and lines of progress."""
+    account = project(300)
+    home = account.data_dir.parent / "dagster"
+    before = stored(home)
+    result = account.refresh()
+    assert result.success
+    assert len(account.instance.all_logs(result.run_id)) <= 95
+    assert stored(home) - before <= 300_000
 
 
 def test_every_check_passes_on_a_well_behaved_service(first_run):

@@ -11,6 +11,7 @@ import pytest
 from tests.account import START, Account
 from tests.examples import examples
 from tests.scripted import DAY, NOON, OTHER, PHONE, THIRD, Scripted, receipt
+from usms_pipeline import warehouse
 from usms_pipeline.contract.errors import StorageError
 from usms_pipeline.contract.schema import dimension_name
 from usms_pipeline.days import file, log, quarantine, run
@@ -610,6 +611,51 @@ def test_a_damaged_block_stops_nothing_else(account, step):
     assert account.asked == [["s1"]][: step == "refresh"]
     assert account.shown("status") == [("delivered",)] * 2
     account.settled()
+
+
+def test_a_rebuild_says_how_many_responses_it_could_not_read_again(account):
+    delivered(account, "s1", "s2", "s3")
+    runs = [account.land(account.told(f"s{n}", hours=-n / 10)) for n in (1, 2, 3)]
+    account.refresh()
+    drop_responses(account, *runs[:2])
+    [said] = [one for one in account.rebuild().warnings if "no longer kept" in one]
+    assert said.startswith("2 responses could not be read again")
+    damage(account, file.name(DAY))
+    [said] = [one for one in account.rebuild().warnings if "No response is kept" in one]
+    assert "of 2 messages" in said
+
+
+def test_a_published_day_that_is_gone_is_not_begun_anew_but_by_a_rebuild(account):
+    delivered(account, "s0", sent_at=NOON - timedelta(days=1))
+    delivered(account, "s1", "s2")
+    account.run()
+    account.row("s3", NOON, PHONE)
+    path = account.folder / "data" / file.name(DAY)
+    path.unlink()
+    account.says.clear()
+    report = account.run()
+    assert (report.written, [*report.damaged], report.fell_short) == ([], [DAY], True)
+    assert report.warehouse.rows == 3
+    assert not path.exists()
+    [said] = account.pipeline.conservation()
+    assert said == report.damaged[DAY]
+    account.rebuild(DAY)
+    assert account.shown("session_no", "status") == [
+        ("s0", "delivered"), ("s1", "delivered"), ("s2", "delivered"), ("s3", "pending")
+    ]  # fmt: skip
+    assert account.run().damaged == {}
+
+
+def test_whoever_starts_over_in_another_data_directory_publishes_over_what_was(tmp_path):
+    given = {"warehouse": str(tmp_path / "usms.duckdb")}
+    for name in ("before", "after"):
+        (tmp_path / name).mkdir()
+        account = Scripted(tmp_path / name, **given)
+        delivered(account, "s1", name)
+        assert account.run().written == [DAY]
+        with warehouse.connect(given["warehouse"]) as con:
+            found = con.execute("SELECT session_no FROM receipts ORDER BY 1").fetchall()
+        assert found == sorted([("s1",), (name,)])
 
 
 @examples(2, "gone", [(0,), (1,), (2,), (0, 2), (0, 1, 2)])

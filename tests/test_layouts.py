@@ -150,7 +150,7 @@ def test_a_lost_mark_of_the_layout_is_told_with_what_to_write(place, left):
         place.run()
     assert place.state() == state
     told = str(caught.value).rsplit("write this into it: ", 1)[1]
-    assert json.loads(told) == json.loads(before)
+    assert json.loads(before) == json.loads(told) | {"crc32": json.loads(before)["crc32"]}
     place.mark.write_text(told)
     with pytest.raises(SettingsError, match="USMS_TIMEZONE"):
         place.run(timezone="Europe/Berlin")

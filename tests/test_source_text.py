@@ -605,7 +605,7 @@ def test_floats_are_whole_whatever_stands_for_the_gap_and_the_point(
 
 def test_a_csv_whose_lines_end_in_two_ways_is_no_reason_to_run_again(tmp_path: Path) -> None:
     text = "session_no,sent_at\r\na,2024-08-01\nb,2024-08-01\r\n\r\n\nc,2024-08-01"
-    with pytest.raises(SourceError, match=r"its lines end in more than one way\. Mend the file"):
+    with pytest.raises(SourceError, match=r"its lines end in more than one way\. Fix the file"):
         csv(tmp_path, text)
 
 

@@ -138,7 +138,7 @@ def test_usms_run_ends_with_1_and_names_the_column(shop: Shop) -> None:
     assert result.exit_code == 1
     said = " ".join(result.stderr.split())
     assert "The service knows none of the" in said
-    assert "are the values of 'id' session numbers" in said
+    assert "are the values of 'id' the session numbers" in said
     assert "Traceback" not in result.output
 
 

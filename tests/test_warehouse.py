@@ -153,14 +153,16 @@ def test_only_days_of_another_version_are_read(store, settings):
     assert sessions(settings) == [f"new {days[0]}", *(f"old {day}" for day in days[1:])]
 
 
-def test_a_day_that_vanished_is_removed(store, settings):
+def test_a_day_that_vanished_stays_as_it_was_published_and_is_told(store, settings):
     cohorts.write(store, [receipt(session_no="a")])
     cohorts.write(store, [receipt(session_no="b", sent_at=LATER)], NEXT_DAY)
     reconcile(store, settings)
     store.delete(file.name(DAY))
     report = reconcile(store, settings)
-    assert (report.partitions_removed, report.partitions_changed, report.rows) == (1, 0, 1)
-    assert sessions(settings) == ["b"]
+    assert (report.damaged, report.partitions_changed, report.rows) == ((DAY,), 0, 2)
+    assert sessions(settings) == ["a", "b"]
+    assert "gone" in report.warnings[0]
+    assert f"usms rebuild --from {DAY} --to {DAY}" in report.warnings[0]
 
 
 def test_a_dataset_that_went_away_unpublishes_nothing(store, tmp_path):

@@ -199,7 +199,7 @@ class RunReport(Report):
     def warnings(self) -> list[str]:
         """The warnings, in sentences."""
         published = self.warehouse.warnings if self.warehouse else []
-        return [*super().warnings, *published]
+        return [*dict.fromkeys([*super().warnings, *published])]
 
 
 def _announce_all(settings: Settings) -> str:
@@ -389,6 +389,7 @@ class Pipeline:
             raise
         self._published(published)
         self.purge()
+        report.damaged = published.stale | report.damaged
         if not published.is_locked:
             report.notes += self._doubts_about_copies(report)
         return RunReport(**vars(report), warehouse=published)
@@ -443,7 +444,7 @@ class Pipeline:
 
     def _run(self, **given: Any) -> Run:
         options = {"transport": self.transport, "patience": self.patience, "tell": self._tell}
-        options |= {"pace": self._settled_pace()} | given
+        options |= {"pace": self._settled_pace(), "published": self.published_days} | given
         return Run(self.store, self.settings, self.book, self.clock, **options)
 
     def _reaches_today(self, window: Window) -> bool:
@@ -506,7 +507,7 @@ class Pipeline:
         A damaged day is read from the source, too. Publishes nothing.
         """
         with self._run() as run:
-            run.rebuild(sorted(file.days(self.store) if days is None else days))
+            run.rebuild(sorted(self.all_days() if days is None else days))
             self._changes += run.outcome.changes
             self.book.keep_prefixes()
             return Report.of(run, self.settings)
@@ -576,7 +577,23 @@ class Pipeline:
 
     def _only_looking(self) -> Run:
         book = self.checked_book()
-        return Run(self.store, self.settings, book, self.clock, tell=self._tell, holds=False)
+        return Run(
+            self.store, self.settings, book, self.clock,
+            tell=self._tell, published=self.published_days, holds=False,
+        )  # fmt: skip
+
+    def published_days(self) -> set[date]:
+        """Return the days that are published, whether they have files or not.
+
+        None where nothing was begun here: what is published is another data directory's.
+        """
+        if not dataset.is_begun(self.store):
+            return set()
+        return warehouse.days(self.settings.warehouse_path)
+
+    def all_days(self) -> list[date]:
+        """List the days that have a file, and those that had one when they were published."""
+        return sorted({*file.days(self.store), *self.published_days()})
 
     def footers(self) -> dict[date, Footer]:
         """Return the footers of the days' files, except damaged ones."""
@@ -589,8 +606,13 @@ class Pipeline:
 
     def conservation(self, days: Iterable[date] | None = None) -> list[str]:
         """Check that every recipient in the source has exactly one status; return what is wrong."""
-        wanted = file.days(self.store) if days is None else days
-        return [sentence for day in wanted if (sentence := file.amiss(self.store, day))]
+        there = file.days(self.store)
+        gone = self.published_days().difference(there) if days is None else ()
+        found = (file.amiss(self.store, day) for day in (there if days is None else days))
+        return [
+            *(str(DamagedDay(day, "it is gone")) for day in sorted(gone)),
+            *(sentence for sentence in found if sentence),
+        ]
 
     def replay(self, ids: Iterable[str] | None = None) -> int:
         """Try quarantined entries again (all open ones without ``ids``); return how many.
@@ -698,7 +720,7 @@ class Pipeline:
         ``is_kept`` it writes nothing. None where the source can't be asked.
         """
         asked = {"asked_on": self.clock().date().isoformat(), "of": self._times_read()}
-        kept = self.store.read_json(_SURVEY_FILE)
+        kept = self.store.recall(_SURVEY_FILE)
         if not is_anew and {**kept, **asked} == kept and not kept.get("sentences"):
             return SourceDoubts(LeftOut(**kept["left_out"]), late=kept["late"])
         try:
@@ -794,7 +816,7 @@ class Pipeline:
     # -- the pace, kept between runs ------------------------------------------------------------
 
     def _settled_pace(self) -> float | None:
-        return self.store.read_json(_PACE_FILE).get("requests_per_second")
+        return self.store.recall(_PACE_FILE).get("requests_per_second")
 
     def _keep_pace(self, pace: float | None) -> None:
         if pace is not None:

@@ -66,9 +66,7 @@ def rebuild(first: From = None, last: To = None) -> int:
 
 def _stored(pipeline: Pipeline, first: date | None, last: date | None) -> list[date]:
     """Return the days to rebuild: those that there are, or of these the ones named."""
-    from usms_pipeline.days import file
-
-    return [day for day in file.days(pipeline.store) if (first or day) <= day <= (last or day)]
+    return [day for day in pipeline.all_days() if (first or day) <= day <= (last or day)]
 
 
 def forget(phone: Phones = None, session: Sessions = None, yes: Yes = False) -> None:

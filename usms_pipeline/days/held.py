@@ -33,6 +33,9 @@ from usms_pipeline.warehouse import Change
 class Outcome:
     """What a run did. ``aside`` names damaged files that were put out of the way.
 
+    ``missing``: the times (microseconds) of responses that a rebuild was to read again, and that
+    are not kept.
+
     ``due`` counts the sessions that were due, by day; ``locked`` names the days that another run
     holds; ``receipts`` counts those in the answers, with any status word. Of the rows read,
     ``newest_sent_at`` is in microseconds, and ``repeats`` says whether some share a session.
@@ -49,6 +52,7 @@ class Outcome:
     locked: list[date] = field(default_factory=list)
     damaged: dict[date, str] = field(default_factory=dict)
     aside: list[str] = field(default_factory=list)
+    missing: set[int] = field(default_factory=set, repr=False)
     quarantined: int = 0
     times_in_doubt: int = 0
     rejected: set[str] = field(default_factory=set, repr=False)
@@ -181,9 +185,10 @@ class Held:
         )
 
     def begin_anew(self, day: date) -> None:
-        """Set the damaged file of a day that is held aside."""
+        """Set the damaged file of a day that is held aside, if it is not gone."""
         self.outcome.damaged.pop(day, None)
-        self.outcome.aside.append(self.store.set_aside(file.name(day)))
+        if self.store.exists(file.name(day)):
+            self.outcome.aside.append(self.store.set_aside(file.name(day)))
         self.days[day] = Day(day, None)
         self._names.pop(day, None)
 

@@ -13,7 +13,7 @@ import json
 import re
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, date, datetime
 from typing import Final
 
@@ -90,8 +90,13 @@ def is_open(store: Store, run: str) -> bool:
 
 
 def days_of(store: Store, run: str) -> list[date]:
-    """Return the days of the sessions that a run which is open was about to ask about."""
-    return [date.fromisoformat(day) for day in store.read_json(_mark(run)).get("days", [])]
+    """Return the days of the sessions that a run which is open was about to ask about.
+
+    Where that can't be read, a session that no file has is quarantined, and can be replayed.
+    """
+    with suppress(ValueError, TypeError):
+        return [date.fromisoformat(day) for day in store.recall(_mark(run)).get("days", [])]
+    return []
 
 
 @contextmanager

@@ -57,11 +57,17 @@ def in_turn(said: list[tuple[int, pa.Table]]) -> list[pa.Table]:
 
 
 def unasked(
-    stored: Iterable[pa.Table], told: Iterable[pa.Table], names: pa.Schema, cutoff: int, now: int
+    stored: Iterable[pa.Table],
+    told: Iterable[pa.Table],
+    names: pa.Schema,
+    cutoff: int,
+    now: int,
+    missing: set[int],
 ) -> Iterator[pa.Table]:
     """Yield a day's rows; those of sessions whose answers are all in the log, as if never asked.
 
     What was asked later than ``now`` was asked by a clock that was wrong: only the log counts.
+    ``missing`` is given the times (microseconds) of the responses that rows name and nothing keeps.
     """
     known = pa.concat_tables([TOLD.empty_table(), *told])
     kept: dict[str, list[dict[str, Any]]] = {}
@@ -71,14 +77,17 @@ def unasked(
         is_plain = np.asarray(pc.is_null(table[STATE]))
         is_told = is_plain & np.asarray(pc.is_valid(table["first_asked_at"]))
         for name in _TIMES:
+            at = table[name].cast(pa.int64())
             is_kept = pc.is_in(_keys(table["session_no"], table[name]), value_set=keys)
-            is_wrong = pc.greater(table[name].cast(pa.int64()), now).fill_null(True)  # or none
-            is_told &= np.asarray(pc.or_(is_wrong, is_kept))
+            is_wrong = pc.greater(at, now).fill_null(True)  # or none
+            is_fine = np.asarray(pc.or_(is_wrong, is_kept))
+            is_told &= is_fine
+            missing.update(at.filter(pa.array(is_plain & ~is_fine)).unique().to_pylist())
         yield table.filter(pa.array(is_plain & ~is_told))
         yield _blank(table.filter(pa.array(is_told)))
         for row in columns.python(table.filter(pa.array(~is_plain))):
             kept.setdefault(row["session_no"], []).append(row)
-    yield from _general(kept, known, names, cutoff, now)
+    yield from _general(kept, known, names, cutoff, now, missing)
 
 
 def _keys(sessions: pa.ChunkedArray, times: pa.ChunkedArray) -> pa.Array:
@@ -112,7 +121,12 @@ def _blank(rows: pa.Table) -> pa.Table:
 
 
 def _general(
-    kept: dict[str, list[dict[str, Any]]], told: pa.Table, names: pa.Schema, cutoff: int, now: int
+    kept: dict[str, list[dict[str, Any]]],
+    told: pa.Table,
+    names: pa.Schema,
+    cutoff: int,
+    now: int,
+    missing: set[int],
 ) -> Iterator[pa.Table]:
     """Yield the rows of the sessions that are not plain."""
     if not kept:
@@ -126,7 +140,9 @@ def _general(
     for session_no, rows in kept.items():
         known = columns.known_of(rows, dimensions)
         named = _times_of(known)
-        if named and {at for at in named if at <= now} <= times.get(session_no, set()):
+        lacking = {at for at in named if at <= now} - times.get(session_no, set())
+        missing |= lacking
+        if named and not lacking:
             unasked = Session(sent=known.sent)
             rows = columns.rows_of(session_no, unasked, names.names, dimensions, cutoff)
         made += rows

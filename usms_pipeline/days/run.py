@@ -16,6 +16,7 @@ from typing import Any, Final
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from usms_pipeline.contract import wording
 from usms_pipeline.contract.errors import CredentialsRefused, DamagedDay, ServiceDown, StorageError
 from usms_pipeline.contract.status import FINAL
 from usms_pipeline.days import due, file, log, reading
@@ -35,6 +36,7 @@ from usms_pipeline.warehouse import Change
 
 CLOCK_MAY_STEP: Final = timedelta(minutes=5)
 """How much two clocks may differ; beyond that, one is wrong."""
+_ASKED: Final = "first_asked_at"
 _ROWS_AT_ONCE: Final = 200_000
 """What is asked about in one round, and held in memory until it is written; two rounds are."""
 
@@ -71,10 +73,12 @@ class Run:
         pace: float | None = None,
         tell: OnProgress = lambda progress: None,
         on_written: Callable[[date, Change | None], None] = lambda day, change: None,
+        published: Callable[[], Collection[date]] = frozenset,
         holds: bool = True,
     ) -> None:
         self._store, self._settings, self._clock, self._tell = store, settings, clock, tell
         self._transport, self._patience, self._pace = transport, patience, pace
+        self._published = published
         self._held = Held(store, settings, book, locks=holds)
         self._rows = SourceRows(self._held)
         self._told = Told(self._held)
@@ -109,7 +113,15 @@ class Run:
             is_before = reaches_today and day < window.first
             if day in window or (is_before and self._held.has_open(day)):
                 self._held.take(day)
+        self._leave_out_what_is_gone()
         self._rows.place()
+
+    def _leave_out_what_is_gone(self) -> None:
+        """Don't begin a day anew that is published: what was told of it would count for nothing."""
+        if new := [day for day, one in self._days.items() if one.footer is None]:
+            for day in {*new}.intersection(self._published()):
+                self._days.pop(day)
+                self.outcome.damaged[day] = str(DamagedDay(day, "it is gone"))
 
     def _read(self, window: Window) -> None:
         self._rows.read(window, lambda rows: self._tell(Progress("source", rows)))
@@ -173,8 +185,29 @@ class Run:
                 self._days[day].is_remade = self._days[day].is_rebuilt = True
             self._told.hand_out_all(some)
             self.finish(some)
+        self._tell_what_is_lost(damaged)
+
+    def _tell_what_is_lost(self, anew: list[date]) -> None:
+        if count := len(self.outcome.missing):
+            self.outcome.notes.append(
+                f"{wording.counted(count, 'response')} could not be read again, for they are no "
+                "longer kept: what the days' files knew of them stays."
+            )
+        unasked = 0
+        for day in anew:
+            for batch in self._store.batches(file.name(day), columns=["session_no", _ASKED]):
+                asked = pc.and_(pc.is_null(batch[_ASKED]), pc.is_valid(batch["session_no"]))
+                unasked += pc.sum(asked).as_py() or 0
+        if unasked:
+            self.outcome.notes.append(
+                f"No response is kept of {wording.counted(unasked, 'message')} of the days made "
+                "anew: what was known of them is lost, and they are asked about again where that "
+                "is still due."
+            )
 
     def _is_damaged(self, day: date) -> bool:
+        if not self._store.exists(file.name(day)):
+            return True
         try:
             for _ in file.rows(self._store, day):
                 pass

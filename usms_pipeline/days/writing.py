@@ -169,7 +169,9 @@ class Writing:
         gone = pa.array([*day.leaving], TEXT)
         stored = held.rows(day)
         if day.is_rebuilt:
-            stored = rebuilding.unasked(stored, day.told, held.layout, held.cutoff, self._latest())
+            stored = rebuilding.unasked(
+                stored, day.told, held.layout, held.cutoff, self._latest(), held.outcome.missing
+            )
         for table in stored:
             if len(gone):
                 day.left += _announced(table)

@@ -130,11 +130,23 @@ class AccountResource(dg.ConfigurableResource[Any]):
             raise SettingsError([_unset(name, given[name]) for name in unset])
         return core_settings.load(needs, **read)
 
-    def pipeline(self, *needs: Need, on_progress: OnProgress | None = None) -> Pipeline:
-        """Return the pipeline of this account. Raises ``SettingsError``."""
+    def pipeline(
+        self,
+        *needs: Need,
+        on_progress: OnProgress | None = None,
+        processes: Callable[[], int] = lambda: 1,
+    ) -> Pipeline:
+        """Return the pipeline of this account, one of so many that share its ceiling of requests.
+
+        Raises ``SettingsError``.
+        """
         from usms_pipeline.pipeline import Pipeline
 
-        return Pipeline(self.load(*needs), on_progress=on_progress, changes=self._changes)
+        settings = self.load(*needs)
+        if ceiling := settings.max_requests_per_second:
+            ceiling /= processes()
+            settings = settings.model_copy(update={"max_requests_per_second": ceiling})
+        return Pipeline(settings, on_progress=on_progress, changes=self._changes)
 
 
 _texts: Final[dict[str, Any]] = {
@@ -150,6 +162,16 @@ def resolve(text: str) -> Any:
     return dg.ResolutionContext.default().resolve_value(text) if "{{" in text else text
 
 
+def processes(instance: dg.DagsterInstance, account: Account) -> int:
+    """Return how many processes share the account's ceiling: as it says, else its pool's limit."""
+    if account.op.processes:
+        return account.op.processes
+    pool = account.op.pool or account.resource
+    limits = {one.name: one.limit for one in instance.event_log_storage.get_pool_limits()}
+    default = instance.get_concurrency_config().pool_config.default_pool_limit
+    return limits.get(pool) or default or 1
+
+
 @contextmanager
 def core(context: RunContext, account: Account, *needs: Need) -> Iterator[tuple[Pipeline, Window]]:
     """Yield the account's pipeline and the run's window of days, inclusive at both ends.
@@ -158,7 +180,11 @@ def core(context: RunContext, account: Account, *needs: Need) -> Iterator[tuple[
     """
     with told(account):
         resource = getattr(context.resources, account.resource)
-        pipeline = resource.pipeline(*needs, on_progress=progress_log(context.log.info))
+        pipeline = resource.pipeline(
+            *needs,
+            on_progress=progress_log(context.log.info),
+            processes=lambda: processes(context.instance, account),
+        )
         yield pipeline, window(context.run.tags, pipeline)
 
 

@@ -71,8 +71,8 @@ MADE: Final = tuple(name for name in ASSETS if name != "source_table")
 
 _NO_EVENTS: Final = {"__source_asset_observation__": True}
 """Dagster's own mark in a result's metadata: make no event of it. The step has logged events for
-the changed days itself, or nothing changed. There is no public mark, and an unmarked result makes
-an event for every partition of a range."""
+the changed days itself, or nothing changed. There is no public mark. An unmarked result makes an
+event for every partition of a range, and its metadata is kept once more, as the step's output."""
 _BACKFILL: Final = "dagster/backfill"
 
 
@@ -159,10 +159,9 @@ def _publish(context: dg.AssetExecutionContext, account: Account) -> Results:
         pipeline.purge()
     for sentence in report.warnings:
         context.log.warning(account.in_its_words(sentence))
-    told = (
-        _NO_EVENTS if report.is_skipped else figures.warehouse(report) | _from(account, "warehouse")
-    )
-    yield _result(account, "warehouse", told)
+    if not report.is_skipped:
+        _tell(context, account, "warehouse", figures.warehouse(report))
+    yield _result(account, "warehouse", _NO_EVENTS)
 
 
 def _draw(context: dg.AssetExecutionContext, account: Account) -> Results:
@@ -181,16 +180,21 @@ def _draw(context: dg.AssetExecutionContext, account: Account) -> Results:
             checks.check_forecasts(asked.forecasts),
             checks.check_coverage(without),
         ]
-        is_drawn = figures.is_drawn(pipeline)
-        drawn = (
-            _NO_EVENTS
-            if is_drawn
-            else figures.delivery_rates(pipeline, asked) | _from(account, "delivery_rates")
-        )
+        told = {"warnings": f"{copies}."} if copies else {}
+        if not figures.is_drawn(pipeline):
+            its = figures.delivery_rates(pipeline, asked)
+            _tell(context, account, "delivery_rates", its | told)
     if copies:
         context.log.warning(f"{copies}.")
-        drawn = drawn | {"warnings": f"{copies}."}
-    yield _result(account, "delivery_rates", drawn, judged)
+    yield _result(account, "delivery_rates", told | _NO_EVENTS, judged)
+
+
+def _tell(
+    context: dg.AssetExecutionContext, account: Account, asset: str, told: figures.Figures
+) -> None:
+    """Log that an asset that has no days was made."""
+    told = told | _from(account, asset)
+    context.log_event(dg.AssetMaterialization(account.key(asset), metadata=told))
 
 
 def _from(account: Account, asset: str) -> figures.Figures:

@@ -169,6 +169,12 @@ class Op(_Model):
         default=None,
         description="How to retry if the service or the source is down (default: no retry).",
     )
+    processes: int | None = Field(
+        default=None,
+        ge=1,
+        description="How many processes share `max_requests_per_second`: each takes its part (else "
+        "as many as the pool lets work at once).",
+    )
     max_partitions_per_run: int | None = Field(
         default=None,
         ge=1,

@@ -108,9 +108,9 @@ def of_day(said: Footer) -> Figures:
     return {
         "dagster/partition_row_count": said.rows,
         "announced": said.announced,
-        **{name: said.buckets.get(name, 0) for name in BUCKETS},
-        "open": said.open,
-        "unannounced": said.unannounced,
+        **{name: said.buckets[name] for name in BUCKETS if said.buckets.get(name)},
+        **({"open": said.open} if said.open else {}),
+        **({"unannounced": said.unannounced} if said.unannounced else {}),
         _VERSION: said.version,
     }
 

@@ -34,7 +34,7 @@ UNFINISHED: Final = (
 
 
 def build_job(account: Account) -> UnresolvedAssetJobDefinition:
-    """Build the job: in one process, because one per step would cost seconds and share nothing.
+    """Build the job; it runs in whatever executor the deployment has.
 
     Its assets are named, not taken by their group: a project may give an asset another group, and
     put assets of its own into ours.
@@ -42,7 +42,6 @@ def build_job(account: Account) -> UnresolvedAssetJobDefinition:
     return dg.define_asset_job(
         account.job_name,
         selection=dg.AssetSelection.assets(*map(account.key, MADE)),
-        executor_def=dg.in_process_executor,
         description="Read the source, collect due receipts, publish, draw.",
     )
 

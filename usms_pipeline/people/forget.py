@@ -6,7 +6,6 @@ forgotten is emptied whole: what it said of others is in the days' files, and st
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import replace
@@ -24,11 +23,11 @@ from usms_pipeline.days.file import Footer
 from usms_pipeline.days.general import NO_NUMBER, Session
 from usms_pipeline.people.phones import PhoneBook
 from usms_pipeline.service.names import Forgotten, Names
+from usms_pipeline.store.dataset import TOMBSTONES, note_erasure
 from usms_pipeline.store.storage import Store
 
 __all__ = ["Forgotten"]
 
-TOMBSTONES: Final = "forgotten.json"
 FORGOTTEN: Final = "forgotten"
 """The verdict of a response that was emptied: it only says that its sessions were asked about."""
 
@@ -50,8 +49,8 @@ def bury(store: Store, forgotten: Forgotten) -> None:
         whole = read(store) | forgotten
         lists = {"recipients": sorted(whole.recipients), "sessions": sorted(whole.sessions)}
         store.sweep("", TOMBSTONES)
-        with store.replacing(TOMBSTONES) as path:
-            path.write_text(json.dumps(lists))
+        store.write_json(TOMBSTONES, lists)
+    note_erasure(store)
 
 
 # -- what comes later -----------------------------------------------------------------------------

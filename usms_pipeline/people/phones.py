@@ -562,11 +562,10 @@ class _Reader:
         self._is_recalled = True
         if self._store is None:
             return
-        with suppress(StorageError):  # it spares work; nothing depends on it
-            said = self._store.read_json(PREFIX_FILE)
-            if said.get("stamp") == self._stamp(said.get("prefixes")):
-                for length, prefix, e164, facts in said["prefixes"]:
-                    self._add(length, prefix, e164, facts and Facts(*facts))
+        said = self._store.recall(PREFIX_FILE)
+        if said.get("stamp") == self._stamp(said.get("prefixes")):
+            for length, prefix, e164, facts in said["prefixes"]:
+                self._add(length, prefix, e164, facts and Facts(*facts))
         self._kept = self._size
 
     def keep(self) -> None:

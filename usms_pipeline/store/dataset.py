@@ -23,7 +23,9 @@ from usms_pipeline.settings import Settings
 from usms_pipeline.store.storage import Store
 
 LAYOUT: Final = "layout.json"
+TOMBSTONES: Final = "forgotten.json"
 PRIVATE: Final = ("responses", "quarantine")
+_ERASES: Final = "erases"
 _IDENTITY: Final = (
     "timezone",
     "source_timezone",
@@ -81,10 +83,12 @@ def check(store: Store, settings: Settings, fingerprint: str) -> bool:
         _check_identity(settings, said["identity"])
         return True
     if store.names("receipts"):
+        mark = _mark(settings, fingerprint)
+        mark |= {_ERASES: True} if store.exists(TOMBSTONES) else {}
         raise StorageError(
             f"{LAYOUT} in {store.data_dir!r} is missing or incomplete: with which key and "
-            f"settings was this data directory begun? Restore it from a backup; or, if they have "
-            f"not changed, write this into it: {json.dumps(_mark(settings, fingerprint))}"
+            "settings was this data directory begun? Restore it from a backup; or, if they have "
+            f"not changed, write this into it: {json.dumps(mark)}"
         )
     return False
 
@@ -92,7 +96,8 @@ def check(store: Store, settings: Settings, fingerprint: str) -> bool:
 def check_layout(store: Store) -> None:
     """Refuse a data directory of another layout than today's, before anything is touched.
 
-    Raises ``OtherLayout``, and ``StorageError`` where the file that says it is damaged.
+    Raises ``OtherLayout``, and ``StorageError`` where the file that says it is damaged, or where
+    who was erased is no longer known.
     """
     said = store.read_json(LAYOUT)
     version = said.get("version") if said else schema.VERSION
@@ -102,6 +107,18 @@ def check_layout(store: Store) -> None:
             f"it: the next `usms run` says what to write into it."
         )
     check_version(store, LAYOUT, version)
+    if said.get(_ERASES) and not store.exists(TOMBSTONES):
+        raise StorageError(
+            f"{TOMBSTONES} in {store.data_dir!r} is missing: it says who was erased, and without "
+            "it they come back. Restore it from a backup; or write {} there, and erase them again."
+        )
+
+
+def note_erasure(store: Store) -> None:
+    """Note that there are tombstones, so that it shows where they get lost."""
+    said = store.read_json(LAYOUT)
+    if not said.get(_ERASES):
+        store.keep_json(LAYOUT, said | {_ERASES: True})
 
 
 def check_version(store: Store, name: str, version: int) -> None:

@@ -34,6 +34,7 @@ _ROW_GROUP = 65_536
 _WORD, _GUARD = b"USMC", struct.Struct("<4sII")
 _TAIL, _WHOLE = 65_536, 8 << 20
 _PRIVATE_DIR, _PRIVATE_FILE = 0o700, 0o600
+_CHECKSUM = "crc32"
 _S3 = "s3://"
 _ONE_REQUEST = 8 << 20  # pyarrow sends up to ten MiB in one request, and more in parts
 _LEFT_SECONDS = 86_400
@@ -135,7 +136,11 @@ class Store:
             return self._open(source).read()
 
     def read_json(self, name: str) -> dict[str, Any]:
-        """Read a small JSON object; empty when there is no such file, or an error if it is none."""
+        """Read a small JSON object; empty when there is no such file.
+
+        Raises ``StorageError`` where it is not what ``write_json`` wrote. One without a checksum is
+        somebody's own, and taken as it is.
+        """
         body = b"{}"
         with (
             self._told(name, "read"),
@@ -143,16 +148,26 @@ class Store:
             self.fs.open_input_file(self.path(name)) as source,
         ):
             body = source.read()
-        try:
+        with suppress(ValueError):
             found = json.loads(body)
-        except ValueError:
-            found = None
-        if not isinstance(found, dict):
-            raise StorageError(
-                f"{name!r} in the data directory {self.data_dir!r} is damaged: it is not a JSON "
-                "object. Restore it from a backup, or remove it."
-            )
-        return found
+            if isinstance(found, dict) and found.pop(_CHECKSUM, None) in (None, _crc(found)):
+                return found
+        raise StorageError(
+            f"{name!r} in the data directory {self.data_dir!r} is damaged: it is not the JSON "
+            "object that was written. Restore it from a backup, or remove it."
+        )
+
+    def recall(self, name: str) -> dict[str, Any]:
+        """Read a small JSON object that only spares work: a damaged one is as good as none."""
+        with suppress(StorageError):
+            return self.read_json(name)
+        return {}
+
+    def write_json(self, name: str, content: dict[str, Any], mode: int = 0o666) -> None:
+        """Write a small JSON object with its checksum, and with this mode less the umask's."""
+        with self.replacing(name) as path:
+            path.touch(mode)
+            path.write_text(json.dumps(content | {_CHECKSUM: _crc(content)}))
 
     def batches(
         self, name: str, rows: int = 65_536, columns: list[str] | None = None
@@ -290,17 +305,15 @@ class Store:
             with suppress(OSError):
                 Path(self.path(name)).rmdir()
 
-    def keep_json(self, name: str, content: object, private: bool = False) -> None:
-        """Write a small file of the data directory, unless another process is about to.
+    def keep_json(self, name: str, content: dict[str, Any], private: bool = False) -> None:
+        """Write a small file right in the data directory, unless another process is about to.
 
         A ``private`` one is 0600.
         """
         with self.lock(name.removesuffix(".json")) as held:
             if held:
                 self.sweep("", name)
-                with self.replacing(name) as path:
-                    path.touch(_PRIVATE_FILE if private else 0o666)
-                    path.write_text(json.dumps(content))
+                self.write_json(name, content, _PRIVATE_FILE if private else 0o666)
 
     def sweep_json(self) -> None:
         """Delete what killed processes left of the small files, but those being written now."""
@@ -397,6 +410,10 @@ class Store:
             "Check the bucket (USMS_DATA_DIR), the credentials (AWS_ACCESS_KEY_ID, "
             "AWS_SECRET_ACCESS_KEY, AWS_PROFILE), AWS_REGION and, outside AWS, AWS_ENDPOINT_URL."
         )
+
+
+def _crc(content: object) -> int:
+    return zlib.crc32(json.dumps(content).encode())
 
 
 def _made_private(path: Path) -> Path:

@@ -11,7 +11,7 @@ from usms_pipeline.warehouse.publish import (
     is_current,
     reconcile,
 )
-from usms_pipeline.warehouse.read import connect
+from usms_pipeline.warehouse.read import connect, days
 
 __all__ = [
     "MEMORY_LIMIT",
@@ -19,6 +19,7 @@ __all__ = [
     "Publishing",
     "WarehouseReport",
     "connect",
+    "days",
     "is_current",
     "reconcile",
 ]

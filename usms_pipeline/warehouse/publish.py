@@ -62,12 +62,11 @@ class WarehouseReport:
     """What publishing did. ``is_locked``: another process is publishing, so this one left it.
 
     ``clear_days`` show numbers whole, though ``phones`` is masked now. The files of ``damaged``
-    days can't be read: what was published of them stays.
+    days can't be read, or are gone: what was published of them stays.
     """
 
     path: Path
     partitions_changed: int = 0
-    partitions_removed: int = 0
     rows: int = 0
     seconds: float = 0.0
     is_skipped: bool = True
@@ -76,13 +75,18 @@ class WarehouseReport:
     damaged: tuple[date, ...] = ()
 
     @property
-    def warnings(self) -> list[str]:
-        """Return the warnings, in sentences."""
-        found = [
-            f"{file.name(day)} is damaged, so nothing new of that day was published. "
+    def stale(self) -> dict[date, str]:
+        """Return why nothing new of the damaged days was published, and the remedy."""
+        return {
+            day: f"{file.name(day)} is damaged or gone, so nothing new of that day was published. "
             f"`usms rebuild --from {day} --to {day}` rebuilds it."
             for day in self.damaged
-        ]
+        }
+
+    @property
+    def warnings(self) -> list[str]:
+        """Return what a person should look at, in sentences."""
+        found = [*self.stale.values()]
         if self.clear_days:
             found.append(
                 f"{len(self.clear_days)} days still hold whole phone numbers, from when "
@@ -102,10 +106,10 @@ def reconcile(
 ) -> WarehouseReport:
     """Publish the warehouse from the days' files, where anything differs from what is published.
 
-    Only days of another version are loaded; those that vanished are removed. Where ``changes``,
-    oldest first, lead from the version of a day that is published to the present one, only their
-    rows are. Without them, as after a kill, the whole day is. With nothing changed nothing is
-    published; ``is_anew`` builds from scratch, so that nothing erased is left in free blocks.
+    Only days of another version are loaded; those that vanished stay. Where ``changes``, oldest
+    first, lead from the version of a day that is published to the present one, only their rows are.
+    Without them, as after a kill, the whole day is. With nothing changed nothing is published;
+    ``is_anew`` builds from scratch, so that nothing erased is left in free blocks.
 
     Raises ``StorageError``, also where a dataset without any day would empty the published file
     (not so with ``is_anew``), and ``OtherLayout`` where another version wrote the dataset. A
@@ -182,7 +186,8 @@ class Publishing:
         """Return whether ``finish`` would find nothing to publish."""
         try:
             with _told(self._path):
-                present, footers = self._look(), self._footers()
+                present = self._look()
+                footers = self._footers(present)
                 return self._compared(present, footers, self._parts(present, footers))[-1]
         finally:
             self._throw_away()
@@ -265,7 +270,9 @@ class Publishing:
 
     def _reconciled(self, present: Published, changes: list[Change]) -> WarehouseReport:
         """Publish; if a damaged day shows only when it is read, begin again without it."""
-        footers = self._footers()
+        footers = self._footers(present)
+        if present.parts and not footers and not present.parts.keys() & {*file.days(self._store)}:
+            self._refuse_to_empty(len(present.parts))
         while True:
             known = len(self._damaged)
             try:
@@ -279,9 +286,13 @@ class Publishing:
                     raise
             self._throw_away()
 
-    def _footers(self) -> dict[date, Footer]:
-        """Return the footers of the days' files; those that can't be read are damaged."""
-        self._damaged = set()
+    def _footers(self, present: Published) -> dict[date, Footer]:
+        """Return the footers of the days' files.
+
+        Files that can't be read are damaged, and so are days that are published and have no file.
+        """
+        days = file.days(self._store)
+        self._damaged = present.parts.keys() - {*days}
 
         def read(day: date) -> Footer | None:
             try:
@@ -290,7 +301,6 @@ class Publishing:
                 self._damaged.add(day)
                 return None
 
-        days = file.days(self._store)
         if self._store.is_local:
             found = list(map(read, days))
         else:
@@ -303,9 +313,7 @@ class Publishing:
     ) -> WarehouseReport:
         """Publish these days; keep published days whose files are damaged as they were."""
         parts = self._parts(present, footers)
-        fields, stale, gone, is_idle = self._compared(present, footers, parts)
-        if gone and not parts:
-            self._refuse_to_empty(len(gone))
+        fields, stale, is_idle = self._compared(present, footers, parts)
         if not is_idle:
             self._next = self._fitting(present, fields, parts, changes)
             self._bring_up_to_date(self._next, footers, parts, changes)
@@ -317,7 +325,6 @@ class Publishing:
         return WarehouseReport(
             self._path,
             len(stale),
-            len(gone),
             sum(part.row_count for part in parts.values()),
             is_skipped=is_idle,
             clear_days=tuple(d for d in sorted(parts) if is_masked and parts[d].is_clear),
@@ -331,14 +338,14 @@ class Publishing:
 
     def _compared(
         self, present: Published, footers: Mapping[date, Footer], parts: Mapping[date, Part]
-    ) -> tuple[list[Field], list[date], set[date], bool]:
-        """Return the columns, the outdated days, the vanished days, and whether all is current."""
-        gone, known = present.parts.keys() - parts.keys(), present.versions
+    ) -> tuple[list[Field], list[date], bool]:
+        """Return the columns, the outdated days, and whether all is current."""
+        known = present.versions
         stale = [day for day in footers if known.get(day) != footers[day].version]
         fields = self._fields(parts.values())
         digest = building.digest_of(self._definitions(fields))
-        is_idle = self._next is None and not stale and not gone and present.digest == digest
-        return fields, stale, gone, is_idle
+        is_idle = self._next is None and not stale and present.digest == digest
+        return fields, stale, is_idle
 
     def _fitting(
         self,

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import shlex
 from contextlib import suppress
+from datetime import date
 from pathlib import Path
 from typing import Any, Final
 
 import duckdb
 
 from usms_pipeline import settings as config
-from usms_pipeline.contract.errors import StorageError, WarehouseMissing
+from usms_pipeline.contract.errors import StorageError, UsmsError, WarehouseMissing
 from usms_pipeline.warehouse import ddl
 
 _MOST_TRIES: Final = 10
@@ -53,6 +54,13 @@ def connect(path: Path | str | None = None, **given: Any) -> duckdb.DuckDBPyConn
             "Close what writes to it, or run `usms run` to publish it again."
         ) from error
     return con
+
+
+def days(file: Path) -> set[date]:
+    """Return the days that are published; none where nothing is that can be read."""
+    with suppress(duckdb.Error, UsmsError), connect(file) as con:
+        return {day for (day,) in con.execute("SELECT sent_date FROM usms_partitions").fetchall()}
+    return set()
 
 
 def check_place(file: Path) -> None:
