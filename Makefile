@@ -6,7 +6,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c r
 export DAGSTER_HOME ?= $(CURDIR)/dagster_home
 
 .DEFAULT_GOAL := help
-.PHONY: help demo dev test test-all lint bench wheel lock clean
+.PHONY: help demo dev test test-all test-engines lint bench wheel lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -26,6 +26,10 @@ test: $(VENV)/installed-dev  ## the tests that take minutes: every law once, not
 
 test-all: $(VENV)/installed-dev  ## every test, in half an hour; MariaDB and Chromium must be installed
 	@$(PYTEST_RUN) $(PYTEST)
+
+test-engines: $(VENV)/installed-dev  ## the deployments' processes on PostgreSQL and Celery; Redis must be installed
+	@$(INSTALL) -e '.[engines]'
+	@$(PYTEST_RUN) -m engines $(PYTEST)
 
 lint: $(VENV)/installed-dev  ## style and types
 	$(BIN)/ruff check .

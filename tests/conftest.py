@@ -102,6 +102,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if _SERVICES & _takes(item):
             item.add_marker("services")
+    if "engines" not in config.option.markexpr:  # what they need is not installed
+        wanted = [item for item in items if not item.get_closest_marker("engines")]
+        config.hook.pytest_deselected(items=[item for item in items if item not in wanted])
+        items[:] = wanted
     if config.option.draw < 1:
         rng = random.Random(config.option.draw_seed)
         drawn = {item: rng.random() < config.option.draw for item in items}

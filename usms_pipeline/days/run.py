@@ -117,7 +117,7 @@ class Run:
         self._rows.place()
 
     def _leave_out_what_is_gone(self) -> None:
-        """Don't begin a day anew that is published: what was told of it would count for nothing."""
+        """Don't begin again a day that is published: what is known of it would be lost."""
         if new := [day for day, one in self._days.items() if one.footer is None]:
             for day in {*new}.intersection(self._published()):
                 self._days.pop(day)
@@ -187,21 +187,21 @@ class Run:
             self.finish(some)
         self._tell_what_is_lost(damaged)
 
-    def _tell_what_is_lost(self, anew: list[date]) -> None:
+    def _tell_what_is_lost(self, rebuilt: list[date]) -> None:
         if count := len(self.outcome.missing):
             self.outcome.notes.append(
-                f"{wording.counted(count, 'response')} could not be read again, for they are no "
-                "longer kept: what the days' files knew of them stays."
+                f"{wording.counted(count, 'response')} could not be read again, because they are "
+                "no longer kept: what the days' files knew of them stays."
             )
         unasked = 0
-        for day in anew:
+        for day in rebuilt:
             for batch in self._store.batches(file.name(day), columns=["session_no", _ASKED]):
                 asked = pc.and_(pc.is_null(batch[_ASKED]), pc.is_valid(batch["session_no"]))
                 unasked += pc.sum(asked).as_py() or 0
         if unasked:
             self.outcome.notes.append(
-                f"No response is kept of {wording.counted(unasked, 'message')} of the days made "
-                "anew: what was known of them is lost, and they are asked about again where that "
+                f"No response is kept of {wording.counted(unasked, 'message')} of the rebuilt "
+                "days: what was known of them is lost, and they are asked about again where that "
                 "is still due."
             )
 

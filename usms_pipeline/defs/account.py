@@ -136,7 +136,7 @@ class AccountResource(dg.ConfigurableResource[Any]):
         on_progress: OnProgress | None = None,
         processes: Callable[[], int] = lambda: 1,
     ) -> Pipeline:
-        """Return the pipeline of this account, one of so many that share its ceiling of requests.
+        """Return the pipeline of this account, one of several processes that share its ceiling.
 
         Raises ``SettingsError``.
         """

@@ -34,7 +34,7 @@ UNFINISHED: Final = (
 
 
 def build_job(account: Account) -> UnresolvedAssetJobDefinition:
-    """Build the job; it runs in whatever executor the deployment has.
+    """Build the job; it runs in the deployment's executor.
 
     Its assets are named, not taken by their group: a project may give an asset another group, and
     put assets of its own into ours.
