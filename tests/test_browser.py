@@ -126,7 +126,7 @@ def test_every_selection_is_sound(browser, reports):
 
 @pytest.fixture
 def outage(browser: Browser, reports: dict[str, Path]) -> Iterator[Page]:
-    """Open the report of three weeks with an outage; whatever is done to it, nothing goes wrong."""
+    """Open the report of three weeks with an outage; what is done to it makes nothing go wrong."""
     page, amiss = _opened(
         browser, reports["outage"], viewport={"width": 1440, "height": 900}, accept_downloads=True
     )
