@@ -67,7 +67,7 @@ class Sample:
 
     @property
     def noun(self) -> str:
-        """Return what each of ``rows`` is: a row of the table unless a cell holds several phones."""
+        """Return what each of ``rows`` is: a row of the table, unless cells hold several phones."""
         return "row" if self.cells.rows == self.rows.num_rows else "recipient"
 
 

@@ -59,8 +59,8 @@ def rate_over_time(
         panels,
         _time_headline(rows),
         "Delivered, of the messages with a final status. Band: from “none of the others arrives” "
-        f"to “all of them do”. Hollow point, dashed line: more than {YOUNG_SHARE:.0%} still awaited."
-        f"{_guessed(rows)}{_left_out(rows)}",
+        f"to “all of them do”. Hollow point, dashed line: more than {YOUNG_SHARE:.0%} still "
+        f"awaited.{_guessed(rows)}{_left_out(rows)}",
         width,
     )
 
