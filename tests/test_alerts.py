@@ -156,7 +156,7 @@ def test_when_receipts_stop_coming_it_is_silence():
     assert abs(found[0]["since"] - (STRUCK - timedelta(hours=5))) <= timedelta(hours=2)
     verdict = checks.check_alerts(found, UTC_ZONE)
     assert not verdict.passed
-    assert "had no outcome within an hour" in str(verdict.description)
+    assert "had no final status within an hour" in str(verdict.description)
     assert checks.check_alerts([], UTC_ZONE).passed
 
 
@@ -395,7 +395,7 @@ def test_a_sentence_says_what_where_since_when_and_how_many():
     berlin = alerts.sentence(twice, ZoneInfo("Europe/Berlin"))
     assert "sent from 25 Oct 02:00 UTC+0200 to 02:00 UTC+0100 (Europe/Berlin)" in berlin
     silent = alerts.sentence(row(kind="silent", cohort="x\x1b[2J", within_hours=24), UTC_ZONE)
-    assert "123 of 200 messages had no outcome within a day" in silent
+    assert "123 of 200 messages had no final status within a day" in silent
     assert "\x1b" not in silent
 
 

@@ -167,7 +167,8 @@ USUAL = [cohort(), cohort(), cohort(), cohort(100, 85, 10)]
          "Usually 94.7% are delivered in settled days; at worst 89.5% (21 Nov)"),
         ([*USUAL, cohort(10, 2, 7, awaited=1)],
          "Usually 94.7% are delivered in settled days; at worst 89.5% (21 Nov)"),
-        ([cohort(10, delivered=0, failed=0, awaited=10)], "No outcome is known yet in any day"),
+        ([cohort(10, delivered=0, failed=0, awaited=10)],
+         "No final status is known yet in any day"),
     ],
 )  # fmt: skip
 def test_the_headline(cohorts, said):
@@ -231,7 +232,7 @@ def test_what_became_of_the_messages_adds_up_to_them():
     rows = drawn_rows(charts.rate_over_time(days(cohort(100, 90, 5, 3))))
     parts = [row for row in rows if "fate" in row]
     assert {row["fate"]: row["to"] - row["from"] for row in parts} == {
-        "delivered": 90, "still awaited": 3, "no outcome": 2, "not delivered": 5,
+        "delivered": 90, "still awaited": 3, "no final status": 2, "not delivered": 5,
     }  # fmt: skip
 
 
@@ -297,7 +298,7 @@ def test_the_groups_headline_names_worst_and_best():
     chart = charts.rate_by(groups(CN=cohort(), PH=cohort(100, 60, 40)), "country")
     assert charts.caption(chart)[0] == "From 60.0% for PH to 94.7% for CN are delivered"
     alike = charts.rate_by(groups(CN=cohort(), PH=cohort()), "country")
-    assert charts.caption(alike)[0] == "94.7% are delivered, whichever the country"
+    assert charts.caption(alike)[0] == "94.7% are delivered for every country"
 
 
 def test_an_operator_is_named_with_its_country():

@@ -598,7 +598,7 @@ def test_a_stopped_run_keeps_what_landed(account: Account, number: int, code: in
         child.send_signal(number)
         _, told = child.communicate(timeout=30)
     assert child.returncode == code
-    assert told.startswith("✗ Stopped. What had landed is kept")
+    assert told.startswith("✗ Stopped. What was received is kept")
     landed = len(account.simulator.counters.ids_asked)
     assert 0 < landed < MESSAGES
     account.simulator.faults = Faults.none()
@@ -643,7 +643,7 @@ def test_simulate_is_for_this_machine_alone_and_warns_when_told_otherwise(
         child.send_signal(signal.SIGINT)
         _, errors = child.communicate(timeout=30)
     assert f"http://{f'[{host}]' if host == '::1' else host or '127.0.0.1'}:" in greeting
-    assert ("Whoever reaches this machine on 0.0.0.0" in errors) == (host == "0.0.0.0")
+    assert ("Anyone who reaches this machine on 0.0.0.0" in errors) == (host == "0.0.0.0")
 
 
 def test_simulate_knows_the_users_own_table_with_own(account: Account) -> None:

@@ -40,7 +40,7 @@ def check(plug: World, number: int, **how: Any) -> list[str]:
     lines = ended.stderr.splitlines()
     if "at" not in how:  # it may have been about to end, and to tell how it went
         lines = [line for line in lines if not line.startswith("! ")]
-    is_told = len(lines) == 1 and lines[0].startswith("✗ Stopped. What had landed is kept")
+    is_told = len(lines) == 1 and lines[0].startswith("✗ Stopped. What was received is kept")
     if ended.code != CODES[signal.Signals(number)] or not is_told:
         amiss.append(f"{how}: exit code {ended.code}, said {ended.stderr!r}")
     return amiss

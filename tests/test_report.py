@@ -340,8 +340,8 @@ def test_many_receipts_of_unannounced_phones_are_a_reason_to_look_and_a_few_are_
     extra, of, is_told, tmp_path
 ):
     rows = [message(n, NOW - timedelta(hours=1), is_announced=n >= extra) for n in range(of)]
-    extras = found(rows, tmp_path)["Receipts of phones nobody announced"]
-    assert extras.found == f"{extra} beside {of - extra} announced, left out of the rates"
+    extras = found(rows, tmp_path)["Receipts of phones that are not in your table"]
+    assert extras.found == f"{extra} beside {of - extra} in your table, left out of the rates"
     assert ("`usms check` shows how its rows are read" in extras.advice) == is_told
     assert bool(extras.advice) == is_told
 
@@ -392,7 +392,7 @@ def test_first_asked_too_late_is_apart_from_never_reported(tmp_path):
     made = found(rows, tmp_path)
     assert made["First asked too late"].found == "1 message"
     assert "the silence may be ours" in made["First asked too late"].advice
-    assert made["Closed without an outcome, asked in time"].found == "1 message"
+    assert made["Closed without a final status, asked in time"].found == "1 message"
 
 
 def test_conflicts_are_counted(tmp_path):

@@ -1,6 +1,6 @@
 """``usms check``: what stands in the way of a run, and the fix.
 
-Mends nothing. To see that it can be written it makes the data directory, as a run does.
+Fixes nothing. To see that it can be written it makes the data directory, as a run does.
 """
 
 from __future__ import annotations
@@ -122,7 +122,7 @@ def _left_out(settings: Settings) -> Iterator[Said]:
 
 
 def _env_file() -> Iterator[Finding]:
-    """Tell of a .env with a secret in it that other accounts may read."""
+    """Warn of a .env with a secret in it that other accounts may read."""
     if config.is_secret_in_env_file() and _is_open(Path(".env")):
         yield Finding(
             "settings", "warning", "others may read .env, and a secret is in it: chmod 600 .env"
@@ -215,7 +215,7 @@ def _data_dir(settings: Settings) -> Iterator[tuple[str, str]]:
 
 
 def _foreign_files(store: Store) -> Iterator[tuple[str, str]]:
-    """Tell of files among the responses that nothing reads, erases or deletes."""
+    """Warn of files among the responses that nothing reads, erases or deletes."""
     from usms_pipeline.days import log
 
     if foreign := log.strangers(store):
@@ -258,7 +258,7 @@ def _key(settings: Settings) -> Iterator[tuple[str, str]]:
 
 
 def _dataset(settings: Settings) -> Iterator[tuple[str, str]]:
-    """Count the recipients announced: each must be in exactly one bucket."""
+    """Count the recipients in the table: each must have exactly one status."""
     from usms_pipeline.days import file, log
     from usms_pipeline.pipeline import Pipeline
 
@@ -266,7 +266,7 @@ def _dataset(settings: Settings) -> Iterator[tuple[str, str]]:
     store = pipeline.store
     if amiss := pipeline.conservation():
         others = len(amiss) - _NAMED
-        more = f" {wording.counted(others, 'more day')}: `usms rebuild` makes every day anew."
+        more = f" {wording.counted(others, 'more day')}: `usms rebuild` makes every day again."
         raise UsmsError(" ".join(amiss[:_NAMED]) + (more if others > 0 else ""))
     days = [said for day in file.days(store) if (said := file.footer(store, day))]
     waiting = sum(said.open for said in days)
@@ -303,7 +303,7 @@ def _told_of_the_warehouse(path: Path) -> Iterator[None]:
 
 
 def _warehouse(settings: Settings) -> Iterator[Said]:
-    """Say how old the published file is, and how it is opened."""
+    """Report how old the published file is, and how it is opened."""
     from tempfile import TemporaryFile
 
     from usms_pipeline.cli.sample import once_only
@@ -375,7 +375,7 @@ def _service(settings: Settings, looked_at: list[Sample] | None = None) -> Itera
 
 
 def _unreachable(settings: Settings, reasons: str) -> str:
-    """Say what was answered, and where to look, unless the service's own words do."""
+    """Return what was answered, and where to look, unless the service's own words do."""
     said = f"{settings.base_url}: {reasons or 'it gave no response that can be read'}."
     if "USMS_BASE_URL" not in reasons:
         said += " Check USMS_BASE_URL."
@@ -388,7 +388,7 @@ def _unreachable(settings: Settings, reasons: str) -> str:
 
 
 def _known(sample: Sample, ids: list[str], answers: list[Any], now: datetime) -> Iterator[Said]:
-    """Say whether the service knows the sessions, and whether its times fit those of the table."""
+    """Report whether the service knows the sessions, and whether its times fit the table's."""
     from statistics import median
 
     from usms_pipeline.cli.sample import is_young, sent_at
@@ -436,7 +436,7 @@ Look = Callable[["Settings"], Iterator[Said]]
 def _show(finding: Finding) -> None:
     """Print one line as soon as it is known; longer ones wrap under themselves."""
     console = out()
-    if not console.is_terminal:  # whoever reads it there wants a line a finding
+    if not console.is_terminal:  # a log or a pipe wants a line a finding
         console.print(
             f"{_MARKS[finding.state]} {finding.topic}: {escape(finding.text)}", soft_wrap=True
         )

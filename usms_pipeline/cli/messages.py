@@ -16,7 +16,7 @@ KINDS: Final = (".sqlite", ".parquet", ".csv")
 
 
 def customers(messages: int) -> int:
-    """Return how many customers so many made-up messages go to: two or three each, mostly."""
+    """Return how many customers these made-up messages go to: two or three each, mostly."""
     return max(1, messages * 2 // 5)
 
 

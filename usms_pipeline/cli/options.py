@@ -42,7 +42,7 @@ Sort = Annotated[
         help="Sort by a column of --format csv; -COLUMN for the largest first.",
     ),
 ]
-Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Print so many rows at most.")]
+Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Print at most n rows.")]
 Formats = Annotated[Format, typer.Option("--format", help="How to print.")]
 Json = Annotated[bool, typer.Option("--json", help="Short for --format json.")]
 

@@ -87,7 +87,7 @@ def _named(step: Step) -> tuple[str, str]:
 
 
 def _counts(step: Step) -> str:
-    """Say what is done, in the phase's own unit, and of how much where some of it is left."""
+    """Return what is done, in the phase's own unit, and of how much where some of it is left."""
     _, unit = _named(step)
     if not unit:
         return ""
@@ -154,7 +154,7 @@ def _pace(task: Task) -> list[str]:
 
 
 def _asking(stats: CollectStats | None) -> list[str]:
-    """Say how the asking goes: retries, and the pace the governor has settled on."""
+    """Return how the asking goes: retries, and the pace the governor has settled on."""
     if stats is None:
         return []
     parts = [f"{wording.count(stats.retries)} retries"] if stats.retries else []

@@ -105,7 +105,7 @@ def show_rates(
 
 
 def _how_to_read(whole: dict[str, Any], table: Table) -> str:
-    """Say the rate so far, what it will be once nothing is open, and at worst and at best."""
+    """Return the rate so far, what it will be once nothing is open, and at worst and at best."""
     low, high = (whole[f"delivery_rate_if_rest_{end}"] for end in ("failed", "arrived"))
     bounds = f"{wording.percent(low)} – {wording.percent(high)}"
     shade = " (░)" if is_shaded(table) else ""
@@ -162,7 +162,7 @@ def _check_file(to: Path) -> None:
 
 @contextmanager
 def _named(to: Path | None) -> Iterator[None]:
-    """Say ``--to`` of a file that can't be written, where it was given."""
+    """Add ``--to`` to the error of a file that can't be written, where it was given."""
     try:
         yield
     except StorageError as error:

@@ -20,7 +20,7 @@ MARK: Final = "# Made by `usms demo`, which replaces all of this folder.\n"
 
 _MISSING: Final = (
     "The simulated service of this demo is not running: `usms demo --serve`, in the folder above, "
-    "makes the demo anew and keeps it running."
+    "makes the demo again and keeps it running."
 )
 
 
@@ -31,7 +31,7 @@ def is_demo(folder: Path) -> bool:
 
 
 def missing_service(settings: Settings) -> str:
-    """Say that the demo's service is not running; nothing anywhere else, or where it is."""
+    """Report that the demo's service is not running; nothing anywhere else, or where it is."""
     parts = urlsplit(settings.base_url)
     if not is_demo(Path()) or not config.is_loopback(parts.hostname or ""):
         return ""
@@ -46,7 +46,7 @@ def missing_service(settings: Settings) -> str:
 
 @contextmanager
 def explained(settings: Settings) -> Iterator[None]:
-    """Say of a ``ServiceDown`` in a demo's folder what there is to do."""
+    """Add to a ``ServiceDown`` in a demo's folder what there is to do."""
     try:
         yield
     except ServiceDown as error:

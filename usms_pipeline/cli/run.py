@@ -101,7 +101,7 @@ def _as_json(report: RunReport) -> dict[str, Any]:
 
 
 def _shortfall(report: RunReport, settings: Settings) -> str:
-    """Say what was asked for and not got; the warnings name each damaged day and its remedy."""
+    """Return what was asked for and not got; the warnings name each damaged day and its remedy."""
     if report.unheard:
         return report.unheard
     if report.is_unreadable:
@@ -216,7 +216,7 @@ def _waiting(count: int) -> str:
 
 
 def _published(report: RunReport) -> str:
-    """Say where the warehouse is and whether this run changed it."""
+    """Return where the warehouse is and whether this run changed it."""
     warehouse = report.warehouse
     assert warehouse is not None
     path = escape(str(warehouse.path))
@@ -261,7 +261,7 @@ def _due_table(found: Plan) -> Table:
 
 
 def _time(found: Plan) -> str:
-    """Say how long the requests take, and whether the pace behind it is known or assumed."""
+    """Return how long the requests take, and whether the pace behind it is known or assumed."""
     source = (
         "as the last run settled on"
         if found.is_pace_known
@@ -273,7 +273,7 @@ def _time(found: Plan) -> str:
 
 
 def _behind(found: Plan) -> str:
-    """Say how late the oldest unmet polling time is, and whether the pace can keep up."""
+    """Return how late the oldest unmet polling time is, and whether the pace can keep up."""
     if found.oldest_unmet_at is None:
         return "not at all"
     keeps_up = "the pace keeps up" if found.can_keep_up else (

@@ -58,7 +58,7 @@ class Sample:
 
     @property
     def name(self) -> str:
-        """Name the rows that were looked at, and the recipients where a cell holds several."""
+        """Return how many rows were looked at, and the recipients where a cell holds several."""
         rows, recipients = self.cells.rows, self.rows.num_rows
         count = wording.counted(rows, "row")
         if rows != recipients:
@@ -67,12 +67,12 @@ class Sample:
 
     @property
     def noun(self) -> str:
-        """Name what each of ``rows`` is: a row of the table where no cell holds several phones."""
+        """Return what each of ``rows`` is: a row of the table, unless cells hold several phones."""
         return "row" if self.cells.rows == self.rows.num_rows else "recipient"
 
 
 def take(settings: Settings, rows: int, first: datetime, last: datetime) -> Sample:
-    """Read a table of so many rows, from the first time of sending to the last, or its end."""
+    """Read a table of ``rows`` rows, from the first time of sending to the last, or its end."""
     from usms_pipeline import source
 
     is_whole = rows <= MOST_ROWS
@@ -141,7 +141,7 @@ def sent_at(sample: Sample, session_no: str) -> datetime:
 
 
 def of_sessions(sample: Sample) -> Iterator[Said]:
-    """Say how the rows fall into sessions."""
+    """Report how the rows fall into sessions."""
     rows, settings, noun = sample.rows, sample.settings, sample.noun
     named = rows.filter(pc.is_valid(rows["session_no"]))
     sizes = named.group_by("session_no").aggregate([([], "count_all")])["count_all"]
@@ -167,7 +167,7 @@ def of_sessions(sample: Sample) -> Iterator[Said]:
 
 
 def _midnights(sample: Sample) -> str:
-    """Say that times of sending are days."""
+    """Return a remark where the times of sending are days."""
     times = sample.rows["sent_at"].cast(pa.timestamp("us", sample.settings.source_timezone))
     clock = pc.local_timestamp(times)
     are_days = pc.all(pc.equal(clock, pc.floor_temporal(clock, unit="day"))).as_py()
@@ -181,7 +181,7 @@ def _midnights(sample: Sample) -> str:
 
 
 def _copies(sample: Sample) -> Iterator[Said]:
-    """Say how many rows are copies of others: with a phone they count once, without it each."""
+    """Report how many rows are copies of others: with a phone they count once, without it each."""
     rows = sample.rows.filter(pc.is_valid(sample.rows["session_no"]))
     rows = rows.append_column("who", pc.coalesce(rows["recipient"], rows["mask"]))
     phoned, bare = rows.filter(pc.is_valid(rows["who"])), rows.filter(pc.is_null(rows["who"]))
@@ -219,7 +219,7 @@ def once_only(settings: Settings) -> str:
 
 
 def of_phones(sample: Sample) -> Iterator[Said]:
-    """Say how many phones are numbers, and of which countries."""
+    """Report how many phones are numbers, and of which countries."""
     rows, column = sample.rows, sample.settings.phone_column
     if column is None:
         yield "ok", "no column of phones is named: countries and operators come with the receipts"

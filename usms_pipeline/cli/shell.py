@@ -102,7 +102,7 @@ def _outcome(command: Callable[[], int | None], received: list[int]) -> int:
         if received:  # a library's own way to say that it was interrupted
             return _stopped(received)
         _say_error(
-            f"Unexpected {type(error).__name__}. What had landed is kept. Please report it with "
+            f"Unexpected {type(error).__name__}. What was received is kept. Please report it with "
             "what `usms --debug …` prints."
         )
         return FELL_SHORT
@@ -118,7 +118,7 @@ def _say_failure(error: UsmsError) -> int:
 
 
 def _stopped(received: list[int]) -> int:
-    _say_error("Stopped. What had landed is kept; the same command goes on from there.")
+    _say_error("Stopped. What was received is kept; the same command goes on from there.")
     return _TERMINATED if signal.SIGTERM in received else _INTERRUPTED
 
 
@@ -144,7 +144,7 @@ def _stoppable() -> Iterator[list[int]]:
         for number in (signal.SIGTERM, signal.SIGINT):
             if number == signal.SIGTERM or signal.getsignal(number) is not signal.SIG_IGN:
                 before[number] = signal.signal(number, stop)
-    except ValueError:  # not in the main thread: whoever runs us minds the signals
+    except ValueError:  # not in the main thread: the program that runs us minds the signals
         pass
     try:
         yield received
@@ -154,7 +154,7 @@ def _stoppable() -> Iterator[list[int]]:
 
 
 def fell_short(sentence: str) -> int:
-    """Say on stderr what was asked for and not got; gives the exit code."""
+    """Print on stderr what was asked for and not got; returns the exit code."""
     _say_error(sentence)
     return FELL_SHORT
 

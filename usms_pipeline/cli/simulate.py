@@ -25,9 +25,9 @@ PORT: Final = 8765
 
 Host = Annotated[str, typer.Option("--host", help="Address to listen on.")]
 Port = Annotated[int, typer.Option("--port", min=0, max=65535, help="0 takes any free one.")]
-Seed = Annotated[int, typer.Option("--seed", help="Another seed: other messages, other fates.")]
+Seed = Annotated[int, typer.Option("--seed", help="Another seed: other messages, other results.")]
 Messages = Annotated[int, typer.Option("--messages", min=0, help="How many were sent.")]
-Days = Annotated[float, typer.Option("--days", min=0.001, help="In the last so many days.")]
+Days = Annotated[float, typer.Option("--days", min=0.001, help="Sent in the last n days.")]
 FaultsOption = Annotated[
     list[str] | None,
     typer.Option(
@@ -69,8 +69,8 @@ def simulate(
     if not config.is_loopback(host):
         warn(
             [
-                f"Whoever reaches this machine on {host} can ask it about these messages and their "
-                "phone numbers, over plain http: without --host only this machine can."
+                f"Anyone who reaches this machine on {host} can ask it about these messages and "
+                "their phone numbers, over plain http: without --host only this machine can."
             ]
         )
     run_server(simulator, port, host, lambda url: _greet(url, len(simulator.sessions), table))
@@ -144,7 +144,7 @@ class _OwnMessages:
 
     @property
     def warnings(self) -> list[str]:
-        """Say how many numbers are made up, or are none."""
+        """Report how many numbers are made up, or are none."""
         name = "" if self.settings.phone_column else (
             "; for receipts of your own numbers, name their column in USMS_PHONE_COLUMN"
         )  # fmt: skip
@@ -162,7 +162,7 @@ class _OwnMessages:
 
 
 def _greet(url: str, sessions: int, table: Path | None) -> None:
-    """Say where it listens, and what to set to use it."""
+    """Print where it listens, and what to set to use it."""
     from usms_pipeline.simulator import ACCESS_KEY_ID, ACCESS_KEY_SECRET
 
     console = out()
@@ -200,7 +200,7 @@ def _list_faults() -> None:
 
 
 def _show_counters(counters: Counters) -> None:
-    """Say what it was asked, once it has stopped."""
+    """Print what it was asked, once it has stopped."""
     facts = facts_grid()
     facts.add_row("requests", wording.count(counters.requests))
     facts.add_row("answered", wording.count(counters.answered))

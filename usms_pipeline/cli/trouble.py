@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _KINDS: Final = {
     "failing": "failed within {} h",
-    "silent": "no outcome within {} h",
+    "silent": "no final status within {} h",
     "mix": "of all messages (no trouble)",
 }
 

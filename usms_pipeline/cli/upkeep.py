@@ -1,4 +1,4 @@
-"""``usms rebuild`` and ``usms forget``: making days anew, and erasing people from them."""
+"""``usms rebuild`` and ``usms forget``: making days again, and erasing people from them."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ Yes = Annotated[bool, typer.Option("--yes", "-y", help="Don't ask whether you ar
 
 
 def rebuild(first: From = None, last: To = None) -> int:
-    """Make days anew from the responses that are kept; asks nothing of the service."""
+    """Make days again from the responses that are kept; asks nothing of the service."""
     days = span(first, last)
     from usms_pipeline.pipeline import Pipeline
 

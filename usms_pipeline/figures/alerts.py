@@ -1,6 +1,6 @@
-"""What is out of line, in sentences: the rows of the view ``delivery_alerts``, for people.
+"""What is worse than usual, in sentences: the rows of the view ``delivery_alerts``, for people.
 
-Nothing is judged here: which groups and hours are out of line is in ``sql/alerts.sql``.
+Nothing is judged here: which groups and hours are worse than usual is in ``sql/alerts.sql``.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from usms_pipeline.contract import wording
 _WITHIN: Final = {1: "within an hour", 24: "within a day"}
 _SAID: Final = {
     "failing": "{affected} of {messages} messages failed {within}",
-    "silent": "{affected} of {messages} messages had no outcome {within}",
+    "silent": "{affected} of {messages} messages had no final status {within}",
 }
 _ALSO: Final = {"failing": "failed", "silent": "came late or not at all"}
 
@@ -22,7 +22,7 @@ Row = Mapping[str, Any]
 
 
 def group(row: Row) -> str:
-    """Name the group of an alert.
+    """Return the name of an alert's group.
 
     >>> group({"by_column": "operator", "cohort": "Orange (FR)"})
     'operator Orange (FR)'
@@ -36,7 +36,7 @@ def group(row: Row) -> str:
 
 
 def span(row: Row, zone: ZoneInfo) -> str:
-    """Say the hours that are out of line, in a zone."""
+    """Return the hours that are worse than usual, in words, in a zone."""
     since, until = (row[name].astimezone(zone) for name in ("since", "until"))
     begin = wording.hour(since)
     end = f"{until:%H:%M}" if since.date() == until.date() else wording.hour(until)
@@ -46,7 +46,7 @@ def span(row: Row, zone: ZoneInfo) -> str:
 
 
 def sentence(row: Row, zone: ZoneInfo) -> str:
-    """Say of an alert who, since when, how many messages, and where else it shows.
+    """Return who an alert is about, since when, how many messages, and where else it shows.
 
     ``row`` is one of ``delivery_alerts``; its columns are ``metrics.ALERTS``.
     """
@@ -81,12 +81,12 @@ def sentence(row: Row, zone: ZoneInfo) -> str:
 
 
 def sentences(rows: Iterable[Row], zone: ZoneInfo) -> list[str]:
-    """Say every alert, the one furthest out of line first; what is no trouble comes last."""
+    """Return a sentence for each alert, the worst first; what is no trouble comes last."""
     return [sentence(row, zone) for row in rows]
 
 
 def in_short(rows: Iterable[Row]) -> str:
-    """Say in one line how many alerts there are and of whom; nothing where there are none.
+    """Return in one line how many alerts there are and of whom; nothing where there are none.
 
     >>> in_short([{"kind": "failing", "by_column": "operator", "cohort": "Orange (FR)"}])
     '1 alert in the last 72 hours: operator Orange (FR). `usms alerts` shows it.'

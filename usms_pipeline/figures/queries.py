@@ -20,6 +20,7 @@ from usms_pipeline.contract.errors import BadQuery, OtherWarehouse, UnknownColum
 from usms_pipeline.warehouse.quoting import identifier, literal
 
 _NEAR_SECONDS: Final = 300
+_WITHOUT_NUMBER: Final = "recipient LIKE 'unheard-%'"
 _OURS: Final = re.compile(r'.*"(There is no column .*)" was selected but .*')
 """A sentence of usms_column(), in DuckDB's own about a column of that name."""
 _UNQUOTED: Final = re.compile(r'.*Failed to bind "(.*)" - COLUMNS expression can only contain .*')
@@ -138,8 +139,8 @@ def nowcast(con: Connection, by: str = "sent_date") -> Relation:
     """Return what the delivery rates will be once nothing is awaited, by a column of ``receipts``.
 
     One row a ``cohort`` (text): ``messages``, ``awaited``, ``delivery_rate`` so far,
-    ``known_share`` of the outcomes to come, ``expected_rate`` with the ends of its 95 % interval;
-    shares are 0 to 1, NULL without history. Raises ``UnknownColumn``.
+    ``known_share`` of the final statuses to come, ``expected_rate`` with the ends of its 95 %
+    interval; shares are 0 to 1, NULL without history. Raises ``UnknownColumn``.
     """
     _known(con, by)
     return ask(con, f"FROM delivery_nowcast_by({literal(by)})")
@@ -159,7 +160,7 @@ def maturity(con: Connection) -> Relation:
 
 
 def curve(con: Connection, by: str | None = None) -> Relation:
-    """Return the share delivered within so many seconds: ``metrics.CURVE``, by column or of all.
+    """Return the share delivered within n seconds: ``metrics.CURVE``, by column or of all.
 
     Raises ``UnknownColumn``.
     """
@@ -209,12 +210,12 @@ def change(con: Connection, by: str) -> Relation:
 
 
 def alerts(con: Connection) -> Relation:
-    """Return what is out of line in the last 72 hours: the rows of ``delivery_alerts``."""
+    """Return what is worse than usual in the last 72 hours: the rows of ``delivery_alerts``."""
     return ask(con, "FROM main.delivery_alerts")
 
 
 def uncovered_days(con: Connection, share: float, days: int = 7) -> Relation:
-    """Return those of the latest settled days (nothing is awaited) with too few outcomes.
+    """Return those of the latest settled days (nothing is awaited) with too few final statuses.
 
     ``share`` (0 to 1) of the messages should have one. A day has too few where fewer have, and the
     chance of that, of the day or of all these days together (Chernoff's bound, exp(-n · KL)), is
@@ -253,7 +254,7 @@ def uncovered_days(con: Connection, share: float, days: int = 7) -> Relation:
 
 
 def copies_hint(con: Connection, days: Sequence[date] | None = None) -> str | None:
-    """Tell, without a period, how many rows of sessions the service answers for too few recipients.
+    """Return, without a period, that sessions have more rows than the service knows recipients.
 
     Of those without a phone, in sessions of several, an hour old when they were last asked about;
     of some days of sending, or of all. None where they are one in five or fewer of the rows: as
@@ -266,32 +267,33 @@ def copies_hint(con: Connection, days: Sequence[date] | None = None) -> str | No
             AND ($days IS NULL OR list_contains($days, sent_date))
     """
     grouped = """
-        SELECT coalesce(sum(unheard), 0)::BIGINT, coalesce(sum(rows), 0)::BIGINT
+        SELECT coalesce(sum(unknown), 0)::BIGINT, coalesce(sum(rows), 0)::BIGINT
         FROM (
-            SELECT count(*) AS rows, count(provider_status) AS heard,
-                count(*) FILTER (recipient LIKE 'unheard-%' AND phone IS NULL) AS unheard
+            SELECT count(*) AS rows, count(provider_status) AS with_receipt,
+                count(*) FILTER ({odd} AND phone IS NULL) AS unknown
             FROM (FROM asked {semi})
             GROUP BY session_no
         )
-        WHERE heard > 0 AND rows > 1
+        WHERE with_receipt > 0 AND rows > 1
     """
-    of_some = "SEMI JOIN (FROM asked WHERE recipient LIKE 'unheard-%') AS odd USING (session_no)"
+    of_some = f"SEMI JOIN (FROM asked WHERE {_WITHOUT_NUMBER}) AS odd USING (session_no)"
     for semi in (of_some, ""):
-        query = f"WITH asked AS NOT MATERIALIZED ({asked}) {grouped.format(semi=semi)}"
-        ((unheard, rows),) = con.execute(query, {"days": days and [*days]}).fetchall()
-        if not unheard:
+        counted = grouped.format(odd=_WITHOUT_NUMBER, semi=semi)
+        query = f"WITH asked AS NOT MATERIALIZED ({asked}) {counted}"
+        ((unknown, rows),) = con.execute(query, {"days": days and [*days]}).fetchall()
+        if not unknown:
             return None
-    if 5 * unheard <= rows:
+    if 5 * unknown <= rows:
         return None
     return (
-        f"{wording.counted(unheard, 'message')} without a phone and without a receipt, in sessions "
+        f"{wording.counted(unknown, 'message')} without a phone and without a receipt, in sessions "
         "of which the service knows fewer recipients than there are rows: most likely copies of "
         "rows. Read the table without them, by SELECT DISTINCT"
     )
 
 
 def timezone_hint(con: Connection) -> str | None:
-    """Tell, in a sentence, that receipts and sendings seem to be in different time zones.
+    """Return a sentence: that receipts and sendings seem to be in different time zones.
 
     They do where the median of ``received_at - sent_at`` is negative, or within five minutes of a
     whole number of hours other than none. None where all is well or nothing was received.
@@ -302,7 +304,7 @@ def timezone_hint(con: Connection) -> str | None:
 
 
 def zones_differ(seconds: float) -> str | None:
-    """Tell, of the median seconds from sending to receipt, that two zones seem to be confused."""
+    """Return a sentence, from the median seconds to a receipt, that two zones are confused."""
     hours = round(seconds / 3600)
     is_whole_hours = hours != 0 and abs(seconds - hours * 3600) <= _NEAR_SECONDS
     if seconds >= 0 and not is_whole_hours:
@@ -344,7 +346,7 @@ def _known(con: Connection, column: str) -> str:
 
 
 def _no_column(column: str, purpose: str, there: Iterable[str]) -> str:
-    """Say that there is no such column, with near ones, or else all."""
+    """Return a sentence: there is no such column, but near ones, or else all."""
     folded = {name.casefold(): name for name in there}
     near = difflib.get_close_matches(column.casefold(), folded, n=3)
     named = " or ".join(repr(folded[one]) for one in near) or f"one of {', '.join(there)}"

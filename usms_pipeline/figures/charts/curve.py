@@ -51,8 +51,8 @@ def delivery_curve(curve: pa.Table, width: int = WIDTH) -> Chart:
             width=plot_width(width), height=220
         ),
         _curve_headline(rows),
-        "Share delivered within a time after sending. A message without an outcome counts for as "
-        "long as it was watched, and no longer.",
+        "Share delivered within a time after sending. A message without a final status counts for "
+        "as long as it was watched, and no longer.",
         width,
     )
 

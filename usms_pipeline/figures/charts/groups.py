@@ -50,7 +50,7 @@ def rate_by(
         _share_bars(rows, width),
         _group_headline(rows, noun) + (f", of the {BARS} largest" if len(found) > BARS else ""),
         f"What became of all messages, by {noun}. Tick and figure: the delivery rate, of those "
-        "with an outcome." + left_out(max(len(found), groups or 0)),
+        "with a final status." + left_out(max(len(found), groups or 0)),
         width,
     )
 
@@ -151,14 +151,14 @@ def _group_headline(rows: Sequence[Row], noun: str) -> str:
     if not rated:
         has_rates = any(row["delivery_rate"] is not None for row in rows)
         few = f"No {noun} has the {FEW} messages that a rate takes"
-        return few if has_rates else f"No outcome is known yet for any {noun}"
+        return few if has_rates else f"No final status is known yet for any {noun}"
     worst = min(rated, key=lambda row: row["delivery_rate"])
     best = max(rated, key=lambda row: row["delivery_rate"])
     low, high = (wording.percent(row["delivery_rate"]) for row in (worst, best))
     if len(rated) == 1:
         return f"{low} are delivered for {worst['name']}"
     if low == high:
-        return f"{low} are delivered, whichever the {noun}"
+        return f"{low} are delivered for every {noun}"
     return f"From {low} for {worst['name']} to {high} for {best['name']} are delivered"
 
 

@@ -58,9 +58,9 @@ def rate_over_time(
     return dressed(
         panels,
         _time_headline(rows),
-        "Delivered, of the messages with an outcome. Band: from “none of the others arrives” to "
-        f"“all of them do”. Hollow point, dashed line: more than {YOUNG_SHARE:.0%} still awaited."
-        f"{_guessed(rows)}{_left_out(rows)}",
+        "Delivered, of the messages with a final status. Band: from “none of the others arrives” "
+        f"to “all of them do”. Hollow point, dashed line: more than {YOUNG_SHARE:.0%} still "
+        f"awaited.{_guessed(rows)}{_left_out(rows)}",
         width,
     )
 
@@ -178,7 +178,7 @@ def _time_headline(rows: Sequence[Row]) -> str:
     unit = "day" if rows[0]["is_daily"] else "hour"
     rated, settled, worth, sunk = _rated(rows)
     if not settled:
-        return f"No outcome is known yet in any {unit}"
+        return f"No final status is known yet in any {unit}"
     if not worth:
         return f"No {unit} has the {FEW} messages that a rate takes"
     usual = median(row["rate"] for row in worth)
@@ -203,7 +203,7 @@ def _rated(rows: Sequence[Row]) -> tuple[list[Row], list[Row], list[Row], list[R
     """Return the periods with a rate, and of them the settled ones, all if none is.
 
     The headline is made of the large ones among these, and of young ones as large that stay below
-    them whatever arrives: the third and the fourth. Large is said of all with a rate: the settled
+    them even if all arrive: the third and the fourth. Large is said of all with a rate: the settled
     ones alone may be the nights.
     """
     rated = [row for row in rows if row["rate"] is not None]
@@ -223,7 +223,7 @@ def _guessed(rows: Sequence[Row]) -> str:
 
 
 def _left_out(rows: Sequence[Row]) -> str:
-    """Say how many settled points the headline does not speak of."""
+    """Return how many settled points the headline does not speak of."""
     _, settled, worth, _ = _rated(rows)
     left = len(settled) - len(worth)
     if not left:

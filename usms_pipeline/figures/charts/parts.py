@@ -25,11 +25,11 @@ FEW: Final = 30
 FATES: Final = {
     "delivered": "delivered",
     "awaited": "still awaited",
-    "unheard": "no outcome",
+    "unheard": "no final status",
     "lost": "not delivered",
 }
-"""What became of a message, in the order of the bars, and in words: *no outcome* was closed without
-evidence, *not delivered* failed, was rejected or expired."""
+"""What became of a message, in the order of the bars, and in words: *no final status* was closed
+without one, *not delivered* failed, was rejected or expired."""
 
 
 def fates(row: Row) -> dict[str, int]:
@@ -109,5 +109,5 @@ def _name_limit(width: int) -> int:
 
 
 def left_out(found: int) -> str:
-    """Say how many groups a bar chart of so many leaves out; empty when none."""
+    """Return how many of the groups found a bar chart leaves out; empty when none."""
     return f" {found - BARS} smaller ones are not drawn." if found > BARS else ""

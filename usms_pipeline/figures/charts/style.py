@@ -101,7 +101,7 @@ def svg(chart: Chart) -> str:
 
 
 def _offline() -> dict[str, Any]:
-    """Name the Vega-Lite version that Altair writes, and let nothing be fetched."""
+    """Return options with the Vega-Lite version that Altair writes; nothing is fetched."""
     import altair as alt
 
     version = ".".join(alt.SCHEMA_VERSION.removeprefix("v").split(".")[:2])

@@ -97,7 +97,7 @@ def _by_cohort(rows: list[dict[str, Any]], *names: str) -> dict[str, list[float 
 
 
 def _alert(row: alerts.Row, periods: Periods, zone: ZoneInfo) -> dict[str, Any]:
-    """Say an alert for its card; ``column`` and ``place`` are what a click filters by."""
+    """Return an alert for its card; ``column`` and ``place`` are what a click filters by."""
     column, place = -1, 0
     if row["by_column"] in periods.columns:
         column = periods.columns.index(row["by_column"])

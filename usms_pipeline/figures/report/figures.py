@@ -71,7 +71,7 @@ def _total(con: Warehouse) -> Row:
 
 
 def dimensions(con: Warehouse) -> list[str]:
-    """Name the columns of ``receipts`` that came from the customer's table to group by."""
+    """List the columns of ``receipts`` that came from the customer's table to group by."""
     return dimensions_among(_table(con, "FROM receipts LIMIT 0").column_names)
 
 

@@ -397,7 +397,7 @@ function heatmap(width) {
 
 // ---- alerts ---------------------------------------------------------------------------------
 function alertCards() {
-  if (!page.alerts.length) return $("alerts").replaceChildren(el("p", { class: "fine" }, "✓ Nothing out of line in the last 72 hours."));
+  if (!page.alerts.length) return $("alerts").replaceChildren(el("p", { class: "fine" }, "✓ Nothing worse than usual in the last 72 hours."));
   const cards = page.alerts.slice(0, 6).map((alert) => {
     const isMix = alert.kind === "mix", rows = [];
     const did = alert.kind === "failing" ? "failed" : "had no final status in time";

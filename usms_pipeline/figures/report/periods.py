@@ -91,7 +91,7 @@ def _keys(columns: list[str]) -> str:
 
 
 def _values(con: queries.Connection, column: str, last: date, most: int) -> list[str | None]:
-    """Name the most frequent values of a column in these days; an empty text is none."""
+    """List the most frequent values of a column in these days; an empty text is none."""
     found = _table(
         con,
         f"""
@@ -151,7 +151,7 @@ _REASONS: Final = 200
 
 
 def _reasons(failures: pa.Table) -> tuple[list[dict[str, Any]], pa.Table]:
-    """Take the reasons' texts out of the rows, and put their places in."""
+    """Return the reasons' texts, and the rows with their places instead."""
     keys = ["provider_code", "provider_desc"]
     totals = failures.group_by(keys).aggregate([("messages", "sum")]).to_pylist()
     totals.sort(key=lambda row: (-row["messages_sum"], *(str(row[key]) for key in keys)))

@@ -33,7 +33,7 @@ def findings(figures: Figures, quarantined: int | None, left_out: LeftOut | None
         ),
         _time_zones(figures),
         _too_late(total["first_asked_too_late"]),
-        Finding("Closed without an outcome, asked in time", _messages(_unreported(total))),
+        Finding("Closed without a final status, asked in time", _messages(_unreported(total))),
         _counted(
             "Unknown status words",
             total["unrecognized"],
@@ -138,11 +138,11 @@ def _unreported(total: Row) -> int:
 
 def _extras(extras: int, messages: int) -> Finding:
     is_many = extras > UNANNOUNCED_SHARE * messages
-    beside = f"beside {wording.count(messages)} announced, left out of the rates"
+    beside = f"beside {wording.count(messages)} in your table, left out of the rates"
     advice = (
-        "Your table announces fewer recipients than it sent to: `usms check` shows how its rows "
+        "Your table lists fewer recipients than were sent to: `usms check` shows how its rows "
         "are read."
     )
-    check = "Receipts of phones nobody announced"
+    check = "Receipts of phones that are not in your table"
     found = f"{wording.count(extras)} {beside}" if extras else "none"
     return Finding(check, found, advice if is_many else "")

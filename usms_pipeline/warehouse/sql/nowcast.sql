@@ -351,8 +351,8 @@ SELECT
 FROM of_days
 GROUP BY moment;
 
--- `known` names a relation (`moment, cohort, carrier, three_hours, step, is_awaited, messages,
--- outcomes, delivered`); `history` as above. Grain: cohort.
+-- `known` names a relation (`moment, cohort, carrier, three_hours, step, is_awaited`, and
+-- `messages, outcomes, delivered`); `history` as above. Grain: cohort.
 CREATE OR REPLACE MACRO usms_nowcast(known, history) AS TABLE
 WITH usual AS MATERIALIZED (FROM usms_usual_rate(history)),
 hazards AS (FROM usms_hazards(history)),
