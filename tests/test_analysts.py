@@ -219,7 +219,8 @@ def here(published: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(published)
 
 
-@pytest.mark.parametrize(
+@examples(
+    2,
     "command",
     [
         "rates --by template --last 1000d",
