@@ -31,8 +31,8 @@ BREAKS = {
     ),
     "3 rebuilt: what no response is kept of is forgotten": (
         "days/rebuilding.py",
-        "is_told &= np.asarray(pc.or_(is_wrong, is_kept))",
-        "is_told &= np.asarray(pc.is_valid(is_kept))",
+        "is_fine = np.asarray(pc.or_(is_wrong, is_kept))",
+        "is_fine = np.asarray(pc.is_valid(is_kept))",
     ),
     "4 durable: responses are written at the end": (
         "days/asking.py",
