@@ -585,7 +585,7 @@ class Pipeline:
     def published_days(self) -> set[date]:
         """Return the days that are published, whether they have files or not.
 
-        None where nothing was begun here: what is published is another data directory's.
+        Empty if nothing was begun here: what is published is another data directory's.
         """
         if not dataset.is_begun(self.store):
             return set()

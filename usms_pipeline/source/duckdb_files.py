@@ -102,8 +102,7 @@ def open_source(address: Address) -> Iterator[Source]:
     path = Path(address.path).expanduser()
     if not path.is_file():
         raise sentences.no_file(address)
-    with duckdb.connect(config={"python_enable_replacements": "false"}) as connection:
-        connection.execute("SET TimeZone = 'UTC'")
+    with in_memory.begin() as connection:
         connection.execute(f"ATTACH {query.text(str(path))} AS source (READ_ONLY)")
         connection.execute("USE source")
         yield DuckDBSource(connection, None)

@@ -18,6 +18,13 @@ def connect() -> duckdb.DuckDBPyConnection:
     return connection
 
 
+def begin() -> duckdb.DuckDBPyConnection:
+    """Return a database of its own, in UTC, that sees no Python variable; close it after use."""
+    connection = duckdb.connect(config={"python_enable_replacements": "false"})
+    connection.execute("SET TimeZone = 'UTC'")
+    return connection
+
+
 @cache
 def _database(_process: int) -> duckdb.DuckDBPyConnection:
-    return duckdb.connect(config={"python_enable_replacements": "false"})
+    return begin()
