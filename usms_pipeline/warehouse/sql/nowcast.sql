@@ -12,13 +12,14 @@
 -- nothing, so nothing waits for days to settle. A week counts half as much as the week after it.
 --
 -- Hazards are those of the operator and of three hours of the day of sending, drawn towards the
--- operator's whole day as if 5 of its messages were added, and that towards all messages as if 10
--- were: a small or new operator borrows from the others.
+-- operator's whole day as if 5 of its messages were added, and that towards the mean of operators:
+-- a small or new operator borrows from the others. That is no mean of messages: of those that are
+-- open late, most may be of an operator that never reports.
 --
 -- The interval (95 %) has three parts: chance in each open message; days that differ by more than
 -- chance (method of moments: an operator's days, and the days of all); and how well the hazards are
 -- known. It reaches further to the side to which few messages can err, and never beyond what is
--- possible. No figures (NULL) with fewer than 30 final statuses to learn from.
+-- possible: a message whose chance of a final status is below 1 in 40 counts there in part. No figures (NULL) with fewer than 30 final statuses to learn from.
 --
 -- `moment` is when a forecast is made, in hours since 1970: now, or in the past.
 
@@ -178,14 +179,22 @@ levels AS (
         sum(messages) OVER of_operator AS o_messages,
         sum(delivered) OVER of_operator AS o_delivered,
         sum(not_delivered) OVER of_operator AS o_not_delivered,
-        sum(messages) OVER of_all AS a_messages,
-        sum(delivered) OVER of_all AS a_delivered,
-        sum(not_delivered) OVER of_all AS a_not_delivered
+        sum(messages) OVER of_all AS a_messages
     FROM watched
     WHERE step < 52
     WINDOW
         of_operator AS (PARTITION BY moment, carrier, step),
         of_all AS (PARTITION BY moment, step)
+),
+means AS (
+    -- each operator weighs as much as is known of it, at most 1
+    SELECT
+        *,
+        sum(messages / (o_messages + 5)) OVER of_all + 0.03 AS operators,
+        (sum(delivered / (o_messages + 5)) OVER of_all + 0.002) / operators AS a_delivered,
+        (sum(not_delivered / (o_messages + 5)) OVER of_all + 0.002) / operators AS a_not_delivered
+    FROM levels
+    WINDOW of_all AS (PARTITION BY moment, step)
 )
 SELECT
     moment,
@@ -193,15 +202,13 @@ SELECT
     three_hours,
     step,
     usms_drawn(
-        delivered, messages,
-        usms_drawn(o_delivered, o_messages, (a_delivered + 0.02) / (a_messages + 0.3), 10), 5
+        delivered, messages, usms_drawn(o_delivered, o_messages, a_delivered, 5), 5
     ) AS delivered,
     usms_drawn(
-        not_delivered, messages,
-        usms_drawn(o_not_delivered, o_messages, (a_not_delivered + 0.02) / (a_messages + 0.3), 10), 5
+        not_delivered, messages, usms_drawn(o_not_delivered, o_messages, a_not_delivered, 5), 5
     ) AS not_delivered,
     o_messages + least(3, a_messages + 0.3) AS messages
-FROM levels;
+FROM means;
 
 -- Grain: moment. What is learnt from at all, and the usual delivery rate.
 CREATE OR REPLACE MACRO usms_usual_rate(history) AS TABLE
@@ -380,7 +387,9 @@ to_come AS (
     SELECT
         cohort,
         sum(messages * delivered) AS delivered,
-        sum(messages * not_delivered) AS not_delivered
+        sum(messages * not_delivered) AS not_delivered,
+        sum(messages * least(1, 40 * delivered)) AS may_be_delivered,
+        sum(messages * least(1, 40 * not_delivered)) AS may_not_be
     FROM hopes
     GROUP BY cohort
 ),
@@ -388,7 +397,10 @@ expected AS (
     SELECT
         c.*,
         c.outcomes + coalesce(t.delivered + t.not_delivered, 0) AS in_the_end,
-        (c.delivered + coalesce(t.delivered, 0)) / nullif(in_the_end, 0) AS rate
+        (c.delivered + coalesce(t.delivered, 0)) / nullif(in_the_end, 0) AS rate,
+        c.delivered / nullif(c.outcomes + coalesce(t.may_not_be, 0), 0) AS least_rate,
+        (c.delivered + coalesce(t.may_be_delivered, 0))
+        / nullif(c.outcomes + coalesce(t.may_be_delivered, 0), 0) AS most_rate
     FROM cohorts AS c
     LEFT JOIN to_come AS t ON t.cohort IS NOT DISTINCT FROM c.cohort
 ),
@@ -435,17 +447,10 @@ SELECT
     CASE WHEN is_known THEN outcomes / nullif(in_the_end, 0) END AS known_share,
     CASE WHEN is_known THEN rate END AS expected_rate,
     CASE
-        WHEN is_known
-            THEN greatest(
-                rate - reach + least(0, shift), delivered / nullif(outcomes + awaited, 0)
-            )
+        WHEN is_known THEN greatest(rate - reach + least(0, shift), least_rate)
     END AS expected_rate_low,
     CASE
-        WHEN is_known
-            THEN least(
-                rate + reach + greatest(0, shift),
-                (delivered + awaited) / nullif(outcomes + awaited, 0)
-            )
+        WHEN is_known THEN least(rate + reach + greatest(0, shift), most_rate)
     END AS expected_rate_high
 FROM reaches;
 
