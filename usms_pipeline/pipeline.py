@@ -49,7 +49,7 @@ from usms_pipeline.store.dataset import Window
 from usms_pipeline.store.storage import Store
 from usms_pipeline.warehouse import Change, WarehouseReport
 
-__all__ = ["Look", "OnProgress", "Pipeline", "Plan", "Progress", "Report", "RunReport"]
+__all__ = ["Look", "OnProgress", "Pipeline", "Plan", "Progress", "Report"]
 
 REFRESH_EVERY: Final = timedelta(minutes=15)
 """How often a refresh should run; a plan that takes longer can't keep up."""
@@ -62,7 +62,7 @@ _SURVEY_FILE: Final = "survey.json"
 
 @dataclass
 class Report(Outcome):
-    """What asking and folding gave.
+    """What asking and folding gave, and publishing, where that was part of it.
 
     ``days`` has what the file of each day says that was looked at; those in ``written`` are new.
     What to do is said by ``unheard`` where the service knows none of the sessions, and by
@@ -76,6 +76,7 @@ class Report(Outcome):
     """Return whether too many times of the source can't be read for any figure to be whole."""
     left_out: LeftOut = field(default_factory=LeftOut)
     """The source rows that are in no figure."""
+    warehouse: WarehouseReport | None = None
 
     @classmethod
     def of(cls, run: Run, settings: Settings, notes: Iterable[str] = ()) -> Report:
@@ -116,7 +117,7 @@ class Report(Outcome):
     def warnings(self) -> list[str]:
         """The warnings, in sentences."""
         held = ", ".join(map(str, sorted(self.locked)))
-        return [
+        found = [
             *([f"another run is working on {held}: skipped."] if held else []),
             *self.notes,
             *self.damaged.values(),
@@ -124,82 +125,52 @@ class Report(Outcome):
             *self._of_the_source(),
             *(f"{count:,} × {problem}" for problem, count in self.stats.problems.items()),
             *self._of_the_answers(),
+            *(self.warehouse.warnings if self.warehouse else []),
         ]
+        return [*dict.fromkeys(found)]
 
     def _of_the_source(self) -> list[str]:
         counts: Counter[str] = Counter()
         for said in self.days.values():
             counts.update(said.read)
-        found = []
-        if counts["without_session"]:
-            found.append(
-                f"{wording.counted(counts['without_session'], 'recipient')} of the source have no "
-                "usable session number: they count as invalid. Check USMS_SESSION_COLUMN."
-            )
-        if counts["gone"]:
-            found.append(
-                f"{counts['gone']:,} rows that were read before are no longer in the source. "
-                f"They are kept and counted, which is right if old rows were archived. It is "
-                f"wrong if a row's session number was changed (it counts twice now), or if "
-                "USMS_SOURCE_URL or USMS_SOURCE_TABLE names another table."
-            )
-        if counts["copies"]:
-            found.append(
-                f"{counts['copies']:,} source rows repeat a phone of the same session: each phone "
-                "counts once."
-            )
-        return found
+        without, gone, copies = counts["without_session"], counts["gone"], counts["copies"]
+        return _sentences(
+            (without, f"{wording.counted(without, 'recipient')} of the source have no usable "
+             "session number: they count as invalid. Check USMS_SESSION_COLUMN."),
+            (gone, f"{gone:,} rows that were read before are no longer in the source. They are "
+             "kept and counted, which is right if old rows were archived. It is wrong if a row's "
+             "session number was changed (it counts twice now), or if USMS_SOURCE_URL or "
+             "USMS_SOURCE_TABLE names another table."),
+            (copies, f"{copies:,} source rows repeat a phone of the same session: each phone "
+             "counts once."),
+        )  # fmt: skip
 
     def _of_the_answers(self) -> list[str]:
-        found = []
-        if self.stats.ids_refused:
-            found.append(
-                f"{self.stats.ids_refused:,} session numbers were refused by the service and count "
-                "as invalid: see `usms quarantine list`."
-            )
-        if count := self.stats.ids_unanswered:
-            found.append(
-                f"{wording.counted(count, 'session number')} got no usable answer while others "
-                f"did: they are asked again at the polling times. `usms quarantine list` shows "
-                f"the answers."
-            )
-        others = self.quarantined - self.stats.ids_refused - self.stats.ids_unanswered
-        if others > 0:
-            what = "part of a response" if others == 1 else "responses or parts of responses"
-            found.append(
-                f"{others:,} {what} could not be used and went into quarantine: `usms quarantine "
-                "list` says why."
-            )
-        if self.times_in_doubt:
-            found.append(
-                f"{self.times_in_doubt:,} receipts have a time that can't be read, or that is "
-                f"later than the response: the time is ignored. If most have one, check "
-                "USMS_RECEIPT_TIMEZONE and this machine's clock."
-            )
-        if strange := self.buckets["unrecognized"]:
-            found.append(
-                f"{strange:,} recipients have a status word that this version does not know; "
-                "`usms rates --by provider_status` shows them. They are not counted as failed."
-            )
-        if self.unannounced > UNANNOUNCED_SHARE * self.buckets.total():
-            found.append(
-                f"{self.unannounced:,} receipts are for phones that are not in your table "
-                f"(left out of the rates). {self.remedy}"
-            )
-        return found
+        refused, silent = self.stats.ids_refused, self.stats.ids_unanswered
+        others, strange = self.quarantined - refused - silent, self.buckets["unrecognized"]
+        what = "part of a response" if others == 1 else "responses or parts of responses"
+        is_many = self.unannounced > UNANNOUNCED_SHARE * self.buckets.total()
+        return _sentences(
+            (refused, f"{refused:,} session numbers were refused by the service and count as "
+             "invalid: see `usms quarantine list`."),
+            (silent, f"{wording.counted(silent, 'session number')} got no usable answer while "
+             "others did: they are asked again at the polling times. `usms quarantine list` shows "
+             "the answers."),
+            (others > 0, f"{others:,} {what} could not be used and went into quarantine: `usms "
+             "quarantine list` says why."),
+            (self.times_in_doubt, f"{self.times_in_doubt:,} receipts have a time that can't be "
+             "read, or that is later than the response: the time is ignored. If most have one, "
+             "check USMS_RECEIPT_TIMEZONE and this machine's clock."),
+            (strange, f"{strange:,} recipients have a status word that this version does not know; "
+             "`usms rates --by provider_status` shows them. They are not counted as failed."),
+            (is_many, f"{self.unannounced:,} receipts are for phones that are not in your table "
+             f"(left out of the rates). {self.remedy}"),
+        )  # fmt: skip
 
 
-@dataclass
-class RunReport(Report):
-    """What a whole run gave, publishing included."""
-
-    warehouse: WarehouseReport | None = None
-
-    @property
-    def warnings(self) -> list[str]:
-        """The warnings, in sentences."""
-        published = self.warehouse.warnings if self.warehouse else []
-        return [*dict.fromkeys([*super().warnings, *published])]
+def _sentences(*said: tuple[int, str]) -> list[str]:
+    """Return the sentences whose count is not 0."""
+    return [sentence for count, sentence in said if count]
 
 
 def _announce_all(settings: Settings) -> str:
@@ -221,16 +192,6 @@ def _announce_all(settings: Settings) -> str:
     return (
         f"Are the numbers in {phone!r} those that the messages went to, whole, and {of_more}? "
         "`usms check` shows how rows are read."
-    )
-
-
-def _nothing_heard(count: int, settings: Settings) -> str:
-    """Return that the service knows none of the sessions: most likely a setting is wrong."""
-    return (
-        f"The service knows none of the {count:,} sessions aged 1 to 72 hours that it was asked "
-        f"about: are the values of {settings.session_column!r} the session numbers that the send "
-        f"call returned, and is the access key of the same account? Check USMS_SESSION_COLUMN, the "
-        "table and USMS_ACCESS_KEY_ID; `usms check` shows how rows are read."
     )
 
 
@@ -369,7 +330,7 @@ class Pipeline:
 
     # -- the steps ------------------------------------------------------------------------------
 
-    def run(self, window: Window | None = None) -> RunReport:
+    def run(self, window: Window | None = None) -> Report:
         """Do every step for a window, or for the open one, and publish.
 
         What came before the service refused or failed is folded and published, then the error is
@@ -392,7 +353,8 @@ class Pipeline:
         report.damaged = published.stale | report.damaged
         if not published.is_locked:
             report.notes += self._doubts_about_copies(report)
-        return RunReport(**vars(report), warehouse=published)
+        report.warehouse = published
+        return report
 
     def refresh(
         self,
@@ -409,7 +371,7 @@ class Pipeline:
         notes = self._doubts_about_the_clock()
         with self._run(on_written=on_written) as run:
             try:
-                run.look_at(window, reaches_today=self._reaches_today(window))
+                run.look_at(window, reaches_today=window.last >= self.open_window().last)
                 # not before: a column that can't be meant is not to be what it was begun with
                 dataset.begin(self.store, self.settings, self.book.fingerprint)
                 run.catch_up()
@@ -420,12 +382,19 @@ class Pipeline:
             finally:
                 self._changes += run.outcome.changes
                 self.book.keep_prefixes()
-            self._keep_pace(run.outcome.stats.pace)
+            if pace := run.outcome.stats.pace:
+                self.store.keep_json(_PACE_FILE, {"requests_per_second": pace})
             report = Report.of(run, self.settings, notes)
         self._check_none_vanished(report.days)
         told = report.stats.ids_answered, run.outcome.receipts
         if sessions := unheard.count(self.store, report.days, begun, *told):
-            report.unheard = _nothing_heard(sessions, self.settings)
+            report.unheard = (
+                f"The service knows none of the {sessions:,} sessions aged 1 to 72 hours that it "
+                f"was asked about: are the values of {self.settings.session_column!r} the session "
+                "numbers that the send call returned, and is the access key of the same account? "
+                "Check USMS_SESSION_COLUMN, the table and USMS_ACCESS_KEY_ID; `usms check` shows "
+                "how rows are read."
+            )
         reads_older = window.first < self.open_window().first
         if doubts := self.doubts_about_the_source(is_anew=reads_older):
             report.notes += doubts.warnings
@@ -446,9 +415,6 @@ class Pipeline:
         options = {"transport": self.transport, "patience": self.patience, "tell": self._tell}
         options |= {"pace": self._settled_pace(), "published": self.published_days} | given
         return Run(self.store, self.settings, self.book, self.clock, **options)
-
-    def _reaches_today(self, window: Window) -> bool:
-        return window.last >= self.open_window().last
 
     def _doubts_about_the_clock(self) -> list[str]:
         """Warn of answers from the future: what was asked then is not due before that time."""
@@ -522,7 +488,7 @@ class Pipeline:
         window = window or self.open_window()
         now, pace = self.clock(), self._settled_pace()
         with self._only_looking() as run:
-            run.look_at(window, reaches_today=self._reaches_today(window))
+            run.look_at(window, reaches_today=window.last >= self.open_window().last)
             due = run.due()
         doubts = self.doubts_about_the_source(is_kept=False) or SourceDoubts()
         reads_older = window.first < self.open_window().first
@@ -566,14 +532,14 @@ class Pipeline:
         to_do = [f"{wording.counted(n, of)} {why}" for why, (n, of) in reasons.items() if n]
         if not to_do and not warehouse.is_current(self.store, self.settings):
             to_do = ["the warehouse is behind the days' files"]
-        return Look(to_do) if to_do else self._look_at_the_source(_moment(next_due_at))
-
-    def _look_at_the_source(self, next_due_at: datetime | None) -> Look:
+        if to_do:
+            return Look(to_do)
         with self._only_looking() as run:
             run.look_at(self.open_window(), reaches_today=True)
             news, outcome = len(run.news), run.outcome
         to_do = [f"{wording.counted(news, 'day')} not as the source has it now"] if news else []
-        return Look(to_do, next_due_at, outcome.rows_read, _moment(outcome.newest_sent_at))
+        newest = _moment(outcome.newest_sent_at)
+        return Look(to_do, _moment(next_due_at), outcome.rows_read, newest)
 
     def _only_looking(self) -> Run:
         book = self.checked_book()
@@ -707,8 +673,11 @@ class Pipeline:
         return changed
 
     def left_out(self) -> LeftOut | None:
-        """Count the source rows that are in no figure; None where the source can't be asked."""
-        found = self.doubts_about_the_source()
+        """Count the source rows that are in no figure; None where the source can't be asked.
+
+        Of today's run, where there was one and all was well.
+        """
+        found = self.doubts_about_the_source(is_kept=False)
         return None if found is None else found.left_out
 
     def doubts_about_the_source(
@@ -813,14 +782,8 @@ class Pipeline:
         )  # fmt: skip
         return hashlib.sha256(repr(said).encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
-    # -- the pace, kept between runs ------------------------------------------------------------
-
     def _settled_pace(self) -> float | None:
         return self.store.recall(_PACE_FILE).get("requests_per_second")
-
-    def _keep_pace(self, pace: float | None) -> None:
-        if pace is not None:
-            self.store.keep_json(_PACE_FILE, {"requests_per_second": pace})
 
 
 def _moment(microseconds: int | None) -> datetime | None:

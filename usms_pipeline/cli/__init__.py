@@ -19,7 +19,6 @@ from usms_pipeline.cli import (
     run,
     simulate,
     sql,
-    trouble,
     upkeep,
 )
 from usms_pipeline.cli.shell import logs_json, prepare_streams, show_tracebacks, told
@@ -76,8 +75,8 @@ for name, command, panel in (
     ("plan", run.plan, "Collect"),
     ("run", run.run, "Collect"),
     ("rates", rates.rates, "Read"),
-    ("alerts", trouble.alerts, "Read"),
-    ("failures", trouble.failures, "Read"),
+    ("alerts", rates.alerts, "Read"),
+    ("failures", rates.failures, "Read"),
     ("sql", sql.sql, "Read"),
     ("report", rates.report, "Read"),
     ("rebuild", upkeep.rebuild, "Keep in order"),

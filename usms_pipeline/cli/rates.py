@@ -1,35 +1,40 @@
-"""``usms rates`` and ``usms report``: the published figures, as a table or as a page.
+"""``usms rates``, ``failures``, ``alerts`` and ``report``: the published figures, to be read.
 
 Every figure comes from the warehouse; none is computed here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from textwrap import wrap
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 from rich.markup import escape
 
 from usms_pipeline.cli import config, options, progress
 from usms_pipeline.cli.options import Format, chosen, period
-from usms_pipeline.cli.output import print_rows
+from usms_pipeline.cli.output import print_rows, rows_table
 from usms_pipeline.cli.shell import out, warn, width
 from usms_pipeline.cli.tables import is_shaded, rates_table
 from usms_pipeline.contract import wording
-from usms_pipeline.contract.errors import SourceError, StorageError
+from usms_pipeline.contract.errors import StorageError
 
 if TYPE_CHECKING:
     from datetime import date
+    from zoneinfo import ZoneInfo
 
     from rich.table import Table
 
     from usms_pipeline.settings import Settings
-    from usms_pipeline.source import LeftOut
 
+_KINDS: Final = {
+    "failing": "failed within {} h",
+    "silent": "no final status within {} h",
+    "mix": "of all messages (no trouble)",
+}
 
 Open = Annotated[bool, typer.Option("--open", help="Open the page in your browser.")]
 ReportFile = Annotated[
@@ -37,29 +42,34 @@ ReportFile = Annotated[
 ]
 
 
-def rates(
-    by: options.By = None,
-    first: options.From = None,
-    last: options.To = None,
-    ago: options.Ago = None,
-    sort: options.Sort = None,
-    limit: options.Limit = None,
-    format_: options.Formats = Format.TABLE,
-    as_json: options.Json = False,
-) -> None:
-    """Print delivery rates: of all messages, or by any columns."""
-    from usms_pipeline import warehouse
-    from usms_pipeline.figures import queries
+def _by_columns(meaning: str, query: str, show: Callable[..., None]) -> Callable[..., None]:
+    """Return a command that prints a query of ``queries``; ``show`` prints it as a table."""
 
-    by, format_ = list(dict.fromkeys(by or ())), chosen(format_, as_json)
-    settings = config.load()
-    days = period(first, last, ago, settings.zone)
-    if format_ == Format.TABLE:
-        show_rates(settings, by, *days, sort=sort, limit=limit)
-        return
-    with warehouse.connect(settings.warehouse_path) as con:
-        found = queries.arranged(queries.rates_expected(con, by, *days), sort, limit)
-        print_rows(found.to_arrow_table(), format_)
+    def command(
+        by: options.By = None,
+        first: options.From = None,
+        last: options.To = None,
+        ago: options.Ago = None,
+        sort: options.Sort = None,
+        limit: options.Limit = None,
+        format_: options.Formats = Format.TABLE,
+        as_json: options.Json = False,
+    ) -> None:
+        from usms_pipeline import warehouse
+        from usms_pipeline.figures import queries
+
+        by, format_ = list(dict.fromkeys(by or ())), chosen(format_, as_json)
+        settings = config.load()
+        days = period(first, last, ago, settings.zone)
+        if format_ == Format.TABLE:
+            show(settings, by, *days, sort=sort, limit=limit)
+            return
+        with warehouse.connect(settings.warehouse_path) as con:
+            found = queries.arranged(getattr(queries, query)(con, by, *days), sort, limit)
+            print_rows(found.to_arrow_table(), format_)
+
+    command.__doc__ = meaning
+    return command
 
 
 def show_rates(
@@ -120,6 +130,60 @@ def _how_to_read(whole: dict[str, Any], table: Table) -> str:
     )
 
 
+def _show_failures(settings: Settings, by: list[str], *days: date | None, **some: Any) -> None:
+    from usms_pipeline import warehouse
+    from usms_pipeline.figures import queries
+
+    with warehouse.connect(settings.warehouse_path) as con:
+        found = queries.arranged(queries.failures(con, by, *days), **some).to_arrow_table()
+    if not found.num_rows:
+        out().print("[green]✓[/] No message failed in these days.")
+        return
+    rows = [list(row.values())[:-2] for row in found.to_pylist()]
+    figures = {"messages": wording.count, "share": wording.percent}
+    out().print(rows_table(found.column_names[:-2], rows, figures))
+
+
+rates: Final = _by_columns(
+    "Print delivery rates: of all messages, or by any columns.", "rates_expected", show_rates
+)
+failures: Final = _by_columns(
+    "Print why messages fail: the service's codes, of all messages or by any columns.",
+    "failures",
+    _show_failures,
+)
+
+
+def alerts(format_: options.Formats = Format.TABLE, as_json: options.Json = False) -> None:
+    """Print what fails or stays silent more than usual, in the last 72 hours of sending."""
+    from usms_pipeline import warehouse
+    from usms_pipeline.figures import queries
+
+    settings, format_ = config.load(), chosen(format_, as_json)
+    with warehouse.connect(settings.warehouse_path) as con:
+        found = queries.alerts(con).to_arrow_table()
+    if format_ != Format.TABLE:
+        print_rows(found, format_)
+    elif not found.num_rows:
+        out().print("[green]✓[/] Nothing fails more than usual in the last 72 hours of sending.")
+    else:
+        out().print(_alerts_table(found.to_pylist(), settings.zone))
+
+
+def _alerts_table(rows: Iterable[Mapping[str, Any]], zone: ZoneInfo) -> Table:
+    from usms_pipeline.figures.alerts import group, span
+
+    names = ("group", "sent", "messages", "share", "usually", "what", "also seen in")
+    cells = []
+    for row in rows:
+        what = _KINDS[row["kind"]].format(row["within_hours"])
+        also = [one for one in dict.fromkeys(map(group, row["echoes"])) if one != group(row)]
+        figures = (row["messages"], row["share"], row["usual_share"])
+        cells.append((group(row), span(row, zone), *figures, what, ", ".join(also[:3])))
+    shown = {"messages": wording.count, "share": wording.percent, "usually": wording.percent}
+    return rows_table(names, cells, shown)
+
+
 def report(to: ReportFile = None, is_opened: Open = False) -> None:
     """Write the report, one HTML page with charts that works offline, and say where it is."""
     from datetime import UTC, datetime
@@ -127,6 +191,7 @@ def report(to: ReportFile = None, is_opened: Open = False) -> None:
     from usms_pipeline import warehouse
     from usms_pipeline.days import quarantine
     from usms_pipeline.figures import report as page
+    from usms_pipeline.pipeline import Pipeline
     from usms_pipeline.store.storage import Store
 
     settings = config.load()
@@ -145,7 +210,7 @@ def report(to: ReportFile = None, is_opened: Open = False) -> None:
             generated_at=datetime.now(UTC),
             settings_summary=page.summary(settings),
             quarantined=quarantine.open_count(store),
-            left_out=_left_out(settings),
+            left_out=Pipeline(settings).left_out(),
         )
     out().print(f"[green]✓[/] {escape(path)}", soft_wrap=True)
     if is_opened:
@@ -172,13 +237,3 @@ def _named(to: Path | None) -> Iterator[None]:
         raise StorageError(
             f"Can't write the report to {str(to)!r}: {reason}. Name another file with --to."
         ) from error
-
-
-def _left_out(settings: Settings) -> LeftOut | None:
-    """Count the source's rows that are in no figure; None where it can't be asked just now."""
-    from usms_pipeline import source
-
-    try:
-        return source.survey(settings).left_out
-    except SourceError:
-        return None

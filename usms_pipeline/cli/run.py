@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from rich.table import Table
 
-    from usms_pipeline.pipeline import Pipeline, Plan, RunReport
+    from usms_pipeline.pipeline import Pipeline, Plan, Report
     from usms_pipeline.service.collect import CollectStats
     from usms_pipeline.settings import Settings
     from usms_pipeline.store.dataset import Window
@@ -90,7 +90,7 @@ def run(
     return fell_short(_shortfall(report, settings))
 
 
-def _as_json(report: RunReport) -> dict[str, Any]:
+def _as_json(report: Report) -> dict[str, Any]:
     """Return the report as plain JSON; of what a day's file says, what is about its messages."""
     days = {
         str(day): {name: getattr(said, name) for name in _SAID_OF_A_DAY}
@@ -100,7 +100,7 @@ def _as_json(report: RunReport) -> dict[str, Any]:
     return found | {"days": days, "fell_short": report.fell_short}
 
 
-def _shortfall(report: RunReport, settings: Settings) -> str:
+def _shortfall(report: Report, settings: Settings) -> str:
     """Return what was asked for and not got; the warnings name each damaged day and its remedy."""
     if report.unheard:
         return report.unheard
@@ -166,7 +166,7 @@ def _window(
     return Window(first, last)
 
 
-def _show_run(report: RunReport, whole: Settings | None) -> None:
+def _show_run(report: Report, whole: Settings | None) -> None:
     """Print what a run did: a line a step, then what is still to come.
 
     ``whole``: the settings, where it was to read everything.
@@ -201,7 +201,7 @@ def _asked(stats: CollectStats, seconds: float) -> str:
     )
 
 
-def _buckets(report: RunReport) -> str:
+def _buckets(report: Report) -> str:
     """Return the buckets' sums, those that hold something, in the order of the statuses."""
     from usms_pipeline.contract.status import BUCKETS
 
@@ -215,7 +215,7 @@ def _waiting(count: int) -> str:
     return f"{wording.count(count)} for a receipt; later runs ask about each as it falls due"
 
 
-def _published(report: RunReport) -> str:
+def _published(report: Report) -> str:
     """Return where the warehouse is and whether this run changed it."""
     warehouse = report.warehouse
     assert warehouse is not None

@@ -170,7 +170,8 @@ def _draw(context: dg.AssetExecutionContext, account: Account) -> Results:
 
     with core(context, account) as (pipeline, _):
         with warehouse.connect(pipeline.settings.warehouse_path) as con:
-            asked = report.ask(con, pipeline.settings.zone)
+            is_drawn = figures.is_drawn(pipeline)
+            asked = report.ask(con, pipeline.settings.zone, with_periods=not is_drawn)
             uncovered = queries.uncovered_days(con, checks.COVERED_SHARE)
             without = uncovered.to_arrow_table().to_pylist()
             copies = queries.copies_hint(con)
@@ -181,7 +182,7 @@ def _draw(context: dg.AssetExecutionContext, account: Account) -> Results:
             checks.check_coverage(without),
         ]
         told = {"warnings": f"{copies}."} if copies else {}
-        if not figures.is_drawn(pipeline):
+        if not is_drawn:
             its = figures.delivery_rates(pipeline, asked)
             _tell(context, account, "delivery_rates", its | told)
     if copies:

@@ -14,14 +14,14 @@ from zoneinfo import ZoneInfo
 
 from usms_pipeline.contract.wording import days, moment
 from usms_pipeline.figures.report import body, embedded
-from usms_pipeline.figures.report.figures import Figures, ask, dimensions
+from usms_pipeline.figures.report.figures import Figures, ask
 from usms_pipeline.figures.report.page import Html, html, page, paragraph
 from usms_pipeline.figures.report.quality import findings, quality_table
 from usms_pipeline.settings import Settings
 from usms_pipeline.source import LeftOut
 from usms_pipeline.store.storage import Store
 
-__all__ = ["NAME", "Figures", "ask", "build", "dimensions", "render", "summary"]
+__all__ = ["NAME", "Figures", "ask", "build", "summary"]
 
 NAME: Final = "report.html"
 
@@ -58,9 +58,17 @@ def build(
     store, name = (
         (where, NAME) if isinstance(where, Store) else (Store(str(where.parent)), where.name)
     )
+    zone = ZoneInfo(settings_summary.get("USMS_TIMEZONE", "UTC"))
+    checks = quality_table(findings(figures, quarantined, left_out))
+    text = page(
+        "SMS delivery report",
+        _lead(figures, zone),
+        body.fixed(figures, zone),
+        body.folded_away(figures, checks, settings_summary),
+        _foot(generated_at, zone),
+        embedded.data(figures.periods, figures.alerts, zone) if figures.periods else None,
+    )
     with store.replacing(name) as temporary:
-        counts = (quarantined, left_out)
-        text = render(figures, generated_at, settings_summary, *counts)
         temporary.write_text(text, encoding="utf-8")
     return store.shown(name)
 
@@ -72,34 +80,6 @@ def summary(settings: Settings) -> dict[str, str]:
         f"USMS_{name.upper()}": ", ".join(value) if isinstance(value, tuple) else str(value)
         for name, value in values.items()
     }
-
-
-def render(
-    figures: Figures,
-    generated_at: datetime,
-    settings_summary: Mapping[str, str],
-    quarantined: int | None = None,
-    left_out: LeftOut | None = None,
-) -> str:
-    """Make the report's HTML of its figures."""
-    zone = ZoneInfo(settings_summary.get("USMS_TIMEZONE", "UTC"))
-    checks = quality_table(findings(figures, quarantined, left_out))
-    held = figures.periods
-    data = (
-        None
-        if held is None
-        else (embedded.figures(held, figures.alerts, zone), embedded.packed(held))
-    )
-    return str(
-        page(
-            "SMS delivery report",
-            _lead(figures, zone),
-            body.fixed(figures, zone),
-            body.folded_away(figures, checks, settings_summary),
-            _foot(generated_at, zone),
-            data,
-        )
-    )
 
 
 def _lead(figures: Figures, zone: ZoneInfo) -> Html:

@@ -26,9 +26,12 @@ from usms_pipeline.figures.report.periods import (
 from usms_pipeline.figures.report.reasons import FAMILIES, OTHER, family
 
 
-def figures(periods: Periods, alerted: Iterable[alerts.Row], zone: ZoneInfo) -> str:
-    """Write everything but the counts as JSON that may stand inside HTML."""
-    names = [_names(known) for known in periods.values]
+def data(periods: Periods, alerted: Iterable[alerts.Row], zone: ZoneInfo) -> tuple[str, str]:
+    """Return what the page's script draws: JSON that may stand inside HTML, and packed counts.
+
+    These are column after column, as their layout says, deflated and in base64.
+    """
+    names = [wording.apart(["all others", *map(wording.name, known)]) for known in periods.values]
     said = {
         "zone": zone.key,
         "lastDay": periods.last_day.isoformat(),
@@ -65,28 +68,17 @@ def figures(periods: Periods, alerted: Iterable[alerts.Row], zone: ZoneInfo) -> 
         "alerts": [_alert(row, periods, zone) for row in alerted],
     }
     # "<" would end the script element that holds it
-    return json.dumps(said, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
-
-
-def packed(periods: Periods) -> str:
-    """Write the counts, column after column as their layout says, deflated and in base64."""
+    text = json.dumps(said, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
     raw = b"".join(
-        _bytes(column) for part in (periods.counts, periods.failures) for column in part.columns
+        array("I", column.to_pylist()).tobytes()  # deflated, the zeros of four bytes cost nothing
+        for part in (periods.counts, periods.failures)
+        for column in part.columns
     )
-    return base64.b64encode(zlib.compress(raw)).decode()
+    return text, base64.b64encode(zlib.compress(raw)).decode()
 
 
 def _layout(part: pa.Table) -> dict[str, Any]:
     return {"rows": part.num_rows, "columns": part.column_names}
-
-
-def _bytes(column: pa.ChunkedArray) -> bytes:
-    """Write whole numbers in four bytes each: deflated, the zeros cost nothing."""
-    return array("I", column.to_pylist()).tobytes()
-
-
-def _names(values: list[str | None]) -> list[str]:
-    return wording.apart(["all others", *(wording.name(value) for value in values)])
 
 
 def _by_cohort(rows: list[dict[str, Any]], *names: str) -> dict[str, list[float | None]]:

@@ -13,11 +13,8 @@ from usms_pipeline.contract.schema import dimensions_among
 from usms_pipeline.figures import queries
 from usms_pipeline.figures.report import periods
 from usms_pipeline.figures.report.periods import Periods
-from usms_pipeline.warehouse.quoting import identifier
 
 Row = dict[str, Any]
-Warehouse = Any
-"""A DuckDB connection; DuckDB is not imported here, only asked."""
 
 UTC: Final = ZoneInfo("UTC")
 
@@ -34,7 +31,7 @@ _LATEST_DAYS: Final = f"""
 
 @dataclass(frozen=True)
 class Figures:
-    """Everything that the report shows, as it stood in one warehouse."""
+    """Everything that the report shows, as it stood in one warehouse; see ``ask`` for periods."""
 
     total: Row
     quality: Row
@@ -46,47 +43,27 @@ class Figures:
     timezone_hint: str | None
 
 
-def ask(con: Warehouse, zone: ZoneInfo = UTC) -> Figures:
+def ask(con: queries.Connection, zone: ZoneInfo = UTC, *, with_periods: bool = True) -> Figures:
     """Ask a published warehouse, open as ``connect()`` gives it, for the report's figures.
 
     ``zone`` is the one whose days the warehouse has (USMS_TIMEZONE): the page shows its hours.
+    The periods take longest: who draws no page needs none.
     """
     query = files("usms_pipeline.warehouse").joinpath("sql/report_quality.sql")
+    columns = ["country", "operator"]
+    columns += dimensions_among(queries.ask(con, "FROM receipts LIMIT 0").columns)
     return Figures(
-        total=_total(con),
-        quality=_row(con, query.read_text()),
-        alerts=_table(con, "FROM delivery_alerts").to_pylist(),
-        forecasts=_table(con, "FROM delivery_nowcast_record").to_pylist(),
-        maturity=_table(con, "FROM maturity()"),
-        daily=_table(con, _LATEST_DAYS),
-        periods=periods.ask(con, ["country", "operator", *dimensions(con)], zone),
-        timezone_hint=_hint(con),
+        total=_rows(queries.rates_expected(con))[0],
+        quality=_rows(queries.ask(con, query.read_text()))[0],
+        alerts=_rows(queries.alerts(con)),
+        forecasts=_rows(queries.forecasts(con)),
+        maturity=queries.maturity(con).to_arrow_table(),
+        daily=queries.ask(con, _LATEST_DAYS).to_arrow_table(),
+        periods=periods.ask(con, columns, zone) if with_periods else None,
+        timezone_hint=queries.timezone_hint(con),
     )
 
 
-def _total(con: Warehouse) -> Row:
-    """Return the figures of all messages, with what their rate will be."""
-    row: Row = queries.rates_expected(con).to_arrow_table().to_pylist()[0]
-    return row
-
-
-def dimensions(con: Warehouse) -> list[str]:
-    """List the columns of ``receipts`` that came from the customer's table to group by."""
-    return dimensions_among(_table(con, "FROM receipts LIMIT 0").column_names)
-
-
-def _hint(con: Warehouse) -> str | None:
-    """Ask on a cursor: an answer read in part would leave DuckDB 2.0's connection busy."""
-    database = _row(con, "SELECT current_database() AS name")["name"]
-    with con.cursor() as own:
-        own.execute(f"USE {identifier(database)}")
-        return queries.timezone_hint(own)
-
-
-def _row(con: Warehouse, query: str) -> Row:
-    row: Row = _table(con, query).to_pylist()[0]
-    return row
-
-
-def _table(con: Warehouse, query: str) -> pa.Table:
-    return queries.ask(con, query).to_arrow_table()
+def _rows(relation: queries.Relation) -> list[Row]:
+    rows: list[Row] = relation.to_arrow_table().to_pylist()
+    return rows

@@ -16,6 +16,8 @@ import pyarrow as pa
 from usms_pipeline.figures import queries
 from usms_pipeline.warehouse.quoting import identifier, literal
 
+Row = dict[str, Any]
+
 PERIODS: Final = (1, 7, 30, 90)
 """In days; the first is the last 24 hours. Each is set beside as much time before it."""
 
@@ -50,12 +52,12 @@ class Periods:
     columns: list[str]
     values: list[list[str | None]]
     counts: pa.Table
-    reasons: list[dict[str, Any]]
+    reasons: list[Row]
     failures: pa.Table
-    guesses: list[dict[str, Any]]
-    daily: list[dict[str, Any]]
-    changes: list[dict[str, Any]]
-    waits: list[dict[str, Any]]
+    guesses: list[Row]
+    daily: list[Row]
+    changes: list[Row]
+    waits: list[Row]
 
 
 def ask(
@@ -67,27 +69,24 @@ def ask(
     last = queries.ask(con, f"SELECT {usable} AS day").to_arrow_table()["day"][0].as_py()
     if last is None:
         return None
+    keys = "".join(f", v{n}" for n in range(len(columns)))
     for most in VALUES:
         values = [_values(con, column, last, most) for column in columns]
         members = _members(columns, values, last, zone)
-        counts = _table(con, _COUNTED.format(members=members, keys=_keys(columns)))
+        counts = _table(con, _COUNTED.format(members=members, keys=keys))
         if counts.num_rows <= most_rows:
             break
-    failures = _table(con, _FAILED.format(members=members, keys=_keys(columns)))
+    failures = _table(con, _FAILED.format(members=members, keys=keys))
     reasons, failures = _reasons(failures)
     last_hour = max(counts["hour"].to_pylist())
     asked = _asked(con, members, columns, last, last_hour)
-    kinds: dict[str, list[dict[str, Any]]] = {"guess": [], "day": [], "change": []}
+    kinds: dict[str, list[Row]] = {"guess": [], "day": [], "change": []}
     for row in asked.to_pylist():
         kinds[row.pop("kind")].append(row)
     return Periods(
         last, columns, values, counts, reasons, failures,
         kinds["guess"], kinds["day"], kinds["change"], _waits(con),
     )  # fmt: skip
-
-
-def _keys(columns: list[str]) -> str:
-    return "".join(f", v{n}" for n in range(len(columns)))
 
 
 def _values(con: queries.Connection, column: str, last: date, most: int) -> list[str | None]:
@@ -150,7 +149,7 @@ _REASONS: Final = 200
 """Reasons with a name of their own; descriptions may be made up for each message."""
 
 
-def _reasons(failures: pa.Table) -> tuple[list[dict[str, Any]], pa.Table]:
+def _reasons(failures: pa.Table) -> tuple[list[Row], pa.Table]:
     """Return the reasons' texts, and the rows with their places instead."""
     keys = ["provider_code", "provider_desc"]
     totals = failures.group_by(keys).aggregate([("messages", "sum")]).to_pylist()
@@ -238,7 +237,7 @@ def _asked(
     )
 
 
-def _waits(con: queries.Connection) -> list[dict[str, Any]]:
+def _waits(con: queries.Connection) -> list[Row]:
     (asked_at,) = _table(con, "SELECT max(last_asked_at) AS at FROM receipts")["at"].to_pylist()
     if asked_at is None:
         return []
@@ -254,11 +253,7 @@ def _waits(con: queries.Connection) -> list[dict[str, Any]]:
         """
         for days in PERIODS
     )
-    return _rows(con, " UNION ALL ".join(parts))
-
-
-def _rows(con: queries.Connection, query: str) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = _table(con, query).to_pylist()
+    rows: list[Row] = _table(con, " UNION ALL ".join(parts)).to_pylist()
     return rows
 
 
