@@ -8,12 +8,12 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import urlsplit
 
 import typer
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
 
     from usms_pipeline.cli.sample import Sample
     from usms_pipeline.settings import Settings
-    from usms_pipeline.store.storage import Store
 
 _HARMLESS_ID = "usms-check"
 _LITTLE_ROOM_BYTES = 2 * 1024**3
@@ -86,7 +85,9 @@ def _findings() -> Iterator[Finding]:
         for name, near in config.unknown_variables():
             hint = f"; did you mean {near}?" if near else ""
             yield Finding("settings", "warning", f"{name} is not a setting{hint}")
-        yield from _env_file()
+        if config.is_secret_in_env_file() and _is_open(Path(".env")):
+            told = "others may read .env, and a secret is in it: chmod 600 .env"
+            yield Finding("settings", "warning", told)
         settings = config.load(["source", "api"])
     except SettingsError as error:
         for problem in error.problems:
@@ -95,38 +96,15 @@ def _findings() -> Iterator[Finding]:
             yield Finding("settings", "warning", f"settings are read {error.place}")
         return
     yield Finding("settings", "ok", f"complete, for {settings.base_url}")
+    yield from (found := list(_guarded("data dir", _data_dir, settings)))
+    if not any(one.exit_code for one in found):  # else these would say the same
+        yield from _guarded("key", _key, settings)
+        yield from _guarded("dataset", _dataset, settings)
+        yield from _guarded("quarantine", _quarantine, settings)
+        yield from _guarded("warehouse", _warehouse, settings)
     looked_at: list[Sample] = []
-    looks: dict[str, Look] = {
-        "data dir": _data_dir,
-        "key": _key,
-        "dataset": _dataset,
-        "quarantine": _quarantine,
-        "warehouse": _warehouse,
-        "source": partial(_source, looked_at=looked_at),
-        "service": partial(_service, looked_at=looked_at),
-    }
-    for topic, look in looks.items():
-        found = list(_guarded(topic, look, settings))
-        yield from found
-        if topic == "data dir" and any(one.exit_code for one in found):
-            for inside in _INSIDE:  # they would say the same
-                looks[inside] = _left_out
-
-
-_INSIDE: Final = ("key", "dataset", "quarantine", "warehouse")
-"""Topics about what is in the data directory."""
-
-
-def _left_out(settings: Settings) -> Iterator[Said]:
-    yield from ()
-
-
-def _env_file() -> Iterator[Finding]:
-    """Warn of a .env with a secret in it that other accounts may read."""
-    if config.is_secret_in_env_file() and _is_open(Path(".env")):
-        yield Finding(
-            "settings", "warning", "others may read .env, and a secret is in it: chmod 600 .env"
-        )
+    yield from _guarded("source", partial(_source, looked_at=looked_at), settings)
+    yield from _guarded("service", partial(_service, looked_at=looked_at), settings)
 
 
 def _is_open(place: Path) -> bool:
@@ -198,6 +176,7 @@ def _source(settings: Settings, looked_at: list[Sample] | None = None) -> Iterat
 
 def _data_dir(settings: Settings) -> Iterator[tuple[str, str]]:
     """Prove that a file can be written, and that there is room for more."""
+    from usms_pipeline.days import log
     from usms_pipeline.store.dataset import PRIVATE, check_layout
     from usms_pipeline.store.storage import Store
 
@@ -210,14 +189,6 @@ def _data_dir(settings: Settings) -> Iterator[tuple[str, str]]:
     for folder in (Path(settings.data_dir, name) for name in PRIVATE if store.is_local):
         if _is_open(folder):
             yield "warning", f"others may read the responses: chmod 700 {folder}"
-    yield from _foreign_files(store)
-    yield from _room(settings)
-
-
-def _foreign_files(store: Store) -> Iterator[tuple[str, str]]:
-    """Warn of files among the responses that nothing reads, erases or deletes."""
-    from usms_pipeline.days import log
-
     if foreign := log.strangers(store):
         yield (
             "warning",
@@ -225,9 +196,6 @@ def _foreign_files(store: Store) -> Iterator[tuple[str, str]]:
             f"these, the first is {foreign[0]}: nothing reads them, and neither the retention nor "
             "`usms forget` reaches them. Move them away",
         )
-
-
-def _room(settings: Settings) -> Iterator[tuple[str, str]]:
     folder = settings.warehouse_path.absolute().parent
     while not folder.exists():
         folder = folder.parent
@@ -291,17 +259,6 @@ def _dataset(settings: Settings) -> Iterator[tuple[str, str]]:
         )
 
 
-@contextmanager
-def _told_of_the_warehouse(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise StorageError(
-            f"Can't write beside the warehouse {str(path)!r}: {error.strerror}. Give this account "
-            "the right to write the folder, or name another file in USMS_WAREHOUSE."
-        ) from error
-
-
 def _warehouse(settings: Settings) -> Iterator[Said]:
     """Report how old the published file is, and how it is opened."""
     from tempfile import TemporaryFile
@@ -313,9 +270,14 @@ def _warehouse(settings: Settings) -> Iterator[Said]:
 
     path = settings.warehouse_path
     check_place(path)
-    with _told_of_the_warehouse(path):
+    try:
         make_folder(path.absolute().parent, private=False)
         TemporaryFile(dir=path.absolute().parent).close()
+    except OSError as error:
+        raise StorageError(
+            f"Can't write beside the warehouse {str(path)!r}: {error.strerror}. Give this account "
+            "the right to write the folder, or name another file in USMS_WAREHOUSE."
+        ) from error
     if not path.is_file():
         yield "ok", f"none yet: `usms run` publishes {path}"
         return
@@ -435,20 +397,16 @@ Look = Callable[["Settings"], Iterator[Said]]
 
 def _show(finding: Finding) -> None:
     """Print one line as soon as it is known; longer ones wrap under themselves."""
-    console = out()
-    if not console.is_terminal:  # a log or a pipe wants a line a finding
-        console.print(
-            f"{_MARKS[finding.state]} {finding.topic}: {escape(finding.text)}", soft_wrap=True
-        )
-        if finding.rows:
-            console.print(_table(finding.rows, config.load().zone))
-        return
-    line = Table.grid(padding=(0, 1))
-    line.add_column(width=1)
-    line.add_column(width=10, style="dim")
-    line.add_column(overflow="fold")
-    line.add_row(_MARKS[finding.state], finding.topic, escape(finding.text))
-    console.print(line)
+    console, mark, text = out(), _MARKS[finding.state], escape(finding.text)
+    if console.is_terminal:
+        line = Table.grid(padding=(0, 1))
+        line.add_column(width=1)
+        line.add_column(width=10, style="dim")
+        line.add_column(overflow="fold")
+        line.add_row(mark, finding.topic, text)
+        console.print(line)
+    else:  # a log or a pipe wants a line a finding
+        console.print(f"{mark} {finding.topic}: {text}", soft_wrap=True)
     if finding.rows:
         console.print(_table(finding.rows, config.load().zone))
 

@@ -12,13 +12,12 @@ import signal
 import subprocess
 import sys
 import threading
-from collections import Counter, defaultdict
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 from rich.markup import escape
@@ -77,7 +76,9 @@ def demo(
         if dev:
             _dagster_dev(folder, port)
         elif serve:
-            _wait(url)
+            with suppress(KeyboardInterrupt):  # from before the sentence: it invites to stop it
+                out().print(f"\nThe simulated service is on [bold]{url}[/]. Ctrl-C stops it.")
+                threading.Event().wait()
     return FELL_SHORT if troubles else OK
 
 
@@ -123,7 +124,8 @@ def _settle_in(folder: Path, url: str) -> Settings:
     }
     text = "".join(f"{config.variable(name)}={value}\n" for name, value in given.items())
     (folder / ".env").write_text(f"{MARK}{text}")  # 0600 since `_clear`
-    _make_dagster_home(folder / _HOME)
+    (folder / _HOME).mkdir(exist_ok=True)
+    (folder / _HOME / "dagster.yaml").write_text(_DAGSTER_YAML)
     for name in [name for name in os.environ if name.startswith(config.PREFIX)]:
         del os.environ[name]
     os.environ["DAGSTER_HOME"] = str(folder / _HOME)
@@ -131,66 +133,21 @@ def _settle_in(folder: Path, url: str) -> Settings:
     return config.load(["source", "api"])
 
 
-def _make_dagster_home(home: Path) -> None:
-    home.mkdir(exist_ok=True)
-    (home / "dagster.yaml").write_text(_DAGSTER_YAML)
-
-
 def _refresh(say: progress.Say, settings: Settings) -> list[str]:
     """Run the Dagster job over the demo's days; return what went wrong."""
     say("Loading Dagster", "job refresh_usms")
     from usms_pipeline.defs.once import run_refresh
 
-    troubles: list[str] = []
-    sums: dict[str, Counter[str]] = defaultdict(Counter)
-
-    def on_step(name: str, state: str, facts: dict[str, Any]) -> None:
-        if state == "failed":
-            troubles.append(facts["error"] or f"The step {name} failed.")
-        elif state == "counted":
-            sums[name].update({key: facts[key] for key in _COUNTS if key in facts})
-            say(f"usms/{name}", _counts(sums[name]))
-        elif name in _STEPS and state in ("begun", "said"):
-            say(f"usms/{_STEPS[name]}", _first_line(facts))
-
     today = datetime.now(settings.zone).date()
-    with _signals_as_they_are():
-        is_well = run_refresh(today - timedelta(days=DAYS), today, on_step)
-    return troubles or ([] if is_well else ["The job `refresh_usms` failed."])
-
-
-@contextmanager
-def _signals_as_they_are() -> Iterator[None]:
-    """Put the signal handlers back: a run of Dagster in this process leaves its own behind."""
+    # a run of Dagster in this process leaves its own signal handlers behind
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
-        yield
+        return run_refresh(
+            today - timedelta(days=DAYS), today, lambda name, said: say(f"usms/{name}", said)
+        )
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _counts(sums: Counter[str]) -> str:
-    return ", ".join(f"{wording.count(number)} {_COUNTS[key]}" for key, number in sums.items())
-
-
-def _first_line(facts: dict[str, Any]) -> str:
-    return str(facts.get("message", "")).partition("\n")[0]
-
-
-_STEPS: Final = {
-    "collect": "responses",
-    "warehouse": "warehouse",
-    "delivery_rates": "delivery_rates",
-}
-"""Dagster's steps, and the asset that each begins with."""
-_COUNTS: Final = {
-    "sessions_due": "sessions asked about",
-    "dagster/partition_row_count": "rows",
-    "dagster/row_count": "rows",
-    "delivered": "delivered",
-    "open": "awaited",
-}
 
 
 def _show_places(settings: Settings, folder: Path, started_in: Path) -> None:
@@ -214,11 +171,13 @@ def _show_next(folder: Path, started_in: Path) -> None:
     """Print what to type now: as it is found from the folder that the user is in."""
     shown = escape(os.path.relpath(folder, started_in))
     there, here = escape(_usms(folder)), escape(_usms(started_in))
-    steps = facts_grid()
-    steps.add_row("next", f"[bold]cd {shown} && {there} rates --by country[/]")
-    steps.add_row("or", f"[bold]{here} demo --serve[/]: again, and the service stays up for runs")
-    steps.add_row("", f"[bold]{here} demo --dev[/]: again, with Dagster's page on it")
-    out().print(steps)
+    out().print(
+        facts_grid(
+            ("next", f"[bold]cd {shown} && {there} rates --by country[/]"),
+            ("or", f"[bold]{here} demo --serve[/]: again, and the service stays up for runs"),
+            ("", f"[bold]{here} demo --dev[/]: again, with Dagster's page on it"),
+        )
+    )
 
 
 def _usms(folder: Path) -> str:
@@ -251,10 +210,3 @@ def _dagster_dev(folder: Path, port: int) -> None:
 def _heed_interrupts() -> None:
     """Undo an ignored SIGINT, which a background shell hands down: Dagster stops by no other."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
-def _wait(url: str) -> None:
-    """Keep the simulated service running until it is stopped."""
-    with suppress(KeyboardInterrupt):  # from before the sentence: it invites to stop it
-        out().print(f"\nThe simulated service is on [bold]{url}[/]. Ctrl-C stops it.")
-        threading.Event().wait()

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 from rich.markup import escape
-from rich.table import Table
 
 from usms_pipeline.cli import config
 from usms_pipeline.cli import messages as made_up
@@ -193,19 +192,16 @@ def _table_settings(table: Path) -> dict[str, str]:
 def _list_faults() -> None:
     from usms_pipeline.simulator import Faults
 
-    table = Table.grid(padding=(0, 2))
-    for name, about in Faults.describe().items():
-        table.add_row(f"[bold]{name}[/]", escape(about))
-    out().print(table)
+    faults = Faults.describe().items()
+    out().print(
+        facts_grid(*((f"[bold not dim]{name}[/]", escape(about)) for name, about in faults))
+    )
 
 
 def _show_counters(counters: Counters) -> None:
     """Print what it was asked, once it has stopped."""
-    facts = facts_grid()
-    facts.add_row("requests", wording.count(counters.requests))
-    facts.add_row("answered", wording.count(counters.answered))
-    facts.add_row("refused", wording.count(counters.refused))
-    facts.add_row("throttled", wording.count(counters.throttled))
-    for name, count in counters.faults.most_common():
-        facts.add_row(name, wording.count(count))
-    out().print(facts)
+    counted = {
+        name: getattr(counters, name) for name in ("requests", "answered", "refused", "throttled")
+    }
+    counted |= dict(counters.faults.most_common())
+    out().print(facts_grid(*((name, wording.count(count)) for name, count in counted.items())))

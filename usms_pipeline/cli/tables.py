@@ -155,9 +155,11 @@ def bar(low: float | None, high: float | None, width: int, least: float = 0.0) -
     return drawn
 
 
-def facts_grid() -> Table:
+def facts_grid(*facts: tuple[str, str]) -> Table:
     """Return a borderless grid of names and figures."""
     table = Table.grid(padding=(0, 2))
     table.add_column(style="dim")
     table.add_column()
+    for fact in facts:
+        table.add_row(*fact)
     return table

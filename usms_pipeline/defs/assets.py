@@ -14,6 +14,7 @@ import dagster as dg
 
 from usms_pipeline.contract import schema
 from usms_pipeline.contract.errors import SourceError
+from usms_pipeline.contract.metrics import METRICS
 from usms_pipeline.defs import checks, figures
 from usms_pipeline.defs.account import Account, core
 from usms_pipeline.defs.lineage import lineage
@@ -249,11 +250,12 @@ def _result(
 
 def _spec(account: Account, name: str) -> dg.AssetSpec:
     said = ASSETS[name]
+    receipts = schema.receipts_fields(account.known.dimensions)
     columns = {
         "responses": figures.columns(schema.RESPONSES),
-        "receipts": figures.receipts_columns(account.known.dimensions),
-        "warehouse": figures.receipts_columns(account.known.dimensions, with_sent_date=True),
-        "delivery_rates": figures.metrics_columns(),
+        "receipts": figures.described(receipts),
+        "warehouse": figures.described([*receipts, schema.SENT_DATE]),
+        "delivery_rates": figures.described(METRICS),
     }
     metadata: dict[str, Any] = {"dagster/column_schema": columns[name]} if name in columns else {}
     if name in ("receipts", "warehouse"):

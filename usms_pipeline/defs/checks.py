@@ -81,29 +81,23 @@ def check_report(report: Report) -> list[dg.AssetCheckResult]:
 
 def check_looked(hours: float, freshness: Freshness | None) -> dg.AssetCheckResult:
     """Judge how long ago a run last checked for due messages."""
-    is_late = freshness is not None and hours >= freshness.warn_hours
-    is_lost = freshness is not None and hours >= freshness.fail_hours
-    limit = freshness.fail_hours if freshness and is_lost else freshness and freshness.warn_hours
-    return dg.AssetCheckResult(
-        passed=not is_late,
-        check_name="looked_in_time",
-        severity=dg.AssetCheckSeverity.ERROR if is_lost else dg.AssetCheckSeverity.WARN,
-        description=f"No run has checked for due messages for more than {limit:g} hours: is the "
-        f"schedule on, and do its runs succeed?"
-        if is_late
-        else "Checked in time.",
+    limits = (freshness.fail_hours, freshness.warn_hours) if freshness else ()
+    limit = next((limit for limit in limits if hours >= limit), None)
+    return _verdict(
+        "looked_in_time",
+        limit is None,
+        "Checked in time."
+        if limit is None
+        else f"No run has checked for due messages for more than {limit:g} hours: is the schedule "
+        "on, and do its runs succeed?",
+        limit is not None and limit == max(limits),
     )
 
 
 def check_conservation(amiss: list[str]) -> dg.AssetCheckResult:
     """Judge the sentences of the core's conservation check: one a partition at fault."""
-    return dg.AssetCheckResult(
-        passed=not amiss,
-        check_name="conservation",
-        severity=dg.AssetCheckSeverity.ERROR,
-        description=" ".join(amiss[:_NAMED]) or "Every recipient in your table has one status.",
-        metadata={"partitions_at_fault": len(amiss)},
-    )
+    said = " ".join(amiss[:_NAMED]) or "Every recipient in your table has one status."
+    return _verdict("conservation", not amiss, said, True, partitions_at_fault=len(amiss))
 
 
 def check_quarantine(entries: Iterable[Entry]) -> dg.AssetCheckResult:
@@ -125,11 +119,8 @@ def check_quarantine(entries: Iterable[Entry]) -> dg.AssetCheckResult:
 
 def check_time_zones(hint: str | None) -> dg.AssetCheckResult:
     """Judge the warehouse's hint at a wrong time zone, if it has one."""
-    return _verdict(
-        "time_zones",
-        hint is None,
-        hint or "Receipts are dated after their messages, as they should be.",
-    )
+    well = "Receipts are dated after their messages, as they should be."
+    return _verdict("time_zones", hint is None, hint or well)
 
 
 def check_alerts(rows: Sequence[Mapping[str, Any]], zone: ZoneInfo) -> dg.AssetCheckResult:
@@ -224,12 +215,14 @@ def _unannounced_receipts(report: Report) -> dg.AssetCheckResult:
     )  # fmt: skip
 
 
-def _verdict(name: str, passed: bool, sentence: str, **counted: Any) -> dg.AssetCheckResult:
-    """Return a verdict that never stops a run."""
+def _verdict(
+    name: str, passed: bool, sentence: str, is_grave: bool = False, /, **counted: Any
+) -> dg.AssetCheckResult:
+    """Return a verdict; only a grave one is an error, any other a warning."""
     return dg.AssetCheckResult(
         passed=passed,
         check_name=name,
-        severity=dg.AssetCheckSeverity.WARN,
+        severity=dg.AssetCheckSeverity.ERROR if is_grave else dg.AssetCheckSeverity.WARN,
         description=sentence,
         metadata=counted,
     )

@@ -13,7 +13,7 @@ import dagster as dg
 import pyarrow as pa
 
 from usms_pipeline.contract import schema, wording
-from usms_pipeline.contract.metrics import METRICS
+from usms_pipeline.contract.metrics import Metric
 from usms_pipeline.contract.status import BUCKETS
 
 if TYPE_CHECKING:
@@ -40,22 +40,16 @@ def columns(fields: pa.Schema) -> dg.TableSchema:
     return dg.TableSchema([dg.TableColumn(name, str(of), said) for name, of, said in described])
 
 
-def receipts_columns(dimensions: Iterable[str], with_sent_date: bool = False) -> dg.TableSchema:
-    """Return the columns of the receipts, in the dataset or, with ``sent_date``, in DuckDB."""
-    fields = schema.receipts_fields(dimensions) + ([schema.SENT_DATE] if with_sent_date else [])
-    return _described((one.name, str(one.type), one.description, one.unit) for one in fields)
-
-
-def metrics_columns() -> dg.TableSchema:
-    """Return the figures that every view of the rates has."""
-    return _described((one.name, "number", one.description, one.unit) for one in METRICS)
-
-
-def _described(fields: Iterable[tuple[str, str, str, str]]) -> dg.TableSchema:
+def described(fields: Iterable[schema.Field | Metric]) -> dg.TableSchema:
+    """Return columns or figures of ours as Dagster shows them, with their units."""
     return dg.TableSchema(
         [
-            dg.TableColumn(name, of, f"{said} [{unit}]" if unit else said)
-            for name, of, said, unit in fields
+            dg.TableColumn(
+                one.name,
+                str(getattr(one, "type", "number")),
+                f"{one.description} [{one.unit}]" if one.unit else one.description,
+            )
+            for one in fields
         ]
     )
 
@@ -161,7 +155,11 @@ def delivery_rates(pipeline: Pipeline, asked: report.Figures) -> Figures:
         "daily": dg.MetadataValue.md(daily_table(listed)),
         "report": dg.MetadataValue.path(path),
         "chart": dg.MetadataValue.path(pipeline.store.shown(CHART)),
-        **{name: _rounded(value) for name, value in asked.total.items() if value is not None},
+        **{
+            name: round(value, 4) if isinstance(value, float) else value
+            for name, value in asked.total.items()
+            if value is not None
+        },
     }
 
 
@@ -187,22 +185,10 @@ def is_ours(seen: dg.AssetObservation | None) -> bool:
     return seen is not None and "rows_read" in seen.metadata
 
 
-def _rounded(value: Any) -> Any:
-    return round(value, 4) if isinstance(value, float) else value
-
-
 def daily_table(days: list[dict[str, Any]]) -> str:
     """Write rows of the daily figures as a Markdown table."""
-    heads = (
-        "sent",
-        "messages",
-        "delivered",
-        "expected",
-        "so far",
-        "at worst – at best",
-        "open",
-        "half within",
-    )
+    heads = ("sent", "messages", "delivered", "expected", "so far", "at worst – at best", "open",
+             "half within")  # fmt: skip
     rows = [
         (
             str(day["sent_date"]),
