@@ -52,13 +52,18 @@ def account_now(folder: Path, simulator: Any, messages: pa.Table, **given: Any) 
     return account
 
 
+def bare_environment() -> dict[str, str]:
+    """Return this process's environment without any USMS_ variable."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("USMS_")}
+
+
 def started(account: Account, *arguments: str, **settings: str) -> subprocess.Popen[str]:
     """Start ``usms`` on the account's settings, and on others given in lower case."""
     given = {f"USMS_{name.upper()}": str(v) for name, v in (account.given | settings).items()}
     return subprocess.Popen(
         [*USMS, *arguments],
         cwd=account.folder,
-        env={k: v for k, v in os.environ.items() if not k.startswith("USMS_")} | given,
+        env=bare_environment() | given,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

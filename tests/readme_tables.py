@@ -32,17 +32,11 @@ def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
 
 
 def settings_table() -> str:
-    return table(
-        ("variable", "default", ""),
-        (
-            (
-                f"`USMS_{name.upper()}`",
-                _default(field.default),
-                str(field.description),
-            )
-            for name, field in settings.Settings.model_fields.items()
-        ),
+    rows = (
+        (f"`{settings.variable(name)}`", _default(field.default), str(field.description))
+        for name, field in settings.Settings.model_fields.items()
     )
+    return table(("variable", "default", ""), rows)
 
 
 def _default(value: object) -> str:
@@ -56,46 +50,34 @@ def _default(value: object) -> str:
 def columns_table() -> str:
     fields = [*schema.receipts_fields(), schema.SENT_DATE]
     kinds = {"timestamp[us, tz=UTC]": "timestamp", "list<item: string>": "list of text"}
-    return table(
-        ("column", "type", "unit", "meaning"),
-        (
-            (f"`{f.name}`", kinds.get(str(f.type), str(f.type)), f.unit, f.description)
-            for f in fields
-        ),
+    rows = (
+        (f"`{f.name}`", kinds.get(str(f.type), str(f.type)), f.unit, f.description) for f in fields
     )
+    return table(("column", "type", "unit", "meaning"), rows)
 
 
 def statuses_table() -> str:
-    return table(
-        ("status", "final?", "meaning"),
-        (
-            (f"`{meaning.status}`", "yes" if meaning.is_final else "no", meaning.description)
-            for meaning in status.STATUSES
-        ),
+    rows = (
+        (f"`{meaning.status}`", "yes" if meaning.is_final else "no", meaning.description)
+        for meaning in status.STATUSES
     )
+    return table(("status", "final?", "meaning"), rows)
 
 
 def metrics_table() -> str:
-    return table(
-        ("metric", "unit", "meaning"),
-        ((f"`{m.name}`", m.unit, m.description) for m in metrics.METRICS),
-    )
+    rows = ((f"`{m.name}`", m.unit, m.description) for m in metrics.METRICS)
+    return table(("metric", "unit", "meaning"), rows)
 
 
 def errors_table() -> str:
-    kinds = [
-        kind
-        for kind in vars(errors).values()
-        if isinstance(kind, type) and issubclass(kind, errors.UsmsError)
-    ]
-    return table(
-        ("error", "exit code", "meaning"),
-        (
-            (f"`{k.__name__}`", str(k.exit_code), str(k.__doc__).splitlines()[0])
-            for k in kinds
-            if k is not errors.UsmsError
-        ),
+    base = errors.UsmsError
+    kinds = [k for k in vars(errors).values() if isinstance(k, type) and issubclass(k, base)]
+    rows = (
+        (f"`{k.__name__}`", str(k.exit_code), str(k.__doc__).splitlines()[0])
+        for k in kinds
+        if k is not base
     )
+    return table(("error", "exit code", "meaning"), rows)
 
 
 def commands_table() -> str:
@@ -143,11 +125,7 @@ def listed(con: duckdb.DuckDBPyConnection) -> list[tuple[str, str, list[str] | N
 def sql_table() -> str:
     with warehouse() as con:
         rows = [
-            (
-                kind,
-                f"`{name}`" if kind != "macro" else f"`{name}({', '.join(of or ())})`",
-                what or "–",
-            )
+            (kind, f"`{name}({', '.join(of or ())})`" if kind == "macro" else f"`{name}`", what)
             for kind, name, of, what in listed(con)
         ]
     return table(("", "name", "what it returns"), rows)

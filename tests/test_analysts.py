@@ -64,20 +64,14 @@ LINES = {
         "PIVOT receipts ON template USING avg((status = 'delivered')::INT) FILTER (is_final) "
         "GROUP BY country"
     ),
-    "reasons by template": "FROM failures_by('template')",
-    "reasons by day": "FROM failures_daily",
     "share that arrives within 30 s, by day": (
         "FROM delivery_curve_by('sent_date', seconds := [30])"
     ),
-    "numbers to suppress": "FROM failing_recipients",
-    "what got worse": "FROM delivery_alerts",
     "worst template and operator": (
         "SELECT template, operator, delivery_figures(r).delivery_rate AS rate "
         "FROM receipts AS r GROUP BY ALL ORDER BY rate LIMIT 1"
     ),
     "statuses by day": "PIVOT receipts ON status USING count(*) GROUP BY sent_date",
-    "what young days will come to": "FROM delivery_nowcast_daily",
-    "rate by kind of line": "FROM delivery_rate_by('number_type')",
 }
 
 

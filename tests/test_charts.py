@@ -281,8 +281,6 @@ def test_groups_come_largest_first_and_the_rest_is_counted():
     assert names == [f"C{n:02}" for n in range(14, 2, -1)]
     assert charts.caption(chart)[0].endswith(", of the 12 largest")
     assert "3 smaller ones are not drawn" in charts.caption(chart)[1]
-    of_more = charts.rate_by(many, "country", groups=40)
-    assert "28 smaller ones are not drawn" in charts.caption(of_more)[1]
 
 
 def test_the_bars_of_a_group_end_at_its_bounds():

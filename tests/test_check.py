@@ -429,8 +429,3 @@ def test_session_numbers_that_are_phone_numbers_are_told_of(tmp_path: Path, simu
     shown = [row["session_no"] for one in found for row in one.rows]
     assert len(shown) == 10
     assert all("****" in one for one in shown)
-
-
-def test_one_column_is_not_both_session_and_phone() -> None:
-    with pytest.raises(SettingsError, match="USMS_SESSION_COLUMN: names the same column"):
-        settings.load(session_column="phone", phone_column="phone")

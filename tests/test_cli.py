@@ -11,7 +11,6 @@ import signal
 import sqlite3
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
@@ -25,6 +24,7 @@ from typer.testing import CliRunner, Result
 
 from tests.examples import examples
 from tests.mounts import without_the_rights_of_root
+from tests.processes import USMS, wait_until
 from usms_pipeline.cli import app
 from usms_pipeline.cli import messages as made_up
 from usms_pipeline.contract import metrics
@@ -40,7 +40,6 @@ from usms_pipeline.simulator import (
 from usms_pipeline.store.storage import Store
 
 MESSAGES = 300
-USMS = [sys.executable, "-m", "usms_pipeline"]
 
 
 @dataclass
@@ -51,10 +50,17 @@ class Account:
     simulator: Simulator
     settings: dict[str, str] = field(default_factory=dict)
 
-    def __call__(self, *arguments: str, **settings: str) -> Result:
-        """Run a command in this process; settings are given in lower case."""
-        given = {f"USMS_{name.upper()}": value for name, value in settings.items()}
-        return CliRunner().invoke(app, arguments, env=self.settings | given)
+    def __call__(self, *arguments: str, **settings: str | None) -> Result:
+        """Run a command in this process; settings are in lower case, and None is not given."""
+        given = self.settings | {f"USMS_{name.upper()}": value for name, value in settings.items()}
+        environment = {name: value for name, value in given.items() if value is not None}
+        return CliRunner().invoke(app, arguments, env=environment | {"TERMINAL_WIDTH": "200"})
+
+    def alter(self, *statements: str) -> None:
+        """Change the source table, called ``t``."""
+        with closing(sqlite3.connect(self.folder / "shop.sqlite")) as con, con:
+            for statement in statements:
+                con.execute(re.sub(r"\bt\b", made_up.TABLE, statement))
 
     def process(self, *arguments: str) -> subprocess.Popen[str]:
         """Run a command in a process of its own."""
@@ -123,8 +129,7 @@ def test_check_tells_of_a_dead_service_of_a_lost_row_and_of_a_misspelt_variable(
     account: Account,
 ) -> None:
     account.simulator.faults = Faults(down=1)
-    with closing(sqlite3.connect("shop.sqlite")) as con, con:
-        con.execute(f"UPDATE {made_up.TABLE} SET sent_at = NULL WHERE rowid = 1")
+    account.alter("UPDATE t SET sent_at = NULL WHERE rowid = 1")
     result = account("check", datadir="x", timeout_seconds="2")
     assert result.exit_code == 1
     assert "✗ service" in result.stdout
@@ -169,11 +174,10 @@ def test_plan_writes_nothing_over_what_is_there_and_says_what_is_not_counted_yet
     account: Account,
 ) -> None:
     account("run")
-    with closing(sqlite3.connect("shop.sqlite")) as con, con:
-        con.execute(
-            f"INSERT INTO {made_up.TABLE} (session_no, sent_at) VALUES ('new', '2026-01-01 10:00')"
-        )
-        con.execute(f"UPDATE {made_up.TABLE} SET phone = NULL WHERE rowid = 1")
+    account.alter(
+        "INSERT INTO t (session_no, sent_at) VALUES ('new', '2026-01-01 10:00')",
+        "UPDATE t SET phone = NULL WHERE rowid = 1",
+    )
     writer = log.Log(Store("data"), lambda: datetime.now(UTC))
     with writer.held():
         writer.add([])
@@ -194,9 +198,7 @@ def test_plan_writes_nothing_over_what_is_there_and_says_what_is_not_counted_yet
 def test_plan_and_check_refuse_what_run_refuses(
     account: Account, command: str, name: str, value: str
 ) -> None:
-    with closing(sqlite3.connect("shop.sqlite")) as con, con:
-        con.execute(f"ALTER TABLE {made_up.TABLE} ADD COLUMN at TEXT")
-        con.execute(f"UPDATE {made_up.TABLE} SET at = sent_at")
+    account.alter("ALTER TABLE t ADD COLUMN at TEXT", "UPDATE t SET at = sent_at")
     assert account("run").exit_code == 0
     result = account(command, **{name: value})
     assert result.exit_code == 2, result.output
@@ -218,8 +220,7 @@ def test_run_collects_everything_and_again_asks_nothing(account: Account) -> Non
 
 
 def test_run_tells_of_rows_without_a_time(account: Account) -> None:
-    with closing(sqlite3.connect("shop.sqlite")) as con, con:
-        con.execute(f"UPDATE {made_up.TABLE} SET sent_at = NULL WHERE rowid < 4")
+    account.alter("UPDATE t SET sent_at = NULL WHERE rowid < 4")
     told = "3 rows have no usable time in sent_at: no run reads them, and no figure has them."
     assert told in " ".join(account("run").output.split())
     assert told in json.loads(account("run", "--json").stdout)["warnings"]
@@ -235,16 +236,15 @@ def test_run_tells_of_rows_without_a_time(account: Account) -> None:
         ("NULL", 0, "300 rows have no usable time in sent_at"),
     ],
 )
-def test_check_and_run_end_with_1_where_too_many_times_can_not_be_read(
+def test_check_plan_and_run_end_with_1_where_too_many_times_can_not_be_read(
     account: Account, changed: str, code: int, said: str
 ) -> None:
     """One in a hundred is somebody's slip; rows without a time were not sent yet."""
-    with closing(sqlite3.connect("shop.sqlite")) as con, con:
-        con.execute(f"UPDATE {made_up.TABLE} SET sent_at = {changed}")
-    for command in ("check", "run"):
+    account.alter(f"UPDATE t SET sent_at = {changed}")
+    for command in ("plan", "check", "run"):
         ran = account(command)
         assert ran.exit_code == code, ran.output
-        if command == "run" or changed != "NULL":
+        if command != "check" or changed != "NULL":
             assert said in " ".join(ran.output.split())
     ran = account("run", "--json")
     assert ran.exit_code == code
@@ -260,8 +260,7 @@ def test_a_csv_that_is_written_anew_is_looked_at_anew(account: Account) -> None:
 
 
 def test_check_and_run_tell_of_session_numbers_that_lost_digits(account: Account) -> None:
-    with closing(sqlite3.connect("shop.sqlite")) as con, con:
-        con.execute(f"UPDATE {made_up.TABLE} SET session_no = '1.23457E+17' WHERE rowid < 8")
+    account.alter("UPDATE t SET session_no = '1.23457E+17' WHERE rowid < 8")
     told = "7 session numbers have lost digits in a spreadsheet or a float (session_no)"
     for command in ("check", "run"):
         ran = account(command)
@@ -293,8 +292,7 @@ def test_run_as_json_says_the_same(account: Account) -> None:
 
 
 def test_run_writes_its_log_as_json_and_quietly_nothing(account: Account) -> None:
-    with closing(sqlite3.connect("shop.sqlite")) as con, con:
-        con.execute(f"UPDATE {made_up.TABLE} SET sent_at = NULL WHERE rowid = 1")
+    account.alter("UPDATE t SET sent_at = NULL WHERE rowid = 1")
     lines = account("run", "--log-format", "json", "-v").stderr.splitlines()
     told = [json.loads(line) for line in lines]
     assert any(one["level"] == "warning" and "no usable time" in one["message"] for one in told)
@@ -416,18 +414,14 @@ def test_rates_by_several_columns_have_a_row_for_each_of_their_values(
         assert all(str(row[name]).split()[0] in shown.stdout for row in rows if row[name])
 
 
-def test_rates_are_the_same_as_table_csv_and_json(account: Account) -> None:
+def test_rates_are_the_same_as_table_and_json(account: Account) -> None:
     account("run")
     rows = json.loads(account("rates", "--by", "country", "--format", "json").stdout)
     table = account("rates", "--by", "country")
-    read = list(
-        csv.DictReader(io.StringIO(account("rates", "--by", "country", "--format", "csv").stdout))
-    )
     assert table.exit_code == 0, table.output
     figures = [metric.name for metric in metrics.METRICS]
     expected = [f"expected_rate{end}" for end in ("", "_low", "_high")]
     assert list(rows[0]) == ["country", *figures, *expected]
-    assert [row["country"] for row in read] == [row["country"] for row in rows]
     assert sum(row["messages"] for row in rows) == MESSAGES
     shown = {line.split()[0]: line.split() for line in table.stdout.splitlines() if line.strip()}
     for row in rows:
@@ -469,13 +463,6 @@ def test_a_report_for_a_folder_that_can_not_be_written_is_told_by_its_option(
     ran = subprocess.run(command, cwd=account.folder, env=env, capture_output=True, text=True)
     assert ran.returncode == 1
     assert "Can't write the report to 'folder/r.html': Permission denied. Name" in ran.stderr
-
-
-def test_rates_of_days_without_messages_are_no_error(account: Account) -> None:
-    account("run")
-    result = account("rates", "--from", "2025-01-01", "--to", "2025-01-02")
-    assert result.exit_code == 0
-    assert "No messages in these days" in result.stdout
 
 
 def test_quarantine_lists_replays_and_dismisses(account: Account) -> None:
@@ -559,8 +546,7 @@ def test_forget_erases_a_phone_only_when_told_twice(account: Account) -> None:
 def test_forget_refuses_what_is_no_number_unless_the_table_has_such_a_text(
     account: Account,
 ) -> None:
-    with closing(sqlite3.connect("shop.sqlite")) as con, con:
-        con.execute(f"UPDATE {made_up.TABLE} SET phone = 'unknown' WHERE rowid = 1")
+    account.alter("UPDATE t SET phone = 'unknown' WHERE rowid = 1")
     account("run")
     for odd in ("abc", "12345"):
         refused = account("forget", "--phone", odd, "--yes")
@@ -660,12 +646,3 @@ def test_simulate_names_the_faults_and_refuses_others(account: Account) -> None:
     result = account("simulate", "--fault", "trotle=1")
     assert result.exit_code == 2
     assert "throttle" in result.stderr
-
-
-def wait_until(happened: object) -> None:
-    assert callable(happened)
-    for _ in range(600):
-        if happened():
-            return
-        time.sleep(0.05)
-    raise AssertionError("it did not happen within 30 seconds")

@@ -6,20 +6,17 @@ import json
 import signal
 import socket
 import subprocess
-import sys
 import time
 import urllib.request
 from pathlib import Path
 
 import pytest
 
+from tests.processes import USMS, bare_environment
 from tests.services import free_port
-from tests.test_cli_shell import bare_environment
 from usms_pipeline.cli import check, demo, rehearsal
 from usms_pipeline.contract.errors import ServiceDown
 from usms_pipeline.settings import Settings
-
-USMS = [sys.executable, "-m", "usms_pipeline"]
 
 
 def usms(*arguments: str, cwd: Path, **settings: str) -> subprocess.CompletedProcess[str]:

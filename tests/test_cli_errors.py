@@ -9,19 +9,16 @@ import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from typer.testing import CliRunner, Result
 
 from tests.examples import examples
-from tests.test_cli import begun
-from usms_pipeline.cli import app
+from tests.test_cli import Account, begun
 from usms_pipeline.cli import messages as made_up
-from usms_pipeline.simulator import ACCESS_KEY_SECRET, Faults, Simulator
+from usms_pipeline.simulator import ACCESS_KEY_SECRET, Faults
 from usms_pipeline.store.storage import Store
 
 PASSWORD = "hunter2%2Fx"
@@ -29,19 +26,8 @@ KEY, OTHER_KEY = "1a" * 32, "2b" * 32
 SECRETS = (ACCESS_KEY_SECRET, "WRONG-SECRET", PASSWORD, "hunter2", KEY, OTHER_KEY)
 
 
-@dataclass
-class Shop:
-    """A folder with a table that can be run, and one thing at a time to get wrong."""
-
-    folder: Path
-    service: Simulator
-    settings: dict[str, str]
-
-    def __call__(self, *arguments: str, **settings: str | None) -> Result:
-        """Run a command; a setting of None is not given."""
-        given = {f"USMS_{name.upper()}": value for name, value in settings.items()}
-        environment = {k: v for k, v in {**self.settings, **given}.items() if v is not None}
-        return CliRunner().invoke(app, arguments, env={**environment, "TERMINAL_WIDTH": "200"})
+class Shop(Account):
+    """An account with one thing at a time to get wrong."""
 
     def told(self, code: int, *arguments: str, **settings: str | None) -> str:
         """Run a command that must fail with a code; gives what it says on stderr."""
@@ -77,8 +63,8 @@ def sentence(said: str) -> str:
 
 @pytest.fixture
 def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shop]:
-    with begun(tmp_path, monkeypatch, 40, seed=3) as (service, settings):
-        yield Shop(tmp_path, service, settings)
+    with begun(tmp_path, monkeypatch, 40, seed=3) as (simulator, settings):
+        yield Shop(tmp_path, simulator, settings)
 
 
 NEEDED = ("access_key_id", "access_key_secret", "source_url", "source_table")
@@ -107,7 +93,7 @@ def test_settings_that_cannot_work_are_told_all_at_once(shop: Shop) -> None:
         assert f"USMS_{name}: " in said
 
 
-@pytest.mark.parametrize("command", ["run", "rebuild", "forget --session x --yes", "check"])
+@pytest.mark.parametrize("command", ["run", "plan", "rebuild", "forget --session x --yes", "check"])
 @pytest.mark.parametrize("place", ["a file", "/dev/null/x", "/proc/usms"])
 def test_a_data_directory_that_cannot_be_written(place: str, command: str, shop: Shop) -> None:
     (shop.folder / "a file").write_text("x")
@@ -118,6 +104,9 @@ def test_a_data_directory_that_cannot_be_written(place: str, command: str, shop:
         said = sentence(shop.told(1, *command.split(), data_dir=place))
     assert place in said
     assert "USMS_DATA_DIR" in said
+    assert "errno" not in said
+    if place == "a file":
+        assert "in 'a file': that is a file. Set USMS_DATA_DIR to a folder" in said
 
 
 @pytest.mark.parametrize("command", [["rates"], ["report"], ["sql", "FROM receipts"]])
@@ -153,7 +142,7 @@ def test_days_that_are_none_or_cross(
     command: str, days: list[str], complaint: str, shop: Shop
 ) -> None:
     assert complaint in shop.told(2, command, *days)
-    assert shop.service.counters.requests == 0
+    assert shop.simulator.counters.requests == 0
 
 
 @pytest.mark.parametrize("command", ["run", "plan"])
@@ -187,13 +176,13 @@ def test_rates_by_a_column_that_is_not_there(shop: Shop) -> None:
 )
 def test_another_phone_key(command: str, shop: Shop) -> None:
     """It is refused by every command that writes, before the service is asked anything."""
-    shop.service.faults = Faults(poison_ids=frozenset(shop.service.sessions[:1]))
+    shop.simulator.faults = Faults(poison_ids=frozenset(shop.simulator.sessions[:1]))
     assert shop("run", phone_key=KEY).exit_code == 0
-    asked = shop.service.counters.requests
+    asked = shop.simulator.counters.requests
     said = sentence(shop.told(2, *command.split(), phone_key=OTHER_KEY))
     assert "another phone key" in said
     assert "Set USMS_PHONE_KEY to the key it was made with" in said
-    assert shop.service.counters.requests == asked
+    assert shop.simulator.counters.requests == asked
     assert not (shop.folder / "data/forgotten.json").exists()
     checked = shop("check", phone_key=OTHER_KEY)
     assert checked.exit_code == 2
@@ -242,7 +231,7 @@ def test_a_file_of_somebody_else_is_left_alone_and_told_of(shop: Shop) -> None:
 
 @pytest.mark.parametrize("command", ["run", "quarantine replay --all"])
 def test_credentials_that_the_service_refuses(command: str, shop: Shop) -> None:
-    shop.service.faults = Faults(poison_ids=frozenset(shop.service.sessions[:1]))
+    shop.simulator.faults = Faults(poison_ids=frozenset(shop.simulator.sessions[:1]))
     if command != "run":
         assert shop("run").exit_code == 0
     said = sentence(shop.told(3, *command.split(), access_key_secret="WRONG-SECRET"))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -15,11 +14,10 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from tests.processes import USMS, bare_environment
 from usms_pipeline.cli import app, shell
 from usms_pipeline.contract import errors
 from usms_pipeline.contract.errors import UsmsError
-
-USMS = [sys.executable, "-m", "usms_pipeline"]
 
 
 def outcome(error: BaseException | None = None, code: int | None = None) -> tuple[int, str]:
@@ -175,8 +173,3 @@ def test_reports_become_json(capsys: pytest.CaptureFixture[str]) -> None:
         "path": "a/b",
         "parts": [1, None],
     }
-
-
-def bare_environment() -> dict[str, str]:
-    """Return this process's environment without any USMS_ variable."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("USMS_")}

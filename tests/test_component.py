@@ -127,10 +127,6 @@ def test_every_setting_is_an_attribute_and_a_field_of_the_resource():
     assert set(AccountSettings.model_fields) == set(Settings.model_fields)
 
 
-def test_every_attribute_says_what_it_is():
-    assert [name for name, field in Attributes.model_fields.items() if not field.description] == []
-
-
 def test_two_accounts_of_a_project_share_no_name(second_project):
     """Assets, job, schedule, resource, group: nothing of one account is named as the other's."""
     program = (
@@ -439,6 +435,8 @@ def test_the_schedule_is_as_the_account_says():
     assert (schedule.cron_schedule, schedule.execution_timezone) == ("0 6 * * *", "Asia/Shanghai")
     assert schedule.default_status is dg.DefaultScheduleStatus.RUNNING
     assert list(built(schedule="none").schedules or []) == []
+    [usual] = built().schedules or []
+    assert usual.default_status is dg.DefaultScheduleStatus.STOPPED
 
 
 @pytest.mark.parametrize(
@@ -478,12 +476,10 @@ def test_a_name_in_a_list_may_hold_a_comma():
     assert account.load().dimensions == tuple(dimensions)
 
 
-@pytest.mark.parametrize(
-    "attributes", [{"batchsize": 5}, {"asset_prefix": "shop sms"}, {"owners": "me"}]
-)
-def test_an_unknown_or_unusable_attribute_is_refused(attributes):
-    with pytest.raises(ValueError, match=next(iter(attributes))):
-        ReceiptPipeline(**attributes)
+def test_an_unknown_or_unusable_attribute_is_refused_in_python_too():
+    for attributes in ({"batchsize": 5}, {"asset_prefix": "shop sms"}):
+        with pytest.raises(ValueError, match=next(iter(attributes))):
+            ReceiptPipeline(**attributes)
 
 
 @pytest.mark.long

@@ -6,7 +6,6 @@ import json
 import os
 import stat
 import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ import pytest
 from dotenv import dotenv_values
 from typer.testing import CliRunner
 
+from tests.processes import USMS, bare_environment
 from tests.services import Database
 from usms_pipeline.cli import app
 from usms_pipeline.cli import messages as made_up
@@ -30,7 +30,11 @@ from usms_pipeline.simulator import (
 )
 
 MESSAGES = 200
-USMS = [sys.executable, "-m", "usms_pipeline"]
+GUESSED = dict.fromkeys(
+    ("Column_of_the_session", "Column_of_the_time", "Column_of_the_phone", "Columns_to_group_by"),
+    "",
+)
+"""Questions that are answered by Enter."""
 
 
 @dataclass
@@ -43,9 +47,9 @@ class Newcomer:
 
     @property
     def environment(self) -> dict[str, str]:
-        bare = {name: text for name, text in os.environ.items() if not name.startswith("USMS_")}
         root = str(Path(__file__).parent.parent)
-        return bare | {"PYTHONPATH": root, "COLUMNS": "100", "NO_COLOR": "1", "TERM": "xterm"}
+        look = {"COLUMNS": "100", "NO_COLOR": "1", "TERM": "xterm"}
+        return bare_environment() | look | {"PYTHONPATH": root}
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -94,10 +98,7 @@ def test_a_csv_leads_to_a_first_rate(newcomer: Newcomer) -> None:
     made_up.write(newcomer.messages, newcomer.folder / "sent messages.csv")
     shown = newcomer.answer(
         Where_your_table_is="sent messages.csv",
-        Column_of_the_session="",
-        Column_of_the_time="",
-        Column_of_the_phone="",
-        Columns_to_group_by="template,purpose",
+        **GUESSED | {"Columns_to_group_by": "template,purpose"},
         Time_zone="",
     )
     assert "has receipts of 3 of 3 sessions sampled" in shown
@@ -117,10 +118,7 @@ def test_postgresql_leads_to_a_first_rate(newcomer: Newcomer, postgresql: Databa
     newcomer.answer(
         Where_your_table_is=postgresql.url,
         Table_of_messages="",
-        Column_of_the_session="",
-        Column_of_the_time="",
-        Column_of_the_phone="",
-        Columns_to_group_by="",
+        **GUESSED,
     )
     assert dotenv_values(newcomer.folder / ".env")["USMS_SOURCE_TABLE"] == "sms_log"
     assert newcomer.first_rate() > 0.8
@@ -138,10 +136,7 @@ def test_mariadb_leads_to_a_first_rate(newcomer: Newcomer, mariadb: Database) ->
     newcomer.answer(
         Where_your_table_is=mariadb.url,
         Table_of_messages="",
-        Column_of_the_session="",
-        Column_of_the_time="",
-        Column_of_the_phone="",
-        Columns_to_group_by="",
+        **GUESSED,
         Time_zone="UTC",
     )
     assert newcomer.first_rate() > 0.8

@@ -16,6 +16,7 @@ import duckdb
 import pytest
 
 from tests.made_receipts import NOW, five_days, message, publish
+from tests.processes import bare_environment
 
 NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("*.ipynb"))
 
@@ -29,9 +30,9 @@ def run(notebook: Path, data_dir: Path) -> subprocess.CompletedProcess[str]:
     """Run a notebook as ``pytest --nbmake`` does, on a data directory, outside of this project."""
     command = [sys.executable, "-m", "pytest", "--nbmake", "-p", "no:cacheprovider", "-q",
                "-c", os.devnull, "--rootdir", str(notebook.parent), str(notebook)]  # fmt: skip
-    env = {name: value for name, value in os.environ.items() if not name.startswith("USMS_")}
-    env |= {"USMS_DATA_DIR": str(data_dir), "USMS_PHONE_KEY": "ab" * 32}
-    env |= {"IPYTHONDIR": str(data_dir / ".ipython")}
+    given = {"USMS_DATA_DIR": str(data_dir), "USMS_PHONE_KEY": "ab" * 32}
+    given |= {"IPYTHONDIR": str(data_dir / ".ipython")}
+    env = bare_environment() | given
     return subprocess.run(command, env=env, capture_output=True, text=True, check=False)
 
 

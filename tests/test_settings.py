@@ -37,8 +37,10 @@ def problems(*needs: config.Need, **given: object) -> dict[str, str]:
     return {problem.variable: problem.reason for problem in caught.value.problems}
 
 
-def test_both_problems_of_object_storage_are_reported() -> None:
+def test_both_problems_of_object_storage_are_reported_and_a_column_that_is_two_things() -> None:
     assert set(problems(data_dir="s3://bucket/usms")) == {"USMS_PHONE_KEY", "USMS_WAREHOUSE"}
+    found = problems(session_column="phone", phone_column="phone")
+    assert found == {"USMS_SESSION_COLUMN": "names the same column as USMS_PHONE_COLUMN"}
 
 
 def test_a_problem_names_variable_reason_and_a_value_that_works() -> None:
@@ -155,11 +157,13 @@ def test_an_argument_beats_the_environment_which_beats_the_file(
     assert settings.timeout_seconds == 10
 
 
-def test_a_blank_variable_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_blank_variable_is_not_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / ".env").write_text("USMS_DIMENSIONS=template\n")
+    monkeypatch.setenv("USMS_DIMENSIONS", "")
     monkeypatch.setenv("USMS_BATCH_SIZE", "")
     monkeypatch.setenv("USMS_ACCESS_KEY_ID", "")
     monkeypatch.setenv("USMS_ACCESS_KEY_SECRET", " \t")
-    assert load().batch_size == 100
+    assert (load().batch_size, load().dimensions) == (100, ("template",))
     assert set(problems("api")) == {"USMS_ACCESS_KEY_ID", "USMS_ACCESS_KEY_SECRET"}
 
 
@@ -245,14 +249,6 @@ def test_the_example_file_as_it_stands_is_no_set_of_settings(
     for name in found:
         monkeypatch.setenv(name, "sqlite:///ours.db")
     assert config.load(["source", "api"]).source_table == "public.sms_log", "it may be yours"
-
-
-def test_an_empty_variable_counts_as_not_set(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / ".env").write_text("USMS_DIMENSIONS=template\n")
-    monkeypatch.setenv("USMS_DIMENSIONS", "")
-    assert load().dimensions == ("template",)
 
 
 def test_a_home_folder_is_expanded(monkeypatch: pytest.MonkeyPatch) -> None:

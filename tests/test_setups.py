@@ -12,21 +12,19 @@ from pathlib import Path
 
 import duckdb
 import pytest
-from typer.testing import CliRunner, Result
 
 from tests.examples import examples
 from tests.loopback import Response, Seen, code, serving
-from usms_pipeline.cli import app, check
+from tests.test_cli import Account
+from usms_pipeline.cli import check
 
 SECRET = "s3cret-of-the-shop"
 
 
 @dataclass
-class Shop:
+class Shop(Account):
     """A shop of 240 messages in the last two days, and a service that knows these alone."""
 
-    folder: Path
-    settings: dict[str, str] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
 
     def make(self) -> None:
@@ -77,16 +75,11 @@ class Shop:
         at = datetime.fromisoformat(sent_at) + timedelta(hours=8, seconds=4)
         return f"{at:%Y-%m-%d %H:%M:%S}"
 
-    def __call__(self, *arguments: str, **given: str | None) -> Result:
-        named = {f"USMS_{name.upper()}": value for name, value in given.items()}
-        environment = {k: v for k, v in {**self.settings, **named}.items() if v is not None}
-        return CliRunner().invoke(app, arguments, env=environment)
-
 
 @pytest.fixture
 def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shop]:
     monkeypatch.chdir(tmp_path)
-    made = Shop(tmp_path)
+    made = Shop(tmp_path, None)
     made.make()
     with serving(made.answer) as server:
         made.settings |= {
@@ -113,10 +106,6 @@ def a_file_in_the_way(shop: Shop) -> None:
     (shop.folder / "taken").write_text("not a folder")
 
 
-def nothing(shop: Shop) -> None:
-    return None
-
-
 @dataclass(frozen=True)
 class Setup:
     """One thing that is wrong, which topics speak of it in which words, and the exit code."""
@@ -125,7 +114,7 @@ class Setup:
     given: dict[str, str | None]
     said: dict[str, str]
     exit_code: int
-    before: Callable[[Shop], None] = nothing
+    before: Callable[[Shop], None] = lambda shop: None
 
 
 SETUPS = [
@@ -275,17 +264,6 @@ def test_swapped_columns_show_no_number_anywhere(shop: Shop) -> None:
     assert shop.asked == ["usms-check"] * 2
 
 
-@pytest.mark.parametrize("command", [["plan"], ["plan", "--all", "--json"], ["run"], ["check"]])
-def test_times_that_can_not_be_read_end_every_command_with_1(
-    command: list[str], shop: Shop
-) -> None:
-    result = shop(*command, sent_at_column="session_no", session_column="phone_no")
-    assert result.exit_code == 2, "no such column"
-    result = shop(*command, sent_at_column="campaign")
-    assert result.exit_code == 1
-    assert "can't be read" in result.output
-
-
 def test_a_zone_that_was_changed_is_filed_under_settings(shop: Shop) -> None:
     """Corrected after the first run, it needs another data directory: that is said before."""
     ahead = shop("run", sent_at_column="local_at")
@@ -303,14 +281,6 @@ def test_the_first_and_the_last_day_have_a_second_name(command: str, shop: Shop)
     shop("run", "--all")
     assert shop(command, "--since", "2026-01-01", "--until", "2026-01-02").exit_code == 0
     assert "--from" in shop(command, "--since", "2026-01-03", "--until", "2026-01-02").stderr
-
-
-@pytest.mark.parametrize("command", ["run", "check", "plan"])
-def test_a_data_directory_that_is_a_file_is_called_one(command: str, shop: Shop) -> None:
-    a_file_in_the_way(shop)
-    said = " ".join(shop(command, data_dir="taken").output.split())
-    assert "in 'taken': that is a file. Set USMS_DATA_DIR to a folder" in said
-    assert "errno" not in said
 
 
 @pytest.mark.parametrize("status", [404, 503])

@@ -19,7 +19,7 @@ from usms_pipeline import settings as core_settings
 from usms_pipeline.contract import source_address
 from usms_pipeline.contract.errors import SettingsError
 from usms_pipeline.defs.account import Account, AccountSettings, resolve
-from usms_pipeline.defs.attributes import KEYS, Attributes, as_text
+from usms_pipeline.defs.attributes import KEYS, Attributes
 from usms_pipeline.defs.scaffold import AccountScaffolder
 from usms_pipeline.settings import Settings
 
@@ -63,7 +63,9 @@ class ReceiptPipeline(dg.Component):
         self.schedule, self.freshness = checked.schedule, checked.freshness
         self.op, self.source_asset = checked.op, checked.source_asset
         self.given = {
-            name: as_text(value) for name, value in given.items() if name in Settings.model_fields
+            name: core_settings.as_text(value)
+            for name, value in given.items()
+            if name in Settings.model_fields
         }
         _refuse_secrets(self.given)
 
@@ -126,15 +128,10 @@ class ReceiptPipeline(dg.Component):
         """Return the settings that can be checked before a run."""
         given = {name: resolve(self.given[name]) for name in names if name in self.given}
         try:
-            return core_settings.load(**given)
-        except SettingsError as error:
-            wrong = {problem.variable for problem in error.problems}
-        fields = Settings.model_fields.items()
-        defaults = {name: f.default for name, f in fields if core_settings.variable(name) in wrong}
-        try:
-            return core_settings.load(**(given | defaults))
+            settings, _ = core_settings.known(given)
         except SettingsError:  # the .env itself
-            return Settings.model_construct()
+            settings = None
+        return settings or Settings.model_construct()
 
     @property
     def data_dir(self) -> str:

@@ -121,7 +121,12 @@ class Report(Outcome):
             *([f"another run is working on {held}: skipped."] if held else []),
             *self.notes,
             *self.damaged.values(),
-            *map(_put_aside, self.aside),
+            *(
+                f"{name} is damaged and was set aside: sessions that only it answered are asked "
+                "again if they are still due. Delete it, or restore it from a backup under its "
+                "name without `.damaged-`."
+                for name in self.aside
+            ),
             *self._of_the_source(),
             *(f"{count:,} × {problem}" for problem, count in self.stats.problems.items()),
             *self._of_the_answers(),
@@ -192,14 +197,6 @@ def _announce_all(settings: Settings) -> str:
     return (
         f"Are the numbers in {phone!r} those that the messages went to, whole, and {of_more}? "
         "`usms check` shows how rows are read."
-    )
-
-
-def _put_aside(name: str) -> str:
-    return (
-        f"{name} is damaged and was set aside: sessions that only it answered are asked again if "
-        f"they are still due. Delete it, or restore it from a backup under its name without "
-        f"`.damaged-`."
     )
 
 
@@ -719,7 +716,8 @@ class Pipeline:
         if not days or not seen.left_out.older:  # nothing was read so far, or nothing is older
             return ""
         begin, end = self.settings.start_date, self.open_window().first
-        older = {day: self._rows_read(day) for day in days if begin <= day < end}
+        read = {day: said for day, said in self.footers().items() if begin <= day < end}
+        older = {day: s.read.get("rows", 0) + len(s.elsewhere) for day, s in read.items()}
         if seen.left_out.older == sum(older.values()):
             return ""
         there = self._rows_by_day(begin, end)
@@ -742,13 +740,6 @@ class Pipeline:
             f"again (USMS_SOURCE_LOOKBACK_DAYS). `usms run --from {first} --to {last}` reads "
             f"{them}.{start}"
         )
-
-    def _rows_read(self, day: date) -> int:
-        """Count the rows that a day's file was made of; 0 where it can't be read."""
-        with suppress(DamagedDay):
-            if said := file.footer(self.store, day):
-                return said.read.get("rows", 0) + len(said.elsewhere)
-        return 0
 
     def _rows_by_day(self, begin: date, end: date) -> Counter[date]:
         """Count the rows of the source by day, before ``end``, without who is forgotten."""

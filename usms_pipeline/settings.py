@@ -254,11 +254,7 @@ def load(needs: Iterable[Need] = (), **given: Any) -> Settings:
 
     Raises ``SettingsError`` with every missing and every wrong setting.
     """
-    given = {name: value for name, value in given.items() if value is not None}
-    settings, problems = _read(given)
-    if problems:  # read again with the defaults in place of what is wrong, to check the rest
-        defaults = {name: Settings.model_fields[name].default for name in problems}
-        settings, _ = _read({**given, **defaults})
+    settings, problems = known(given)
     if settings is not None:
         for name, reason in _conflicts(settings) + _absences(settings, needs):
             problems.setdefault(name, reason)
@@ -271,6 +267,16 @@ def load(needs: Iterable[Need] = (), **given: Any) -> Settings:
             f"in the environment or in .env{no_file('({})')}",
         )
     return settings
+
+
+def known(given: Mapping[str, Any]) -> tuple[Settings | None, dict[str, str]]:
+    """Return the settings, with defaults for what can't be used; and what is wrong with these."""
+    given = {name: value for name, value in given.items() if value is not None}
+    settings, problems = _read(given)
+    if problems:
+        defaults = {name: Settings.model_fields[name].default for name in problems}
+        settings, _ = _read(given | defaults)
+    return settings, problems
 
 
 def no_file(form: str) -> str:
@@ -398,7 +404,7 @@ def example(name: str) -> str:
 
 def as_text(value: Any) -> str:
     """Write a setting's value as it is written in the environment; None is nothing."""
-    if isinstance(value, tuple):
+    if isinstance(value, tuple | list):
         parts = [as_text(part) for part in value]
         return json.dumps(parts) if any("," in part for part in parts) else ",".join(parts)
     if isinstance(value, float):

@@ -151,20 +151,20 @@ def _refresh(say: progress.Say, settings: Settings) -> list[str]:
 
 
 def _show_places(settings: Settings, folder: Path, started_in: Path) -> None:
-    """Print where everything is."""
     from usms_pipeline.warehouse.read import to_open
 
     shown = Path(os.path.relpath(folder, started_in))
     report = settings.warehouse_path.with_name("report.html")
-    places = facts_grid()
     file = shown / settings.warehouse_path
-    places.add_row("warehouse", escape(str(file)))
-    places.add_row("", f"read-only, and opened so: {escape(to_open(file))}, or usms sql")
+    places = [
+        ("warehouse", escape(str(file))),
+        ("", f"read-only, and opened so: {escape(to_open(file))}, or usms sql"),
+    ]
     if report.exists():
-        places.add_row("report", escape(str(shown / report)))
-    for notebook in sorted(started_in.glob("notebooks/*.ipynb"))[:1]:
-        places.add_row("notebook", escape(str(notebook.relative_to(started_in))))
-    out().print(places)
+        places.append(("report", escape(str(shown / report))))
+    if notebooks := sorted(started_in.glob("notebooks/*.ipynb")):
+        places.append(("notebook", escape(str(notebooks[0].relative_to(started_in)))))
+    out().print(facts_grid(*places))
 
 
 def _show_next(folder: Path, started_in: Path) -> None:

@@ -19,24 +19,11 @@ REQUIRED = (
 
 def env_example() -> str:
     """Write every setting once, with its meaning; the defaults are commented out."""
-    return "\n".join([_TOP, *(_entry(name) for name in _order())])
-
-
-def _order() -> list[str]:
-    return [*REQUIRED, *(name for name in Settings.model_fields if name not in REQUIRED)]
-
-
-def _entry(name: str) -> str:
-    field = Settings.model_fields[name]
-    comment = textwrap.fill(
-        field.description or "", 96, initial_indent="# ", subsequent_indent="# "
-    )
-    mark, value = _assignment(name)
-    return f"{comment}\n{mark}{variable(name)}={value}\n"
-
-
-def _assignment(name: str) -> tuple[str, str]:
-    if name in REQUIRED:
-        return "", example(name)
-    default = Settings.model_fields[name].default
-    return "# ", as_text(default) or example(name)
+    entries = [_TOP]
+    for name in dict.fromkeys((*REQUIRED, *Settings.model_fields)):
+        field, is_required = Settings.model_fields[name], name in REQUIRED
+        value = example(name) if is_required else as_text(field.default) or example(name)
+        meaning = textwrap.wrap(field.description or "", 94)
+        entries.append("\n".join(f"# {line}" for line in meaning))
+        entries[-1] += f"\n{'' if is_required else '# '}{variable(name)}={value}\n"
+    return "\n".join(entries)

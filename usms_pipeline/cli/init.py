@@ -182,7 +182,6 @@ def _guess(names: Sequence[str], words: Sequence[str]) -> str | None:
 
 
 def _list(what: str, names: Sequence[str]) -> None:
-    """Show what there is to choose from."""
     more = f", and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     if sys.stdin.isatty():
         typer.echo(wording.visible(f"Its {what}: {', '.join(names[:_SHOWN])}{more}"), err=True)

@@ -101,8 +101,8 @@ def _progress(console: Console) -> Progress:
         SpinnerColumn(finished_text="[green]✓[/]"),
         TextColumn("{task.description}", style="bold"),
         BarColumn(bar_width=10 if console.width < 100 else 28),
-        _Counts(),
-        _Pace(),
+        _Cell(lambda task: _counts(task.fields["step"]), "cyan"),
+        _Cell(_pace, "dim"),
         console=console,
         refresh_per_second=8,
     )
@@ -126,23 +126,20 @@ def _finish(progress: Progress, tasks: Iterable[Task]) -> None:
         progress.update(task.id, completed=full, total=full)
 
 
-class _Counts(ProgressColumn):
-    """What is done of how much, in the phase's own unit."""
+class _Cell(ProgressColumn):
+    """A text about a task, as it stands when the cell is drawn."""
+
+    def __init__(self, text: Callable[[Task], str], style: str) -> None:
+        self._text, self._style = text, style
+        super().__init__()
 
     def render(self, task: Task) -> Text:
         """Draw one cell."""
-        return Text(_counts(task.fields["step"]), style="cyan")
+        return Text(self._text(task), style=self._style)
 
 
-class _Pace(ProgressColumn):
-    """Rate, time left, retries, pace and concurrency: as much as is known."""
-
-    def render(self, task: Task) -> Text:
-        """Draw one cell."""
-        return Text(" · ".join(_pace(task)), style="dim")
-
-
-def _pace(task: Task) -> list[str]:
+def _pace(task: Task) -> str:
+    """Return rate, time left, retries, pace and concurrency: as much as is known."""
     parts = []
     if task.speed and not task.finished:
         parts.append(f"{wording.count(task.speed)}/s")
@@ -150,7 +147,7 @@ def _pace(task: Task) -> list[str]:
         parts.append(f"{wording.duration(task.time_remaining)} left")
     if task.finished and task.finished_time is not None:
         parts.append(wording.duration(task.finished_time))
-    return parts + _asking(task.fields["step"].stats)
+    return " · ".join(parts + _asking(task.fields["step"].stats))
 
 
 def _asking(stats: CollectStats | None) -> list[str]:

@@ -10,13 +10,10 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.box import SIMPLE_HEAD
-from rich.markup import escape
-from rich.table import Table
 
 from usms_pipeline.cli import config, progress
 from usms_pipeline.cli.options import Format, Formats, Json, chosen
-from usms_pipeline.cli.output import print_rows
+from usms_pipeline.cli.output import print_rows, rows_table
 from usms_pipeline.cli.shell import FELL_SHORT, OK, out, told, warn
 from usms_pipeline.contract import wording
 
@@ -111,18 +108,14 @@ def _show(found: list[Entry], state: State, zone: ZoneInfo) -> None:
     """Print how many there are of each kind, the entries, and what to do about them."""
     from usms_pipeline.days.quarantine import KINDS
 
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    table.add_column("id", no_wrap=True)
-    table.add_column("asked", no_wrap=True)
-    table.add_column("session", overflow="fold")
-    table.add_column("reason", overflow="fold")
-    for entry in found[:_SHOWN]:
-        asked = f"{entry.asked_at.astimezone(zone):%Y-%m-%d %H:%M}"
-        table.add_row(entry.id, asked, escape(entry.session_no or "–"), escape(entry.reason))
+    rows = [
+        (one.id, f"{one.asked_at.astimezone(zone):%Y-%m-%d %H:%M}", one.session_no, one.reason)
+        for one in found[:_SHOWN]
+    ]
     console = out()
     for kind, count in Counter(entry.kind for entry in found).most_common():
         console.print(f"{wording.count(count)} × {KINDS.get(kind, kind)}")
-    console.print(table)
+    console.print(rows_table(("id", "asked", "session", "reason"), rows))
     if len(found) > _SHOWN:
         console.print(f"… and {wording.count(len(found) - _SHOWN)} more (--json has them all)")
     console.print(

@@ -171,7 +171,8 @@ def _show_run(report: Report, whole: Settings | None) -> None:
 
     ``whole``: the settings, where it was to read everything.
     """
-    facts = facts_grid()
+    from usms_pipeline.contract.status import BUCKETS
+
     source = (
         f"{wording.counted(report.rows_read, 'row')} read, "
         f"{wording.counted(report.new, 'new recipient')}"
@@ -179,16 +180,22 @@ def _show_run(report: Report, whole: Settings | None) -> None:
     if whole and report.left_out.before_start:
         before = wording.counted(report.left_out.before_start, "row")
         source += f"; {before} before USMS_START_DATE ({whole.start_date}) left out"
-    facts.add_row("source", source)
-    facts.add_row("asked", _asked(report.stats, report.seconds_asking))
+    facts = [("source", source), ("asked", _asked(report.stats, report.seconds_asking))]
     if report.locked and not report.days:
-        facts.add_row("receipts", "left to the other run, which holds all of these days")
+        facts.append(("receipts", "left to the other run, which holds all of these days"))
     else:  # which days: a run seldom works on all of them
-        facts.add_row(f"receipts of {wording.counted(len(report.days), 'day')}", _buckets(report))
-        facts.add_row("waiting", _waiting(report.open))
-    facts.add_row("warehouse", _published(report))
-    facts.add_row("next", "usms rates --by sent_date")
-    out().print(facts)
+        sums = report.buckets
+        held = [f"{one} {wording.count(sums[one])}" for one in BUCKETS if sums[one]]
+        waiting = "none of these days: every message is final or closed"
+        if report.open:
+            waiting = f"{wording.count(report.open)} for a receipt; "
+            waiting += "later runs ask about each as it falls due"
+        facts += [
+            (f"receipts of {wording.counted(len(report.days), 'day')}", ", ".join(held) or "none"),
+            ("waiting", waiting),
+        ]
+    facts += [("warehouse", _published(report)), ("next", "usms rates --by sent_date")]
+    out().print(facts_grid(*facts))
 
 
 def _asked(stats: CollectStats, seconds: float) -> str:
@@ -201,22 +208,7 @@ def _asked(stats: CollectStats, seconds: float) -> str:
     )
 
 
-def _buckets(report: Report) -> str:
-    """Return the buckets' sums, those that hold something, in the order of the statuses."""
-    from usms_pipeline.contract.status import BUCKETS
-
-    sums = report.buckets
-    return ", ".join(f"{one} {wording.count(sums[one])}" for one in BUCKETS if sums[one]) or "none"
-
-
-def _waiting(count: int) -> str:
-    if not count:
-        return "none of these days: every message is final or closed"
-    return f"{wording.count(count)} for a receipt; later runs ask about each as it falls due"
-
-
 def _published(report: Report) -> str:
-    """Return where the warehouse is and whether this run changed it."""
     warehouse = report.warehouse
     assert warehouse is not None
     path = escape(str(warehouse.path))
@@ -231,21 +223,24 @@ def _published(report: Report) -> str:
 
 
 def _show_plan(found: Plan) -> None:
-    """Print what a run would ask, and whether the polling keeps up."""
-    facts = facts_grid()
-    due = sum(found.due_sessions.values())
-    facts.add_row("due", wording.counted(due, "session"))
-    facts.add_row("requests", wording.count(found.requests))
-    facts.add_row("time", _time(found))
-    facts.add_row("behind", _behind(found))
+    settled = "as the last run settled on"
+    assumed = "assumed: where a run begins that has met no limit"
+    facts = [
+        ("due", wording.counted(sum(found.due_sessions.values()), "session")),
+        ("requests", wording.count(found.requests)),
+        (
+            "time",
+            f"{wording.duration(found.seconds_at_pace)} at {found.pace:.1f} requests a second, "
+            f"{settled if found.is_pace_known else assumed}",
+        ),
+        ("behind", _behind(found)),
+    ]
     if found.unfolded_runs:
-        facts.add_row(
-            "uncounted",
-            f"responses of {wording.counted(found.unfolded_runs, 'run')}, unless one is under way: "
-            "the next run counts them first, and fewer may be due",
-        )
+        told = f"responses of {wording.counted(found.unfolded_runs, 'run')}, unless one is under "
+        told += "way: the next run counts them first, and fewer may be due"
+        facts.append(("uncounted", told))
     console = out()
-    console.print(facts)
+    console.print(facts_grid(*facts))
     if found.due_sessions:
         console.print(_due_table(found))
 
@@ -258,18 +253,6 @@ def _due_table(found: Plan) -> Table:
         due[f"{day:%Y-%m}" if is_long else day.isoformat()] += by_day[day]
     head = ("month sent" if is_long else "sent date", "sessions due")
     return rows_table(head, list(due.items()), {"sessions due": wording.count})
-
-
-def _time(found: Plan) -> str:
-    """Return how long the requests take, and whether the pace behind it is known or assumed."""
-    source = (
-        "as the last run settled on"
-        if found.is_pace_known
-        else "assumed: where a run begins that has met no limit"
-    )
-    return (
-        f"{wording.duration(found.seconds_at_pace)} at {found.pace:.1f} requests a second, {source}"
-    )
 
 
 def _behind(found: Plan) -> str:

@@ -92,7 +92,10 @@ def _outcome(command: Callable[[], int | None], received: list[int]) -> int:
     try:
         return command() or OK
     except UsmsError as error:
-        return _stopped(received) if received else _say_failure(error)
+        if received:
+            return _stopped(received)
+        _say_error(str(error))
+        return error.exit_code
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _BROKEN_PIPE
@@ -107,24 +110,15 @@ def _outcome(command: Callable[[], int | None], received: list[int]) -> int:
         )
         return FELL_SHORT
     except BaseException as error:
-        if not _is_interrupt(error):
+        # Ctrl-C, also as orchestrators dress it: their class can't be imported here
+        if not isinstance(error, KeyboardInterrupt) and "Interrupt" not in type(error).__name__:
             raise
         return _stopped(received)
-
-
-def _say_failure(error: UsmsError) -> int:
-    _say_error(str(error))
-    return error.exit_code
 
 
 def _stopped(received: list[int]) -> int:
     _say_error("Stopped. What was received is kept; the same command goes on from there.")
     return _TERMINATED if signal.SIGTERM in received else _INTERRUPTED
-
-
-def _is_interrupt(error: BaseException) -> bool:
-    """Ctrl-C, also as orchestrators dress it (their class can't be imported here)."""
-    return isinstance(error, KeyboardInterrupt) or "Interrupt" in type(error).__name__
 
 
 @contextmanager

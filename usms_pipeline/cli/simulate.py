@@ -18,8 +18,6 @@ from usms_pipeline.contract import wording
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from usms_pipeline.simulator import Counters, Faults
-
 PORT: Final = 8765
 
 Host = Annotated[str, typer.Option("--host", help="Address to listen on.")]
@@ -55,13 +53,24 @@ def simulate(
     table: TableFile = None,
 ) -> None:
     """Serve a made-up USMS service over HTTP, with faults if you like, until Ctrl-C."""
-    if list_faults:
-        _list_faults()
-        return
-    from usms_pipeline.simulator import Simulator, run_server
+    from usms_pipeline.simulator import Faults, Population, Simulator, run_server
 
-    faults = _faults(fault)
-    sent = _OwnMessages(seed) if own else _made_up_messages(messages, days, seed, table)
+    if list_faults:
+        known = Faults.describe().items()
+        named = ((f"[bold not dim]{name}[/]", escape(about)) for name, about in known)
+        out().print(facts_grid(*named))
+        return
+    try:
+        faults = Faults.parse(",".join(fault or []))
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+    sent: Any
+    if own:
+        sent = _OwnMessages(seed)
+    else:
+        sent = Population(messages, days, seed, customers=made_up.customers(messages)).table()
+        if table is not None:
+            made_up.write(sent, table)
     simulator = Simulator(sent, seed=seed, faults=faults)
     if own:
         warn(sent.warnings)
@@ -73,25 +82,12 @@ def simulate(
             ]
         )
     run_server(simulator, port, host, lambda url: _greet(url, len(simulator.sessions), table))
-    _show_counters(simulator.counters)
-
-
-def _faults(given: list[str] | None) -> Faults:
-    from usms_pipeline.simulator import Faults
-
-    try:
-        return Faults.parse(",".join(given or []))
-    except ValueError as error:
-        raise typer.BadParameter(str(error)) from None
-
-
-def _made_up_messages(messages: int, days: float, seed: int, path: Path | None) -> Any:
-    from usms_pipeline.simulator import Population
-
-    table = Population(messages, days, seed, customers=made_up.customers(messages)).table()
-    if path is not None:
-        made_up.write(table, path)
-    return table
+    counters = simulator.counters
+    counted = {
+        name: getattr(counters, name) for name in ("requests", "answered", "refused", "throttled")
+    }
+    counted |= dict(counters.faults.most_common())
+    out().print(facts_grid(*((name, wording.count(count)) for name, count in counted.items())))
 
 
 class _OwnMessages:
@@ -161,7 +157,6 @@ class _OwnMessages:
 
 
 def _greet(url: str, sessions: int, table: Path | None) -> None:
-    """Print where it listens, and what to set to use it."""
     from usms_pipeline.simulator import ACCESS_KEY_ID, ACCESS_KEY_SECRET
 
     console = out()
@@ -175,33 +170,10 @@ def _greet(url: str, sessions: int, table: Path | None) -> None:
         "access_key_secret": ACCESS_KEY_SECRET,
     }
     if table is not None:
-        given |= _table_settings(table)
+        is_sqlite = table.suffix == ".sqlite"
+        given["source_url"] = f"sqlite:///{table}" if is_sqlite else str(table)
+        given |= {"source_table": made_up.TABLE} if is_sqlite else {}
+        given |= {"phone_column": "phone", "dimensions": "template,purpose,sender"}
     console.print("[dim]To use it, set in .env or export:[/]")
     for name, value in given.items():
         console.print(f"  {config.variable(name)}={escape(value)}", soft_wrap=True)
-
-
-def _table_settings(table: Path) -> dict[str, str]:
-    if table.suffix == ".sqlite":
-        place = {"source_url": f"sqlite:///{table}", "source_table": made_up.TABLE}
-    else:
-        place = {"source_url": str(table)}
-    return place | {"phone_column": "phone", "dimensions": "template,purpose,sender"}
-
-
-def _list_faults() -> None:
-    from usms_pipeline.simulator import Faults
-
-    faults = Faults.describe().items()
-    out().print(
-        facts_grid(*((f"[bold not dim]{name}[/]", escape(about)) for name, about in faults))
-    )
-
-
-def _show_counters(counters: Counters) -> None:
-    """Print what it was asked, once it has stopped."""
-    counted = {
-        name: getattr(counters, name) for name in ("requests", "answered", "refused", "throttled")
-    }
-    counted |= dict(counters.faults.most_common())
-    out().print(facts_grid(*((name, wording.count(count)) for name, count in counted.items())))

@@ -34,8 +34,9 @@ def rates_table(
     expected stands beside the one so far, unless nothing is open.
     """
     cohorts, keys = [*rows, whole], [by] if isinstance(by, str) else list(by or [""])
-    bar_width = min(max(width - 72, _SHORTEST_BAR), 30)
-    figures = {
+    bar_width, least = min(max(width - 72, _SHORTEST_BAR), 30), floor(cohorts)
+    axis = f"{least:.0%}{'100%':>{bar_width - len(f'{least:.0%}')}}"
+    figures: dict[str, list[Any]] = {
         "messages": [wording.count(row["messages"]) for row in cohorts],
         "expected": [percent(row["expected_rate"]) for row in cohorts],
         "so far": [percent(row["delivery_rate"]) for row in cohorts],
@@ -43,16 +44,22 @@ def rates_table(
             bounds(row["delivery_rate_if_rest_failed"], row["delivery_rate_if_rest_arrived"])
             for row in cohorts
         ],
-        (axis := _axis(floor(cohorts), bar_width)): _bars(cohorts, bar_width),
+        axis: [
+            bar(row["delivery_rate_if_rest_failed"], row["delivery_rate_if_rest_arrived"],
+                bar_width, least)
+            for row in cohorts
+        ],
         "median": [wording.duration(row["latency_p50_seconds"]) for row in cohorts],
         "open": [
             wording.count(row["awaited"]) if row["awaited"] else wording.ABSENT for row in cohorts
         ],
-    }
+    }  # fmt: skip
     if not any(row["awaited"] for row in cohorts):
         del figures["expected"]
     for dropped in (axis, "median", _BOUNDS):
-        if _needed(figures, len(keys)) > width:
+        widest = (max(map(cell_len, (name, *map(str, cells)))) for name, cells in figures.items())
+        # with a blank at both ends, and two between columns
+        if len(keys) * (_NAME_WIDTH + 2) + sum(2 + one for one in widest) > width:
             del figures[dropped]
     table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
     for key in keys:
@@ -77,36 +84,14 @@ def rates_table(
     return table
 
 
-def _needed(figures: dict[str, Any], keys: int) -> int:
-    """Return the columns that names and figures take at least, with a blank at both ends."""
-    widest = [max(map(cell_len, (name, *map(str, cells)))) for name, cells in figures.items()]
-    return 1 + keys * _NAME_WIDTH + 2 * (keys - 1) + sum(2 + one for one in widest) + 1
-
-
 def floor(cohorts: list[dict[str, Any]]) -> float:
     """Return the rate at which the bars begin: a round one below every lower bound.
 
     >>> floor([{"delivery_rate_if_rest_failed": 0.93}, {"delivery_rate_if_rest_failed": None}])
     0.9
     """
-    lows = [
-        row["delivery_rate_if_rest_failed"]
-        for row in cohorts
-        if row["delivery_rate_if_rest_failed"] is not None
-    ]
-    return max(0.0, min([0.9, *(int((low - 0.02) * 10) / 10 for low in lows)]))
-
-
-def _axis(least: float, width: int) -> str:
-    return f"{least:.0%}{'100%':>{width - len(f'{least:.0%}')}}"
-
-
-def _bars(cohorts: list[dict[str, Any]], width: int) -> list[Text]:
-    least = floor(cohorts)
-    return [
-        bar(row["delivery_rate_if_rest_failed"], row["delivery_rate_if_rest_arrived"], width, least)
-        for row in cohorts
-    ]
+    lows = (row["delivery_rate_if_rest_failed"] for row in cohorts)
+    return max(0.0, min([0.9, *(int((low - 0.02) * 10) / 10 for low in lows if low is not None)]))
 
 
 def is_shaded(table: Table) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from rich.markup import escape
@@ -12,11 +12,6 @@ from usms_pipeline.cli import config, progress
 from usms_pipeline.cli.options import From, To, span
 from usms_pipeline.cli.shell import OK, fell_short, out, warn
 from usms_pipeline.contract import wording
-
-if TYPE_CHECKING:
-    from datetime import date
-
-    from usms_pipeline.pipeline import Pipeline
 
 Phones = Annotated[
     list[str] | None,
@@ -35,13 +30,14 @@ Yes = Annotated[bool, typer.Option("--yes", "-y", help="Don't ask whether you ar
 
 def rebuild(first: From = None, last: To = None) -> int:
     """Make days again from the responses that are kept; asks nothing of the service."""
-    days = span(first, last)
+    begin, end = span(first, last)
     from usms_pipeline.pipeline import Pipeline
 
     settings = config.load()
     with progress.bar() as on_progress:
         pipeline = Pipeline(settings, on_progress=on_progress)
-        report = pipeline.rebuild(_stored(pipeline, *days))
+        named = [day for day in pipeline.all_days() if (begin or day) <= day <= (end or day)]
+        report = pipeline.rebuild(named)
         published = pipeline.publish()
     warn(report.warnings)
     rows = sum(said.rows for said in report.days.values())
@@ -64,11 +60,6 @@ def rebuild(first: From = None, last: To = None) -> int:
     return OK
 
 
-def _stored(pipeline: Pipeline, first: date | None, last: date | None) -> list[date]:
-    """Return the days to rebuild: those that there are, or of these the ones named."""
-    return [day for day in pipeline.all_days() if (first or day) <= day <= (last or day)]
-
-
 def forget(phone: Phones = None, session: Sessions = None, yes: Yes = False) -> None:
     """Erase phones or sessions everywhere, for good: a rebuild does not bring them back."""
     phones, sessions = _named(phone), _named(session)
@@ -81,7 +72,9 @@ def forget(phone: Phones = None, session: Sessions = None, yes: Yes = False) -> 
     if odd := strangers(pipeline.store, pipeline.book, phones):
         raise typer.BadParameter(f"{_quoted(odd)} no phone number, and no row has such a text.")
     if not yes:
-        typer.confirm(f"Erase {_counted(phones, sessions)} for good?", abort=True, err=True)
+        named = {"phone": phones, "session": sessions}
+        counted = (wording.counted(len(these), of) for of, these in named.items() if these)
+        typer.confirm(f"Erase {' and '.join(counted)} for good?", abort=True, err=True)
     changed = pipeline.forget(phones, sessions)
     where = f"erased from {wording.counted(len(changed), 'day')}" if changed else "nothing found"
     them = "it" if len(phones) + len(sessions) == 1 else "them"
@@ -92,13 +85,6 @@ def _quoted(odd: list[str]) -> str:
     """Quote texts, but for what may be a mistyped number in them."""
     shown = ", ".join(repr(wording.without_numbers(text)) for text in odd)
     return f"{shown} {'is' if len(odd) == 1 else 'are'}"
-
-
-def _counted(phones: list[str], sessions: list[str]) -> str:
-    named = {"phone": phones, "session": sessions}
-    return " and ".join(
-        wording.counted(len(values), noun) for noun, values in named.items() if values
-    )
 
 
 def _named(values: list[str] | None) -> list[str]:

@@ -127,7 +127,14 @@ class AccountResource(dg.ConfigurableResource[Any]):
         read = {name: resolve(text) for name, text in given.items()}
         unset = [name for name, value in read.items() if value in (None, "") and given[name]]
         if unset:
-            raise SettingsError([_unset(name, given[name]) for name in unset])
+            raise SettingsError([
+                SettingProblem(
+                    core_settings.variable(name),
+                    f"is given as {given[name]}, which is not set",
+                    core_settings.example(name),
+                )
+                for name in unset
+            ])  # fmt: skip
         return core_settings.load(needs, **read)
 
     def pipeline(
@@ -204,7 +211,13 @@ def told(account: Account) -> Iterator[None]:
     except UsmsError as error:
         raise failure(error, account) from None
     except Exception as error:
-        raise dg.Failure(_unexpected(error), allow_retries=False) from None
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        raise dg.Failure(
+            f"Unexpected {type(error).__name__}: see line {place.lineno} of "
+            f"{Path(place.filename).name}. Everything collected so far is saved. Please report "
+            "this error with what `usms --debug run` prints.",
+            allow_retries=False,
+        ) from None
 
 
 def window(tags: Mapping[str, str], pipeline: Pipeline) -> Window:
@@ -233,25 +246,19 @@ def progress_log(
         nonlocal said_at
         now = clock()
         since, done = begun.setdefault(progress.phase, (now, progress.done))
-        if now - said_at >= max(LOG_EVERY_SECONDS, LOG_EVERY_SHARE * (said_at - began)):
-            said_at = now
-            say(_so_far(progress) + _still(progress, now - since, progress.done - done))
+        if now - said_at < max(LOG_EVERY_SECONDS, LOG_EVERY_SHARE * (said_at - began)):
+            return
+        said_at = now
+        total, stats = progress.total, progress.stats
+        line = f"{progress.phase}: {progress.done:,}{f' of {total:,}' if total else ''}"
+        if stats:
+            line += f"; {stats.requests:,} requests, {stats.retries:,} retries"
+        if total and progress.done > done and now > since:
+            left = (total - progress.done) * (now - since) / (progress.done - done)
+            line += f"; about {wording.duration(left)} left"
+        say(line)
 
     return listen
-
-
-def _so_far(progress: Progress) -> str:
-    total = f" of {progress.total:,}" if progress.total else ""
-    stats = progress.stats
-    asked = f"; {stats.requests:,} requests, {stats.retries:,} retries" if stats else ""
-    return f"{progress.phase}: {progress.done:,}{total}{asked}"
-
-
-def _still(progress: Progress, seconds: float, done: int) -> str:
-    if not progress.total or done <= 0 or seconds <= 0:
-        return ""
-    left = (progress.total - progress.done) * seconds / done
-    return f"; about {wording.duration(left)} left"
 
 
 def failure(error: UsmsError, account: Account) -> dg.Failure:
@@ -270,18 +277,3 @@ def failure(error: UsmsError, account: Account) -> dg.Failure:
 
 _MAY_PASS: Final = (ServiceDown, SourceUnavailable)
 """Errors that may be gone if the step is retried later."""
-
-
-def _unexpected(error: Exception) -> str:
-    place = traceback.extract_tb(error.__traceback__)[-1]
-    where = f"line {place.lineno} of {Path(place.filename).name}"
-    return (
-        f"Unexpected {type(error).__name__}: see {where}. "
-        "Everything collected so far is saved. Please report this error with what "
-        "`usms --debug run` prints."
-    )
-
-
-def _unset(name: str, template: str) -> SettingProblem:
-    reason = f"is given as {template}, which is not set"
-    return SettingProblem(core_settings.variable(name), reason, core_settings.example(name))

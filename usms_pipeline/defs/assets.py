@@ -194,14 +194,8 @@ def _draw(context: dg.AssetExecutionContext, account: Account) -> Results:
 def _tell(
     context: dg.AssetExecutionContext, account: Account, asset: str, told: figures.Figures
 ) -> None:
-    """Log that an asset that has no days was made."""
-    told = told | _from(account, asset)
+    told = told | {"dagster/column_lineage": lineage(account)[asset]}
     context.log_event(dg.AssetMaterialization(account.key(asset), metadata=told))
-
-
-def _from(account: Account, asset: str) -> figures.Figures:
-    """Return the column lineage of an asset, as its page shows it."""
-    return {"dagster/column_lineage": lineage(account)[asset]}
 
 
 def _tell_days(
@@ -228,7 +222,9 @@ def _tell_days(
         changed |= {day for day in ranged if day.isoformat() not in known}
     days = sorted(changed - {*report.locked, *report.damaged})
     for day in days:
-        told = of_day(report, day) | (_from(account, asset) if day == days[-1] else {})
+        told = of_day(report, day)
+        if day == days[-1]:
+            told["dagster/column_lineage"] = lineage(account)[asset]
         context.log_event(dg.AssetMaterialization(key, metadata=told, partition=str(day)))
 
 

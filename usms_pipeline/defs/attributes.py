@@ -25,7 +25,6 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema, core_schema
 
-from usms_pipeline import settings as core_settings
 from usms_pipeline.settings import Settings
 
 KEYS: Final = ("access_key_id", "access_key_secret", "phone_key")
@@ -237,8 +236,3 @@ _more: Final[dict[str, Any]] = {
 }
 Attributes: Final = create_model("Attributes", __base__=_Attributes, **_more)
 """The settings in lower case, without ``USMS_``, and the account's other attributes."""
-
-
-def as_text(value: Any) -> str:
-    """Return a setting as the environment would have it."""
-    return core_settings.as_text(tuple(value) if isinstance(value, list) else value)

@@ -129,7 +129,8 @@ def check_alerts(rows: Sequence[Mapping[str, Any]], zone: ZoneInfo) -> dg.AssetC
     return _verdict(
         "out_of_line",
         not troubles,
-        " ".join(alerts.sentences(rows, zone)) or "Nothing fails or is silent more than usual.",
+        " ".join(alerts.sentence(row, zone) for row in rows)
+        or "Nothing fails or is silent more than usual.",
         alerts=len(troubles),
         messages=max((row["affected"] for row in troubles), default=0),
     )

@@ -5,7 +5,6 @@ A tick asks the core whether a run would find anything to do, and starts none wh
 
 from __future__ import annotations
 
-from datetime import date
 from typing import TYPE_CHECKING, Final
 
 import dagster as dg
@@ -18,11 +17,7 @@ from usms_pipeline.defs.assets import MADE
 from usms_pipeline.defs.attributes import Schedule
 
 if TYPE_CHECKING:
-    from zoneinfo import ZoneInfo
-
     from dagster import UnresolvedAssetJobDefinition
-
-    from usms_pipeline.pipeline import Look, Pipeline
 
 UNFINISHED: Final = (
     dg.DagsterRunStatus.QUEUED,
@@ -69,11 +64,23 @@ def build_schedule(
         except UsmsError:
             return dg.RunRequest()  # which fails with the same error, where people look for it
         if found.to_do:
-            return dg.RunRequest(tags=_open_window(account, pipeline) | _because(found))
+            window = pipeline.open_window()
+            tags = {
+                RANGE_START: str(max(window.first, account.days.start.date())),
+                RANGE_END: str(window.last),
+                "usms/because": "; ".join(found.to_do),
+            }
+            return dg.RunRequest(tags=tags)
         context.instance.report_runless_asset_event(
             figures.observation(account, found.rows_read, found.newest_sent_at)
         )
-        return dg.SkipReason(_nothing_before(found, pipeline.settings.zone))
+        at, next_one = found.next_due_at, "none is awaited"
+        if at:
+            moment = wording.moment(at, pipeline.settings.zone)
+            next_one = f"the next message is due at {moment}"
+        return dg.SkipReason(
+            f"Nothing to do: no message is due, and the source has nothing new; {next_one}."
+        )
 
     return look
 
@@ -82,20 +89,3 @@ def under_way(instance: dg.DagsterInstance, account: Account) -> dg.DagsterRun |
     """Return a run of the account's job that has not ended, if there is one."""
     wanted = dg.RunsFilter(job_name=account.job_name, statuses=list(UNFINISHED))
     return next(iter(instance.get_runs(wanted, limit=1)), None)
-
-
-def _open_window(account: Account, pipeline: Pipeline) -> dict[str, str]:
-    """Return the tags that ask for the open window, from the first partition at the earliest."""
-    window = pipeline.open_window()
-    first: date = max(window.first, account.days.start.date())
-    return {RANGE_START: first.isoformat(), RANGE_END: window.last.isoformat()}
-
-
-def _because(found: Look) -> dict[str, str]:
-    return {"usms/because": "; ".join(found.to_do)}
-
-
-def _nothing_before(found: Look, zone: ZoneInfo) -> str:
-    at = found.next_due_at
-    next_one = f"the next message is due at {wording.moment(at, zone)}" if at else "none is awaited"
-    return f"Nothing to do: no message is due, and the source has nothing new; {next_one}."

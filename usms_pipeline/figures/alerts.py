@@ -62,11 +62,11 @@ def sentence(row: Row, zone: ZoneInfo) -> str:
         messages=wording.count(row["messages"]),
         within=_WITHIN[row["within_hours"]],
     )
-    own = [echo for echo in row["echoes"] if _same(echo, row)]
     also = "".join(
         f", and {wording.percent(echo['share'])} {_ALSO[echo['kind']]} "
         f"(usually {wording.percent(echo['usual_share'])})"
-        for echo in own
+        for echo in row["echoes"]
+        if _same(echo, row)
     )
     others = dict.fromkeys(
         f"{group(echo)} ({wording.percent(echo['share'])})"
@@ -78,11 +78,6 @@ def sentence(row: Row, zone: ZoneInfo) -> str:
         f"{group(row)}, sent {span(row, zone)}: {counts} ({share}; usually {usual}){also}. {where}"
     )
     return said[0].upper() + said[1:]
-
-
-def sentences(rows: Iterable[Row], zone: ZoneInfo) -> list[str]:
-    """Return a sentence for each alert, the worst first; what is no trouble comes last."""
-    return [sentence(row, zone) for row in rows]
 
 
 def in_short(rows: Iterable[Row]) -> str:

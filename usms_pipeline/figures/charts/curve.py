@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 import pyarrow as pa
@@ -25,7 +25,15 @@ def delivery_curve(curve: pa.Table, width: int = WIDTH) -> Chart:
     """
     import altair as alt
 
-    rows = [_curve_row(row) for row in curve.to_pylist() if row["delivered_share"] is not None]
+    rows = [
+        {
+            "seconds": max(float(row["seconds"]), 1.0),
+            "share": (share := row["delivered_share"]),
+            "tip": f"{wording.percent(share)} within {wording.duration(float(row['seconds']))}",
+        }
+        for row in curve.to_pylist()
+        if row["delivered_share"] is not None
+    ]
     if not any(row["share"] for row in rows):
         return empty("Nothing is delivered yet", width)
     last = max(rows[-1]["seconds"], 60)
@@ -35,7 +43,7 @@ def delivery_curve(curve: pa.Table, width: int = WIDTH) -> Chart:
             "seconds:Q",
             title="time since sending (logarithmic)",
             scale=alt.Scale(type="log", domain=[1, last], nice=False),
-            axis=alt.Axis(values=ticks, labelExpr=_lookup(_CURVE_TICKS), grid=True),
+            axis=alt.Axis(values=ticks, labelExpr=f"({_CURVE_TICKS})[datum.value]", grid=True),
         ),
         y=alt.Y(
             "share:Q",
@@ -57,12 +65,6 @@ def delivery_curve(curve: pa.Table, width: int = WIDTH) -> Chart:
     )
 
 
-def _curve_row(row: Row) -> Row:
-    share, seconds = row["delivered_share"], float(row["seconds"])
-    tip = f"{wording.percent(share)} within {wording.duration(seconds)}"
-    return {"seconds": max(seconds, 1.0), "share": share, "tip": tip}
-
-
 def _curve_headline(rows: Sequence[Row]) -> str:
     final = rows[-1]["share"]
     parts = []
@@ -71,8 +73,3 @@ def _curve_headline(rows: Sequence[Row]) -> str:
         if reached is not None:
             parts.append(f"{words} within {wording.duration(reached)}")
     return ", ".join(parts) if parts else f"{wording.percent(final)} are delivered so far"
-
-
-def _lookup(labels: Mapping[int, str]) -> str:
-    pairs = ", ".join(f"'{value}': '{text}'" for value, text in labels.items())
-    return f"({{{pairs}}})[datum.value]"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from statistics import median
 from typing import Any
@@ -30,14 +31,12 @@ def rate_by(
     column: str,
     noun: str | None = None,
     width: int = WIDTH,
-    groups: int | None = None,
 ) -> Chart:
     """Draw what became of the messages of each group, the largest first, and its delivery rate.
 
     ``rates`` has a row a group: ``column`` (text or null) and the metric columns. ``noun`` is the
-    group's name in words; ``groups`` says how many there are, where ``rates`` has not all. The end
-    of the blue is the rate's lower bound, the start of the orange its upper one, the tick between
-    them the rate.
+    group's name in words. The end of the blue is the rate's lower bound, the start of the orange
+    its upper one, the tick between them the rate.
     """
     noun = noun or wording.visible(column.replace("_", " "))
     found = [row for row in rates.to_pylist() if row["messages"]]
@@ -50,7 +49,7 @@ def rate_by(
         _share_bars(rows, width),
         _group_headline(rows, noun) + (f", of the {BARS} largest" if len(found) > BARS else ""),
         f"What became of all messages, by {noun}. Tick and figure: the delivery rate, of those "
-        "with a final status." + left_out(max(len(found), groups or 0)),
+        "with a final status." + left_out(len(found)),
         width,
     )
 
@@ -63,16 +62,25 @@ def failures_by_reason(failures: pa.Table, width: int = WIDTH) -> Chart:
     """
     import altair as alt
 
-    counts: dict[str, int] = {}
+    counts: Counter[str] = Counter()
     for row in failures.to_pylist():
-        counts[reason(row)] = counts.get(reason(row), 0) + row["messages"]
+        counts[reason(row)] += row["messages"]
     if not counts:
         return empty("No failures", width)
-    total, ranked = sum(counts.values()), sorted(counts.items(), key=lambda kv: (-kv[1], kv[0]))
-    rows = [_reason_row(name, number, total) for name, number in ranked[:BARS]]
+    total, ranked = counts.total(), sorted(counts.items(), key=lambda kv: (-kv[1], kv[0]))
+    rows: list[Row] = [
+        {
+            "name": name,
+            "messages": number,
+            "label": f"{wording.count(number)} · {wording.percent(number / total)}",
+            "tip": f"{name}: {wording.count(number)} messages",
+        }
+        for name, number in ranked[:BARS]
+    ]
+    room = alt.Scale(domain=[0, ranked[0][1]], nice=False)  # for the labels
     base = alt.Chart(alt.InlineData(values=rows)).encode(
         y=name_axis(rows, width),
-        x=alt.X("messages:Q", title="messages", axis=count_axis(4), scale=_room_for_label(rows)),
+        x=alt.X("messages:Q", title="messages", axis=count_axis(4), scale=room),
         description="tip:N",
     )
     bars = base.mark_bar(color=colour("lost"), height=16)
@@ -112,6 +120,11 @@ def reason(row: Mapping[str, Any]) -> str:
 def _share_bars(rows: Sequence[Row], width: int) -> Any:
     import altair as alt
 
+    def figure(row: Row) -> str:
+        rate, became = wording.percent(row["delivery_rate"]), fates(row)
+        known = wording.count(became["delivered"] + became["lost"])
+        return rate if width <= NARROW else f"{rate} of {known}"
+
     parts = [part for row in rows for part in stacked(fates(row), row["name"], row["messages"])]
     ticks = [0, 0.5, 1] if width <= NARROW else [0, 0.2, 0.4, 0.6, 0.8, 1]
     y = name_axis(rows, width)
@@ -124,7 +137,7 @@ def _share_bars(rows: Sequence[Row], width: int) -> Any:
         description="tip:N",
     )  # fmt: skip
     figures = [
-        {"name": row["name"], "rate": row["delivery_rate"], "edge": 1, "label": _figure(row, width)}
+        {"name": row["name"], "rate": row["delivery_rate"], "edge": 1, "label": figure(row)}
         for row in rows
     ]
     base = alt.Chart(alt.InlineData(values=figures)).encode(y=y)
@@ -133,16 +146,6 @@ def _share_bars(rows: Sequence[Row], width: int) -> Any:
     inner = plot_width(width, [f["name"] for f in figures], [f["label"] for f in figures])
     layers = alt.layer(bars, tick.encode(x="rate:Q"), text)
     return layers.properties(width=inner, height=alt.Step(28))
-
-
-def _figure(row: Row, width: int) -> str:
-    rate = wording.percent(row["delivery_rate"])
-    return rate if width <= NARROW else f"{rate} of {wording.count(_known(row))}"
-
-
-def _known(row: Row) -> int:
-    became = fates(row)
-    return became["delivered"] + became["lost"]
 
 
 def _group_headline(rows: Sequence[Row], noun: str) -> str:
@@ -160,18 +163,3 @@ def _group_headline(rows: Sequence[Row], noun: str) -> str:
     if low == high:
         return f"{low} are delivered for every {noun}"
     return f"From {low} for {worst['name']} to {high} for {best['name']} are delivered"
-
-
-def _reason_row(name: str, number: int, total: int) -> Row:
-    return {
-        "name": name,
-        "messages": number,
-        "label": f"{wording.count(number)} · {wording.percent(number / total)}",
-        "tip": f"{name}: {wording.count(number)} messages",
-    }
-
-
-def _room_for_label(rows: Sequence[Row]) -> Any:
-    import altair as alt
-
-    return alt.Scale(domain=[0, max(row["messages"] for row in rows)], nice=False)

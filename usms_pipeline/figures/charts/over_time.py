@@ -49,7 +49,9 @@ def rate_over_time(
     rows.sort(key=lambda row: row["at"])
     if not rows:
         return empty("No messages in this period", width)
-    is_daily = rows[0]["is_daily"]
+    is_daily, guessed = rows[0]["is_daily"], ""
+    if any(row["expected"] is not None for row in rows):
+        guessed = " Diamond: what the rate will be once nothing is awaited, with its 95% interval."
     panels = alt.vconcat(
         _rate_panel(rows, _time_axis(rows, width, None), width),
         _fates_panel(rows, _time_axis(rows, width, None if is_daily else zone.key), width),
@@ -60,7 +62,7 @@ def rate_over_time(
         _time_headline(rows),
         "Delivered, of the messages with a final status. Band: from “none of the others arrives” "
         f"to “all of them do”. Hollow point, dashed line: more than {YOUNG_SHARE:.0%} still "
-        f"awaited.{_guessed(rows)}{_left_out(rows)}",
+        f"awaited.{guessed}{_left_out(rows)}",
         width,
     )
 
@@ -111,12 +113,9 @@ def _rate_panel(rows: Sequence[Row], axis: Any, width: int) -> Any:
     plain = [{k: v for k, v in row.items() if k not in ("at", "is_daily")} for row in rows]
     base = alt.Chart(alt.InlineData(values=plain)).encode(x=alt.X("middle:T", **axis))
     blue = colour("delivered")
-    band = base.mark_area(color=colour("band"), clip=True, aria=False).encode(
-        y=alt.Y("low:Q", scale=scale), y2="high:Q"
-    )
-    reach = base.mark_rule(color=colour("band"), strokeWidth=6, clip=True, aria=False).encode(
-        y=alt.Y("low:Q", scale=scale), y2="high:Q"
-    )
+    look: dict[str, Any] = {"color": colour("band"), "clip": True, "aria": False}
+    area = base.mark_area(**look) if len(rows) > 1 else base.mark_rule(strokeWidth=6, **look)
+    band = area.encode(y=alt.Y("low:Q", scale=scale), y2="high:Q")
     dashed = base.mark_line(color=blue, strokeDash=[4, 3], strokeWidth=1.5, clip=True).encode(y=y)
     solid = base.mark_line(color=blue, strokeWidth=2.5, clip=True).encode(
         y=alt.Y("settled:Q", scale=scale)
@@ -135,7 +134,7 @@ def _rate_panel(rows: Sequence[Row], axis: Any, width: int) -> Any:
     guesses = guessed.mark_point(
         shape="diamond", filled=True, color=colour("ink"), size=32, opacity=1, clip=True
     ).encode(y=alt.Y("expected:Q", scale=scale), description="tip:N")
-    layers = [band if len(rows) > 1 else reach, dashed, solid, points, whiskers, guesses]
+    layers = [band, dashed, solid, points, whiskers, guesses]
     return alt.layer(*layers).properties(width=plot_width(width), height=210)
 
 
@@ -213,13 +212,6 @@ def _rated(rows: Sequence[Row]) -> tuple[list[Row], list[Row], list[Row], list[R
     least = min((row["rate"] for row in worth), default=0.0)
     young = [row for row in rated if row not in settled and row["messages"] >= enough]
     return rated, settled, worth, [row for row in young if row["high"] < least]
-
-
-def _guessed(rows: Sequence[Row]) -> str:
-    """Explain the diamonds, where there are any."""
-    if all(row["expected"] is None for row in rows):
-        return ""
-    return " Diamond: what the rate will be once nothing is awaited, with its 95% interval."
 
 
 def _left_out(rows: Sequence[Row]) -> str:

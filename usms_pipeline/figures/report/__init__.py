@@ -15,7 +15,7 @@ from zoneinfo import ZoneInfo
 from usms_pipeline.contract.wording import days, moment
 from usms_pipeline.figures.report import body, embedded
 from usms_pipeline.figures.report.figures import Figures, ask
-from usms_pipeline.figures.report.page import Html, html, page, paragraph
+from usms_pipeline.figures.report.page import page, paragraph
 from usms_pipeline.figures.report.quality import findings, quality_table
 from usms_pipeline.settings import Settings
 from usms_pipeline.source import LeftOut
@@ -60,12 +60,20 @@ def build(
     )
     zone = ZoneInfo(settings_summary.get("USMS_TIMEZONE", "UTC"))
     checks = quality_table(findings(figures, quarantined, left_out))
+    first, last, as_of = (figures.quality[key] for key in ("first_date", "last_date", "as_of"))
+    lead = paragraph("No messages yet.")
+    if first is not None:
+        collected = f"by the receipts collected until {moment(as_of, zone)}."
+        lead = paragraph(f"Messages sent {days(first, last)}, {collected}")
     text = page(
         "SMS delivery report",
-        _lead(figures, zone),
+        lead,
         body.fixed(figures, zone),
         body.folded_away(figures, checks, settings_summary),
-        _foot(generated_at, zone),
+        paragraph(
+            f"Made {moment(generated_at, zone)} by usms-pipeline {version('usms-pipeline')}. "
+            "This file fetches nothing and holds no phone number."
+        ),
         embedded.data(figures.periods, figures.alerts, zone) if figures.periods else None,
     )
     with store.replacing(name) as temporary:
@@ -80,21 +88,3 @@ def summary(settings: Settings) -> dict[str, str]:
         f"USMS_{name.upper()}": ", ".join(value) if isinstance(value, tuple) else str(value)
         for name, value in values.items()
     }
-
-
-def _lead(figures: Figures, zone: ZoneInfo) -> Html:
-    first, last, as_of = (figures.quality[key] for key in ("first_date", "last_date", "as_of"))
-    if first is None:
-        return paragraph("No messages yet.")
-    return paragraph(
-        f"Messages sent {days(first, last)}, by the receipts collected until ",
-        html(moment(as_of, zone)),
-        ".",
-    )
-
-
-def _foot(generated_at: datetime, zone: ZoneInfo) -> Html:
-    return paragraph(
-        f"Made {moment(generated_at, zone)} by usms-pipeline {version('usms-pipeline')}. "
-        "This file fetches nothing and holds no phone number."
-    )

@@ -40,7 +40,7 @@ def fixed(figures: Figures, zone: ZoneInfo) -> Html:
                 "Nothing has been collected yet: usms run does it, usms check says what is missing."
             ),
         )
-    troubles = [Html(f"<li>{html(one)}</li>") for one in alerts.sentences(figures.alerts, zone)]
+    troubles = [Html(f"<li>{html(alerts.sentence(row, zone))}</li>") for row in figures.alerts]
     told = Html(f'<ul class="warnings">{join(troubles)}</ul>') if troubles else Html("")
     return join(
         [
@@ -167,28 +167,25 @@ def _statuses(total: Row) -> Html:
 
 
 def _days(daily: pa.Table) -> Html:
-    rows = [_of_day(row) for row in reversed(daily.to_pylist())][:LISTED]
+    def between(row: Row) -> str:
+        if not row["awaited"] or row["expected_rate"] is None:
+            return ""
+        return f" ({percent(row['expected_rate_low'])} – {percent(row['expected_rate_high'])})"
+
+    rows = [
+        [
+            day(row["sent_date"]),
+            count(row["messages"]),
+            percent(row["expected_rate"]) + between(row),
+            percent(row["delivery_rate"]),
+            f"{percent(row['delivery_rate_if_rest_failed'])} – "
+            f"{percent(row['delivery_rate_if_rest_arrived'])}",
+            count(row["awaited"]),
+        ]
+        for row in daily.to_pylist()[: -LISTED - 1 : -1]
+    ]
     headers = ["Sent on", "Messages", "Expected", "So far", "At worst – at best", "Waiting"]
     return table(f"The latest {len(rows)} days of sending", headers, rows)
-
-
-def _of_day(row: Row) -> list[str]:
-    worst, best = row["delivery_rate_if_rest_failed"], row["delivery_rate_if_rest_arrived"]
-    return [
-        day(row["sent_date"]),
-        count(row["messages"]),
-        _expected(row),
-        percent(row["delivery_rate"]),
-        f"{percent(worst)} – {percent(best)}",
-        count(row["awaited"]),
-    ]
-
-
-def _expected(row: Row) -> str:
-    """Write what the rate will be, with its interval while something is open."""
-    low, high = percent(row["expected_rate_low"]), percent(row["expected_rate_high"])
-    between = f" ({low} – {high})" if row["awaited"] and row["expected_rate"] is not None else ""
-    return f"{percent(row['expected_rate'])}{between}"
 
 
 def _span(seconds: float | None) -> str:

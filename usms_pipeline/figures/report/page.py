@@ -32,11 +32,6 @@ def join(parts: Iterable[object]) -> Html:
     return Html("\n".join(html(part) for part in parts))
 
 
-def name(text: str) -> Html:
-    """Show a name from the data, its writing direction kept to itself."""
-    return Html(f"<bdi>{html(text)}</bdi>")
-
-
 def section(anchor: str, title: str, *parts: object) -> Html:
     """Make a section with a heading, reachable as ``#anchor``."""
     return Html(
@@ -77,18 +72,16 @@ def table(
         f'<th scope="col"{kind}>{html(header)}</th>'
         for header, kind in zip(headers, kinds, strict=True)
     )
-    body = "\n".join(f"<tr>{_cells(row, kinds)}</tr>" for row in rows)
+    body = ""
+    for row in rows:
+        first, *others = (html(cell) for cell in row)
+        cells = (f"<td{kind}>{cell}</td>" for cell, kind in zip(others, kinds[1:], strict=True))
+        body += f'<tr><th scope="row">{first}</th>{"".join(cells)}</tr>\n'
     return Html(
         f'<div class="scroll" role="region" tabindex="0" aria-label="{html(caption)}">'
         f"<table><caption>{html(caption)}</caption>\n<thead><tr>{head}</tr></thead>\n"
-        f"<tbody>\n{body}\n</tbody></table></div>"
+        f"<tbody>\n{body}</tbody></table></div>"
     )
-
-
-def _cells(row: Sequence[object], kinds: Sequence[str]) -> str:
-    first, *others = (html(cell) for cell in row)
-    cells = "".join(f"<td{kind}>{cell}</td>" for cell, kind in zip(others, kinds[1:], strict=True))
-    return f'<th scope="row">{first}</th>{cells}'
 
 
 def figure(chart: charts.Chart) -> Html:
@@ -117,7 +110,11 @@ def page(
         "fixed": fixed,
         "folded": details,
         "foot": foot,
-        "recolour": _recolour(),
+        "recolour": "\n".join(  # every colour of the charts in its dark form
+            f'  .chart [{attribute}="{light}"] {{ {attribute}: {dark}; }}'
+            for light, dark in charts.PALETTE.values()
+            for attribute in ("fill", "stroke")
+        ),
         "script_hash": f"'sha256-{digest}'" if data else "'none'",
         "data": "",
     }
@@ -129,12 +126,3 @@ def page(
         )
     template = here.joinpath("page.html").read_text(encoding="utf-8")
     return Html(Template(template).substitute(values))
-
-
-def _recolour() -> str:
-    """Make the rules that give every colour of the charts its dark form."""
-    return "\n".join(
-        f'  .chart [{attribute}="{light}"] {{ {attribute}: {dark}; }}'
-        for light, dark in charts.PALETTE.values()
-        for attribute in ("fill", "stroke")
-    )

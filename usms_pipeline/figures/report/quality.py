@@ -24,15 +24,22 @@ class Finding(NamedTuple):
 def findings(figures: Figures, quarantined: int | None, left_out: LeftOut | None) -> list[Finding]:
     """Judge the data. ``None`` is what was not counted, and is left out."""
     total, quality = figures.total, figures.quality
+    troubles, late = len(alerts.troubles(figures.alerts)), total["first_asked_too_late"]
     made = [
         _counted(
             "Out of line",
-            len(alerts.troubles(figures.alerts)),
-            wording.counted(len(alerts.troubles(figures.alerts)), "alert"),
+            troubles,
+            wording.counted(troubles, "alert"),
             "See above: who, since when, how many.",
         ),
         _time_zones(figures),
-        _too_late(total["first_asked_too_late"]),
+        _counted(
+            "First asked too late",
+            late,
+            _messages(late),
+            "First asked about after the cutoff, so the silence may be ours, not the carrier's. So "
+            "it is with what was sent long before the first run; else run more often.",
+        ),
         Finding("Closed without a final status, asked in time", _messages(_unreported(total))),
         _counted(
             "Unknown status words",
@@ -100,12 +107,12 @@ def _code(text: str) -> Html:
     )
 
 
-def _messages(count: int) -> str:
-    return f"{wording.count(count)} message{'' if count == 1 else 's'}"
-
-
 def _counted(check: str, count: int, found: str, advice: str) -> Finding:
     return Finding(check, found, advice) if count else Finding(check, "none")
+
+
+def _messages(count: int) -> str:
+    return wording.counted(count, "message")
 
 
 def _time_zones(figures: Figures) -> Finding:
@@ -117,16 +124,6 @@ def _time_zones(figures: Figures) -> Finding:
     if before_sent:
         found += f"; {_messages(before_sent)} delivered before being sent"
     return Finding("Time zones", found, figures.timezone_hint or "")
-
-
-def _too_late(count: int) -> Finding:
-    return _counted(
-        "First asked too late",
-        count,
-        _messages(count),
-        "First asked about after the cutoff, so the silence may be ours, not the carrier's. So it "
-        "is with what was sent long before the first run; else run more often.",
-    )
 
 
 def _unreported(total: Row) -> int:
