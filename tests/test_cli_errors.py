@@ -93,7 +93,7 @@ def test_settings_that_cannot_work_are_told_all_at_once(shop: Shop) -> None:
         assert f"USMS_{name}: " in said
 
 
-@pytest.mark.parametrize("command", ["run", "plan", "rebuild", "forget --session x --yes", "check"])
+@pytest.mark.parametrize("command", ["run", "rebuild", "forget --session x --yes", "check"])
 @pytest.mark.parametrize("place", ["a file", "/dev/null/x", "/proc/usms"])
 def test_a_data_directory_that_cannot_be_written(place: str, command: str, shop: Shop) -> None:
     (shop.folder / "a file").write_text("x")
@@ -104,9 +104,10 @@ def test_a_data_directory_that_cannot_be_written(place: str, command: str, shop:
         said = sentence(shop.told(1, *command.split(), data_dir=place))
     assert place in said
     assert "USMS_DATA_DIR" in said
-    assert "errno" not in said
     if place == "a file":
-        assert "in 'a file': that is a file. Set USMS_DATA_DIR to a folder" in said
+        for one in (said, shop.told(1, "plan", data_dir=place)):
+            assert "in 'a file': that is a file. Set USMS_DATA_DIR to a folder" in one
+            assert "errno" not in one
 
 
 @pytest.mark.parametrize("command", [["rates"], ["report"], ["sql", "FROM receipts"]])

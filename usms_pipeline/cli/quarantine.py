@@ -67,12 +67,12 @@ def replay(ids: Ids = None, everything: All = False) -> int:
     chosen = _chosen(ids, everything)
     from usms_pipeline.days.quarantine import open_count
     from usms_pipeline.pipeline import Pipeline
-    from usms_pipeline.store.storage import Store
 
     settings = config.load(["api"])
     with progress.bar() as on_progress:
-        tried = Pipeline(settings, on_progress=on_progress).replay(chosen)
-    left = open_count(Store(settings.data_dir))
+        pipeline = Pipeline(settings, on_progress=on_progress)
+        tried = pipeline.replay(chosen)
+    left = open_count(pipeline.store)
     out().print(f"{wording.count(tried)} tried again; {wording.count(left)} open now")
     return _unknown(chosen, tried)
 

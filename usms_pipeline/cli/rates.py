@@ -5,8 +5,7 @@ Every figure comes from the warehouse; none is computed here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from textwrap import wrap
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -196,44 +195,31 @@ def report(to: ReportFile = None, is_opened: Open = False) -> None:
 
     settings = config.load()
     store = Store(settings.data_dir)
-    if to:
-        _check_file(to)
-    with (
-        warehouse.connect(settings.warehouse_path) as con, _named(to), progress.steps() as say
-    ):  # fmt: skip
+    if to and to.is_dir():
+        raise typer.BadParameter(f"--to {to} is a folder; name a file: {to / 'report.html'}.")
+    if to and not to.absolute().parent.is_dir():  # none is made by the way
+        raise typer.BadParameter(f"--to {to}: there is no folder {to.parent}; make it first.")
+    with warehouse.connect(settings.warehouse_path) as con, progress.steps() as say:
         say("Asking", "")
         figures = page.ask(con, settings.zone)
+        quarantined, left_out = quarantine.open_count(store), Pipeline(settings).left_out()
         say("Drawing", "")
-        path = page.build(
-            figures,
-            to.absolute() if to else store,
-            generated_at=datetime.now(UTC),
-            settings_summary=page.summary(settings),
-            quarantined=quarantine.open_count(store),
-            left_out=Pipeline(settings).left_out(),
-        )
+        try:
+            path = page.build(
+                figures,
+                to.absolute() if to else store,
+                generated_at=datetime.now(UTC),
+                settings_summary=page.summary(settings),
+                quarantined=quarantined,
+                left_out=left_out,
+            )
+        except StorageError as error:
+            if to is None:
+                raise
+            reason = getattr(error.__cause__, "strerror", None) or error.__cause__
+            raise StorageError(
+                f"Can't write the report to {str(to)!r}: {reason}. Name another file with --to."
+            ) from error
     out().print(f"[green]✓[/] {escape(path)}", soft_wrap=True)
     if is_opened:
         typer.launch(path)
-
-
-def _check_file(to: Path) -> None:
-    """Refuse a folder, and a file in a folder that is not there: none is made by the way."""
-    if to.is_dir():
-        raise typer.BadParameter(f"--to {to} is a folder; name a file: {to / 'report.html'}.")
-    if not to.absolute().parent.is_dir():
-        raise typer.BadParameter(f"--to {to}: there is no folder {to.parent}; make it first.")
-
-
-@contextmanager
-def _named(to: Path | None) -> Iterator[None]:
-    """Add ``--to`` to the error of a file that can't be written, where it was given."""
-    try:
-        yield
-    except StorageError as error:
-        if to is None:
-            raise
-        reason = getattr(error.__cause__, "strerror", None) or error.__cause__
-        raise StorageError(
-            f"Can't write the report to {str(to)!r}: {reason}. Name another file with --to."
-        ) from error

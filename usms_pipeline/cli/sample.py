@@ -233,6 +233,12 @@ def of_phones(sample: Sample) -> Iterator[Said]:
              "empty": rows.num_rows - texts.num_rows}  # fmt: skip
     rest = "".join(f", {wording.count(count)} {what}" for what, count in parts.items() if count)
     good = f"{wording.count(valid.num_rows)} of {wording.count(rows.num_rows)} are phone numbers"
+    if countries := Counter(valid["country"].to_pylist()):
+        shares = ", ".join(
+            f"{country or 'no country'} {wording.percent(count / valid.num_rows)}"
+            for country, count in countries.most_common(_COUNTRIES)
+        )
+        good += f" ({shares}{', …' if len(countries) > _COUNTRIES else ''})"
     cells = sample.cells
     if cells.several:
         hold = "holds" if cells.several == 1 else "hold"
@@ -240,7 +246,7 @@ def of_phones(sample: Sample) -> Iterator[Said]:
             f"; {wording.counted(cells.several, 'cell')} {hold} several, "
             f"{wording.count(cells.phones)} in all"
         )
-    yield "ok", f"{good}{_countries(valid)}{rest}"
+    yield "ok", f"{good}{rest}"
     if invalid > _MOST_INVALID * texts.num_rows:
         yield (
             "warning",
@@ -254,17 +260,6 @@ def of_phones(sample: Sample) -> Iterator[Said]:
             "warning",
             f"{hidden}: matched inside a session, but nobody can tell whose they are beyond it",
         )
-
-
-def _countries(valid: pa.Table) -> str:
-    if not valid.num_rows:
-        return ""
-    counts = Counter(valid["country"].to_pylist())
-    shares = [
-        f"{country or 'no country'} {wording.percent(count / valid.num_rows)}"
-        for country, count in counts.most_common(_COUNTRIES)
-    ]
-    return f" ({', '.join(shares)}{', …' if len(counts) > _COUNTRIES else ''})"
 
 
 def _verb(count: int, plural: str) -> str:

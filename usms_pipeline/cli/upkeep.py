@@ -70,7 +70,10 @@ def forget(phone: Phones = None, session: Sessions = None, yes: Yes = False) -> 
 
     pipeline = Pipeline(config.load())
     if odd := strangers(pipeline.store, pipeline.book, phones):
-        raise typer.BadParameter(f"{_quoted(odd)} no phone number, and no row has such a text.")
+        # one may be a mistyped number
+        shown = ", ".join(repr(wording.without_numbers(text)) for text in odd)
+        are = "is" if len(odd) == 1 else "are"
+        raise typer.BadParameter(f"{shown} {are} no phone number, and no row has such a text.")
     if not yes:
         named = {"phone": phones, "session": sessions}
         counted = (wording.counted(len(these), of) for of, these in named.items() if these)
@@ -79,12 +82,6 @@ def forget(phone: Phones = None, session: Sessions = None, yes: Yes = False) -> 
     where = f"erased from {wording.counted(len(changed), 'day')}" if changed else "nothing found"
     them = "it" if len(phones) + len(sessions) == 1 else "them"
     out().print(f"[green]✓[/] {where}; later responses about {them} are dropped")
-
-
-def _quoted(odd: list[str]) -> str:
-    """Quote texts, but for what may be a mistyped number in them."""
-    shown = ", ".join(repr(wording.without_numbers(text)) for text in odd)
-    return f"{shown} {'is' if len(odd) == 1 else 'are'}"
 
 
 def _named(values: list[str] | None) -> list[str]:

@@ -4,7 +4,7 @@ What a report of the core looks like on Dagster's page is in ``figures``. Annota
 postponed here: Dagster reads the one of ``context``.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import date
 from functools import partial
@@ -94,7 +94,14 @@ def build_assets(
     keys["source_table"] = theirs or keys["source_table"]
     renamed = {account.key(name): key for name, key in keys.items()}
     account = replace(account, keys=keys)
-    of = {name: _with_deps(spec, renamed) for name, spec in seen.items()}
+
+    def with_final_keys(spec: dg.AssetSpec) -> dg.AssetSpec:
+        deps = [
+            one._replace(asset_key=renamed.get(one.asset_key, one.asset_key)) for one in spec.deps
+        ]
+        return spec.replace_attributes(deps=deps)
+
+    of = {name: with_final_keys(spec) for name, spec in seen.items()}
     made = [
         _made(
             account,
@@ -110,17 +117,6 @@ def build_assets(
         )
     ]
     return account, [*([] if theirs else [of["source_table"]]), *made]
-
-
-def _with_deps(spec: dg.AssetSpec, renamed: Mapping[dg.AssetKey, dg.AssetKey]) -> dg.AssetSpec:
-    """Return an asset that depends on others by their final keys."""
-    deps = [
-        dg.AssetDep(
-            renamed.get(dep.asset_key, dep.asset_key), partition_mapping=dep.partition_mapping
-        )
-        for dep in spec.deps
-    ]
-    return spec.replace_attributes(deps=deps)
 
 
 def _collect(context: dg.AssetExecutionContext, account: Account) -> Results:

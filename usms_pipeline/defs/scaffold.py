@@ -6,7 +6,6 @@ No secret is written into the ``defs.yaml``: it names variables, which ``.env.ex
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Final
 
 import dagster as dg
@@ -71,15 +70,11 @@ class AccountScaffolder(dg.Scaffolder[AccountParams]):
         else:
             (request.target_path / "defs.yaml").write_text(f"{text}\n")
         folder = request.target_path.parent if request.append else request.target_path
-        _append(folder / ".env.example", variables, source_address.parse(url).shown)
-
-
-def _append(file: Path, variables: dict[str, str], url: str) -> None:
-    """List variables in a file, each with an example; of the source the address, no password."""
-    head = "# Put these into .env in the project's folder (chmod 600): they are secrets.\n"
-    before = file.read_text() if file.exists() else head
-    lines = (
-        f"{variable}={url if key == 'source_url' else core_settings.example(key)}\n"
-        for key, variable in variables.items()
-    )
-    file.write_text(before + "".join(lines))
+        listed = folder / ".env.example"
+        head = "# Put these into .env in the project's folder (chmod 600): they are secrets.\n"
+        text = listed.read_text() if listed.exists() else head
+        examples = {key: core_settings.example(key) for key in variables}
+        if not is_file:  # the address without its password
+            examples["source_url"] = source_address.parse(url).shown
+        text += "".join(f"{variables[key]}={example}\n" for key, example in examples.items())
+        listed.write_text(text)

@@ -87,16 +87,14 @@ def _of_the_source(left_out: LeftOut) -> list[Finding]:
 
 def quality_table(found: Sequence[Finding]) -> Html:
     """Show all checks."""
-    rows = [[one.check, _state(one), one.found, _code(one.advice)] for one in found]
+    look = Html('<span class="state look">! look</span>')
+    fine = Html('<span class="state">✓ fine</span>')
+    rows = [
+        [one.check, look if one.advice else fine, one.found, _code(one.advice)] for one in found
+    ]
     return table(
         "Checks of the data itself", ["Check", "State", "Found", "What to do"], rows, texts=range(4)
     )
-
-
-def _state(finding: Finding) -> Html:
-    if finding.advice:
-        return Html('<span class="state look">! look</span>')
-    return Html('<span class="state">✓ fine</span>')
 
 
 def _code(text: str) -> Html:
