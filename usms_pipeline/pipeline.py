@@ -670,11 +670,8 @@ class Pipeline:
         return changed
 
     def left_out(self) -> LeftOut | None:
-        """Count the source rows that are in no figure; None where the source can't be asked.
-
-        Of today's run, where there was one and all was well.
-        """
-        found = self.doubts_about_the_source(is_kept=False)
+        """Count the source rows that are in no figure; None where the source can't be asked."""
+        found = self.doubts_about_the_source()
         return None if found is None else found.left_out
 
     def doubts_about_the_source(
