@@ -12,6 +12,7 @@ from pathlib import Path
 import duckdb
 import typer.main
 
+from tests import portable_sql
 from usms_pipeline import settings
 from usms_pipeline.contract import errors, metrics, schema, status
 from usms_pipeline.warehouse import ddl
@@ -177,3 +178,4 @@ def filled_in(text: str) -> str:
 if __name__ == "__main__":
     for page in PAGES:
         page.write_text(filled_in(page.read_text("utf-8")), "utf-8")
+    portable_sql.PAGE.write_text(portable_sql.made(), "utf-8")
