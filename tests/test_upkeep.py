@@ -33,8 +33,7 @@ def section(heading: str) -> list[str]:
 @pytest.fixture
 def home(tmp_path: Path, simulator: Any, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return a home folder with an account in ``sms``, after its first run."""
-    for name in ("sms", "backup", "keys", "new-sms"):
-        (tmp_path / name).mkdir()
+    (tmp_path / "sms").mkdir()
     service = simulator(old_messages(200))
     pq.write_table(service.messages, tmp_path / "sms/sent.parquet")
     given = {
