@@ -179,3 +179,18 @@ def plug(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 
     with world(tmp_path_factory.mktemp("plug")) as made:
         yield made
+
+
+@pytest.fixture
+def objects(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Any]:
+    """An S3-compatible service with an empty bucket (``object_service.ObjectService``)."""
+    from tests.object_service import object_service
+
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    with object_service() as service:
+        for name, value in service.environment.items():
+            monkeypatch.setenv(name, value)
+        yield service

@@ -19,6 +19,7 @@ ALLOWED = {
     "httpx": ("service.client", "service.transport", "cli"),
     "pycurl": ("service.transport",),
     "duckdb": ("source", "days.reading", "figures.queries", "warehouse"),
+    "obstore": ("store.objects",),
     "phonenumbers": ("people.phones", "contract.setting_types", "simulator"),
     "starlette": ("simulator",),
     "uvicorn": ("simulator",),

@@ -182,10 +182,14 @@ def _data_dir(settings: Settings) -> Iterator[tuple[str, str]]:
 
     store = Store(settings.data_dir)
     check_layout(store)
-    with store.replacing(".check") as temporary:
-        temporary.write_bytes(b"usms check")
-    store.delete(".check")
+    are_safe = store.prove()
     yield "ok", f"{settings.data_dir} is writable"
+    if not are_safe:
+        yield (
+            "warning",
+            "this service replaces an object even if another run changed it (no conditional PUT): "
+            "run one at a time, in Dagster with a pool of 1",
+        )
     for folder in (Path(settings.data_dir, name) for name in PRIVATE if store.is_local):
         if _is_open(folder):
             yield "warning", f"others may read the responses: chmod 700 {folder}"

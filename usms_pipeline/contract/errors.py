@@ -11,7 +11,8 @@ No other module defines an exception. A message says what is wrong, where, and w
     ├── CredentialsRefused        3   the service refused the access key
     ├── ServiceDown               1   the service did not answer; what was collected stays
     ├── StorageError              1   the data directory can't be read or written
-    │   └── DamagedDay            1   one day's file can't be read; other days can
+    │   ├── DamagedDay            1   one day's file can't be read; other days can
+    │   └── Changed               1   another process wrote what was to be replaced
     ├── WarehouseMissing          1   nothing has been published yet
     ├── OtherWarehouse            1   what is published was made by another version
     ├── UnknownColumn             2   the published table has no column of that name
@@ -114,6 +115,15 @@ class DamagedDay(StorageError):
         super().__init__(
             f"The file of {day} is damaged ({self.reason}). `usms rebuild --from {day} --to {day}` "
             "rebuilds it from the stored responses and your table."
+        )
+
+
+class Changed(StorageError):
+    """On object storage, another process wrote what was read and is to be replaced."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"Another process writes {name!r} at the same time. Run this again when it has ended."
         )
 
 

@@ -23,13 +23,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from usms_pipeline.contract import polling, schema
-from usms_pipeline.contract.errors import DamagedDay, StorageError
+from usms_pipeline.contract.errors import Changed, DamagedDay, StorageError
 from usms_pipeline.contract.schema import TEXT, TIME
 from usms_pipeline.contract.status import BUCKETS
 from usms_pipeline.days.columns import STATE
 from usms_pipeline.service.api import WORDS_DIGEST
 from usms_pipeline.store.dataset import check_version
-from usms_pipeline.store.storage import Store
+from usms_pipeline.store.storage import ANY, Store
 
 Micros = npt.NDArray[np.int64]
 
@@ -76,6 +76,8 @@ class Footer:
     unannounced: int = 0
     open: int = 0
     next_due_at: int | None = None
+    tag: str = field(default="", compare=False)
+    """Of the file that says it (``Store.tag``), which does not hold it."""
 
     @property
     def announced(self) -> int:
@@ -105,7 +107,7 @@ def footer(store: Store, day: date) -> Footer | None:
     Raises ``DamagedDay`` for a file that can't be read, ``OtherLayout`` for another version's.
     """
     with _told(day):
-        said = store.metadata(name(day))
+        said, tag = store.tagged_metadata(name(day))
         if not said:
             if store.exists(name(day)):
                 raise DamagedDay(day, "it says nothing of itself: something else wrote it")
@@ -113,7 +115,7 @@ def footer(store: Store, day: date) -> Footer | None:
         try:
             found = json.loads(said["day"])
             check_version(store, name(day), found["layout"])
-            return msgspec.convert(found, Footer)
+            return replace(msgspec.convert(found, Footer), tag=tag)
         except (KeyError, ValueError, TypeError, msgspec.ValidationError):
             if said.get("version", "").isdecimal():  # of an older layout
                 check_version(store, name(day), int(said["version"]))
@@ -186,11 +188,13 @@ def write(
     tables: Iterable[pa.Table],
     names: pa.Schema,
     of: Callable[[], Footer | None],
+    over: str = ANY,
 ) -> Footer | None:
     """Write a day's file and return its footer: what ``of`` returns, and counts of the rows.
 
     ``tables`` are drawn while it is written, so that a large day is never in memory as a whole;
-    ``of`` is called when all are. Where it gives None, the file stays as it was.
+    ``of`` is called when all are. Where it gives None, the file stays as it was. Raises ``Changed``
+    where the file that is there has another tag than ``over``.
     """
     tally = _Tally()
     batches = (batch for table in tables for batch in tally.counted(table).to_batches())
@@ -202,11 +206,17 @@ def write(
         if said is None:
             raise _Unchanged
         written.append(tally.footer(said))
-        return {"day": json.dumps(vars(written[0]))}
+        return {"day": json.dumps({k: v for k, v in vars(written[0]).items() if k != "tag"})}
 
-    with suppress(_Unchanged):
-        store.write(name(day), reader, metadata)
-    return written[0] if written else None
+    try:
+        with suppress(Changed):  # it may have come, and only the response was lost
+            store.write(name(day), reader, metadata, over=over)
+    except _Unchanged:
+        return None
+    there = replace(written[0], tag=ANY) if store.is_local else footer(store, day)
+    if there is None or there.version != written[0].version:
+        raise Changed(name(day))
+    return there
 
 
 def due(

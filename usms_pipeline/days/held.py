@@ -250,6 +250,10 @@ class Held:
 
     def is_rewritten(self, day: Day, footer: Footer) -> None:
         """Note what the new file of a day says."""
+        self.is_read(day, footer)
+        self.outcome.written.append(day.day)
+
+    def is_read(self, day: Day, footer: Footer | None) -> None:
+        """Note what the file of a day says."""
         day.footer = footer
         self._names.pop(day.day, None)
-        self.outcome.written.append(day.day)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import re
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, date, datetime
 from typing import Final
@@ -43,6 +43,7 @@ class Log:
         self.run = f"{stamp}-{uuid.uuid4().hex[:8]}"
         self.is_open = self.is_folded = False
         self._store, self._count = store, 0
+        self._days: list[date] = []
 
     @contextmanager
     def held(self, days: Iterable[date] = ()) -> Iterator[None]:
@@ -50,10 +51,10 @@ class Log:
 
         ``days`` are those of the sessions it will ask about.
         """
+        self._days = [*days]
         with self._store.lock(_lock(self.run)):
             try:
-                with self._store.replacing(_mark(self.run), private=True) as path:
-                    path.write_text(json.dumps({"days": [str(day) for day in days]}))
+                mark(self._store, self.run, self._days)
                 self.is_open = True
                 yield
             finally:
@@ -66,6 +67,8 @@ class Log:
         block = as_table(answers)
         name = f"{FOLDER}/{self.run}/{self._count:06}.parquet"
         self._store.write(name, block, {"version": str(schema.VERSION)}, private=True)
+        if not self._store.is_local and not is_open(self._store, self.run):
+            mark(self._store, self.run, self._days)  # another run folded what there was so far
         return name, block
 
 
@@ -119,9 +122,22 @@ def sweep(store: Store) -> None:
                 store.drop_lock(name)
 
 
-def seal(store: Store, run: str) -> None:
-    """Note that all of a run is folded. The caller holds it (``taken``)."""
+def mark(store: Store, run: str, days: Iterable[date]) -> None:
+    """Mark a run as open, which asks about sessions of these days."""
+    with store.replacing(_mark(run), private=True) as path:
+        path.write_text(json.dumps({"days": [str(day) for day in days]}))
+
+
+def seal(store: Store, run: str, folded: Collection[str] = ()) -> None:
+    """Note that all of a run is folded. The caller holds it (``taken``).
+
+    On object storage its writer may live, and then either finds what the other did: it writes a
+    block, then looks for the mark; here the mark goes, then blocks are looked for beside these.
+    """
+    days = days_of(store, run) if folded else []
     store.delete(_mark(run))
+    if folded and not store.is_local and not {*blocks(store, run)} <= {*folded}:
+        mark(store, run, days)
     store.drop_lock(_lock(run))  # a process that waits for it finds no mark
     store.remove_folder(f"{FOLDER}/{run}")  # where it was killed before its first block
 

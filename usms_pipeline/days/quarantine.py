@@ -26,7 +26,7 @@ from usms_pipeline.service.careful import (
     UNASKED_SESSION,
     UNREADABLE_ANSWER,
 )
-from usms_pipeline.store.storage import Store
+from usms_pipeline.store.storage import Store, undisturbed
 
 FOLDER: Final = "quarantine"
 OPEN, REPLAYED, DISMISSED = "open", "replayed", "dismissed"
@@ -81,10 +81,8 @@ class Quarantine:
             if not (entry in self._known or self._known.add(entry))  # type: ignore[func-returns-value]
         ]  # fmt: skip
         if new:
-            name, rows = _file(block), rejects.take(pa.array(new))
-            if self._store.exists(name):  # of a block that was decoded before
-                rows = pa.concat_tables([self._store.read(name), rows.cast(schema.QUARANTINE)])
-            _write(self._store, name, rows)
+            rows = rejects.take(pa.array(new)).cast(schema.QUARANTINE)
+            _put(self._store, _file(block), rows)
         return len(new)
 
     def sweep(self, run: str) -> None:
@@ -132,18 +130,30 @@ def mark(store: Store, ids: Iterable[str], state: str) -> int:
 
 def edit(store: Store, change: Any) -> int:
     """Write again the files that ``change`` (of a table) changes; return how many rows."""
-    changed = 0
-    for name in store.names(FOLDER):
-        before = store.read(name)
-        after = change(before)
-        if after.equals(before):
-            continue
-        same = 0 if after.num_rows != before.num_rows else sum(
-            one == other for one, other in zip(before.to_pylist(), after.to_pylist(), strict=True)
-        )  # fmt: skip
-        changed += before.num_rows - same
-        _write(store, name, after)
-    return changed
+    return sum(_edit(store, name, change) for name in store.names(FOLDER))
+
+
+@undisturbed
+def _edit(store: Store, name: str, change: Any) -> int:
+    tag = store.tag(name)
+    before = store.read(name)
+    after = change(before)
+    if after.equals(before):
+        return 0
+    _write(store, name, after, tag)
+    same = 0 if after.num_rows != before.num_rows else sum(
+        one == other for one, other in zip(before.to_pylist(), after.to_pylist(), strict=True)
+    )  # fmt: skip
+    return int(before.num_rows) - same
+
+
+@undisturbed
+def _put(store: Store, name: str, rows: pa.Table) -> None:
+    if tag := store.tag(name):  # of a block that was decoded before, or is by another run too
+        there = store.read(name)
+        is_new = pc.invert(pc.is_in(rows["id"], value_set=there["id"].combine_chunks()))
+        rows = pa.concat_tables([there, rows.filter(is_new)])
+    _write(store, name, rows, tag)
 
 
 @contextmanager
@@ -169,7 +179,7 @@ def _file(block: str) -> str:
     return FOLDER + block.removeprefix(log.FOLDER)
 
 
-def _write(store: Store, name: str, table: pa.Table) -> None:
+def _write(store: Store, name: str, table: pa.Table, over: str) -> None:
     folder, _, file = name.rpartition("/")
     store.sweep(folder, file)  # what a killed process left of it
-    store.write(name, table, {"version": str(schema.VERSION)}, private=True)
+    store.write(name, table, {"version": str(schema.VERSION)}, private=True, over=over)

@@ -34,6 +34,7 @@ from usms_pipeline.store.dataset import Window
 from usms_pipeline.store.storage import Store
 from usms_pipeline.warehouse import Change
 
+_LONGEST_RUN: Final = timedelta(days=1)
 CLOCK_MAY_STEP: Final = timedelta(minutes=5)
 """How much two clocks may differ; beyond that, one is wrong."""
 _ASKED: Final = "first_asked_at"
@@ -119,7 +120,8 @@ class Run:
     def _leave_out_what_is_gone(self) -> None:
         """Don't begin again a day that is published: what is known of it would be lost."""
         if new := [day for day, one in self._days.items() if one.footer is None]:
-            for day in {*new}.intersection(self._published()):
+            gone = {*new}.intersection(self._published())
+            for day in gone.difference(file.days(self._store)):  # or another run began it meanwhile
                 self._days.pop(day)
                 self.outcome.damaged[day] = str(DamagedDay(day, "it is gone"))
 
@@ -135,23 +137,29 @@ class Run:
                 if not is_ours:
                     continue
                 self._told.sweep(run)
-                unread = [day for day in log.days_of(self._store, run) if not self._is_read(day)]
-                if self.fold_again(log.blocks(self._store, run), unread):
-                    log.seal(self._store, run)
+                is_whole = all(map(self._is_read, log.days_of(self._store, run)))
+                blocks = log.blocks(self._store, run)
+                if self.fold_again(blocks, is_whole and not self._may_live(run)):
+                    log.seal(self._store, run, blocks)
+
+    def _may_live(self, run: str) -> bool:
+        """Return whether a run may still have rows that no file has: there is no lock to tell."""
+        is_young = self._clock() - log.written_at(run) < _LONGEST_RUN
+        return is_young and not self._store.is_local
 
     def _is_read(self, day: date) -> bool:
         """Return whether this run knows all sessions of a day, those that no file has too."""
         is_left = day in self.outcome.locked or day in self.outcome.damaged
         return day in self._rows.window and not is_left
 
-    def fold_again(self, blocks: list[str], unread: Collection[date] = ()) -> bool:
+    def fold_again(self, blocks: list[str], is_whole: bool = True) -> bool:
         """Fold blocks of responses; return whether all that they say is in the days' files now.
 
-        ``unread``: days that may have sessions of theirs which only the source knows.
+        Not ``is_whole``: there may be sessions of theirs which no file has yet.
         """
         strays, is_all = self._told.hand_out(blocks)
         is_all &= self.finish(self._days)
-        if strays and (self.outcome.damaged or unread):
+        if strays and (self.outcome.damaged or not is_whole):
             is_all = False  # they may be of these
         else:
             for name, rows in strays.items():
@@ -273,7 +281,7 @@ class Run:
         return int(named.num_rows)
 
     def _ask(self, rounds: Iterable[Round]) -> None:
-        started, damaged = time.monotonic(), {*self.outcome.damaged}
+        started, left_out = time.monotonic(), self._left_out()
         with ExitStack() as stack:
             writer = log.Log(self._store, self._clock)
 
@@ -303,7 +311,7 @@ class Run:
             finally:
                 self.outcome.seconds_asking = time.monotonic() - started
             self.finish(self._days)
-            if damaged == {*self.outcome.damaged}:  # of others, nobody was asked about
+            if left_out == self._left_out():  # of others, nobody was asked about
                 self._told.empty_named()
                 writer.is_folded = True
 
@@ -323,11 +331,14 @@ class Run:
 
     def finish(self, days: Iterable[date]) -> bool:
         """Write days that there is something new about; return whether none is left out."""
-        before, total = len(self.outcome.damaged), self._to_write()
+        before, total = self._left_out(), self._to_write()
         for day in sorted(days):
             self._writing.finish(self._days[day])
             self._tell(Progress("receipts", len({*self.outcome.written}), total))
-        return len(self.outcome.damaged) == before
+        return self._left_out() == before
+
+    def _left_out(self) -> set[date]:
+        return {*self.outcome.damaged, *self.outcome.locked}
 
     def _tell_how_far(self, stats: CollectStats, due: int) -> None:
         before = self.outcome.stats  # of the rounds before this one

@@ -49,8 +49,7 @@ class Told:
             answered = said.filter(pc.is_valid(said["status"]))["session_no"].to_pylist()
             in_vain = rejects.filter(pc.equal(rejects["kind"], UNANSWERED))["session_no"]
             outcome.answered |= self.watched.intersection(answered).difference(in_vain.to_pylist())
-        if held.forgotten:
-            self._naming.append(name)
+        self._naming.append(name)
         return forget.without_answers(said, held.forgotten)
 
     def hand_out(self, blocks: list[str]) -> tuple[dict[str, pa.Table], bool]:
@@ -164,11 +163,10 @@ class Told:
 
     def empty_named(self) -> None:
         """Empty the responses that name somebody forgotten, once what they say is folded."""
-        if self._naming:
-            names = Names(self._held.forgotten, self._held.book)
-            for block in self._naming:
-                forget.empty(self._held.store, block, names)
-            self._naming.clear()
+        forgotten = forget.read(self._held.store) if self._naming else forget.Forgotten()
+        for block in self._naming if forgotten else ():
+            forget.empty(self._held.store, block, Names(forgotten, self._held.book))
+        self._naming.clear()
 
 
 class _DamagedBlock(Exception):

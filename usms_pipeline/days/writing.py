@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from usms_pipeline.contract import schema
-from usms_pipeline.contract.errors import DamagedDay, StorageError
+from usms_pipeline.contract.errors import Changed, DamagedDay, StorageError
 from usms_pipeline.contract.schema import TEXT
 from usms_pipeline.days import columns, file, rebuilding
 from usms_pipeline.days.asking import Stream
@@ -23,7 +23,7 @@ from usms_pipeline.days.reading import DayRead
 from usms_pipeline.days.source_rows import SourceRows
 from usms_pipeline.people import forget
 from usms_pipeline.service import api
-from usms_pipeline.store.storage import Store
+from usms_pipeline.store.storage import Store, undisturbed
 from usms_pipeline.warehouse import Change
 
 _FEW: Final = 1_000
@@ -47,6 +47,7 @@ class Writing:
     ) -> None:
         self._held, self._rows, self._latest = held, rows, latest
         self._on_written = on_written
+        self._disturbed: set[date] = set()
 
     def finish(self, day: Day | Part) -> None:
         """Write a day, or a part of one, if something in it is new."""
@@ -82,24 +83,62 @@ class Writing:
             day.stream = day.read = None
 
     def _write(self, day: Day, parts: Iterator[Part] | None = None) -> None:
-        held, before = self._held, day.footer
-        if before is not None and not held.store.exists(file.name(day.day)):
+        """Write a day over the file that it was made from; where another run writes it too, again.
+
+        A large new day is not made again: the responses are in the log, for the next run.
+        """
+        try:
+            (undisturbed(self._write_once) if parts is None else self._write_once)(day, parts)
+        except Changed:
+            for _ in parts or ():  # who hands them over waits until they are taken
+                pass
+            self._leave(day)
+
+    def _leave(self, day: Day) -> None:
+        """Note that another run has a day: the log stays open, and the next run does the rest."""
+        if day.day not in self._held.outcome.locked:
+            self._held.outcome.locked.append(day.day)
+
+    def _write_once(self, day: Day, parts: Iterator[Part] | None) -> None:
+        held, tag = self._held, self._held.store.tag(file.name(day.day))
+        if day.footer is not None and not tag:
             raise vanished(held.store, [day.day])
+        if tag != (day.footer.tag if day.footer else ""):
+            if parts is not None:
+                raise Changed(file.name(day.day))
+            self._look_again(day)
+        before = day.footer
         held.store.sweep(f"{file.FOLDER}/sent_date={day.day}")
         # read again: who was forgotten before this day was held is not to come back
         held.forgotten = forget.read(held.store)
         folds: list[Fold] = []
         made: list[pa.Table] = []
+        heard: list[pa.Table] = []
         if parts is not None:
             rows = self._folded_parts(parts, folds)
-        elif before is None:
-            rows = _noted(self._folded(day, folds), made)
         else:
-            rows = self._folded(day, folds)
-        after = file.write(held.store, day.day, rows, held.layout, lambda: self._footer(day, folds))
+            heard = self._heard(day.said, day.is_rebuilt)
+            rows = self._folded(day, heard, folds)
+            if before is None:
+                rows = _noted(rows, made)
+        try:
+            after = file.write(
+                held.store, day.day, rows, held.layout, lambda: self._footer(day, folds), tag
+            )
+        except Changed:
+            day.said[:0] = enumerate(heard)
+            raise
         pa.default_memory_pool().release_unused()
         held.outcome.new += sum(fold.new for fold in folds)
+        if day.day in self._disturbed and any(fold.strays for fold in folds):
+            self._leave(day)  # of rows that only this run has read
         if after is None:
+            return
+        if not held.store.is_local and forget.read(held.store) != held.forgotten:
+            # `usms forget` may have looked through the file that this one replaced
+            forget.erase_day(held.store, day.day, forget.read(held.store), held.cutoff)
+            held.is_rewritten(day, file.footer(held.store, day.day) or after)
+            self._on_written(day.day, None)
             return
         held.is_rewritten(day, after)
         if before is None or before.version != after.version:
@@ -111,10 +150,22 @@ class Writing:
                 held.outcome.changes.append(change)
             self._on_written(day.day, change)
 
-    def _folded(self, day: Day, folds: list[Fold]) -> Iterator[pa.Table]:
+    def _look_again(self, day: Day) -> None:
+        """Read a day as another run has left it, and leave to the next run what the source says.
+
+        That was compared with what the file was; so what was to move stays where it is too.
+        """
+        self._disturbed.add(day.day)
+        for other in self._held.days.values():
+            if day.day in other.after:
+                other.leaving = set()
+        day.read, day.arriving, day.leaving, day.beside = None, [], set(), set()
+        self._held.is_read(day, file.footer(self._held.store, day.day))
+
+    def _folded(self, day: Day, said: list[pa.Table], folds: list[Fold]) -> Iterator[pa.Table]:
         """Yield a day's rows as they are now; append each fold to ``folds``."""
         held, read, before = self._held, day.read, day.footer
-        heard, *later = self._heard(day.said, day.is_rebuilt)
+        heard, *later = said
         fold = Fold(
             self._stored(day), held.described(read.rows) if read else None, heard, held.layout,
             held.cutoff, self._rows.first, self._rows.last,
@@ -167,6 +218,7 @@ class Writing:
         """Yield the rows that stay in a day's file, and those that move into it."""
         held = self._held
         gone = pa.array([*day.leaving], TEXT)
+        day.came = day.left = 0
         stored = held.rows(day)
         if day.is_rebuilt:
             stored = rebuilding.unasked(

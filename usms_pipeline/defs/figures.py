@@ -154,7 +154,7 @@ def delivery_rates(pipeline: Pipeline, asked: report.Figures) -> Figures:
     return {
         "daily": dg.MetadataValue.md(daily_table(listed)),
         "report": dg.MetadataValue.path(path),
-        "chart": dg.MetadataValue.path(pipeline.store.shown(CHART)),
+        "chart": dg.MetadataValue.path(pipeline.store.path(CHART)),
         **{
             name: round(value, 4) if isinstance(value, float) else value
             for name, value in asked.total.items()

@@ -24,7 +24,7 @@ from usms_pipeline.days.general import NO_NUMBER, Session
 from usms_pipeline.people.phones import PhoneBook
 from usms_pipeline.service.names import Forgotten, Names
 from usms_pipeline.store.dataset import TOMBSTONES, note_erasure
-from usms_pipeline.store.storage import Store
+from usms_pipeline.store.storage import Store, undisturbed
 
 __all__ = ["Forgotten"]
 
@@ -46,11 +46,17 @@ def bury(store: Store, forgotten: Forgotten) -> None:
     with store.lock("forgotten") as held:
         if not held:
             raise Busy("Another `usms forget` is at work. Run this one again when it has ended.")
-        whole = read(store) | forgotten
-        lists = {"recipients": sorted(whole.recipients), "sessions": sorted(whole.sessions)}
         store.sweep("", TOMBSTONES)
-        store.write_json(TOMBSTONES, lists)
+        _bury(store, forgotten)
     note_erasure(store)
+
+
+@undisturbed
+def _bury(store: Store, forgotten: Forgotten) -> None:
+    tag = store.tag(TOMBSTONES)
+    whole = read(store) | forgotten
+    lists = {"recipients": sorted(whole.recipients), "sessions": sorted(whole.sessions)}
+    store.write_json(TOMBSTONES, lists, over=tag)
 
 
 # -- what comes later -----------------------------------------------------------------------------
@@ -86,8 +92,10 @@ def without_answers(said: pa.Table, forgotten: Forgotten) -> pa.Table:
     return pa.concat_tables([kept, pa.Table.from_pylist(silent, said.schema)])
 
 
+@undisturbed
 def empty(store: Store, block: str, names: Names) -> bool:
     """Empty a block's responses that name somebody forgotten; return whether there were any."""
+    tag = store.tag(block)
     table = store.read(block)
     is_named = [
         names.any_in(body) or not names.forgotten.sessions.isdisjoint(ids)
@@ -106,7 +114,7 @@ def empty(store: Store, block: str, names: Names) -> bool:
         body=pc.if_else(mask, pa.scalar(b""), table["body"]),
         verdict=pc.if_else(mask, pa.scalar(FORGOTTEN), table["verdict"]),
     )
-    store.write(block, table, store.metadata(block), private=True)
+    store.write(block, table, store.metadata(block), private=True, over=tag)
     return True
 
 
@@ -147,6 +155,7 @@ def _naming(store: Store, day: date, recipients: pa.Array) -> list[dict[str, Any
     return found
 
 
+@undisturbed
 def erase_day(store: Store, day: date, forgotten: Forgotten, cutoff: int) -> bool:
     """Erase from one day's file; return whether it had any. The caller holds the day."""
     said = file.footer(store, day)
@@ -163,7 +172,7 @@ def erase_day(store: Store, day: date, forgotten: Forgotten, cutoff: int) -> boo
             read["recipients"] -= fold.announced
         return replace(said, version=Footer("").version, read=read)
 
-    return file.write(store, day, fold, layout, footer) is not None
+    return file.write(store, day, fold, layout, footer, said.tag) is not None
 
 
 class _Erased:

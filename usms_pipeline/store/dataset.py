@@ -20,7 +20,7 @@ from usms_pipeline.contract.errors import (
     StorageError,
 )
 from usms_pipeline.settings import Settings
-from usms_pipeline.store.storage import Store
+from usms_pipeline.store.storage import Store, undisturbed
 
 LAYOUT: Final = "layout.json"
 TOMBSTONES: Final = "forgotten.json"
@@ -55,13 +55,15 @@ def day_start(day: date, zone: ZoneInfo) -> datetime:
     return datetime.combine(day, time(), zone).astimezone(UTC)
 
 
+@undisturbed
 def begin(store: Store, settings: Settings, fingerprint: str) -> None:
     """Check that the data directory is this account's (``check``), and mark a new one as such.
 
     Leftovers of killed processes are deleted, also by a run that has nothing to write.
     """
+    tag = store.tag(LAYOUT)
     if not check(store, settings, fingerprint):
-        store.keep_json(LAYOUT, _mark(settings, fingerprint))
+        store.keep_json(LAYOUT, _mark(settings, fingerprint), over=tag)
     store.sweep_json()
 
 
@@ -114,11 +116,13 @@ def check_layout(store: Store) -> None:
         )
 
 
+@undisturbed
 def note_erasure(store: Store) -> None:
     """Note that there are tombstones, so that it shows where they get lost."""
+    tag = store.tag(LAYOUT)
     said = store.read_json(LAYOUT)
     if not said.get(_ERASES):
-        store.keep_json(LAYOUT, said | {_ERASES: True})
+        store.keep_json(LAYOUT, said | {_ERASES: True}, over=tag)
 
 
 def check_version(store: Store, name: str, version: int) -> None:

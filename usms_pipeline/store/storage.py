@@ -9,6 +9,7 @@ import errno
 import glob
 import json
 import os
+import random
 import stat
 import struct
 import time
@@ -16,19 +17,22 @@ import uuid
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
-from datetime import datetime
+from contextlib import AbstractContextManager, contextmanager, suppress
+from datetime import UTC, datetime
+from functools import wraps
 from itertools import takewhile
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
 
 import pyarrow as pa
-import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 
-from usms_pipeline.contract.errors import StorageError
+from usms_pipeline.contract.errors import Changed, StorageError
 from usms_pipeline.store.temp_folders import temp_folder
+
+if TYPE_CHECKING:
+    from usms_pipeline.store.objects import Objects
 
 _ROW_GROUP = 65_536
 _WORD, _GUARD = b"USMC", struct.Struct("<4sII")
@@ -36,8 +40,13 @@ _TAIL, _WHOLE = 65_536, 8 << 20
 _PRIVATE_DIR, _PRIVATE_FILE = 0o700, 0o600
 _CHECKSUM = "crc32"
 _S3 = "s3://"
-_ONE_REQUEST = 8 << 20  # pyarrow sends up to ten MiB in one request, and more in parts
+_TRIES, _PAUSE_SECONDS = 10, 0.05
 _LEFT_SECONDS = 86_400
+P = ParamSpec("P")
+T = TypeVar("T")
+
+ANY: Final = "*"
+"""In place of a tag: any file is replaced, or none."""
 DAMAGED = ".damaged-"
 """Part of the name of a file that was set aside, before a unique suffix."""
 
@@ -54,29 +63,22 @@ class Store:
     def __init__(self, data_dir: str) -> None:
         self.data_dir = data_dir
         self.is_local = not data_dir.startswith(_S3)
-        self.fs: pafs.FileSystem
-        if self.is_local:
-            self.fs, self._root = pafs.LocalFileSystem(), str(Path(data_dir).absolute())
-            return
-        self._root = data_dir.removeprefix(_S3)
-        with self._told("", "open"):
-            # the bucket alone: what stands after it is a key as it is, not part of a URL
-            bucket = self._root.partition("/")[0]
-            # without this, even a small object would be put in parts: three requests
-            self.fs, _ = pafs.FileSystem.from_uri(f"{_S3}{bucket}?allow_delayed_open=true")
+        self._root = str(Path(data_dir).absolute()) if self.is_local else data_dir
+        self._objects: Objects | None = None
+        if not self.is_local:
+            from usms_pipeline.store.objects import Objects
+
+            with self._told("", "open"):
+                self._objects = Objects(data_dir.removeprefix(_S3))
 
     def path(self, name: str) -> str:
-        """Return the full path of a name, as ``fs`` wants it."""
-        return f"{self._root}/{name}" if name else self._root
-
-    def shown(self, name: str) -> str:
         """Return the full path of a name, as a person would write it."""
-        return self.path(name) if self.is_local else f"{self.data_dir}/{name}"
+        return f"{self._root}/{name}" if name else self._root
 
     def names(self, folder: str, suffix: str = ".parquet") -> list[str]:
         """List the finished files below a folder, sorted; temporary ones are not listed."""
         with self._told(folder, "list"):
-            found = self._local_names(folder) if self.is_local else self._remote_names(folder)
+            found = self._objects.names(folder) if self._objects else self._local_names(folder)
             return sorted(
                 name
                 for name in found
@@ -97,42 +99,58 @@ class Store:
             for file in files:
                 yield f"{place}/{file}".removeprefix(f"{self._root}/")
 
-    def _remote_names(self, folder: str) -> Iterator[str]:
-        selector = pafs.FileSelector(self.path(folder), allow_not_found=True, recursive=True)
-        for info in self.fs.get_file_info(selector):
-            if info.type == pafs.FileType.File:
-                yield info.path.removeprefix(f"{self._root}/")
-
     def exists(self, name: str) -> bool:
         """Return whether a finished file has this name."""
+        return bool(self.tag(name))
+
+    def tag(self, name: str) -> str:
+        """Return what tells one content of a file from another; ``""`` where there is none.
+
+        Locally it says no more than that there is one: there a lock keeps others away.
+        """
         with self._told(name, "look for"):
-            return bool(self.fs.get_file_info(self.path(name)).type == pafs.FileType.File)
+            if self._objects is not None:
+                return self._objects.look(name)[0]
+            return ANY if Path(self.path(name)).is_file() else ""
+
+    def written_at(self, name: str) -> datetime | None:
+        """Return when a finished file got its name; None where there is none."""
+        with self._told(name, "look for"), suppress(FileNotFoundError):
+            if self._objects is not None:
+                return self._objects.look(name)[1]
+            return datetime.fromtimestamp(Path(self.path(name)).stat().st_mtime, UTC)
+        return None
 
     def metadata(self, name: str) -> dict[str, str]:
         """Return a Parquet file's key-value metadata, ours only; empty when there is no file."""
+        return self.tagged_metadata(name)[0]
+
+    def tagged_metadata(self, name: str) -> tuple[dict[str, str], str]:
+        """Return a Parquet file's metadata, with the tag of the file that has it."""
         raw: dict[bytes, bytes] = {}
+        tag = ""
         # not `exists` first: that is a round trip more on object storage
-        with (
-            self._told(name, "read"),
-            suppress(FileNotFoundError),
-            self.fs.open_input_file(self.path(name)) as source,
-        ):
-            raw = _footer(source)[0].metadata or {}
+        with self._told(name, "read"), suppress(FileNotFoundError):
+            if self._objects is not None:
+                end, tag = self._objects.end(name, _TAIL)
+                if (length := int.from_bytes(end[-8:-4], "little") + 8 + _GUARD.size) > _TAIL:
+                    end, tag = self._objects.end(name, length)
+                raw = _footer(pa.BufferReader(end))[0].metadata or {}
+            else:
+                with self._opened(name) as source:
+                    raw, tag = _footer(source)[0].metadata or {}, ANY
         return {
             key.decode().removeprefix("usms."): value.decode()
             for key, value in raw.items()
             if key.startswith(b"usms.")
-        }
+        }, tag
 
-    def written_at(self, name: str) -> datetime | None:
-        """Return when a finished file got its name; None where there is none."""
-        with self._told(name, "look for"):
-            found: datetime | None = self.fs.get_file_info(self.path(name)).mtime
-        return found
+    def _opened(self, name: str) -> AbstractContextManager[pa.NativeFile]:
+        return self._objects.opened(name) if self._objects else pa.OSFile(self.path(name))
 
     def read(self, name: str) -> pa.Table:
         """Read one whole file; for small ones."""
-        with self._told(name, "read"), self.fs.open_input_file(self.path(name)) as source:
+        with self._told(name, "read"), self._opened(name) as source:
             return self._open(source).read()
 
     def read_json(self, name: str) -> dict[str, Any]:
@@ -145,7 +163,7 @@ class Store:
         with (
             self._told(name, "read"),
             suppress(FileNotFoundError),
-            self.fs.open_input_file(self.path(name)) as source,
+            self._opened(name) as source,
         ):
             body = source.read()
         with suppress(ValueError):
@@ -163,9 +181,11 @@ class Store:
             return self.read_json(name)
         return {}
 
-    def write_json(self, name: str, content: dict[str, Any], mode: int = 0o666) -> None:
+    def write_json(
+        self, name: str, content: dict[str, Any], mode: int = 0o666, over: str = ANY
+    ) -> None:
         """Write a small JSON object with its checksum, and with this mode less the umask's."""
-        with self.replacing(name) as path:
+        with self.replacing(name, over=over) as path:
             path.touch(mode)
             path.write_text(json.dumps(content | {_CHECKSUM: _crc(content)}))
 
@@ -173,7 +193,7 @@ class Store:
         self, name: str, rows: int = 65_536, columns: list[str] | None = None
     ) -> Iterator[pa.RecordBatch]:
         """Stream one file, at most ``rows`` at a time; all its columns, or some."""
-        with self._told(name, "read"), self.fs.open_input_file(self.path(name)) as source:
+        with self._told(name, "read"), self._opened(name) as source:
             # in one thread: what becomes of the rows, or their writing, has the other cores
             file = self._open(source)
             batches = file.iter_batches(rows, columns=columns, use_threads=False)
@@ -186,12 +206,14 @@ class Store:
         rows: pa.Table | pa.RecordBatchReader,
         metadata: Mapping[str, str] | Callable[[], Mapping[str, str]] | None = None,
         private: bool = False,
+        over: str = ANY,
     ) -> None:
         """Write a Parquet file (zstd), whole and durable before it has its name.
 
         ``metadata`` goes into the file beside what the schema has, each key after ``usms.``; a
         function is called once all rows are written, for what only they tell. ``private`` files
-        are 0600 in folders of 0700, and up to 8 MiB one checksum is over all of the file.
+        are 0600 in folders of 0700, and up to 8 MiB one checksum is over all of the file. For
+        ``over`` see ``replacing``.
         """
         theirs = rows.schema.metadata or {}
         kept = {key: value for key, value in theirs.items() if not key.startswith(b"usms.")}
@@ -205,7 +227,7 @@ class Store:
             field.name for field in schema if field.name == "session_no"
             or not (pa.types.is_string(field.type) or pa.types.is_binary(field.type))
         ]  # fmt: skip
-        with self.replacing(name, private) as temporary:
+        with self.replacing(name, private, over) as temporary:
             has_bodies = any(pa.types.is_binary(field.type) for field in schema)
             writer = pq.ParquetWriter(
                 temporary,
@@ -227,20 +249,22 @@ class Store:
             _guard(temporary, is_whole=private)
 
     @contextmanager
-    def replacing(self, name: str, private: bool = False) -> Iterator[Path]:
+    def replacing(self, name: str, private: bool = False, over: str = ANY) -> Iterator[Path]:
         """Yield a local temporary path; what is written there becomes ``name`` at the end.
 
-        An exception leaves ``name`` as it was and removes the temporary file.
+        An exception leaves ``name`` as it was and removes the temporary file. On object storage,
+        where no lock keeps others away, ``over`` is the tag of the file that alone may be replaced
+        (``""``: there may be none), and ``Changed`` is raised where there is another.
         """
         with self._told(name, "write"):
-            if self.is_local:
+            if self._objects is None:
                 with self._beside(Path(self.path(name)), private) as temporary:
                     yield temporary
             else:
                 with temp_folder() as folder:
                     temporary = _made_private(folder / "upload")
                     yield temporary
-                    self._upload(temporary, name)
+                    self._objects.put(name, temporary, over)
 
     @contextmanager
     def _beside(self, final: Path, private: bool) -> Iterator[Path]:
@@ -257,46 +281,43 @@ class Store:
         finally:
             temporary.unlink(missing_ok=True)
 
-    def _upload(self, local: Path, name: str) -> None:
-        """Upload a finished file; an interruption never leaves a part of it, or an empty object.
-
-        pyarrow can't abort: a stream that is closed or dropped, by any exception, puts what
-        it was given so far. So a large file goes under a hidden name, which is then copied.
-        """
-        if local.stat().st_size <= _ONE_REQUEST:
-            # in a thread, as only the main one is interrupted between opening and writing
-            with ThreadPoolExecutor(1) as pool:
-                pool.submit(self._put, local.read_bytes(), name).result()
-            return
-        file = PurePosixPath(name)
-        hidden = str(file.with_name(f".{file.name}.{uuid.uuid4().hex}"))
-        try:
-            with pa.memory_map(str(local)) as body:
-                self._put(body.read_buffer(), hidden)
-            self.fs.copy_file(self.path(hidden), self.path(name))
-        finally:
-            with suppress(StorageError):  # what went wrong before is what is told
-                self.delete(hidden)
-
-    def _put(self, body: bytes | pa.Buffer, name: str) -> None:
-        with self.fs.open_output_stream(self.path(name)) as out:
-            out.write(body)
-
     def delete(self, name: str) -> None:
         """Delete one file; no error when it is gone already."""
         with self._told(name, "delete"), suppress(FileNotFoundError):
-            self.fs.delete_file(self.path(name))
+            if self._objects is not None:
+                self._objects.delete(name)
+            else:
+                Path(self.path(name)).unlink()
+
+    def prove(self) -> bool:
+        """Write, read and delete a file; return whether another's is never replaced unseen."""
+        name = ".check" if self.is_local else f".check-{uuid.uuid4().hex}"
+        try:
+            self.write_json(name, {"n": 1})
+            first = self.tag(name)
+            if self.recall(name) != {"n": 1}:
+                raise StorageError(
+                    f"{self.data_dir!r} gives back another object than was put there. If "
+                    "AWS_CHECKSUM_ALGORITHM is set, unset it."
+                )
+            self.write_json(name, {"n": 2})
+            for over in ("", first):
+                with suppress(Changed):
+                    self.write_json(name, {"n": 3}, over=over)
+                    return self.is_local
+            return True
+        finally:
+            self.delete(name)
 
     def set_aside(self, name: str) -> str:
         """Rename a damaged file so that nothing reads it, and return the new name."""
         aside = f"{name}{DAMAGED}{uuid.uuid4().hex[:8]}"
         with self._told(name, "set aside"):
-            if self.is_local:
+            if self._objects is None:
                 place = Path(self.path(name)).rename(self.path(aside))
                 _sync_folder(place.parent)
             else:
-                self.fs.copy_file(self.path(name), self.path(aside))
-                self.fs.delete_file(self.path(name))
+                self._objects.rename(name, aside)
         return aside
 
     def remove_folder(self, name: str) -> None:
@@ -305,15 +326,17 @@ class Store:
             with suppress(OSError):
                 Path(self.path(name)).rmdir()
 
-    def keep_json(self, name: str, content: dict[str, Any], private: bool = False) -> None:
+    def keep_json(
+        self, name: str, content: dict[str, Any], private: bool = False, over: str = ANY
+    ) -> None:
         """Write a small file right in the data directory, unless another process is about to.
 
-        A ``private`` one is 0600.
+        A ``private`` one is 0600. For ``over`` see ``replacing``.
         """
         with self.lock(name.removesuffix(".json")) as held:
             if held:
                 self.sweep("", name)
-                self.write_json(name, content, _PRIVATE_FILE if private else 0o666)
+                self.write_json(name, content, _PRIVATE_FILE if private else 0o666, over)
 
     def sweep_json(self) -> None:
         """Delete what killed processes left of the small files, but those being written now."""
@@ -335,17 +358,19 @@ class Store:
                     left.unlink(missing_ok=True)
 
     @contextmanager
-    def lock(self, name: str) -> Iterator[bool]:
+    def lock(self, name: str, beside: Path | None = None) -> Iterator[bool]:
         """Hold a named lock; yields False at once when another process holds it.
 
-        The lock dies with its process. On object storage it is always granted: there the
-        orchestrator's pool sees to one writer a partition.
+        The lock dies with its process. On object storage it is always granted, but for that of a
+        local file, ``beside`` which it is: who replaces an object says over what (``replacing``).
         """
+        path = Path(self.path(f".locks/{name}.lock"))
         if not self.is_local:
-            yield True
-            return
+            if beside is None:
+                yield True
+                return
+            path = beside.with_name(f".{beside.name}.lock")
         with self._told(name, "lock"):
-            path = Path(self.path(f".locks/{name}.lock"))
             make_folder(path.parent, private=False)
             # Not the lock of a thread: one thread may take it and another let it go.
             lock = FileLock(path, thread_local=False)
@@ -379,7 +404,6 @@ class Store:
         return pq.ParquetFile(
             source,
             metadata=footer,
-            pre_buffer=not self.is_local,
             page_checksum_verification=True,
         )
 
@@ -401,15 +425,30 @@ class Store:
             ) from error
 
     def _advice(self, verb: str, error: Exception) -> str:
-        is_outside = getattr(error, "errno", None) is not None or "AWS Error" in str(error)
-        if verb == "read" and not is_outside:
+        if verb == "read" and getattr(error, "errno", None) is None:
             return "It is damaged: restore it from a backup, or remove it."
         if self.is_local:
             return "Check that it exists, is writable and has room (USMS_DATA_DIR)."
+        if "implement" in str(error):
+            return "Set AWS_CONDITIONAL_PUT=disabled, and run one at a time (Dagster: a pool of 1)."
         return (
             "Check the bucket (USMS_DATA_DIR), the credentials (AWS_ACCESS_KEY_ID, "
             "AWS_SECRET_ACCESS_KEY, AWS_PROFILE), AWS_REGION and, outside AWS, AWS_ENDPOINT_URL."
         )
+
+
+def undisturbed(act: Callable[P, T]) -> Callable[P, T]:
+    """Make a function that reads and writes do so again where another process wrote between."""
+
+    @wraps(act)
+    def acts(*args: P.args, **more: P.kwargs) -> T:
+        for turn in range(1, _TRIES):
+            with suppress(Changed):
+                return act(*args, **more)
+            time.sleep(random.uniform(0, _PAUSE_SECONDS * 2**turn))
+        return act(*args, **more)
+
+    return acts
 
 
 def _crc(content: object) -> int:

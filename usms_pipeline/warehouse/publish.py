@@ -200,12 +200,13 @@ class Publishing:
 
     def _opened(self) -> Published | None:
         """Return what is published, with the lock held; None if another process holds it."""
-        if self._present is None and self._lock.enter_context(self._store.lock("warehouse")):
+        if self._present is None and self._lock.enter_context(
+            self._store.lock("warehouse", self._path)
+        ):
             make_folder(self._path.parent, private=False)
             _remove([_log(self._path)])
-            if self._store.is_local:  # else the lock is not ours alone: another may be building
-                left = f".{glob.escape(self._path.name)}.{'[0-9a-f]' * 32}*"
-                _remove(self._path.parent.glob(left))
+            left = f".{glob.escape(self._path.name)}.{'[0-9a-f]' * 32}*"
+            _remove(self._path.parent.glob(left))
             self._present = self._look()
         return self._present
 

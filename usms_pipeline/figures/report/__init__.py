@@ -78,7 +78,7 @@ def build(
     )
     with store.replacing(name) as temporary:
         temporary.write_text(text, encoding="utf-8")
-    return store.shown(name)
+    return store.path(name)
 
 
 def summary(settings: Settings) -> dict[str, str]:
