@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 from tests.processes import old_messages
 from tests.test_docs import ROOT, blocks, commands
-from tests.test_object_storage import BUCKET, CREDENTIALS, object_service
+from tests.object_service import BUCKET, CREDENTIALS, object_service
 from usms_pipeline.cli import app
 from usms_pipeline.simulator import ACCESS_KEY_ID, ACCESS_KEY_SECRET
 
