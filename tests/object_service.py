@@ -68,6 +68,14 @@ class ObjectService:
         with self._client() as client:
             client.create_bucket(Bucket=BUCKET, CreateBucketConfiguration=where)
 
+    def upload(self, folder: Path, to: str) -> None:
+        """Put all files of a folder below ``to``, as another client does."""
+        with self._client() as client:
+            for file in folder.rglob("*"):
+                if file.is_file():
+                    key = f"{to}/{file.relative_to(folder).as_posix()}"
+                    client.put_object(Bucket=BUCKET, Key=key, Body=file.read_bytes())
+
     @contextmanager
     def _client(self) -> Iterator[Any]:
         import boto3

@@ -13,12 +13,11 @@ from typing import Any
 import duckdb
 import pyarrow.parquet as pq
 import pytest
-from pyarrow import fs
 from typer.testing import CliRunner
 
+from tests.object_service import BUCKET, object_service
 from tests.processes import old_messages
 from tests.test_docs import ROOT, blocks, commands
-from tests.object_service import BUCKET, CREDENTIALS, object_service
 from usms_pipeline.cli import app
 from usms_pipeline.simulator import ACCESS_KEY_ID, ACCESS_KEY_SECRET
 
@@ -52,7 +51,7 @@ def home(tmp_path: Path, simulator: Any, monkeypatch: pytest.MonkeyPatch) -> Pat
 
 def asked(*arguments: str) -> str:
     done = CliRunner().invoke(app, arguments)
-    assert done.exit_code == 0, (arguments, done.output)
+    assert done.exit_code == 0, f"{arguments}: {done.output}"
     return done.output
 
 
@@ -134,16 +133,10 @@ def test_what_was_moved_to_object_storage_goes_on(home, monkeypatch):
     with object_service() as service:
         for name, value in service.environment.items():
             monkeypatch.setenv(name, value)
-        bucket = fs.S3FileSystem(
-            access_key=CREDENTIALS["AWS_ACCESS_KEY_ID"],
-            secret_key=CREDENTIALS["AWS_SECRET_ACCESS_KEY"],
-            endpoint_override=service.url, region="eu-west-3",
-        )  # fmt: skip
-        for name in ("receipts", "layout.json"):
-            fs.copy_files(
-                f"{home}/sms/data/{name}", f"{BUCKET}/sms/{name}",
-                source_filesystem=fs.LocalFileSystem(), destination_filesystem=bucket,
-            )  # fmt: skip
+        (home / "moved").mkdir()
+        (home / "sms/data/receipts").rename(home / "moved/receipts")
+        (home / "sms/data/layout.json").rename(home / "moved/layout.json")
+        service.upload(home / "moved", "sms")
         monkeypatch.setenv("USMS_DATA_DIR", f"s3://{BUCKET}/sms")
         monkeypatch.setenv("USMS_PHONE_KEY", key)
         monkeypatch.setenv("USMS_WAREHOUSE", str(home / "usms.duckdb"))
