@@ -18,7 +18,7 @@ ALLOWED = {
     "dagster": ("components", "definitions", "defs"),
     "httpx": ("service.client", "service.transport", "cli"),
     "pycurl": ("service.transport",),
-    "duckdb": ("source", "days.reading", "figures.queries", "warehouse"),
+    "duckdb": ("source", "figures.queries", "warehouse"),
     "obstore": ("store.objects",),
     "phonenumbers": ("people.phones", "contract.setting_types", "simulator"),
     "starlette": ("simulator",),

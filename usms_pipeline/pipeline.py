@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from usms_pipeline import source, warehouse
-from usms_pipeline.contract import wording
+from usms_pipeline.contract import polling, wording
 from usms_pipeline.contract.errors import (
     Busy,
     CredentialsRefused,
@@ -34,7 +34,7 @@ from usms_pipeline.contract.metrics import UNANNOUNCED_SHARE
 from usms_pipeline.days import file, log, quarantine, unheard
 from usms_pipeline.days.file import Footer
 from usms_pipeline.days.held import Outcome
-from usms_pipeline.days.run import CLOCK_MAY_STEP, OnProgress, Progress, Run
+from usms_pipeline.days.run import OnProgress, Progress, Run
 from usms_pipeline.days.writing import vanished
 from usms_pipeline.people import forget
 from usms_pipeline.people.phone_key import has_key, load_key
@@ -417,7 +417,7 @@ class Pipeline:
         """Warn of answers from the future: what was asked then is not due before that time."""
         now, written = self.clock(), log.runs(self.store)
         newest = max(map(log.written_at, written), default=None)
-        if newest is None or newest <= now + CLOCK_MAY_STEP:
+        if newest is None or newest <= now + polling.CLOCKS_DIFFER:
             return []
         said, then = (wording.moment(at, self.settings.zone) for at in (now, newest))
         return [

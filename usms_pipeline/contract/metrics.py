@@ -24,6 +24,8 @@ class Metric:
     description: str
 
 
+_UNTIL: Final = "NULL while anything is open"
+
 METRICS: Final = (
     Metric("messages", "messages", "messages sent: the recipients in your table"),
     *(Metric(meaning.status, "messages", meaning.description) for meaning in STATUSES),
@@ -31,15 +33,9 @@ METRICS: Final = (
     Metric("awaited_rate", "share", "awaited / messages: how much of the group is still open"),
     Metric("receipt_coverage", "share", "messages with a final status / messages"),
     Metric("delivery_rate", "share", "delivered / messages with a final status"),
-    Metric(
-        "delivery_rate_ci_low",
-        "share",
-        "lower end of the rate's 95 % Wilson interval; NULL while anything is open",
-    ),
-    Metric(
-        "delivery_rate_ci_high",
-        "share",
-        "upper end of the rate's 95 % Wilson interval; NULL while anything is open",
+    *(
+        Metric(name, "share", f"{end} end of the rate's 95 % Wilson interval; {_UNTIL}")
+        for name, end in {"delivery_rate_ci_low": "lower", "delivery_rate_ci_high": "upper"}.items()
     ),
     Metric(
         "delivery_rate_if_rest_failed",
@@ -57,15 +53,13 @@ METRICS: Final = (
         "half of the delivered messages arrived within this; receipts dated before the send time "
         "are ignored; NULL while open messages could make it more than a quarter longer",
     ),
-    Metric(
-        "latency_p90_seconds",
-        "s",
-        "90 % of the delivered messages arrived within this; NULL as above",
-    ),
-    Metric(
-        "latency_p99_seconds",
-        "s",
-        "99 % of the delivered messages arrived within this; NULL as above",
+    *(
+        Metric(
+            f"latency_p{n}_seconds",
+            "s",
+            f"{n} % of the delivered messages arrived within this; NULL as above",
+        )
+        for n in (90, 99)
     ),
     Metric(
         "first_asked_too_late",

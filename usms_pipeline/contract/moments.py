@@ -115,12 +115,13 @@ def to_utc(
     """
     if isinstance(values, pa.DictionaryArray):
         values = values.dictionary_decode()
-    if pa.types.is_timestamp(values.type):
-        times = _from_timestamps(values, zone)
-    elif pa.types.is_date(values.type):
-        times = localize(values.cast(_NAIVE), zone)
+    if pa.types.is_timestamp(values.type) and values.type.tz is not None:
+        times = values.cast(TIME, safe=False)
+    elif pa.types.is_timestamp(values.type) or pa.types.is_date(values.type):
+        times = localize(values.cast(_NAIVE, safe=False), zone)
     elif pa.types.is_integer(values.type):
-        times = _from_numbers(*_of_integers(values), zone, latest)
+        whole = pc.fill_null(values.cast(pa.int64()), -1).to_numpy(zero_copy_only=False)
+        times = _from_numbers(whole.astype(np.float64), whole, zone, latest)
     else:
         times = _from_text(values.cast(TEXT), zone, order, latest)
     return _if(pc.and_(pc.greater_equal(times, EARLIEST), pc.less(times, LATEST)), times)
@@ -164,12 +165,6 @@ def orders(text: pa.Array, latest_year: int = 2099) -> set[DateOrder | None]:
     return {one for one, rows in shown.items() if rows.any()}
 
 
-def _from_timestamps(values: pa.Array, zone: str) -> pa.Array:
-    if values.type.tz is not None:
-        return values.cast(TIME, safe=False)
-    return localize(values.cast(_NAIVE, safe=False), zone)
-
-
 def _from_text(
     text: pa.Array, zone: str, order: DateOrder | None, latest: datetime | pa.Array | None
 ) -> pa.Array:
@@ -200,7 +195,6 @@ def _from_text(
 
 
 def _month_numbers(text: pa.Array) -> pa.Array:
-    """Return texts with the number of a month in place of its English name."""
     if not pc.any(pc.match_substring_regex(text, rf"(?i)\b{_MONTH}|\d{_MONTH}")).as_py():
         return text
     for pattern, dated in _NAMED_MONTHS:
@@ -220,7 +214,10 @@ def _from_words(text: pa.Array, zone: str, order: DateOrder | None) -> pa.Array:
                      "zone_hour", "zone_minute")
     }  # fmt: skip
     day, is_day = _days(*_date(number, order))
-    hour, is_hour = _hour(number["hour"], pc.struct_field(parts, "half"))
+    marks, hour = pc.utf8_lower(pc.struct_field(parts, "half")), number["hour"]
+    is_morning, is_evening = (_flags(pc.equal(marks, mark)) for mark in ("a", "p"))
+    is_hour = (hour < 24) & ~(is_morning & (hour > 12))
+    hour = np.where(is_morning & (hour == 12), 0, hour + 12 * (is_evening & (hour < 12)))
     fraction = _filled(pc.utf8_rpad(pc.struct_field(parts, "part"), 6, "0"))
     micros = _clock(day, hour, number["minute"], number["rest"]) + fraction
     is_time = (
@@ -256,14 +253,6 @@ def _date(
     )
 
 
-def _hour(hour: Integers, half: pa.Array) -> tuple[Integers, Flags]:
-    """Return the hour (0 to 23), and whether it is valid."""
-    marks = pc.utf8_lower(half)
-    is_morning, is_evening = (_flags(pc.equal(marks, mark)) for mark in ("a", "p"))
-    is_hour = (hour < 24) & ~(is_morning & (hour > 12))
-    return np.where(is_morning & (hour == 12), 0, hour + 12 * (is_evening & (hour < 12))), is_hour
-
-
 def _from_numbers(
     numbers: Floats, whole: Integers, zone: str, latest: datetime | pa.Array | None
 ) -> pa.Array:
@@ -271,8 +260,10 @@ def _from_numbers(
     counted = pa.nulls(len(numbers), TIME)
     for unit in EPOCH_UNITS:
         fits = (numbers >= EPOCH_SECONDS[0] * unit) & (numbers < EPOCH_SECONDS[1] * unit)
-        if fits.any():
-            found = _times(_epoch_micros(numbers, whole, fits, unit), fits, TIME)
+        if fits.any():  # whole ones exactly, others (``whole`` is -1) rounded
+            exact = whole // (unit // 10**6) if unit > 10**6 else whole * (10**6 // unit)
+            rounded = np.rint(np.where(fits, numbers, 0) * (1_000_000 / unit)).astype(np.int64)
+            found = _times(np.where(whole >= 0, exact, rounded), fits, TIME)
             counted = pc.coalesce(counted, _not_after(found, latest))
     widths = np.searchsorted(10 ** np.arange(19, dtype=np.int64), whole, side="right")
     dated = pa.nulls(len(numbers), TIME)
@@ -283,13 +274,6 @@ def _from_numbers(
             later = pc.if_else(pc.greater(found, dated), found, dated)
             dated = pc.coalesce(later, dated, found)
     return pc.coalesce(counted, dated)
-
-
-def _epoch_micros(numbers: Floats, whole: Integers, fits: Flags, unit: int) -> Integers:
-    """Convert ticks to microseconds: whole ones exactly, others rounded (``whole`` -1)."""
-    exact = whole // (unit // 1_000_000) if unit > 1_000_000 else whole * (1_000_000 // unit)
-    rounded = np.rint(np.where(fits, numbers, 0) * (1_000_000 / unit)).astype(np.int64)
-    return np.where(whole >= 0, exact, rounded)
 
 
 def _from_calendar(whole: Integers, fits: Flags, form: str, zone: str) -> pa.Array:
@@ -314,7 +298,6 @@ def _not_after(times: pa.Array, latest: datetime | pa.Array | None) -> pa.Array:
 
 
 def _days(year: Integers, month: Integers, day: Integers) -> tuple[Integers, Flags]:
-    """Return days since 1970, and whether the calendar has that day."""
     months = ((year - 1970) * 12 + month - 1).astype("datetime64[M]")
     days = months.astype("datetime64[D]") + (day - 1).astype("timedelta64[D]")
     is_day = (month >= 1) & (month <= 12) & (day >= 1) & (days.astype("datetime64[M]") == months)
@@ -339,15 +322,9 @@ def _integers(parts: pa.Array, name: str) -> Integers:
 
 
 def _filled(digits: pa.Array) -> Integers:
-    """Convert digits to integers; 0 where there are none."""
     some = pc.if_else(pc.equal(digits, ""), "0", digits)
     filled: Integers = pc.fill_null(some.cast(pa.int64()), 0).to_numpy(zero_copy_only=False)
     return filled
-
-
-def _of_integers(values: pa.Array) -> tuple[Floats, Integers]:
-    whole: Integers = pc.fill_null(values.cast(pa.int64()), -1).to_numpy(zero_copy_only=False)
-    return whole.astype(np.float64), whole
 
 
 def _of_text(text: pa.Array) -> tuple[Floats, Integers]:

@@ -16,6 +16,8 @@ LATE_EVERY: Final = timedelta(hours=6)
 IN_VAIN_EVERY: Final = timedelta(days=1)
 """How often to ask past the cutoff, while no answer can be read."""
 SHORTEST_STEP: Final = timedelta(minutes=1)
+CLOCKS_DIFFER: Final = timedelta(minutes=5)
+"""How much two clocks may differ; beyond that, one is wrong."""
 
 
 def offsets(

@@ -7,7 +7,7 @@ Arrow schemas, DuckDB tables, Dagster's column metadata, the checks and the page
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -38,22 +38,19 @@ class Field:
     unit: str = ""
 
 
+_HASH: Final = (
+    "keyed hash (HMAC-SHA-256, its first 32 hex digits: 128 bits) of the phone number in E.164 "
+    "form; `unheard-<n>` is a placeholder until the number is known"
+)
+_RANGE: Final = (
+    "operator to which the number range was originally assigned (porting is not reflected)"
+)
 _BEFORE_DIMENSIONS = (
     Field("session_no", TEXT, "session number of the accepted send call"),
-    Field(
-        "recipient",
-        TEXT,
-        "keyed hash (HMAC-SHA-256, its first 32 hex digits: 128 bits) of the phone number in E.164 "
-        "form; `unheard-<n>` is a "
-        "placeholder until the number is known",
-    ),
+    Field("recipient", TEXT, _HASH),
     Field("phone", TEXT, "phone number, the middle masked unless the setting `phones` is `clear`"),
     Field("country", TEXT, "country of the number (ISO 3166-1 alpha-2)"),
-    Field(
-        "operator",
-        TEXT,
-        "operator to which the number range was originally assigned (porting is not reflected)",
-    ),
+    Field("operator", TEXT, _RANGE),
     Field("number_type", TEXT, "kind of line: mobile, fixed_line, voip, …"),
     Field("sent_at", TIME, "when the message was sent, from your table", "UTC"),
 )
@@ -71,12 +68,7 @@ _AFTER_DIMENSIONS = (
     Field("segments", pa.int32(), "billed parts of the message, where the service says so"),
     Field("first_asked_at", TIME, "first answered query about the session", "UTC"),
     Field("last_asked_at", TIME, "latest answered query about the session", "UTC"),
-    Field(
-        "last_open_at",
-        TIME,
-        "latest query about the session that left something open",
-        "UTC",
-    ),
+    Field("last_open_at", TIME, "latest query about the session that left something open", "UTC"),
     Field("final_at", TIME, "query that brought the final status", "UTC"),
     Field("conflicts", pa.list_(TEXT), "other final statuses the service reported later, sorted"),
     Field("is_announced", pa.bool_(), "the recipient is in your table (else: an extra phone)"),
@@ -164,7 +156,10 @@ def receipts_fields(dimensions: Iterable[str] = ()) -> list[Field]:
 
 def receipts_schema(dimensions: Iterable[str] = ()) -> pa.Schema:
     """Return the Arrow schema of a ``receipts.parquet``; each field carries its description."""
-    return _arrow(receipts_fields(dimensions))
+    fields = receipts_fields(dimensions)
+    return pa.schema(
+        [pa.field(one.name, one.type, metadata={"description": one.description}) for one in fields]
+    )
 
 
 def dimensions_among(names: Iterable[str]) -> list[str]:
@@ -181,15 +176,6 @@ def dimension_name(column: str) -> str:
     name = column.casefold()
     is_taken = name in _TAKEN or name in _USED_IN_SQL or name.startswith("usms_")
     return f"source_{column}" if is_taken else column
-
-
-def _arrow(fields: Sequence[Field]) -> pa.Schema:
-    return pa.schema(
-        [
-            pa.field(field.name, field.type, metadata={"description": field.description})
-            for field in fields
-        ]
-    )
 
 
 _USED_IN_SQL = ("everything", "figures", "r")

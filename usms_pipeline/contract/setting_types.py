@@ -98,7 +98,6 @@ def time_zone(value: str) -> str:
 
 
 def _near_zone(value: str) -> str:
-    """Return a hint at a similar time zone, after a comma; empty where there is none."""
     if offset := _OFFSET.fullmatch(value):
         sign = "-" if offset[1] == "+" else "+"
         return f", where an offset has the other sign: Etc/GMT{sign}{offset[2]}"
@@ -121,7 +120,7 @@ def storage_place(value: str) -> str:
     if not value:
         raise ValueError("is empty")
     if not separator:
-        return _at_home(value)
+        return local_file(value)
     if scheme != "s3" or not rest.strip("/"):
         raise ValueError("must be a local path or s3://bucket/folder")
     if "@" in rest or "?" in rest:
@@ -141,12 +140,8 @@ def local_file(value: str) -> str:
     """Check the path of a local file (``~`` is the home folder)."""
     if not value or "://" in value:
         raise ValueError("must be the path of a local file")
-    return _at_home(value)
-
-
-def _at_home(path: str) -> str:
     try:
-        return str(Path(path).expanduser())
+        return str(Path(value).expanduser())
     except RuntimeError:
         raise ValueError("begins with ~ and the name of a user who has no home folder") from None
 

@@ -76,8 +76,5 @@ def _server(url: str, scheme: str, rest: str) -> Address:
     shown = f"{scheme}://{unquote(name)}{at}{host}{parts.path}"
     options = [v for k, v in parse_qsl(parts.query) if _SECRET_OPTIONS.search(k)]
     secrets = {url, password, unquote(password), *options} - {""}
-    return Address(url, scheme, parts.path.removeprefix("/"), shown, _longest_first(secrets))
-
-
-def _longest_first(secrets: set[str]) -> tuple[str, ...]:
-    return tuple(sorted(secrets, key=len, reverse=True))
+    longest_first = tuple(sorted(secrets, key=len, reverse=True))
+    return Address(url, scheme, parts.path.removeprefix("/"), shown, longest_first)

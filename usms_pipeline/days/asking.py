@@ -24,14 +24,7 @@ import pyarrow.compute as pc
 
 from usms_pipeline.contract.schema import TEXT
 from usms_pipeline.days import log
-from usms_pipeline.service.collect import (
-    LATER,
-    Answer,
-    Batch,
-    CollectStats,
-    Patience,
-    collect,
-)
+from usms_pipeline.service.collect import LATER, Answer, Batch, CollectStats, Patience, collect
 from usms_pipeline.settings import Settings
 
 _BLOCK_ANSWERS: Final = 200
@@ -48,7 +41,7 @@ T = TypeVar("T")
 
 
 class Round:
-    """Sessions to ask about together: ``due`` (``run.DUE``), of days or parts of a large one.
+    """Sessions to ask about together: ``due`` (``due.DUE``), of days or parts of a large one.
 
     ``due["day"]`` is a place in ``targets``; each of these has a list ``said``, which gets tables
     of what responses say (``schema.OBSERVATIONS``), each with a number to sort them by.
@@ -72,9 +65,8 @@ class _Asked:
 
     def codes_of(self, ids: tuple[str, ...]) -> Codes:
         """Return the targets of all ids, or of those of a part that was split off."""
-        if len(ids) == len(self.ids):
-            return self.codes
-        return self.codes[[self.ids.index(one) for one in ids]]
+        is_all = len(ids) == len(self.ids)
+        return self.codes if is_all else self.codes[[self.ids.index(one) for one in ids]]
 
 
 class Asking:
@@ -205,25 +197,21 @@ class Asking:
     # -- in the thread that logs and decodes ------------------------------------------------------
 
     def _keep(self, landed: list[tuple[int, Answer]]) -> None:
-        """Log answers, decode them, and distribute what they say."""
         landed.sort(key=lambda one: one[0])
         name, block = self._writer.add([answer for _, answer in landed])
         self._deal(self._decoded(name, block), landed)
         for number, answer in landed:
             asked = self._asked[number]
             asked.left -= len(answer.ids)
-            if not asked.left:
-                self._complete(self._asked.pop(number))
-
-    def _complete(self, asked: _Asked) -> None:
-        round_ = asked.round
-        for code in _distinct(asked.codes):
-            round_.batches[code] -= 1
-            if not round_.batches[code]:
-                self._finish_soon(round_, code)
+            if asked.left:
+                continue
+            del self._asked[number]
+            for code in _distinct(asked.codes):
+                asked.round.batches[code] -= 1
+                if not asked.round.batches[code]:
+                    self._finish_soon(asked.round, code)
 
     def _deal(self, said: pa.Table, landed: list[tuple[int, Answer]]) -> None:
-        """Hand each target what is said of its sessions, with the number of the batch."""
         codes = [self._asked[number].codes_of(answer.ids) for number, answer in landed]
         ids = pa.array([one for _, answer in landed for one in answer.ids], TEXT)
         if said["session_no"].combine_chunks().equals(ids):  # one row each, as they were asked
@@ -292,7 +280,6 @@ class Stream(Generic[T]):
 
 
 def _distinct(codes: Codes) -> list[int]:
-    """Return the different codes; usually there is one."""
     first = int(codes[0])
     return [first] if (codes == first).all() else np.unique(codes).tolist()
 

@@ -22,7 +22,7 @@ from usms_pipeline.contract import schema
 from usms_pipeline.contract.schema import TEXT, TIME
 from usms_pipeline.contract.status import BUCKETS, FINAL
 from usms_pipeline.days import general
-from usms_pipeline.days.general import COLUMN_OF, Answer, Ends, Number, Sent, Session
+from usms_pipeline.days.general import COLUMN_OF, WHO, Answer, Ends, Number, Sent, Session
 from usms_pipeline.service.rows import canonical_array
 
 Bools = npt.NDArray[np.bool_]
@@ -40,7 +40,6 @@ known of it, NULL in a lone one, and how many they are in each of several; else,
 rows, all that is known, and an empty text in the others.
 """
 
-WHO: Final = ("phone", "country", "operator", "number_type")
 _SAID: Final = {
     column: name for name, column in COLUMN_OF.items() if name not in ("word", "submit_status")
 }
@@ -118,25 +117,25 @@ class Fold:
         odd: list[pa.Table] = []
         lost: list[pa.Table] = []
         for batch in _together(self.stored, len(read.names)):
-            if self.sent is not None:
-                batch = self._without_lost(batch, lost)
+            if self.sent is not None and batch["session_no"].null_count:
+                is_lost = pc.is_null(batch["session_no"])
+                lost.append(batch.filter(is_lost))
+                batch = batch.filter(pc.invert(is_lost))
             yield self._patched(batch.combine_chunks(), read, heard, odd)
         new: list[Sent] = []
         yield from self._new(read, heard, new if lost else None)
         yield from self._general(read, heard, odd, new)
         if self.sent is not None:
             yield from self._lost(read, lost, new)
-            self.rows_read = _counts(self.sent)
+            has_many = "recipients" in self.sent.column_names
+            rows = self.sent.num_rows
+            self.rows_read = {
+                "rows": rows,
+                "recipients": pc.sum(self.sent["recipients"]).as_py() or 0 if has_many else rows,
+                "without_session": self.sent["session_no"].null_count,
+            }
         if not heard.is_used.all():
             self.strays = heard.names.filter(pa.array(~heard.is_used)).unique().to_pylist()
-
-    def _without_lost(self, batch: pa.Table, lost: list[pa.Table]) -> pa.Table:
-        """Return the rows that have a session number; the others go into ``lost``."""
-        is_lost = pc.is_null(batch["session_no"])
-        if not pc.any(is_lost).as_py():
-            return batch
-        lost.append(batch.filter(is_lost))
-        return batch.filter(pc.invert(is_lost))
 
     def _patched(self, batch: pa.Table, read: _Side, heard: _Side, odd: list[pa.Table]) -> pa.Table:
         """Return stored rows with what is plain merged in; move the others into ``odd``."""
@@ -218,7 +217,7 @@ class Fold:
         before = _taken(batch, at)
         if all(_equal(before[name], read[name]).all() for name in WHO):
             return batch
-        rows = _with(before, **{name: read[name] for name in WHO})
+        rows = with_columns(before, **{name: read[name] for name in WHO})
         self.are_many = True  # they may be changed once more, further on
         return _replaced(batch, at, rows)
 
@@ -263,8 +262,7 @@ class Fold:
             yield rows
 
     def _new_rows(self, read: _Side, heard: _Side, places: Places, of_heard: Places) -> pa.Table:
-        """Return the rows of some new sessions, with what was said of them; odd ones left out."""
-        blank = self._unasked(_taken(read.rows, places))
+        blank = unasked(_taken(read.rows, places), self.names)
         of_heard = of_heard[places]
         asked = np.flatnonzero(of_heard >= 0)
         fits = _can_be_put_in(blank, asked, heard.rows, of_heard[asked])
@@ -288,7 +286,7 @@ class Fold:
         is_several &= ~_is_never_plain(read.rows)
         is_several &= np.asarray(read.rows["recipient"].combine_chunks().is_valid())
         at = np.flatnonzero(is_several)
-        blank = self._unasked(_taken(read.rows, at))
+        blank = unasked(_taken(read.rows, at), self.names)
         is_put, of = self._grouped_with(blank, heard, read.counts[at])
         if not is_put.any():
             return
@@ -329,7 +327,7 @@ class Fold:
         is_open = np.zeros(codes.max(initial=0) + 1, np.bool_)
         is_open[codes[~np.asarray(said["is_final"])]] = True
         last_open = pc.if_else(pa.array(is_open[codes]), said["asked_at"], rows["last_open_at"])
-        rows = _with(rows, last_open_at=last_open, **{STATE: pa.array(sizes).cast(TEXT)})
+        rows = with_columns(rows, last_open_at=last_open, **{STATE: pa.array(sizes).cast(TEXT)})
         self._note(rows)
         self._add(rows.num_rows)
         return rows
@@ -337,7 +335,6 @@ class Fold:
     def _general(
         self, read: _Side, heard: _Side, odd: list[pa.Table], new: list[Sent]
     ) -> Iterator[pa.Table]:
-        """Yield the rows of all other sessions, made by the rule in ``general``."""
         before = _grouped(odd)
         sessions = {name: known_of(rows, self._dimensions) for name, rows in before.items()}
         if self.is_remade:
@@ -360,7 +357,10 @@ class Fold:
         for session_no, known in sessions.items():
             heard_now = said.pop(session_no, [])
             for row in heard_now:
-                self._observe(known, row)
+                if row["status"] is None:
+                    general.tried(known, row["asked_at"])
+                else:
+                    general.observe(known, *_answer(row))
             if self.ends is not None:
                 self._add_ends(known, [*rows.get(session_no, ()), *heard_now])
             its = rows_of(session_no, known, self.names.names, self._dimensions, self.cutoff)
@@ -374,12 +374,6 @@ class Fold:
             self._note(table_of(changed, self.names))
         if made:
             yield table_of(made, self.names)
-
-    def _observe(self, known: Session, row: dict[str, Any]) -> None:
-        if row["status"] is None:
-            general.tried(known, row["asked_at"])
-        else:
-            general.observe(known, *_answer(row))
 
     def _add_ends(self, known: Session, rows: list[dict[str, Any]]) -> None:
         """Add the ends of numbers where they may be needed: their digits are known in this fold."""
@@ -403,17 +397,12 @@ class Fold:
         """Yield the rows that have no usable session number: invalid, each alone."""
         if not lost and not read.names.null_count:
             return
-        coming = python(read.rows.filter(pa.array(~np.asarray(read.names.is_valid()))))
+        coming = python(read.rows.filter(read.names.is_null()))
         stored = [row for table in lost for row in python(table)]
         before = [_sent_of_lost(row, self._dimensions) for row in stored]
         numbered = Counter(one.moment for one in new)
-        rows, gone = general.announce_without_session(
-            before,
-            [one for row in coming for one in _sent(row, self._dimensions)],
-            numbered,
-            self.first,
-            self.last,
-        )
+        now = [one for row in coming for one in _sent(row, self._dimensions)]
+        rows, gone = general.announce_without_session(before, now, numbered, self.first, self.last)
         self.gone += gone if self.is_whole else 0
         self._add(len(rows) - len(before))
         if not rows:
@@ -433,31 +422,7 @@ class Fold:
             self._note(table)
         yield table
 
-    def _unasked(self, sent: pa.Table) -> pa.Table:
-        """Return the rows of plain sessions that nobody has asked about yet."""
-        count = sent.num_rows
-        own = pc.is_valid(sent["recipient"])
-        constant = {
-            "status": "pending", "is_final": False, "is_closed": False, "is_announced": True,
-        }  # fmt: skip
-        columns = {name: pa.repeat(pa.scalar(value), count) for name, value in constant.items()}
-        columns |= {
-            "recipient": pc.coalesce(sent["recipient"], pa.scalar(f"{general.UNHEARD}1")),
-            OWN: own,
-            "conflicts": empty_lists(count),
-        }
-        arrays = [
-            columns[one.name]
-            if one.name in columns
-            else sent[one.name]
-            if one.name in sent.column_names
-            else pa.nulls(count, one.type)
-            for one in self.names
-        ]
-        return pa.Table.from_arrays(arrays, schema=self.names).combine_chunks()
-
     def _rows(self, before: pa.Table, said: pa.Table) -> pa.Table:
-        """Return plain rows, each with one newer answer merged in."""
         status = pc.index_in(said["status"], value_set=_STATUSES)
         code = np.asarray(status).astype(np.int64)
         is_final = np.asarray(said["is_final"])
@@ -475,7 +440,7 @@ class Fold:
         word = pc.if_else(
             pc.is_null(number), said["word"], pc.coalesce(said["word"], pa.scalar(""))
         )
-        return _with(
+        return with_columns(
             before,
             recipient=pc.if_else(
                 is_own, before["recipient"], pc.coalesce(number, before["recipient"])
@@ -507,12 +472,10 @@ class Fold:
         return self.are_many or bool(self.changed)
 
     def _add(self, rows: int) -> None:
-        """Count rows that are new to the file."""
         self.new += rows
         self.more += rows
 
     def _note(self, rows: pa.Table) -> None:
-        """Keep the changed rows, while they are few."""
         self._noted += rows.num_rows
         self.are_many |= self._noted > self.most
         self.changed = [] if self.are_many else [*self.changed, rows]
@@ -579,16 +542,6 @@ class _Side:
         if self.is_used.all():
             return self.rows.slice(0, 0)
         return self.rows.filter(pa.array(~self.is_used & np.asarray(self.names.is_valid())))
-
-
-def _counts(read: pa.Table) -> dict[str, int]:
-    """Count the rows read of a day, the recipients they stand for, and those without a session."""
-    many = read["recipients"] if "recipients" in read.column_names else None
-    return {
-        "rows": read.num_rows,
-        "recipients": read.num_rows if many is None else pc.sum(many).as_py() or 0,
-        "without_session": read["session_no"].null_count,
-    }
 
 
 def _with_all_their_rows(codes: Places, fits: Bools) -> Bools:
@@ -682,7 +635,6 @@ def _can_be_put_in(rows: pa.Table, at: Places, said: pa.Table, place: Places) ->
 
 
 def _equal(left: pa.ChunkedArray, right: pa.ChunkedArray) -> Bools:
-    """Return which values are equal; NULL is equal to NULL."""
     both_null = pc.and_(pc.is_null(left), pc.is_null(right))
     return np.asarray(pc.or_(pc.fill_null(pc.equal(left, right), False), both_null))
 
@@ -695,7 +647,6 @@ def _taken(rows: pa.Table, at: Places) -> pa.Table:
 
 
 def _replaced(rows: pa.Table, at: Places, new: pa.Table) -> pa.Table:
-    """Return rows with those at some places replaced."""
     if len(at) == rows.num_rows:
         return new
     places = np.arange(rows.num_rows)
@@ -703,11 +654,24 @@ def _replaced(rows: pa.Table, at: Places, new: pa.Table) -> pa.Table:
     return pa.concat_tables([rows, new]).take(pa.array(places)).combine_chunks()
 
 
-def _with(rows: pa.Table, **columns: Any) -> pa.Table:
+def with_columns(rows: pa.Table, **columns: Any) -> pa.Table:
+    """Return rows with some columns replaced, each in its type."""
     arrays = [columns.get(one.name, rows[one.name]) for one in rows.schema]
     types = zip(arrays, rows.schema.types, strict=True)
     same = [array if array.type == type_ else array.cast(type_) for array, type_ in types]
     return pa.Table.from_arrays(same, schema=rows.schema)
+
+
+def unasked(sent: pa.Table, names: pa.Schema) -> pa.Table:
+    """Return the rows of plain sessions that nobody has asked about yet, as ``sent``."""
+    count = sent.num_rows
+    constant = {"status": "pending", "is_final": False, "is_closed": False, "is_announced": True}
+    columns = {one.name: pa.nulls(count, one.type) for one in names}
+    columns |= {name: sent[name] for name in sent.column_names if name in columns}
+    columns |= {name: pa.repeat(pa.scalar(value), count) for name, value in constant.items()}
+    columns["recipient"] = pc.coalesce(sent["recipient"], pa.scalar(f"{general.UNHEARD}1"))
+    columns |= {OWN: pc.is_valid(sent["recipient"]), "conflicts": empty_lists(count)}
+    return pa.Table.from_arrays([*columns.values()], schema=names).combine_chunks()
 
 
 def rows_of(
@@ -743,16 +707,10 @@ def known_of(rows: list[dict[str, Any]], dimensions: list[str]) -> Session:
 
 def outnumbered(stored: pa.Array, read: pa.Array) -> pa.Array:
     """Return the sessions with fewer stored rows than read ones, and at least one."""
-    counts = (
-        pa.table([stored], ["session_no"]).group_by("session_no").aggregate([([], "count_all")])
-    )
-    others = pa.table([read], ["session_no"]).group_by("session_no").aggregate([([], "count_all")])
-    place = pc.index_in(others["session_no"], counts["session_no"].combine_chunks().drop_null())
-    if place.null_count == len(place):
-        return pa.array([], TEXT)
-    had = counts.filter(pc.is_valid(counts["session_no"]))["count_all"].take(place)
-    is_more = pc.fill_null(pc.less(had, others["count_all"]), False)
-    return others["session_no"].filter(is_more).combine_chunks()
+    had, has = (one.drop_null().value_counts() for one in (stored, read))
+    place = pc.index_in(has.field("values"), value_set=had.field("values"))
+    is_more = pc.less(had.field("counts").take(place), has.field("counts"))
+    return has.field("values").filter(is_more.fill_null(False))
 
 
 def with_states(rows: pa.Table, change: Callable[[Session], None]) -> pa.Table:
@@ -781,7 +739,6 @@ def sent_of(read: pa.Table, dimensions: list[str]) -> dict[str, list[Sent]]:
 
 
 def _grouped(tables: Iterable[pa.Table]) -> dict[str, list[dict[str, Any]]]:
-    """Return rows by session, times in microseconds."""
     groups: dict[str, list[dict[str, Any]]] = {}
     for row in (row for table in tables for row in python(table)):
         groups.setdefault(row["session_no"], []).append(row)

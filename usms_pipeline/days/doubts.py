@@ -48,25 +48,23 @@ class Doubt:
 
 def of_rows(rows: pa.Table, cells: Cells, settings: Settings, book: PhoneBook) -> list[Doubt]:
     """Return the doubts about some rows as ``source.read`` gives them, and about their cells."""
-    found = [
-        _of_session_texts(rows, settings, book),
-        _of_sessions(rows, settings),
-        _of_phones(rows, settings, book),
-        *_of_cells(cells, settings),
-    ]
-    return [doubt for doubt in found if doubt is not None]
+    found = [_of_session_texts(rows, settings, book), _of_sessions(rows, settings)]
+    if rows["phone"].null_count < rows.num_rows and not _say_phones(rows, book):
+        column = f"{settings.phone_column!r} (USMS_PHONE_COLUMN)"
+        text = f"most values of {column} are no phone numbers: is that the column of the numbers?"
+        found.append(Doubt("phones", text))
+    return [doubt for doubt in (*found, *_of_cells(cells, settings)) if doubt is not None]
 
 
 def notes(doubts: Iterable[Doubt]) -> list[str]:
     """Return the doubts as sentences. Raises ``UsmsError`` where one of them stops."""
+    said = []
     for doubt in doubts:
+        text = f"{'nothing was asked: ' if doubt.stops else ''}{doubt.text}"
+        said.append(f"{text[0].upper()}{text[1:]}{'' if text.endswith('?') else '.'}")
         if doubt.stops:
-            raise UsmsError(_sentence(f"nothing was asked: {doubt.text}"))
-    return [_sentence(doubt.text) for doubt in doubts]
-
-
-def _sentence(text: str) -> str:
-    return f"{text[0].upper()}{text[1:]}{'' if text.endswith('?') else '.'}"
+            raise UsmsError(said[-1])
+    return said
 
 
 def look_like_phones(texts: pa.Array, book: PhoneBook) -> bool:
@@ -114,21 +112,19 @@ def _of_session_texts(rows: pa.Table, settings: Settings, book: PhoneBook) -> Do
         may_be = look_like_phones(rows["phone"].combine_chunks(), book)
     else:
         may_be = settings.phone_column is None or _say_phones(rows, book)
+    said = f"the values of {column} look like phone numbers"
     if may_be:
-        return Doubt(
-            "rows",
-            f"the values of {column} look like phone numbers: they are sent as session numbers, "
-            "and published whole. If they are phones, correct the setting, use another "
-            "USMS_DATA_DIR and delete this one",
+        said += (
+            ": they are sent as session numbers, and published whole. If they are phones, correct "
+            "the setting, use another USMS_DATA_DIR and delete this one"
         )
-    other = ", or does USMS_PHONE_COLUMN name that one" if settings.phone_column else ""
-    return Doubt(
-        "rows",
-        f"the values of {column} look like phone numbers, and would be sent as session numbers and "
-        f"published whole: set USMS_SESSION_COLUMN to the column of what the send call "
-        f"returned{other}",
-        stops=True,
-    )
+    else:
+        said += (
+            ", and would be sent as session numbers and published whole: set USMS_SESSION_COLUMN "
+            "to the column of what the send call returned"
+        )
+        said += ", or does USMS_PHONE_COLUMN name that one" if settings.phone_column else ""
+    return Doubt("rows", said, stops=not may_be)
 
 
 def _of_sessions(rows: pa.Table, settings: Settings) -> Doubt | None:
@@ -148,33 +144,20 @@ def _of_sessions(rows: pa.Table, settings: Settings) -> Doubt | None:
     odd_rows = pc.sum(its.filter(is_odd)["count_all"]).as_py() or 0
     stops = odd_rows >= max(_FEWEST, _MOST_ODD * named.num_rows)
     asks = "does USMS_SESSION_COLUMN name the session numbers?"
+    spread = is_spread.combine_chunks().true_count
     if largest > _MOST_PHONES:
-        return Doubt(
-            "rows",
+        said = (
             f"one value of {column} is in {wording.count(largest)} rows, and one send call takes "
-            f"{_MOST_PHONES:,} phones at most: {asks}",
-            stops,
+            f"{_MOST_PHONES:,} phones at most"
         )
-    spread = pc.sum(is_spread).as_py() or 0
-    if 2 * spread > its.num_rows:
-        return Doubt(
-            "rows",
+    elif 2 * spread > its.num_rows:
+        said = (
             f"{wording.counted(spread, 'value')} of {column} in rows sent more than a day apart, "
-            f"but a session number belongs to one send call: {asks}",
-            stops,
+            "but a session number belongs to one send call"
         )
-    return None
-
-
-def _of_phones(rows: pa.Table, settings: Settings, book: PhoneBook) -> Doubt | None:
-    """Warn of a phone column in which most values are no phone numbers."""
-    if rows["phone"].null_count == rows.num_rows or _say_phones(rows, book):
+    else:
         return None
-    return Doubt(
-        "phones",
-        f"most values of {settings.phone_column!r} (USMS_PHONE_COLUMN) are no phone numbers: is "
-        f"that the column of the numbers?",
-    )
+    return Doubt("rows", f"{said}: {asks}", stops)
 
 
 def _say_phones(rows: pa.Table, book: PhoneBook) -> bool:

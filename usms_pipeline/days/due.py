@@ -87,7 +87,6 @@ def _due_of(held: Held, day: Day, now: int) -> pa.Table:
 
 
 def _new(held: Held, rows: pa.Table, stored: list[Any], now: int) -> pa.Table:
-    """Return the sessions of rows that are due and not stored."""
     if held.forgotten.recipients:
         rows = held.described(rows)
     names = rows["session_no"].combine_chunks()

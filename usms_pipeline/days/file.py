@@ -135,8 +135,7 @@ def asked(store: Store, day: date, names: pa.Array) -> pa.Table:
     """Return the recipients of some sessions, by a day's file, and when these were asked about."""
     wanted = ["session_no", "recipient", "last_asked_at"]
     with _told(day):
-        batches = [pa.table(one) for one in store.batches(name(day), columns=wanted)]
-    found = pa.concat_tables(batches)
+        found = pa.Table.from_batches(store.batches(name(day), columns=wanted))
     return found.filter(pc.is_in(found["session_no"], names))
 
 
@@ -269,7 +268,7 @@ class Tries:
         """Note when rows were last asked about without a readable answer, open or not."""
         if rows[STATE].null_count == rows.num_rows:
             return
-        is_tried = pc.match_substring(rows[STATE], '"tried_at"').fill_null(False)
+        is_tried = pc.match_substring(rows[STATE], '"tried_at"')
         for row in rows.filter(is_tried).select(["session_no", STATE]).to_pylist():
             self._at[row["session_no"]] = json.loads(row[STATE])["tried_at"]
 
@@ -308,13 +307,10 @@ def open_rows(table: pa.Table) -> pa.Table:
 def _as(table: pa.Table, names: pa.Schema | None) -> pa.Table:
     if names is None or table.schema.equals(names):
         return table
-    columns = [
-        table[one.name].cast(one.type)
-        if one.name in table.column_names
-        else pa.nulls(table.num_rows, one.type)
-        for one in names
-    ]
-    return pa.table(columns, schema=names)
+    lacking = [one for one in names if one.name not in table.column_names]
+    for one in lacking:
+        table = table.append_column(one, pa.nulls(table.num_rows, one.type))
+    return table.select(names.names).cast(names)
 
 
 @contextmanager
@@ -336,8 +332,6 @@ class _Unchanged(Exception):
 
 
 class _Tally:
-    """Counts rows as they stream by."""
-
     def __init__(self) -> None:
         self._buckets: Counter[str] = Counter()
         self._unannounced = self._open = 0

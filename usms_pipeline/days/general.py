@@ -13,12 +13,18 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from datetime import timedelta
+from operator import attrgetter
 from typing import Any, Final
 
 import msgspec
 
+from usms_pipeline.contract.polling import CLOCKS_DIFFER
 from usms_pipeline.contract.status import BUCKETS, FINAL
 from usms_pipeline.service.api import canonical
+
+WHO: Final = ("phone", "country", "operator", "number_type")
+"""What is known of a number beside its hash."""
 
 NO_NUMBER: Final = ""
 """The recipient in a response that names no number."""
@@ -33,9 +39,9 @@ fewer than eight, two different numbers of one send may well be alike."""
 Moment = tuple[int, str | None]
 """The send time of a row, and the hash of its phone."""
 
-_RANK: Final = {status: rank for rank, status in enumerate(BUCKETS)}
-_LATEST_RECEIPT: Final = 5 * 60 * 1_000_000
-"""How much later than its response a receipt may be: clocks differ."""
+_KEY: Final = attrgetter("key")
+_LATEST_RECEIPT: Final = CLOCKS_DIFFER // timedelta(microseconds=1)
+"""How much later than its response a receipt may be."""
 _EARLIEST_RECEIPT: Final = 366 * 86_400 * 1_000_000
 """A receipt a year older than the message is of another message, or no time at all."""
 
@@ -82,8 +88,8 @@ class Answer(msgspec.Struct, frozen=True, omit_defaults=True):
     def key(self) -> tuple[tuple[bool, Any], ...]:
         """The order of answers: total, so that no two different ones are equal. NULL is last."""
         received_at, *more = (getattr(self, name) for name in COLUMN_OF)
-        order = (self.asked_at, received_at, _RANK[self.status], *more)
-        return tuple((one is None, one or 0 if _is_number(one) else one) for one in order)
+        order = (self.asked_at, received_at, BUCKETS.index(self.status), *more)
+        return tuple((one is None, 0 if one is None else one) for one in order)
 
 
 class Number(msgspec.Struct, omit_defaults=True):
@@ -179,16 +185,16 @@ def observe(session: Session, number: str, answer: Answer, who: Mapping[str, Any
         answer = msgspec.structs.replace(answer, word="")
     known = session.numbers.setdefault(number, Number())
     _put(known, answer)
-    for name in ("phone", "country", "operator", "number_type"):
+    for name in WHO:
         setattr(known, name, _least(getattr(known, name), who.get(name)))
 
 
 def _put(known: Number, answer: Answer) -> None:
     if answer.is_final:
-        known.final = answer if known.final is None else min(known.final, answer, key=_key)
+        known.final = min(known.final or answer, answer, key=_KEY)
         known.seen = sorted({*known.seen, answer.status})
     else:
-        known.open = answer if known.open is None else max(known.open, answer, key=_key)
+        known.open = max(known.open or answer, answer, key=_KEY)
 
 
 def tried(session: Session, at: int) -> None:
@@ -257,11 +263,10 @@ def reread(session: Session) -> None:
         for one in said:
             status = one.status if one.status == "invalid" else canonical(one.word)
             answer = msgspec.structs.replace(one, status=status)
+            if one.status != status:
+                known.seen = [other for other in known.seen if other != one.status]
             if one.is_final and not answer.is_final:
-                known.seen = [other for other in known.seen if other != one.status]
                 session.last_open_at = _most(session.last_open_at, one.asked_at)
-            elif one.status != status:
-                known.seen = [other for other in known.seen if other != one.status]
             if answer.is_final and not one.is_final:
                 _left_nothing_open(session, one.asked_at)
             _put(known, answer)
@@ -289,7 +294,7 @@ def announce(
     row without a pair is new; a stored one without is gone from the source, and stays.
     """
     coming = without_copies(read)
-    left = sorted((one for one in stored if first <= one.sent_at < last), key=_row_key)
+    left = sorted((one for one in stored if first <= one.sent_at < last), key=_KEY)
     outside = [one for one in stored if not first <= one.sent_at < last]
     joined: list[Sent] = []
     for among, is_same in (
@@ -308,8 +313,11 @@ def announce(
             if old is not None:
                 among.remove(old)
                 coming.remove(new)
-                joined.append(new if _names(new) else _with_its_phone(old, new))
-    stored[:] = sorted([*outside, *joined, *left, *coming], key=_row_key)
+                if not _names(new):  # it keeps the phone that was blanked in the source
+                    said = {"sent_at": new.sent_at, "dimensions": new.dimensions}
+                    new = msgspec.structs.replace(old, **said)
+                joined.append(new)
+    stored[:] = sorted([*outside, *joined, *left, *coming], key=_KEY)
     return len(left), coming
 
 
@@ -329,7 +337,7 @@ def announce_without_session(
     for moment, (old, new) in groups.items():
         surplus = max(len(old) - len(new), 0)
         surplus -= min(surplus, numbered[moment])
-        others = sorted(old, key=_row_key)
+        others = sorted(old, key=_KEY)
         for one in new:
             if one in others:
                 others.remove(one)
@@ -340,13 +348,12 @@ def announce_without_session(
 
 def without_copies(read: Iterable[Sent]) -> list[Sent]:
     """Return rows in order, of those with one phone the first."""
-    phones: set[str] = set()
+    phones: set[str | None] = set()
     kept = []
-    for one in sorted(read, key=_row_key):
+    for one in sorted(read, key=_KEY):
         if one.recipient is None or one.recipient not in phones:
             kept.append(one)
-        if one.recipient is not None:
-            phones.add(one.recipient)
+        phones.add(one.recipient)
     return kept
 
 
@@ -362,11 +369,6 @@ def _are_alike(old: Sent, new: Sent) -> bool:
     return old.sent_at == new.sent_at and old.dimensions == new.dimensions
 
 
-def _with_its_phone(old: Sent, new: Sent) -> Sent:
-    """Return the row as read, with the phone that it had: it was blanked in the source."""
-    return msgspec.structs.replace(old, sent_at=new.sent_at, dimensions=new.dimensions)
-
-
 # -- the rows ---------------------------------------------------------------------------------
 
 
@@ -375,7 +377,7 @@ def rows(session_no: str, session: Session, cutoff: int) -> list[dict[str, Any]]
 
     ``cutoff``: microseconds after sending from which on a session that was asked about is closed.
     """
-    sent = sorted(session.sent, key=_row_key)
+    sent = sorted(session.sent, key=_KEY)
     dealt = match(sent, session.numbers)
     made, unheard = [], 0
     for place, one in enumerate(sent):
@@ -404,18 +406,23 @@ def match(sent: list[Sent], numbers: Mapping[str, Number]) -> dict[int, str]:
     status shown never goes to another row because one more number came.
     """
     dealt = {place: one.recipient for place, one in enumerate(sent) if one.recipient in numbers}
-    heard = sorted(numbers.keys() - {NO_NUMBER}, key=lambda name: (_evidence(numbers[name]), name))
+    finals = {name: one.final for name, one in numbers.items() if name != NO_NUMBER}
+    heard = sorted(finals, key=lambda name: ((0, one.key) if (one := finals[name]) else (1,), name))
     if len(sent) == len(heard) == 1:
         return {0: heard[0]}
     taken = {*dealt.values()}
     left = [name for name in heard if name not in taken]
     free = [place for place in range(len(sent)) if place not in dealt]
     for length in range(LONGEST_ENDING, SHORTEST_ENDING - 1, -1):
-        _deal_alike(
-            {place: _tail(sent[place].ends, length) for place in free},
-            {name: _tail(numbers[name].ends, length) for name in left},
-            dealt, free, left,
-        )  # fmt: skip
+        tails = {place: _tail(sent[place].ends, length) for place in free}
+        ends = {name: _tail(numbers[name].ends, length) for name in left}
+        for place, tail in tails.items():
+            places = [one for one, other in tails.items() if other == tail]
+            names = [one for one, other in ends.items() if other == tail]
+            if tail is not None and len(places) == len(names) == 1:
+                dealt[place] = names[0]
+                free.remove(place)
+                left.remove(names[0])
     for place in [place for place in free if sent[place].mask]:
         alike = [name for name in left if _is_shown(sent[place].mask, numbers[name].ends)]
         if len(alike) == 1:
@@ -427,22 +434,6 @@ def match(sent: list[Sent], numbers: Mapping[str, Number]) -> dict[int, str]:
         left.append(NO_NUMBER)  # dealt last: any recipient without a number may be meant
     phoneless = [place for place in free if not _names(sent[place])]
     return dealt | dict(zip(phoneless, left, strict=False))  # type: ignore[return-value]
-
-
-def _deal_alike(
-    rows_: Mapping[int, str | None],
-    numbers: Mapping[str, str | None],
-    dealt: dict[int, Any],
-    free: list[int],
-    left: list[str],
-) -> None:
-    for place, ending in rows_.items():
-        places = [one for one, other in rows_.items() if other == ending]
-        names = [one for one, other in numbers.items() if other == ending]
-        if ending is not None and len(places) == len(names) == 1:
-            dealt[place] = names[0]
-            free.remove(place)
-            left.remove(names[0])
 
 
 def _tail(ends: Ends | None, length: int) -> str | None:
@@ -458,14 +449,9 @@ def _is_shown(mask: str | None, ends: Ends | None) -> bool:
 
 
 def _row(
-    session_no: str,
-    session: Session,
-    sent: Sent,
-    recipient: str,
-    speaks: list[Number],
-    cutoff: int,
+    session_no: str, session: Session, sent: Sent, recipient: str, speaks: list[Number], cutoff: int
 ) -> dict[str, Any]:
-    final = min((one.final for one in speaks if one.final), key=_key, default=None)
+    final = min((one.final for one in speaks if one.final), key=_KEY, default=None)
     own = speaks[0].open if speaks else None
     whole = session.numbers[NO_NUMBER].open if NO_NUMBER in session.numbers else None
     is_refused = bool(whole and own and whole.status == "invalid" and whole.asked_at > own.asked_at)
@@ -473,16 +459,18 @@ def _row(
     status = answer.status if answer else "pending"
     is_past = session.last_asked_at is not None and session.last_asked_at >= sent.sent_at + cutoff
     is_closed = final is None and (is_past or status == "invalid")
-    received = _believed(answer, sent.sent_at)
-    who = {
-        name: getattr(sent, name)
-        or next(filter(None, (getattr(one, name) for one in speaks)), None)
-        for name in ("phone", "country", "operator", "number_type")
-    }
+    received = answer.received_at if answer else None
+    if answer and received is not None and not is_believed(received, sent.sent_at, answer.asked_at):
+        received = None
+    delay = None
+    if status == "delivered" and received is not None:
+        delay = (received - sent.sent_at) / 1e6
+    conflicts = {word for one in speaks for word in one.seen} - {status}
     return {
         "session_no": session_no,
         "recipient": recipient,
-        **who,
+        **{name: next(filter(None, (getattr(one, name) for one in (sent, *speaks))), None)
+           for name in WHO},
         "sent_at": sent.sent_at,
         "dimensions": sent.dimensions,
         "status": "unknown" if is_closed and status == "pending" else status,
@@ -491,26 +479,15 @@ def _row(
         **{column: getattr(answer, name, None) for name, column in COLUMN_OF.items()},
         "submit_status": (answer.submit_status if answer else None) or session.submit_status,
         "received_at": received,
-        "delivery_seconds": (received - sent.sent_at) / 1e6
-        if status == "delivered" and received is not None
-        else None,
+        "delivery_seconds": delay,
         "first_asked_at": session.first_asked_at,
         "last_asked_at": session.last_asked_at,
         "final_at": final.asked_at if final else None,
-        "conflicts": sorted({word for one in speaks for word in one.seen} - {status})
-        if final
-        else [],
+        "conflicts": sorted(conflicts) if final else [],
         "is_announced": True,
         "_own": sent.recipient is not None,
         "last_open_at": session.last_open_at,
-    }
-
-
-def _believed(answer: Answer | None, sent_at: int) -> int | None:
-    if answer is None or answer.received_at is None:
-        return None
-    is_good = is_believed(answer.received_at, sent_at, answer.asked_at)
-    return answer.received_at if is_good else None
+    }  # fmt: skip
 
 
 def is_believed(received_at: Any, sent_at: Any, asked_at: Any) -> Any:
@@ -551,17 +528,16 @@ def session_of(rows_: list[dict[str, Any]]) -> Session:
         submit_status=first["submit_status"],
     )
     for row in rows_:
-        who = {name: row[name] for name in ("phone", "country", "operator", "number_type")}
+        who = {name: row[name] for name in WHO}
         own = {"recipient": row["recipient"], **who} if row["_own"] else {}
         session.sent.append(Sent(row["sent_at"], dimensions=row["dimensions"], **own))
         if row["last_asked_at"] is not None:
             _hear(session, row, who)
-    session.sent.sort(key=_row_key)
+    session.sent.sort(key=_KEY)
     return session
 
 
 def _hear(session: Session, row: Mapping[str, Any], who: dict[str, Any]) -> None:
-    """Add to the state what the service said, as a row has it."""
     status = row["status"]
     if not row["is_final"] and status != "invalid":
         status = canonical(row["provider_status"])  # closed, a pending one is shown as unknown
@@ -581,29 +557,9 @@ def _hear(session: Session, row: Mapping[str, Any], who: dict[str, Any]) -> None
             _left_nothing_open(session, answer.asked_at)
     else:
         known = Number(open=answer)
-    if number != NO_NUMBER:
-        for name, value in who.items():
-            setattr(known, name, value)
+    for name, value in who.items() if number != NO_NUMBER else ():
+        setattr(known, name, value)
     session.numbers[number] = known
-
-
-# -- orders -----------------------------------------------------------------------------------
-
-
-def _key(answer: Answer) -> tuple[tuple[bool, Any], ...]:
-    return answer.key
-
-
-def _row_key(sent: Sent) -> tuple[Any, ...]:
-    return sent.key
-
-
-def _evidence(number: Number) -> tuple[Any, ...]:
-    return (0, number.final.key) if number.final else (1,)
-
-
-def _is_number(value: object) -> bool:
-    return value is None or isinstance(value, int)
 
 
 def _least(old: Any, new: Any) -> Any:

@@ -171,18 +171,15 @@ class Held:
         except DamagedDay as error:
             self.outcome.damaged[day] = str(error)
             return None
+        self.days[day] = Day(day, said)
         if said is not None:
             dataset.check_key(self.store, file.name(day), said.key, self.book.fingerprint)
-        is_remade = said is not None and self._must_be_made_again(said)
-        self.days[day] = Day(day, said, is_remade=is_remade)
+            self.days[day].is_remade = (
+                said.cutoff != self.cutoff
+                or said.words != api.WORDS_DIGEST
+                or (said.phones == "clear" and self.settings.phones == "masked")
+            )
         return self.days[day]
-
-    def _must_be_made_again(self, said: Footer) -> bool:
-        return (
-            said.cutoff != self.cutoff
-            or said.words != api.WORDS_DIGEST
-            or (said.phones == "clear" and self.settings.phones == "masked")
-        )
 
     def begin_anew(self, day: date) -> None:
         """Set the damaged file of a day that is held aside, if it is not gone."""

@@ -52,7 +52,7 @@ class Log:
         ``days`` are those of the sessions it will ask about.
         """
         self._days = [*days]
-        with self._store.lock(_lock(self.run)):
+        with self._store.lock(f"{FOLDER}/{self.run}"):
             try:
                 mark(self._store, self.run, self._days)
                 self.is_open = True
@@ -74,10 +74,9 @@ class Log:
 
 def as_table(answers: Sequence[Answer]) -> pa.Table:
     """Return answers as ``schema.RESPONSES``."""
-    columns = [
-        pa.array([getattr(answer, field.name) for answer in answers], field.type)
-        for field in schema.RESPONSES
-    ]
+    columns = {
+        name: [getattr(answer, name) for answer in answers] for name in schema.RESPONSES.names
+    }
     return pa.table(columns, schema=schema.RESPONSES)
 
 
@@ -105,7 +104,7 @@ def days_of(store: Store, run: str) -> list[date]:
 @contextmanager
 def taken(store: Store, run: str) -> Iterator[bool]:
     """Hold a run that is open, to fold and ``seal`` it; yields False where its writer lives."""
-    with store.lock(_lock(run)) as is_ours:
+    with store.lock(f"{FOLDER}/{run}") as is_ours:
         is_ours = is_ours and is_open(store, run)
         if is_ours:
             store.sweep(f"{FOLDER}/{run}")
@@ -138,7 +137,7 @@ def seal(store: Store, run: str, folded: Collection[str] = ()) -> None:
     store.delete(_mark(run))
     if folded and not store.is_local and not {*blocks(store, run)} <= {*folded}:
         mark(store, run, days)
-    store.drop_lock(_lock(run))  # a process that waits for it finds no mark
+    store.drop_lock(f"{FOLDER}/{run}")  # a process that waits for it finds no mark
     store.remove_folder(f"{FOLDER}/{run}")  # where it was killed before its first block
 
 
@@ -176,10 +175,6 @@ def forget_damaged(store: Store, run: str) -> None:
 def written_at(run: str) -> datetime:
     """Return when a run began to write, by the clock of then, from its name."""
     return datetime.strptime(run.split("-")[0], "%Y%m%dT%H%M%S.%f").replace(tzinfo=UTC)
-
-
-def _lock(run: str) -> str:
-    return f"{FOLDER}/{run}"
 
 
 def _mark(run: str) -> str:

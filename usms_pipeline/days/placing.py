@@ -46,15 +46,11 @@ def find(
         sessions = read_for.get(day, _NONE)  # none where all left the source
         new = pc.unique(_without(sessions, names(day)))
         here = {one: date.fromisoformat(at) for one, at in known.get(day, {}).items()}
-        elsewhere = {
-            one: here[one]
-            for one in new.filter(pc.is_in(new, value_set=pa.array([*here], TEXT))).to_pylist()
-        }
+        left = new.filter(pc.is_in(new, value_set=pa.array([*here], TEXT)))
+        elsewhere = {one: here[one] for one in left.to_pylist()}
         for other in others:
-            if other == day or not len(new):
-                continue
-            for one in _common(new, names(other)).to_pylist():
-                elsewhere.setdefault(one, other)
+            its = _common(new, names(other)) if other != day else _NONE
+            elsewhere |= dict.fromkeys({*its.to_pylist()} - elsewhere.keys(), other)
         if elsewhere:
             found[day] = elsewhere
     return found

@@ -82,27 +82,20 @@ class Quarantine:
         ]  # fmt: skip
         if new:
             rows = rejects.take(pa.array(new)).cast(schema.QUARANTINE)
-            _put(self._store, _file(block), rows)
+            _put(self._store, FOLDER + block.removeprefix(log.FOLDER), rows)
         return len(new)
-
-    def sweep(self, run: str) -> None:
-        """Delete what a killed process left unfinished of a run that is held."""
-        self._store.sweep(f"{FOLDER}/{run}")
 
 
 def entries(store: Store, state: str | None = OPEN) -> list[Entry]:
     """List the entries in one state (None: in any), the oldest first; reads no bodies."""
     columns = [name for name in Entry.__dataclass_fields__ if name != "block"]
-    found = []
-    for name in store.names(FOLDER):
-        block = log.FOLDER + name.removeprefix(FOLDER)
-        for batch in store.batches(name, columns=columns):
-            found += [
-                Entry(**row | {"ids": tuple(row["ids"] or ()), "block": block})
-                for row in batch.to_pylist()
-                if state in (None, row["state"])
-            ]
-    return found
+    return [
+        Entry(**row | {"ids": tuple(row["ids"] or ())}, block=log.FOLDER + name[len(FOLDER) :])
+        for name in store.names(FOLDER)
+        for batch in store.batches(name, columns=columns)
+        for row in batch.to_pylist()
+        if state in (None, row["state"])
+    ]
 
 
 def open_count(store: Store) -> int:
@@ -173,10 +166,6 @@ def delete(store: Store, run: str) -> None:
     for name in store.names(f"{FOLDER}/{run}"):
         store.delete(name)
     store.remove_folder(f"{FOLDER}/{run}")
-
-
-def _file(block: str) -> str:
-    return FOLDER + block.removeprefix(log.FOLDER)
 
 
 def _write(store: Store, name: str, table: pa.Table, over: str) -> None:

@@ -14,7 +14,6 @@ from itertools import pairwise
 from typing import Final
 from zoneinfo import ZoneInfo
 
-import duckdb
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -109,20 +108,8 @@ class Reading:
         # in the pieces that they came in, so that a day's go with it
         rows, own = pa.concat_tables(self._batches), np.concatenate(self._own)
         self._batches, self._own = [], []
-        sessions = rows["session_no"]
-        with in_memory.connect() as con:
-            are_distinct = _are_distinct(con, rows)
-            days = own if are_distinct else _of_sessions(sessions.combine_chunks(), own)
-            yield from self._by_day(con, rows, own, days, are_distinct)
-
-    def _by_day(
-        self,
-        con: duckdb.DuckDBPyConnection,
-        rows: pa.Table,
-        own: npt.NDArray[np.int32],
-        days: npt.NDArray[np.int32],
-        are_distinct: bool,
-    ) -> Iterator[DayRead]:
+        are_distinct = _are_distinct(rows)
+        days = own if are_distinct else _of_sessions(rows["session_no"].combine_chunks(), own)
         first, last = ((one - _EPOCH).days for one in (self._window.first, self._window.last))
         is_within = (own >= first) & (own <= last)
         is_wanted = (days >= first) & (days <= last)
@@ -136,34 +123,30 @@ class Reading:
         order = np.argsort(days, kind="stable")
         if not np.array_equal(order, np.arange(len(order))):
             rows, days = rows.take(pa.array(order)), days[order]
-        digests = self._digests(con, rows.append_column(_DAY, pa.array(days)))
+        with in_memory.connect() as con:
+            con.register("part", rows.append_column(_DAY, pa.array(days)))
+            digests = con.execute(
+                f"SELECT {_DAY}, count(*) || '-' || sum(hash($about, part)) FROM part GROUP BY 1",
+                {"about": self._about},
+            ).fetchall()
+        digest_of = dict(digests)
         edges = [0, *(np.flatnonzero(np.diff(days)) + 1).tolist(), len(days)]
         for begin, end in pairwise(edges):
             if begin < end:
                 part = rows.slice(begin, end - begin)
                 day = _EPOCH + timedelta(days=int(days[begin]))
-                digest = digests[int(days[begin])]
+                digest = digest_of[int(days[begin])]
                 yield DayRead(day, part, digest, day in self._window, are_distinct)
 
-    def _digests(self, con: duckdb.DuckDBPyConnection, rows: pa.Table) -> dict[int, str]:
-        """Return the digest of each day's rows, in any order."""
-        con.register("part", rows)
-        found = con.execute(
-            f"SELECT {_DAY}, count(*) || '-' || sum(hash($about, part)) FROM part GROUP BY 1",
-            {"about": self._about},
-        ).fetchall()
-        con.unregister("part")
-        return dict(found)
 
-
-def _are_distinct(con: duckdb.DuckDBPyConnection, rows: pa.Table) -> bool:
+def _are_distinct(rows: pa.Table) -> bool:
     """Return whether each row has a session of its own, as the usual table has.
 
     Compares hashes, which is ten times faster. Where two are equal, the caller goes the long way.
     """
-    con.register("part", rows)
-    hashes = con.execute("SELECT hash(session_no) AS hash FROM part").fetchnumpy()["hash"]
-    con.unregister("part")
+    with in_memory.connect() as con:
+        con.register("part", rows)
+        hashes = con.execute("SELECT hash(session_no) AS hash FROM part").fetchnumpy()["hash"]
     ordered = np.sort(np.asarray(hashes))
     return not (ordered[1:] == ordered[:-1]).any()
 

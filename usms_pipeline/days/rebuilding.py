@@ -14,11 +14,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from usms_pipeline.contract import schema
-from usms_pipeline.contract.schema import TEXT, TIME
-from usms_pipeline.days import columns, general
-from usms_pipeline.days.columns import OWN, STATE, WHO
-from usms_pipeline.days.general import Session
+from usms_pipeline.contract.schema import OBSERVATIONS, TEXT, TIME
+from usms_pipeline.days import columns
+from usms_pipeline.days.columns import OWN, STATE
+from usms_pipeline.days.general import WHO, Session
 
 TOLD: Final = pa.schema([("session_no", TEXT), ("asked_at", TIME)])
 """A session, and the time of a question about it whose response is kept."""
@@ -41,8 +40,8 @@ def in_turn(said: list[tuple[int, pa.Table]]) -> list[pa.Table]:
 
     One after the other they can be put into the rows in columns, as they were when they came.
     """
-    whole = pa.concat_tables([schema.OBSERVATIONS.empty_table(), *(table for _, table in said)])
-    counts = np.array([table.num_rows for _, table in said], np.int64)
+    whole = pa.concat_tables([OBSERVATIONS.empty_table(), *(table for _, table in said)])
+    counts = [table.num_rows for _, table in said]
     number = np.repeat(np.array([number for number, _ in said], np.int64), counts)
     code = np.asarray(_whole(whole["session_no"]).dictionary_encode().indices)
     order = np.lexsort((number, code))
@@ -100,24 +99,11 @@ def _whole(column: pa.Array | pa.ChunkedArray) -> pa.Array:
 
 
 def _blank(rows: pa.Table) -> pa.Table:
-    """Return plain rows as they were before anybody asked."""
-    own = rows[OWN]
-    count = rows.num_rows
-    said = {
-        "recipient": pc.if_else(own, rows["recipient"], pa.scalar(f"{general.UNHEARD}1")),
-        "status": pa.repeat(pa.scalar("pending"), count),
-        "is_final": pa.repeat(pa.scalar(False), count),
-        "is_closed": pa.repeat(pa.scalar(False), count),
-        "conflicts": columns.empty_lists(count),
-    }
-    said |= {name: pc.if_else(own, rows[name], pa.scalar(None, TEXT)) for name in WHO}
-    kept = {"session_no", "sent_at", "is_announced", OWN}
-    kept |= {*schema.dimensions_among(rows.column_names)} - {STATE, OWN}
-    arrays = [
-        said.get(one.name, rows[one.name] if one.name in kept else pa.nulls(count, one.type))
-        for one in rows.schema
-    ]
-    return pa.table(arrays, schema=rows.schema)
+    nobody = pa.scalar(None, TEXT)
+    sent = rows.select(["session_no", "sent_at", *columns.dimensions_of(rows.schema)])
+    for name in ("recipient", *WHO):
+        sent = sent.append_column(name, pc.if_else(rows[OWN], rows[name], nobody))
+    return columns.unasked(sent, rows.schema)
 
 
 def _general(
@@ -128,7 +114,6 @@ def _general(
     now: int,
     missing: set[int],
 ) -> Iterator[pa.Table]:
-    """Yield the rows of the sessions that are not plain."""
     if not kept:
         return
     dimensions = columns.dimensions_of(names)
@@ -150,7 +135,6 @@ def _general(
 
 
 def _times_of(known: Session) -> set[int]:
-    """Return each time of a query that has a response."""
     answers = [one for number in known.numbers.values() for one in (number.final, number.open)]
     found = {one.asked_at for one in answers if one}
     times = (known.first_asked_at, known.last_asked_at, known.last_open_at, known.tried_at)

@@ -18,8 +18,9 @@ import pyarrow.compute as pc
 
 from usms_pipeline.contract import wording
 from usms_pipeline.contract.errors import CredentialsRefused, DamagedDay, ServiceDown, StorageError
+from usms_pipeline.contract.polling import CLOCKS_DIFFER
 from usms_pipeline.contract.status import FINAL
-from usms_pipeline.days import due, file, log, reading
+from usms_pipeline.days import due, file, log, quarantine, reading
 from usms_pipeline.days.asking import Asking, Round
 from usms_pipeline.days.file import Footer
 from usms_pipeline.days.held import Held, Part
@@ -35,9 +36,6 @@ from usms_pipeline.store.storage import Store
 from usms_pipeline.warehouse import Change
 
 _LONGEST_RUN: Final = timedelta(days=1)
-CLOCK_MAY_STEP: Final = timedelta(minutes=5)
-"""How much two clocks may differ; beyond that, one is wrong."""
-_ASKED: Final = "first_asked_at"
 _ROWS_AT_ONCE: Final = 200_000
 """What is asked about in one round, and held in memory until it is written; two rounds are."""
 
@@ -114,16 +112,13 @@ class Run:
             is_before = reaches_today and day < window.first
             if day in window or (is_before and self._held.has_open(day)):
                 self._held.take(day)
-        self._leave_out_what_is_gone()
-        self._rows.place()
-
-    def _leave_out_what_is_gone(self) -> None:
-        """Don't begin again a day that is published: what is known of it would be lost."""
-        if new := [day for day, one in self._days.items() if one.footer is None]:
-            gone = {*new}.intersection(self._published())
+        # a day that is published is not begun again: what is known of it would be lost
+        if new := {day for day, one in self._days.items() if one.footer is None}:
+            gone = new.intersection(self._published())
             for day in gone.difference(file.days(self._store)):  # or another run began it meanwhile
                 self._days.pop(day)
                 self.outcome.damaged[day] = str(DamagedDay(day, "it is gone"))
+        self._rows.place()
 
     def _read(self, window: Window) -> None:
         self._rows.read(window, lambda rows: self._tell(Progress("source", rows)))
@@ -136,7 +131,7 @@ class Run:
             with log.taken(self._store, run) as is_ours:
                 if not is_ours:
                     continue
-                self._told.sweep(run)
+                self._store.sweep(f"{quarantine.FOLDER}/{run}")
                 is_whole = all(map(self._is_read, log.days_of(self._store, run)))
                 blocks = log.blocks(self._store, run)
                 if self.fold_again(blocks, is_whole and not self._may_live(run)):
@@ -203,9 +198,10 @@ class Run:
             )
         unasked = 0
         for day in rebuilt:
-            for batch in self._store.batches(file.name(day), columns=["session_no", _ASKED]):
-                asked = pc.and_(pc.is_null(batch[_ASKED]), pc.is_valid(batch["session_no"]))
-                unasked += pc.sum(asked).as_py() or 0
+            names = ["session_no", "first_asked_at"]
+            for batch in self._store.batches(file.name(day), columns=names):
+                asked = pc.and_(batch[names[1]].is_null(), batch[names[0]].is_valid())
+                unasked += asked.true_count
         if unasked:
             self.outcome.notes.append(
                 f"No response is kept of {wording.counted(unasked, 'message')} of the rebuilt "
@@ -214,17 +210,13 @@ class Run:
             )
 
     def _is_damaged(self, day: date) -> bool:
-        if not self._store.exists(file.name(day)):
-            return True
-        try:
+        with suppress(DamagedDay):
             for _ in file.rows(self._store, day):
                 pass
-        except DamagedDay:
-            return True
-        return False
+            return not self._store.exists(file.name(day))
+        return True
 
     def _rounds(self, days: list[date]) -> Iterator[list[date]]:
-        """Cut days into rounds that fit in memory."""
         some: list[date] = []
         rows = 0
         for day in days:
@@ -243,10 +235,10 @@ class Run:
         return due.due(self._held, self._days, self._now())
 
     def _now(self) -> int:
-        return _microseconds(self._clock())
+        return int(self._clock().timestamp() * 1_000_000)
 
     def _latest(self) -> int:
-        return _microseconds(self._clock() + CLOCK_MAY_STEP)
+        return self._now() + CLOCKS_DIFFER // timedelta(microseconds=1)
 
     def ask(self) -> None:
         """Ask about all that is due, in rounds of days, and write each day when all of it has come.
@@ -321,10 +313,9 @@ class Run:
             buckets = one.footer.buckets if one.footer else {}
             if not any(buckets.get(status) for status in FINAL):
                 continue
+            columns = ["session_no", "is_final"]
             with suppress(StorageError):
-                for batch in self._store.batches(
-                    file.name(day), columns=["session_no", "is_final"]
-                ):
+                for batch in self._store.batches(file.name(day), columns=columns):
                     if (place := pc.index(batch["is_final"], True).as_py()) >= 0:
                         return str(batch["session_no"][place])
         return None
@@ -348,8 +339,4 @@ class Run:
         self._tell(Progress("receipts", len({*self.outcome.written}), self._to_write()))
 
     def _to_write(self) -> int:
-        return len({*self.outcome.written, *(d.day for d in self._days.values() if d.has_news)})
-
-
-def _microseconds(moment: datetime) -> int:
-    return int(moment.timestamp() * 1_000_000)
+        return len({*self.outcome.written, *self.news})

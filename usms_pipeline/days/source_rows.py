@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, timedelta
 from functools import cached_property
 from typing import Any, Final
 
@@ -84,11 +84,10 @@ class SourceRows:
         The secret is there for the hidden digits of a phone: who reads the file could try them all.
         """
         settings, forgotten = self._held.settings, self._held.forgotten
-        secret = self._held.book.recipient_id("of the digest")
-        buried = sorted(forgotten.recipients), sorted(forgotten.sessions)
         return [
-            secret, self._held.dimensions, settings.timezone, settings.cutoff_hours,
-            settings.phones, *buried,
+            self._held.book.recipient_id("of the digest"), self._held.dimensions,
+            settings.timezone, settings.cutoff_hours, settings.phones,
+            sorted(forgotten.recipients), sorted(forgotten.sessions),
         ]  # fmt: skip
 
     # -- sessions in another day than they were read for ------------------------------------------
@@ -100,13 +99,8 @@ class SourceRows:
             held.names_if_whole(day)
         changed = {day: one.read for day, one in held.days.items() if one.read}
         stored = {*held.files}
-        near = [
-            beside
-            for day, beside in (
-                (window.first, window.first - _ONE_DAY), (window.last, window.last + _ONE_DAY)
-            )
-            if day in changed and beside in stored
-        ]  # fmt: skip
+        sides = {window.first - _ONE_DAY: window.first, window.last + _ONE_DAY: window.last}
+        near = [side for side, day in sides.items() if day in changed and side in stored]
         # what was put off to a day that was not read then counts as gone, until it is found there
         said = {day: one.footer for day, one in held.days.items() if one.footer}
         near += [day for day, one in said.items() if one.read.get("gone")]
@@ -154,13 +148,10 @@ class SourceRows:
         """Return the sessions with no row of a day, once they are joined with what was read."""
         known = columns.sessions_of(stored, self._held.dimensions)
         coming = columns.sent_of(self._held.described(read), self._held.dimensions)
-        moving = set()
+        zone, moving = self._held.settings.zone, set()
         for session_no, session in known.items():
             general.announce(session.sent, coming.get(session_no, []), self.first, self.last)
-            if all(self._day_of(one.sent_at) != at for one in session.sent):
+            times = (datetime.fromtimestamp(one.sent_at / 1_000_000, zone) for one in session.sent)
+            if all(one.date() != at for one in times):
                 moving.add(session_no)
         return moving
-
-    def _day_of(self, sent_at: int) -> date:
-        moment = datetime.fromtimestamp(sent_at / 1_000_000, UTC)
-        return moment.astimezone(self._held.settings.zone).date()

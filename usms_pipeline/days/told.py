@@ -70,13 +70,11 @@ class Told:
             left, is_held = self._hand(day, left)
             is_all &= is_held
         strays = left["session_no"].unique()
-        found = {
-            name: rows.filter(pc.is_in(rows["session_no"], strays)) for name, rows in said.items()
-        }
-        return {name: rows for name, rows in found.items() if rows.num_rows}, is_all
+        of_strays = ((name, rows.filter(pc.is_in(rows["session_no"], strays)))
+                     for name, rows in said.items())  # fmt: skip
+        return {name: rows for name, rows in of_strays if rows.num_rows}, is_all
 
     def _block(self, name: str) -> pa.Table:
-        """Read a block; one that is damaged is set aside, and its sessions are due as before."""
         try:
             block = self._held.store.read(name)
         except StorageError as error:
@@ -124,21 +122,23 @@ class Told:
 
     def hand_out_all(self, days: list[date]) -> None:
         """Hand days what all stored blocks say of their sessions, with the run's number."""
+        store = self._held.store
         said: list[tuple[int, pa.Table]] = []
         told: list[pa.Table] = []
         rows = 0
-        for number, run in enumerate(log.runs(self._held.store)):
-            for name in log.blocks(self._held.store, run):
-                with suppress(_DamagedBlock):
-                    block = self._block(name)
-                    # what was emptied had been folded: that nothing is left of it is no response
-                    block = block.filter(pc.not_equal(block["verdict"], forget.FORGOTTEN))
-                    said.append((number, self.decoded(name, block)))
-                    told.append(rebuilding.told(block))
-                    rows += said[-1][1].num_rows
-                if rows >= _ROWS_DEALT:
-                    self._hand_all(days, said, told)
-                    said, told, rows = [], [], 0
+        blocks = [(number, name) for number, run in enumerate(log.runs(store))
+                  for name in log.blocks(store, run)]  # fmt: skip
+        for number, name in blocks:
+            with suppress(_DamagedBlock):
+                block = self._block(name)
+                # what was emptied had been folded: that nothing is left of it is no response
+                block = block.filter(pc.not_equal(block["verdict"], forget.FORGOTTEN))
+                said.append((number, self.decoded(name, block)))
+                told.append(rebuilding.told(block))
+                rows += said[-1][1].num_rows
+            if rows >= _ROWS_DEALT:
+                self._hand_all(days, said, told)
+                said, told, rows = [], [], 0
         if said:
             self._hand_all(days, said, told)
 
@@ -156,10 +156,6 @@ class Told:
                 its.said.append((number, one.filter(is_its.slice(at, one.num_rows))))
                 at += one.num_rows
             its.told.append(asked.filter(pc.is_in(asked["session_no"], value_set=known)))
-
-    def sweep(self, run: str) -> None:
-        """Delete what a killed process left unfinished of a run's quarantine."""
-        self._quarantine.sweep(run)
 
     def empty_named(self) -> None:
         """Empty the responses that name somebody forgotten, once what they say is folded."""

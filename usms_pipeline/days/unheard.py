@@ -45,12 +45,8 @@ def count(store: Store, days: Iterable[date], begun: datetime, answered: int, re
         return 0
     oldest = begun - OLDEST
     first = oldest.date() - timedelta(days=1)
-    batches = [
-        batch
-        for day in days
-        if day >= first
-        for batch in store.batches(file.name(day), columns=_READ)
-    ]
+    recent = (day for day in days if day >= first)
+    batches = [one for day in recent for one in store.batches(file.name(day), columns=_READ)]
     if not batches:
         return 0
     rows = pa.Table.from_batches(batches).filter(

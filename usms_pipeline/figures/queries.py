@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from usms_pipeline.contract import wording
 from usms_pipeline.contract.errors import BadQuery, OtherWarehouse, UnknownColumn
-from usms_pipeline.warehouse.quoting import identifier, literal
+from usms_pipeline.warehouse.ddl import identifier, literal
 
 _NEAR_SECONDS: Final = 300
 _WITHOUT_NUMBER: Final = "recipient LIKE 'unheard-%'"

@@ -84,10 +84,8 @@ def without_answers(said: pa.Table, forgotten: Forgotten) -> pa.Table:
     if not pc.any(is_named).as_py():
         return said
     rows = said.filter(is_named).select(["session_no", "asked_at", "session_submit_status"])
-    silent = [
-        {**row, "number": NO_NUMBER, "status": "pending", "is_final": False}
-        for row in rows.to_pylist()
-    ]
+    nothing = {"number": NO_NUMBER, "status": "pending", "is_final": False}
+    silent = [row | nothing for row in rows.to_pylist()]
     kept = said.filter(pc.invert(is_named))
     return pa.concat_tables([kept, pa.Table.from_pylist(silent, said.schema)])
 
@@ -95,22 +93,18 @@ def without_answers(said: pa.Table, forgotten: Forgotten) -> pa.Table:
 @undisturbed
 def empty(store: Store, block: str, names: Names) -> bool:
     """Empty a block's responses that name somebody forgotten; return whether there were any."""
-    tag = store.tag(block)
+    tag, sessions = store.tag(block), names.forgotten.sessions
     table = store.read(block)
-    is_named = [
-        names.any_in(body) or not names.forgotten.sessions.isdisjoint(ids)
-        for body, ids in zip(table["body"].to_pylist(), table["ids"].to_pylist(), strict=True)
-    ]
+    all_ids = table["ids"].to_pylist()
+    pairs = zip(table["body"].to_pylist(), all_ids, strict=True)
+    is_named = [names.any_in(body) or not sessions.isdisjoint(ids) for body, ids in pairs]
     if not any(is_named):
         return False
     mask = pa.array(is_named)
-    ids = [
-        [one for one in asked if one not in names.forgotten.sessions]
-        for asked in table["ids"].to_pylist()
-    ]
-    table = _with(table, ids=pa.array(ids, pa.list_(TEXT)))
-    table = _with(
+    ids = [[one for one in asked if one not in sessions] for asked in all_ids]
+    table = columns.with_columns(
         table,
+        ids=pa.array(ids, pa.list_(TEXT)),
         body=pc.if_else(mask, pa.scalar(b""), table["body"]),
         verdict=pc.if_else(mask, pa.scalar(FORGOTTEN), table["verdict"]),
     )
@@ -148,7 +142,6 @@ def strangers(store: Store, book: PhoneBook, phones: Iterable[str]) -> list[str]
 
 
 def _naming(store: Store, day: date, recipients: pa.Array) -> list[dict[str, Any]]:
-    """Return session and recipient of a day's rows that are one of some recipients'."""
     found: list[dict[str, Any]] = []
     for batch in store.batches(file.name(day), columns=["session_no", "recipient"]):
         found += batch.filter(pc.is_in(batch["recipient"], value_set=recipients)).to_pylist()
@@ -167,9 +160,9 @@ def erase_day(store: Store, day: date, forgotten: Forgotten, cutoff: int) -> boo
     def footer() -> Footer | None:
         if not fold.has_any:
             return None
-        read = dict(said.read)
+        read = said.read
         if read:
-            read["recipients"] -= fold.announced
+            read = read | {"recipients": read["recipients"] - fold.announced}
         return replace(said, version=Footer("").version, read=read)
 
     return file.write(store, day, fold, layout, footer, said.tag) is not None
@@ -209,25 +202,23 @@ class _Erased:
             if self._erased_from(known):
                 self.has_any = True
                 self.announced += sum(row["is_announced"] for row in rows)
-                rows = (
-                    columns.rows_of(session_no, known, self._layout.names, dimensions, self._cutoff)
-                    if known.sent
-                    else []
-                )
+                names = self._layout.names
+                rows = (columns.rows_of(session_no, known, names, dimensions, self._cutoff)
+                        if known.sent else [])  # fmt: skip
                 self.announced -= sum(row["is_announced"] for row in rows)
             made += rows
         yield columns.table_of(made, self._layout)
 
     def _erased_from(self, known: Session) -> bool:
-        """Erase from what is known of a session; return whether there was anything."""
         recipients = self._forgotten.recipients
-        sent = [one for one in known.sent if one.recipient not in recipients]
         numbers = {name: one for name, one in known.numbers.items() if name not in recipients}
         # a row without a phone of its own goes with the number that it was matched to
-        dealt = general.match(sorted(known.sent, key=lambda one: one.key), known.numbers)
         ordered = sorted(known.sent, key=lambda one: one.key)
-        theirs = [ordered[place] for place, name in dealt.items() if name in recipients]
-        sent = [one for one in sent if not any(one is other for other in theirs)]
+        dealt = general.match(ordered, known.numbers)
+        sent = [
+            one for place, one in enumerate(ordered)
+            if recipients.isdisjoint([one.recipient, dealt.get(place)])
+        ]  # fmt: skip
         is_some = len(sent) < len(known.sent) or len(numbers) < len(known.numbers)
         known.sent, known.numbers = sent, numbers
         return is_some
@@ -236,8 +227,7 @@ class _Erased:
 def without_entries(entries: pa.Table, names: Names) -> pa.Table:
     """Return entries of the quarantine without those that name somebody forgotten."""
     is_kept = [
-        row["session_no"] not in names.forgotten.sessions
-        and names.forgotten.sessions.isdisjoint(row["ids"] or ())
+        names.forgotten.sessions.isdisjoint([row["session_no"], *(row["ids"] or ())])
         and not names.any_in(row["body"] or b"")
         for row in entries.to_pylist()
     ]
@@ -269,10 +259,3 @@ def erase_responses(store: Store, names: Names) -> tuple[bool, list[str]]:
 def _is_among(column: Any, names: Iterable[str]) -> Any:
     found = pc.is_in(column, value_set=pa.array([*names], TEXT), skip_nulls=True)
     return pc.fill_null(found, False)
-
-
-def _with(table: pa.Table, **columns_: Any) -> pa.Table:
-    for name, column in columns_.items():
-        place = table.schema.get_field_index(name)
-        table = table.set_column(place, table.schema.field(place), column)
-    return table

@@ -56,10 +56,17 @@ def load_key(
     try:
         if not path.exists():
             if not may_make:
-                raise _no_key(path)
+                raise StorageError(
+                    f"There is no phone key at {str(path)!r}: the first `usms run` makes it. Point "
+                    "USMS_DATA_DIR at the data directory of the receipts, or give their key "
+                    "(USMS_PHONE_KEY)."
+                )
             _make_key(path)
         text = path.read_text("ascii", "replace").strip()
-        _sweep(path)
+        with suppress(OSError):  # who may only read the key may still read it
+            # what killed makers left can be a second name of the key itself
+            for left in path.parent.glob(f".{KEY_FILE}.*"):
+                left.unlink(missing_ok=True)
     except OSError as error:
         raise _unusable(path, error) from error
     return _key_of(text, path)
@@ -75,13 +82,6 @@ def _unusable(path: Path, error: OSError) -> StorageError:
     return StorageError(
         f"Can't read or make the phone key {str(path)!r}: {error.strerror}. Check that the data "
         "directory exists, is writable and has room (USMS_DATA_DIR)."
-    )
-
-
-def _no_key(path: Path) -> StorageError:
-    return StorageError(
-        f"There is no phone key at {str(path)!r}: the first `usms run` makes it. Point "
-        "USMS_DATA_DIR at the data directory of the receipts, or give their key (USMS_PHONE_KEY)."
     )
 
 
@@ -113,10 +113,3 @@ def _make_key(path: Path) -> None:
             publish_file(temporary, path, replaces=False)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def _sweep(path: Path) -> None:
-    """Delete what killed makers of the key left: it can be a second name of the key itself."""
-    with suppress(OSError):  # who may only read the key may still read it
-        for left in path.parent.glob(f".{KEY_FILE}.*"):
-            left.unlink(missing_ok=True)

@@ -15,7 +15,7 @@ import re
 import unicodedata
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import astuple, dataclass
 from functools import cache
@@ -122,9 +122,8 @@ class PhoneBook:
     ) -> None:
         self._reader = _Reader(region.upper(), store)
         self._is_clear = mode == "clear"
-        padded = (key if len(key) <= _HASH_BLOCK_BYTES else hashlib.sha256(key).digest()).ljust(
-            _HASH_BLOCK_BYTES, b"\0"
-        )
+        short = key if len(key) <= _HASH_BLOCK_BYTES else hashlib.sha256(key).digest()
+        padded = short.ljust(_HASH_BLOCK_BYTES, b"\0")
         self._inner = hashlib.sha256(bytes(byte ^ 0x36 for byte in padded))
         self._outer = hashlib.sha256(bytes(byte ^ 0x5C for byte in padded))
         self.fingerprint = fingerprint(key)
@@ -288,7 +287,6 @@ class PhoneBook:
         return pa.StringArray.from_buffers(len(texts), ends.buffers()[1], pa.py_buffer(whole))
 
     def _hashes(self, texts: list[bytes]) -> str:
-        """Return the hashes of texts, one behind the other."""
         # Copied contexts, 0.7 µs each: hmac.digest sets the key up again each time and takes 1.8.
         begun, ended, found = self._inner.copy, self._outer.copy, []
         for text in texts:
@@ -317,7 +315,6 @@ def _kept(country_code: int, length: int) -> tuple[int, int]:
 
 
 def _shown(digits: int) -> tuple[int, int]:
-    """Return how many of the national digits are shown, at their beginning and their end."""
     most = digits // 2
     tail = min(2, most // 2)
     return min(3, most - tail), tail
@@ -328,13 +325,17 @@ def _bare_digits(text: str) -> str | None:
 
     Without ``+`` or ``00``, so that they end as they would in E.164.
     """
-    tidy = (
-        _SEPARATORS.sub("", unicodedata.normalize("NFKC", text))
-        if len(text) <= _LONGEST_MASK
-        else ""
-    )
-    found = _BARE.fullmatch(tidy.replace("(", "").replace(")", ""))
+    found = _BARE.fullmatch(_bare(text)) if len(text) <= _LONGEST_MASK else None
     return found[1] if found else None
+
+
+def _tidy(text: str) -> str:
+    """Return a text without separators, wide digits made plain."""
+    return _SEPARATORS.sub("", unicodedata.normalize("NFKC", text))
+
+
+def _bare(text: str) -> str:
+    return _tidy(text).replace("(", "").replace(")", "")
 
 
 class _Mask(NamedTuple):
@@ -367,8 +368,7 @@ def _mask_in(text: str) -> _Mask | None:
     """
     if len(text) > _LONGEST_MASK or not _HIDING.search(text):
         return None
-    tidy = _SEPARATORS.sub("", unicodedata.normalize("NFKC", text)).lower()
-    found = _HIDDEN.fullmatch(tidy.replace("(", "").replace(")", ""))
+    found = _HIDDEN.fullmatch(_bare(text).lower())
     if found is None:
         return None
     plus, head, hidden, tail = found.groups()
@@ -377,9 +377,7 @@ def _mask_in(text: str) -> _Mask | None:
 
 
 def _country_code(digits: str) -> str:
-    """Return the country code that international digits begin with; empty where they show none."""
-    sizes = (size for size in (1, 2, 3) if len(digits) >= size)
-    codes = (digits[:size] for size in sizes)
+    codes = (digits[:size] for size in (1, 2, 3) if len(digits) >= size)
     return next((code for code in codes if int(code) in COUNTRY_CODE_TO_REGION_CODE), "")
 
 
@@ -430,9 +428,10 @@ class _Reader:
         # before libphonenumber sees it, to which X is a 9
         if mask := _mask_in(text):
             return "", mask.shown, None
-        tidy = _SEPARATORS.sub("", unicodedata.normalize("NFKC", text))
-        readings = [self._plain(international) for international in _as_international(tidy)]
-        readings.append(self._plain(tidy.replace("(", "").replace(")", "")))
+        tidy = _tidy(text)
+        spelled = [f"+{tidy[2:]}"] if tidy.startswith("00") else []
+        spelled += [f"+{one[1]}{one[2]}"] if (one := _IN_BRACKETS.fullmatch(tidy)) else []
+        readings = [self._plain(one) for one in (*spelled, _bare(tidy))]
         valid = (one for one in readings if one[2] is not None and one[2].number_type is not None)
         first, code = readings[0][2], _IN_BRACKETS.match(tidy)
         is_code = code is not None and first is not None and code[1] == str(first.country_code)
@@ -460,7 +459,7 @@ class _Reader:
         """
         if not self._is_recalled:
             self._recall()
-        said, shown = pa.nulls(len(texts), pa.string()), pa.nulls(len(texts), pa.string())
+        said = shown = pa.nulls(len(texts), pa.string())
         places = np.full(len(texts), -1)
         all_facts: dict[Facts | None, int] = {}
         lengths = np.asarray(pc.binary_length(texts))
@@ -474,9 +473,8 @@ class _Reader:
                 left = left[places[left] < 0]
             tried, left = left[:some], left[some:]
             some *= 2
-            for place, text in zip(
-                tried.tolist(), texts.take(pa.array(tried)).to_pylist(), strict=True
-            ):
+            some_texts = texts.take(pa.array(tried)).to_pylist()
+            for place, text in zip(tried.tolist(), some_texts, strict=True):
                 tidy = text.strip()
                 e164, phone, facts = self.known(tidy) or self.read(tidy)
                 one_by_one.append((place, e164, phone if tidy else None))
@@ -501,7 +499,6 @@ class _Reader:
         places: npt.NDArray[np.int64],
         all_facts: dict[Facts | None, int],
     ) -> tuple[pa.Array, pa.Array]:
-        """Put in what prefixes settle, in columns."""
         # copies: another thread may be learning
         for length, (sizes, prefixes) in [*self._learnt.items()]:
             for size in sizes:
@@ -512,7 +509,6 @@ class _Reader:
         return said, shown
 
     def _plain(self, text: str) -> _Number:
-        """Return the only reading of a tidy text."""
         if not self._is_recalled:
             self._recall()
         known = self.known(text) or self._few.get(text)
@@ -528,7 +524,6 @@ class _Reader:
         return number
 
     def _learn(self, text: str, number: _Number) -> None:
-        """Learn the prefix that settles a text, if one does."""
         (said, _, facts), begun = number, ""
         size = settling(text, self._region)
         if size is None:
@@ -638,14 +633,6 @@ def _has_brackets(region: str) -> bool:
     return any("(\\1)" in form for form in forms if form)
 
 
-def _as_international(text: str) -> Iterator[str]:
-    if text.startswith("00"):
-        yield f"+{text[2:]}"
-    bracketed = _IN_BRACKETS.fullmatch(text)
-    if bracketed:
-        yield f"+{bracketed[1]}{bracketed[2]}"
-
-
 # -- libphonenumber, and how many digits its answer depends on -------------------------------------
 
 
@@ -661,7 +648,11 @@ def ask(text: str, region: str) -> _Number:
         number = _parsed(text, None)
         return _described(number) if number is not None and _is_possible(number) else _NO_NUMBER
     readings = [_parsed(text, region), _parsed(f"+{text}", None) if text.isdecimal() else None]
-    for is_good in (_can_get_messages, phonenumbers.is_valid_number, _is_possible):
+    for is_good in (
+        lambda number: phonenumbers.number_type(number) in _GETS_MESSAGES,
+        phonenumbers.is_valid_number,
+        _is_possible,
+    ):
         for number in readings:
             if number is not None and is_good(number):
                 return _described(number)
@@ -683,10 +674,6 @@ def _parsed(text: str, region: str | None) -> PhoneNumber | None:
 def _is_possible(number: PhoneNumber) -> bool:
     reason = phonenumbers.is_possible_number_with_reason(number)
     return bool(reason == ValidationResult.IS_POSSIBLE)
-
-
-def _can_get_messages(number: PhoneNumber) -> bool:
-    return phonenumbers.number_type(number) in _GETS_MESSAGES
 
 
 def _described(number: PhoneNumber) -> _Number:
@@ -747,7 +734,6 @@ class _Plan(NamedTuple):
 
 
 def _settled(digits: str, size: int, plan: _Plan | None, offset: int) -> int | None:
-    """Return how many digits settle a reading that begins at ``offset``, at least ``size``."""
     if plan is None:
         return None
     offsets = [offset]
@@ -771,7 +757,6 @@ def _settled(digits: str, size: int, plan: _Plan | None, offset: int) -> int | N
 
 @cache
 def _plan(region: str, code: int) -> _Plan | None:
-    """Return how a region reads numbers of a country code; None where that is not understood."""
     regions = [_metadata(code, one) for one in COUNTRY_CODE_TO_REGION_CODE[code]]
     own = _metadata(code, region)
     prefixes: set[str] = set()

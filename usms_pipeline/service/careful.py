@@ -23,11 +23,13 @@ from usms_pipeline.contract.schema import MOST_CHARACTERS
 from usms_pipeline.service import api
 
 _T = TypeVar("_T")
+_Rows = list[tuple[Any, ...]]
 _INT64: Final = 2**63
 _INTEGER: Final = re.compile(r"\s*-?[0-9]{1,19}\s*")
 _ABSENT: Final = msgspec.Raw()
 _Unreadable: Final = msgspec.ValidationError
 """Raised with a reason that holds no data; never leaves this module."""
+_CANNOT_BE_READ: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 MOST_BYTES_KEPT: Final = 64 * 1024
 """How much of an unusable answer or item is kept in quarantine."""
@@ -37,8 +39,6 @@ MOST_REJECTS: Final = 100
 
 MOST_VALUES: Final = 2_000_000
 """An answer with more commas can't be read. 100 sessions of 1,000 phones have a million."""
-
-_CUT: Final = "…"
 
 ITEMS: Final = pa.schema(
     [
@@ -93,7 +93,6 @@ class Parts:
 
 
 def _reader(keys: Mapping[str, str]) -> msgspec.json.Decoder[Any]:
-    """Return a decoder of JSON objects with these keys; each value stays raw JSON."""
     fields = [(ours, msgspec.Raw, _ABSENT) for ours in keys]
     return msgspec.json.Decoder(msgspec.defstruct("Object", fields, rename=dict(keys)))
 
@@ -110,8 +109,8 @@ _STRING: Final = msgspec.json.Decoder(str)
 
 def read_bodies(bodies: Iterable[tuple[int, bytes, list[str]]]) -> Parts:
     """Read answers (response, body, ids asked) one by one. Never raises for what they hold."""
-    items: list[tuple[Any, ...]] = []
-    receipts: list[tuple[Any, ...]] = []
+    items: _Rows = []
+    receipts: _Rows = []
     rejects: list[Reject] = []
     for response, body, ids in bodies:
         try:
@@ -142,7 +141,7 @@ def is_object(body: Any) -> bool:
     """Return whether bytes are one JSON object, in UTF-8 or not; what is inside may be anything."""
     try:
         ENVELOPE.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except _CANNOT_BE_READ:
         return False
     return True
 
@@ -170,22 +169,18 @@ def cut(text: str | None) -> str | None:
     """
     if text is None or len(text) <= MOST_CHARACTERS:
         return text
-    return text[: MOST_CHARACTERS - 1] + _CUT
+    return f"{text[: MOST_CHARACTERS - 1]}…"
 
 
 def mended(body: bytes) -> bytes | None:
     """Return a body as the JSON object in UTF-8 that it is or was meant to be, or else None."""
-    try:
+    with suppress(_Unreadable):
         text = _text_of(body)
-        _decoded(ENVELOPE.decode, text, "the answer is not a JSON object")
-    except _Unreadable:
-        return None
-    return text
+        return text if is_object(text) else None
+    return None
 
 
 class _Asked:
-    """The sessions that an answer is about, and which of them a name in it means."""
-
     def __init__(self, ids: list[str], entries: list[msgspec.Raw]) -> None:
         self._ids, self._entries = ids, entries
         self._plain = {one.strip(): one for one in ids} | {one: one for one in ids}
@@ -218,11 +213,7 @@ def _loosely(name: str) -> str:
 
 
 def _read_item(
-    head: tuple[int, int],
-    entry: bytes,
-    asked: _Asked,
-    items: list[tuple[Any, ...]],
-    receipts: list[tuple[Any, ...]],
+    head: tuple[int, int], entry: bytes, asked: _Asked, items: _Rows, receipts: _Rows
 ) -> tuple[str, str, str | None] | None:
     """Add what one entry of ``Data`` says; return kind, reason and session of what it can't."""
     session = None
@@ -250,9 +241,8 @@ def _named(item: Any) -> str:
     return session
 
 
-def _read_receipts(item: Any) -> tuple[list[tuple[Any, ...]], list[str]]:
-    """Return what the receipts of an item say, without those that say nothing; and problems."""
-    said: list[tuple[Any, ...]] = []
+def _read_receipts(item: Any) -> tuple[_Rows, list[str]]:
+    said: _Rows = []
     problems: list[str] = []
     for name in ("receipt", "receipt_set"):
         text = bytes(getattr(item, name))
@@ -276,7 +266,6 @@ def _read_receipts(item: Any) -> tuple[list[tuple[Any, ...]], list[str]]:
 
 
 def _receipt(text: bytes) -> tuple[Any, ...]:
-    """Return what a receipt says: a value for each column of ``SAID``."""
     receipt = _decoded(_RECEIPT.decode, text, "a receipt is not an object")
     said = {name: _scalar(getattr(receipt, name), key) for name, key in api.RECEIPT.items()}
     older_word = said.pop("older_word")
@@ -318,7 +307,7 @@ def _entries(body: bytes) -> list[msgspec.Raw]:
 def _decoded(decode: Callable[[Any], _T], text: bytes | msgspec.Raw, reason: str) -> _T:
     try:
         return decode(text)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except _CANNOT_BE_READ:
         raise _Unreadable(reason) from None
 
 
@@ -344,33 +333,26 @@ def _text_of(body: bytes) -> bytes:
         raise _Unreadable("the answer is nested too deeply") from None
 
 
-def _table(rows: list[tuple[Any, ...]], schema: pa.Schema) -> pa.Table:
+def _table(rows: _Rows, schema: pa.Schema) -> pa.Table:
     columns = zip(*rows, strict=True) if rows else [()] * len(schema)
-    return pa.Table.from_arrays(
-        [pa.array(column, field.type) for column, field in zip(columns, schema, strict=True)],
-        schema=schema,
-    )
+    pairs = zip(columns, schema, strict=True)
+    return pa.table([pa.array(column, field.type) for column, field in pairs], schema=schema)
 
 
 def joined(parts: list[Parts]) -> Parts:
     """Join readings, in the order of the answers."""
+    rejects = [reject for part in parts for reject in part.rejects]
     return Parts(
-        items=_in_order([part.items for part in parts], ITEMS),
-        receipts=_in_order([part.receipts for part in parts], RECEIPTS),
-        rejects=tuple(
-            sorted(
-                (reject for part in parts for reject in part.rejects),
-                key=lambda reject: reject.response,
-            )
-        ),
+        in_order([part.items for part in parts]),
+        in_order([part.receipts for part in parts]),
+        tuple(sorted(rejects, key=lambda reject: reject.response)),
     )
 
 
-def _in_order(tables: list[pa.Table], schema: pa.Schema) -> pa.Table:
+def in_order(tables: list[pa.Table]) -> pa.Table:
+    """Join tables of answers' items or receipts (one at least), in the answers' order."""
     filled = [table for table in tables if table.num_rows]
-    if not filled:
-        return schema.empty_table()
-    whole = pa.concat_tables(filled)
+    whole = pa.concat_tables(filled or tables[:1])
     if len(filled) > 1:
         whole = whole.sort_by([("response", "ascending"), ("place", "ascending")])
     return whole.combine_chunks()

@@ -8,12 +8,13 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import cached_property
 from importlib.metadata import version
-from typing import Any, Final
+from typing import Final
 from urllib.parse import quote, urlsplit
 
 import httpx
@@ -45,7 +46,8 @@ _MESSAGE_READ: Final = 10_000
 _NO_BODY: Final = httpx.ByteStream(b"")
 """Passed so that httpx does not compute body headers for each request: it saves 16 µs."""
 
-_CODE_BYTES: Final = 40
+_A_CODE: Final = re.compile(rb'"?\s*([+-]?[0-9]{1,19})\s*"?')
+"""A return code, which some servers send as text."""
 _UNRESERVED: Final = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~"
 _INT64: Final = range(-(2**63), 2**63)
 
@@ -104,13 +106,27 @@ class Client:
         clock: Callable[[], datetime],
         max_body_bytes: int = MAX_BODY_BYTES,
     ) -> None:
-        key_id, secret = _credentials(settings)
+        given = settings.access_key_id, settings.access_key_secret
+        key_id, secret = (one.get_secret_value() if one else "" for one in given)
         url = httpx.URL(settings.base_url)
         self._path = urlsplit(settings.base_url).path.rstrip("/") + api.PATH
         self._url = url.copy_with(raw_path=self._path.encode("ascii"))
-        self._headers = _headers(key_id, secret, self._url)
-        self.address = f"{url.scheme}://{url.netloc.decode('ascii')}"
-        self._secrets = _forms(secret, key_id, self._headers["Authorization"].split()[1])
+        host = url.netloc.decode("ascii")
+        self._headers = httpx.Headers(
+            {
+                "Host": host,
+                "Authorization": api.authorization(key_id, secret),
+                **api.HEADERS,
+                "Accept-Encoding": "gzip",
+                "User-Agent": f"usms-pipeline/{version('usms-pipeline')}",
+            }
+        )
+        self.address = f"{url.scheme}://{host}"
+        shown = [
+            text for text in (secret, key_id, self._headers["Authorization"].split()[1]) if text
+        ]
+        forms = {*shown, *(quote(text, safe="") for text in shown)}
+        self._secrets = sorted(forms, key=len, reverse=True)  # as a server may repeat them
         self.seconds = settings.timeout_seconds
         self._timeout = httpx.Timeout(settings.timeout_seconds).as_dict()
         self._transport, self._clock = transport, clock
@@ -140,17 +156,16 @@ class Client:
         except TimeoutError:
             late = f"no whole answer within {seconds:g} s"
             return Reply(asked_at, None, None, late, is_late=True)
-        except httpx.TimeoutException as error:
-            is_sent = not isinstance(error, httpx.ConnectTimeout)
-            return Reply(asked_at, None, None, str(error), is_late=True, is_sent=is_sent)
-        except httpx.DecodingError as error:
-            # A server that packs an answer wrongly once does so again: ask for it unpacked.
-            self._headers["Accept-Encoding"] = "identity"
-            return Reply(asked_at, None, None, str(error))
-        except httpx.TransportError as error:
-            is_sent = not isinstance(error, httpx.ConnectError | httpx.ProxyError)
+        except (httpx.TransportError, httpx.DecodingError) as error:
+            if isinstance(error, httpx.DecodingError):
+                # A server that packs an answer wrongly once does so again: ask for it unpacked.
+                self._headers["Accept-Encoding"] = "identity"
+            is_late, is_sent = (
+                isinstance(error, httpx.TimeoutException),
+                not isinstance(error, httpx.ConnectTimeout | httpx.ConnectError | httpx.ProxyError),
+            )
             words = str(error)  # the transport's own
-            return Reply(asked_at, None, None, words, is_sent=is_sent)
+            return Reply(asked_at, None, None, words, is_late=is_late, is_sent=is_sent)
         return self._reply(asked_at, ids, response, body)
 
     async def _read(self, stream: httpx.AsyncByteStream) -> bytes:
@@ -172,20 +187,16 @@ class Client:
     ) -> Reply:
         status = response.status_code
         wait = retry_after_seconds(response.headers.get("Retry-After"), self._clock())
-        message = self._excess(body)
-        if message:
-            return Reply(asked_at, status, None, message, body[:KEPT_BYTES], wait, True)
+        excess = ""
+        if len(body) > self._max_body_bytes:
+            excess = f"the answer is larger than {self._max_body_bytes / 1e6:g} MB"
+        elif has_too_many_values(body):
+            excess = f"the answer holds more than {MOST_VALUES:,} values"
+        if excess:
+            return Reply(asked_at, status, None, excess, body[:KEPT_BYTES], wait, True)
         ret_code, message = _read_envelope(body)
         message = self._safe(message, ids) if ret_code else message
         return Reply(asked_at, status, ret_code, message, body, wait)
-
-    def _excess(self, body: bytes) -> str:
-        """Return what an answer has too much of, if anything."""
-        if len(body) > self._max_body_bytes:
-            return f"the answer is larger than {self._max_body_bytes / 1e6:g} MB"
-        if has_too_many_values(body):
-            return f"the answer holds more than {MOST_VALUES:,} values"
-        return ""
 
     def _safe(self, message: str, ids: Sequence[str]) -> str:
         """Remove ids, credentials and what may be a phone from a message, and cut it."""
@@ -242,56 +253,14 @@ def _read_envelope(body: bytes) -> tuple[int | None, str]:
         if readable is None:
             return None, "the answer is not the JSON object it should be"
         envelope = ENVELOPE.decode(readable)
-    code = bytes(envelope.ret_code)
-    ret_code = _whole_number(_scalar(code)) if len(code) <= _CODE_BYTES else None
-    if ret_code is None:
+    code = _A_CODE.fullmatch(bytes(envelope.ret_code))
+    if code is None or int(code[1]) not in _INT64:
         return None, f"the answer has no {api.ENVELOPE['ret_code']}"
+    ret_code = int(code[1])
     if ret_code == api.NO_ERROR and not is_list(envelope.data):
         return None, NO_LIST
-    message = _scalar(bytes(envelope.message)) if ret_code else ""
-    return ret_code, message if isinstance(message, str) else ""
-
-
-def _scalar(text: bytes) -> Any:
-    """Read one JSON text or number; None for anything else."""
-    if text[:1] in (b"{", b"["):
-        return None
-    try:
-        return msgspec.json.decode(text)
-    except (msgspec.MsgspecError, ValueError):
-        return None
-
-
-def _whole_number(value: Any) -> int | None:
-    """Return a code, which some servers send as text."""
-    if isinstance(value, str):
-        text = value.strip()
-        value = int(text) if re.fullmatch(r"[+-]?[0-9]{1,18}", text) else None
-    is_number = isinstance(value, int) and not isinstance(value, bool) and value in _INT64
-    return value if is_number else None
-
-
-def _credentials(settings: Settings) -> tuple[str, str]:
-    key_id, secret = settings.access_key_id, settings.access_key_secret
-    return (
-        key_id.get_secret_value() if key_id else "",
-        secret.get_secret_value() if secret else "",
-    )
-
-
-def _forms(*secrets: str) -> tuple[str, ...]:
-    """Return the forms in which a server may repeat what it was sent, the longest first."""
-    forms = {form for text in secrets if text for form in (text, quote(text, safe=""))}
-    return tuple(sorted(forms, key=len, reverse=True))
-
-
-def _headers(key_id: str, secret: str, url: httpx.URL) -> httpx.Headers:
-    return httpx.Headers(
-        {
-            "Host": url.netloc.decode("ascii"),
-            "Authorization": api.authorization(key_id, secret),
-            **api.HEADERS,
-            "Accept-Encoding": "gzip",
-            "User-Agent": f"usms-pipeline/{version('usms-pipeline')}",
-        }
-    )
+    message = ""
+    if ret_code and bytes(envelope.message)[:1] == b'"':
+        with suppress(msgspec.MsgspecError, ValueError):
+            message = str(msgspec.json.decode(envelope.message))
+    return ret_code, message

@@ -107,14 +107,8 @@ def collect(
 
 
 class _Workers:
-    """The event loop's side: a thread with a loop that runs the workers."""
-
     def __init__(
-        self,
-        fetcher: Fetcher,
-        transport: httpx.AsyncBaseTransport,
-        count: int,
-        stats: CollectStats,
+        self, fetcher: Fetcher, transport: httpx.AsyncBaseTransport, count: int, stats: CollectStats
     ) -> None:
         self.landed: deque[tuple[int, Answer]] = deque()
         self.news = threading.Event()  # a batch was taken, an answer came, or all has ended
@@ -142,8 +136,7 @@ class _Workers:
             self._loop.call_soon_threadsafe(what, *arguments)
 
     def put(self, batches: list[Batch | None]) -> None:
-        """Queue batches; None says that there are no more."""
-        for batch in batches:
+        for batch in batches:  # None: there are no more
             self._queue.put_nowait(batch)
 
     def make_room(self, size: int) -> None:
@@ -163,8 +156,11 @@ class _Workers:
             asyncio.run(self._work())
         except asyncio.CancelledError:
             pass
+        except BaseExceptionGroup as group:  # of these, the one that says most
+            is_less = [not isinstance(one, CredentialsRefused) for one in group.exceptions]
+            self.failure = group.exceptions[is_less.index(min(is_less))]
         except BaseException as error:  # raised again in the caller's thread
-            self.failure = _single(error)
+            self.failure = error
         finally:
             self.is_done = True
             self._ready.set()
@@ -194,30 +190,26 @@ class _Workers:
         self._queue.put_nowait(None)  # for the next worker
 
     def _land(self, number: int, answer: Answer) -> None:
-        """Hand an answer over; refusals wait for proof that the service does answer."""
         if answer.verdict == "refused" and not self._stats.ids_answered:
             self._refused.append((number, answer))
             return
         if answer.verdict == "ok":
             self._release()
-        self._hand_over(number, answer)
+        self._hand_over([(number, answer)])
 
     def _release(self) -> None:
         held, self._refused = self._refused, []
-        for number, answer in held:
-            self._hand_over(number, answer)
+        self._hand_over(held)
 
-    def _hand_over(self, number: int, answer: Answer) -> None:
-        self.landed.append((number, answer))
-        self._waiting_bytes += _weight(answer)
+    def _hand_over(self, answers: list[tuple[int, Answer]]) -> None:
+        self.landed.extend(answers)
+        self._waiting_bytes += sum(_weight(answer) for _, answer in answers)
         if self._waiting_bytes >= _WAITING_BYTES:
             self._room.clear()
         self.news.set()
 
 
 class _Caller:
-    """The caller's side: draws batches, feeds the sink, shows progress; all in one thread."""
-
     def __init__(
         self,
         workers: _Workers,
@@ -260,7 +252,6 @@ class _Caller:
         return replace(self._stats, seconds=seconds, problems=dict(self._stats.problems))
 
     def _feed(self) -> None:
-        """Draw batches until the workers have enough of them, or drawing is slow."""
         drawn: list[Batch | None] = []
         started = time.monotonic()
         while self._has_more and self._given - self._workers.taken < self._workers.ahead:
@@ -297,10 +288,3 @@ class _Caller:
 
 def _weight(answer: Answer) -> int:
     return max(len(answer.body), _WAITING_BYTES // 256)
-
-
-def _single(error: BaseException) -> BaseException:
-    """Return the one exception that says most of a group of them."""
-    if not isinstance(error, BaseExceptionGroup):
-        return error
-    return min(error.exceptions, key=lambda one: not isinstance(one, CredentialsRefused))

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.json as pj
 
-from usms_pipeline.contract.schema import OBSERVATIONS, QUARANTINE, RESPONSES
+from usms_pipeline.contract.schema import OBSERVATIONS, QUARANTINE, RESPONSES, TEXT
 from usms_pipeline.people.phones import PhoneBook
 from usms_pipeline.service import api
 from usms_pipeline.service.careful import (
@@ -34,6 +34,7 @@ from usms_pipeline.service.careful import (
     Reject,
     cut,
     has_too_many_values,
+    in_order,
     is_object,
     joined,
     read_bodies,
@@ -57,19 +58,11 @@ _AN_OBJECT: Final = re.compile(rb'"%b"\s*:\s*\{' % _RECEIPT_KEY)
 
 def _shape(has_lists: bool) -> pa.Schema:
     """Return what Arrow is to read of an answer; it is one type to a key, so a list or not."""
-    receipt = pa.struct(
-        [
-            (key, pa.int64() if name in api.WHOLE_NUMBERS else pa.string())
-            for name, key in api.RECEIPT.items()
-        ]
-    )
-    types = {
-        "session_no": pa.string(),
-        "submit_status": pa.string(),
-        "receipt": pa.list_(receipt) if has_lists else receipt,
-        "receipt_set": pa.list_(receipt),
-    }
-    item = pa.struct([(api.ITEM[name], kind) for name, kind in types.items()])
+    kinds = {name: pa.int64() for name in api.WHOLE_NUMBERS}
+    receipt = pa.struct([(key, kinds.get(name, TEXT)) for name, key in api.RECEIPT.items()])
+    listed = pa.list_(receipt)
+    lists = {"receipt": listed if has_lists else receipt, "receipt_set": listed}
+    item = pa.struct([(key, lists.get(name, TEXT)) for name, key in api.ITEM.items()])
     return pa.schema([(api.ENVELOPE["data"], pa.list_(item))])
 
 
@@ -124,7 +117,8 @@ def decode(responses: pa.RecordBatch | pa.Table, book: PhoneBook, receipt_zone: 
     tables += _refused(rows, ids, verdicts)
     tables += _without_a_word(rows, ids, verdicts, rejects)
     observations = pa.concat_tables([OBSERVATIONS.empty_table(), *tables]).combine_chunks()
-    return Decoded(observations, _quarantined(rejects, rows), doubts)
+    entries = pa.Table.from_pylist([_entry(reject, rows) for reject in rejects], QUARANTINE)
+    return Decoded(observations, entries, doubts)
 
 
 def entry_id(
@@ -149,24 +143,19 @@ def entry_id(
 
 
 def _sorted(body: bytes) -> bytes:
-    """Return JSON without its layout and order; other texts unchanged."""
     try:
         return json.dumps(json.loads(body), sort_keys=True).encode()
     except (ValueError, RecursionError):
         return body
 
 
-def _blocks(
-    rows: pa.Table, ids: list[list[str]], verdicts: list[str | None]
-) -> Iterator[list[Answer]]:
-    """Return the 'ok' answers in blocks of bounded size."""
+def _blocks(rows: pa.Table, ids: list[list[str]], verdicts: list[str]) -> Iterator[list[Answer]]:
     block: list[Answer] = []
     size = 0
     for number, body in enumerate(rows["body"]):
-        if verdicts[number] != "ok":
-            continue
-        block.append(Answer(number, body.as_py() or b"", ids[number]))
-        size += len(block[-1].body)
+        if verdicts[number] == "ok":
+            block.append(Answer(number, body.as_py() or b"", ids[number]))
+            size += len(block[-1].body)
         if len(block) >= _BLOCK_ANSWERS or size >= _BLOCK_BYTES:
             yield block
             block, size = [], 0
@@ -222,7 +211,7 @@ def _parsed(answers: list[Answer], has_lists: bool) -> pa.ListArray | None:
     if has_lists:
         block = _with_lists_only(block)
     try:
-        pa.array([block], pa.binary()).cast(pa.string())  # Arrow's reader takes what is no UTF-8
+        pa.array([block], pa.binary()).cast(TEXT)  # Arrow's reader takes what is no UTF-8
         table = pj.read_json(
             pa.BufferReader(block),
             read_options=pj.ReadOptions(use_threads=False, block_size=len(block) + 1),
@@ -276,18 +265,14 @@ def _odd(answers: list[Answer], data: pa.ListArray) -> set[int]:
     """Return the answers with an entry that is null, nameless or about a session not asked."""
     items = data.flatten()
     sessions = _of(items, api.ITEM, "session_no")
-    asked = pa.array([session for answer in answers for session in answer.ids], pa.string())
+    asked = pa.array([session for answer in answers for session in answer.ids], TEXT)
     if not sessions.null_count and sessions.equals(asked):
         lengths = pc.fill_null(pc.list_value_length(data), 0).to_pylist()
         if lengths == [len(answer.ids) for answer in answers]:
             return set()
-    parents = pc.list_parent_indices(data).to_pylist()
     known = [set(answer.ids) for answer in answers]
-    return {
-        parent
-        for parent, session in zip(parents, sessions.to_pylist(), strict=True)
-        if session not in known[parent]
-    }
+    pairs = zip(pc.list_parent_indices(data).to_pylist(), sessions.to_pylist(), strict=True)
+    return {parent for parent, session in pairs if session not in known[parent]}
 
 
 def _receipts(items: pa.StructArray, head: list[pa.Array]) -> pa.Table:
@@ -299,11 +284,7 @@ def _receipts(items: pa.StructArray, head: list[pa.Array]) -> pa.Table:
         tables = [_said(single, head)]
         after = pa.repeat(pa.scalar(1, pa.int64()), len(items))
     tables.append(_listed(listed, head, after))
-    filled = [table for table in tables if table.num_rows]
-    whole = pa.concat_tables(filled or tables)
-    if len(filled) > 1:
-        whole = whole.sort_by([("response", "ascending"), ("place", "ascending")])
-    return whole
+    return in_order(tables)
 
 
 def _listed(lists: pa.ListArray, head: list[pa.Array], after: pa.Array | int) -> pa.Table:
@@ -317,18 +298,16 @@ def _listed(lists: pa.ListArray, head: list[pa.Array], after: pa.Array | int) ->
 
 
 def _said(receipts: pa.StructArray, head: list[pa.Array]) -> pa.Table:
-    """Return what receipts say, leaving out those that say nothing."""
     said = {name: _of(receipts, api.RECEIPT, name) for name in api.RECEIPT}
     said["word"] = pc.coalesce(said["word"], said.pop("older_word"))
     table = pa.Table.from_arrays([*head, *said.values()], schema=RECEIPTS)
     if not said["word"].null_count and not pc.any(pc.equal(said["word"], "")).as_py():
         return table
-    says = pa.array([False] * len(receipts), pa.bool_())
+    says = pa.repeat(pa.scalar(False), len(receipts))
     for field in SAID:
         column = said[field.name]
-        is_said = pc.is_valid(column)
-        if pa.types.is_string(field.type):
-            is_said = pc.and_(is_said, pc.fill_null(pc.not_equal(column, ""), False))
+        is_text = pa.types.is_string(field.type)
+        is_said = pc.fill_null(pc.not_equal(column, ""), False) if is_text else column.is_valid()
         says = pc.or_(says, is_said)
     return table.filter(says)
 
@@ -353,20 +332,16 @@ def _observed(
     keys, told_of = _keys(asked), _keys(told)
     of_each = submit_status.take(pc.index_in(told_of, value_set=keys))
     silent = pc.invert(pc.is_in(keys, value_set=told_of))
+    some = (one.filter(silent) for one in (sessions, _at(asked_at, numbers), submit_status))
+    silent_ones, asked_then, words = some
     return [
-        session_rows(
-            sessions.filter(silent),
-            _at(asked_at, asked["response"].filter(silent)),
-            submit_status.filter(silent),
-            "pending",
-        ),
+        session_rows(silent_ones, asked_then, words, "pending"),
         receipt_rows(parts.receipts, when, of_each, book, zone),
     ]
 
 
 def _keys(asked: pa.Table) -> pa.Array:
-    """Return a key for each session in each answer."""
-    responses = asked["response"].cast(pa.string())
+    responses = asked["response"].cast(TEXT)
     return pc.binary_join_element_wise(responses, asked["session_no"], " ").combine_chunks()
 
 
@@ -381,28 +356,21 @@ def _submit_status(items: pa.Table, asked: pa.Table) -> pa.Array:
     return _at(least["submit_status_min"], places)
 
 
-def _refused(rows: pa.Table, ids: list[list[str]], verdicts: list[str | None]) -> list[pa.Table]:
+def _refused(rows: pa.Table, ids: list[list[str]], verdicts: list[str]) -> list[pa.Table]:
     """Return rows for ids that the service refuses: asked, answered, and ``invalid``."""
     refused = [number for number, verdict in enumerate(verdicts) if verdict == "refused"]
     responses, sessions = _asked(ids, refused)
     if not len(sessions):
         return []
-    return [
-        session_rows(
-            sessions,
-            _at(rows["asked_at"], responses),
-            pa.nulls(len(sessions), pa.string()),
-            "invalid",
-            code=_at(rows["ret_code"], responses).cast(pa.string()),
-            description=_at(rows["reason"], responses),
-        )
-    ]
+    code = _at(rows["ret_code"], responses).cast(TEXT)
+    asked_at, reason = (_at(rows[name], responses) for name in ("asked_at", "reason"))
+    nothing = pa.nulls(len(sessions), TEXT)
+    return [session_rows(sessions, asked_at, nothing, "invalid", code, reason)]
 
 
 def _without_a_word(
-    rows: pa.Table, ids: list[list[str]], verdicts: list[str | None], rejects: Iterable[Reject]
+    rows: pa.Table, ids: list[list[str]], verdicts: list[str], rejects: Iterable[Reject]
 ) -> list[pa.Table]:
-    """Return rows for ids whose answer says nothing of them: emptied, or unreadable."""
     silent = [n for n, verdict in enumerate(verdicts) if verdict in (FORGOTTEN, _UNANSWERED)]
     unread = sorted({one.response for one in rejects if one.kind == UNREADABLE_ANSWER})
     vain = [number for number in unread if verdicts[number] == "ok" or len(ids[number]) == 1]
@@ -410,7 +378,7 @@ def _without_a_word(
     for numbers, bucket in ((silent, "pending"), (vain, None)):
         responses, sessions = _asked(ids, numbers)
         if len(sessions):
-            nothing = pa.nulls(len(sessions), pa.string())
+            nothing = pa.nulls(len(sessions), TEXT)
             tables.append(session_rows(sessions, _at(rows["asked_at"], responses), nothing, bucket))
     return tables
 
@@ -418,52 +386,40 @@ def _without_a_word(
 def _asked(
     ids: Mapping[int, list[str]] | list[list[str]], numbers: Collection[int]
 ) -> tuple[pa.Array, pa.Array]:
-    """Return each id of some answers, with the answer's number."""
     counts = np.array([len(ids[number]) for number in numbers], np.int64)
     responses = np.repeat(np.array([*numbers], np.int32), counts)
     sessions = [session for number in numbers for session in ids[number]]
-    return pa.array(responses), pa.array(sessions, pa.string())
+    return pa.array(responses), pa.array(sessions, TEXT)
 
 
-def _useless(rows: pa.Table, ids: list[list[str]], verdicts: list[str | None]) -> Iterator[Reject]:
-    """Return the answers that were unusable on arrival: refused ids, unreadable bodies."""
+_USELESS: Final = {
+    "refused": (REFUSED_ID, "the service refuses this session number"),
+    _UNANSWERED: (UNANSWERED_ID, "the service gives no usable answer about this session number"),
+}
+"""From a verdict on a lone id, the kind of entry and the reason where none was kept."""
+
+
+def _useless(rows: pa.Table, ids: list[list[str]], verdicts: list[str]) -> Iterator[Reject]:
     for number, verdict in enumerate(verdicts):
         if verdict in ("ok", FORGOTTEN):
             continue
         body = (rows["body"][number].as_py() or b"")[:MOST_BYTES_KEPT]
         reason = rows["reason"][number].as_py()
-        if verdict in ("refused", _UNANSWERED):
-            kind = REFUSED_ID if verdict == "refused" else UNANSWERED_ID
-            says = "refuses" if kind == REFUSED_ID else "gives no usable answer about"
-            words = reason or f"the service {says} this session number"
-            for session in ids[number]:
-                yield Reject(number, kind, words, session, body)
-        else:
-            words = reason or "the answer can't be read"
-            yield Reject(number, UNREADABLE_ANSWER, words, None, body)
-
-
-def _quarantined(rejects: list[Reject], rows: pa.Table) -> pa.Table:
-    return pa.Table.from_pylist([_entry(reject, rows) for reject in rejects], QUARANTINE)
+        kind, words = _USELESS.get(verdict, (UNREADABLE_ANSWER, "the answer can't be read"))
+        for session in ids[number] if verdict in _USELESS else [None]:
+            yield Reject(number, kind, reason or words, session, body)
 
 
 def _entry(reject: Reject, rows: pa.Table) -> dict[str, Any]:
-    response = {
-        name: rows[name][reject.response].as_py() for name in ("ids", "asked_at", "http_status")
-    }
-    return {
-        **response,
-        "id": entry_id(
-            reject.kind,
-            reject.session_no,
-            response["ids"] or (),
-            response["asked_at"],
-            reject.body,
-        ),
-        "kind": reject.kind,
+    names = ("ids", "asked_at", "http_status")
+    said = {name: rows[name][reject.response].as_py() for name in names}
+    kind, session_no, body = reject.kind, reject.session_no, reject.body
+    return said | {
+        "id": entry_id(kind, session_no, said["ids"] or (), said["asked_at"], body),
+        "kind": kind,
         "reason": reject.reason,
-        "session_no": cut(reject.session_no),
-        "body": reject.body[:MOST_BYTES_KEPT],
+        "session_no": cut(session_no),
+        "body": body[:MOST_BYTES_KEPT],
         "state": "open",
     }
 

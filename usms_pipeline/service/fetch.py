@@ -54,6 +54,9 @@ service that is down for all costs 150 at most until the breaker opens, one that
 them too."""
 
 
+Kept = Literal["ok", "refused", "unanswered", "unreadable"]
+
+
 @dataclass(frozen=True)
 class Answer:
     """One answer worth keeping: schema.RESPONSES without the partition.
@@ -67,9 +70,12 @@ class Answer:
     asked_at: datetime
     http_status: int | None
     ret_code: int | None
-    verdict: Literal["ok", "refused", "unanswered", "unreadable"]
+    verdict: Kept
     reason: str | None
     body: bytes = field(repr=False)
+
+
+Land = Callable[[Answer], None]
 
 
 @dataclass
@@ -102,12 +108,8 @@ class CollectStats:
 
     def plus(self, other: CollectStats) -> CollectStats:
         """Return the figures of both, one after the other."""
-        summed = (
-            "requests", "retries", "throttled", "splits", "ids_asked", "ids_answered",
-            "ids_refused", "ids_unanswered", "ids_given_up", "unreadable", "bytes_received",
-            "seconds",
-        )  # fmt: skip
-        found = {name: getattr(self, name) + getattr(other, name) for name in summed}
+        found = {name: value + getattr(other, name) for name, value in vars(self).items()
+                 if name not in ("pace", "concurrency", "problems")}  # fmt: skip
         problems = Counter(self.problems) + Counter(other.problems)
         concurrency = max(self.concurrency, other.concurrency)
         return replace(other, problems=dict(problems), concurrency=concurrency, **found)
@@ -172,9 +174,9 @@ class Fetcher:
         self._slowest = 0.0
         self._answered: str | None = None
         self._known, self._alone = known, asyncio.Lock()
-        self._put_off: list[tuple[tuple[str, ...], Reply, float, Callable[[Answer], None]]] = []
+        self._put_off: list[tuple[tuple[str, ...], Reply, float, Land]] = []
 
-    async def fetch(self, ids: tuple[str, ...], land: Callable[[Answer], None]) -> None:
+    async def fetch(self, ids: tuple[str, ...], land: Land) -> None:
         """Ask for a batch, in halves of halves where need be; ``land`` gets each answer at once.
 
         Raises ``CredentialsRefused`` and ``ServiceDown``.
@@ -187,7 +189,9 @@ class Fetcher:
             reply = await self._insist(part, is_failing)
             is_good, is_lone = reply.verdict is Verdict.OK, len(part) == 1
             if reply.verdict is Verdict.SPLIT:
-                must_wait = not is_lone and self._only_refuses()
+                # where all are refused, no bad id is looked for any more, only a good batch
+                is_of_all = self._stats.ids_refused >= self.patience.most_refusals_alone
+                must_wait = not is_lone and is_of_all and not self._stats.ids_answered
             elif not is_good:
                 # What is said of one id is for good: more must speak for it than for a half.
                 since = self._recently(asked if is_lone else began)
@@ -232,11 +236,6 @@ class Fetcher:
         if rest and rest[-1][1].verdict is Verdict.DENY:
             raise _refused(rest[-1][1])
 
-    def _only_refuses(self) -> bool:
-        """Return when to stop looking for a batch's bad ids and look only for a good batch."""
-        stats = self._stats
-        return not stats.ids_answered and stats.ids_refused >= self.patience.most_refusals_alone
-
     def _recently(self, since: float) -> float:
         """Return since when a good answer shows that the service is up."""
         return max(since, self._monotonic() - _RECENTLY_SECONDS)
@@ -267,7 +266,10 @@ class Fetcher:
         if is_failing:
             attempts = _ATTEMPTS_ALONE if len(ids) == 1 else 1
             most_throttled = _THROTTLED_PART
-            seconds = self._seconds_of_a_part() if len(ids) > 1 else None
+            if len(ids) > 1:
+                # Others are answered in time, and each of seven halvings may get no answer. The
+                # last id of it has the whole time again.
+                seconds = min(2 * self._slowest + 1, max(1.0, self._client.seconds / 4))
         while True:
             is_of_all = not is_failing and failures + throttled < _THROTTLED_OF_ALL
             reply = await self._ask(ids, seconds, is_of_all)
@@ -298,13 +300,6 @@ class Fetcher:
             # first of all, whether the key and the address are good
             return failures >= _ATTEMPTS_ODD or self._answered is None
         return reply.is_late and others_pass
-
-    def _seconds_of_a_part(self) -> float:
-        """Return how long to wait for a part of a batch that failed, which others answer in time.
-
-        Each of seven halvings may get no answer. The last id of it has the whole time again.
-        """
-        return min(2 * self._slowest + 1, max(1.0, self._client.seconds / 4))
 
     async def _ask(
         self, ids: tuple[str, ...], seconds: float | None = None, is_of_all: bool = True
@@ -351,8 +346,7 @@ class Fetcher:
                 self._breaker.bad(sent_at)
         self._stats.pace = self._governor.settled_pace
 
-    def _settle(self, ids: tuple[str, ...], reply: Reply, land: Callable[[Answer], None]) -> None:
-        """Hand over an answer, or the verdict on a lone id, and count the ids."""
+    def _settle(self, ids: tuple[str, ...], reply: Reply, land: Land) -> None:
         if reply.verdict is Verdict.OK:
             self._stats.ids_answered += len(ids)
             land(_answer(ids, reply, "ok"))
@@ -363,7 +357,7 @@ class Fetcher:
             self._stats.ids_unanswered += 1
             land(_answer(ids, reply, "unanswered"))
 
-    def _give_up(self, ids: tuple[str, ...], reply: Reply, land: Callable[[Answer], None]) -> None:
+    def _give_up(self, ids: tuple[str, ...], reply: Reply, land: Land) -> None:
         """Count ids of which nothing is known; a body that can't be read is handed over."""
         self._stats.ids_given_up += len(ids)
         self._stats.problem(f"{_reason(reply)}.{_hint(reply, self._client.address)}")
@@ -405,15 +399,10 @@ class Fetcher:
         )
 
 
-def _answer(
-    ids: tuple[str, ...],
-    reply: Reply,
-    verdict: Literal["ok", "refused", "unanswered", "unreadable"],
-) -> Answer:
+def _answer(ids: tuple[str, ...], reply: Reply, verdict: Kept) -> Answer:
     reason = None if verdict == "ok" else _reason(reply)
-    return Answer(
-        ids, reply.asked_at, reply.http_status, reply.ret_code, verdict, reason, reply.body
-    )
+    codes = reply.http_status, reply.ret_code
+    return Answer(ids, reply.asked_at, *codes, verdict, reason, reply.body)
 
 
 def _reason(reply: Reply) -> str:
@@ -464,7 +453,6 @@ _IF_IT_STAYS: Final = " If this persists, check USMS_BASE_URL and the network."
 
 
 def _hint(reply: Reply, address: str) -> str:
-    """Return what to do about a failure that is a setting's or the network's, if it may be."""
     if reply.http_status in api.REDIRECTS:
         return " Redirects are not followed, because they would carry the key: check USMS_BASE_URL."
     if reply.http_status == api.NOT_FOUND:

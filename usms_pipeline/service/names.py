@@ -78,17 +78,19 @@ class Names:
         # session called like one of the service's own keys would be in every answer.
         if self._names_session(shown, self._words - _KEYS):
             return True
-        said = _pairs(shown)
-        is_answer = said is not None
-        if said is None:
-            with suppress(ValueError, RecursionError):
-                said = _pairs_of(body)  # in another encoding, or a list
-        if said is not None and any(self._is_named_by(*pair) for pair in {*said}):
+        said = _Said()
+        is_answer = False
+        with suppress(ValueError, RecursionError):
+            is_answer = said.read(shown) is _READ  # a JSON object, or what was meant to be one
+        if not is_answer:
+            said = _Said()
+            with suppress(ValueError, RecursionError):  # in another encoding, or a list
+                said.note(None, said.read(body))
+        if any(self._is_named_by(*pair) for pair in {*said.pairs}):
             return True
         return not is_answer and self._is_named_in(shown)
 
     def _is_named_in(self, text: str) -> bool:
-        """Return whether a body that can't be read names somebody."""
         text = unescape(text)
         compact = _compact(text)
         return (
@@ -145,21 +147,6 @@ class Names:
         )
 
 
-def _pairs(text: str) -> list[tuple[str | None, str]] | None:
-    """Return what a body says if it is a JSON object, or was meant to be one; else None."""
-    try:
-        said = _Said()
-        return said.pairs if said.read(text) is _READ else None
-    except (ValueError, RecursionError):
-        return None
-
-
-def _pairs_of(body: bytes) -> list[tuple[str | None, str]]:
-    said = _Said()
-    said.note(None, said.read(body))
-    return said.pairs
-
-
 class _Said:
     """Every text and number of a JSON, with its key, and every key that is not the API's.
 
@@ -171,13 +158,9 @@ class _Said:
 
     def read(self, text: str | bytes) -> Any:
         return json.loads(
-            text,
-            strict=False,
-            parse_constant=str,
-            parse_int=str,
-            parse_float=_Fraction,
+            text, strict=False, parse_constant=str, parse_int=str, parse_float=_Fraction,
             object_pairs_hook=self._take,
-        )
+        )  # fmt: skip
 
     def _take(self, pairs: list[tuple[str, Any]]) -> object:
         last = dict(pairs)

@@ -142,13 +142,11 @@ class Governor:
 
     @property
     def _is_excessive(self) -> bool:
-        """Return whether more is throttled at this pace than noise makes likely."""
         expected = self.noise * (self._good + self._throttled)
         margin = 1 + 2.5 * math.sqrt(expected) if expected else 0
         return self._throttled > expected + margin
 
     def _judge(self, cut: _Cut, now: float) -> None:
-        """Judge what a cut has brought, once enough answers have come since."""
         count = self._good + self._throttled
         share, seconds = self._throttled / count, now - self._since
         is_plain = self._throttled >= _ENOUGH_THROTTLED
@@ -184,7 +182,6 @@ class Governor:
         self._hold()
 
     def _learn(self) -> None:
-        """Remember the share that is throttled at a pace that is not too fast."""
         self._noisy = _MEMORY * self._noisy + self._throttled
         self._heard = _MEMORY * self._heard + self._good + self._throttled
 
@@ -209,20 +206,15 @@ class Governor:
             return  # goes on counting
         if is_used:
             self._clean_probes += 1
-            self.pace = min(self._ceiling, self.pace * self._growth())
+            doublings = min(9, max(0, self._clean_probes - 1 - self._patient_probes))
+            probe = 1 + min(_MAX_PROBE, _PROBE * 2.0**doublings)
+            growth = _RAMP if self._is_ramp else _RECOVERY if self._is_recovering else probe
+            self.pace = min(self._ceiling, self.pace * growth)
         self._hold()
 
     @property
     def _is_recovering(self) -> bool:
         return 2 * self.pace < self._limit_met
-
-    def _growth(self) -> float:
-        if self._is_ramp:
-            return _RAMP
-        if self._is_recovering:
-            return _RECOVERY
-        doublings = max(0, self._clean_probes - 1 - self._patient_probes)
-        return 1 + min(_MAX_PROBE, _PROBE * 2.0**doublings)
 
     def _hold(self) -> None:
         self._since, self._sent = self._clock(), 0
@@ -267,9 +259,7 @@ class Breaker:
     """Says when the service is down: nothing good has come back for too long."""
 
     def __init__(
-        self,
-        limits: BreakerLimits | None = None,
-        clock: Callable[[], float] = time.monotonic,
+        self, limits: BreakerLimits | None = None, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._limits, self._clock = limits or BreakerLimits(), clock
         self.failures = 0

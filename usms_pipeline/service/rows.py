@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from usms_pipeline.contract import moments, status, wording
+from usms_pipeline.contract.polling import CLOCKS_DIFFER
 from usms_pipeline.contract.schema import MOST_CHARACTERS, OBSERVATIONS, TEXT
 from usms_pipeline.people.phones import PhoneBook
 from usms_pipeline.service import api
@@ -26,11 +27,10 @@ _CODE_WITH_DIGITS: Final = r"\d{7}"
 _LONGEST_CODE: Final = 10
 """Most digits in a row of a carrier's code; more are a phone number."""
 
-_FINAL: Final = pa.array(status.FINAL, pa.string())
+_FINAL: Final = pa.array(status.FINAL, TEXT)
 
-_CLOCKS_DIFFER: Final = pa.scalar(timedelta(days=1))
-"""Tolerance: far less than misread digits would be wrong by."""
-_CLOCKS_MAY_DIFFER: Final = pa.scalar(timedelta(minutes=5))
+_MISREAD: Final = pa.scalar(timedelta(days=1))
+"""Digits that are misread give a time that is later by far more."""
 
 
 def times_in_doubt(receipts: pa.Table, rows: pa.Table) -> int:
@@ -38,7 +38,7 @@ def times_in_doubt(receipts: pa.Table, rows: pa.Table) -> int:
 
     ``rows`` are what ``receipt_rows`` made of them.
     """
-    latest = pc.add(rows["asked_at"], _CLOCKS_MAY_DIFFER)
+    latest = pc.add(rows["asked_at"], pa.scalar(CLOCKS_DIFFER))
     is_right = pc.fill_null(pc.less_equal(rows["received_at"], latest), False)
     others = receipts.select(["time", "epoch"]).filter(pc.invert(is_right))
     says_none = pc.match_substring_regex(pc.fill_null(others["time"], ""), moments.NO_TIME)
@@ -60,7 +60,6 @@ def session_rows(
     """
     count = len(sessions)
     return _observations(
-        count,
         session_no=sessions,
         number=pa.repeat(pa.scalar(""), count),
         asked_at=asked_at,
@@ -79,7 +78,7 @@ def receipt_rows(
     ``receipts`` is of ``careful.RECEIPTS``, ``asked_at`` the time of each one's answer,
     ``submit_status`` the word of its session there.
     """
-    column = {name: _whole(receipts[name]) for name in receipts.column_names}
+    column = {name: receipts[name].combine_chunks() for name in receipts.column_names}
     said = book.describe(column["phone"], with_digits=True)
     described = {name: pc.struct_field(said, name) for name in said.type.names}
     described["phone"] = cut_array(described["phone"])
@@ -89,7 +88,6 @@ def receipt_rows(
         number = pc.coalesce(number, book.masked_recipients(column["session_no"], masks))
     word = cut_array(column["word"])  # what is kept decides, so that it can be read again
     return _observations(
-        receipts.num_rows,
         session_no=column["session_no"],
         number=pc.fill_null(number, ""),
         **described,
@@ -105,19 +103,19 @@ def receipt_rows(
     )
 
 
-def _observations(count: int, **columns: pa.Array | None) -> pa.Table:
-    said = {name: column for name, column in columns.items() if column is not None}
-    is_outcome = pc.is_in(said["status"], value_set=_FINAL)
-    said["is_final"] = pc.if_else(pc.is_valid(said["status"]), is_outcome, None)
+def _observations(status: pa.Array, **said: pa.Array | None) -> pa.Table:
+    is_final = pc.if_else(status.is_valid(), pc.is_in(status, value_set=_FINAL), None)
+    said |= {"status": status, "is_final": is_final}
     arrays = [
-        said[field.name].cast(field.type) if field.name in said else pa.nulls(count, field.type)
+        pa.nulls(len(status), field.type)
+        if (column := said.get(field.name)) is None
+        else column.cast(field.type)
         for field in OBSERVATIONS
     ]
     return pa.Table.from_arrays(arrays, schema=OBSERVATIONS)
 
 
 def _codes(codes: pa.Array, phones: pa.Array) -> pa.Array:
-    """Remove from codes what is too long for one, and the receipt's own number."""
     found = pc.fill_null(pc.match_substring_regex(codes, _CODE_WITH_DIGITS), False)
     if not pc.any(found).as_py():
         return codes
@@ -149,10 +147,6 @@ def _segments(counts: pa.Array) -> pa.Array:
     return pc.if_else(is_usable, counts, pa.scalar(None, pa.int64())).cast(pa.int32())
 
 
-def _whole(column: pa.ChunkedArray) -> pa.Array:
-    return column.combine_chunks()
-
-
 def canonical_array(words: pa.Array | pa.ChunkedArray) -> pa.Array:
     """Return ``canonical`` of every word (string, nulls allowed); one lookup a distinct word."""
     if isinstance(words, pa.ChunkedArray):
@@ -176,7 +170,7 @@ def received_at(texts: pa.Array, counts: pa.Array, asked_at: pa.Array, zone: str
     A time without a zone is in ``zone``. Digits are never read as a time that lies after the answer
     (``asked_at``) which told them.
     """
-    latest = pc.add(asked_at, _CLOCKS_DIFFER)
+    latest = pc.add(asked_at, _MISREAD)
     said = moments.to_utc(texts, zone, latest=latest)
     if counts.null_count == len(counts):
         return said

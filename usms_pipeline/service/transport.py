@@ -18,7 +18,6 @@ import zlib
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import suppress
 from itertools import chain
-from types import TracebackType
 from typing import Any, Final
 
 import httpx
@@ -80,18 +79,15 @@ _TOO_LONG: Final = httpx.RemoteProtocolError, "the answer is larger than 64 MB"
 _CORRUPT: Final = "the compressed answer is corrupt or ends early"
 _OTHERWISE_PACKED: Final = "the answer is compressed in a way that was not asked for"
 _FAILED: Final = httpx.NetworkError, "the connection failed: {reason}"
-_FAILURES: Final[dict[int, tuple[type[httpx.TransportError], str]]] = {
+_NOT_TRUSTED: Final = "the TLS certificate was refused: "
+_NO_AUTHORITIES: Final = f"{_NOT_TRUSTED}the authorities (SSL_CERT_FILE) can't be read"
+_Failure = tuple[type[httpx.TransportError], str]
+_FAILURES: Final[dict[int, _Failure]] = {
     pycurl.E_COULDNT_RESOLVE_HOST: _NO_CONNECTION,
     pycurl.E_COULDNT_CONNECT: _NO_CONNECTION,
     pycurl.E_SSL_CONNECT_ERROR: (httpx.ConnectError, "no connection: TLS: {reason}"),
-    pycurl.E_PEER_FAILED_VERIFICATION: (
-        httpx.ConnectError,
-        "the TLS certificate was refused: {reason}",
-    ),
-    pycurl.E_SSL_CACERT_BADFILE: (
-        httpx.ConnectError,
-        "the TLS certificate was refused: the authorities (SSL_CERT_FILE) can't be read",
-    ),
+    pycurl.E_PEER_FAILED_VERIFICATION: (httpx.ConnectError, f"{_NOT_TRUSTED}{{reason}}"),
+    pycurl.E_SSL_CACERT_BADFILE: (httpx.ConnectError, _NO_AUTHORITIES),
     pycurl.E_SEND_ERROR: _BROKE,
     pycurl.E_RECV_ERROR: _BROKE,
     pycurl.E_PARTIAL_FILE: _CLOSED,
@@ -161,14 +157,6 @@ class CurlTransport(httpx.AsyncBaseTransport):
         while self._idle:
             self._idle.pop().curl.close()
 
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None = None,
-        exc_value: BaseException | None = None,
-        traceback: TracebackType | None = None,
-    ) -> None:
-        await self.aclose()
-
 
 class _Exchange:
     """A handle of libcurl's and what it received last. It serves one request after the other."""
@@ -200,7 +188,6 @@ class _Exchange:
         return 0 if len(self._body) > _MOST_RAW_BYTES else None  # 0 ends the transfer
 
     def _taken(self) -> tuple[list[bytes], bytearray]:
-        """Return the lines and the body that were received, and keep nothing of them."""
         lines, body = self._lines.copy(), self._body
         self._lines.clear()
         self._body = bytearray()
@@ -254,11 +241,14 @@ class _Body(httpx.AsyncByteStream):
         if len(self._raw) > _MOST_RAW_BYTES:
             failure = _error(_TOO_LONG)
         head = self._raw[:64]
-        is_known = head.startswith(_GZIP_MARK) or self._is_zlib
+        # a text may begin as zlib does
+        is_zlib = self._has_label and len(head) > 1 and head[0] & 15 == 8
+        is_zlib = is_zlib and int.from_bytes(head[:2], "big") % 31 == 0
+        is_known = is_zlib or head.startswith(_GZIP_MARK)
         if self._has_label and not is_known and head.translate(None, _CONTROLS) != head:
             raise httpx.DecodingError(_OTHERWISE_PACKED)
         try:
-            for step, piece in enumerate(_unpacked(iter([self._raw]), self._is_zlib), 1):
+            for step, piece in enumerate(_unpacked(iter([self._raw]), is_zlib), 1):
                 if piece:
                     yield bytes(piece)
                 if step % _STEPS_A_TURN == 0:
@@ -267,13 +257,6 @@ class _Body(httpx.AsyncByteStream):
             failure = failure or httpx.DecodingError(_CORRUPT)
         if failure is not None:
             raise failure
-
-    @property
-    def _is_zlib(self) -> bool:
-        """Return whether it begins as zlib does: without a label, a text may begin so too."""
-        head = self._raw[:2]
-        is_zlib = len(head) == 2 and head[0] & 15 == 8 and int.from_bytes(head, "big") % 31 == 0
-        return self._has_label and is_zlib
 
 
 def _unpacked(
@@ -334,7 +317,6 @@ def _request_options(request: httpx.Request) -> dict[int, Any]:
 
 
 def _single_line(text: bytes) -> bytes:
-    """Return a text for the head, on one line: libcurl would send line breaks as they are."""
     if b"\r" in text or b"\n" in text:
         raise httpx.LocalProtocolError("a line break in the target or a header")
     return text
@@ -369,12 +351,8 @@ def _authorities(cafile: str | os.PathLike[str] | None) -> dict[int, str | None]
     file, folder = (os.fspath(cafile), None) if cafile else (known.cafile, known.capath)
     if not (file or folder):
         return {}
-    return {
-        pycurl.CAINFO: file,
-        pycurl.CAPATH: folder,
-        pycurl.PROXY_CAINFO: file,
-        pycurl.PROXY_CAPATH: folder,
-    }
+    files: dict[int, str | None] = dict.fromkeys((pycurl.CAINFO, pycurl.PROXY_CAINFO), file)
+    return files | dict.fromkeys((pycurl.CAPATH, pycurl.PROXY_CAPATH), folder)
 
 
 def _proxy_for(host: str) -> str:
@@ -395,23 +373,18 @@ def _proxy_for(host: str) -> str:
     return proxy
 
 
-def _error(
-    failure: tuple[type[httpx.TransportError], str], reason: str = ""
-) -> httpx.TransportError:
+def _error(failure: _Failure, reason: str = "") -> httpx.TransportError:
     kind, words = failure
     return kind(words.format(reason=reason))
 
 
 def _reason(code: int, text: str, system: int) -> str:
-    """Return the reason of a failure, in words that libcurl, OpenSSL or the system has fixed."""
     words = ""
     if code in _CERTIFICATE:
         is_of_another = "match" in text
         words = "it is for another host" if is_of_another else text.partition(": ")[2]
     elif system:
         words = os.strerror(system)
-    elif (
-        code in _OF_OPENSSL and "::" in text
-    ):  # "error:0A00010B:SSL routines::wrong version number"
-        words = text.rpartition("::")[2]
+    elif code in _OF_OPENSSL:  # "error:0A00010B:SSL routines::wrong version number"
+        words = text.rpartition("::")[2] if "::" in text else ""
     return words or str(pycurl.easy_strerror(code))

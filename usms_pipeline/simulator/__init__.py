@@ -17,15 +17,6 @@ from usms_pipeline.simulator.simulator import (
 )
 
 __all__ = [
-    "ACCESS_KEY_ID",
-    "ACCESS_KEY_SECRET",
-    "PATH",
-    "Counters",
-    "Faults",
-    "Outage",
-    "Population",
-    "Simulator",
-    "fast_clock",
-    "run_server",
-    "serve",
-]
+    "ACCESS_KEY_ID", "ACCESS_KEY_SECRET", "PATH", "Counters", "Faults", "Outage", "Population",
+    "Simulator", "fast_clock", "run_server", "serve",
+]  # fmt: skip

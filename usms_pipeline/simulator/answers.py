@@ -7,17 +7,17 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Container, Iterable
+from datetime import datetime
 from random import Random
 from typing import Any, Final, NamedTuple
 from uuid import UUID
-
-import pyarrow as pa
+from zoneinfo import ZoneInfo
 
 from usms_pipeline.contract.status import FINAL
 from usms_pipeline.simulator.fate import COLUMN, NEVER, OUTCOMES
 from usms_pipeline.simulator.faults import Faults
 from usms_pipeline.simulator.numbering import origin, spellings
-from usms_pipeline.simulator.roster import RECEIVE_TIME, Roster, times
+from usms_pipeline.simulator.roster import RECEIVE_TIME, Roster
 
 Json = dict[str, Any]
 
@@ -36,10 +36,10 @@ class Said(NamedTuple):
 
     recipient: int
     word: str
-    code: str
-    description: str
-    received: str | None
-    received_us: int
+    code: str = ""
+    description: str = ""
+    received: str | None = None
+    received_us: int = NEVER
 
 
 class Items(NamedTuple):
@@ -63,25 +63,26 @@ def items(
     ``shown`` are the recipients whose final status an earlier answer had: only then does a
     regressing or conflicting receipt take it back.
     """
+    speaker = _Speaker(roster, now_us, shown, faults, rng)
     data: list[Any] = []
-    finals: list[int] = []
     is_news = False
     for session_no in ids:
         recipients = roster.recipients_of.get(session_no)
-        if recipients is None:
-            data += _stranger(session_no)
+        if recipients is None:  # nobody's: an empty item, or none at all
+            if not zlib.crc32(session_no.encode()) & 1:
+                data.append({"SessionNo": session_no, "Status": "success", "Receipt": None})
             continue
-        said, more = _said(roster, recipients, now_us, shown, faults, finals)
+        said, more = speaker.said(recipients)
         is_reported = any(roster.revealed_us[index] <= now_us for index in recipients)
         is_news = is_news or is_reported
         if not is_reported and _hit(rng, faults.left_out):
             continue
-        data.append(_item(roster, session_no, recipients, said, faults, rng))
+        data.append(speaker.item(session_no, recipients, said))
         if more:
-            data.append(_item(roster, session_no, recipients, more, faults, rng))
+            data.append(speaker.item(session_no, recipients, more))
         if _hit(rng, faults.duplicate):
             data.append(data[-1])
-    return Items(data, finals, is_news)
+    return Items(data, speaker.finals, is_news)
 
 
 def envelope(said: Items, faults: Faults, rng: Random) -> Json:
@@ -90,7 +91,10 @@ def envelope(said: Items, faults: Faults, rng: Random) -> Json:
     if not said.is_news and _hit(rng, faults.null_data):
         data = None
     elif _hit(rng, faults.unasked):
-        said.data.insert(rng.randrange(len(said.data) + 1), _unasked(rng))
+        receipt = {"Phone": f"138{rng.randrange(10**8):08d}", "Status": "delivered"}
+        session_no = str(UUID(int=rng.getrandbits(128), version=4))
+        item = {"SessionNo": session_no, "Status": "success", "Receipt": receipt}
+        said.data.insert(rng.randrange(len(said.data) + 1), item)
     if data is not None and _hit(rng, faults.bad_items):
         data.insert(rng.randrange(len(data) + 1), rng.choice(_BAD_ITEMS))
     content: Json = {"RetCode": "0" if _hit(rng, faults.string_ret_code) else 0}
@@ -99,144 +103,110 @@ def envelope(said: Items, faults: Faults, rng: Random) -> Json:
     return {**content, "Data": data}
 
 
-def _said(
-    roster: Roster,
-    recipients: list[int],
-    now_us: int,
-    shown: Container[int],
-    faults: Faults,
-    finals: list[int],
-) -> tuple[list[Said], list[Said]]:
-    """Return what is said of a session's recipients, and what a second item adds.
+class _Speaker:
+    """Says what became of recipients, and notes in ``finals`` whose final status it has said."""
 
-    A receipt that takes a final status back stands alone once that status was sent, so that the
-    first final status is always the true one; half of them say both in one answer from the start.
-    """
-    first: list[Said] = []
-    second: list[Said] = []
-    for index in recipients:
-        if roster.revealed_us[index] > now_us:
-            first += _waiting(roster, index)
-            continue
-        true = _outcome(roster, index)
-        taken_back = _taken_back(roster, index, now_us, faults)
-        if taken_back is not None and index in shown:
-            first.append(taken_back)
-            continue
-        first.append(true)
-        if _IS_FINAL[roster.outcome[index]]:
-            finals.append(index)
-        if taken_back is not None and _draw(roster, index, "form") < 0.5:
-            second.append(taken_back)
-    return first, second
+    def __init__(
+        self, roster: Roster, now_us: int, shown: Container[int], faults: Faults, rng: Random
+    ) -> None:
+        self._roster, self._now_us, self._shown = roster, now_us, shown
+        self._faults, self._rng = faults, rng
+        self.finals: list[int] = []
 
+    def said(self, recipients: list[int]) -> tuple[list[Said], list[Said]]:
+        """Return what is said of a session's recipients, and what a second item adds.
 
-def _outcome(roster: Roster, index: int) -> Said:
-    outcome = OUTCOMES[roster.outcome[index]]
-    received = roster.received_text[index], roster.received_us[index]
-    return Said(index, outcome.word, outcome.code, outcome.description, *received)
+        A receipt that takes a final status back stands alone once that status was sent, so that the
+        first final status is always the true one; half of them say both in one answer from the
+        start.
+        """
+        roster = self._roster
+        first: list[Said] = []
+        second: list[Said] = []
+        for index in recipients:
+            if roster.revealed_us[index] > self._now_us:
+                first += self._waiting(index)
+                continue
+            taken_back = self._taken_back(index)
+            if taken_back is not None and index in self._shown:
+                first.append(taken_back)
+                continue
+            true = OUTCOMES[roster.outcome[index]]
+            received = roster.received_text[index], roster.received_us[index]
+            first.append(Said(index, true.word, true.code, true.description, *received))
+            if _IS_FINAL[roster.outcome[index]]:
+                self.finals.append(index)
+            if taken_back is not None and self._draw(index, "form") < 0.5:
+                second.append(taken_back)
+        return first, second
 
+    def _waiting(self, index: int) -> list[Said]:
+        """Return, for some recipients, that the message is on its way; for others nothing."""
+        draw = self._draw(index, "form")
+        if draw < 0.7:
+            return []
+        return [Said(index, _WAITING[int((draw - 0.7) / 0.3 * len(_WAITING))])]
 
-def _waiting(roster: Roster, index: int) -> list[Said]:
-    """Return, for some recipients, that the message is on its way; for others nothing."""
-    draw = _draw(roster, index, "form")
-    if draw < 0.7:
-        return []
-    word = _WAITING[int((draw - 0.7) / 0.3 * len(_WAITING))]
-    return [Said(index, word, "", "", None, NEVER)]
+    def _taken_back(self, index: int) -> Said | None:
+        roster, faults = self._roster, self._faults
+        if not _IS_FINAL[roster.outcome[index]]:
+            return None
+        if faults.regressing and self._draw(index, "regressing") < faults.regressing:
+            return Said(index, "sending")
+        corrected_us = roster.revealed_us[index] + _CORRECTED_AFTER_US
+        conflicts = self._draw(index, "conflicting") < faults.conflicting
+        if not (conflicts and corrected_us <= self._now_us):
+            return None
+        is_delivered = OUTCOMES[roster.outcome[index]].status == "delivered"
+        other = OUTCOMES[_FAILED if is_delivered else _DELIVERED]
+        when = datetime.fromtimestamp(corrected_us / 1e6, ZoneInfo(roster.receipt_timezone))
+        text = when.strftime(RECEIVE_TIME)
+        return Said(index, other.word, other.code, other.description, text, corrected_us)
 
-
-def _taken_back(roster: Roster, index: int, now_us: int, faults: Faults) -> Said | None:
-    """Return what a regressing or conflicting receipt says in place of the true final status."""
-    if not _IS_FINAL[roster.outcome[index]]:
-        return None
-    if faults.regressing and _draw(roster, index, "regressing") < faults.regressing:
-        return Said(index, "sending", "", "", None, NEVER)
-    corrected_us = roster.revealed_us[index] + _CORRECTED_AFTER_US
-    conflicts = _draw(roster, index, "conflicting") < faults.conflicting
-    if not (conflicts and corrected_us <= now_us):
-        return None
-    is_delivered = OUTCOMES[roster.outcome[index]].status == "delivered"
-    other = OUTCOMES[_FAILED if is_delivered else _DELIVERED]
-    text = _local_text(corrected_us, roster.receipt_timezone)
-    return Said(index, other.word, other.code, other.description, text, corrected_us)
-
-
-def _item(
-    roster: Roster,
-    session_no: str,
-    recipients: list[int],
-    said: list[Said],
-    faults: Faults,
-    rng: Random,
-) -> Json:
-    item: Json = {"SessionNo": session_no, "Status": "success"}
-    if _hit(rng, faults.receipt_set):
-        item["ReceiptSet"] = [_old_receipt(roster, one, faults, rng) for one in said]
-    else:
-        receipts = [_receipt(roster, one, faults, rng) for one in said]
-        if len(recipients) > 1 or _hit(rng, faults.array):
-            item["Receipt"] = receipts
+    def item(self, session_no: str, recipients: list[int], said: list[Said]) -> Json:
+        """Return an item of the answer, in one of its forms."""
+        item: Json = {"SessionNo": session_no, "Status": "success"}
+        faults, rng = self._faults, self._rng
+        if _hit(rng, faults.receipt_set):
+            item["ReceiptSet"] = [self._old_receipt(one) for one in said]
         else:
-            item["Receipt"] = receipts[0] if receipts else _empty(roster, recipients[0])
-    if _hit(rng, faults.extra_fields):
-        item["Trace"] = {"Region": "cn-bj2", "Hops": [1, None, "x"]}
-    return item
+            receipts = [self._receipt(one) for one in said]
+            if len(recipients) > 1 or _hit(rng, faults.array):
+                item["Receipt"] = receipts
+            else:
+                nothing: Json | None = None if self._draw(recipients[0], "form") < 0.5 else {}
+                item["Receipt"] = receipts[0] if receipts else nothing
+        if _hit(rng, faults.extra_fields):
+            item["Trace"] = {"Region": "cn-bj2", "Hops": [1, None, "x"]}
+        return item
 
+    def _receipt(self, one: Said) -> Json:
+        receipt: Json = {"Phone": self._spelled(one), "Status": one.word}
+        if one.received is not None:
+            receipt["ReceiveTime"] = one.received
+        if one.code:
+            receipt |= {"ReceiptCode": one.code, "ReceiptDesc": one.description}
+        return receipt
 
-def _empty(roster: Roster, index: int) -> Json | None:
-    return None if _draw(roster, index, "form") < 0.5 else {}
+    def _old_receipt(self, one: Said) -> Json:
+        return {
+            "Phone": self._spelled(one),
+            "ReceiptResult": one.word,
+            "ReceiptCode": one.code,
+            "ReceiptDesc": one.description,
+            "ReceiptTime": 0 if one.received_us == NEVER else one.received_us // 1_000_000,
+            "CostCount": 1 + int(self._draw(one.recipient, "segments") ** 3 * 3),
+            "UserId": "",
+            "CountryCode": origin(self._roster.phone[one.recipient]).country,
+        }
 
+    def _spelled(self, one: Said) -> str:
+        if _hit(self._rng, self._faults.spellings):
+            return self._rng.choice(spellings(self._roster.phone[one.recipient]))
+        return self._roster.spelled[one.recipient]
 
-def _receipt(roster: Roster, one: Said, faults: Faults, rng: Random) -> Json:
-    receipt: Json = {"Phone": _spelled(roster, one, faults, rng), "Status": one.word}
-    if one.received is not None:
-        receipt["ReceiveTime"] = one.received
-    if one.code:
-        receipt["ReceiptCode"] = one.code
-        receipt["ReceiptDesc"] = one.description
-    return receipt
-
-
-def _old_receipt(roster: Roster, one: Said, faults: Faults, rng: Random) -> Json:
-    return {
-        "Phone": _spelled(roster, one, faults, rng),
-        "ReceiptResult": one.word,
-        "ReceiptCode": one.code,
-        "ReceiptDesc": one.description,
-        "ReceiptTime": 0 if one.received_us == NEVER else one.received_us // 1_000_000,
-        "CostCount": 1 + int(_draw(roster, one.recipient, "segments") ** 3 * 3),
-        "UserId": "",
-        "CountryCode": origin(roster.phone[one.recipient]).country,
-    }
-
-
-def _spelled(roster: Roster, one: Said, faults: Faults, rng: Random) -> str:
-    if _hit(rng, faults.spellings):
-        return rng.choice(spellings(roster.phone[one.recipient]))
-    return roster.spelled[one.recipient]
-
-
-def _stranger(session_no: str) -> list[Json]:
-    """Answer about a session the service doesn't know: with an empty item, or not at all."""
-    if zlib.crc32(session_no.encode()) & 1:
-        return []
-    return [{"SessionNo": session_no, "Status": "success", "Receipt": None}]
-
-
-def _unasked(rng: Random) -> Json:
-    receipt = {"Phone": f"138{rng.randrange(10**8):08d}", "Status": "delivered"}
-    session_no = str(UUID(int=rng.getrandbits(128), version=4))
-    return {"SessionNo": session_no, "Status": "success", "Receipt": receipt}
-
-
-def _local_text(epoch_us: int, timezone: str) -> str:
-    when = times([epoch_us]).cast(pa.timestamp("us", tz=timezone))[0].as_py()
-    return str(when.strftime(RECEIVE_TIME))
-
-
-def _draw(roster: Roster, index: int, name: str) -> float:
-    return float(roster.drawn[index, COLUMN[name]])
+    def _draw(self, index: int, name: str) -> float:
+        return float(self._roster.drawn[index, COLUMN[name]])
 
 
 def _hit(rng: Random, share: float) -> bool:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from hashlib import blake2b
 from statistics import NormalDist
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -153,16 +153,19 @@ def fates(
     origins = [origin(phone) for phone in phones]
     tempers = np.array([_TEMPERS.get(o.country, _OTHER) for o in origins], float).reshape(-1, 3)
     outcome = _outcomes(drawn, tempers[:, 2] * _days(origins, sent_us, faults.uneven_days))
-    seconds = _delays(drawn, tempers[:, 0] * _paces(origins), outcome)
+    own = {one: _drawn_of(*one) for one in {*origins}}
+    # each operator has a slowness of its own, 0.7 to 1.6 of its country's median
+    paces = np.array([0.7 + 0.9 * own[one] for one in origins], float)
+    seconds = _delays(drawn, tempers[:, 0] * paces, outcome)
     if outage is not None:
-        struck = _struck(origins, sent_us, outage)
-        outcome, seconds = _under_outage(drawn, struck, outcome, seconds, outage)
-    received = _whole_seconds(sent_us + (seconds * _SECOND).astype(np.int64))
-    revealed = received.copy()
-    _hold_back(origins, outcome, received, revealed, faults.nightly)
-    _silence(drawn, tempers[:, 1], sent_us, outcome, received, revealed)
-    _apply(faults, drawn, outcome, received, revealed)
-    return Fates(outcome, received, revealed)
+        outcome, seconds = _under_outage(drawn, origins, sent_us, outcome, seconds, outage)
+    # rounded up to what ReceiveTime can say: a receipt is never shown before its time
+    received = -(-(sent_us + (seconds * _SECOND).astype(np.int64)) // _SECOND) * _SECOND
+    settled = Fates(outcome, received, received.copy())
+    _hold_back(origins, settled, faults.nightly)
+    _silence(drawn, tempers[:, 1], sent_us, settled)
+    _apply(faults, drawn, settled)
+    return settled
 
 
 def _outcomes(drawn: Draws, trouble: Draws) -> npt.NDArray[np.int16]:
@@ -190,14 +193,7 @@ def _delays(drawn: Draws, median_seconds: Draws, outcome: npt.NDArray[np.int16])
     return np.clip(seconds, 1.0, _LONGEST_HOURS * 3600)
 
 
-def _paces(origins: Sequence[Origin]) -> Draws:
-    """Return each operator's own slowness, 0.7 to 1.6 of its country's median."""
-    keys = {one: _drawn_of(*one) for one in {*origins}}
-    return np.array([0.7 + 0.9 * keys[one] for one in origins], float)
-
-
 def _days(origins: Sequence[Origin], sent_us: Times, spread: float) -> Draws:
-    """Return how much more than usual goes wrong at each operator on the day of sending."""
     if not spread:
         return np.ones(len(sent_us))
     keys = list(zip(origins, (sent_us // (24 * _HOUR)).tolist(), strict=True))
@@ -211,38 +207,29 @@ def _drawn_of(*names: object) -> float:
     return (zlib.crc32("/".join(map(str, names)).encode()) + 0.5) / 2**32
 
 
-def _hold_back(
-    origins: Sequence[Origin],
-    outcome: npt.NDArray[np.int16],
-    received: Times,
-    revealed: Times,
-    share: float,
-) -> None:
+def _hold_back(origins: Sequence[Origin], settled: Fates, share: float) -> None:
     """Let a share of the operators tell what they delivered at two o'clock in China, in one lot."""
     if not share:
         return
     held = {one: _drawn_of("nightly", *one) < share for one in {*origins}}
     rows = np.array([held[one] for one in origins], bool)
-    rows &= np.array([name == "delivered" for name in _NAMES])[outcome]
+    rows &= np.array([name == "delivered" for name in _NAMES])[settled.outcome]
     day, begins = 24 * _HOUR, 18 * _HOUR  # two o'clock there
-    revealed[rows] = (received[rows] - begins) // day * day + day + begins
-
-
-def _struck(origins: Sequence[Origin], sent_us: Times, outage: Outage) -> npt.NDArray[np.bool_]:
-    start = int(outage.start_at.timestamp()) * _SECOND
-    during = (sent_us >= start) & (sent_us < start + int(outage.hours * _HOUR))
-    there = (outage.country, outage.operator)
-    struck: npt.NDArray[np.bool_] = during & np.array([there == o for o in origins], bool)
-    return struck
+    settled.revealed_us[rows] = (settled.received_us[rows] - begins) // day * day + day + begins
 
 
 def _under_outage(
     drawn: Draws,
-    struck: npt.NDArray[np.bool_],
+    origins: Sequence[Origin],
+    sent_us: Times,
     outcome: npt.NDArray[np.int16],
     seconds: Draws,
     outage: Outage,
 ) -> tuple[npt.NDArray[np.int16], Draws]:
+    start = int(outage.start_at.timestamp()) * _SECOND
+    during = (sent_us >= start) & (sent_us < start + int(outage.hours * _HOUR))
+    there = (outage.country, outage.operator)
+    struck = during & np.array([there == one for one in origins], bool)
     draw = drawn[:, COLUMN["outage"]]
     fails = struck & (draw < outage.failed_share)
     waits = struck & ~fails & (draw < outage.failed_share + outage.late_share)
@@ -251,45 +238,26 @@ def _under_outage(
     return outcome, np.where(waits, np.maximum(seconds, wait_seconds), seconds)
 
 
-def _whole_seconds(times_us: Times) -> Times:
-    """Round up to what ReceiveTime can say: a receipt is never shown before its time."""
-    return -(-times_us // _SECOND) * _SECOND
-
-
-def _silence(
-    drawn: Draws,
-    share: Draws,
-    sent_us: Times,
-    outcome: npt.NDArray[np.int16],
-    received: Times,
-    revealed: Times,
-) -> None:
+def _silence(drawn: Draws, share: Draws, sent_us: Times, settled: Fates) -> None:
     """Remove the carrier's report of some; the service says so of half of those."""
     draw = drawn[:, COLUMN["silent"]]
-    _set(draw < share, outcome, SILENT, received, NEVER, revealed, NEVER)
+    _remove(draw < share, settled)
     told = draw < share / 2
-    outcome[told] = _WORDLESS
-    revealed[told] = sent_us[told] + _WORDLESS_AFTER_HOURS * _HOUR
+    settled.outcome[told] = _WORDLESS
+    settled.revealed_us[told] = sent_us[told] + _WORDLESS_AFTER_HOURS * _HOUR
 
 
-def _apply(
-    faults: Faults,
-    drawn: Draws,
-    outcome: npt.NDArray[np.int16],
-    received: Times,
-    revealed: Times,
-) -> None:
-    reported = received != NEVER
+def _apply(faults: Faults, drawn: Draws, settled: Fates) -> None:
+    reported = settled.received_us != NEVER
     late = reported & (drawn[:, COLUMN["late"]] < faults.late)
     behind = faults.late_hours * (0.2 + 0.8 * drawn[late, COLUMN["late_length"]])
-    revealed[late] += (behind * _HOUR).astype(np.int64)
+    settled.revealed_us[late] += (behind * _HOUR).astype(np.int64)
     odd = reported & (drawn[:, COLUMN["form"]] < faults.unknown_words)
-    outcome[odd] = _UNRECOGNIZED + (drawn[odd, COLUMN["word"]] < 0.5)
-    received[odd] = NEVER
-    missing = drawn[:, COLUMN["missing"]] < faults.missing
-    _set(missing, outcome, SILENT, received, NEVER, revealed, NEVER)
+    settled.outcome[odd] = _UNRECOGNIZED + (drawn[odd, COLUMN["word"]] < 0.5)
+    settled.received_us[odd] = NEVER
+    _remove(drawn[:, COLUMN["missing"]] < faults.missing, settled)
 
 
-def _set(rows: npt.NDArray[np.bool_], *columns_and_values: Any) -> None:
-    for column, value in zip(columns_and_values[::2], columns_and_values[1::2], strict=True):
-        column[rows] = value
+def _remove(rows: npt.NDArray[np.bool_], settled: Fates) -> None:
+    settled.outcome[rows] = SILENT
+    settled.received_us[rows] = settled.revealed_us[rows] = NEVER

@@ -5,7 +5,6 @@ Nothing here knows what becomes of a message.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final, NamedTuple
@@ -84,12 +83,20 @@ class Population:
     def table(self) -> pa.Table:
         """Make the rows (``SCHEMA``), ordered by ``sent_at``."""
         rng = np.random.default_rng(self.seed)
-        session_of_row = np.repeat(*self._sessions(rng))
+        grouped = round(self.messages * self.group_share)
+        sizes = [1] * (self.messages - grouped)
+        while grouped > 0:
+            sizes.append(min(int(rng.integers(2, self.group_size + 1)), grouped))
+            grouped -= sizes[-1]
+        shuffled = rng.permutation(np.array(sizes, dtype=np.int64))
+        session_of_row = np.repeat(np.arange(len(sizes)), shuffled)
         count = int(session_of_row[-1]) + 1 if self.messages else 0
         countries, phones = self._phones(rng)
         kinds = rng.choice(len(TEMPLATES), count, p=[kind.share for kind in TEMPLATES])
+        raw = rng.bytes(16 * count)
+        numbers = [str(UUID(bytes=raw[at : at + 16], version=4)) for at in range(0, len(raw), 16)]
         columns = [
-            pa.array(list(_session_numbers(rng, count)), pa.string()).take(session_of_row),
+            pa.array(numbers, pa.string()).take(session_of_row),
             phones,
             countries,
             *(
@@ -99,16 +106,6 @@ class Population:
             pa.array(self._sent_us(rng, count)[session_of_row]).cast(SCHEMA.field("sent_at").type),
         ]
         return pa.Table.from_arrays(columns, schema=SCHEMA)
-
-    def _sessions(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """Return the sessions' ordinals and their sizes, which sum to ``messages``."""
-        grouped = round(self.messages * self.group_share)
-        sizes = [1] * (self.messages - grouped)
-        while grouped > 0:
-            size = min(int(rng.integers(2, self.group_size + 1)), grouped)
-            sizes.append(size)
-            grouped -= size
-        return np.arange(len(sizes)), rng.permutation(np.array(sizes, dtype=np.int64))
 
     def _phones(self, rng: np.random.Generator) -> tuple[pa.Array, pa.Array]:
         countries, phones = map(pa.array, _phones(rng, self.customers or self.messages))
@@ -147,9 +144,3 @@ def _phones(rng: np.random.Generator, count: int) -> tuple[list[str], list[str]]
 def _phone(plan: Plan, prefix: int, digits: int) -> str:
     beginning = plan.prefixes[prefix % len(plan.prefixes)]
     return f"+{plan.code}{beginning}{digits:09d}"[: 1 + len(plan.code) + plan.digits]
-
-
-def _session_numbers(rng: np.random.Generator, count: int) -> Iterator[str]:
-    raw = rng.bytes(16 * count)
-    for start in range(0, 16 * count, 16):
-        yield str(UUID(bytes=raw[start : start + 16], version=4))

@@ -96,17 +96,16 @@ def unreachable(rng: Random) -> Reply:
 
 def unauthorized(rng: Random | None = None) -> Reply:
     """Refuse the credentials: by RetCode as documented, or with ``rng`` in any likely form."""
-    if rng is None:
-        return refusal(215393, "Authentication failed")
-    return rng.choice(
-        (
-            refusal(215393, "Authentication failed"),
-            refusal(215394, "Signature error"),
-            refusal(171, "Signature VerifyAC Error"),
-            refusal(215393, "Authentication failed", 401),
-            page(403, "Forbidden"),
-        )
-    )
+    return rng.choice(_UNAUTHORIZED) if rng else _UNAUTHORIZED[0]
+
+
+_UNAUTHORIZED: Final = (
+    refusal(215393, "Authentication failed"),
+    refusal(215394, "Signature error"),
+    refusal(171, "Signature VerifyAC Error"),
+    refusal(215393, "Authentication failed", 401),
+    page(403, "Forbidden"),
+)
 
 
 def useless_kind(faults: Faults, rng: Random) -> str | None:
@@ -119,25 +118,26 @@ def useless_kind(faults: Faults, rng: Random) -> str | None:
     return None
 
 
-_USELESS: Final = (
-    "throttle", "ret_throttle", "server_error", "ret_server_error", "reset",
-    "truncated", "cut_json", "html", "oversized",
-)  # fmt: skip
+_USELESS: Final = {
+    "throttle": None,
+    "ret_throttle": refusal(THROTTLED, "Request was throttled"),
+    "server_error": None,
+    "ret_server_error": refusal(SERVER_ERROR, "Server error"),
+    "reset": RESET,
+    **dict.fromkeys(("truncated", "cut_json")),
+    "html": page(200, "Welcome"),
+    "oversized": None,
+}
+"""The useless kinds, and the replies that are always the same."""
 
 
 def without_content(kind: str, faults: Faults, rng: Random) -> Reply | None:
     """Return the useless reply of a kind that needs no receipts; None for ``spoiled`` kinds."""
     if kind == "throttle":
         return throttled(faults, rng)
-    if kind == "ret_throttle":
-        return refusal(THROTTLED, "Request was throttled")
     if kind == "server_error":
         return failing(rng)
-    if kind == "ret_server_error":
-        return refusal(SERVER_ERROR, "Server error")
-    if kind == "reset":
-        return RESET
-    return page(200, "Welcome") if kind == "html" else None
+    return _USELESS[kind]
 
 
 def spoiled(kind: str, reply: Reply, faults: Faults) -> Reply:

@@ -7,7 +7,7 @@ import socket
 import struct
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from typing import Any, Final
 
 import uvicorn
@@ -30,9 +30,9 @@ def serve(simulator: Simulator, port: int = 0, host: str = LOOPBACK) -> Iterator
     """
     listener = _listen(host, port)
     url = _url(listener)
-    server = _Server(_config(simulator))
+    server = _Server(simulator)
     thread = threading.Thread(
-        target=server.run, kwargs={"sockets": [listener]}, name="usms-simulator", daemon=True
+        target=server.run, args=([listener],), name="usms-simulator", daemon=True
     )
     thread.start()
     try:
@@ -57,19 +57,18 @@ def run_server(
     Raises ``UsmsError`` when the port can't be had.
     """
     listener = _listen(host, port)
-    server = _Server(_config(simulator), lambda: on_start(_url(listener)))
-    try:
-        server.run(sockets=[listener])
-    except KeyboardInterrupt:
-        pass  # uvicorn stops in good order, then hands the interrupt on
-    finally:
-        listener.close()
+    server = _Server(simulator, lambda: on_start(_url(listener)))
+    # uvicorn stops in good order, then hands the interrupt on
+    with closing(listener), suppress(KeyboardInterrupt):
+        server.run([listener])
 
 
 class _Server(uvicorn.Server):
-    """uvicorn that says when it is up."""
-
-    def __init__(self, config: uvicorn.Config, on_start: Callable[[], None] = lambda: None):
+    def __init__(self, simulator: Simulator, on_start: Callable[[], None] = lambda: None):
+        config = uvicorn.Config(
+            app(simulator), http=_Protocol, ws="none", lifespan="off", log_config=None,
+            log_level="critical", access_log=False, timeout_graceful_shutdown=1,
+        )  # fmt: skip
         super().__init__(config)
         self.is_up = threading.Event()
         self._on_start = on_start
@@ -104,19 +103,6 @@ def hang_up(transport: asyncio.Transport, is_reset: bool) -> None:
     raw = transport.get_extra_info("socket")
     raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
     transport.abort()
-
-
-def _config(simulator: Simulator) -> uvicorn.Config:
-    return uvicorn.Config(
-        app(simulator),
-        http=_Protocol,
-        ws="none",
-        lifespan="off",
-        log_config=None,
-        log_level="critical",
-        access_log=False,
-        timeout_graceful_shutdown=1,
-    )
 
 
 def _listen(host: str, port: int) -> socket.socket:

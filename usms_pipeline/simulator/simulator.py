@@ -6,6 +6,7 @@ No sockets: ``app`` and ``server`` put it on the network. The clock is an argume
 from __future__ import annotations
 
 import hmac
+import math
 import threading
 import time
 import zlib
@@ -23,7 +24,6 @@ import pyarrow as pa
 from usms_pipeline.simulator import answers, replies
 from usms_pipeline.simulator.fate import Outage
 from usms_pipeline.simulator.faults import Faults
-from usms_pipeline.simulator.pacing import RateLimit
 from usms_pipeline.simulator.replies import Reply
 from usms_pipeline.simulator.roster import Roster, sent_rows
 from usms_pipeline.simulator.truth import truth
@@ -63,6 +63,22 @@ class Counters:
     )  # after all final statuses were sent
 
 
+class _RateLimit:
+    """A bucket that fills at a number of requests per second and holds one second's worth."""
+
+    def __init__(self, seconds_now: Callable[[], float]) -> None:
+        self._seconds_now, self._at = seconds_now, seconds_now()
+        self._room = math.inf
+
+    def allows(self, requests_per_second: float) -> bool:
+        now = self._seconds_now()
+        filled = self._room + (now - self._at) * requests_per_second
+        self._room, self._at = min(max(1.0, requests_per_second), filled), now
+        is_allowed = self._room >= 1
+        self._room -= is_allowed
+        return is_allowed
+
+
 class Simulator:
     """A USMS service over ``messages`` (see ``roster.sent_rows``) with ``faults``.
 
@@ -91,7 +107,7 @@ class Simulator:
         self._outage = outage
         self._credentials = b64encode(f"{access_key_id}:{access_key_secret}".encode())
         self._roster = Roster(seed, receipt_timezone)
-        self._limit = RateLimit(monotonic)
+        self._limit = _RateLimit(monotonic)
         self._attempts: Counter[int] = Counter()
         self._useless_in_a_row: Counter[int] = Counter()
         self._shown: set[int] = set()
@@ -154,25 +170,22 @@ class Simulator:
 
     def _answer(self, query: bytes, authorization: str, takes_gzip: bool) -> Reply:
         self.counters.requests += 1
-        attempt = self._attempt(query)
-        rng = Random(f"{self.seed}|{attempt}|{query!r}")
+        # how often this was asked, so that the order of other queries does not matter
+        self._attempts[zlib.crc32(query)] += 1
+        rng = Random(f"{self.seed}|{self._attempts[zlib.crc32(query)]}|{query!r}")
         reply = self._reply(query, authorization, rng)
         if takes_gzip and reply.status == 200 and rng.random() < self._faults.gzip:
             reply = replies.compressed(reply)
         slow = self._faults.slow_seconds if rng.random() < self._faults.slow else 0.0
         return replace(reply, delay_seconds=self._faults.latency_seconds + slow)
 
-    def _attempt(self, query: bytes) -> int:
-        """Count how often this was asked, so that the order of other queries does not matter."""
-        key = zlib.crc32(query)
-        self._attempts[key] += 1
-        return self._attempts[key]
-
     def _reply(self, query: bytes, authorization: str, rng: Random) -> Reply:
         faults = self._faults
         if rng.random() < faults.down:
             return self._count("down", replies.unreachable(rng))
-        if not self._is_authorized(authorization):
+        scheme, _, given = authorization.partition(" ")
+        is_equal = hmac.compare_digest(given.strip().encode(), self._credentials)
+        if not is_equal or scheme.casefold() != "basic":
             self.counters.refused += 1
             return replies.unauthorized()
         if rng.random() < faults.auth_failure:
@@ -186,16 +199,20 @@ class Simulator:
 
     def _about(self, query: bytes, rng: Random) -> Reply:
         ids = ids_of(query)
-        self._count_asked(ids)
+        self.counters.ids_asked.update(ids)
+        for session_no in ids:
+            recipients = self._roster.recipients_of.get(session_no)
+            if recipients and self._shown.issuperset(recipients):
+                self.counters.asked_after_final[session_no] += 1
         kind = self._useless(query, rng)
         reply = kind and replies.without_content(kind, self._faults, rng)
         if reply:
             self.counters.throttled += kind in ("throttle", "ret_throttle")
             return reply
-        wrong = self._wrong(ids)
-        if wrong is not None:
+        if not ids or len(ids) > MAX_IDS or any(not one or self.is_poison(one) for one in ids):
             self.counters.refused += 1
-            return wrong
+            code = replies.PARAMETER_ERROR if ids else replies.PARAMETER_MISSING
+            return replies.refusal(code, f"{'Invalid' if ids else 'Missing'} parameter [id]")
         said = answers.items(
             self._roster, ids, _epoch_us(self.clock()), self._shown, self._faults, rng
         )
@@ -217,25 +234,6 @@ class Simulator:
         self._useless_in_a_row[key] += 1
         self.counters.faults[kind] += 1
         return kind
-
-    def _wrong(self, ids: list[str]) -> Reply | None:
-        if not ids:
-            return replies.refusal(replies.PARAMETER_MISSING, "Missing parameter [id]")
-        if len(ids) > MAX_IDS or any(not one or self.is_poison(one) for one in ids):
-            return replies.refusal(replies.PARAMETER_ERROR, "Invalid parameter [id]")
-        return None
-
-    def _is_authorized(self, authorization: str) -> bool:
-        scheme, _, given = authorization.partition(" ")
-        is_equal = hmac.compare_digest(given.strip().encode(), self._credentials)
-        return is_equal and scheme.casefold() == "basic"
-
-    def _count_asked(self, ids: list[str]) -> None:
-        self.counters.ids_asked.update(ids)
-        for session_no in ids:
-            recipients = self._roster.recipients_of.get(session_no)
-            if recipients and self._shown.issuperset(recipients):
-                self.counters.asked_after_final[session_no] += 1
 
     def _count(self, fault: str, reply: Reply) -> Reply:
         self.counters.faults[fault] += 1

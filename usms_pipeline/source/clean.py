@@ -86,14 +86,8 @@ class Cells:
 
 def schema(dimensions: Sequence[str]) -> pa.Schema:
     """Return the Arrow schema of what ``read`` yields."""
-    fields = [
-        ("session_no", TEXT),
-        ("phone", TEXT),
-        ("sent_at", TIME),
-        ("recipients", pa.int32()),
-        *((dimension_name(name), TEXT) for name in dimensions),
-    ]
-    return pa.schema(fields)
+    ours = {"session_no": TEXT, "phone": TEXT, "sent_at": TIME, "recipients": pa.int32()}
+    return pa.schema([*ours.items(), *((dimension_name(name), TEXT) for name in dimensions)])
 
 
 def clean(
@@ -148,12 +142,8 @@ def _one_phone_a_row(rows: pa.RecordBatch, cells: Cells) -> pa.RecordBatch:
     split = rows.take(pa.array(np.repeat(np.arange(len(rows)), counts)))
     flat = pa.array([phone for some in phones for phone in some], TEXT)
     is_lone = pa.array(np.repeat(np.array(counts) == 1, counts))
-    columns = {
-        **{name: split[name] for name in rows.schema.names},
-        "phone": flat,
-        "recipients": pc.if_else(is_lone, split["recipients"], _ONE),
-    }
-    return pa.record_batch([*columns.values()], schema=rows.schema)
+    recipients = pc.if_else(is_lone, split["recipients"], _ONE)
+    return split.set_column(1, "phone", flat).set_column(3, "recipients", recipients)
 
 
 def _are_lone(phones: pa.Array) -> bool:
@@ -181,7 +171,6 @@ def phones_in(text: str) -> tuple[list[str | None], bool]:
 
 
 def _at_slashes(text: str) -> list[str]:
-    """Split at slashes, but not inside a number: ``0151/12345678`` is one."""
     parts = text.split("/")
     fewest = 7 if text.count(" / ") == len(parts) - 1 else 10
     digits = (sum(one.isdecimal() or one == "*" for one in part) for part in parts)
@@ -217,20 +206,18 @@ def _whole(text: pa.Array, column: Column) -> pa.Array:
 
 def _readable(text: pa.Array) -> pa.Array:
     """Return null for bytes that are not UTF-8: some databases let them into a text column."""
-    if _is_plain(text):
-        return text
     try:
-        text.validate(full=True)
+        if not _is_plain(text):
+            text.validate(full=True)
     except pa.ArrowInvalid:
-        return pa.array([_decoded(one) for one in text.cast(pa.binary()).to_pylist()], TEXT)
+        texts: list[str | None] = []
+        for raw in text.cast(pa.binary()).to_pylist():
+            try:
+                texts.append(raw and raw.decode())
+            except UnicodeDecodeError:
+                texts.append(None)
+        return pa.array(texts, TEXT)
     return text
-
-
-def _decoded(raw: bytes | None) -> str | None:
-    try:
-        return None if raw is None else raw.decode()
-    except UnicodeDecodeError:
-        return None
 
 
 def _plain(text: pa.Array) -> pa.Array:
@@ -294,7 +281,6 @@ def _phone(text: pa.Array) -> pa.Array:
 
 
 def _named(text: pa.Array) -> pa.Array:
-    """Return null for words that stand for it."""
     if not pc.any(pc.less_equal(pc.binary_length(text), 4)).as_py():
         return text
     is_nothing = pc.match_substring_regex(pc.utf8_trim_whitespace(text), f"^{NOTHING}$")

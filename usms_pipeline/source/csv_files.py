@@ -40,8 +40,6 @@ Run = Callable[[str], Sequence[tuple[object, ...]]]
 
 @dataclass(frozen=True)
 class _Form:
-    """How a file is written."""
-
     delimiter: str
     names: tuple[str, ...]
     lines_before: int

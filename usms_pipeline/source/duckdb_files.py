@@ -25,21 +25,15 @@ _EXACT_BELOW = {"FLOAT": 2**24, "DOUBLE": 2**53}
 _NUMBERS: Final = itertools.count()
 """Of views: all connections see them."""
 
-_TIMES = (
-    ("TIMESTAMP WITH TIME ZONE", TimeType.AWARE),
-    ("TIMESTAMPTZ", TimeType.AWARE),
-    ("TIMESTAMP", TimeType.NAIVE),
-    ("DATE", TimeType.DATE),
-    ("VARCHAR", TimeType.TEXT),
-    ("INTEGER", TimeType.NUMBER),
-    ("UINTEGER", TimeType.NUMBER),
-    ("BIGINT", TimeType.NUMBER),
-    ("UBIGINT", TimeType.NUMBER),
-    ("HUGEINT", TimeType.NUMBER),
-    ("DECIMAL", TimeType.NUMBER),
-    ("DOUBLE", TimeType.NUMBER),
-    ("FLOAT", TimeType.NUMBER),
-)
+_NUMBERS_OF = ("INTEGER", "UINTEGER", "BIGINT", "UBIGINT", "HUGEINT", "DECIMAL", "DOUBLE", "FLOAT")
+_TIMES = {
+    "TIMESTAMP WITH TIME ZONE": TimeType.AWARE,
+    "TIMESTAMPTZ": TimeType.AWARE,
+    "TIMESTAMP": TimeType.NAIVE,
+    "DATE": TimeType.DATE,
+    "VARCHAR": TimeType.TEXT,
+    **dict.fromkeys(_NUMBERS_OF, TimeType.NUMBER),
+}
 """The first prefix of a type's name that matches. ``TIMESTAMP_NS`` and the like are naive."""
 
 
@@ -135,8 +129,10 @@ def explain(error: Exception, address: Address) -> SourceError:
 def _relation(connection: duckdb.DuckDBPyConnection, address: Address) -> str:
     """Return a query of everything in a path, in a folder of part files, or a pattern of paths."""
     place = Path(address.path).expanduser()
-    if place.is_dir():
-        paths = _part_files(place)
+    if place.is_dir():  # what Spark, Dask or DuckDB wrote into ``name.parquet/``, not their marks
+        found_there = (path for path in sorted(place.rglob("*")) if path.is_file())
+        paths = [str(path) for path in found_there
+                 if not any(part[0] in "._" for part in path.relative_to(place).parts)]  # fmt: skip
     else:
         pattern = csv_files.as_pattern(str(place)) if place.is_file() else str(place)
         found = connection.execute(f"SELECT file FROM glob({query.text(pattern)}) ORDER BY file")
@@ -149,15 +145,5 @@ def _relation(connection: duckdb.DuckDBPyConnection, address: Address) -> str:
     return f"SELECT * FROM read_parquet([{listed}], union_by_name = true)"
 
 
-def _part_files(folder: Path) -> list[str]:
-    """List what Spark, Dask or DuckDB wrote into ``name.parquet/``, but not their marks."""
-    paths = [path.relative_to(folder) for path in sorted(folder.rglob("*"))]
-    return [
-        str(folder / path)
-        for path in paths
-        if not any(part[0] in "._" for part in path.parts) and (folder / path).is_file()
-    ]
-
-
 def _time(kind: str) -> TimeType | None:
-    return next((time for start, time in _TIMES if kind.startswith(start)), None)
+    return next((time for start, time in _TIMES.items() if kind.startswith(start)), None)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from importlib import import_module
 from pathlib import Path
-from typing import Final, Protocol, cast, runtime_checkable
+from typing import Final, Protocol, cast
 
 import pyarrow as pa
 
@@ -84,7 +84,8 @@ class Source(Protocol):
     """An open source. Its methods raise the driver's errors; ``explain`` makes sentences of them.
 
     ``batches`` streams: text columns as text, times as Arrow timestamps, dates or text. Who does
-    not read it to its end closes it.
+    not read it to its end closes it. Some have ``is_scanned`` too, which tells whether the database
+    would look at all rows of a table to run a query.
     """
 
     dialect: Dialect
@@ -100,15 +101,6 @@ class Source(Protocol):
 
     def batches(self, sql: str) -> Generator[pa.RecordBatch]:
         """Run a query and stream its rows."""
-        ...
-
-
-@runtime_checkable
-class Indexed(Protocol):
-    """An open source whose database says how it would run a query."""
-
-    def is_scanned(self, sql: str) -> bool:
-        """Return whether it would look at all rows of a table."""
         ...
 
 
@@ -132,10 +124,9 @@ def kind_of(address: Address) -> Kind:
 
     Raises ``SourceError`` for a path whose ending says nothing.
     """
-    key = address.scheme.partition("+")[0] if address.scheme else _suffix(address)
-    driver = address.scheme.partition("+")[2]
-    is_other = key not in KINDS or (key == "sqlite" and driver)
-    name = OTHER_DATABASES if is_other else KINDS[key]
+    key, _, driver = address.scheme.partition("+")
+    key = key or _suffix(address)
+    name = OTHER_DATABASES if key == "sqlite" and driver else KINDS.get(key, OTHER_DATABASES)
     return cast("Kind", import_module(f"usms_pipeline.source.{name}"))
 
 

@@ -68,10 +68,8 @@ class MySQL:
         schema = table[0] if len(table) == 2 else None
         found = self._connection.execute(_COLUMNS, {"schema": schema, "name": table[-1]})
         return [
-            Column(
-                name, shown, _TIMES.get(kind.lower()), exact_below=_EXACT_BELOW.get(kind.lower())
-            )
-            for name, kind, shown in _as_rows(found)
+            Column(name, shown, _TIMES.get(kind), _EXACT_BELOW.get(kind))
+            for name, kind, shown in ((n, k.lower(), s) for n, k, s in _as_rows(found))
         ]
 
     def tables(self) -> list[str]:
@@ -109,7 +107,10 @@ def explain(error: Exception, address: Address) -> SourceError:
     reason = getattr(error, "orig", None) or error
     if isinstance(error, ImportError) or "'cryptography' package is required" in str(reason):
         return sentences.no_driver(address, "pip install 'usms-pipeline[mysql]'")
-    number, said = _number_and_text(reason)
+    told: tuple[Any, ...] = reason.args
+    if len(told) < 2 or not isinstance(told[0], int) or not told[0]:
+        return sqlalchemy_urls.explain(error, address)
+    number, said = told[0], str(told[1])
     if number in _WRONG_PASSWORD:
         return sentences.wrong_password(address)
     if number in _NO_DATABASE:
@@ -120,9 +121,7 @@ def explain(error: Exception, address: Address) -> SourceError:
         return sentences.cut_short(address, said, _LIMITS[number])
     if number in _UNREACHABLE:
         return sentences.unreachable(address, said)
-    if number:
-        return sentences.broke_off(address, said)
-    return sqlalchemy_urls.explain(error, address)
+    return sentences.broke_off(address, said)
 
 
 def _give_up(cursor: Any) -> None:
@@ -131,12 +130,6 @@ def _give_up(cursor: Any) -> None:
     if result is not None:
         result.unbuffered_active = False
     cursor.connection = None
-
-
-def _number_and_text(reason: Any) -> tuple[int, str]:
-    if len(reason.args) > 1 and isinstance(reason.args[0], int):
-        return reason.args[0], str(reason.args[1])
-    return 0, str(reason)
 
 
 def _as_rows(found: sa.CursorResult[Any]) -> list[list[str]]:

@@ -157,7 +157,6 @@ def count(
 
 
 def _from(dialect: Dialect, column: Column, moment: datetime, zone: str) -> str:
-    """Write the first value of a column that is not before a moment (UTC)."""
     assert column.time is not None
     if column.time is not TimeType.AWARE:
         moment = moment.astimezone(ZoneInfo(zone))
@@ -198,24 +197,23 @@ def _bounds(
         if column.time is TimeType.DATE:
             last += timedelta(days=1)
         return [(literal(dialect, column.time, first), literal(dialect, column.time, last))]
-    numbers = _number_bounds(start, end)
-    bounds = []
-    if column.time is not TimeType.TEXT:
-        bounds += [(str(int(first)), str(int(last))) for first, last in numbers]
+    numbers, texts = _number_bounds(start, end), []
     if column.time in (TimeType.TEXT, TimeType.DYNAMIC, TimeType.UNTYPED):
-        bounds += [(text(first), text(last)) for first, last in _text_bounds(start, end)]
-    if column.time in (TimeType.TEXT, TimeType.UNTYPED):
-        bounds += [(text(first), text(last)) for first, last in numbers]
-    return bounds
+        texts = _text_bounds(start, end)
+    texts += numbers if column.time in (TimeType.TEXT, TimeType.UNTYPED) else []
+    numbers = [] if column.time is TimeType.TEXT else numbers
+    return [
+        *((str(int(first)), str(int(last))) for first, last in numbers),
+        *((text(first), text(last)) for first, last in texts),
+    ]
 
 
 def _number_bounds(start: datetime, end: datetime) -> list[tuple[str, str]]:
-    """Bound counts since 1970 and calendars of digits: in order as numbers and as texts."""
     found = []
     for unit in EPOCH_UNITS:
         lowest, highest = (second * unit for second in EPOCH_SECONDS)
         first, last = int(start.timestamp()) * unit, (int(end.timestamp()) + 1) * unit
-        found.append((max(first, lowest), min(max(last, lowest), highest)))
+        found.append((max(first, lowest), min(last, highest)))
     bounds = [(str(first), str(last)) for first, last in found if first < last]
     first_day, last_day = _days_around(start, end)
     for form, width in CALENDARS.items():

@@ -21,7 +21,7 @@ from usms_pipeline.contract.source_address import Address, parse
 from usms_pipeline.settings import Settings
 from usms_pipeline.source import query, sentences
 from usms_pipeline.source.clean import Cells, Layout, clean
-from usms_pipeline.source.kinds import Column, Indexed, Source, TimeType, kind_of
+from usms_pipeline.source.kinds import Column, Source, TimeType, kind_of
 from usms_pipeline.source.unread import Unread
 
 _READ_BY_TYPE: Final = (TimeType.AWARE, TimeType.NAIVE, TimeType.DATE)
@@ -171,10 +171,19 @@ def survey(
             rows, usable, counts, first, last = _walked(it, unread, now + _FAR, marks)
         started, young, ahead, far_ahead = counts
         left_out = LeftOut(rows - usable, usable - started, ahead, far_ahead, started - young)
+        sql = query.lost_digits(it.source.dialect, it.quoted, it.layout.session)
+        lossy, long, rounded = (int(one.as_py()) for one in _only_row(it, sql))
+        if rounded >= _FEWEST_ROUNDED and 2 * rounded > long:
+            lossy = max(lossy, rounded)
         return Survey(
-            now, it.address.shown, it.table, tuple(it.columns), rows, left_out, unread,
-            _lost_digits(it), first, last,
+            now, it.address.shown, it.table, tuple(it.columns), rows, left_out, unread, lossy,
+            first, last,
         )  # fmt: skip
+
+
+def _only_row(it: _Opened, sql: str) -> list[pa.Scalar]:
+    [batch] = [b for b in it.source.batches(sql) if b.num_rows]
+    return [column[0] for column in batch.columns]
 
 
 def is_scanned(settings: Settings, at: datetime) -> bool:
@@ -183,9 +192,9 @@ def is_scanned(settings: Settings, at: datetime) -> bool:
     False of what has none, such as files. Raises ``SourceError`` and ``SourceUnavailable``.
     """
     with _opened(settings) as it:
-        if not isinstance(it.source, Indexed):
-            return False
-        return it.source.is_scanned(_statement(it, settings, at, at + timedelta(seconds=1)))
+        sql = _statement(it, settings, at, at + timedelta(seconds=1))
+        tells = getattr(it.source, "is_scanned", None)
+        return tells is not None and tells(sql)
 
 
 def _statement(it: _Opened, settings: Settings, start: datetime, end: datetime) -> str:
@@ -249,7 +258,10 @@ def _table(
         parts: tuple[str, ...] = (source.only_table,)
         return address.path, parts, source.columns(parts)
     if name is None:
-        raise sentences.no_table_named(address)
+        raise SourceError(
+            f"USMS_SOURCE_TABLE is not set: name the table or view of {address.shown} to read (for "
+            "example: USMS_SOURCE_TABLE=public.sms_log)."
+        )
     for parts in query.table_candidates(name):
         if columns := source.columns(parts):
             return name, parts, columns
@@ -273,11 +285,18 @@ def _layout(table: str, columns: list[Column], settings: Settings) -> Layout:
     one = dict(known)
     sent_at = one["USMS_SENT_AT_COLUMN"]
     if sent_at.time is None:
-        raise sentences.not_a_time(table, sent_at.name, sent_at.type)
+        raise SourceError(
+            f"Column {sent_at.name!r} of {table!r} is of type {sent_at.type}, which holds no time: "
+            "set USMS_SENT_AT_COLUMN to another column."
+        )
     session = one["USMS_SESSION_COLUMN"]
     is_other = session.time in _READ_BY_TYPE or session.is_boolean
     if is_other or re.search(_NESTED, session.type, re.IGNORECASE):
-        raise sentences.not_a_session(table, session.name, session.type)
+        raise SourceError(
+            f"Column {session.name!r} of {table!r} is of type {session.type}, which holds no "
+            "session number as it is: name another column in USMS_SESSION_COLUMN, or make a view "
+            "with the text in it, and name that in USMS_SOURCE_TABLE."
+        )
     return Layout(
         sent_at, session,
         one.get("USMS_PHONE_COLUMN"), one.get("USMS_RECIPIENTS_COLUMN"),
@@ -290,13 +309,11 @@ def _layout(table: str, columns: list[Column], settings: Settings) -> Layout:
 def _column(name: str, columns: list[Column]) -> Column | None:
     """Find a column by its exact name, else the only one that differs just in case."""
     alike = [column for column in columns if column.name.casefold() == name.casefold()]
-    exact = [column for column in alike if column.name == name]
-    found = exact or alike
+    found = [column for column in alike if column.name == name] or alike
     return found[0] if len(found) == 1 else None
 
 
 def _is_ranged(source: Source, quoted: str, sent_at: Column) -> bool:
-    """Look at a few values where the type does not say how a time is written."""
     if sent_at.time in (*_READ_BY_TYPE, TimeType.NUMBER):
         return True
     if not source.dialect.has_indexes:
@@ -320,30 +337,19 @@ def _order(source: Source, quoted: str, table: str, sent_at: Column) -> DateOrde
     return next(iter(shown), None)
 
 
-def _lost_digits(it: _Opened) -> int:
-    sql = query.lost_digits(it.source.dialect, it.quoted, it.layout.session)
-    [batch] = [b for b in it.source.batches(sql) if b.num_rows]
-    lossy, long, rounded = (int(column[0].as_py()) for column in batch.columns)
-    is_rounded = rounded >= _FEWEST_ROUNDED and 2 * rounded > long
-    return max(lossy, rounded) if is_rounded else lossy
-
-
 _Counted = tuple[int, int, list[int], datetime | None, datetime | None]
 """Rows, those with a usable time, those of them from each mark on, the first time and the last."""
 
 
 def _counted(it: _Opened, marks: list[datetime]) -> _Counted:
-    """Count in the database."""
     sql = query.count(it.source.dialect, it.quoted, it.layout.sent_at, marks, it.layout.zone)
-    [batch] = [b for b in it.source.batches(sql) if b.num_rows]
-    *counts, first, last = (column[0] for column in batch.columns)
+    *counts, first, last = _only_row(it, sql)
     rows, usable, *since = (int(one.as_py()) for one in counts)
     ends = [to_utc(pa.array([end], end.type), it.layout.zone)[0].as_py() for end in (first, last)]
     return rows, usable, since, ends[0], ends[1]
 
 
 def _walked(it: _Opened, unread: Unread, latest: datetime, marks: list[datetime]) -> _Counted:
-    """Count by reading the whole column."""
     rows = usable = 0
     since = [0] * len(marks)
     ends: list[datetime] = []

@@ -40,11 +40,10 @@ def unreachable(address: Address, reason: str) -> SourceUnavailable:
 
 def no_file(address: Address) -> SourceError:
     """Nothing has that path."""
+    slashes = " (an absolute one has four slashes after `sqlite:` or `duckdb:`)"
     return SourceError(
-        f"There is no file {address.path!r}: correct the path in USMS_SOURCE_URL "
-        "(an absolute one has four slashes after `sqlite:` or `duckdb:`)."
-        if address.scheme
-        else f"There is no file {address.path!r}: correct the path in USMS_SOURCE_URL."
+        f"There is no file {address.path!r}: correct the path in USMS_SOURCE_URL"
+        f"{slashes if address.scheme else ''}."
     )
 
 
@@ -85,20 +84,15 @@ def cut_short(address: Address, reason: str, limit: str) -> SourceError:
     )
 
 
-def no_table_named(address: Address) -> SourceError:
-    """The setting is missing."""
-    return SourceError(
-        f"USMS_SOURCE_TABLE is not set: name the table or view of {address.shown} to read "
-        "(for example: USMS_SOURCE_TABLE=public.sms_log)."
-    )
-
-
 def no_table(address: Address, name: str, tables: Sequence[str]) -> SourceError:
     """No table has that name; suggest similar ones."""
     near = near_names(name, tables) or near_names(name.rpartition(".")[2], tables)
+    hint = f"Its tables: {_some(tables)}." if tables else "It has none."
+    if near:
+        hint = f"Did you mean {' or '.join(map(repr, near))}?"
     return SourceError(
         f"There is no table {name!r} at {address.shown} that its user can see: correct "
-        f"USMS_SOURCE_TABLE.{_hint(near, 'Its tables', tables)}"
+        f"USMS_SOURCE_TABLE. {hint}"
     )
 
 
@@ -111,23 +105,6 @@ def no_columns(table: str, missing: Sequence[tuple[str, str]], there: Sequence[s
         said.append(f"{name!r} ({setting}{guess})")
     return SourceError(
         f"Table {table!r} has no column {', nor '.join(said)}. Its columns: {_some(there)}."
-    )
-
-
-def not_a_time(table: str, name: str, type_name: str) -> SourceError:
-    """The send time's column can't hold a time."""
-    return SourceError(
-        f"Column {name!r} of {table!r} is of type {type_name}, which holds no time: set "
-        f"USMS_SENT_AT_COLUMN to another column."
-    )
-
-
-def not_a_session(table: str, name: str, type_name: str) -> SourceError:
-    """The column of session numbers can't hold any."""
-    return SourceError(
-        f"Column {name!r} of {table!r} is of type {type_name}, which holds no session number as it "
-        "is: name another column in USMS_SESSION_COLUMN, or make a view with the text in it, and "
-        "name that in USMS_SOURCE_TABLE."
     )
 
 
@@ -179,12 +156,6 @@ def near_names(name: str, names: Iterable[str]) -> list[str]:
     by_folded = {there.casefold(): there for there in names}
     near = get_close_matches(name.casefold(), by_folded, n=3, cutoff=0.6)
     return [by_folded[folded] for folded in near]
-
-
-def _hint(near: Sequence[str], label: str, names: Sequence[str]) -> str:
-    if near:
-        return f" Did you mean {' or '.join(repr(n) for n in near)}?"
-    return f" {label}: {_some(names)}." if names else " It has none."
 
 
 def _some(names: Sequence[str]) -> str:

@@ -150,16 +150,8 @@ def explain(error: Exception, address: Address) -> SourceError:
     return sentences.broke_off(address, text)
 
 
-def _is_number(declared: str) -> bool:
-    """Return whether SQLite turns what looks like a number into one (numeric affinity)."""
-    return bool(declared) and "BLOB" not in declared and not _is_text(declared)
-
-
-def _is_text(declared: str) -> bool:
-    return "INT" not in declared and any(word in declared for word in ("CHAR", "CLOB", "TEXT"))
-
-
 def _time(declared: str) -> TimeType:
-    if _is_text(declared):
+    """Return how a column holds times, by SQLite's rules of affinity."""
+    if "INT" not in declared and any(word in declared for word in ("CHAR", "CLOB", "TEXT")):
         return TimeType.TEXT
-    return TimeType.DYNAMIC if _is_number(declared) else TimeType.UNTYPED
+    return TimeType.DYNAMIC if declared and "BLOB" not in declared else TimeType.UNTYPED

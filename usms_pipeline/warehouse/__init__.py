@@ -10,16 +10,10 @@ from usms_pipeline.warehouse.publish import (
     WarehouseReport,
     is_current,
     reconcile,
-)
+)  # fmt: skip
 from usms_pipeline.warehouse.read import connect, days
 
 __all__ = [
-    "MEMORY_LIMIT",
-    "Change",
-    "Publishing",
-    "WarehouseReport",
-    "connect",
-    "days",
-    "is_current",
+    "MEMORY_LIMIT", "Change", "Publishing", "WarehouseReport", "connect", "days", "is_current",
     "reconcile",
-]
+]  # fmt: skip

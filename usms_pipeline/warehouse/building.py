@@ -21,7 +21,7 @@ import pyarrow as pa
 
 from usms_pipeline.contract.schema import SENT_DATE, TEXT, Field
 from usms_pipeline.warehouse import ddl
-from usms_pipeline.warehouse.quoting import identifier, literal
+from usms_pipeline.warehouse.ddl import identifier, literal
 
 BATCH_ROWS: Final = 16_384
 _COPIED_AT_ONCE: Final = 1 << 24
@@ -157,15 +157,10 @@ class Building:
 
     def _stored(self, day: date, table: pa.Table) -> pa.Table:
         """Return a day's rows in the columns of ``receipts``; what the file lacks is NULL."""
-        names = {name.casefold(): name for name in table.column_names}
-        columns = [
-            pa.repeat(pa.scalar(day, field.type), table.num_rows)
-            if field is SENT_DATE
-            else table[names[field.name.casefold()]]
-            if field.name.casefold() in names
-            else pa.nulls(table.num_rows, field.type)
-            for field in self.fields
-        ]
+        count = table.num_rows
+        known = {name.casefold(): table[name] for name in table.column_names}
+        known[SENT_DATE.name] = pa.repeat(pa.scalar(day, SENT_DATE.type), count)
+        columns = [known.get(one.name.casefold(), pa.nulls(count, one.type)) for one in self.fields]
         return pa.Table.from_arrays(columns, schema=self._layout)
 
     def _flush(self, more: Iterable[pa.Table] = ()) -> None:

@@ -15,7 +15,6 @@ import pyarrow as pa
 from usms_pipeline.contract import metrics, polling, schema
 from usms_pipeline.contract.metrics import Metric
 from usms_pipeline.contract.schema import SENT_DATE, TEXT, TIME, Field
-from usms_pipeline.warehouse.quoting import identifier, literal
 
 STORAGE_VERSION: Final = "v1.5.0"
 """Storage format of the published file: DuckDB 1.5 is the oldest that opens it."""
@@ -58,6 +57,16 @@ _VIEWS: Final[dict[str, tuple[str, tuple[Metric, ...]]]] = {
 """Each view's keys and figures, which are all of its columns."""
 
 
+def identifier(name: str) -> str:
+    """Quote a name for DuckDB: any text is safe."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def literal(text: str) -> str:
+    """Quote a text value for DuckDB, where it can't be a parameter."""
+    return "'" + text.replace("'", "''") + "'"
+
+
 def columns(in_files: Iterable[str], dimensions: Sequence[str] = ()) -> list[Field]:
     """Return the columns of ``receipts``: ours, and every dimension that some file has.
 
@@ -87,11 +96,11 @@ def definitions(fields: Sequence[Field], cutoff: timedelta, polls: Sequence[time
 
     ``polls`` are the ages at which a message is asked about; where none are given, the usual ones.
     """
-    seconds = cutoff.total_seconds()
+    micros = cutoff // timedelta(microseconds=1)
     ages = ", ".join(f"{age.total_seconds():g}" for age in polls or polling.offsets(cutoff))
     return "\n".join(
         [
-            f"CREATE OR REPLACE MACRO usms_cutoff() AS to_microseconds({round(seconds * 1e6)});",
+            f"CREATE OR REPLACE MACRO usms_cutoff() AS to_microseconds({micros});",
             _column(fields),
             f"CREATE OR REPLACE MACRO usms_polls() AS [{ages}]::DOUBLE[];",
             *((_SQL / f"{name}.sql").read_text(encoding="utf-8") for name in _SQL_FILES),
@@ -108,7 +117,6 @@ def attach(path: Path, options: str, name: str = "usms") -> str:
 
 
 def _alerts(fields: Sequence[Field]) -> str:
-    """Return the view ``delivery_alerts``: all, operators, countries and each dimension."""
     dimensions = schema.dimensions_among(field.name for field in fields)
     counts = " UNION ALL ".join(
         f"FROM usms_counts_by({literal(column)})"
@@ -139,7 +147,6 @@ def _column(fields: Sequence[Field]) -> str:
 
 
 def _comments(fields: Sequence[Field]) -> Iterator[str]:
-    """Yield what explains the columns of the table and of every view."""
     keys = {field.name: _meaning(field) for field in (*fields, SENT_DATE)}
     keys["sent_hour"] = "beginning of the hour of sending (UTC)"
     tables = {"receipts": {field.name: keys[field.name] for field in fields}}

@@ -243,7 +243,6 @@ class Publishing:
             self._next.put(day, footer.version, self._rows(day, footer))
 
     def _begin(self, fields: list[Field], copied: Published | None) -> Building:
-        """Begin the next file: as a copy of the present one, or empty."""
         con = self._connected()
         if copied is not None:
             building.copy(self._path, self._temporary)
@@ -270,10 +269,18 @@ class Publishing:
     # -- publishing ---------------------------------------------------------------------------
 
     def _reconciled(self, present: Published, changes: list[Change]) -> WarehouseReport:
-        """Publish; if a damaged day shows only when it is read, begin again without it."""
+        """Publish; if a damaged day shows only when it is read, begin again without it.
+
+        Raise ``StorageError`` for a dataset without any day: most likely it went away.
+        """
         footers = self._footers(present)
         if present.parts and not footers and not present.parts.keys() & {*file.days(self._store)}:
-            self._refuse_to_empty(len(present.parts))
+            raise StorageError(
+                f"The data directory {self._store.data_dir!r} has no receipts, but "
+                f"{len(present.parts)} days are published in {str(self._path)!r}: was it removed, "
+                "or its disk unmounted? Put it back and run again; if it was emptied on purpose, "
+                "delete the published file first. Nothing was published."
+            )
         while True:
             known = len(self._damaged)
             try:
@@ -312,16 +319,26 @@ class Publishing:
     def _published(
         self, present: Published, footers: Mapping[date, Footer], changes: list[Change]
     ) -> WarehouseReport:
-        """Publish these days; keep published days whose files are damaged as they were."""
         parts = self._parts(present, footers)
         fields, stale, is_idle = self._compared(present, footers, parts)
         if not is_idle:
             self._next = self._fitting(present, fields, parts, changes)
-            self._bring_up_to_date(self._next, footers, parts, changes)
+            versions = self._next.versions
+            for day in versions.keys() - parts.keys():
+                self._next.put(day, None, [])
+            for change in _leading(changes, versions, parts):
+                self._next.put(change.day, change.after, [change.rows], change.sessions)
+            for day, footer in footers.items():
+                if versions.get(day) != footer.version:
+                    self._next.put(day, footer.version, self._rows(day, footer))
             kept = {day: parts[day] for day in parts.keys() - footers.keys()}
             self._next.keep(self._path, present.columns, kept)
             self._next.close(parts.values())
-            self._give_name()
+            # read-only, and for those alone whom the umask lets read
+            self._temporary.chmod(self._temporary.stat().st_mode & _READ_ONLY)
+            _remove([_log(self._path)])
+            publish_file(self._temporary, self._path)
+            _remove([_log(self._path)])  # who still holds the old file writes its log by name
         is_masked = self._settings.phones == "masked"
         return WarehouseReport(
             self._path,
@@ -333,14 +350,15 @@ class Publishing:
         )
 
     def _parts(self, present: Published, footers: Mapping[date, Footer]) -> dict[date, Part]:
-        """Return what is to be published: the days as their files are, damaged ones as before."""
         kept = {day: present.parts[day] for day in self._damaged if day in present.parts}
-        return {day: _part(day, footer) for day, footer in footers.items()} | kept
+        return {
+            day: Part(day, one.version, one.rows, _columns(one), one.phones == "clear")
+            for day, one in footers.items()
+        } | kept
 
     def _compared(
         self, present: Published, footers: Mapping[date, Footer], parts: Mapping[date, Part]
     ) -> tuple[list[Field], list[date], bool]:
-        """Return the columns, the outdated days, and whether all is current."""
         known = present.versions
         stale = [day for day in footers if known.get(day) != footers[day].version]
         fields = self._fields(parts.values())
@@ -370,42 +388,10 @@ class Publishing:
         # Past half of the days a copy costs more than building from scratch.
         return self._begin(fields, present if may_copy and 2 * len(whole) <= len(parts) else None)
 
-    def _bring_up_to_date(
-        self,
-        following: Building,
-        footers: Mapping[date, Footer],
-        parts: Mapping[date, Part],
-        changes: list[Change],
-    ) -> None:
-        for day in following.versions.keys() - parts.keys():
-            following.put(day, None, [])
-        for change in _leading(changes, following.versions, parts):
-            following.put(change.day, change.after, [change.rows], change.sessions)
-        for day, footer in footers.items():
-            if following.versions.get(day) != footer.version:
-                following.put(day, footer.version, self._rows(day, footer))
-
-    def _refuse_to_empty(self, published: int) -> None:
-        """Raise ``StorageError`` for a dataset without any day: most likely it went away."""
-        raise StorageError(
-            f"The data directory {self._store.data_dir!r} has no receipts, but {published} days "
-            f"are published in {str(self._path)!r}: was it removed, or its disk unmounted? Put it "
-            "back and run again; if it was emptied on purpose, delete the published file first. "
-            "Nothing was published."
-        )
-
-    def _give_name(self) -> None:
-        # read-only, and for those alone whom the umask lets read
-        self._temporary.chmod(self._temporary.stat().st_mode & _READ_ONLY)
-        _remove([_log(self._path)])
-        publish_file(self._temporary, self._path)
-        _remove([_log(self._path)])  # a client that still holds the old file writes its log by name
-
 
 def _leading(
     changes: Iterable[Change], versions: Mapping[date, str | None], parts: Mapping[date, Part]
 ) -> list[Change]:
-    """Return the changes that lead from these versions of days to the present ones."""
     reached, fitting = dict(versions), []
     for change in changes:
         # Of changes that another process has published already, the first ones do not fit.
@@ -420,10 +406,6 @@ def _leading(
 def _columns(footer: Footer) -> list[str]:
     """Return the columns of a day's file but the technical ones."""
     return [field.name for field in schema.receipts_fields(footer.dimensions)]
-
-
-def _part(day: date, footer: Footer) -> Part:
-    return Part(day, footer.version, footer.rows, _columns(footer), footer.phones == "clear")
 
 
 def _log(path: Path) -> Path:

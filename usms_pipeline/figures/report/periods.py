@@ -14,7 +14,7 @@ from zoneinfo import ZoneInfo
 import pyarrow as pa
 
 from usms_pipeline.figures import queries
-from usms_pipeline.warehouse.quoting import identifier, literal
+from usms_pipeline.warehouse.ddl import identifier, literal
 
 Row = dict[str, Any]
 
