@@ -8,7 +8,6 @@ from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import pyarrow as pa
 import pytest
 
@@ -113,13 +112,6 @@ def test_changes_of_several_folds_lead_from_one_to_the_next(days):
     assert days.places() == ["b", "b", None, None, "a", "new"]
 
 
-def test_changes_that_another_process_has_published_do_no_harm(days):
-    first = days.replace(DAY, {"a"}, rows("a"))
-    days.publish()
-    days.publish(first, days.replace(DAY, {"b"}, rows("b")))
-    assert days.places() == ["a", None, None, "b"], "the second alone was to be published"
-
-
 @examples(1, "lost", [0, 1, 2])
 def test_a_day_of_which_a_change_is_missing_is_loaded_whole(days, lost):
     changes = [days.replace(DAY, {name}, rows(name)) for name in ("a", "b", "c")]
@@ -151,22 +143,6 @@ def test_changed_sessions_of_every_day_need_no_building_from_scratch(tmp_path):
     days.publish()
     days.publish(*[days.replace(day, {"a"}, rows("a")) for day in three])
     assert [days.places(day) for day in three] == [["b", "a"]] * 3
-
-
-def test_a_dimension_that_came_since_is_published(days):
-    change = days.replace(DAY, {"a"}, rows("a", template="otp"))
-    settings = cohorts.settings(Path(days.store.data_dir), dimensions=(*DIMENSIONS, "campaign"))
-    reconcile(days.store, settings, changes=[change])
-    with connect(settings.warehouse_path) as con:
-        found = con.execute("SELECT template, campaign FROM receipts ORDER BY ALL").fetchall()
-    assert found == [("otp", None), *[(None, None)] * 4]
-
-
-def test_rows_that_went_missing_in_the_table_bring_the_whole_day_back(days):
-    days.settings.warehouse_path.chmod(0o600)
-    with duckdb.connect(days.settings.warehouse_path) as con:
-        con.execute("DELETE FROM receipts WHERE session_no = 'b'")
-    days.publish(days.replace(DAY, {"a"}, rows("a")))
 
 
 # -- any sequence ---------------------------------------------------------------------------------

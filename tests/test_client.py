@@ -132,19 +132,6 @@ def test_a_batch_is_1_to_100_distinct_ids(ids):
         assert server.seen == []
 
 
-def test_connections_are_kept_alive():
-    async def main(url):
-        async with CurlTransport() as transport:
-            client = Client(settings(url), transport, utc_now)
-            for _ in range(20):
-                await client.ask(["a"])
-
-    with serving(lambda seen: ok(seen.ids)) as server:
-        asyncio.run(main(server.url))
-        assert len(server.seen) == 20
-        assert server.connections == 1
-
-
 def test_cookies_are_not_kept():
     async def main(url):
         async with CurlTransport() as transport:
@@ -224,15 +211,6 @@ def test_an_error_body_is_read_too():
         reply = ask(server.url, ["a"])
     assert (reply.http_status, reply.ret_code) == (400, 215392)
     assert reply.message == "Invalid parameter [id]"
-
-
-def test_gzip_is_understood_also_in_several_members():
-    body = ok(["a"]).body
-    packed = gzip.compress(body[:50]) + gzip.compress(body[50:])
-    with serving(script(Response(packed, headers={"Content-Encoding": "gzip"}))) as server:
-        reply = ask(server.url, ["a"])
-        assert server.seen[0].headers["accept-encoding"] == "gzip"
-    assert reply.body == body
 
 
 def test_deflate_is_understood():

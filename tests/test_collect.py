@@ -83,15 +83,11 @@ def test_what_lands_goes_to_the_sink_while_the_next_batch_is_waited_for(good):
     assert asked(landed) == ["a", "b", "c"]
 
 
-def test_nothing_to_ask_sends_nothing_and_leaves_the_pace(good):
-    landed, stats = run(good.url, [], start_pace=33)
-    assert (landed, stats.requests, good.seen, stats.pace) == ([], 0, [], 33)
-
-
 def test_nothing_to_ask_makes_no_client(good, monkeypatch):
     """Its imports and certificates are a seventh of a run with nothing due."""
     monkeypatch.delattr("usms_pipeline.service.transport.CurlTransport")
-    run(good.url, [])
+    landed, stats = run(good.url, [], start_pace=33)
+    assert (landed, stats.requests, good.seen, stats.pace) == ([], 0, [], 33)
     with pytest.raises(ImportError):
         run(good.url, batches(1))
 
@@ -164,24 +160,6 @@ def test_it_works_inside_a_running_event_loop(good):
 
     landed, _ = asyncio.run(cell())
     assert len(landed) == 5
-
-
-def test_a_slow_source_does_not_stop_what_is_under_way():
-    """While the second batch is being drawn, the first is asked and answered."""
-
-    with serving(lambda seen: ok(seen.ids)) as server:
-
-        def work():
-            yield Batch(0, ("first",))
-            yield from batches(0)
-            time.sleep(0.1)
-            yield Batch(0, ("slow",))
-            while len(server.seen) < 2:
-                time.sleep(0.01)
-            yield Batch(0, ("last",))
-
-        landed, _ = run(server.url, work())
-    assert asked(landed) == ["first", "last", "slow"]
 
 
 def test_progress_is_told_now_and_then_and_at_the_end():

@@ -13,7 +13,7 @@ import pyarrow as pa
 from tests.test_general import WORDS, How, drawn_detail
 from usms_pipeline.contract import schema
 from usms_pipeline.contract.status import FINAL
-from usms_pipeline.days import columns, general, rebuilding
+from usms_pipeline.days import columns, general
 from usms_pipeline.days.columns import OWN, STATE, Fold
 from usms_pipeline.days.general import COLUMN_OF, NO_NUMBER, UNHEARD, Answer, Sent, Session
 
@@ -270,39 +270,3 @@ def test_a_usual_day_is_done_in_columns_alone(monkeypatch):
             0 if has_phones else 25
         )
         assert sum(table.num_rows for table in fold.changed) == 25
-
-
-def test_places_are_those_of_the_first_whichever_side_is_the_longer():
-    rng = random.Random(SEED)
-    for _ in range(300):
-        keys, among = (
-            [rng.choice([None, *"abcdef"]) for _ in range(rng.randrange(12))] for _ in range(2)
-        )
-        expected = [among.index(key) if key and key in among else -1 for key in keys]
-        found = columns._places(pa.array(keys, pa.string()), pa.array(among, pa.string()))
-        assert found.tolist() == expected, (keys, among)
-
-
-def test_what_several_runs_were_told_is_dealt_in_turns_of_one_answer_a_session():
-    rng = random.Random(SEED)
-    for _ in range(100):
-        rows = [(n, rng.choice("abc"), m) for n in range(rng.randrange(6)) for m in range(4)]
-        said = [
-            (run, pa.Table.from_pylist(
-                [{"session_no": name, "number": f"{n} {m}"} for n, name, m in rows if n == run],
-                schema.OBSERVATIONS,
-            ))
-            for run in {n for n, *_ in rows}
-        ]  # fmt: skip
-        turns = defaultdict[str, list[list[str]]](list)
-        for table in rebuilding.in_turn(said):
-            its = defaultdict[str, list[str]](list)
-            for row in table.select(["session_no", "number"]).to_pylist():
-                its[row["session_no"]].append(row["number"])
-            for name, numbers in its.items():
-                turns[name].append(numbers)
-        for name in "abc":
-            runs = [
-                [f"{n} {m}" for n, one, m in rows if (n, one) == (run, name)] for run in range(6)
-            ]
-            assert turns[name] == [one for one in runs if one]

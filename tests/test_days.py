@@ -63,18 +63,6 @@ def test_a_run_that_asked_nothing_leaves_nothing(store):
     assert list(Path(store.data_dir).rglob("*.lock")) == []
 
 
-def test_what_was_not_folded_stays_open_for_the_next_run(store):
-    writer = log.Log(store, lambda: NOW)
-    with writer.held():
-        writer.add([answer("a")])
-    with log.taken(store, writer.run) as is_ours:
-        assert is_ours
-        log.seal(store, writer.run)
-    assert log.open_runs(store) == []
-    with log.taken(store, writer.run) as is_ours:
-        assert not is_ours, "another run folded it already"
-
-
 # -- the source, by day -----------------------------------------------------------------
 
 WINDOW = Window(date(2026, 3, 2), date(2026, 3, 3))
@@ -117,10 +105,6 @@ def test_a_day_reads_as_before_in_whatever_order_its_rows_come():
     edited = [("s0", "2026-03-02T00:01"), *rows[1:]]
     for other in (read(rows[1:]), read(edited), read([*rows, rows[0]]), read(rows, "other key")):
         assert other[WINDOW.first].digest != digest
-
-
-def test_nothing_read_is_no_day():
-    assert read([]) == {}
 
 
 # -- the file ---------------------------------------------------------------------------

@@ -123,16 +123,6 @@ def test_polling_times_ascend_and_end_at_the_cutoff(schedule):
     assert schedule[0] > timedelta()
 
 
-def test_a_session_is_not_due_before_its_first_polling_time_and_is_due_at_it():
-    assert not is_due(SENT + 5 * MINUTE - timedelta.resolution, SENT, None, SCHEDULE)
-    assert is_due(SENT + 5 * MINUTE, SENT, None, SCHEDULE)
-
-
-def test_what_a_look_at_or_past_the_cutoff_did_not_close_is_due_every_day():
-    for last in (SENT + timedelta(hours=72), SENT + timedelta(days=900)):
-        assert next_poll_at(SENT, last, SCHEDULE) == last + timedelta(days=1)
-
-
 @given(ages, asked, schedules)
 def test_due_is_a_polling_time_after_the_last_question_and_not_after_now(age, last, schedule):
     after = timedelta(-1) if last is None else last

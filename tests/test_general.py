@@ -276,14 +276,6 @@ def test_an_outcome_that_names_no_number_is_the_lone_rows_or_the_first_without_a
     assert [one["status"] for one in all_at_once(sent(rows), [heard(NO_NUMBER)])] == statuses
 
 
-def test_the_first_evidence_stays_and_others_are_conflicts():
-    said = [heard("P", "UNDELIV", at=2), heard("P", at=1), heard("P", "expired", at=3)]
-    [made] = all_at_once([Sent(0, recipient="P")], said)
-    assert (made["status"], made["final_at"], made["conflicts"]) == (
-        "delivered", 1, ["expired", "failed"],
-    )  # fmt: skip
-
-
 def test_a_receipt_of_the_future_is_no_time_and_stays_known():
     session = Session(sent=[Sent(0)])
     late = Answer(1, "delivered", "delivered", received_at=10**12)
@@ -295,17 +287,6 @@ def test_a_receipt_of_the_future_is_no_time_and_stays_known():
         "delivered",
     )
     assert read_back([made]).numbers["P"].final == late
-
-
-def test_a_word_about_the_whole_session_ends_with_the_next_response():
-    session = Session(sent=[Sent(0)])
-    general.observe(session, NO_NUMBER, Answer(1, "unknown", "unknow"), {})
-    [made] = stored(session)
-    assert (made["status"], made["provider_status"]) == ("unknown", "unknow")
-    session = read_back([made])
-    general.observe(session, NO_NUMBER, Answer(2, "pending"), {})
-    [made] = stored(session)
-    assert (made["status"], made["provider_status"], made["_state"]) == ("pending", None, None)
 
 
 def test_a_refusal_is_of_all_whose_outcome_is_not_known_whoever_had_one():

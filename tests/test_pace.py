@@ -123,12 +123,6 @@ def test_it_settles_at_a_hidden_limit_and_is_hardly_ever_throttled(limit, make):
     assert outcome.throttled_share < 0.03
 
 
-@pytest.mark.parametrize("start", [4, 45, 150])
-def test_it_starts_from_the_pace_it_is_given(start):
-    governor = Governor(start, clock=lambda: 0.0)
-    assert governor.pace == governor.settled_pace == start
-
-
 def test_a_settled_pace_is_hardly_throttled_from_the_first_second():
     outcome = run(TokenBucket(50, 10), 60, from_second=0, start=45)
     assert outcome.throttled_share < 0.01

@@ -201,15 +201,6 @@ def test_changes_to_and_from_summer_time_are_no_error(make: Callable[[datetime],
     assert one(make(twice), "Europe/Berlin") == datetime(2024, 10, 27, 0, 30, tzinfo=UTC)
 
 
-def test_timestamps_of_every_unit_are_read() -> None:
-    for unit, moment in (("s", SECOND), ("us", MOMENT), ("ns", MOMENT)):
-        values = pa.array(
-            [MICROS // 10**6 if unit == "s" else MICROS * (1000 if unit == "ns" else 1)]
-        )
-        assert to_utc(values.cast(pa.timestamp(unit)), "UTC")[0].as_py() == moment
-        assert to_utc(values.cast(pa.timestamp(unit, "Asia/Shanghai")), "UTC")[0].as_py() == moment
-
-
 MOMENTS = st.datetimes(datetime(2001, 9, 10), datetime(2199, 12, 30), timezones=st.just(UTC)).map(
     lambda moment: moment.astimezone(UTC)
 )

@@ -111,12 +111,6 @@ def test_every_view_column_and_macro_is_explained_in_the_file(store, settings):
     assert all(found.values())
 
 
-def test_an_empty_dataset_publishes_an_empty_table(store, settings):
-    assert reconcile(store, settings).rows == 0
-    assert ask(settings, "FROM receipts") == []
-    assert reconcile(store, settings).is_skipped
-
-
 def test_the_file_is_read_only_and_of_the_format_that_duckdb_1_5_opens(store, settings):
     cohorts.write(store, [receipt()])
     reconcile(store, settings)

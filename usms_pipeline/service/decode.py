@@ -83,7 +83,7 @@ class Decoded(NamedTuple):
         return f"Decoded({self.observations.num_rows} rows, {self.rejects.num_rows} rejects)"
 
 
-def decode(responses: pa.RecordBatch | pa.Table, book: PhoneBook, receipt_zone: str) -> Decoded:
+def decode(responses: pa.Table, book: PhoneBook, receipt_zone: str) -> Decoded:
     """Read answers (``schema.RESPONSES``) into observations. Never raises for what they hold.
 
     Every receipt of an 'ok' answer gives a row, and so does every id that the answer has none of:
@@ -97,8 +97,7 @@ def decode(responses: pa.RecordBatch | pa.Table, book: PhoneBook, receipt_zone: 
     ``receipt_zone`` (an IANA name) is the zone of times that have none. A session is matched to the
     ids asked as it is, or else but for case and blanks, where that can mean one of them only.
     """
-    rows = responses if isinstance(responses, pa.Table) else pa.Table.from_batches([responses])
-    rows = rows.select(RESPONSES.names).combine_chunks()
+    rows = responses.select(RESPONSES.names).combine_chunks()
     verdicts = rows["verdict"].to_pylist()
     ids = [list(dict.fromkeys(asked or ())) for asked in rows["ids"].to_pylist()]
     tables: list[pa.Table] = []
