@@ -19,19 +19,11 @@ from usms_pipeline.contract import schema
 from usms_pipeline.contract.errors import Busy
 from usms_pipeline.contract.schema import TEXT
 from usms_pipeline.days import log
-from usms_pipeline.service.careful import (
-    BAD_ITEM,
-    REFUSED_ID,
-    UNANSWERED_ID,
-    UNASKED_SESSION,
-    UNREADABLE_ANSWER,
-)
+from usms_pipeline.service.careful import BAD_ITEM, REFUSED, UNANSWERED, UNASKED, UNREADABLE
 from usms_pipeline.store.storage import Store, undisturbed
 
 FOLDER: Final = "quarantine"
 OPEN, REPLAYED, DISMISSED = "open", "replayed", "dismissed"
-REFUSED, UNANSWERED, UNREADABLE = REFUSED_ID, UNANSWERED_ID, UNREADABLE_ANSWER
-UNASKED = UNASKED_SESSION
 
 KINDS: Final = {
     REFUSED: "the service refuses this session number",

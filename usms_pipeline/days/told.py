@@ -13,8 +13,9 @@ from usms_pipeline.contract import schema
 from usms_pipeline.contract.errors import DamagedDay, StorageError
 from usms_pipeline.days import file, log, rebuilding
 from usms_pipeline.days.held import Held
-from usms_pipeline.days.quarantine import UNANSWERED, UNASKED, Quarantine
+from usms_pipeline.days.quarantine import Quarantine
 from usms_pipeline.people import forget
+from usms_pipeline.service.careful import UNANSWERED, UNASKED
 from usms_pipeline.service.decode import decode, entry_id
 from usms_pipeline.service.names import Names
 

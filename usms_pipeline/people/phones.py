@@ -26,14 +26,7 @@ import numpy.typing as npt
 import phonenumbers
 import pyarrow as pa
 import pyarrow.compute as pc
-from phonenumbers import (
-    COUNTRY_CODE_TO_REGION_CODE,
-    PhoneMetadata,
-    PhoneNumber,
-    PhoneNumberFormat,
-    PhoneNumberType,
-    ValidationResult,
-)
+from phonenumbers import COUNTRY_CODE_TO_REGION_CODE, PhoneNumber, PhoneNumberType
 
 from usms_pipeline.contract.errors import StorageError
 from usms_pipeline.days.general import LONGEST_ENDING, SHORTEST_ENDING, Ends
@@ -673,7 +666,7 @@ def _parsed(text: str, region: str | None) -> PhoneNumber | None:
 
 def _is_possible(number: PhoneNumber) -> bool:
     reason = phonenumbers.is_possible_number_with_reason(number)
-    return bool(reason == ValidationResult.IS_POSSIBLE)
+    return bool(reason == phonenumbers.ValidationResult.IS_POSSIBLE)
 
 
 def _described(number: PhoneNumber) -> _Number:
@@ -693,7 +686,7 @@ def _described(number: PhoneNumber) -> _Number:
         operator=operator,
         number_type=_TYPES.get(kind),
     )
-    e164 = phonenumbers.format_number(number, PhoneNumberFormat.E164)
+    e164 = phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164)
     return e164, masked(e164, facts.country_code), facts
 
 
@@ -780,7 +773,7 @@ def _plan(region: str, code: int) -> _Plan | None:
 
 
 def _metadata(code: int, region: str) -> Any:
-    return PhoneMetadata.metadata_for_region_or_calling_code(code, region)
+    return phonenumbers.PhoneMetadata.metadata_for_region_or_calling_code(code, region)
 
 
 def _opened(pattern: str, of: Literal["begins", "is"]) -> re.Pattern[str]:

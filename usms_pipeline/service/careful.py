@@ -66,10 +66,10 @@ PLACES_AN_ITEM: Final = 1 << 24
 """``place`` of an item is its number times this; its receipts follow."""
 
 BAD_ITEM: Final = "bad_item"
-UNASKED_SESSION: Final = "unasked_session"
-UNREADABLE_ANSWER: Final = "unreadable_answer"
-REFUSED_ID: Final = "refused_id"
-UNANSWERED_ID: Final = "unanswered_id"
+UNASKED: Final = "unasked_session"
+UNREADABLE: Final = "unreadable_answer"
+REFUSED: Final = "refused_id"
+UNANSWERED: Final = "unanswered_id"
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ def read_bodies(bodies: Iterable[tuple[int, bytes, list[str]]]) -> Parts:
             entries = _entries(_text_of(body))
         except _Unreadable as error:
             kept = body[:MOST_BYTES_KEPT]
-            rejects.append(Reject(response, UNREADABLE_ANSWER, str(error), None, kept))
+            rejects.append(Reject(response, UNREADABLE, str(error), None, kept))
             continue
         found: list[Reject] = []
         further = 0
@@ -222,7 +222,7 @@ def _read_item(
         session = _named(item)
         meant = asked.meant_by(session)
         if meant is None:
-            return UNASKED_SESSION, "the answer is about a session that nobody asked about", session
+            return UNASKED, "the answer is about a session that nobody asked about", session
         session = meant
         status = cut(_scalar(item.submit_status, _SUBMIT_STATUS))
         items.append((*head, session, status))

@@ -21,16 +21,8 @@ import httpx
 import msgspec
 
 from usms_pipeline.contract.wording import without_numbers
-from usms_pipeline.service import api
+from usms_pipeline.service import api, careful
 from usms_pipeline.service.api import MAX_IDS, Verdict, classify
-from usms_pipeline.service.careful import (
-    ENVELOPE,
-    MOST_VALUES,
-    NO_LIST,
-    has_too_many_values,
-    is_list,
-    mended,
-)
 from usms_pipeline.settings import Settings
 
 MAX_BODY_BYTES: Final = 64_000_000
@@ -190,8 +182,8 @@ class Client:
         excess = ""
         if len(body) > self._max_body_bytes:
             excess = f"the answer is larger than {self._max_body_bytes / 1e6:g} MB"
-        elif has_too_many_values(body):
-            excess = f"the answer holds more than {MOST_VALUES:,} values"
+        elif careful.has_too_many_values(body):
+            excess = f"the answer holds more than {careful.MOST_VALUES:,} values"
         if excess:
             return Reply(asked_at, status, None, excess, body[:KEPT_BYTES], wait, True)
         ret_code, message = _read_envelope(body)
@@ -247,18 +239,18 @@ def _read_envelope(body: bytes) -> tuple[int | None, str]:
     can't be read when it is decoded is to be asked again now.
     """
     try:
-        envelope = ENVELOPE.decode(body)
+        envelope = careful.ENVELOPE.decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        readable = mended(body)  # what is kept is read the same way
+        readable = careful.mended(body)  # what is kept is read the same way
         if readable is None:
             return None, "the answer is not the JSON object it should be"
-        envelope = ENVELOPE.decode(readable)
+        envelope = careful.ENVELOPE.decode(readable)
     code = _A_CODE.fullmatch(bytes(envelope.ret_code))
     if code is None or int(code[1]) not in _INT64:
         return None, f"the answer has no {api.ENVELOPE['ret_code']}"
     ret_code = int(code[1])
-    if ret_code == api.NO_ERROR and not is_list(envelope.data):
-        return None, NO_LIST
+    if ret_code == api.NO_ERROR and not careful.is_list(envelope.data):
+        return None, careful.NO_LIST
     message = ""
     if ret_code and bytes(envelope.message)[:1] == b'"':
         with suppress(msgspec.MsgspecError, ValueError):

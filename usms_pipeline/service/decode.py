@@ -20,25 +20,8 @@ import pyarrow.json as pj
 
 from usms_pipeline.contract.schema import OBSERVATIONS, QUARANTINE, RESPONSES, TEXT
 from usms_pipeline.people.phones import PhoneBook
-from usms_pipeline.service import api
-from usms_pipeline.service.careful import (
-    ITEMS,
-    MOST_BYTES_KEPT,
-    PLACES_AN_ITEM,
-    RECEIPTS,
-    REFUSED_ID,
-    SAID,
-    UNANSWERED_ID,
-    UNREADABLE_ANSWER,
-    Parts,
-    Reject,
-    cut,
-    has_too_many_values,
-    in_order,
-    is_object,
-    joined,
-    read_bodies,
-)
+from usms_pipeline.service import api, careful
+from usms_pipeline.service.careful import Parts, Reject
 from usms_pipeline.service.rows import cut_array, receipt_rows, session_rows, times_in_doubt
 
 _BLOCK_ANSWERS: Final = 500
@@ -105,7 +88,7 @@ def decode(responses: pa.Table, book: PhoneBook, receipt_zone: str) -> Decoded:
     doubts = 0
     for answers in _blocks(rows, ids, verdicts):
         parts = read_block(answers)
-        unread = {one.response for one in parts.rejects if one.kind == UNREADABLE_ANSWER}
+        unread = {one.response for one in parts.rejects if one.kind == careful.UNREADABLE}
         answers = [answer for answer in answers if answer.response not in unread]
         observed = _observed(parts, answers, rows["asked_at"], book, receipt_zone)
         if parts.receipts.num_rows:
@@ -132,11 +115,11 @@ def entry_id(
     """
     digest = hashlib.sha256()
     about = ids if session_no is None else [session_no]
-    moment = asked_at.isoformat() if kind == REFUSED_ID else ""
+    moment = asked_at.isoformat() if kind == careful.REFUSED else ""
     for part in (kind, moment, *about):
         text = part.encode("utf-8", "surrogatepass")
         digest.update(b"%d:%b" % (len(text), text))
-    said = b"" if kind == UNANSWERED_ID else _sorted(body)
+    said = b"" if kind == careful.UNANSWERED else _sorted(body)
     digest.update(b"%d:" % len(said) + said)
     return digest.hexdigest()[:16]
 
@@ -183,24 +166,24 @@ def read_block(answers: list[Answer]) -> Parts:
     odd: list[Answer] = []
     plain: dict[bool, list[Answer]] = {False: [], True: []}
     for answer in answers:
-        if has_too_many_values(answer.body) or not is_object(answer.body):
+        if careful.has_too_many_values(answer.body) or not careful.is_object(answer.body):
             odd.append(answer)
         else:
             plain[_A_LIST.search(answer.body) is not None].append(answer)
     read = [part for has_lists in plain for part in _read_plain(plain[has_lists], has_lists)]
-    return joined([read_bodies(odd), *read])
+    return careful.joined([careful.read_bodies(odd), *read])
 
 
 def _read_plain(answers: list[Answer], has_lists: bool) -> list[Parts]:
     """Read what Arrow takes in one piece; else each half of it, down to the answer it stops at."""
     if sum(len(answer.body) for answer in answers) < SMALL_BYTES:
-        return [read_bodies(answers)]
+        return [careful.read_bodies(answers)]
     data = _parsed(answers, has_lists)
     if data is not None:
         return _read_parsed(answers, data)
     half = len(answers) // 2
     if not half:
-        return [read_bodies(answers)]
+        return [careful.read_bodies(answers)]
     return [*_read_plain(answers[:half], has_lists), *_read_plain(answers[half:], has_lists)]
 
 
@@ -239,7 +222,7 @@ def _read_parsed(answers: list[Answer], data: pa.ListArray) -> list[Parts]:
     if odd:
         kept = [number for number in range(len(answers)) if number not in odd]
         plain = [answers[number] for number in kept]
-        left = read_bodies(answers[number] for number in sorted(odd))
+        left = careful.read_bodies(answers[number] for number in sorted(odd))
         return [left, *(_read_parsed(plain, data.take(pa.array(kept, pa.int64()))) if kept else [])]
     items = data.flatten()
     parents = pc.list_parent_indices(data)
@@ -248,11 +231,11 @@ def _read_parsed(answers: list[Answer], data: pa.ListArray) -> list[Parts]:
     first = _first_of_each(data)
     head = [
         responses.take(parents),
-        pc.multiply(pc.subtract(counted, first.take(parents)), PLACES_AN_ITEM),
+        pc.multiply(pc.subtract(counted, first.take(parents)), careful.PLACES_AN_ITEM),
         _of(items, api.ITEM, "session_no"),
         cut_array(_of(items, api.ITEM, "submit_status")),
     ]
-    return [Parts(pa.Table.from_arrays(head, schema=ITEMS), _receipts(items, head))]
+    return [Parts(pa.Table.from_arrays(head, schema=careful.ITEMS), _receipts(items, head))]
 
 
 def _first_of_each(data: pa.ListArray) -> pa.Array:
@@ -283,7 +266,7 @@ def _receipts(items: pa.StructArray, head: list[pa.Array]) -> pa.Table:
         tables = [_said(single, head)]
         after = pa.repeat(pa.scalar(1, pa.int64()), len(items))
     tables.append(_listed(listed, head, after))
-    return in_order(tables)
+    return careful.in_order(tables)
 
 
 def _listed(lists: pa.ListArray, head: list[pa.Array], after: pa.Array | int) -> pa.Table:
@@ -299,11 +282,11 @@ def _listed(lists: pa.ListArray, head: list[pa.Array], after: pa.Array | int) ->
 def _said(receipts: pa.StructArray, head: list[pa.Array]) -> pa.Table:
     said = {name: _of(receipts, api.RECEIPT, name) for name in api.RECEIPT}
     said["word"] = pc.coalesce(said["word"], said.pop("older_word"))
-    table = pa.Table.from_arrays([*head, *said.values()], schema=RECEIPTS)
+    table = pa.Table.from_arrays([*head, *said.values()], schema=careful.RECEIPTS)
     if not said["word"].null_count and not pc.any(pc.equal(said["word"], "")).as_py():
         return table
     says = pa.repeat(pa.scalar(False), len(receipts))
-    for field in SAID:
+    for field in careful.SAID:
         column = said[field.name]
         is_text = pa.types.is_string(field.type)
         is_said = pc.fill_null(pc.not_equal(column, ""), False) if is_text else column.is_valid()
@@ -371,7 +354,7 @@ def _without_a_word(
     rows: pa.Table, ids: list[list[str]], verdicts: list[str], rejects: Iterable[Reject]
 ) -> list[pa.Table]:
     silent = [n for n, verdict in enumerate(verdicts) if verdict in (FORGOTTEN, _UNANSWERED)]
-    unread = sorted({one.response for one in rejects if one.kind == UNREADABLE_ANSWER})
+    unread = sorted({one.response for one in rejects if one.kind == careful.UNREADABLE})
     vain = [number for number in unread if verdicts[number] == "ok" or len(ids[number]) == 1]
     tables = []
     for numbers, bucket in ((silent, "pending"), (vain, None)):
@@ -391,9 +374,10 @@ def _asked(
     return pa.array(responses), pa.array(sessions, TEXT)
 
 
+_NO_ANSWER: Final = "the service gives no usable answer"
 _USELESS: Final = {
-    "refused": (REFUSED_ID, "the service refuses this session number"),
-    _UNANSWERED: (UNANSWERED_ID, "the service gives no usable answer about this session number"),
+    "refused": (careful.REFUSED, "the service refuses this session number"),
+    _UNANSWERED: (careful.UNANSWERED, f"{_NO_ANSWER} about this session number"),
 }
 """From a verdict on a lone id, the kind of entry and the reason where none was kept."""
 
@@ -402,9 +386,9 @@ def _useless(rows: pa.Table, ids: list[list[str]], verdicts: list[str]) -> Itera
     for number, verdict in enumerate(verdicts):
         if verdict in ("ok", FORGOTTEN):
             continue
-        body = (rows["body"][number].as_py() or b"")[:MOST_BYTES_KEPT]
+        body = (rows["body"][number].as_py() or b"")[: careful.MOST_BYTES_KEPT]
         reason = rows["reason"][number].as_py()
-        kind, words = _USELESS.get(verdict, (UNREADABLE_ANSWER, "the answer can't be read"))
+        kind, words = _USELESS.get(verdict, (careful.UNREADABLE, "the answer can't be read"))
         for session in ids[number] if verdict in _USELESS else [None]:
             yield Reject(number, kind, reason or words, session, body)
 
@@ -417,8 +401,8 @@ def _entry(reject: Reject, rows: pa.Table) -> dict[str, Any]:
         "id": entry_id(kind, session_no, said["ids"] or (), said["asked_at"], body),
         "kind": kind,
         "reason": reject.reason,
-        "session_no": cut(session_no),
-        "body": body[:MOST_BYTES_KEPT],
+        "session_no": careful.cut(session_no),
+        "body": body[: careful.MOST_BYTES_KEPT],
         "state": "open",
     }
 

@@ -13,15 +13,8 @@ from zoneinfo import ZoneInfo
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from usms_pipeline.contract import moments
 from usms_pipeline.contract.errors import SourceError
-from usms_pipeline.contract.moments import (
-    CALENDARS,
-    EARLIEST,
-    EPOCH_SECONDS,
-    EPOCH_UNITS,
-    LATEST,
-    NO_TIME,
-)
 from usms_pipeline.source.kinds import Column, Dialect, TimeType
 
 _ZONE_CHANGE: Final = timedelta(hours=3)
@@ -31,7 +24,7 @@ _WEST, _EAST = timedelta(hours=12), timedelta(hours=14)
 _DAYS: Final = (*(f"{day:02}" for day in range(1, 10)), *map(str, range(1, 32)))
 _MOST_TEXT_DAYS: Final = timedelta(days=62)
 """Beyond this, ranges by month are no better than by year."""
-_ORDERED: Final = rf"^\d{{4}}[-/.年] ?\d|^\d{{8,19}}(\.\d*)?$|{NO_TIME}"
+_ORDERED: Final = rf"^\d{{4}}[-/.年] ?\d|^\d{{8,19}}(\.\d*)?$|{moments.NO_TIME}"
 _TYPED = (TimeType.AWARE, TimeType.NAIVE, TimeType.DATE)
 
 
@@ -87,7 +80,7 @@ def window(dialect: Dialect, column: Column, start: datetime, end: datetime, zon
     It may hold for a few more rows: where the column has no time zone, or holds text. Of texts it
     knows those alone of which ``is_ordered`` holds.
     """
-    start, end = max(start, EARLIEST), min(end, LATEST)
+    start, end = max(start, moments.EARLIEST), min(end, moments.LATEST)
     name = dialect.quote(column.name)
     pairs = _bounds(dialect, column, start, end, zone) if start < end else []
     ranges = [f"({name} >= {first} AND {name} < {last})" for first, last in pairs]
@@ -144,7 +137,8 @@ def count(
     ``marks`` (UTC) or later, and the first and last of them. The column has a type of time.
     """
     name = dialect.quote(column.name)
-    usable = window(dialect, column, EARLIEST, LATEST, "UTC") + dialect.is_day.format(name)
+    usable = window(dialect, column, moments.EARLIEST, moments.LATEST, "UTC")
+    usable += dialect.is_day.format(name)
     later = (f"{usable} AND {name} >= {_from(dialect, column, mark, zone)}" for mark in marks)
     wanted = ("1 = 1", usable, *later)
     number = Column("", "", None)
@@ -210,13 +204,13 @@ def _bounds(
 
 def _number_bounds(start: datetime, end: datetime) -> list[tuple[str, str]]:
     found = []
-    for unit in EPOCH_UNITS:
-        lowest, highest = (second * unit for second in EPOCH_SECONDS)
+    for unit in moments.EPOCH_UNITS:
+        lowest, highest = (second * unit for second in moments.EPOCH_SECONDS)
         first, last = int(start.timestamp()) * unit, (int(end.timestamp()) + 1) * unit
         found.append((max(first, lowest), min(last, highest)))
     bounds = [(str(first), str(last)) for first, last in found if first < last]
     first_day, last_day = _days_around(start, end)
-    for form, width in CALENDARS.items():
+    for form, width in moments.CALENDARS.items():
         if form.startswith("%y") and first_day.year // 100 < last_day.year // 100:
             bounds.append(("0" * width, "9" * width))
         else:
