@@ -306,7 +306,7 @@ def test_a_mask_fits_the_number_that_it_hides_and_is_nobody_elses(text):
     assert seen == {
         **dict.fromkeys(seen), "phone": seen["phone"], "mask": book().mask_ends(f" {text} "),
     }  # fmt: skip
-    assert not book().is_number(text)
+    assert not book().national_digits(text)
     assert described([text], mode="clear")[0]["phone"] == text
 
 

@@ -16,7 +16,7 @@ from tests.services import Database
 from usms_pipeline import source
 from usms_pipeline.contract.errors import SourceError
 from usms_pipeline.settings import Settings
-from usms_pipeline.source.reading import statement
+from usms_pipeline.source import reading
 
 START = datetime(2024, 8, 1, tzinfo=UTC)
 END = START + timedelta(days=2)
@@ -435,7 +435,9 @@ INDEXED = {
 def test_the_window_is_served_from_an_index(place: Place, type_: str, form: str) -> None:
     many(place, type_, form)
     explain = "EXPLAIN QUERY PLAN" if place.kind == "sqlite" else "EXPLAIN"
-    steps = place.execute(f"{explain} {statement(place.settings(), START, END)}")
+    with reading._opened(place.settings()) as it:
+        sql = reading._statement(it, place.settings(), START, END)
+    steps = place.execute(f"{explain} {sql}")
     plan = "\n".join(str(part) for step in steps for part in step)
     if place.kind == "mariadb":
         assert [step[3:6:2] for step in steps] == [("range", "by_time")], plan

@@ -527,7 +527,7 @@ class Pipeline:
             "with a damaged file": (damaged, "day"),
         }
         to_do = [f"{wording.counted(n, of)} {why}" for why, (n, of) in reasons.items() if n]
-        if not to_do and not warehouse.is_current(self.store, self.settings):
+        if not to_do and not warehouse.Publishing(self.store, self.settings).is_current():
             to_do = ["the warehouse is behind the days' files"]
         if to_do:
             return Look(to_do)

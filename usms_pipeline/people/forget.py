@@ -133,7 +133,7 @@ def lone_sessions(store: Store, recipients: Iterable[str]) -> set[str]:
 
 def strangers(store: Store, book: PhoneBook, phones: Iterable[str]) -> list[str]:
     """List the texts that are no phone number, and are in no row of the source or the receipts."""
-    odd = {book.recipient_id(phone): phone for phone in phones if not book.is_number(phone)}
+    odd = {book.recipient_id(phone): phone for phone in phones if not book.national_digits(phone)}
     for day in file.days(store) if odd else ():
         rows = _naming(store, day, pa.array([*odd], TEXT))
         for one in {row["recipient"] for row in rows}:

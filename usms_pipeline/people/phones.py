@@ -134,10 +134,6 @@ class PhoneBook:
         e164, _, facts = self._reader.read(phone.strip())
         return None if facts is None else e164[1 + len(str(facts.country_code)) :]
 
-    def is_number(self, phone: str) -> bool:
-        """Return whether a text is a phone number, in any spelling."""
-        return self._reader.read(phone.strip())[2] is not None
-
     def e164(self, texts: pa.Array) -> pa.Array:
         """Return the E.164 form of every text (string); NULL if it is no number."""
         coded = pc.dictionary_encode(texts.cast(pa.string()))

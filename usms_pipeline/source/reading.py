@@ -89,12 +89,28 @@ class Survey:
             said = wording.rows_left_out(without, settings.sent_at_column)
             found.append(said + self.unread.said(settings, with_forms=with_forms))
         if near := self.left_out.ahead - self.left_out.far_ahead:
-            found.append(sentences.ahead(near, settings.source_timezone))
+            found.append(
+                f"{wording.counted(near, 'row')} {'lies' if near == 1 else 'lie'} in the future, "
+                f"by a day or less: does USMS_SOURCE_TIMEZONE ({settings.source_timezone!r}) name "
+                "the zone of the times that have none? Correct it before the first run: after "
+                "that, another zone needs another USMS_DATA_DIR. Rows with a future date are read "
+                "when that day comes"
+            )
         if (far := self.left_out.far_ahead) and self.last_sent_at:
             days = (self.last_sent_at - self.at) // timedelta(days=1)
-            found.append(sentences.far_ahead(far, days))
+            found.append(
+                f"{wording.counted(far, 'row')} {'lies' if far == 1 else 'lie'} further in the "
+                f"future than any time zone explains, the latest {wording.counted(days, 'day')}: "
+                "planned messages, or mistakes? No run reads them before that day"
+            )
         if self.lost_digits:
-            found.append(sentences.lost_digits(self.lost_digits, settings.session_column))
+            have = "number has" if self.lost_digits == 1 else "numbers have"
+            found.append(
+                f"{self.lost_digits:,} session {have} lost digits in a spreadsheet or a float "
+                f"({settings.session_column}): for example 1.23457E+17, floats too large to be "
+                "exact, or long numbers that end in zeros. The service can't know them: export "
+                "that column as text"
+            )
         return found
 
 
@@ -138,15 +154,6 @@ def read(
             batch = clean(raw, it.layout, settings.dimensions, start, end, end + _FAR, cells)
             if batch.num_rows:
                 yield batch
-
-
-def statement(settings: Settings, start: datetime, end: datetime) -> str:
-    """Return the SQL that ``read`` runs: to EXPLAIN it, or to look at it.
-
-    Raises as ``read`` does.
-    """
-    with _opened(settings) as it:
-        return _statement(it, settings, start, end)
 
 
 def survey(
@@ -333,7 +340,13 @@ def _order(source: Source, quoted: str, table: str, sent_at: Column) -> DateOrde
     found = {one for batch in source.batches(sql) for one in orders(batch.column(0), next_year)}
     shown = found - {None}
     if len(shown) > 1 or found == {None}:
-        raise sentences.no_date_order(table, sent_at.name, are_both=len(shown) > 1)
+        both = "some of them can only be the one, and others the other"
+        raise SourceError(
+            f"The times in column {sent_at.name!r} of {table!r} begin with a day or a month, as "
+            f"03/04/2026 does, and {both if shown else 'no value shows which'}: set "
+            "USMS_DATE_ORDER to dmy (day first) or mdy (month first). Times that don't fit are "
+            "then counted and reported."
+        )
     return next(iter(shown), None)
 
 

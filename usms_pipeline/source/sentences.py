@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
-from usms_pipeline.contract import wording
 from usms_pipeline.contract.errors import SourceError, SourceUnavailable
 from usms_pipeline.contract.source_address import Address
 
@@ -105,49 +104,6 @@ def no_columns(table: str, missing: Sequence[tuple[str, str]], there: Sequence[s
         said.append(f"{name!r} ({setting}{guess})")
     return SourceError(
         f"Table {table!r} has no column {', nor '.join(said)}. Its columns: {_some(there)}."
-    )
-
-
-def ahead(rows: int, zone: str) -> str:
-    """Return that rows lie less in the future than time zones differ."""
-    return (
-        f"{_lie(rows)} in the future, by a day or less: does "
-        f"USMS_SOURCE_TIMEZONE ({zone!r}) name the zone of the times that have none? Correct it "
-        f"before the first run: after that, another zone needs another USMS_DATA_DIR. Rows with "
-        f"a future date are read when that day comes"
-    )
-
-
-def _lie(rows: int) -> str:
-    return f"{wording.counted(rows, 'row')} {'lies' if rows == 1 else 'lie'}"
-
-
-def far_ahead(rows: int, days: int) -> str:
-    """Return that rows lie further in the future than any time zone explains."""
-    return (
-        f"{_lie(rows)} further in the future than any time zone explains, "
-        f"the latest {wording.counted(days, 'day')}: planned messages, or mistakes? No run reads "
-        f"them before that day"
-    )
-
-
-def no_date_order(table: str, name: str, *, are_both: bool) -> SourceError:
-    """Times begin with a day or a month, and the column does not show which; or it shows both."""
-    why = "some of them can only be the one, and others the other"
-    return SourceError(
-        f"The times in column {name!r} of {table!r} begin with a day or a month, as 03/04/2026 "
-        f"does, and {why if are_both else 'no value shows which'}: set USMS_DATE_ORDER to dmy "
-        f"(day first) or mdy (month first). Times that don't fit are then counted and reported."
-    )
-
-
-def lost_digits(count: int, column: str) -> str:
-    """Return that session numbers went through a spreadsheet or a float."""
-    have = "number has" if count == 1 else "numbers have"
-    return (
-        f"{count:,} session {have} lost digits in a spreadsheet or a float ({column}): for "
-        f"example 1.23457E+17, floats too large to be exact, or long numbers that end in zeros. "
-        "The service can't know them: export that column as text"
     )
 
 

@@ -8,12 +8,10 @@ from usms_pipeline.warehouse.publish import (
     Change,
     Publishing,
     WarehouseReport,
-    is_current,
     reconcile,
 )  # fmt: skip
 from usms_pipeline.warehouse.read import connect, days
 
 __all__ = [
-    "MEMORY_LIMIT", "Change", "Publishing", "WarehouseReport", "connect", "days", "is_current",
-    "reconcile",
+    "MEMORY_LIMIT", "Change", "Publishing", "WarehouseReport", "connect", "days", "reconcile",
 ]  # fmt: skip

@@ -118,11 +118,6 @@ def reconcile(
     return Publishing(store, settings, memory_limit, is_anew=is_anew).finish(changes)
 
 
-def is_current(store: Store, settings: Settings) -> bool:
-    """Return whether publishing would change nothing; takes no lock and writes nothing."""
-    return Publishing(store, settings).is_current()
-
-
 class Publishing:
     """Loads days into the next published file while other days are still being written.
 
@@ -183,7 +178,7 @@ class Publishing:
         return replace(report, seconds=time.monotonic() - started)
 
     def is_current(self) -> bool:
-        """Return whether ``finish`` would find nothing to publish."""
+        """Return whether ``finish`` would change nothing; takes no lock and writes nothing."""
         try:
             with _told(self._path):
                 present = self._look()
