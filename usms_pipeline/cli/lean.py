@@ -22,10 +22,6 @@ def load_pipeline() -> None:
     """
     # A thread a core, each of which spins a while: nothing here multiplies matrices.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    if sys.platform == "linux":
-        # Arrow's default, mimalloc, holds 80 MB more of what was freed, and takes 0.4 s longer to
-        # get memory for a million messages.
-        os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "jemalloc")
     with _uncollected():
         # Nothing avoids it but this: every pa.array, pa.scalar and pc.equal(column, "x") asks
         # whether it was given a Series. Arrow imports pandas when it is first asked and keeps a
