@@ -113,8 +113,6 @@ def to_utc(
     is null; 03/25/2026 is not. ``latest`` is past any time that can be meant: digits that are a
     later count since 1970 are read as a calendar, or not at all.
     """
-    if isinstance(values, pa.DictionaryArray):
-        values = values.dictionary_decode()
     if pa.types.is_timestamp(values.type) and values.type.tz is not None:
         times = values.cast(TIME, safe=False)
     elif pa.types.is_timestamp(values.type) or pa.types.is_date(values.type):

@@ -114,11 +114,9 @@ class Client:
             }
         )
         self.address = f"{url.scheme}://{host}"
-        shown = [
-            text for text in (secret, key_id, self._headers["Authorization"].split()[1]) if text
-        ]
-        forms = {*shown, *(quote(text, safe="") for text in shown)}
-        self._secrets = sorted(forms, key=len, reverse=True)  # as a server may repeat them
+        sent = {secret, key_id, self._headers["Authorization"].split()[1]} - {""}
+        forms = {*sent, *(quote(text, safe="") for text in sent)}  # as a server may repeat them
+        self._secrets = sorted(forms, key=len, reverse=True)
         self.seconds = settings.timeout_seconds
         self._timeout = httpx.Timeout(settings.timeout_seconds).as_dict()
         self._transport, self._clock = transport, clock
@@ -152,11 +150,9 @@ class Client:
             if isinstance(error, httpx.DecodingError):
                 # A server that packs an answer wrongly once does so again: ask for it unpacked.
                 self._headers["Accept-Encoding"] = "identity"
-            is_late, is_sent = (
-                isinstance(error, httpx.TimeoutException),
-                not isinstance(error, httpx.ConnectTimeout | httpx.ConnectError | httpx.ProxyError),
-            )
-            words = str(error)  # the transport's own
+            is_late, words = isinstance(error, httpx.TimeoutException), str(error)
+            unsent = httpx.ConnectTimeout, httpx.ConnectError, httpx.ProxyError
+            is_sent = not isinstance(error, unsent)
             return Reply(asked_at, None, None, words, is_late=is_late, is_sent=is_sent)
         return self._reply(asked_at, ids, response, body)
 

@@ -157,8 +157,8 @@ class _Workers:
         except asyncio.CancelledError:
             pass
         except BaseExceptionGroup as group:  # of these, the one that says most
-            is_less = [not isinstance(one, CredentialsRefused) for one in group.exceptions]
-            self.failure = group.exceptions[is_less.index(min(is_less))]
+            exceptions = [*group.exceptions]
+            self.failure = min(exceptions, key=lambda one: not isinstance(one, CredentialsRefused))
         except BaseException as error:  # raised again in the caller's thread
             self.failure = error
         finally:
