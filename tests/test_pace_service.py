@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.pace_table import NOISES, WORKERS, settle
+from tests.pace_table import settle
 from tests.test_collect import batches
 from tests.test_collect import settings as address
 from tests.test_pace import SimulatedLoop, simulate
@@ -42,25 +42,6 @@ def test_the_pace_settles_within_a_fifth_of_the_limit_and_is_hardly_throttled(
         assert 0.8 * limit <= found.pace <= 1.2 * limit
         assert found.good_per_second >= 0.9 * limit
         assert found.throttled_share < 0.03
-
-
-@LONG
-@pytest.mark.parametrize("noise", NOISES)
-def test_what_is_throttled_at_random_costs_neither_the_concurrency_nor_the_limit(
-    noise: float,
-) -> None:
-    free = settle(0, 0.1, noise=noise, workers=WORKERS)
-    assert free.good_per_second >= 0.8 * (1 - noise) * WORKERS / 0.1
-    limited = settle(50, 0.1, noise=noise)
-    assert limited.good_per_second >= 0.85 * (1 - noise) * 50
-
-
-@LONG
-@pytest.mark.parametrize(("limit", "then"), [(200, 20), (50, 5)])
-def test_a_limit_that_comes_down_in_the_middle_is_found(limit: int, then: int) -> None:
-    found = settle(limit, 0.1, then=then, workers=50)
-    assert found.good_per_second >= 0.9 * then
-    assert found.throttled_share < 0.1
 
 
 @pytest.mark.parametrize("limit", [5, pytest.param(50, marks=LONG)])
@@ -114,9 +95,11 @@ class Down(httpx.AsyncBaseTransport):
 
     def __init__(self, outage: str, good: int) -> None:
         self.outage, self.good, self.asked = outage, good, 0
+        self.sizes: set[int] = set()
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         self.asked += 1
+        self.sizes.add(request.extensions["target"].count(b"id="))
         await asyncio.sleep(0.05)
         if self.asked <= self.good:
             return httpx.Response(200, json={"RetCode": 0, "Data": []})
@@ -135,8 +118,9 @@ def test_an_outage_costs_few_requests_with_the_settings_as_they_are(
 ) -> None:
     """Of a hundred sessions each, eight at once, until the run ends."""
 
-    async def main(loop: SimulatedLoop) -> tuple[int, BaseException]:
-        service = Down(outage, good)
+    service = Down(outage, good)
+
+    async def main(loop: SimulatedLoop) -> BaseException:
         fetcher = Fetcher(
             Client(address("http://127.0.0.1"), service, utc_now),
             Governor(clock=loop.time, sleep=asyncio.sleep), CollectStats(),
@@ -155,10 +139,12 @@ def test_an_outage_costs_few_requests_with_the_settings_as_they_are(
 
         with pytest.raises(ExceptionGroup) as caught:
             await all_of_them()
-        return service.asked - good, caught.value.exceptions[0]
+        return caught.value.exceptions[0]
 
-    requests, error = simulate(main)
-    assert requests <= 150
+    error = simulate(main)
+    assert service.asked - good <= 150
+    # what was under way when it went down may have been divided: others had passed
+    assert good or service.sizes <= {100, 1}, "it was divided"
     assert isinstance(error, CredentialsRefused if outage == "403" else ServiceDown)
 
 

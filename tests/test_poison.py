@@ -17,10 +17,9 @@ from tests.examples import examples
 from tests.loopback import Response, Seen, code, ok, serving
 from tests.test_client import Fetched
 from tests.test_collect import Batch, run, settings
-from usms_pipeline.contract.errors import CredentialsRefused, ServiceDown
+from usms_pipeline.contract.errors import CredentialsRefused
 from usms_pipeline.days import quarantine
 from usms_pipeline.service.collect import Patience, collect
-from usms_pipeline.service.pace import BreakerLimits
 from usms_pipeline.simulator import Faults
 
 SIZE = 100
@@ -175,51 +174,6 @@ def test_twelve_bad_ids_of_2500_each_in_another_way_cost_nobody_else_an_outcome(
         account.run()
         assert len(server.seen) == before
         assert len(quarantine.entries(account.pipeline.store)) == 12
-
-
-OUTAGES = {
-    "HTTP 503": Response(b"", 503),
-    "HTTP 522": Response(b"<h1>timed out</h1>", 522),
-    "a page of a firewall": Response(b"<h1>blocked</h1>", 405),
-    "a code nobody knows": code(4711, "gone"),
-    "a web page": Response(b"<html>maintenance</html>"),
-    "silence": Response(delay_seconds=60),
-    "refused connections": None,
-}
-
-
-@pytest.mark.long
-@pytest.mark.parametrize(
-    ("outage", "good"),
-    [(one, good) for one in OUTAGES for good in (0, 30) if OUTAGES[one] or not good],
-)
-def test_a_service_that_is_down_for_all_is_not_divided_and_costs_few_requests(
-    outage: str, good: int
-) -> None:
-    """From the first request on, or after some good ones."""
-    answer = OUTAGES[outage]
-    seen_ids: list[int] = []
-
-    def handler(seen: Seen) -> Response:
-        seen_ids.append(len(seen.ids))
-        assert answer is not None
-        return answer if len(seen_ids) > good else ok(seen.ids)
-
-    # as long as in life, but for silence: 20 s of failures, 60 s of time-outs
-    patience = Patience(breaker=BreakerLimits(slow_seconds=9.0))
-    work = [Batch(n, tuple(f"{n}-{i}" for i in range(SIZE))) for n in range(400)]
-    landed: list[Any] = []
-    with serving(handler) as server:
-        url = server.url if answer else "http://127.0.0.1:9"
-        begun = time.monotonic()
-        with pytest.raises(ServiceDown) as caught:
-            run(url, work, lambda _, one: landed.append(one), patience=patience, timeout_seconds=3)
-        requests = caught.value.stats.requests
-    print(f"{outage}: {requests} requests, {time.monotonic() - begun:.0f} s")
-    assert requests - good <= 150
-    assert {one.verdict for one in landed} <= {"ok", "unreadable"}
-    # what was under way when it went down may have been divided for seconds: others had passed
-    assert good or {*seen_ids} <= {SIZE, 1}, "it was divided"
 
 
 @pytest.mark.parametrize("way", ["HTTP 522", "a firewall's 403", "silence"])
