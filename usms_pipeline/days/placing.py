@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from usms_pipeline.contract.schema import TEXT
+from usms_pipeline.days.columns import whole
 from usms_pipeline.days.reading import DayRead
 
 Some = Any  # an array of texts, in one piece or several
@@ -87,7 +88,7 @@ def _without(names: Some, others: Some) -> pa.Array:
     names = names.drop_null()
     common = _common(names, others)
     left = names.filter(pc.invert(pc.is_in(names, value_set=common))) if len(common) else names
-    return left.combine_chunks() if isinstance(left, pa.ChunkedArray) else left
+    return whole(left)
 
 
 def _common(names: Some, others: Some) -> pa.Array:
@@ -95,7 +96,4 @@ def _common(names: Some, others: Some) -> pa.Array:
     few, many = sorted((names, others), key=len)
     if not len(few):
         return _NONE
-    if isinstance(few, pa.ChunkedArray):
-        few = few.combine_chunks()
-    found = many.filter(pc.is_in(many, value_set=few)).drop_null().unique()
-    return found.combine_chunks() if isinstance(found, pa.ChunkedArray) else found
+    return whole(many.filter(pc.is_in(many, value_set=whole(few))).drop_null().unique())

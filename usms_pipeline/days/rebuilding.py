@@ -43,7 +43,7 @@ def in_turn(said: list[tuple[int, pa.Table]]) -> list[pa.Table]:
     whole = pa.concat_tables([OBSERVATIONS.empty_table(), *(table for _, table in said)])
     counts = [table.num_rows for _, table in said]
     number = np.repeat(np.array([number for number, _ in said], np.int64), counts)
-    code = np.asarray(_whole(whole["session_no"]).dictionary_encode().indices)
+    code = np.asarray(columns.whole(whole["session_no"]).dictionary_encode().indices)
     order = np.lexsort((number, code))
     code, number = code[order], number[order]
     is_first = np.append(True, code[1:] != code[:-1])[: len(code)]
@@ -71,7 +71,9 @@ def unasked(
     known = pa.concat_tables([TOLD.empty_table(), *told])
     kept: dict[str, list[dict[str, Any]]] = {}
     for table in stored:
-        its = known.filter(pc.is_in(known["session_no"], value_set=_whole(table["session_no"])))
+        its = known.filter(
+            pc.is_in(known["session_no"], value_set=columns.whole(table["session_no"]))
+        )
         keys = _keys(its["session_no"], its["asked_at"])
         is_plain = np.asarray(pc.is_null(table[STATE]))
         is_told = is_plain & np.asarray(pc.is_valid(table["first_asked_at"]))
@@ -91,11 +93,7 @@ def unasked(
 
 def _keys(sessions: pa.ChunkedArray, times: pa.ChunkedArray) -> pa.Array:
     texts = times.cast(pa.int64()).cast(TEXT)
-    return _whole(pc.binary_join_element_wise(sessions, texts, " "))
-
-
-def _whole(column: pa.Array | pa.ChunkedArray) -> pa.Array:
-    return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    return columns.whole(pc.binary_join_element_wise(sessions, texts, " "))
 
 
 def _blank(rows: pa.Table) -> pa.Table:
