@@ -19,8 +19,8 @@ BREAKS = {
     ),
     "2 join: the last evidence counts": (
         "days/general.py",
-        "known.final = answer if known.final is None else min(known.final, answer, key=_key)",
-        "known.final = answer if known.final is None else max(known.final, answer, key=_key)",
+        "known.final = min(known.final or answer, answer, key=_KEY)",
+        "known.final = max(known.final or answer, answer, key=_KEY)",
         "test_general.py",
     ),
     "2 join: an outcome is taken back by a later answer": (

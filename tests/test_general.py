@@ -276,6 +276,14 @@ def test_an_outcome_that_names_no_number_is_the_lone_rows_or_the_first_without_a
     assert [one["status"] for one in all_at_once(sent(rows), [heard(NO_NUMBER)])] == statuses
 
 
+def test_the_first_evidence_stays_and_others_are_conflicts():
+    said = [heard("P", "UNDELIV", at=2), heard("P", at=1), heard("P", "expired", at=3)]
+    [made] = all_at_once([Sent(0, recipient="P")], said)
+    assert (made["status"], made["final_at"], made["conflicts"]) == (
+        "delivered", 1, ["expired", "failed"],
+    )  # fmt: skip
+
+
 def test_a_receipt_of_the_future_is_no_time_and_stays_known():
     session = Session(sent=[Sent(0)])
     late = Answer(1, "delivered", "delivered", received_at=10**12)
