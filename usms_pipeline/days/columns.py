@@ -44,9 +44,6 @@ _SAID: Final = {
     column: name for name, column in COLUMN_OF.items() if name not in ("word", "submit_status")
 }
 """Columns that hold exactly what an observation says."""
-_TIMES: Final = (
-    "sent_at", "received_at", "first_asked_at", "last_asked_at", "last_open_at", "final_at",
-)  # fmt: skip
 _STATUSES: Final = pa.array(BUCKETS, TEXT)
 _PENDING, _UNKNOWN, _DELIVERED = (BUCKETS.index(one) for one in ("pending", "unknown", "delivered"))
 _FINALS: Final = [BUCKETS.index(one) for one in FINAL]
