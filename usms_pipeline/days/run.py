@@ -112,13 +112,16 @@ class Run:
             is_before = reaches_today and day < window.first
             if day in window or (is_before and self._held.has_open(day)):
                 self._held.take(day)
-        # a day that is published is not begun again: what is known of it would be lost
+        self._leave_out_what_is_gone()
+        self._rows.place()
+
+    def _leave_out_what_is_gone(self) -> None:
+        """Don't begin again a day that is published: what is known of it would be lost."""
         if new := {day for day, one in self._days.items() if one.footer is None}:
             gone = new.intersection(self._published())
             for day in gone.difference(file.days(self._store)):  # or another run began it meanwhile
                 self._days.pop(day)
                 self.outcome.damaged[day] = str(DamagedDay(day, "it is gone"))
-        self._rows.place()
 
     def _read(self, window: Window) -> None:
         self._rows.read(window, lambda rows: self._tell(Progress("source", rows)))
