@@ -11,16 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from usms_pipeline.store.storage import Store
 from usms_pipeline.store.temp_folders import temp_folder
 
 KILLED = """
-import os, signal, sys
-from usms_pipeline.store import storage
-store = storage.Store(sys.argv[1])
-store.is_local = False  # as on object storage, but for the upload
-with store.replacing("x", private=True) as path:
-    path.write_text("13800138000")
+import os, signal
+from usms_pipeline.store.temp_folders import temp_folder
+with temp_folder() as folder:
+    (folder / "x").write_text("13800138000")
     os.kill(os.getpid(), signal.SIGKILL)
 """
 
@@ -38,16 +35,13 @@ def folders(place: Path) -> list[str]:
     return sorted(one.name for one in place.iterdir())
 
 
-def test_what_a_killed_process_left_is_gone_with_the_next_upload(place, tmp_path):
-    command = [sys.executable, "-c", KILLED, str(tmp_path / "data")]
+def test_what_a_killed_process_left_is_gone_with_the_next_folder(place):
+    command = [sys.executable, "-c", KILLED]
     done = subprocess.run(command, env=os.environ | {"TMPDIR": str(place)}, check=False)
     assert done.returncode < 0
     [left] = folders(place)
-    assert "13800138000" in [file.read_text() for file in (place / left).iterdir()]
-    (tmp_path / "data").mkdir()
-    store = Store(str(tmp_path / "data"))
-    store.is_local = False
-    with store.replacing("y"):
+    assert (place / left / "x").read_text() == "13800138000"
+    with temp_folder():
         assert left not in folders(place)
 
 

@@ -433,8 +433,10 @@ reaches AS (
         coalesce(u.outcomes >= 30, false) OR e.awaited = 0 AS is_known,
         -- Student's t for 25 degrees of freedom: days that differ are known of four weeks at most
         coalesce(2.06 * sqrt(v.variance) / e.in_the_end, 0) AS reach,
-        -- Cornish and Fisher's (z² - 1) / 6 of the skewness
-        coalesce(0.473577 * v.lean / nullif(v.variance, 0) / e.in_the_end, 0) AS shift
+        -- Cornish and Fisher's (z² - 1) / 6 of the skewness; where so few are to come that it would
+        -- be more than half of the reach, their series does not hold
+        coalesce(0.473577 * v.lean / nullif(v.variance, 0) / e.in_the_end, 0) AS lean,
+        greatest(-reach / 2, least(reach / 2, lean)) AS shift
     FROM expected AS e
     LEFT JOIN variances AS v ON v.cohort IS NOT DISTINCT FROM e.cohort
     LEFT JOIN usual AS u ON u.moment = e.moment
