@@ -435,8 +435,8 @@ reaches AS (
         coalesce(2.06 * sqrt(v.variance) / e.in_the_end, 0) AS reach,
         -- Cornish and Fisher's (z² - 1) / 6 of the skewness; where so few are to come that it would
         -- be more than half of the reach, their series does not hold
-        coalesce(0.473577 * v.lean / nullif(v.variance, 0) / e.in_the_end, 0) AS lean,
-        greatest(-reach / 2, least(reach / 2, lean)) AS shift
+        coalesce(0.473577 * v.lean / nullif(v.variance, 0) / e.in_the_end, 0) AS leaning,
+        greatest(-reach / 2, least(reach / 2, leaning)) AS shift
     FROM expected AS e
     LEFT JOIN variances AS v ON v.cohort IS NOT DISTINCT FROM e.cohort
     LEFT JOIN usual AS u ON u.moment = e.moment
