@@ -100,7 +100,8 @@ class ReceiptPipeline(dg.Component):
             given["translation"] = lambda spec: info.get_asset_spec(
                 spec, {"spec": spec, "name": spec.key.path[-1]}
             )
-        return cls(**{name: _early(value, context) for name, value in given.items()})
+        at = context.resolution_context.at_path("attributes")
+        return cls(**{name: _early(value, at.at_path(name)) for name, value in given.items()})
 
     def get_asset_spec(self, spec: dg.AssetSpec) -> dg.AssetSpec:
         """Return an asset's spec with the account's ``translation`` applied.
@@ -182,11 +183,11 @@ def _late(value: Any) -> Any:
     return f"{{{{ env.{value.env_var_name} }}}}" if isinstance(value, dg.EnvVar) else value
 
 
-def _early(value: Any, context: dg.ComponentLoadContext) -> Any:
+def _early(value: Any, context: dg.ResolutionContext) -> Any:
     """Resolve every template except those that read the environment: these wait for the run."""
     if not isinstance(value, str | list) or re.search(r"\benv\b", str(value)):
         return value
-    return context.resolution_context.resolve_value(value)
+    return context.resolve_value(value)
 
 
 def _refuse_secrets(
