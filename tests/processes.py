@@ -93,6 +93,15 @@ def bare(command: list[str], cwd: Path, given: dict[str, str] | None = None) -> 
     return done.stdout
 
 
+def environment_with(folder: Path, *wanted: str) -> Path:
+    """Make an environment, install what pip is to install, and return its ``bin``."""
+    pip = [str(folder / "bin/python"), "-m", "pip", "install", "--quiet"]
+    for command in ([sys.executable, "-m", "venv", str(folder)], [*pip, *wanted]):
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr[-3000:]
+    return folder / "bin"
+
+
 def sentence(it: Ended, code: int = 1) -> str:
     """Return the one sentence of a command that failed with a code as it should."""
     assert it.code == code, it

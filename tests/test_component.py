@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from jsonschema import Draft202012Validator
 
 from tests.conftest import MakeRehearsal
 from tests.examples import examples
-from tests.processes import bare
+from tests.processes import bare, environment_with
 from usms_pipeline.components import Attributes, ReceiptPipeline
 from usms_pipeline.contract.errors import SettingsError
 from usms_pipeline.defs.account import AccountSettings, processes
@@ -500,35 +501,53 @@ def test_an_unknown_or_unusable_attribute_is_refused_in_python_too():
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("environment", ["this one", "with only the wheel"])
 def test_a_new_project_scaffolds_two_accounts_checks_them_and_runs_green(
-    second_project, simulator: MakeRehearsal
+    second_project, simulator: MakeRehearsal, tmp_path_factory, environment
 ):
     """Through `dg`, each command in a process of its own: two accounts at once, one service."""
+    bin_folder = Path(sys.executable).parent
+    if environment != "this one":
+        folder = tmp_path_factory.mktemp("new")
+        build = [sys.executable, "-m", "build", "--wheel", "--outdir", str(folder), str(ROOT)]
+        subprocess.run(build, check=True, capture_output=True)
+        [wheel] = folder.glob("*.whl")
+        pins = str(ROOT / "requirements.lock")
+        bin_folder = environment_with(folder / "venv", "-c", pins, f"{wheel}[dagster-ui]")
     shutil.rmtree(second_project / "shop/defs/sms")
     shutil.rmtree(second_project / "shop/defs/usms")
     rehearsal = simulator(100, outage=None)
     pq.write_table(rehearsal.messages, second_project / "sent.parquet")
     home = second_project / "home"
     home.mkdir()
-    given = {"PYTHONPATH": str(second_project), "DAGSTER_HOME": str(home)}
-    given["USMS_BASE_URL"] = rehearsal.url
+    given = {
+        "PATH": f"{bin_folder}:{os.environ['PATH']}",
+        "VIRTUAL_ENV": str(bin_folder.parent),
+        "PYTHONPATH": str(second_project),
+        "DAGSTER_HOME": str(home),
+        "USMS_BASE_URL": rehearsal.url,
+    }
     (home / "dagster.yaml").write_text("telemetry:\n  enabled: false\n")
 
     def dg_says(*arguments: str) -> str:
-        command = [str(Path(sys.executable).with_name("dg")), *arguments]
-        return bare(command, second_project, given)
+        return bare([str(bin_folder / "dg"), *arguments], second_project, given)
 
     kind = "usms_pipeline.components.ReceiptPipeline"
-    for name in ("marketing", "billing"):
+    accounts = ("marketing", "billing")
+    for name in accounts:
         source = ["--source-url", str(second_project / "sent.parquet")]
         dg_says("scaffold", "defs", kind, f"sms/{name}", "--account", name, *source)
         given[f"{name.upper()}_ACCESS_KEY_ID"] = ACCESS_KEY_ID
         given[f"{name.upper()}_ACCESS_KEY_SECRET"] = ACCESS_KEY_SECRET
     dg_says("check", "defs", "--use-active-venv")
     day = rehearsal.messages["sent_at"][0].as_py().date()
-    for name in ("marketing", "billing"):
-        job = ["--job", f"refresh_usms_{name}", "--partition-range", f"{day}...{day}"]
-        dg_says("launch", *job)
+
+    def launch(name: str) -> None:
+        dg_says("launch", "--job", f"refresh_usms_{name}", "--partition-range", f"{day}...{day}")
+
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(launch, accounts))
+    for name in accounts:
         assert (second_project / f"data/{name}/usms.duckdb").exists()
         assert [*(second_project / f"data/{name}/receipts").rglob("receipts.parquet")]
 

@@ -67,7 +67,7 @@ def test_every_value_file_can_be_read(path: Path):
 
 def test_each_way_to_deploy_has_a_page_of_five_lines():
     folders = [path for path in (ROOT / "deploy").iterdir() if path.is_dir()]
-    assert len(folders) == 4
+    assert len(folders) == 5
     for folder in folders:
         assert len((folder / "README.md").read_text("utf-8").splitlines()) == 5
 
