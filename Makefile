@@ -6,7 +6,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c r
 export DAGSTER_HOME ?= $(CURDIR)/dagster_home
 
 .DEFAULT_GOAL := help
-.PHONY: help demo dev test test-all test-engines lint bench wheel lock clean
+.PHONY: help demo dev test test-all test-engines test-dagster lint bench wheel lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -27,9 +27,22 @@ test: $(VENV)/installed-dev  ## the tests that take minutes: every law once, not
 test-all: $(VENV)/installed-dev  ## every test, in half an hour; MariaDB and Chromium must be installed
 	@$(PYTEST_RUN) $(PYTEST)
 
-test-engines: $(VENV)/installed-dev  ## deployments on PostgreSQL and Celery, the figures on Spark, ClickHouse and Polars; needs Redis and Java 17
+test-engines: $(VENV)/installed-dev  ## deployments on PostgreSQL and Celery, dbt, the figures on Spark, ClickHouse and Polars; needs Redis and Java 17
 	@$(INSTALL) -e '.[engines]'
 	@$(PYTEST_RUN) -m engines $(PYTEST)
+
+# tomlkit: the oldest needs one that is older than the pinned
+DAGSTERS := $(shell sed -n 's/.*"dagster-dg-cli>=\(.*\),\(<[0-9.]*\)".*"dagster-w.*/==\1 \2/p' pyproject.toml)
+test-dagster: $(VENV)/installed-dev  ## the component's tests with the oldest and the newest Dagster allowed
+	@mkdir -p build && sed -E '/^(dagster|tomlkit)/d' requirements.lock >build/others.txt
+	@for version in $(foreach one,$(DAGSTERS),'$(one)'); do \
+	  $(PYTHON) -m venv --clear build/dagster && \
+	  build/dagster/bin/python -m pip install --quiet --disable-pip-version-check \
+	    -c build/others.txt -e '.[dev]' "dagster-dg-cli$$version" && \
+	  build/dagster/bin/python -m pip list | grep '^dagster ' && \
+	  build/dagster/bin/python -m pytest -n $(WORKERS) -m 'not long' \
+	    tests/test_dagster.py tests/test_component.py || exit 1; \
+	done
 
 lint: $(VENV)/installed-dev  ## style and types
 	$(BIN)/ruff check .

@@ -379,6 +379,7 @@ def test_a_missing_setting_is_the_cores_sentence_and_no_retry(project, monkeypat
     said = failure(account.refresh())
     assert said.user_failure_data.description == str(sentence.value)
     assert said.error.cause is None
+    assert len([frame for frame in said.error.stack if "usms_pipeline" in frame]) == 1
 
 
 @pytest.mark.long
