@@ -34,6 +34,7 @@ KEYS: Final = ("access_key_id", "access_key_secret", "phone_key")
 # `dg check` shows a pattern as the reason, and for an anyOf no reason. So an `if` has the form of a
 # text, and its `then` has it in words, which the types refuse when a project loads.
 _TEMPLATE: Final = {"pattern": r"\{\{.*\}\}"}
+_NONE: Final = {"type": "string", "pattern": "^none$"}
 _PLAIN: Final = r"^(?!\s*['\"“‘`])(?!.*\{\{(?!.*\}\}))"  # no quotes, and every template closed
 _FORMS: Final[dict[str, tuple[str, dict[str, Any]]]] = {
     **dict.fromkeys(KEYS, ("a template", {"pattern": r"^\s*\{\{.*\}\}\s*$"})),
@@ -157,9 +158,6 @@ def _cron(value: str) -> str:
     except dg.DagsterInvalidDefinitionError:
         raise ValueError("is no cron expression such as */15 * * * *") from None
     return value
-
-
-_NONE: Final = {"type": "string", "pattern": "^none$"}
 
 
 def _absent(value: Any) -> Any:
