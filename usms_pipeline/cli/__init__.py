@@ -17,6 +17,7 @@ from usms_pipeline.cli import (
     quarantine,
     rates,
     run,
+    serve,
     simulate,
     sql,
     upkeep,
@@ -78,7 +79,8 @@ for name, command, panel in (
     ("alerts", rates.alerts, "Read"),
     ("failures", rates.failures, "Read"),
     ("sql", sql.sql, "Read"),
-    ("report", rates.report, "Read"),
+    ("report", serve.report, "Read"),
+    ("serve", serve.serve, "Read"),
     ("rebuild", upkeep.rebuild, "Keep in order"),
     ("forget", upkeep.forget, "Keep in order"),
 ):

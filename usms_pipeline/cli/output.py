@@ -7,7 +7,7 @@ import json
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TextIO
 
 from rich.box import SIMPLE_HEAD
 from rich.markup import escape
@@ -26,12 +26,17 @@ _FORMULA: Final = ("=", "+", "-", "@", "\t", "\n", "＝", "＋", "－", "＠")
 
 def print_rows(rows: pa.Table | Sequence[Any], format_: Format) -> None:
     """Print all rows as CSV or JSON: a table, or dictionaries or dataclasses of one kind."""
-    found = plain(rows if isinstance(rows, Sequence) else rows.to_pylist())
     if format_ == Format.JSON:
-        echo_json(found)
+        echo_json(rows if isinstance(rows, Sequence) else rows.to_pylist())
         return
+    write_csv(rows, sys.stdout)
+
+
+def write_csv(rows: pa.Table | Sequence[Any], to: TextIO) -> None:
+    """Write rows as CSV that a spreadsheet may open, with the names first."""
+    found = plain(rows if isinstance(rows, Sequence) else rows.to_pylist())
     names = rows.column_names if not isinstance(rows, Sequence) else list(*found[:1])
-    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer = csv.writer(to, lineterminator="\n")
     writer.writerows(map(_cell, row) for row in (names, *(row.values() for row in found)) if row)
 
 

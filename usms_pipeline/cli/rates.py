@@ -1,4 +1,4 @@
-"""``usms rates``, ``failures``, ``alerts`` and ``report``: the published figures, to be read.
+"""``usms rates``, ``failures`` and ``alerts``: the published figures, to be read.
 
 Every figure comes from the warehouse; none is computed here.
 """
@@ -6,20 +6,15 @@ Every figure comes from the warehouse; none is computed here.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
 from textwrap import wrap
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-import typer
-from rich.markup import escape
-
-from usms_pipeline.cli import config, options, progress
+from usms_pipeline.cli import config, options
 from usms_pipeline.cli.options import Format, chosen, period
 from usms_pipeline.cli.output import print_rows, rows_table
 from usms_pipeline.cli.shell import out, warn, width
 from usms_pipeline.cli.tables import is_shaded, rates_table
 from usms_pipeline.contract import wording
-from usms_pipeline.contract.errors import StorageError
 
 if TYPE_CHECKING:
     from datetime import date
@@ -34,11 +29,6 @@ _KINDS: Final = {
     "silent": "no final status within {} h",
     "mix": "of all messages (no trouble)",
 }
-
-Open = Annotated[bool, typer.Option("--open", help="Open the page in your browser.")]
-ReportFile = Annotated[
-    Path | None, typer.Option("--to", help="Another file than report.html in USMS_DATA_DIR.")
-]
 
 
 def _by_columns(meaning: str, query: str, show: Callable[..., None]) -> Callable[..., None]:
@@ -181,45 +171,3 @@ def _alerts_table(rows: Iterable[Mapping[str, Any]], zone: ZoneInfo) -> Table:
         cells.append((group(row), span(row, zone), *figures, what, ", ".join(also[:3])))
     shown = {"messages": wording.count, "share": wording.percent, "usually": wording.percent}
     return rows_table(names, cells, shown)
-
-
-def report(to: ReportFile = None, is_opened: Open = False) -> None:
-    """Write the report, one HTML page with charts that works offline, and say where it is."""
-    from datetime import UTC, datetime
-
-    from usms_pipeline import warehouse
-    from usms_pipeline.days import quarantine
-    from usms_pipeline.figures import report as page
-    from usms_pipeline.pipeline import Pipeline
-    from usms_pipeline.store.storage import Store
-
-    settings = config.load()
-    store = Store(settings.data_dir)
-    if to and to.is_dir():
-        raise typer.BadParameter(f"--to {to} is a folder; name a file: {to / 'report.html'}.")
-    if to and not to.absolute().parent.is_dir():  # none is made by the way
-        raise typer.BadParameter(f"--to {to}: there is no folder {to.parent}; make it first.")
-    with warehouse.connect(settings.warehouse_path) as con, progress.steps() as say:
-        say("Asking", "")
-        figures = page.ask(con, settings.zone)
-        quarantined, left_out = quarantine.open_count(store), Pipeline(settings).left_out()
-        say("Drawing", "")
-        try:
-            path = page.build(
-                figures,
-                to.absolute() if to else store,
-                generated_at=datetime.now(UTC),
-                settings_summary=page.summary(settings),
-                quarantined=quarantined,
-                left_out=left_out,
-            )
-        except StorageError as error:
-            if to is None:
-                raise
-            reason = getattr(error.__cause__, "strerror", None) or error.__cause__
-            raise StorageError(
-                f"Can't write the report to {str(to)!r}: {reason}. Name another file with --to."
-            ) from error
-    out().print(f"[green]✓[/] {escape(path)}", soft_wrap=True)
-    if is_opened:
-        typer.launch(path)

@@ -10,8 +10,9 @@ from usms_pipeline.warehouse.publish import (
     WarehouseReport,
     reconcile,
 )  # fmt: skip
-from usms_pipeline.warehouse.read import connect, days
+from usms_pipeline.warehouse.read import connect, days, identity
 
 __all__ = [
-    "MEMORY_LIMIT", "Change", "Publishing", "WarehouseReport", "connect", "days", "reconcile",
+    "MEMORY_LIMIT", "Change", "Publishing", "WarehouseReport", "connect", "days", "identity",
+    "reconcile",
 ]  # fmt: skip

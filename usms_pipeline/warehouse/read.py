@@ -42,9 +42,9 @@ def connect(path: Path | str | None = None, **given: Any) -> duckdb.DuckDBPyConn
     try:
         for _ in range(_MOST_TRIES):  # DuckDB may open one file and read on in the next
             con.execute("DETACH DATABASE IF EXISTS usms")
-            before = _identity(file)
+            before = identity(file)
             con.execute(ddl.attach(file.absolute(), "READ_ONLY"))
-            if _identity(file) == before:
+            if identity(file) == before:
                 break
         con.execute("USE usms; SET TimeZone = 'UTC'")
     except (duckdb.Error, OSError) as error:
@@ -99,7 +99,7 @@ def to_open(file: Path) -> str:
     return f"duckdb -readonly {shlex.quote(str(file))}"
 
 
-def _identity(file: Path) -> tuple[int, int]:
+def identity(file: Path) -> tuple[int, int]:
     """Return what distinguishes one published file from the next of the same name."""
     found = file.stat()
     return found.st_ino, found.st_mtime_ns

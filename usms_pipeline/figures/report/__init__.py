@@ -9,19 +9,21 @@ from collections.abc import Mapping
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 from zoneinfo import ZoneInfo
 
-from usms_pipeline.contract.wording import days, moment
+from usms_pipeline.contract.wording import days as span
+from usms_pipeline.contract.wording import moment
 from usms_pipeline.figures.report import body, embedded
 from usms_pipeline.figures.report.figures import Figures, ask
 from usms_pipeline.figures.report.page import page, paragraph
+from usms_pipeline.figures.report.periods import PERIODS
 from usms_pipeline.figures.report.quality import findings, quality_table
 from usms_pipeline.settings import Settings
 from usms_pipeline.source import LeftOut
 from usms_pipeline.store.storage import Store
 
-__all__ = ["NAME", "Figures", "ask", "build", "summary"]
+__all__ = ["NAME", "PERIODS", "Figures", "ask", "build", "draw", "summary"]
 
 NAME: Final = "report.html"
 
@@ -37,35 +39,28 @@ _SHOWN: Final = (
 )
 
 
-def build(
+def draw(
     figures: Figures,
-    where: Path | Store,
     *,
     generated_at: datetime,
     settings_summary: Mapping[str, str],
     quarantined: int | None = None,
     left_out: LeftOut | None = None,
+    days: int = PERIODS[1],
 ) -> str:
-    """Write the report, whole or not at all, and give its path.
+    """Return the page of what ``ask`` got of a warehouse; it opens with one of ``PERIODS``.
 
-    ``figures`` are what ``ask`` got of a warehouse; ``where`` is a file, or the data directory,
-    which gets ``report.html``. The counts are of open quarantine entries and of source rows that
-    are in no figure, ``None`` when not counted. ``settings_summary`` is shown as it is; see
-    ``summary``.
-
-    Raises ``StorageError`` when it can't be written.
+    The counts are of open quarantine entries and of source rows that are in no figure, ``None``
+    when not counted. ``settings_summary`` is shown as it is; see ``summary``.
     """
-    store, name = (
-        (where, NAME) if isinstance(where, Store) else (Store(str(where.parent)), where.name)
-    )
     zone = ZoneInfo(settings_summary.get("USMS_TIMEZONE", "UTC"))
     checks = quality_table(findings(figures, quarantined, left_out))
     first, last, as_of = (figures.quality[key] for key in ("first_date", "last_date", "as_of"))
     lead = paragraph("No messages yet.")
     if first is not None:
         collected = f"by the receipts collected until {moment(as_of, zone)}."
-        lead = paragraph(f"Messages sent {days(first, last)}, {collected}")
-    text = page(
+        lead = paragraph(f"Messages sent {span(first, last)}, {collected}")
+    return page(
         "SMS delivery report",
         lead,
         body.fixed(figures, zone),
@@ -74,8 +69,21 @@ def build(
             f"Made {moment(generated_at, zone)} by usms-pipeline {version('usms-pipeline')}. "
             "This file fetches nothing and holds no phone number."
         ),
-        embedded.data(figures.periods, figures.alerts, zone) if figures.periods else None,
+        embedded.data(figures.periods, figures.alerts, zone, days) if figures.periods else None,
     )
+
+
+def build(figures: Figures, where: Path | Store, **given: Any) -> str:
+    """Write the page that ``draw`` makes, whole or not at all, and return its path.
+
+    ``where`` is a file, or the data directory, which gets ``report.html``.
+
+    Raises ``StorageError`` when it can't be written.
+    """
+    store, name = (
+        (where, NAME) if isinstance(where, Store) else (Store(str(where.parent)), where.name)
+    )
+    text = draw(figures, **given)
     with store.replacing(name) as temporary:
         temporary.write_text(text, encoding="utf-8")
     return store.path(name)

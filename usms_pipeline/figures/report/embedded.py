@@ -26,10 +26,13 @@ from usms_pipeline.figures.report.periods import (
 from usms_pipeline.figures.report.reasons import FAMILIES, OTHER, family
 
 
-def data(periods: Periods, alerted: Iterable[alerts.Row], zone: ZoneInfo) -> tuple[str, str]:
+def data(
+    periods: Periods, alerted: Iterable[alerts.Row], zone: ZoneInfo, days: int
+) -> tuple[str, str]:
     """Return what the page's script draws: JSON that may stand inside HTML, and packed counts.
 
-    These are column after column, as their layout says, deflated and in base64.
+    ``days`` is the period that it begins with. The counts are column after column, as their
+    layout says, deflated and in base64.
     """
     names = [wording.apart(["all others", *map(wording.name, known)]) for known in periods.values]
     said = {
@@ -38,6 +41,7 @@ def data(periods: Periods, alerted: Iterable[alerts.Row], zone: ZoneInfo) -> tup
         "days": DAYS,
         "hourlyDays": HOURLY_DAYS,
         "periods": PERIODS,
+        "period": days,
         "fastSeconds": FAST_SECONDS,
         "floor": FEW,
         "columns": [

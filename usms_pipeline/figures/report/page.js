@@ -8,7 +8,7 @@ const $ = (id) => document.getElementById(id);
 const DAY = 24, END = DAY * page.days, FIRST = Date.parse(page.lastDay) - (page.days - 1) * 864e5;
 const LAST_HOUR = tables.counts.hour.reduce((a, b) => Math.max(a, b), 0);
 const FIRST_HOUR = tables.counts.hour.reduce((a, b) => Math.min(a, b), END);
-const state = { period: 7, by: 0, only: new Map() };  // only: column → place of its value
+const state = { period: page.period, by: 0, only: new Map() };  // only: column → place of its value
 
 async function unpacked() {
   const raw = Uint8Array.from(atob(document.getElementById("packed").textContent), (c) => c.charCodeAt(0));
@@ -462,7 +462,7 @@ function store() {
 }
 function restore() {
   const said = new URLSearchParams(location.hash.slice(1));
-  state.period = page.periods.includes(Number(said.get("period"))) ? Number(said.get("period")) : 7;
+  state.period = page.periods.includes(Number(said.get("period"))) ? Number(said.get("period")) : page.period;
   state.by = Math.max(0, page.columns.findIndex((one) => one.name === said.get("by")));
   state.only = new Map();
   page.columns.forEach((column, n) => {
