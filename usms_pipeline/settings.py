@@ -17,7 +17,7 @@ from typing import Any, Final, Literal
 from zoneinfo import ZoneInfo
 
 from dotenv import dotenv_values
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import (
     BaseSettings,
     DotEnvSettingsSource,
@@ -53,6 +53,9 @@ _NEEDED: Final[dict[Need, tuple[str, ...]]] = {
 }
 _SECRETS: Final = ("access_key_id", "access_key_secret", "source_url", "phone_key")
 _COPIED: Final = "is still that of .env.example: put your own there"
+COSTS: Final = ("segments_column", "cost_column", "currency_column")
+"""Settings that name a column to carry along beside ``dimensions``."""
+
 _MOST_POLLS: Final = 1000
 _NOT_SETTINGS: Final = ("USMS_DEBUG",)
 
@@ -146,8 +149,23 @@ class Settings(BaseSettings):
         description="Column with the number of recipients per row (else 1).",
         examples=["recipients"],
     )
+    segments_column: OptionalText = Field(
+        None,
+        description="Column of how many parts a message was billed as; it counts before what the "
+        "service says.",
+        examples=["segments"],
+    )
+    cost_column: OptionalText = Field(
+        None, description="Column of what a message cost, to one recipient.", examples=["cost"]
+    )
+    currency_column: OptionalText = Field(
+        None,
+        description="Column of the currency of that cost, where there are several.",
+        examples=["currency"],
+    )
     dimensions: Names = Field(
         (),
+        validate_default=True,
         description="Comma list of columns of your table to carry along and group by.",
         examples=["template_id,purpose"],
     )
@@ -218,6 +236,19 @@ class Settings(BaseSettings):
     raw_retention_days: int = Field(
         30, ge=0, description="Days to keep raw responses; the receipts in them stay."
     )
+
+    @field_validator("dimensions")
+    @classmethod
+    def _carried(cls, names: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        """Add the columns of cost: they come along as those to group by do, as text."""
+        known = {name.casefold() for name in names}
+        more = dict.fromkeys(info.data.get(name) for name in COSTS)
+        return (*names, *(name for name in more if name and name.casefold() not in known))
+
+    @property
+    def costs(self) -> tuple[str | None, ...]:
+        """Return the columns of segments, cost and currency in the customer's table."""
+        return tuple(getattr(self, name) for name in COSTS)
 
     @property
     def is_remote(self) -> bool:

@@ -78,6 +78,7 @@ for name, command, panel in (
     ("rates", rates.rates, "Read"),
     ("alerts", rates.alerts, "Read"),
     ("failures", rates.failures, "Read"),
+    ("costs", rates.costs, "Read"),
     ("sql", sql.sql, "Read"),
     ("report", serve.report, "Read"),
     ("serve", serve.serve, "Read"),

@@ -119,6 +119,20 @@ def _how_to_read(whole: dict[str, Any], table: Table) -> str:
     )
 
 
+def _show_costs(settings: Settings, by: list[str], *days: date | None, **some: Any) -> None:
+    from usms_pipeline import warehouse
+    from usms_pipeline.figures import queries
+
+    if not any(settings.costs):
+        warn(["USMS_COST_COLUMN is not set: name the column of what a message cost."])
+    with warehouse.connect(settings.warehouse_path) as con:
+        found = queries.arranged(queries.costs(con, by, *days), **some).to_arrow_table()
+    rows = [list(row.values()) for row in found.to_pylist()]
+    shown = dict.fromkeys(("messages", "segments", "without_cost"), wording.count)
+    shown |= dict.fromkeys(("cost", "cost_undelivered"), "{:,.2f}".format)
+    out().print(rows_table(found.column_names, rows, shown))
+
+
 def _show_failures(settings: Settings, by: list[str], *days: date | None, **some: Any) -> None:
     from usms_pipeline import warehouse
     from usms_pipeline.figures import queries
@@ -140,6 +154,13 @@ failures: Final = _by_columns(
     "Print why messages fail: the service's codes, of all messages or by any columns.",
     "failures",
     _show_failures,
+)
+
+
+costs: Final = _by_columns(
+    "Print what messages cost, by currency, of all messages or by any columns.",
+    "costs",
+    _show_costs,
 )
 
 

@@ -79,6 +79,15 @@ CURVE: Final = (
 )
 """The columns of ``delivery_curve``."""
 
+COSTS: Final = (
+    Metric("messages", "messages", "messages sent"),
+    Metric("segments", "segments", "billed parts, by your table, else by the service"),
+    Metric("cost", "", "what the messages cost, by your table, in their currency"),
+    Metric("cost_undelivered", "", "of this, for those that failed, were rejected or expired"),
+    Metric("without_cost", "messages", "messages without a cost that is a number"),
+)
+"""The figures of ``cost_by`` and ``usms costs``: a row for each currency."""
+
 FAILURES: Final = (
     Metric("messages", "messages", "messages with this status and reason"),
     Metric("share", "share", "share of all messages that failed, were rejected or expired"),

@@ -199,6 +199,31 @@ def failures(
     )
 
 
+def costs(
+    con: Connection,
+    by: str | Sequence[str] | None = None,
+    first: date | None = None,
+    last: date | None = None,
+) -> Relation:
+    """Return what messages cost, by columns and by currency: ``metrics.COSTS``.
+
+    The largest cost first. Days as in ``rates``. Raises ``UnknownColumn``.
+    """
+    keys, _, sent = _grouped(con, by, first, last)
+    key = "".join(f"r.{one}, " for one in keys)
+    return ask(
+        con,
+        f"""
+        SELECT {key} r.currency, unnest(r.figures)
+        FROM (
+            SELECT {key} usms_currency(r) AS currency, cost_figures(r) AS figures
+            FROM usms_named() AS r WHERE r.is_announced {sent} GROUP BY {key} usms_currency(r)
+        ) AS r
+        ORDER BY r.figures.cost DESC NULLS LAST, r.figures.messages DESC, {key} r.currency
+        """,
+    )
+
+
 def change(con: Connection, by: str) -> Relation:
     """Return the latest settled week beside the one before it, by a column of ``receipts``.
 

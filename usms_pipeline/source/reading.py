@@ -18,7 +18,7 @@ from usms_pipeline.contract.moments import orders, to_utc
 from usms_pipeline.contract.schema import TIME
 from usms_pipeline.contract.setting_types import DateOrder
 from usms_pipeline.contract.source_address import Address, parse
-from usms_pipeline.settings import Settings
+from usms_pipeline.settings import COSTS, Settings, variable
 from usms_pipeline.source import query, sentences
 from usms_pipeline.source.clean import Cells, Layout, clean
 from usms_pipeline.source.kinds import Column, Source, TimeType, kind_of
@@ -283,7 +283,8 @@ def _layout(table: str, columns: list[Column], settings: Settings) -> Layout:
         "USMS_RECIPIENTS_COLUMN": settings.recipients_column,
     }
     pairs = [(setting, name) for setting, name in wanted.items() if name is not None]
-    pairs += [("USMS_DIMENSIONS", name) for name in settings.dimensions]
+    of_costs = {getattr(settings, one): variable(one) for one in COSTS}
+    pairs += [(of_costs.get(name, "USMS_DIMENSIONS"), name) for name in settings.dimensions]
     found = [(setting, _column(name, columns)) for setting, name in pairs]
     missing = [pair for pair, (_, column) in zip(pairs, found, strict=True) if column is None]
     if missing:
@@ -307,7 +308,7 @@ def _layout(table: str, columns: list[Column], settings: Settings) -> Layout:
     return Layout(
         sent_at, session,
         one.get("USMS_PHONE_COLUMN"), one.get("USMS_RECIPIENTS_COLUMN"),
-        tuple(column for setting, column in known if setting == "USMS_DIMENSIONS"),
+        tuple(column for _, column in known[len(known) - len(settings.dimensions) :]),
         "UTC" if sent_at.time is TimeType.AWARE else settings.source_timezone,
         settings.date_order,
     )  # fmt: skip

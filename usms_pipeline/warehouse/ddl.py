@@ -30,7 +30,7 @@ COMMENT ON TABLE usms_definitions IS 'hash of the statements that made the views
 """
 
 _SQL_FILES: Final = (
-    "figures", "views", "nowcast", "as_of", "delivery_curve", "change", "alerts",
+    "figures", "costs", "views", "nowcast", "as_of", "delivery_curve", "change", "alerts",
 )  # fmt: skip
 _TYPES: Final = {
     TEXT: "VARCHAR",
@@ -91,24 +91,42 @@ def create_receipts(fields: Sequence[Field]) -> str:
     return f"CREATE TABLE receipts ({typed})"
 
 
-def definitions(fields: Sequence[Field], cutoff: timedelta, polls: Sequence[timedelta] = ()) -> str:
+def definitions(
+    fields: Sequence[Field],
+    cutoff: timedelta,
+    polls: Sequence[timedelta] = (),
+    costs: Sequence[str | None] = (None, None, None),
+) -> str:
     """Return every statement that makes the views, macros and comments; same in, same out.
 
     ``polls`` are the ages at which a message is asked about; where none are given, the usual ones.
+    ``costs`` name the columns of segments, cost and currency in your table.
     """
     micros = cutoff // timedelta(microseconds=1)
+    names = {field.name.casefold(): field.name for field in fields}
+    carried = [one and names.get(schema.dimension_name(one).casefold()) for one in costs]
     ages = ", ".join(f"{age.total_seconds():g}" for age in polls or polling.offsets(cutoff))
     return "\n".join(
         [
             f"CREATE OR REPLACE MACRO usms_cutoff() AS to_microseconds({micros});",
             _column(fields),
+            *_costs(carried),
             f"CREATE OR REPLACE MACRO usms_polls() AS [{ages}]::DOUBLE[];",
             *((_SQL / f"{name}.sql").read_text(encoding="utf-8") for name in _SQL_FILES),
-            _alerts(fields),
+            _alerts([field for field in fields if field.name not in carried[:2]]),
             "COMMENT ON TABLE receipts IS 'one row per recipient, with its status and receipt';",
             *_comments(fields),
         ]
     )
+
+
+def _costs(carried: Sequence[str | None]) -> Iterator[str]:
+    """Yield what reads the columns of cost, which are texts; and which nobody groups by."""
+    values = [f"r.{identifier(name)}" if name else "NULL" for name in carried]
+    for name, value in zip(("segments", "cost", "currency"), values, strict=True):
+        yield f"CREATE OR REPLACE MACRO usms_{name}(r) AS nullif(trim({value}::VARCHAR), '');"
+    listed = ", ".join(literal(name) for name in carried[:2] if name)
+    yield f"CREATE OR REPLACE MACRO usms_ungrouped() AS [{listed}]::VARCHAR[];"
 
 
 def attach(path: Path, options: str, name: str = "usms") -> str:

@@ -255,7 +255,8 @@ class Publishing:
             raise
 
     def _definitions(self, fields: list[Field]) -> str:
-        return ddl.definitions(fields, self._settings.cutoff, self._settings.poll_offsets)
+        ours = self._settings
+        return ddl.definitions(fields, ours.cutoff, ours.poll_offsets, ours.costs)
 
     def _fields(self, parts: Iterable[Part]) -> list[Field]:
         names = {name for part in parts for name in part.column_names}

@@ -60,6 +60,15 @@ def data(
         "guesses": _by_cohort(periods.guesses, "value", "low", "high", "chance_low", "chance_high"),
         "daily": _by_cohort(periods.daily, "value", "low", "high"),
         "changes": _by_cohort(periods.changes, "value", "low", "high"),
+        "costs": {
+            days: [
+                f"{row['cost_undelivered'] or 0:,.2f}"
+                + (f" {wording.name(row['currency'])}" if row["currency"] else "")
+                for row in periods.costs
+                if row["period"] == days
+            ]
+            for days in PERIODS
+        },
         "waits": {row["period"]: row["share"] for row in periods.waits},
         "reasons": [
             [charts.reason(row), family(row["provider_code"], row["provider_desc"])]

@@ -51,7 +51,9 @@ def ask(con: queries.Connection, zone: ZoneInfo = UTC, *, with_periods: bool = T
     """
     query = files("usms_pipeline.warehouse").joinpath("sql/report_quality.sql")
     columns = ["country", "operator"]
-    columns += dimensions_among(queries.ask(con, "FROM receipts LIMIT 0").columns)
+    [[ungrouped]] = queries.ask(con, "SELECT usms_ungrouped()").fetchall()
+    carried = dimensions_among(queries.ask(con, "FROM receipts LIMIT 0").columns)
+    columns += [name for name in carried if name not in ungrouped]
     return Figures(
         total=_rows(queries.rates_expected(con))[0],
         quality=_rows(queries.ask(con, query.read_text()))[0],

@@ -183,6 +183,7 @@ function tiles(now, before, guess, former, buckets) {
     : `so far ${percent(rate(now))}; at worst ${percent(worst(now))}, at best ${percent(best(now))} of all`;
   if (young && guess.low !== null) remark = `expected, ${percent(guess.low)}–${percent(guess.high)} (19 times in 20); so far ${percent(rate(now))}`;
   else if (young && single() === null) remark += "; a forecast is not made for this selection";
+  const costs = state.only.size ? [] : page.costs[state.period];
   const row = (title, name, value, remarks, change = changed(share(now, name), share(before, name), before)) =>
     tile(title, value, remarks, change, "", sparkline(buckets, (c) => share(c, name), title));
   // those before have been settled since: what waited then is asked of SQL, of all messages only
@@ -193,7 +194,7 @@ function tiles(now, before, guess, former, buckets) {
       sparkline(buckets, rate, "Delivered")),
     row(`Within ${page.fastSeconds} s`, "fast", percent(share(now, "fast")), "of all messages; who waits for a code gives up after that"),
     row("Still waiting", "waiting", count(now.waiting), `${percent(share(now, "waiting"))} of all have no receipt yet`, waits),
-    row("Not delivered", "lost", count(now.lost), `${percent(share(now, "lost"))} of all: failed, rejected or expired`),
+    row("Not delivered", "lost", count(now.lost), `${percent(share(now, "lost"))} of all: failed, rejected or expired` + (costs.length ? `; they cost ${costs.join(", ")}` : "")),
   ];
 }
 function sparkline(buckets, valueOf, title) {

@@ -58,6 +58,7 @@ class Periods:
     daily: list[Row]
     changes: list[Row]
     waits: list[Row]
+    costs: list[Row]
 
 
 def ask(
@@ -85,7 +86,7 @@ def ask(
         kinds[row.pop("kind")].append(row)
     return Periods(
         last, columns, values, counts, reasons, failures,
-        kinds["guess"], kinds["day"], kinds["change"], _waits(con),
+        kinds["guess"], kinds["day"], kinds["change"], _waits(con), _costs(con, members, last_hour),
     )  # fmt: skip
 
 
@@ -255,6 +256,21 @@ def _waits(con: queries.Connection) -> list[Row]:
     )
     rows: list[Row] = _table(con, " UNION ALL ".join(parts)).to_pylist()
     return rows
+
+
+def _costs(con: queries.Connection, members: str, last_hour: int) -> list[Row]:
+    """Ask what those that were not delivered cost, by period and currency."""
+    parts = (
+        f"""
+        SELECT {days} AS period, usms_currency(r) AS currency, unnest(cost_figures(r))
+        FROM members AS r
+        WHERE {f"hour > {last_hour - 24}" if days == 1 else f"usms_day >= {DAYS - days}"}
+        GROUP BY usms_currency(r)
+        """
+        for days in PERIODS
+    )
+    query = f"WITH members AS ({members}) {' UNION ALL '.join(parts)} ORDER BY period, cost DESC"
+    return [row for row in _table(con, query).to_pylist() if row["cost"] is not None]
 
 
 def _table(con: queries.Connection, query: str) -> pa.Table:
