@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 import shutil
 import time
 from collections.abc import Iterator
@@ -24,7 +25,7 @@ from usms_pipeline.simulator.fate import Outage
 pytestmark = pytest.mark.long
 
 WIDTHS = (390, 1440)
-SETTINGS = {"USMS_TIMEZONE": "UTC"}
+SETTINGS = {"USMS_TIMEZONE": "UTC", "USMS_TARGET_RATE": "95"}
 NAMES = ["مرحبا بالعالم", "😀🎉 otp", HARM, "a" * 200, "", "שלום", "line\nbreak", None]
 
 
@@ -115,6 +116,7 @@ def test_every_selection_is_sound(browser, reports):
         ("outage", "#period=1&by=operator&in.country=CN"),
         ("outage", "#period=90&by=template&in.country=CN&in.template=otp_login"),
         ("many", "#period=30&by=template"),
+        ("outage", "#hours=4227-4251&lang=zh"),
     ):
         page, amiss = _opened(browser, reports[name], state, **look)
         found = Axe().run(page)
@@ -206,6 +208,63 @@ def test_an_alert_says_who_and_how_many_and_filters_the_page(outage):
     assert "for China Unicom (CN)," in outage.inner_text("#said")
     assert outage.locator("#over-time .alerted").count() == 1
     assert outage.locator("#by [aria-pressed=true]").inner_text().lower() == "template"
+
+
+def test_hours_drawn_over_in_the_chart_are_looked_at_alone(outage):
+    week = _messages(outage)
+    outage.locator("#over-time").evaluate("one => one.scrollIntoView({ block: 'center' })")
+    box = outage.locator("#over-time svg").bounding_box()
+    assert box
+    outage.mouse.move(box["x"] + 300, box["y"] + 100)
+    outage.mouse.down()
+    outage.mouse.move(box["x"] + 380, box["y"] + 110, steps=4)
+    outage.mouse.up()
+    assert "hours=" in outage.url
+    assert "sent from " in outage.inner_text("#said")
+    assert "not worked out for this selection" in outage.inner_text("#said")
+    assert 0 < _messages(outage) < week / 2
+    outage.click("#crumbs button")
+    assert _messages(outage) == week
+
+
+def test_hours_that_can_not_be_are_not_looked_at(browser, reports):
+    for hours in ("0-99999999999", "9-3", "x-y", "-5-7"):
+        page, amiss = _opened(browser, reports["outage"], f"#hours={hours}")
+        assert "16 Nov – 22 Nov" in page.inner_text("#said")
+        page.close()
+        assert amiss == []
+
+
+def test_a_cell_of_operators_by_templates_filters_both(outage):
+    assert outage.inner_text("#matrix-title") == "By operator and template"
+    assert outage.locator("#matrix-table tbody tr").count() <= 8
+    outage.locator("#matrix-table .drill").first.click()
+    assert "in.operator=" in outage.url
+    assert "in.template=" in outage.url
+
+
+def test_a_missed_target_is_said_and_drawn(outage):
+    assert "target 95%: missed" in outage.locator("#tiles .tile").first.inner_text()
+    assert outage.locator("#tiles .target").count() == 1
+    assert outage.locator("#over-time .target").count() == 1
+
+
+def test_in_chinese_no_english_is_left_but_names(outage):
+    outage.click("#language")
+    assert "lang=zh" in outage.url
+    assert outage.evaluate("document.documentElement.lang") == "zh-CN"
+    assert "预计最终送达率" in outage.inner_text("#said")
+    names = outage.evaluate(
+        "JSON.parse(document.getElementById('figures').textContent).columns"
+        ".flatMap((one) => [...one.values, one.name])"
+    )
+    shown = outage.inner_text("#live")
+    for name in sorted(names, key=len, reverse=True):
+        shown = shown.replace(name, "").replace(name.title(), "")
+    left = set(re.findall(r"[A-Za-z]{2,}", shown.replace("\u200b", "")))
+    assert left <= {"CSV", "English", "UTC", "no", "reason", "given"}
+    outage.click("#language")
+    assert "lang=zh" not in outage.url
 
 
 def test_what_is_shown_is_saved_as_csv(outage, tmp_path):

@@ -247,7 +247,7 @@ def test_a_change_is_the_sql_macros_and_what_waited_then_is_told(struck):
     assert 0 < said["waits"]["7"] < 0.1
     (alert,) = (one for one in said["alerts"] if one["kind"] == "failing")
     column = said["columns"][alert["column"]]
-    assert alert["who"] == "Operator China Unicom (CN)"
+    assert (alert["by"], alert["name"]) == ("operator", "China Unicom (CN)")
     assert column["values"][alert["place"]] == "China Unicom (CN)"
     assert alert["extra"] == round(alert["affected"] - alert["usual"] * alert["messages"])
 
@@ -321,6 +321,81 @@ def test_no_table_is_longer_than_twelve_rows(source):
     tables = re.findall(r"<tbody>(.*?)</tbody>", source, re.DOTALL)
     assert len(tables) >= 3
     assert max(table.count("<tr>") for table in tables) <= 12
+
+
+# --- two languages --------------------------------------------------------------------------------
+
+FOLDER = Path(report.__file__).parent
+SCRIPT = (FOLDER / "page.js").read_text("utf-8")
+_TEXT = re.compile(r'\bt\((?:[^"()]*\? )?"([^"]*)"(?: : "([^"]*)")?')
+NAMED_BY_PYTHON = {"country", "operator", "all others", "not known", "all messages"}
+
+
+class Marked(HTMLParser):
+    """The texts and labels of a page: those that the script translates, and those it does not."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.texts: set[str] = set()
+        self.others: set[str] = set()
+        self._is_marked = False
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = dict(attrs)
+        self._is_marked = "data-t" in given
+        if label := given.get("aria-label"):
+            (self.texts if self._is_marked else self.others).add(label)
+
+    def handle_data(self, data: str) -> None:
+        if data.strip():
+            (self.texts if self._is_marked else self.others).add(data)
+
+
+def _translated() -> set[str]:
+    return {text for found in _TEXT.findall(SCRIPT) for text in found if text}
+
+
+def test_every_text_has_its_chinese_and_nothing_else_has(source):
+    said, _ = held(source)
+    families = {text for one in said["families"] for text in one.values()}
+    marked = Marked(re.sub(r"<(style|script).*?</\1>", "", source, flags=re.DOTALL)).texts
+    assert len(marked) > 15
+    assert set(said["zh"]) == _translated() | families | marked | NAMED_BY_PYTHON
+    for english, chinese in said["zh"].items():
+        assert re.search(r"[\u4e00-\u9fff。]", chinese) or "{" in chinese, english
+        assert set(re.findall(r"{\w+}", english)) == set(re.findall(r"{\w+}", chinese))
+
+
+def test_no_text_of_the_page_is_in_one_language_only():
+    live = (FOLDER / "page.html").read_text("utf-8").split('id="live"')[1].split('id="static"')[0]
+    assert Marked(live.partition(">")[2]).others == set()
+    code = re.sub(r"^ *//.*|(?<=[;{}]) +// .*", "", _TEXT.sub("", SCRIPT), flags=re.MULTILINE)
+    classes = set(re.findall(r"\.([a-z-]+)", (FOLDER / "page.html").read_text("utf-8")))
+    literals = re.findall(r'"([^"\n]*)"|`([^`\n]*)`', code)
+    english = {
+        text
+        for found in literals
+        for text in [re.sub(r"\$\{.*?\}", "", "".join(found))]
+        if re.search(r"[A-Za-z]{2,} [a-z]{2,}", text) and not {*text.split()} <= classes
+    }
+    assert english == {
+        "svg g path line rect circle text title polyline", "use strict", "over time",
+        "background:color-mix(in srgb, var(--lost) %, transparent)",
+    }  # fmt: skip
+
+
+def test_the_target_is_on_the_page(warehouse, tmp_path):
+    said, _ = held(written(warehouse, tmp_path, settings_summary={"USMS_TARGET_RATE": "95"}))
+    assert said["target"] == 0.95
+    asked = ask(warehouse, fast_seconds=10)
+    assert asked.periods is not None
+    (fast,) = warehouse.sql(
+        "SELECT count(*) FROM receipts WHERE is_announced AND status = 'delivered' "
+        "AND delivery_seconds <= 10"
+    ).fetchall()
+    assert sum(asked.periods.counts["fast"].to_pylist()) == fast[0]
+    assert report.summary(Settings(target_rate=99.5, _env_file=None))["USMS_TARGET_RATE"] == "99.5"
 
 
 # --- the data itself ------------------------------------------------------------------------------
@@ -428,7 +503,7 @@ def test_a_store_gets_report_html(tmp_path):
         figures = report.ask(con)
     path = report.build(figures, Store(settings.data_dir), generated_at=NOW, settings_summary={})
     assert Path(path) == tmp_path / "report.html"
-    assert "<h1>SMS delivery report</h1>" in Path(path).read_text()
+    assert ">SMS delivery report</h1>" in Path(path).read_text()
 
 
 def test_a_report_that_fails_leaves_the_former_one(tmp_path):

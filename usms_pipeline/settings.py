@@ -185,6 +185,12 @@ class Settings(BaseSettings):
     timezone: Zone = Field(
         "UTC", description="Time zone of the partitions' days.", examples=["Asia/Shanghai"]
     )
+    target_rate: OptionalNumber = Field(
+        None, gt=0, le=100, description="Delivery rate that you aim at, in %.", examples=[95]
+    )
+    target_seconds: float = Field(
+        30, gt=0, description="How soon a message should arrive: the report counts those that did."
+    )
     start_date: Day = Field(
         date(2024, 1, 1), description="First day to collect: the first partition."
     )

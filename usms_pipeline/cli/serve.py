@@ -113,7 +113,7 @@ def _asked(
 
     say("Asking", "")
     with warehouse.connect(settings.warehouse_path) as con:
-        figures = page.ask(con, settings.zone)
+        figures = page.ask(con, settings.zone, fast_seconds=settings.target_seconds)
     given = {
         "generated_at": datetime.now(UTC),
         "settings_summary": page.summary(settings),

@@ -12,14 +12,15 @@ from pathlib import Path
 from typing import Any, Final
 from zoneinfo import ZoneInfo
 
+from usms_pipeline.contract.wording import ABSENT, moment
 from usms_pipeline.contract.wording import days as span
-from usms_pipeline.contract.wording import moment
 from usms_pipeline.figures.report import body, embedded
 from usms_pipeline.figures.report.figures import Figures, ask
-from usms_pipeline.figures.report.page import page, paragraph
+from usms_pipeline.figures.report.page import page, translated
 from usms_pipeline.figures.report.periods import PERIODS
 from usms_pipeline.figures.report.quality import findings, quality_table
-from usms_pipeline.settings import Settings
+from usms_pipeline.figures.report.texts import CHINESE
+from usms_pipeline.settings import Settings, as_text
 from usms_pipeline.source import LeftOut
 from usms_pipeline.store.storage import Store
 
@@ -36,7 +37,15 @@ _SHOWN: Final = (
     "source_lookback_days",
     "dimensions",
     "phones",
+    "target_rate",
+    "target_seconds",
 )
+
+
+_FOOT: Final = (
+    "Made {at} by usms-pipeline {version}. This file fetches nothing and holds no phone number."
+)
+_FOOT_IN_CHINESE: Final = "{at} 由 usms-pipeline {version} 生成。本页不联网，不含手机号。"
 
 
 def draw(
@@ -54,23 +63,33 @@ def draw(
     when not counted. ``settings_summary`` is shown as it is; see ``summary``.
     """
     zone = ZoneInfo(settings_summary.get("USMS_TIMEZONE", "UTC"))
+    target = float(settings_summary.get("USMS_TARGET_RATE") or 0) or None
     checks = quality_table(findings(figures, quarantined, left_out))
     first, last, as_of = (figures.quality[key] for key in ("first_date", "last_date", "as_of"))
-    lead = paragraph("No messages yet.")
+    lead, said = "No messages yet.", "还没有短信。"
     if first is not None:
-        collected = f"by the receipts collected until {moment(as_of, zone)}."
-        lead = paragraph(f"Messages sent {span(first, last)}, {collected}")
+        lead = f"Messages sent {span(first, last)}, by the receipts collected until "
+        lead += f"{moment(as_of, zone)}."
+        said = f"{first} 至 {last} 发送的短信，按截至 {_at(as_of, zone)} 采集的回执统计。"
+    made = {"version": version("usms-pipeline")}
+    foot = _FOOT.format(at=moment(generated_at, zone), **made)
+    at = _FOOT_IN_CHINESE.format(at=_at(generated_at, zone), **made)
+    chinese = CHINESE | {lead: said, foot: at}
     return page(
         "SMS delivery report",
-        lead,
+        translated(lead),
         body.fixed(figures, zone),
         body.folded_away(figures, checks, settings_summary),
-        paragraph(
-            f"Made {moment(generated_at, zone)} by usms-pipeline {version('usms-pipeline')}. "
-            "This file fetches nothing and holds no phone number."
-        ),
-        embedded.data(figures.periods, figures.alerts, zone, days) if figures.periods else None,
+        translated(foot),
+        embedded.data(figures.periods, figures.alerts, zone, days, target, chinese)
+        if figures.periods
+        else None,
     )
+
+
+def _at(time: datetime | None, zone: ZoneInfo) -> str:
+    """Return a time as Chinese readers write it."""
+    return f"{time.astimezone(zone):%Y-%m-%d %H:%M}（{zone.key}）" if time else ABSENT
 
 
 def build(figures: Figures, where: Path | Store, **given: Any) -> str:
@@ -93,6 +112,6 @@ def summary(settings: Settings) -> dict[str, str]:
     """Return the settings that a reader of the report needs, by variable; none of them secret."""
     values = {name: getattr(settings, name) for name in _SHOWN}
     return {
-        f"USMS_{name.upper()}": ", ".join(value) if isinstance(value, tuple) else str(value)
+        f"USMS_{name.upper()}": ", ".join(value) if isinstance(value, tuple) else as_text(value)
         for name, value in values.items()
     }

@@ -6,7 +6,7 @@ import base64
 import json
 import zlib
 from array import array
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -18,21 +18,26 @@ from usms_pipeline.figures import alerts, charts
 from usms_pipeline.figures.charts.parts import FEW
 from usms_pipeline.figures.report.periods import (
     DAYS,
-    FAST_SECONDS,
     HOURLY_DAYS,
     PERIODS,
     Periods,
 )
 from usms_pipeline.figures.report.reasons import FAMILIES, OTHER, family
+from usms_pipeline.figures.report.texts import CHINESE
 
 
 def data(
-    periods: Periods, alerted: Iterable[alerts.Row], zone: ZoneInfo, days: int
+    periods: Periods,
+    alerted: Iterable[alerts.Row],
+    zone: ZoneInfo,
+    days: int,
+    target: float | None = None,
+    chinese: Mapping[str, str] = CHINESE,
 ) -> tuple[str, str]:
     """Return what the page's script draws: JSON that may stand inside HTML, and packed counts.
 
-    ``days`` is the period that it begins with. The counts are column after column, as their
-    layout says, deflated and in base64.
+    ``days`` is the period that it begins with, ``target`` the delivery rate that is aimed at (%).
+    The counts are column after column, as their layout says, deflated and in base64.
     """
     names = [wording.apart(["all others", *map(wording.name, known)]) for known in periods.values]
     said = {
@@ -42,7 +47,9 @@ def data(
         "hourlyDays": HOURLY_DAYS,
         "periods": PERIODS,
         "period": days,
-        "fastSeconds": FAST_SECONDS,
+        "fastSeconds": periods.fast_seconds,
+        "target": target and target / 100,
+        "zh": chinese,
         "floor": FEW,
         "columns": [
             {
@@ -108,11 +115,10 @@ def _alert(row: alerts.Row, periods: Periods, zone: ZoneInfo) -> dict[str, Any]:
         column = periods.columns.index(row["by_column"])
         known = periods.values[column]
         place = known.index(row["cohort"]) + 1 if row["cohort"] in known else 0
-    name = alerts.group(row)
     return {
         "kind": row["kind"],
-        "who": name[0].upper() + name[1:],
-        "when": alerts.span(row, zone).removeprefix("from ").rpartition(" (")[0],
+        "by": wording.visible(row["by_column"].replace("_", " ")),
+        "name": wording.name(row["cohort"]),
         "share": row["share"],
         "usual": row["usual_share"],
         "messages": row["messages"],

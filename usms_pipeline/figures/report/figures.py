@@ -12,7 +12,7 @@ import pyarrow as pa
 from usms_pipeline.contract.schema import dimensions_among
 from usms_pipeline.figures import queries
 from usms_pipeline.figures.report import periods
-from usms_pipeline.figures.report.periods import Periods
+from usms_pipeline.figures.report.periods import FAST_SECONDS, Periods
 
 Row = dict[str, Any]
 
@@ -43,11 +43,18 @@ class Figures:
     timezone_hint: str | None
 
 
-def ask(con: queries.Connection, zone: ZoneInfo = UTC, *, with_periods: bool = True) -> Figures:
+def ask(
+    con: queries.Connection,
+    zone: ZoneInfo = UTC,
+    *,
+    with_periods: bool = True,
+    fast_seconds: float = FAST_SECONDS,
+) -> Figures:
     """Ask a published warehouse, open as ``connect()`` gives it, for the report's figures.
 
     ``zone`` is the one whose days the warehouse has (USMS_TIMEZONE): the page shows its hours.
-    The periods take longest: who draws no page needs none.
+    ``fast_seconds`` is how soon a message should arrive (USMS_TARGET_SECONDS). The periods take
+    longest: who draws no page needs none.
     """
     query = files("usms_pipeline.warehouse").joinpath("sql/report_quality.sql")
     columns = ["country", "operator"]
@@ -61,7 +68,7 @@ def ask(con: queries.Connection, zone: ZoneInfo = UTC, *, with_periods: bool = T
         forecasts=_rows(queries.forecasts(con)),
         maturity=queries.maturity(con).to_arrow_table(),
         daily=queries.ask(con, _LATEST_DAYS).to_arrow_table(),
-        periods=periods.ask(con, columns, zone) if with_periods else None,
+        periods=periods.ask(con, columns, zone, fast_seconds) if with_periods else None,
         timezone_hint=queries.timezone_hint(con),
     )
 

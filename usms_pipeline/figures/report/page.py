@@ -42,7 +42,12 @@ def section(anchor: str, title: str, *parts: object) -> Html:
 
 def folded(title: str, *parts: object) -> Html:
     """Make a section that opens when it is asked for."""
-    return Html(f"<details><summary>{html(title)}</summary>\n{join(parts)}\n</details>")
+    return Html(f"<details><summary data-t>{html(title)}</summary>\n{join(parts)}\n</details>")
+
+
+def translated(text: str) -> Html:
+    """Make a paragraph that the page's script shows in the reader's language."""
+    return Html(f"<p data-t>{html(text)}</p>")
 
 
 def paragraph(*parts: object) -> Html:

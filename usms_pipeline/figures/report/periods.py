@@ -43,12 +43,14 @@ class Periods:
 
     ``counts`` has ``hour`` (since the first of ``DAYS`` days), a column ``v<n>`` for each of
     ``columns``, the place of a value in ``values[n]`` from 1 on (0: any other), and
-    ``messages``, ``delivered``, ``lost``, ``waiting`` and ``fast`` (delivered in ``FAST_SECONDS``);
+    ``messages``, ``delivered``, ``lost``, ``waiting`` and ``fast`` (delivered in
+    ``fast_seconds``);
     ``failures`` the same of ``messages`` for a ``reason``, a place in ``reasons``. ``guesses`` and
     ``changes`` are by period (days), ``is_before``, column (-1: all) and place.
     """
 
     last_day: date
+    fast_seconds: float
     columns: list[str]
     values: list[list[str | None]]
     counts: pa.Table
@@ -62,7 +64,11 @@ class Periods:
 
 
 def ask(
-    con: queries.Connection, columns: list[str], zone: ZoneInfo, most_rows: int = MOST
+    con: queries.Connection,
+    columns: list[str],
+    zone: ZoneInfo,
+    fast_seconds: float = FAST_SECONDS,
+    most_rows: int = MOST,
 ) -> Periods | None:
     """Ask for the latest days; None where nothing was sent. Hours are of the days in ``zone``."""
     newest = "SELECT max(sent_date) AS day FROM receipts WHERE is_announced"
@@ -74,7 +80,7 @@ def ask(
     for most in VALUES:
         values = [_values(con, column, last, most) for column in columns]
         members = _members(columns, values, last, zone)
-        counts = _table(con, _COUNTED.format(members=members, keys=keys))
+        counts = _table(con, _COUNTED.format(members=members, keys=keys, fast=fast_seconds))
         if counts.num_rows <= most_rows:
             break
     failures = _table(con, _FAILED.format(members=members, keys=keys))
@@ -85,7 +91,7 @@ def ask(
     for row in asked.to_pylist():
         kinds[row.pop("kind")].append(row)
     return Periods(
-        last, columns, values, counts, reasons, failures,
+        last, fast_seconds, columns, values, counts, reasons, failures,
         kinds["guess"], kinds["day"], kinds["change"], _waits(con), _costs(con, members, last_hour),
     )  # fmt: skip
 
@@ -122,15 +128,15 @@ def _members(columns: list[str], values: list[list[str | None]], last: date, zon
     """
 
 
-_COUNTED: Final = f"""
-    WITH members AS ({{members}})
-    SELECT hour {{keys}},
+_COUNTED: Final = """
+    WITH members AS ({members})
+    SELECT hour {keys},
         count(*) AS messages,
         count(*) FILTER (status = 'delivered') AS delivered,
         count(*) FILTER (status IN ('failed', 'rejected', 'expired')) AS lost,
         count(*) FILTER (NOT is_final AND NOT is_closed) AS waiting,
         count(*) FILTER (
-            status = 'delivered' AND delivery_seconds BETWEEN 0 AND {FAST_SECONDS}
+            status = 'delivered' AND delivery_seconds BETWEEN 0 AND {fast}
         ) AS fast
     FROM members
     GROUP BY ALL

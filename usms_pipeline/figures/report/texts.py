@@ -1,0 +1,225 @@
+"""The page's texts in Chinese, by their English. The one table of both languages.
+
+A test holds it complete: every text of ``page.js`` and ``page.html``, and of the families of
+reasons, is in it, and nothing else.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+CHINESE: Final = {
+    # the bar
+    "SMS delivery report": "短信送达报告",
+    "What is shown": "显示范围",
+    "Period": "时间段",
+    "Filters": "筛选",
+    "Filters that are set": "已选筛选",
+    "Download CSV": "下载 CSV",
+    "24 h": "24 小时",
+    "{n} days": "{n} 天",
+    "{n} hours": "{n} 小时",
+    "hour": "1 小时",
+    "country": "国家",
+    "operator": "运营商",
+    "all": "全部",
+    "all others": "其他",
+    "not known": "未知",
+    "All messages": "全部短信",
+    "Remove {name}": "取消 {name}",
+    "{from} to {to}": "{from} 至 {to}",
+    # the sentence
+    "{n} message": "{n} 条",
+    "{n} messages": "{n} 条",
+    "from {from} to {to}": "{from} 至 {to} ",
+    " for {names}": "（{names}）",
+    "Of {messages} sent {when}{whom}": "{when}{whom}共发送 {messages}",
+    "{begun}: too few to judge.": "{begun}：样本太少，无法判断。",
+    "{begun}, no final status is in yet.": "{begun}，还没有收到最终状态。",
+    "{begun}, we expect {rate} to be delivered in the end": "{begun}，预计最终送达率 {rate}",
+    "{begun}, {rate} of those with a final status were delivered": (
+        "{begun}，在已有最终状态的短信中送达率为 {rate}"
+    ),
+    "{told}. {more}": "{told}。{more}",
+    "{told}, as many as in {than}. {more}": "{told}，与{than}持平。{more}",
+    "{told}, {n} points less than in {than}. {more}": "{told}，比{than}低 {n} 个百分点。{more}",
+    "{told}, {n} points more than in {than}. {more}": "{told}，比{than}高 {n} 个百分点。{more}",
+    " Most extra failures: {name} (+{n}).": "失败增加最多的是 {name}（+{n}）。",
+    "the {period} before": "前 {period}",
+    "weeks": "各周之间",
+    "spans of {period}": "相邻 {period}之间",
+    "Only {messages} in {than}: too few to compare.": "{than}只有 {messages}，样本太少，无法对比。",
+    "There is nothing from {than} to compare with.": "没有{than}的数据可对比。",
+    "A single day is not judged against another; alerts do that by the hour.": (
+        "单日不做环比判断；按小时的异常见告警。"
+    ),
+    "Whether that is unusual is not worked out for this selection.": (
+        "当前筛选不判断波动是否异常。"
+    ),
+    "There are too few days to tell whether that is unusual.": "天数太少，无法判断波动是否异常。",
+    "That is within what {spans} usually differ by.": "在{spans}的正常波动范围内。",
+    "That is more than {spans} usually differ by.": "超出{spans}的正常波动。",
+    # the tiles
+    "nothing before to compare with": "没有可对比的数据",
+    "≈ as in {than}": "≈ 与{than}持平",
+    "{n} points on {than}": "较{than} {n} 个百分点",
+    "; {spans} often differ so": "；{spans}常有这样的差别",
+    "; more than usual": "；超出正常波动",
+    "target {rate}: missed": "目标 {rate}：未达标",
+    "target {rate}: met": "目标 {rate}：已达标",
+    "Delivered": "送达率",
+    "of those with a final status; chance alone: {low}–{high}": (
+        "按已有最终状态计算；随机误差范围 {low}–{high}"
+    ),
+    "so far {so}; at worst {worst}, at best {best} of all": (
+        "目前 {so}；按全部短信计，最低 {worst}，最高 {best}"
+    ),
+    "expected, {low}–{high} (19 times in 20); so far {so}": (
+        "预计值，{low}–{high}（95% 置信）；目前 {so}"
+    ),
+    "; a forecast is not made for this selection": "；当前筛选不做预测",
+    "Within {n} s": "{n} 秒内送达",
+    "of all messages; who waits for a code gives up after that": (
+        "占全部短信；等验证码的用户过了这个时间多半会放弃"
+    ),
+    "Still waiting": "等待回执",
+    "{share} of all have no receipt yet": "{share} 的短信还没有回执",
+    "no comparison for this selection": "当前筛选不做对比",
+    "no comparison: {period} ago nothing was collected yet": "{period}前尚未开始采集，无法对比",
+    "Not delivered": "未送达",
+    "{share} of all: failed, rejected or expired": "占 {share}：失败、被拒或过期",
+    "; they cost {costs}": "；费用 {costs}",
+    "{title} over time, from {low} to {high}": "{title}走势，{low} 至 {high}",
+    # alerts
+    "Alerts": "告警",
+    "✓ Nothing worse than usual in the last 72 hours.": "✓ 最近 72 小时没有异常。",
+    "all messages": "全部短信",
+    "sent {when}": "发送时间 {when}",
+    "{share} of all messages, usually {usual}.": "占全部短信的 {share}，平时 {usual}。",
+    "{share} failed ({affected} of {messages}), usually {usual}.": (
+        "失败 {share}（{messages} 条中的 {affected} 条），平时 {usual}。"
+    ),
+    "{share} had no final status in time ({affected} of {messages}), usually {usual}.": (
+        "{share} 未按时收到最终状态（{messages} 条中的 {affected} 条），平时 {usual}。"
+    ),
+    "About {n} extra failures.": "约多失败 {n} 条。",
+    "About {n} extra late ones.": "约 {n} 条回执延迟或缺失。",
+    "Mostly {reason}. {remedy}": "主要原因：{reason}。{remedy}",
+    "Show only these messages": "只看这些短信",
+    "and {n} more: usms alerts lists them.": "另有 {n} 条告警：用 usms alerts 查看。",
+    # what changed
+    "What changed": "变化在哪里",
+    "Compare by": "对比维度",
+    "Where messages are not delivered": "哪里未送达",
+    "Sorted by extra failures: how many more were not delivered than at the rate before. "
+    "Grey: before. ": "按失败增量排序：与之前的送达率相比多失败的条数。灰点：之前。",
+    "{more} Sorted by how many were not delivered. ": "{more}按未送达条数排序。",
+    "Line: from none to all of those without a final status delivered.": (
+        "横线：未知状态的短信从全部失败到全部送达的范围。"
+    ),
+    "Line: what chance makes of as many messages (19 times in 20).": (
+        "横线：同等样本量的随机误差（95%）。"
+    ),
+    "No {column} has {n} messages with a final status.": (
+        "没有任何{column}有 {n} 条已有最终状态的短信。"
+    ),
+    "{rate} now": "现在 {rate}",
+    ", {rate} before": "，之前 {rate}",
+    "Only {name}": "只看 {name}",
+    "Scale from {low} to 100%": "刻度从 {low} 到 100%",
+    "Rate": "送达率",
+    "Before": "之前",
+    "Messages": "条数",
+    "Extra failures": "失败增量",
+    "{n} more with less change": "变化较小的 {n} 项",
+    "{n} with under {floor} messages": "不足 {floor} 条的 {n} 项",
+    "Delivery by {column}": "按{column}的送达情况",
+    "Not shown: {groups}.": "未显示：{groups}。",
+    # over time
+    "Over time": "走势",
+    "Delivered, of the messages with a final status. Light: receipts are still outstanding; the "
+    "blocks are what we expect. Faint points: too few messages to judge. Bars: messages sent. "
+    "Shaded: an alert. Draw over hours with the mouse to look at them alone.": (
+        "已有最终状态的短信的送达率。浅色：回执还没到齐，色块为预计值。淡点：样本太少。柱：发送量。"
+        "底纹：告警。用鼠标划选一段时间可单独查看。"
+    ),
+    "Fewer than {n} messages with a final status at any time: nothing to draw.": (
+        "任何时段都不足 {n} 条已有最终状态的短信，无法绘图。"
+    ),
+    "{day}: {rate} expected, {low}–{high}": "{day}：预计 {rate}，{low}–{high}",
+    "{name}: {rate} delivered of {messages} with a final status": (
+        "{name}：已有最终状态的 {messages}中送达 {rate}"
+    ),
+    "; {n} waiting": "；{n} 条等待回执",
+    "; too few to judge": "；样本太少",
+    "before: {rate}": "之前：{rate}",
+    "target: {rate}": "目标：{rate}",
+    "Delivery rate over time, from {low} to {high}": "送达率走势，{low} 至 {high}",
+    # reasons, hours, operators
+    "Why messages are not delivered": "未送达原因",
+    "No message has failed, been rejected or expired.": "没有失败、被拒或过期的短信。",
+    "{whose}. ": "{whose}。",
+    "{share} of messages, before {was}. ": "占全部短信 {share}，之前 {was}。",
+    "Mostly: ": "主要：",
+    ".": "。",
+    "By hour and weekday": "按小时和星期",
+    "Too few hours have {n} messages.": "达到 {n} 条的小时太少。",
+    "Mon Tue Wed Thu Fri Sat Sun": "周一 周二 周三 周四 周五 周六 周日",
+    "{rate} delivered of {messages}": "{messages}中送达 {rate}",
+    "no messages": "没有短信",
+    "Darker: more not delivered, from {low} to {high} of those with a final status. Pale grey: "
+    "under {n} messages. Of the latest {days} days, {zone}.": (
+        "颜色越深未送达越多，占已有最终状态的 {low} 至 {high}。浅灰：不足 {n} 条。"
+        "最近 {days} 天，{zone}。"
+    ),
+    "Not delivered by weekday and hour, from {low} to {high}": (
+        "按星期和小时的未送达比例，{low} 至 {high}"
+    ),
+    "By operator and {column}": "按运营商和{column}",
+    "Delivered, of the messages with a final status. Darker: fewer. A dot: too few messages to "
+    "judge.": "已有最终状态的短信的送达率。颜色越深越低。圆点：样本太少。",
+    # what is folded away
+    "Is the data itself sound?": "数据本身可靠吗？",
+    "How fast, and how complete after a while?": "多快送达，多久数据齐全？",
+    "Messages by status": "按状态的短信数",
+    "What the figures mean": "指标含义",
+    # reasons.py
+    "Number not in use": "空号或无效号码",
+    "The number is mistyped, given up or never was one.": "号码填错、已停用，或不是有效号码。",
+    "Yours to fix": "需要你处理",
+    "Check numbers when they are entered; stop sending to those that fail again.": (
+        "录入时校验号码；再次失败的不要继续发送。"
+    ),
+    "Blocked": "被拦截",
+    "The recipient, the platform or the carrier lets nothing from you through.": (
+        "用户、平台或运营商拦截了你的短信。"
+    ),
+    "Leave these recipients out; if many are new, ask the provider which list it is.": (
+        "剔除这些号码；如果突然增多，请向服务商确认命中了哪个黑名单。"
+    ),
+    "Content or signature": "内容或签名",
+    "The text was refused before it was sent.": "内容在下发前被拒绝。",
+    "Register the signature and template, and send exactly what was approved.": (
+        "报备签名和模板，严格按审核通过的内容发送。"
+    ),
+    "Carrier or network": "运营商或网络",
+    "The way to the phone is broken or overloaded.": "到手机的通道故障或拥塞。",
+    "For the carrier and the provider to fix": "由运营商和服务商处理",
+    "Send again later or over another route; open a ticket with the hours and the carrier.": (
+        "稍后重发或换通道；带上时段和运营商提工单。"
+    ),
+    "Phone off or out of reach": "关机或不在服务区",
+    "The phone was off, full or out of coverage for as long as the carrier tried.": (
+        "在运营商重试期间，手机关机、内存满或不在服务区。"
+    ),
+    "Nobody's to fix": "无需处理",
+    "Offer another way, such as a call; do not send many times in a row.": (
+        "提供语音等其他方式；不要短时间内连续重发。"
+    ),
+    "Other or not said": "其他或未说明",
+    "The carrier gave no reason, or one that is not in the table of codes.": (
+        "运营商没有给出原因，或原因码不在对照表中。"
+    ),
+    "The provider knows": "需问服务商",
+    "Ask the provider what the code means.": "请向服务商确认该状态码的含义。",
+}
