@@ -19,7 +19,7 @@ import pytest
 
 from tests.made_receipts import NOW, five_days, opened
 from usms_pipeline.contract import wording
-from usms_pipeline.figures import charts
+from usms_pipeline.figures import charts, queries
 from usms_pipeline.figures.charts import groups as bars
 from usms_pipeline.figures.charts import style
 
@@ -376,3 +376,21 @@ def test_the_examples_in_the_docstrings_are_true(module):
     failed, tried = doctest.testmod(module)
     assert tried
     assert not failed
+
+
+def test_a_table_for_a_notebook_is_written_as_people_read_it(tmp_path):
+    with opened(tmp_path, five_days()) as con:
+        shown = charts.table(queries.maturity(con)).to_html()
+        by_country = charts.table(queries.rates(con, "country").df()).to_html()
+    assert re.search(r">5 min<", shown)
+    assert re.search(r">\d+\.\d%<", shown)
+    assert "0.9" not in re.sub(r"<style.*?</style>", "", by_country, flags=re.DOTALL)
+
+
+def test_a_notebook_draws_a_chart_whose_marks_say_their_figures(tmp_path):
+    with opened(tmp_path, five_days()) as con:
+        daily = con.sql("FROM delivery_rate_daily").to_arrow_table()
+    chart = charts.rate_over_time(daily)
+    (drawn,) = charts.hover(chart.to_dict()).values()
+    assert "<title>" in drawn
+    assert " ".join(chart.title.text)[:20] in drawn

@@ -48,6 +48,15 @@ def test_a_notebook_is_stored_without_outputs_for_the_usual_kernel(notebook):
 
 
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.name)
+def test_a_notebook_begins_with_what_to_look_at_and_ends_open(notebook):
+    """The next cell that an analyst adds has a connection."""
+    _, period, *others = ("".join(cell["source"]) for cell in cells(notebook, "code"))
+    assert "first, last = " in period
+    assert any("first, last" in other or "$first" in other for other in others)
+    assert not any("con.close()" in other for other in others)
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.name)
 @pytest.mark.parametrize(
     ("envs", "variable", "opened"),
     [

@@ -328,7 +328,10 @@ def test_no_table_is_longer_than_twelve_rows(source):
 FOLDER = Path(report.__file__).parent
 SCRIPT = (FOLDER / "page.js").read_text("utf-8")
 _TEXT = re.compile(r'\bt\((?:[^"()]*\? )?"([^"]*)"(?: : "([^"]*)")?')
-NAMED_BY_PYTHON = {"country", "operator", "all others", "not known", "all messages"}
+NAMED_BY_PYTHON = {
+    "country", "operator", "all others", "not known", "all messages", "no reason given",
+    "Rarer reasons",
+}  # fmt: skip
 
 
 class Marked(HTMLParser):

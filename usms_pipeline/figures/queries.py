@@ -159,15 +159,22 @@ def maturity(con: Connection) -> Relation:
     return ask(con, "FROM maturity()")
 
 
-def curve(con: Connection, by: str | None = None) -> Relation:
+def curve(
+    con: Connection,
+    by: str | None = None,
+    first: date | None = None,
+    last: date | None = None,
+) -> Relation:
     """Return the share delivered within n seconds: ``metrics.CURVE``, by column or of all.
 
-    Raises ``UnknownColumn``.
+    Days as in ``rates``. Raises ``UnknownColumn``.
     """
+    ends = {"first": first, "last": last}
+    days = ", ".join(f"{end} := {literal(day.isoformat())}" for end, day in ends.items() if day)
     if by is None:
-        return ask(con, "FROM delivery_curve()")
+        return ask(con, f"FROM delivery_curve({days})")
     _known(con, by)
-    return ask(con, f"FROM delivery_curve_by({literal(by)})")
+    return ask(con, f"FROM delivery_curve_by({literal(by)}{', ' * bool(days)}{days})")
 
 
 def failures(

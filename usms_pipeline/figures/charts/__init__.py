@@ -12,7 +12,17 @@ from pathlib import Path
 from usms_pipeline.figures.charts.curve import delivery_curve
 from usms_pipeline.figures.charts.groups import failures_by_reason, group_name, rate_by, reason
 from usms_pipeline.figures.charts.over_time import rate_over_time
-from usms_pipeline.figures.charts.style import NARROW, PALETTE, WIDTH, Chart, caption, png, svg
+from usms_pipeline.figures.charts.style import (
+    NARROW,
+    PALETTE,
+    WIDTH,
+    Chart,
+    caption,
+    hover,
+    png,
+    svg,
+)
+from usms_pipeline.figures.charts.tables import table
 
 __all__ = [
     "NARROW",
@@ -23,11 +33,13 @@ __all__ = [
     "delivery_curve",
     "failures_by_reason",
     "group_name",
+    "hover",
     "png",
     "rate_by",
     "rate_over_time",
     "reason",
     "svg",
+    "table",
 ]
 
 try:

@@ -91,12 +91,26 @@ def svg(chart: Chart) -> str:
     Without its title, which a page prints itself (``caption``), and on no background. It holds
     no script, no link and no font.
     """
-    import vl_convert
-
     spec = chart.to_dict()
     spec.pop("title", None)
     spec["background"] = None
-    label = " ".join(caption(chart)).strip()
+    return _drawn(spec, " ".join(caption(chart)).strip())
+
+
+def hover(spec: dict[str, Any], **_: Any) -> dict[str, str]:
+    """Draw a chart in a notebook, so that its marks say their figures when pointed at.
+
+    A renderer of Altair's, which fetches nothing: ``altair.renderers.register("hover", hover)``.
+    """
+    title = spec.get("title") or {}
+    return {
+        "text/html": _drawn(spec, " ".join([*title.get("text", ()), *title.get("subtitle", ())]))
+    }
+
+
+def _drawn(spec: dict[str, Any], label: str) -> str:
+    import vl_convert
+
     return _with_tooltips(_own_ids(vl_convert.vegalite_to_svg(spec, **_offline())), label)
 
 

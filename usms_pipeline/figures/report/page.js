@@ -417,7 +417,7 @@ function reasons(now, before) {
   if (!ranked.length) return $("reasons").replaceChildren(el("p", {}, t("No message has failed, been rejected or expired.")));
   $("reasons").replaceChildren(el("ul", { class: "families" }, ...ranked.map(([n, one]) => {
     const family = page.families[n], was = formerly.found[n].n / before.messages;
-    const most = [...one.by].sort((a, b) => b[1] - a[1]).slice(0, 3).map(([reason, times]) => `${page.reasons[reason][0]} (${count(times)})`);
+    const most = [...one.by].sort((a, b) => b[1] - a[1]).slice(0, 3).map(([reason, times]) => `${t(page.reasons[reason][0])} (${count(times)})`);
     return el("li", {},
       el("h3", {}, t(family.name), el("span", { class: "figure" }, ` ${count(one.n)} · ${percent(one.n / lately.all)}`)),
       el("div", { class: "share" }, el("div", { style: `width:${(100 * one.n) / ranked[0][1].n}%` })),
@@ -456,7 +456,7 @@ function matrix() {  // operators by one of the other columns: where the two tog
   const high = Math.max(...firm), pick = (place, value) => () => { state.only.set(across, place); state.only.set(down, value); store(); };
   $("matrix-title").textContent = t("By operator and {column}", { column: t(page.columns[down].label) });
   $("matrix-table").replaceChildren(el("table", {}, el("caption", { class: "unseen" }, $("matrix-title").textContent),
-    el("thead", {}, el("tr", {}, el("th", { scope: "col" }, t("operator")), ...columns.map((value) => el("th", { scope: "col", class: "figure" }, el("bdi", {}, nameOf(down, value).replace(/_/g, "_\u200b")))))),
+    el("thead", {}, el("tr", {}, el("th", { scope: "col" }, t("operator")), ...columns.map((value) => el("th", { scope: "col", class: "figure" }, el("bdi", {}, ...nameOf(down, value).split(/(?<=_)/).flatMap((part) => [part, el("wbr")])))))),
     el("tbody", {}, ...most(across, 8).map((place) => el("tr", {}, el("th", { scope: "row" }, el("bdi", {}, nameOf(across, place))), ...columns.map((value) => {
       const c = cells.get(`${place} ${value}`), isFirm = c && known(c) >= page.floor;
       if (!isFirm) return el("td", { class: "figure", title: c ? messages(c.messages) : t("no messages") }, c ? "·" : "");
@@ -500,7 +500,7 @@ function mainReason(alert) {
   const [most] = [...by].sort((a, b) => b[1] - a[1]);
   if (!most) return "";
   const [text, family] = page.reasons[most[0]];
-  return t("Mostly {reason}. {remedy}", { reason: text, remedy: t(page.families[family].remedy) });
+  return t("Mostly {reason}. {remedy}", { reason: t(text), remedy: t(page.families[family].remedy) });
 }
 
 // ---- controls, address, CSV -----------------------------------------------------------------

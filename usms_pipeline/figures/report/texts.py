@@ -158,6 +158,8 @@ CHINESE: Final = {
     # reasons, hours, operators
     "Why messages are not delivered": "未送达原因",
     "No message has failed, been rejected or expired.": "没有失败、被拒或过期的短信。",
+    "no reason given": "未说明原因",
+    "Rarer reasons": "较少见的原因",
     "{whose}. ": "{whose}。",
     "{share} of messages, before {was}. ": "占全部短信 {share}，之前 {was}。",
     "Mostly: ": "主要：",
