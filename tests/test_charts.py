@@ -387,6 +387,16 @@ def test_a_table_for_a_notebook_is_written_as_people_read_it(tmp_path):
     assert "0.9" not in re.sub(r"<style.*?</style>", "", by_country, flags=re.DOTALL)
 
 
+def test_no_point_lies_below_the_axis():
+    """Of an hour with a few messages it did, and the chart became as tall as that."""
+    rows = days(*[cohort() for _ in range(9)], cohort(messages=2, delivered=0, failed=2))
+    height = re.search(r'height="(\d+)"', charts.svg(charts.rate_over_time(rows)))
+    usual = re.search(r'height="(\d+)"', charts.svg(charts.rate_over_time(rows.slice(0, 9))))
+    assert height
+    assert usual
+    assert int(height[1]) <= int(usual[1]) + 20
+
+
 def test_a_notebook_draws_a_chart_whose_marks_say_their_figures(tmp_path):
     with opened(tmp_path, five_days()) as con:
         daily = con.sql("FROM delivery_rate_daily").to_arrow_table()

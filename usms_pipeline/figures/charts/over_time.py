@@ -120,12 +120,17 @@ def _rate_panel(rows: Sequence[Row], axis: Any, width: int) -> Any:
     solid = base.mark_line(color=blue, strokeWidth=2.5, clip=True).encode(
         y=alt.Y("settled:Q", scale=scale)
     )
-    points = base.mark_point(filled=True, stroke=blue, strokeWidth=1.5).encode(
-        y=y,
-        size=alt.condition("datum.is_young", alt.value(80), alt.value(36)),
-        fill=alt.condition("datum.is_young", alt.value(colour("page")), alt.value(blue)),
-        opacity=alt.condition("datum.is_few", alt.value(0.3), alt.value(1)),
-        description="tip:N",
+    # a few messages of an hour may lie below the axis, which is made without them
+    points = (
+        base.transform_filter(f"datum.rate >= {floor}")
+        .mark_point(filled=True, stroke=blue, strokeWidth=1.5)
+        .encode(
+            y=y,
+            size=alt.condition("datum.is_young", alt.value(80), alt.value(36)),
+            fill=alt.condition("datum.is_young", alt.value(colour("page")), alt.value(blue)),
+            opacity=alt.condition("datum.is_few", alt.value(0.3), alt.value(1)),
+            description="tip:N",
+        )
     )
     guessed = base.transform_filter("datum.expected !== null")
     whiskers = guessed.mark_rule(color=colour("ink"), strokeWidth=2, clip=True, aria=False).encode(
