@@ -168,7 +168,12 @@ def _draw(context: dg.AssetExecutionContext, account: Account) -> Results:
     with core(context, account) as (pipeline, _):
         with warehouse.connect(pipeline.settings.warehouse_path) as con:
             is_drawn = figures.is_drawn(pipeline)
-            asked = report.ask(con, pipeline.settings.zone, with_periods=not is_drawn)
+            asked = report.ask(
+                con,
+                pipeline.settings.zone,
+                fast_seconds=pipeline.settings.target_seconds,
+                with_periods=not is_drawn,
+            )
             uncovered = queries.uncovered_days(con, checks.COVERED_SHARE)
             without = uncovered.to_arrow_table().to_pylist()
             copies = queries.copies_hint(con)
