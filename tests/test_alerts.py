@@ -121,7 +121,7 @@ def test_an_outage_is_found_as_well_ten_days_after_another():
 
 
 @pytest.mark.parametrize("name", ["real life", "pipeline paused 8 h"])
-def test_what_is_counted_of_an_hour_is_the_same_at_every_later_look(name):
+def test_the_counts_of_an_hour_do_not_change_later(name):
     account = world(name, 4, per_day=2_000, days=9, **(
         {"pauses": ((100.0, 8.0),)} if name != "real life" else {}))  # fmt: skip
     columns = "by_column, cohort, carrier, hour, kind, age, messages, affected, missed"
@@ -206,7 +206,7 @@ def uncovered(*days: tuple[int, int, int], **given: Any) -> list[int]:
 
 
 @pytest.mark.long
-def test_few_outcomes_every_day_are_beyond_chance_together():
+def test_days_with_too_few_final_statuses_are_judged_together():
     """Each day alone might be chance: 24 of 30; 4,800 of 5,000."""
     assert uncovered((0, 30, 30), *((ago, 30, 24) for ago in range(1, 9))) == list(range(7, 0, -1))
     assert uncovered((0, 30, 30), (1, 30, 24), *((ago, 30, 30) for ago in range(2, 9))) == []
@@ -267,7 +267,7 @@ def test_what_ended_before_the_last_72_hours_is_no_news():
     assert int(found["since"].timestamp() // 3600) >= NOW_HOUR - 71
 
 
-def test_of_windows_alike_the_shortest_is_named():
+def test_of_windows_with_the_same_messages_the_shortest_is_reported():
     """Nothing is sent in the hours around: windows of 1 to 12 hours hold the same messages."""
     (found,) = judged(("t", dict.fromkeys(range(79, 700, 24), (50, 2)) | {31: (50, 40)}))
     assert found["until"] - found["since"] == timedelta(hours=1)
@@ -358,7 +358,7 @@ def test_another_mix_of_operators_is_no_trouble_of_all_messages():
     assert judged(("good", good), ("poor", poor)) == []
 
 
-def test_silence_of_ours_is_none_of_the_services():
+def test_hours_we_did_not_poll_are_no_silence_of_the_service():
     """Nobody asked for five hours, and these receipts have no time of their own."""
     with warehouse() as con:
         fill(con, World(16_000, 8, STRUCK).receipts(STRUCK))

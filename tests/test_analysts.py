@@ -108,7 +108,7 @@ def test_each_question_is_one_line_of_sql(con, question):
     con.sql(LINES[question]).fetchall()
 
 
-def test_the_lines_give_what_was_asked_for(con):
+def test_each_line_of_sql_returns_the_right_rows(con):
     [again] = rows(con, LINES["sent twice within 5 minutes"])
     assert again["recipient"] == "twice"
     [worst] = rows(con, LINES["worst template and operator"])

@@ -42,7 +42,7 @@ def test_an_http_error_without_a_return_code_decides(status, verdict):
     assert classify(status, None) is verdict
 
 
-def test_no_answer_is_asked_again():
+def test_a_request_without_an_answer_is_retried():
     assert classify(None, None) is Verdict.RETRY
 
 
@@ -103,13 +103,13 @@ UNSEEN = ["\0", "\u200b", "\ufeff", "\u2060 \u00ad", "\x7f\x1f", "\u202e", "\u31
 
 @pytest.mark.parametrize("unseen", UNSEEN)
 @pytest.mark.parametrize(("word", "expected"), [("Delivrd", "delivered"), ("过期", "expired")])
-def test_what_is_not_seen_around_a_word_does_not_matter(word, expected, unseen):
+def test_invisible_characters_around_a_status_word_are_ignored(word, expected, unseen):
     assert canonical(f"{unseen}{word}{unseen}") == canonical(f"{word}{unseen}") == expected
     assert canonical_array(pa.array([f"{unseen}{word}"])).to_pylist() == [expected]
 
 
 @pytest.mark.parametrize("word", [None, "", "  ", *UNSEEN])
-def test_no_word_is_pending(word):
+def test_an_empty_status_word_means_pending(word):
     assert canonical(word) == "pending"
 
 

@@ -236,7 +236,7 @@ def test_a_module_that_names_the_api_is_found(code):
 
 
 @pytest.mark.parametrize("code", ["x['Status']", "status == 404", "code == 153"])
-def test_so_is_one_that_reads_answers_and_names_what_is_ours_too(code):
+def test_an_api_name_in_code_that_reads_answers_is_found(code):
     assert len(api_names("usms_pipeline.service.client", ast.parse(code))) == 1
     assert (
         api_names(

@@ -43,7 +43,7 @@ class Slow(Transport):
         return await super().handle_async_request(request)
 
 
-def test_what_was_told_a_second_ago_is_on_disk_while_others_are_asked_about(
+def test_a_response_is_on_disk_within_a_second_while_the_run_goes_on(
     account: WorldAccount,
 ) -> None:
     line = Slow(account)

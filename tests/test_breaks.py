@@ -73,7 +73,7 @@ As in CI, where what hypothesis found is not shrunk: that takes minutes.
 
 
 @pytest.mark.parametrize("law", BREAKS)
-def test_what_is_to_be_broken_is_there(law):
+def test_the_code_that_each_break_replaces_exists_once(law):
     name, old, *_ = BREAKS[law]
     text = (ROOT / "usms_pipeline" / name).read_text(encoding="utf-8")
     assert text.count(old) == 1, f"{old!r} is not in {name} any more: break the law in another way"

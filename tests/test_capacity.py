@@ -22,5 +22,5 @@ def test_a_message_is_asked_about_until_its_final_status_is_known() -> None:
     assert 1800 - 60 <= found.half_known_seconds <= found.known_late_seconds <= 3600 + 600
 
 
-def test_two_ages_that_one_run_serves_are_one_question() -> None:
+def test_polling_times_between_two_runs_cost_one_question() -> None:
     assert capacity.asked([1.0, 2.0, 3600.0], np.full(1000, 3000.0)).questions < 2.1

@@ -113,7 +113,7 @@ def test_changes_of_several_folds_lead_from_one_to_the_next(days):
 
 
 @examples(1, "lost", [0, 1, 2])
-def test_a_day_of_which_a_change_is_missing_is_loaded_whole(days, lost):
+def test_a_day_with_a_missing_change_is_loaded_completely(days, lost):
     changes = [days.replace(DAY, {name}, rows(name)) for name in ("a", "b", "c")]
     del changes[lost]
     days.publish(*changes)
@@ -149,7 +149,7 @@ def test_changed_sessions_of_every_day_need_no_building_from_scratch(tmp_path):
 
 
 @pytest.mark.parametrize("seed", [0, *(pytest.param(n, marks=pytest.mark.long) for n in (1, 2, 3))])
-def test_whatever_is_folded_published_and_lost_the_table_is_what_the_files_say(tmp_path, seed):
+def test_after_random_folds_and_lost_changes_the_table_equals_the_files(tmp_path, seed):
     chance, days = random.Random(seed), Days(tmp_path)
     names = [DAY + timedelta(days=n) for n in range(4)]
     for day in names:

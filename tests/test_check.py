@@ -79,7 +79,7 @@ def test_it_is_told_how_rows_fall_into_sessions(
     assert [text for _, text in found] == said
 
 
-def test_copies_are_counted_and_what_counts_once_is_told_from_what_does_not(
+def test_rows_that_repeat_a_phone_and_rows_without_a_phone_are_counted_apart(
     tmp_path: Path, simulator: Any
 ) -> None:
     rows = [("a", "13800138000"), ("a", "+86 138 0013 8000"), ("a", "(86)13800138000"),
@@ -95,7 +95,7 @@ def test_copies_are_counted_and_what_counts_once_is_told_from_what_does_not(
 
 
 @pytest.mark.parametrize("name", ["it's.csv", "sent.parquet"])
-def test_of_a_file_each_row_is_written_once_as_it_is(
+def test_the_advised_copy_of_a_file_has_each_row_once(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -177,7 +177,7 @@ def test_a_large_table_that_no_index_serves_is_told_of(
     for many, is_many in ((5_001, False), (5_000, True)):
         monkeypatch.setattr(check, "_MANY_ROWS", many)
         told = [one.text for one in check._guarded("source", check._source, ours)]
-        assert any("no index finds rows by sent_at: each run looks at all 5,000" in one
+        assert any("no index on sent_at is used, so each run scans all 5,000" in one
                    for one in told) == (is_told and is_many)  # fmt: skip
 
 
@@ -250,7 +250,7 @@ def test_it_is_told_how_many_phones_can_be_read(
     told = [text for _, text in found[1:]]
     assert any(f"{masks} phones in 'phone' hide digits" in text for text in told) == bool(masks)
     assert any("USMS_DEFAULT_REGION" in text for text in told) == ("nowhere" in said)
-    assert any("are no phone numbers" in text for text in told) == ("3 no number" in said)
+    assert any("are not phone numbers" in text for text in told) == ("3 no number" in said)
 
 
 def test_without_a_column_of_phones_it_is_advised_only_where_it_would_help(
@@ -266,7 +266,7 @@ def test_without_a_column_of_phones_it_is_advised_only_where_it_would_help(
     assert "name it in USMS_PHONE_COLUMN" in warned
 
 
-def test_a_value_in_more_rows_than_a_call_takes_phones_is_no_session_number(
+def test_a_session_value_in_more_rows_than_one_call_allows_is_doubted(
     tmp_path: Path, simulator: Any
 ) -> None:
     rows = [("otp", f"138{n:08}") for n in range(1_001)]
@@ -361,7 +361,7 @@ def test_check_tells_of_responses_that_a_killed_run_left(tmp_path: Path, simulat
         writer.add([])
     _, (state, said) = check._dataset(account.settings)
     assert state == "warning"
-    assert said.startswith("responses of 1 run are not counted yet: `usms run` counts them")
+    assert said.startswith("responses of 1 run are not in the figures yet: the next `usms run`")
     account.run()
     assert [state for state, _ in check._dataset(account.settings)] == ["ok"]
 

@@ -18,7 +18,7 @@ from usms_pipeline.store.dataset import PRIVATE
 
 SELDOM = {"poll_minutes": "5", "poll_every_hours": 80}
 WHOLE = re.compile(rb"\+\d{10,}")
-TOLD = "still hold whole phone numbers"
+TOLD = "still hold unmasked phone numbers"
 
 
 def clear_account(folder: Path, simulator: Any, **given: Any) -> Account:

@@ -161,9 +161,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 @examples(1, "days", [["--all"], [], ["--to", "2026-01-01"]])
-def test_plan_writes_nothing_before_a_first_run_and_none_is_the_less_new(
-    account: Account, days: list[str]
-) -> None:
+def test_plan_before_the_first_run_writes_nothing(account: Account, days: list[str]) -> None:
     before = contents(account.folder)
     assert account("plan", *days).exit_code == 0
     assert contents(account.folder) == before
@@ -221,7 +219,7 @@ def test_run_collects_everything_and_again_asks_nothing(account: Account) -> Non
 
 def test_run_tells_of_rows_without_a_time(account: Account) -> None:
     account.alter("UPDATE t SET sent_at = NULL WHERE rowid < 4")
-    told = "3 rows have no usable time in sent_at: no run reads them, and no figure has them."
+    told = "3 rows have no usable time in sent_at: no run reads them, and no figure counts them."
     assert told in " ".join(account("run").output.split())
     assert told in json.loads(account("run", "--json").stdout)["warnings"]
 
@@ -376,7 +374,7 @@ def test_a_command_needs_no_home_folder(account: Account, command: str) -> None:
     assert (account.folder / "data/report.html").exists() == (command == "report")
 
 
-def test_csv_has_a_head_without_rows(account: Account) -> None:
+def test_csv_without_rows_still_has_its_header(account: Account) -> None:
     account("run")
     none = ("rates", "--from", "2030-01-01", "--by", "country", "--format", "csv")
     (head,) = account(*none).stdout.splitlines()

@@ -105,7 +105,7 @@ def test_arguments_that_cannot_be_used_are_2(arguments: list[str], complaint: st
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 @pytest.mark.parametrize("instead", [RuntimeError("Query interrupted"), UsmsError("It broke.")])
-def test_an_interruption_that_a_library_tells_as_an_error_of_its_own_is_one(
+def test_an_interrupt_that_a_library_turns_into_an_error_still_counts(
     number: int, code: int, instead: Exception
 ) -> None:
     """DuckDB swallows the KeyboardInterrupt, and raises RuntimeError or one of its errors."""

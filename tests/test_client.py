@@ -201,7 +201,7 @@ def test_no_data_at_all_is_an_answer(more):
         assert ask(server.url, ["a"]).verdict is Verdict.OK
 
 
-def test_of_a_refusal_the_code_counts_whatever_its_data_is():
+def test_a_refusal_is_judged_by_its_code_not_by_its_data():
     with serving(script(code(215392, "Invalid parameter [id]", Data={}))) as server:
         assert ask(server.url, ["a"]).verdict is Verdict.SPLIT
 
@@ -263,7 +263,7 @@ def test_a_body_that_can_not_be_unpacked_is_no_answer_and_is_asked_for_unpacked(
         lambda body: gzip.compress(body[:9]) + gzip.compress(body[9:]) + bytes(20_000),
     ],
 )
-def test_what_a_body_begins_with_says_how_it_is_packed_whatever_its_label(label, packed):
+def test_compression_is_detected_by_the_first_bytes_not_by_the_header(label, packed):
     body = packed(ok(["a"]).body)
     with serving(script(Response(body, headers={"Content-Encoding": label}))) as server:
         assert ask(server.url, ["a"]).verdict is Verdict.OK
@@ -356,7 +356,7 @@ def test_the_gateways_throttling_code_slows_down_like_a_429():
         Response(ok(IDS).body, cut=500, is_reset=True),
     ],
 )
-def test_what_passes_is_asked_again(response):
+def test_a_temporary_failure_is_retried(response):
     with serving(script(response, response)) as server:
         fetched = Fetched(server.url, IDS)
         assert len(server.seen) == 3
@@ -434,7 +434,7 @@ def test_an_id_that_makes_every_answer_unreadable_costs_only_itself(body):
 # Giving up
 
 
-def test_a_code_of_no_known_kind_for_all_gives_them_up_and_is_named():
+def test_an_unknown_return_code_gives_up_the_batch_and_is_reported():
     words = "quota of session-001 used up, call 13800138000"
     with serving(script(then=code(4711, words))) as server:
         fetched = Fetched(server.url, IDS)

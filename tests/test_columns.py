@@ -153,7 +153,7 @@ def python(table: pa.Table) -> list[Row]:
 
 
 @How
-def test_the_fast_way_gives_what_the_rule_gives(many):
+def test_folding_in_columns_equals_the_plain_rule(many):
     rng = random.Random(SEED)
     for world in range(many // 15):
         reference, file = Reference(), LAYOUT.empty_table()

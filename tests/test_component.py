@@ -237,7 +237,7 @@ def test_a_wrong_setting_does_not_keep_the_definitions_from_loading(monkeypatch)
         resource(built()).load()
 
 
-def test_a_variable_named_in_the_yaml_and_not_set_is_missed_not_replaced(monkeypatch):
+def test_an_unset_variable_named_in_the_yaml_is_an_error_not_a_fallback(monkeypatch):
     """Or the questions of one account would be asked with the key of another."""
     monkeypatch.setenv("USMS_ACCESS_KEY_ID", "the other account's")
     account = resource(built(access_key_id="{{ env.SHOP_KEY_ID }}"))

@@ -247,7 +247,7 @@ def test_a_move_that_was_killed_between_its_two_writings_is_finished(account, mo
 
 
 @pytest.mark.parametrize("to", [NEXT, BEFORE])
-def test_of_a_session_that_moves_what_a_killed_run_was_told_goes_with_it(account, to):
+def test_a_moved_session_keeps_the_answer_that_a_killed_run_received(account, to):
     account.clock.turn(days=2)
     row = account.row("s1", NOON, PHONE)
     account.refresh()
@@ -294,7 +294,7 @@ def test_the_first_outcome_stays_and_a_later_one_is_a_conflict(account, hours):
     account.settled()
 
 
-def test_a_late_outcome_beats_that_a_session_was_closed(account):
+def test_a_late_final_status_reopens_a_closed_session(account):
     account.row("s1", NOON, PHONE)
     account.refresh(hours=73)
     assert account.shown("status", "is_closed") == [("unknown", True)]
@@ -305,7 +305,7 @@ def test_a_late_outcome_beats_that_a_session_was_closed(account):
     account.settled()
 
 
-def test_who_was_not_heard_of_was_asked_about_with_the_others_of_the_session(account):
+def test_a_recipient_without_a_receipt_is_closed_with_its_session(account):
     for _ in range(2):
         account.row("s1", NOON)
     account.says["s1"] = receipt("delivered", PHONE)
@@ -681,7 +681,7 @@ def test_a_rebuild_keeps_what_only_the_day_knows_whichever_responses_are_gone(
     account.settled()
 
 
-def test_a_rebuild_keeps_that_a_session_was_asked_in_vain_where_that_response_is_gone(account):
+def test_a_rebuild_keeps_an_unanswered_question_whose_response_was_deleted(account):
     account.row("s1", NOON, PHONE)
     account.refresh()
     account.garbled = {"s1"}
@@ -694,7 +694,9 @@ def test_a_rebuild_keeps_that_a_session_was_asked_in_vain_where_that_response_is
 
 
 @pytest.mark.parametrize("is_read_first", [False, True])
-def test_a_number_in_another_form_is_its_rows_when_another_is_heard_too(account, is_read_first):
+def test_a_receipt_matches_its_row_in_another_spelling_beside_an_extra_number(
+    account, is_read_first
+):
     """Also where the source was read before, and reads as it did; and after a rebuild."""
     account.given["poll_every_hours"] = 1
     account.row("s1", NOON, "+525512345678")

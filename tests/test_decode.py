@@ -257,7 +257,7 @@ BAD = [
 
 
 @pytest.mark.parametrize(("bad", "session"), BAD)
-def test_a_bad_item_costs_itself_alone(bad, session):
+def test_a_bad_item_does_not_affect_its_neighbours(bad, session):
     body = answer(item("b", DELIVERED), bad, item("c", DELIVERED))
     decoded = decode(response(body, ids=["a", "b", "c"]))
     assert [row["session_no"] for row in receipts(decoded)] == ["b", "c"]
@@ -312,7 +312,7 @@ def test_a_session_nobody_asked_about_is_quarantined():
         (["a b", "ab"], "A B", None),
     ],
 )
-def test_a_session_number_is_known_but_for_case_and_blanks_where_it_can_mean_one_only(
+def test_a_session_number_in_another_case_matches_only_if_it_is_unambiguous(
     asked, named, meant, company
 ):
     """Also among answers of which the others are plain and read at once."""
@@ -371,7 +371,7 @@ def test_a_refused_id_is_invalid_and_quarantined():
     assert (reject["kind"], reject["session_no"]) == ("refused_id", "x")
 
 
-def test_an_unreadable_answer_is_one_in_vain_and_its_beginning_is_kept():
+def test_an_unreadable_answer_counts_as_asked_and_its_first_64_kb_are_kept():
     decoded = decode(response(b"<html>" * 50_000, ["x"], "unreadable", reason="not JSON"))
     assert in_vain(decoded) == [("x", ASKED_AT)]
     assert decoded.observations.num_rows == 1
@@ -434,7 +434,7 @@ def test_no_phone_gets_into_a_reason():
         assert not any(character.isdigit() for character in reject["reason"])
 
 
-def test_nothing_in_gives_nothing_of_the_right_shape_out():
+def test_decoding_nothing_gives_empty_tables_with_the_right_schema():
     decoded = decode()
     assert decoded.observations.schema == OBSERVATIONS
     assert decoded.rejects.schema == QUARANTINE

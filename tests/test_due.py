@@ -142,6 +142,6 @@ def test_a_session_is_asked_at_most_once_a_polling_time(schedule, wakes):
     assert questions <= len(schedule)
 
 
-def test_a_late_step_of_nothing_does_not_loop_for_ever():
+def test_a_polling_interval_of_zero_counts_as_one_minute():
     schedule = polling.offsets(timedelta(hours=1), [MINUTE], timedelta())
     assert schedule == [minutes * MINUTE for minutes in range(1, 61)]

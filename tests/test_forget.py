@@ -80,7 +80,7 @@ def test_without_phones_in_the_source_a_session_of_the_phone_alone_goes_with_it(
     assert forgotten(account, PHONE) == [("yours", "delivered")]
 
 
-def test_a_session_that_nobody_was_heard_of_in_is_forgotten_with_its_only_phone(account):
+def test_forgetting_a_phone_forgets_its_session_even_without_a_receipt(account):
     """Its number will be in the questions all the same, and stands for the person."""
     account.says.clear()
     account.refresh()

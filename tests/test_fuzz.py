@@ -226,5 +226,5 @@ def test_nothing_is_lost_of_what_a_hostile_service_may_send():
 
 @pytest.mark.long
 @pytest.mark.parametrize("seed", range(10))
-def test_nothing_is_lost_of_very_much_of_it(seed):
+def test_nothing_is_lost_of_ten_thousand_hostile_answers(seed):
     assert fuzz(seed, 10_000) > 2_500

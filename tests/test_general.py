@@ -270,7 +270,7 @@ def test_rows_read_again_are_those_that_are_stored(stored, read, kept, gone):
     [("0Pa", ["delivered"]), ("0-a", ["delivered"]), ("0Pa 0-a", ["pending", "delivered"]),
      ("0Pa 0Qa", ["pending", "pending"])],
 )  # fmt: skip
-def test_an_outcome_that_names_no_number_is_the_lone_rows_or_the_first_without_a_phone(
+def test_a_receipt_without_a_number_goes_to_the_only_row_or_the_first_without_a_phone(
     rows, statuses
 ):
     assert [one["status"] for one in all_at_once(sent(rows), [heard(NO_NUMBER)])] == statuses
@@ -297,7 +297,7 @@ def test_a_receipt_of_the_future_is_no_time_and_stays_known():
     assert read_back([made]).numbers["P"].final == late
 
 
-def test_a_refusal_is_of_all_whose_outcome_is_not_known_whoever_had_one():
+def test_a_refused_session_closes_only_recipients_without_a_final_status():
     """A final status without a number is one recipient's: it says nothing of the others."""
     session = Session(sent=[Sent(0), Sent(0)])
     general.observe(session, NO_NUMBER, Answer(1, "delivered", "delivered"), {})

@@ -27,7 +27,7 @@ from usms_pipeline.service.client import _read_envelope
 
 
 @pytest.mark.parametrize("name", ["ReceiptCode", "ReceiptDesc", "Status"])
-def test_of_a_text_a_thousand_characters_are_kept_and_the_last_shows_the_cut(name):
+def test_long_texts_are_cut_to_a_thousand_characters_with_an_ellipsis(name):
     column = {"ReceiptCode": "code", "ReceiptDesc": "description", "Status": "word"}[name]
     for text in ("空" * 999 + "x", "空" * 1_000 + "x"):
         kept = one_receipt(DELIVERED | {name: text})[column]

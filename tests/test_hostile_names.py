@@ -122,7 +122,7 @@ FILES = ("it's [1]", "a*b?c", "{a,b}", "x'); DROP", "50%% off", "new\nline", "**
 
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("kind", ["parquet", "csv"])
-def test_a_file_of_any_name_is_itself_alone(kind, name, tmp_path):
+def test_a_file_name_with_wildcards_reads_only_that_file(kind, name, tmp_path):
     """Not what its name would fit, taken for a pattern."""
     columns = columns_of(NAMES[kind == "csv"])
     table = pa.table([*map(pa.array, zip(*ROWS, strict=True))], [*columns.values()])

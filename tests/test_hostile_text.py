@@ -150,7 +150,7 @@ def test_no_name_is_a_formula_in_a_spreadsheet(folder):
     assert "'=cmd|' /C calc'!A0" in cells
 
 
-def test_a_figure_stays_a_figure_and_a_plain_name_as_it_is():
+def test_numbers_and_harmless_names_are_not_escaped_for_spreadsheets():
     assert [output._cell(value) for value in (-0.5, 3, None, "otp", "a=b", "验证码")] == [
         -0.5, 3, None, "otp", "a=b", "验证码",
     ]  # fmt: skip

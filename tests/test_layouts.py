@@ -98,7 +98,7 @@ def test_another_layout_is_refused_by_every_command_before_anything_changes(
     result = place.usms(command)
     assert result.exit_code == 2, result.output
     said = " ".join(result.output.split())
-    assert f"has layout {version}, this version reads layout {schema.VERSION} alone" in said
+    assert f"has layout {version}, but this version reads only layout {schema.VERSION}" in said
     assert REMEDIES[version] in said
     assert place.state() == before
 

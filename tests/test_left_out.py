@@ -54,7 +54,7 @@ def test_rows_outside_of_the_figures_are_counted_to_the_second(
         without_sent_at=1, before_start=2, ahead=4, far_ahead=2, older=2
     )
     near, far = seen.doubts(ours)[1:]
-    assert near.startswith("2 rows lie in the future, by a day or less: does USMS_SOURCE_TIMEZONE")
+    assert near.startswith("2 rows lie in the future, by a day or less: is USMS_SOURCE_TIMEZONE")
     assert repr(zone) in near
     assert far.startswith(
         "2 rows lie further in the future than any time zone explains, the latest 300 days: planned"

@@ -181,7 +181,7 @@ def _as_asked(sent_at: datetime) -> dict[str, datetime]:
     }
 
 
-def test_what_was_shown_late_counts_from_the_last_question_that_found_nothing():
+def test_a_receipt_held_back_by_the_service_counts_from_the_last_empty_query():
     """Dated at 8 s, found not at 5 min, nor at 20 min, but at 1 h: the service kept it back."""
     held_back = receipt(
         received_at=NOON + timedelta(seconds=8),

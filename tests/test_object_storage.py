@@ -253,7 +253,7 @@ def test_names_lists_finished_objects_only_and_over_several_pages(objects):
 
 
 @pytest.mark.long
-def test_a_run_whose_upload_fails_is_made_good_by_the_next(tmp_path, simulator, objects):
+def test_the_next_run_repairs_a_failed_upload_without_asking_again(tmp_path, simulator, objects):
     shop = account(tmp_path, simulator)
     shop.clock.turn(days=4)
     objects.refuses = lambda method, path, query: "/receipts/" in path and method == "PUT"

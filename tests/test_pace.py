@@ -171,7 +171,7 @@ def test_it_follows_a_limit_that_comes_down():
     assert outcome.throttled_share < 0.03
 
 
-def test_throttling_cuts_once_until_it_is_seen_what_that_has_brought():
+def test_the_pace_is_cut_once_until_the_effect_is_seen():
     now = 0.0
     governor = Governor(100, clock=lambda: now)
     now = 1.0
@@ -225,7 +225,7 @@ def test_noise_that_ends_is_forgotten_and_the_limit_found_again():
     assert outcome.good >= 0.9 * 50 * 80
 
 
-def test_where_the_pace_is_not_at_fault_nobody_else_waits_for_a_retry_after():
+def test_random_throttling_with_retry_after_does_not_pause_other_requests():
     async def main(loop):
         governor = Governor(20, clock=loop.time, sleep=asyncio.sleep)
         moody, held = Moody(0.2), []
@@ -243,7 +243,7 @@ def test_where_the_pace_is_not_at_fault_nobody_else_waits_for_a_retry_after():
     assert sum(at > 45 for at in held) < 30
 
 
-def test_a_pause_holds_everybody_up_but_once():
+def test_two_equal_pauses_hold_everybody_up_once():
     async def main(loop):
         governor = Governor(100, clock=loop.time, sleep=asyncio.sleep)
         governor.throttled(0.0, retry_after_seconds=7)

@@ -131,7 +131,7 @@ def test_a_number_that_is_valid_nowhere_has_no_country(text, way):
         assert (seen["country"], seen["operator"], seen["number_type"]) == (None, None, None)
 
 
-def test_digits_are_told_where_they_are_asked_for():
+def test_describe_returns_digits_only_when_asked():
     texts = pa.array(["138 0013 8000", "Alice", "+86", None, "", "138****8000", "+6591234567"])
     said = book().describe(texts, with_digits=True)
     assert said.field("digits").to_pylist() == [
@@ -338,7 +338,7 @@ def test_a_mask_shows_its_ends_as_keyed_hashes_that_are_no_recipients():
 
 
 @pytest.mark.parametrize("text", ["", "13800138000", "Max", "x#y", "1800FLOWERS", "*1*" * 2_000])
-def test_what_is_no_mask(text):
+def test_a_text_that_is_no_mask_has_no_mask_ends(text):
     assert book().mask_ends(text) is None
 
 
@@ -499,7 +499,7 @@ def test_a_file_that_can_be_neither_read_nor_written_stops_nothing(tmp_path, lea
     assert described_and_kept(tmp_path).equals(learnt)
 
 
-def test_more_prefixes_than_are_held_are_forgotten_at_once(monkeypatch, tmp_path):
+def test_prefixes_above_the_limit_are_dropped(monkeypatch, tmp_path):
     monkeypatch.setattr(phones, "_MOST_PREFIXES", 3)
     monkeypatch.setattr(phones, "_FEW", 0)
     texts = [f"+861{n:02}{n:08}" for n in range(30, 100)]

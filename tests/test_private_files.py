@@ -128,7 +128,7 @@ def test_a_private_zone_that_belongs_to_another_account_is_refused():
         ("a link", "a link that another account made"),
     ],
 )
-def test_root_refuses_it_too_though_it_could_close_it(tmp_path, made, told):
+def test_root_also_refuses_a_private_folder_of_another_account(tmp_path, made, told):
     zone, elsewhere = tmp_path / "responses", tmp_path / "elsewhere"
     elsewhere.mkdir()
     if isinstance(made, int):
@@ -185,7 +185,7 @@ def test_check_tells_of_responses_that_others_may_read(tmp_path):
     assert {state for state, _ in check._data_dir(settings)} == {"ok"}
     (tmp_path / "responses").chmod(0o755)
     said = [said for state, said in check._data_dir(settings) if state == "warning"]
-    assert said == [f"others may read the responses: chmod 700 {tmp_path}/responses"]
+    assert said == [f"other accounts can read the responses: chmod 700 {tmp_path}/responses"]
 
 
 def test_check_tells_of_an_env_file_with_a_secret_that_others_may_read(tmp_path, monkeypatch):

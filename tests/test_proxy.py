@@ -130,7 +130,7 @@ def ask(url: str, cafile: Path | None = None) -> Reply:
     return asyncio.run(main())
 
 
-def test_a_certificate_nobody_vouches_for_is_refused(server, trusted):
+def test_a_certificate_from_an_unknown_ca_is_refused(server, trusted):
     refused = ask(server.url)
     assert refused.verdict is Verdict.RETRY
     assert "certificate" in refused.message
@@ -147,7 +147,7 @@ def test_a_certificate_for_another_host_or_an_expired_one_is_refused(folder, tru
     assert "certificate" in reply.message
 
 
-def test_ones_own_authority_is_trusted_by_the_usual_variable(server, trusted):
+def test_a_private_ca_in_ssl_cert_file_is_trusted(server, trusted):
     code = "import sys, tests.test_proxy as t; print(t.ask(sys.argv[1]).verdict.name)"
     for authority, verdict in ((trusted, "OK"), (trusted / "none", "RETRY")):
         done = subprocess.run(

@@ -267,7 +267,7 @@ def test_first_asked_too_late_is_past_the_cutoff_to_the_microsecond_and_without_
     assert rates(con).column("first_asked_too_late").to_pylist() == [1]
 
 
-def test_what_is_known_of_nothing_to_come_is_null(con):
+def test_known_share_is_null_where_no_receipts_are_expected(con):
     """NaN would be above every number: a group that nobody reports on would pass for known."""
     rows = [receipt(sent_at=NOON + timedelta(hours=hour)) for hour in range(200)]
     silent = receipt("unknown", is_closed=True, operator="Silent")

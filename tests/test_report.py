@@ -154,7 +154,7 @@ def test_no_phone_number_and_no_recipient_is_in_it(source):
     assert "s100" not in re.sub(r"<svg.*?</svg>", "", source, flags=re.DOTALL)
 
 
-def test_a_reader_of_the_screen_is_served(page):
+def test_the_report_has_the_landmarks_a_screen_reader_needs(page):
     assert ("lang", "en") in page.attributes
     assert page.tags.count("h1") == 1
     assert page.tags.count("table") == page.tags.count("caption")
@@ -279,7 +279,7 @@ def test_reasons_have_their_family_and_no_name_ends_the_script(source):
     families = {text: said["families"][n]["name"] for text, n in said["reasons"]}
     assert families["号码不存在"] == "Number not in use"
     assert families["absent & <b>lost</b> · UNDELIV"] == "Phone off or out of reach"
-    assert families["SGIP:2"] == "Other or not said"
+    assert families["SGIP:2"] == "Other or no reason given"
     assert source.count("<script") == source.count("</script>") == 3
     assert HARM in said["columns"][2]["values"]
 
@@ -405,12 +405,12 @@ def test_the_target_is_on_the_page(warehouse, tmp_path):
 
 
 def test_words_that_nobody_knows_are_named(page):
-    assert re.search(r"Unknown status words ! look \d messages: <i>HALF</i> \(\d\)", page.text)
+    assert re.search(r"Unknown status words ! review \d messages: <i>HALF</i> \(\d\)", page.text)
 
 
 def test_what_was_counted_elsewhere_is_shown_when_given(page, tmp_path):
-    assert "In quarantine ! look 3 entries" in page.text
-    assert "Source rows without a usable time ✓ fine none" in page.text
+    assert "In quarantine ! review 3 entries" in page.text
+    assert "Source rows without a usable time ✓ OK none" in page.text
     assert not {"In quarantine", "Source rows without a usable time"} & set(found([], tmp_path))
 
 
@@ -443,7 +443,7 @@ def struck(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, Any
 def test_what_young_days_will_come_to_is_said(struck, page):
     text = Page(struck[0]).text
     assert "Operator China Unicom (CN), sent from 21 Nov" in text
-    assert "Out of line ! look 1 alert" in text
+    assert "Worse than usual ! review 1 alert" in text
     said = r"still open are in, expect 9\d\.\d% \(19 times in 20: 9\d\.\d% – 9\d"
     assert re.search(said, text)
     assert "Sent on Messages Expected So far At worst – at best Waiting" in page.text
@@ -470,13 +470,15 @@ def test_first_asked_too_late_is_apart_from_never_reported(tmp_path):
             message(4, sent_at, "invalid", first_asked_at=NOW)]  # fmt: skip
     made = found(rows, tmp_path)
     assert made["First asked too late"].found == "1 message"
-    assert "the silence may be ours" in made["First asked too late"].advice
-    assert made["Closed without a final status, asked in time"].found == "1 message"
+    assert "a receipt may have existed earlier" in made["First asked too late"].advice
+    assert made["Polled in time, but closed without a final status"].found == "1 message"
 
 
 def test_conflicts_are_counted(tmp_path):
     rows = [message(1, NOW, conflicts=["failed"]), message(2, NOW)]
-    assert found(rows, tmp_path)["Conflicting outcomes"].found == "1 message; the first counts"
+    assert (
+        found(rows, tmp_path)["Conflicting final statuses"].found == "1 message; the first counts"
+    )
 
 
 # --- small and large ------------------------------------------------------------------------------

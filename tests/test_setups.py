@@ -134,9 +134,9 @@ SETUPS = [
     Setup("session and phone column swapped",
           {"session_column": "phone", "phone_column": "session_no"}, {
         "rows": "the values of 'phone' (USMS_SESSION_COLUMN) look like phone numbers, and would be "
-        "sent as session numbers and published whole: set USMS_SESSION_COLUMN to the column "
-        "of what the send call returned, or does USMS_PHONE_COLUMN name that one",
-        "phones": "most values of 'session_no' (USMS_PHONE_COLUMN) are no phone numbers",
+        "sent to the service as session numbers and published unmasked: set USMS_SESSION_COLUMN to "
+        "the column of what the send call returned, or does USMS_PHONE_COLUMN name that one",
+        "phones": "most values of 'session_no' (USMS_PHONE_COLUMN) are not phone numbers",
     }, 1),
     Setup("session and time column swapped",
           {"session_column": "sent_at", "sent_at_column": "session_no"}, {
@@ -150,17 +150,17 @@ SETUPS = [
         "(USMS_RECIPIENTS_COLUMN): each counts as 1 recipient. Is that the column with",
     }, 0),
     Setup("wrong phone column", {"phone_column": "campaign"}, {
-        "phones": "most values of 'campaign' (USMS_PHONE_COLUMN) are no phone numbers: is that "
-        "the column of the numbers?",
+        "phones": "most values of 'campaign' (USMS_PHONE_COLUMN) are not phone numbers: is that "
+        "the right column?",
     }, 0),
     Setup("wrong time column", {"sent_at_column": "updated_at"}, {
-        "source": "none of them with a time of sending in updated_at: does USMS_SENT_AT_COLUMN",
+        "source": "none of them with a send time in updated_at: is that the right column",
     }, 0),
     Setup("a time column that is not there", {"sent_at_column": "sent"}, {
         "source": "has no column 'sent' (USMS_SENT_AT_COLUMN, did you mean 'sent_at'?)",
     }, 2),
     Setup("wrong zone, ahead", {"sent_at_column": "local_at"}, {
-        "source": "rows lie in the future, by a day or less: does USMS_SOURCE_TIMEZONE ('UTC')",
+        "source": "rows lie in the future, by a day or less: is USMS_SOURCE_TIMEZONE ('UTC')",
         "service": "dated 8 h or more before their message was sent",
     }, 0),
     Setup("wrong zone, behind", {"source_timezone": "Asia/Shanghai"}, {
@@ -204,7 +204,7 @@ SETUPS = [
         "source": "USMS_SOURCE_URL is 'sms.xlsx'",
     }, 2, a_spreadsheet),
     Setup("a view that no index serves", {"source_table": "v"}, {
-        "source": "no index finds rows by sent_at: each run looks at all 240",
+        "source": "no index on sent_at is used, so each run scans all 240",
     }, 0),
 ]  # fmt: skip
 
@@ -292,4 +292,4 @@ def test_an_address_is_named_once_and_its_path_where_it_has_one(
         said = shop("check", base_url=f"{server.url}{path}", timeout_seconds="2").stdout
     [line] = [one for one in said.splitlines() if one.startswith("✗")]
     assert line.count("Check USMS_BASE_URL") == 1
-    assert ("ends in a path" in line) == bool(path)
+    assert ("has a path" in line) == bool(path)

@@ -668,7 +668,7 @@ def test_one_poisonous_id_spoils_its_request_until_it_stands_alone() -> None:
     assert service.is_poison("x" * 257)
 
 
-def test_useless_answers_relent_where_asked_to() -> None:
+def test_injected_errors_stop_after_relent_after_requests() -> None:
     service = Simulator(faults=Faults(ret_server_error=1, relent_after=2))
     codes = [ask(service, ["a"])["RetCode"] for _ in range(6)]
     assert codes == [215400, 215400, 0] * 2
@@ -704,7 +704,7 @@ def content(**faults: Any) -> tuple[Any, Simulator, dict[str, dict[str, Any]]]:
         ("missing", lambda _, of: {row["final_status"] for row in of.values()} == {"pending"}),
     ],
 )
-def test_what_is_said_shows_the_fault(fault: str, shows: Callable[..., bool]) -> None:
+def test_each_fault_shows_in_the_answer(fault: str, shows: Callable[..., bool]) -> None:
     answer, _, truth = content(**{fault: 1})
     assert shows(answer, truth)
 
@@ -789,7 +789,7 @@ def test_an_outcome_once_said_may_be_taken_back(fault: str, is_final: bool) -> N
     assert all(status != truth[number] for number, status in taken_back)
 
 
-def test_a_conflicting_outcome_is_not_said_before_its_time() -> None:
+def test_a_conflicting_status_is_sent_only_after_its_time() -> None:
     sent = [("s", "+8613800138000", NOW)]
     clock = [LONG_AFTER]
     service = Simulator(sent, clock=lambda: clock[0], faults=Faults(conflicting=1))
@@ -813,7 +813,7 @@ def test_it_counts_questions_about_what_was_said_already() -> None:
     assert set(service.counters.ids_asked.values()) == {2}
 
 
-def test_a_spoiled_answer_does_not_count_as_said() -> None:
+def test_a_truncated_answer_does_not_count_as_answered() -> None:
     service = Simulator(population(50), clock=at(LONG_AFTER), faults=Faults(truncated=1))
     for _ in range(2):
         assert service.answer(query(service.sessions).encode(), DEMO).ending == "short"

@@ -182,7 +182,7 @@ def test_digits_mean_what_can_have_been_by_then(
         "2026-1-123:05", "12:05", "2026-11-03 12:05 +99:00", "32.11.2026", "0/11/2026",
     ],
 )  # fmt: skip
-def test_what_is_no_usable_time_is_null(text: str | None) -> None:
+def test_a_text_that_is_no_usable_time_is_null(text: str | None) -> None:
     assert to_utc(pa.array([text], pa.string()), "UTC").to_pylist() == [None]
 
 

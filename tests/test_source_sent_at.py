@@ -227,7 +227,7 @@ def test_an_order_of_day_and_month_that_nothing_shows_is_asked_for(place: Place)
     nine = [START + timedelta(hours=9)]
     assert place.sent(date_order="dmy") == place.sent(date_order="MM/DD/YYYY") == nine
     place.execute(f"INSERT INTO t VALUES {values('13/8/2024', '8/14/2024')}")
-    with pytest.raises(SourceError, match="others the other"):
+    with pytest.raises(SourceError, match="others only month first"):
         place.sent()
     assert place.sent(date_order="day-first") == nine
     seen = source.survey(place.settings(date_order="dmy"))

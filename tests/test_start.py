@@ -58,7 +58,7 @@ def test_help_loads_nothing_that_it_does_not_show(tmp_path):
     assert modules & (HEAVY - {"pygments"} | CORE) == set()
 
 
-def test_a_run_that_wants_pandas_after_all_gets_it_whole():
+def test_pandas_works_if_loaded_after_the_lean_start():
     """As a driver of somebody's database might."""
     program = """
 import sys

@@ -105,7 +105,7 @@ def test_a_run_falls_short_where_the_service_knows_none_of_a_hundred_that_it_mus
         assert "USMS_SESSION_COLUMN" in report.unheard
 
 
-def test_it_does_so_again_until_something_is_heard(tmp_path: Path) -> None:
+def test_the_run_keeps_falling_short_until_one_receipt_arrives(tmp_path: Path) -> None:
     told = Told(tmp_path)
     told.sent(120, hours=2)
     assert told.run(nothing).unheard

@@ -257,7 +257,7 @@ def test_rows_changed_behind_our_back_come_back(store, settings):
     assert sessions(settings) == ["0", "1", "2"]
 
 
-def test_a_bloated_file_is_built_anew(store, settings):
+def test_a_bloated_file_is_rebuilt(store, settings):
     for n in range(4):
         cohorts.write(store, [receipt()], DAY + timedelta(days=n))
     reconcile(store, settings)
@@ -470,7 +470,7 @@ def test_masked_numbers_are_not_left_in_the_free_blocks_of_the_file(
         cohorts.write(store, [receipt(phone="+8613800138000")] * 9, day, phones="clear")
     report = reconcile(store, settings)
     assert len(report.clear_days) == 3
-    assert "3 days still hold whole phone numbers" in report.warnings[0]
+    assert "3 days still hold unmasked phone numbers" in report.warnings[0]
     cohorts.write(store, [receipt(phone="+8613900139000")], NEXT_DAY, phones="clear")
     cohorts.write(store, [receipt(phone="+86138****00")])
     if is_loaded:
@@ -530,7 +530,7 @@ def test_without_a_warehouse_the_error_tells_what_to_run(tmp_path):
         usms_pipeline.connect(data_dir=str(tmp_path))
 
 
-def test_a_file_with_another_versions_views_is_told_and_the_next_run_mends_it(store, settings):
+def test_views_of_another_version_are_reported_and_the_next_run_replaces_them(store, settings):
     publish_generation(store, settings, 1)
     with duckdb.connect(settings.warehouse_path) as con:
         con.execute("DROP MACRO TABLE usms_named; UPDATE usms_definitions SET digest = 'older'")

@@ -41,7 +41,7 @@ def test_an_address_that_would_show_the_key_to_others_is_refused(address):
 
 
 @pytest.mark.parametrize("address", ACCEPTED)
-def test_who_is_asked_is_who_was_checked(address):
+def test_the_host_that_is_asked_is_the_host_that_was_checked(address):
     """Two readers of one address agree on its host, and http is for this machine alone."""
     accepted = load(base_url=address).base_url
     sent_to = httpx.URL(accepted)

@@ -520,7 +520,7 @@ def saying(column: str, value: str) -> Callable[[pa.Table], pa.Table]:
     )
 
 
-def test_nothing_is_found_where_nothing_is_amiss(life):
+def test_the_laws_pass_on_a_correct_account(life):
     life.laws.look()
     life.laws.published()
 
@@ -533,13 +533,13 @@ LIES = {
 
 
 @pytest.mark.parametrize("lie", LIES)
-def test_a_lie_is_found(life, lie):
+def test_the_laws_notice_a_falsified_row(life, lie):
     written_anew(life, *LIES[lie])
     with pytest.raises(AssertionError):
         life.laws.look()
 
 
-def test_an_answer_that_is_gone_is_found(life):
+def test_the_laws_notice_a_deleted_response(life):
     store = life.account.connect()[0].store
     store.delete(store.names("responses")[0])
     with pytest.raises(AssertionError, match="is gone"):
@@ -573,7 +573,7 @@ def run(account: WorldAccount, script: Script | None = None, **given: Any) -> An
     return line
 
 
-def test_a_send_to_several_that_was_asked_about_in_vain_is_asked_again_in_time(account):
+def test_a_session_with_an_unreadable_answer_is_asked_again_later(account):
     announce(account, "alpha", None, None, hours=1)
     account.service.garbled = {"alpha"}
     run(account)
@@ -582,7 +582,7 @@ def test_a_send_to_several_that_was_asked_about_in_vain_is_asked_again_in_time(a
     assert run(account).requests > 0
 
 
-def test_what_is_set_aside_anew_of_a_block_leaves_what_was_set_aside_of_it(account):
+def test_new_quarantine_entries_of_a_block_keep_the_older_ones(account):
     announce(account, "alpha", None, hours=1)
     announce(account, "bravo", None, hours=1)
     bad = {"SessionNo": "alpha", "Receipt": "nonsense"}
@@ -613,7 +613,7 @@ def test_the_last_row_without_a_session_that_gets_one_is_published_once(account)
     laws.published()
 
 
-def test_who_is_forgotten_is_missed_by_nobody_while_the_source_still_has_them(account):
+def test_conservation_holds_after_forgetting_a_phone_still_in_the_source(account):
     announce(account, "alpha", "+8613800138001", "+8613800138002", hours=1)
     announce(account, None, "+8613800138001", hours=1)
     run(account)

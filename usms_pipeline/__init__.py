@@ -25,8 +25,8 @@ _OFFERED: Final = {
 def recipient_id(phone: str, **given: Any) -> str:
     """Return the ``recipient`` of a phone number: join your own table to the receipts with it.
 
-    The key and the default region come from the settings (``given`` beats the environment). A text
-    that says no number has the hash of the text, as a row of the source with the same text has.
+    The key and the default region come from the settings (``given`` beats the environment). If the
+    text is not a number, the text itself is hashed, as it is in a row of the source.
 
     Raises ``SettingsError``, and ``StorageError`` where there is no key yet: none is made here.
     """

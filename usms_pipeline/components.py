@@ -86,7 +86,8 @@ class ReceiptPipeline(dg.Component):
     def load(
         cls, attributes: BaseModel | None, context: dg.ComponentLoadContext
     ) -> ReceiptPipeline:
-        """Make the component from YAML. Templates that read the environment stay as they are."""
+        """Make the component from YAML. Templates that read the environment are filled in when a "
+        "run starts."""
         names = attributes.model_fields_set if attributes else set()
         given = {name: getattr(attributes, name) for name in names}
         tree = context.resolution_context.source_position_tree
@@ -118,7 +119,7 @@ class ReceiptPipeline(dg.Component):
         yield from step.run(context)
 
     def account(self) -> Account:
-        """Return what is known before a run, with defaults for what is not."""
+        """Return the settings as far as they are known before a run, else their defaults."""
         read = self._known(*_BEFORE_A_RUN)
         days = dg.DailyPartitionsDefinition(
             read.start_date.isoformat(), timezone=read.timezone, end_offset=1

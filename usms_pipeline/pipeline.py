@@ -62,7 +62,7 @@ _SURVEY_FILE: Final = "survey.json"
 
 @dataclass
 class Report(Outcome):
-    """What asking and folding gave, and publishing, where that was part of it.
+    """What a run did: asking and folding, and publishing if that was part of it.
 
     ``days`` has what the file of each day says that was looked at; those in ``written`` are new.
     What to do is said by ``unheard`` where the service knows none of the sessions, and by
@@ -330,8 +330,8 @@ class Pipeline:
     def run(self, window: Window | None = None) -> Report:
         """Do every step for a window, or for the open one, and publish.
 
-        What came before the service refused or failed is folded and published, then the error is
-        raised.
+        If the service refuses or fails, what it answered until then is folded and published before
+        the error is raised.
         """
         publishing = warehouse.Publishing(self.store, self.settings)
         try:

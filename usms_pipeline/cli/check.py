@@ -1,4 +1,4 @@
-"""``usms check``: what stands in the way of a run, and the fix.
+"""``usms check``: what stands in the way of a run, and how to fix it.
 
 Fixes nothing. To see that it can be written it makes the data directory, as a run does.
 """
@@ -64,7 +64,7 @@ class Finding:
 
 
 def check(format_: Formats = Format.TABLE, as_json: Json = False, example: Example = False) -> int:
-    """Check settings, source, service, key and disk: what is wrong, and the fix."""
+    """Check settings, source, service, key and disk; list each problem and how to fix it."""
     if example:
         from usms_pipeline.cli.example import env_example
 
@@ -86,7 +86,7 @@ def _findings() -> Iterator[Finding]:
             hint = f"; did you mean {near}?" if near else ""
             yield Finding("settings", "warning", f"{name} is not a setting{hint}")
         if config.is_secret_in_env_file() and _is_open(Path(".env")):
-            told = "others may read .env, and a secret is in it: chmod 600 .env"
+            told = ".env holds a secret and other accounts can read it: chmod 600 .env"
             yield Finding("settings", "warning", told)
         settings = config.load(["source", "api"])
     except SettingsError as error:
@@ -138,8 +138,8 @@ def _source(settings: Settings, looked_at: list[Sample] | None = None) -> Iterat
     if found.first_sent_at is None or found.last_sent_at is None:
         yield (
             "warning",
-            f"{rows}, none of them with a time of sending in {settings.sent_at_column}: does "
-            "USMS_SENT_AT_COLUMN name the column that has it?",
+            f"{rows}, none of them with a send time in {settings.sent_at_column}: is that the "
+            "right column (USMS_SENT_AT_COLUMN)?",
         )
         return
     ends = found.first_sent_at, found.last_sent_at
@@ -147,10 +147,10 @@ def _source(settings: Settings, looked_at: list[Sample] | None = None) -> Iterat
     taken = sample.take(settings, found.rows, *ends)
     said = f"{rows}, sent {first} to {last}"
     if before := found.left_out.before_start:
-        lie = "lies" if before == 1 else "lie"
+        are = "was" if before == 1 else "were"
         said += (
-            f"; {wording.count(before)} of them {lie} before USMS_START_DATE "
-            f"({settings.start_date}) and in no figure"
+            f"; {wording.count(before)} of them {are} sent before USMS_START_DATE "
+            f"({settings.start_date}), so no figure counts {'it' if before == 1 else 'them'}"
         )
     yield Finding("source", "ok", said, rows=sample.shown(taken))
     with suppress(StorageError):  # which "data dir" tells
@@ -166,9 +166,9 @@ def _source(settings: Settings, looked_at: list[Sample] | None = None) -> Iterat
     if found.rows >= _MANY_ROWS and is_scanned(settings, ends[1]):
         yield (
             "warning",
-            f"no index finds rows by {settings.sent_at_column}: each run looks at all "
-            f"{wording.count(found.rows)}. Make an index on it; a view must show the column as its "
-            "table has it, without a function or a cast around it",
+            f"no index on {settings.sent_at_column} is used, so each run scans all "
+            f"{wording.count(found.rows)} rows. Add an index; if this is a view, it must select "
+            "the column as it is, without a function or a cast",
         )
     if looked_at is not None and not any(one.stops for one in taken.doubts):
         looked_at.append(taken)
@@ -192,13 +192,13 @@ def _data_dir(settings: Settings) -> Iterator[tuple[str, str]]:
         )
     for folder in (Path(settings.data_dir, name) for name in PRIVATE if store.is_local):
         if _is_open(folder):
-            yield "warning", f"others may read the responses: chmod 700 {folder}"
+            yield "warning", f"other accounts can read the responses: chmod 700 {folder}"
     if foreign := log.strangers(store):
         yield (
             "warning",
-            f"{wording.counted(len(foreign), 'file')} among the responses with other names than "
-            f"these, the first is {foreign[0]}: nothing reads them, and neither the retention nor "
-            "`usms forget` reaches them. Move them away",
+            f"{wording.counted(len(foreign), 'file')} in the responses' folder that the pipeline "
+            f"did not write, such as {foreign[0]}: it never reads them, and neither retention nor "
+            "`usms forget` deletes them. Move them elsewhere",
         )
     folder = settings.warehouse_path.absolute().parent
     while not folder.exists():
@@ -224,7 +224,7 @@ def _key(settings: Settings) -> Iterator[tuple[str, str]]:
     named = fingerprint(load_key(settings, may_make=False))
     dataset.check(store, settings, named)
     if settings.phone_key is None and _is_open(key_file):
-        yield "warning", f"others may read it: chmod 600 {key_file}"
+        yield "warning", f"other accounts can read it: chmod 600 {key_file}"
     place = "from USMS_PHONE_KEY" if settings.phone_key else f"in {key_file}"
     yield "ok", f"{place}, fingerprint {named}; keep a copy of it"
 
@@ -250,15 +250,15 @@ def _dataset(settings: Settings) -> Iterator[tuple[str, str]]:
     if unfolded := len(log.open_runs(store)):
         yield (
             "warning",
-            f"responses of {wording.counted(unfolded, 'run')} are not counted yet: `usms run` "
-            "counts them, unless one is under way",
+            f"responses of {wording.counted(unfolded, 'run')} are not in the figures yet: the next "
+            "`usms run` adds them, unless a run is under way",
         )
     clear = sum(said.phones == "clear" for said in days)
     if clear and settings.phones == "masked":
         hold = "holds" if clear == 1 else "hold"
         yield (
             "warning",
-            f"{wording.counted(clear, 'day')} still {hold} whole phone numbers, from when "
+            f"{wording.counted(clear, 'day')} still {hold} unmasked phone numbers, from when "
             "USMS_PHONES was clear: `usms rebuild` masks them",
         )
 
@@ -309,8 +309,8 @@ def _quarantine(settings: Settings) -> Iterator[tuple[str, str]]:
     entries = "entry is" if count == 1 else "entries are"
     yield (
         "warning",
-        f"{wording.count(count)} {entries} open: `usms quarantine list`; the responses of their "
-        "runs are kept until they are replayed or dismissed",
+        f"{wording.count(count)} {entries} open: see `usms quarantine list`, then replay or "
+        "dismiss; until then the raw responses of those runs are kept",
     )
 
 
@@ -335,7 +335,7 @@ def _service(settings: Settings, looked_at: list[Sample] | None = None) -> Itera
         if not answers:
             said = [problem.rstrip(".") for problem in stats.problems]
             raise ServiceDown(_unreachable(settings, "; ".join(said)))
-    yield "ok", f"answers within {stats.seconds * 1000:,.0f} ms and takes the access key"
+    yield "ok", f"answers within {stats.seconds * 1000:,.0f} ms and accepts the access key"
     if looked_at and ids:
         yield from _known(looked_at[0], ids, answers, now)
 
@@ -347,7 +347,7 @@ def _unreachable(settings: Settings, reasons: str) -> str:
         said += " Check USMS_BASE_URL."
     if urlsplit(settings.base_url).path:
         said += (
-            " USMS_BASE_URL ends in a path, to which the API's own is added: most likely it should "
+            " USMS_BASE_URL has a path, and the API's path is added to it: most likely it should "
             "end after the host."
         )
     return said
@@ -373,7 +373,7 @@ def _known(sample: Sample, ids: list[str], answers: list[Any], now: datetime) ->
     of = wording.counted(len(ids), "session")
     known = f"has receipts of {len(heard)} of {of} sampled"
     if heard or len(named) == len(ids):
-        more = f", and names {len(named - heard)} without one" if named - heard else ""
+        more = f", and knows {len(named - heard)} more without one" if named - heard else ""
         yield "ok" if heard else "warning", known + more
     elif all(is_young(sample, one, now) for one in ids):
         raise UsmsError(
@@ -381,11 +381,14 @@ def _known(sample: Sample, ids: list[str], answers: list[Any], now: datetime) ->
             "call returned, and were they sent with this access key?"
         )
     else:
-        yield "warning", f"{known}: none of them is 1 to 72 hours old, and it forgets older ones"
+        yield (
+            "warning",
+            f"{known}: none was sent 1 to 72 hours ago, and the service forgets older ones",
+        )
     if refused:
         yield (
             "warning",
-            f"it refuses {len(refused)} of {of} sampled from {column}: are these right?",
+            f"it refuses {len(refused)} of {of} sampled from {column}: are these session numbers?",
         )
     delays = [
         (row["received_at"] - sent_at(sample, row["session_no"])).total_seconds()

@@ -38,12 +38,12 @@ _SOURCE: Final = "messages.sqlite"
 _HOME: Final = "dagster"
 _DAGSTER_YAML: Final = "telemetry:\n  enabled: false\nnux:\n  enabled: false\n"
 
-Messages = Annotated[int, typer.Option("--messages", min=1, help="How many messages were sent.")]
-Folder = Annotated[Path, typer.Option("--dir", help="Where to put it all.", file_okay=False)]
+Messages = Annotated[int, typer.Option("--messages", min=1, help="Number of messages.")]
+Folder = Annotated[Path, typer.Option("--dir", help="Folder for the demo.", file_okay=False)]
 Serve = Annotated[bool, typer.Option("--serve", help="Keep the simulated service running.")]
-Dev = Annotated[bool, typer.Option("--dev", help="Then open Dagster's page, until Ctrl-C.")]
+Dev = Annotated[bool, typer.Option("--dev", help="Then run Dagster's page, until Ctrl-C.")]
 Port = Annotated[int, typer.Option("--port", help="Port of Dagster's page, with --dev.")]
-Seed = Annotated[int, typer.Option("--seed", help="Another seed makes other messages.")]
+Seed = Annotated[int, typer.Option("--seed", help="Random seed of the messages.")]
 
 
 def demo(
@@ -54,7 +54,7 @@ def demo(
     port: Port = 3000,
     seed: Seed = 0,
 ) -> int:
-    """Rehearse everything: made-up messages, a simulated service, the Dagster job, the rates."""
+    """Try everything: made-up messages, a simulated service, the Dagster job, the rates."""
     started_in, folder = Path.cwd(), folder.absolute()
     if dev and find_spec("dagster_webserver") is None:
         raise typer.BadParameter(

@@ -50,16 +50,16 @@ def init(
     ] = None,
     table: Annotated[Text, _option("--table", "Table of sent messages.")] = None,
     session: Annotated[Text, _option("--session-column", "Column of session numbers.")] = None,
-    sent_at: Annotated[Text, _option("--sent-at-column", "Column of the time of sending.")] = None,
+    sent_at: Annotated[Text, _option("--sent-at-column", "Column of the send time.")] = None,
     phone: Annotated[Text, _option("--phone-column", "Column of phones; - for none.")] = None,
     dimensions: Annotated[Text, _option("--dimensions", "Columns to group by; - for none.")] = None,
-    zone: Annotated[Text, _option("--timezone", "Time zone of times that have none.")] = None,
+    zone: Annotated[Text, _option("--timezone", "Time zone of send times that name none.")] = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Replace .env if there is one.")] = False,
 ) -> int:
-    """Ask for service, key and table; write .env, readable by you alone; and check it all."""
+    """Ask for service, access key and table; write .env, readable only by you; check everything."""
     if _ENV.exists() and not yes:
         if not sys.stdin.isatty():
-            raise typer.BadParameter("There is a .env here already; say --yes to replace it.")
+            raise typer.BadParameter("There is a .env here already; use --yes to replace it.")
         typer.confirm(".env is there already. Replace it?", abort=True, err=True)
     from usms_pipeline import source
     from usms_pipeline.service import api
@@ -95,7 +95,7 @@ def init(
     for name, question, option, told, there, words in (
         ("session_column", "Column of the session number", "--session-column", session, names,
          _SESSIONS),
-        ("sent_at_column", "Column of the time of sending", "--sent-at-column", sent_at,
+        ("sent_at_column", "Column of the send time", "--sent-at-column", sent_at,
          list(times), _TIMES),
         ("phone_column", f"Column of the phone, {_NONE} for none", "--phone-column", phone,
          [*names, _NONE], _PHONES),

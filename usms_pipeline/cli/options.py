@@ -24,11 +24,11 @@ From = Annotated[
     typer.Option("--from", "--since", metavar="DAY", help="First day sent, as 2026-01-31."),
 ]
 To = Annotated[
-    str | None, typer.Option("--to", "--until", metavar="DAY", help="Last day sent, included.")
+    str | None, typer.Option("--to", "--until", metavar="DAY", help="Last day sent (included).")
 ]
 Ago = Annotated[
     str | None,
-    typer.Option("--last", metavar="PERIOD", help="Sent in the last hours, days, weeks: 24h 7d 4w"),
+    typer.Option("--last", metavar="PERIOD", help="Sent in this last period: 24h, 7d or 4w."),
 ]
 By = Annotated[
     list[str] | None,
@@ -43,7 +43,7 @@ Sort = Annotated[
     ),
 ]
 Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Print at most n rows.")]
-Formats = Annotated[Format, typer.Option("--format", help="How to print.")]
+Formats = Annotated[Format, typer.Option("--format", help="Output format.")]
 Json = Annotated[bool, typer.Option("--json", help="Short for --format json.")]
 
 
@@ -79,7 +79,7 @@ def span(first: str | None, last: str | None) -> tuple[date | None, date | None]
 def period(
     first: str | None, last: str | None, ago: str | None, zone: ZoneInfo
 ) -> tuple[date | datetime | None, date | None]:
-    """Read ``--from`` and ``--to``, or ``--last``: whole days of a zone, today too; or hours.
+    """Read ``--from`` and ``--to``, or ``--last``: whole days of a zone up to today, or hours.
 
     Only hours begin at a time of day, which is what a ``datetime`` stands for.
     """

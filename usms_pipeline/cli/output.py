@@ -58,7 +58,7 @@ def rows_table(
     shown: Mapping[str, Callable[[Any], str]] | None = None,
     absent: str = wording.ABSENT,
 ) -> Table:
-    """Lay out rows, numbers to the right; ``shown`` has what writes the values of some columns."""
+    """Lay out rows, numbers to the right; ``shown`` has functions that format some columns."""
     table = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="bold")
     writers = []
     for place, name in enumerate(names):

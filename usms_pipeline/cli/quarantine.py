@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from usms_pipeline.days.quarantine import Entry
 
-app = typer.Typer(no_args_is_help=True, help="What could not be used: list, replay or dismiss it.")
+app = typer.Typer(no_args_is_help=True, help="List, replay or dismiss what could not be processed.")
 
 Ids = Annotated[list[str] | None, typer.Argument(metavar="[ID]...", help="Entries, from `list`.")]
 All = Annotated[bool, typer.Option("--all", help="Every open entry.")]
@@ -41,11 +41,11 @@ class State(StrEnum):
 @app.command("list")
 @told
 def list_entries(
-    state: Annotated[State, typer.Option(help="Which entries.")] = State.OPEN,
+    state: Annotated[State, typer.Option(help="Entries to list.")] = State.OPEN,
     format_: Formats = Format.TABLE,
     as_json: Json = False,
 ) -> None:
-    """List the entries with their reasons; never their bodies, which hold phone numbers."""
+    """List the entries with their reasons, without the bodies, which hold phone numbers."""
     from usms_pipeline.days.quarantine import entries
     from usms_pipeline.store.storage import Store
 
@@ -63,7 +63,7 @@ def list_entries(
 @app.command("replay")
 @told
 def replay(ids: Ids = None, everything: All = False) -> int:
-    """Try entries again: what could not be read is read, refused sessions are asked about again."""
+    """Try entries again: read unreadable responses, ask again about refused sessions."""
     chosen = _chosen(ids, everything)
     from usms_pipeline.days.quarantine import open_count
     from usms_pipeline.pipeline import Pipeline
@@ -80,7 +80,7 @@ def replay(ids: Ids = None, everything: All = False) -> int:
 @app.command("dismiss")
 @told
 def dismiss(ids: Ids = None, everything: All = False) -> int:
-    """Mark entries as seen: nothing more is done, and retention deletes their bodies in time."""
+    """Mark entries as reviewed; their raw bodies are deleted after the retention period."""
     chosen = _chosen(ids, everything)
     from usms_pipeline.pipeline import Pipeline
 

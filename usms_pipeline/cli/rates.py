@@ -165,7 +165,7 @@ costs: Final = _by_columns(
 
 
 def alerts(format_: options.Formats = Format.TABLE, as_json: options.Json = False) -> None:
-    """Print what fails or stays silent more than usual, in the last 72 hours of sending."""
+    """Print where more messages fail or get no receipt than usual, in the last 72 hours."""
     from usms_pipeline import warehouse
     from usms_pipeline.figures import queries
 

@@ -31,7 +31,7 @@ def is_demo(folder: Path) -> bool:
 
 
 def missing_service(settings: Settings) -> str:
-    """Report that the demo's service is not running; nothing anywhere else, or where it is."""
+    """Return that the demo's service is not running; empty if it runs, or outside a demo."""
     parts = urlsplit(settings.base_url)
     if not is_demo(Path()) or not config.is_loopback(parts.hostname or ""):
         return ""

@@ -29,11 +29,12 @@ if TYPE_CHECKING:
 
 Everything = Annotated[bool, typer.Option("--all", help="Every day since USMS_START_DATE.")]
 
-Quiet = Annotated[
-    bool, typer.Option("--quiet", "-q", help="Print warnings and errors, and nothing else.")
-]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print only warnings and errors.")]
 Verbose = Annotated[
-    bool, typer.Option("--verbose", "-v", help="In a log: a line every 5 seconds, not a minute.")
+    bool,
+    typer.Option(
+        "--verbose", "-v", help="In a log, write progress every 5 seconds, not every minute."
+    ),
 ]
 
 
@@ -44,7 +45,7 @@ class Log(StrEnum):
     JSON = "json"
 
 
-Logs = Annotated[Log, typer.Option("--log-format", help="How stderr is written.")]
+Logs = Annotated[Log, typer.Option("--log-format", help="Format of the log on stderr.")]
 
 _UNREADABLE = (
     "Too many times in the column that USMS_SENT_AT_COLUMN names can't be read: see above."
@@ -63,7 +64,7 @@ def run(
     verbose: Verbose = False,
     log: Logs = Log.TEXT,
 ) -> int:
-    """Collect receipts and publish: the days still open, or the days you name."""
+    """Collect receipts and publish the figures; by default of all days still open."""
     days = _days(first, last, everything)
     logs_json.set(log == Log.JSON)
     lean.load_pipeline()
@@ -120,7 +121,7 @@ def plan(
     format_: Formats = Format.TABLE,
     as_json: Json = False,
 ) -> int:
-    """Read your table and say what a run would ask, and how long; asks nothing of the service."""
+    """Show how many sessions a run would ask about and how long it would take; no API calls."""
     days = _days(first, last, everything)
     lean.load_pipeline()
     from usms_pipeline.pipeline import Pipeline

@@ -58,7 +58,7 @@ class Sample:
 
     @property
     def name(self) -> str:
-        """Return how many rows were looked at, and the recipients where a cell holds several."""
+        """Return how many rows were looked at, and recipients, if cells hold several."""
         rows, recipients = self.cells.rows, self.rows.num_rows
         count = wording.counted(rows, "row")
         if rows != recipients:

@@ -41,7 +41,7 @@ _HEADERS: Final = {
 Open = Annotated[bool, typer.Option("--open", help="Open the page in your browser.")]
 Port = Annotated[int, typer.Option("--port", min=0, max=65535, help="0 takes any free one.")]
 ReportFile = Annotated[
-    Path | None, typer.Option("--to", help="Another file than report.html in USMS_DATA_DIR.")
+    Path | None, typer.Option("--to", help="File to write (default: report.html in USMS_DATA_DIR).")
 ]
 Last = Annotated[
     str | None,
@@ -50,7 +50,7 @@ Last = Annotated[
 
 
 def report(to: ReportFile = None, last: Last = None, is_opened: Open = False) -> None:
-    """Write the report, one HTML page with charts that works offline, and say where it is."""
+    """Write the report: one HTML page with charts, which works offline."""
     from usms_pipeline.figures import report as page
     from usms_pipeline.store.storage import Store
 

@@ -77,7 +77,7 @@ def prepare_streams() -> None:
 
 
 def told(command: Callable[P, int | None]) -> Callable[P, None]:
-    """Wrap a command: its return value is the exit code, its errors are told in a sentence."""
+    """Wrap a command: its return value is the exit code, its errors are printed as a sentence."""
 
     @wraps(command)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> None:
@@ -117,7 +117,7 @@ def _outcome(command: Callable[[], int | None], received: list[int]) -> int:
 
 
 def _stopped(received: list[int]) -> int:
-    _say_error("Stopped. What was received is kept; the same command goes on from there.")
+    _say_error("Stopped. What was received is kept; run the same command to continue.")
     return _TERMINATED if signal.SIGTERM in received else _INTERRUPTED
 
 
@@ -148,7 +148,7 @@ def _stoppable() -> Iterator[list[int]]:
 
 
 def fell_short(sentence: str) -> int:
-    """Print on stderr what was asked for and not got; returns the exit code."""
+    """Print on stderr which part of the work was not done; return the exit code."""
     _say_error(sentence)
     return FELL_SHORT
 

@@ -21,23 +21,27 @@ if TYPE_CHECKING:
 PORT: Final = 8765
 
 Host = Annotated[str, typer.Option("--host", help="Address to listen on.")]
-Port = Annotated[int, typer.Option("--port", min=0, max=65535, help="0 takes any free one.")]
-Seed = Annotated[int, typer.Option("--seed", help="Another seed: other messages, other results.")]
-Messages = Annotated[int, typer.Option("--messages", min=0, help="How many were sent.")]
-Days = Annotated[float, typer.Option("--days", min=0.001, help="Sent in the last n days.")]
+Port = Annotated[
+    int, typer.Option("--port", min=0, max=65535, help="Port to listen on; 0 takes any free one.")
+]
+Seed = Annotated[int, typer.Option("--seed", help="Random seed of messages and receipts.")]
+Messages = Annotated[int, typer.Option("--messages", min=0, help="Number of messages.")]
+Days = Annotated[
+    float, typer.Option("--days", min=0.001, help="They were sent in the last n days.")
+]
 FaultsOption = Annotated[
     list[str] | None,
     typer.Option(
-        "--fault", metavar="NAME=RATE", help="Go wrong; `every` is all at once. Repeatable."
+        "--fault", metavar="NAME=RATE", help="Inject a fault; `every` injects all. Repeatable."
     ),
 ]
-ListFaults = Annotated[bool, typer.Option("--list-faults", help="Name the faults there are.")]
+ListFaults = Annotated[bool, typer.Option("--list-faults", help="List the faults.")]
 Own = Annotated[
     bool, typer.Option("--own", help="Answer for your own table (USMS_SOURCE_URL) instead.")
 ]
 TableFile = Annotated[
     Path | None,
-    typer.Option("--table", help="Write the messages there: .sqlite, .parquet or .csv."),
+    typer.Option("--table", help="Also write the messages to this .sqlite, .parquet or .csv file."),
 ]
 
 
@@ -52,7 +56,7 @@ def simulate(
     own: Own = False,
     table: TableFile = None,
 ) -> None:
-    """Serve a made-up USMS service over HTTP, with faults if you like, until Ctrl-C."""
+    """Run a simulated USMS service over HTTP until Ctrl-C, with faults if you like."""
     from usms_pipeline.simulator import Faults, Population, Simulator, run_server
 
     if list_faults:

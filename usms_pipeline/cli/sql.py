@@ -27,14 +27,13 @@ _LEAVE: Final = ("exit", "quit", "q")
 Query = Annotated[
     str | None,
     typer.Argument(
-        help="Without one it is read from stdin; at a terminal one after the other, each up to its "
-        "semicolon."
+        help="Without it, queries are read from stdin; at a terminal, end each with a semicolon."
     ),
 ]
 
 
 def sql(query: Query = None, format_: Formats = Format.TABLE, as_json: Json = False) -> int:
-    """Query the published file, which stays as it is: `usms sql "FROM delivery_rate_daily"`."""
+    """Query the published file, read-only: `usms sql "FROM delivery_rate_daily"`."""
     from usms_pipeline import warehouse
 
     format_ = chosen(format_, as_json)
@@ -54,7 +53,7 @@ def _converse(con: Connection, format_: Format) -> None:
         import readline  # noqa: F401  # gives input() its history
 
     err().print(
-        "[dim]SQL, each query up to its semicolon; Ctrl-D ends. SHOW TABLES; lists them.[/]"
+        "[dim]End each query with a semicolon; Ctrl-D quits. SHOW TABLES; lists the tables.[/]"
     )
     for query in _typed():
         try:

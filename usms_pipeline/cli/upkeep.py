@@ -18,18 +18,18 @@ Phones = Annotated[
     typer.Option(
         "--phone",
         metavar="NUMBER",
-        help="A number to erase, with each session that it alone received; `-` reads stdin.",
+        help="Number to erase, with the sessions sent to no other number; `-` reads stdin.",
     ),
 ]
 Sessions = Annotated[
     list[str] | None,
-    typer.Option("--session", metavar="NO", help="A session to erase; `-` reads stdin."),
+    typer.Option("--session", metavar="NO", help="Session to erase; `-` reads stdin."),
 ]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Don't ask whether you are sure.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Don't ask for confirmation.")]
 
 
 def rebuild(first: From = None, last: To = None) -> int:
-    """Make days again from the responses that are kept; asks nothing of the service."""
+    """Rebuild days from the stored responses; makes no API calls."""
     begin, end = span(first, last)
     from usms_pipeline.pipeline import Pipeline
 
@@ -61,7 +61,7 @@ def rebuild(first: From = None, last: To = None) -> int:
 
 
 def forget(phone: Phones = None, session: Sessions = None, yes: Yes = False) -> None:
-    """Erase phones or sessions everywhere, for good: a rebuild does not bring them back."""
+    """Erase phones or sessions everywhere, for good; no rebuild brings them back."""
     phones, sessions = _named(phone), _named(session)
     if not phones and not sessions:
         raise typer.BadParameter("Say what to erase: --phone NUMBER or --session NO.")
@@ -72,8 +72,8 @@ def forget(phone: Phones = None, session: Sessions = None, yes: Yes = False) -> 
     if odd := strangers(pipeline.store, pipeline.book, phones):
         # one may be a mistyped number
         shown = ", ".join(repr(wording.without_numbers(text)) for text in odd)
-        are = "is" if len(odd) == 1 else "are"
-        raise typer.BadParameter(f"{shown} {are} no phone number, and no row has such a text.")
+        are, it = ("is", "it") if len(odd) == 1 else ("are", "them")
+        raise typer.BadParameter(f"{shown} {are} no phone number, and no row contains {it}.")
     if not yes:
         named = {"phone": phones, "session": sessions}
         counted = (wording.counted(len(these), of) for of, these in named.items() if these)

@@ -48,7 +48,7 @@ class SettingProblem:
 
 
 class SettingsError(UsmsError):
-    """One or more settings are missing or wrong; ``problems`` has every one of them."""
+    """One or more settings are missing or wrong; ``problems`` lists all of them."""
 
     exit_code = 2
 
@@ -73,7 +73,7 @@ class SourceUnavailable(SourceError):
 
 
 class KeyMismatch(UsmsError):
-    """The dataset's recipients were hashed with another phone key; mixing would double rows."""
+    """The dataset was made with another phone key; going on would count recipients twice."""
 
     exit_code = 2
 
@@ -108,7 +108,7 @@ class StorageError(UsmsError):
 
 
 class DamagedDay(StorageError):
-    """One day's file was damaged. Other days are not affected."""
+    """One day's file is damaged. Other days are not affected."""
 
     def __init__(self, day: date, reason: str) -> None:
         self.day, self.reason = day, reason.rstrip(".")
@@ -119,7 +119,7 @@ class DamagedDay(StorageError):
 
 
 class Changed(StorageError):
-    """On object storage, another process wrote what was read and is to be replaced."""
+    """On object storage, another process replaced a file that this one was about to replace."""
 
     def __init__(self, name: str) -> None:
         super().__init__(
@@ -136,16 +136,16 @@ class OtherWarehouse(UsmsError):
 
 
 class UnknownColumn(UsmsError):
-    """The published table has no such column; the error suggests similar names."""
+    """The published table has no such column; the message suggests similar names."""
 
     exit_code = 2
 
 
 class BadQuery(UsmsError):
-    """A query of the user's own can't be run as it is written."""
+    """The SQL query of ``usms sql`` can't be run as it is written."""
 
     exit_code = 2
 
 
 class Busy(UsmsError):
-    """Another process holds a lock that this command needs for itself."""
+    """Another process is using what this command needs; run it again when that has ended."""

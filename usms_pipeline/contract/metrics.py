@@ -91,26 +91,34 @@ COSTS: Final = (
 FAILURES: Final = (
     Metric("messages", "messages", "messages with this status and reason"),
     Metric("share", "share", "share of all messages that failed, were rejected or expired"),
-    Metric("first_seen_at", "UTC", "earliest report (or answer, where the report has no time)"),
-    Metric("last_seen_at", "UTC", "latest report (or answer, where the report has no time)"),
+    Metric(
+        "first_seen_at",
+        "UTC",
+        "earliest receipt's time (or its response's, if the receipt names none)",
+    ),
+    Metric(
+        "last_seen_at",
+        "UTC",
+        "latest receipt's time (or its response's, if the receipt names none)",
+    ),
 )
 """The figures of ``failures``, ``failures_daily`` and ``failures_by``."""
 
 FAILING: Final = (
-    Metric("failures", "messages", "that failed or expired since the last that arrived"),
+    Metric("failures", "messages", "failed or expired since the last delivered one"),
     Metric("since", "UTC", "when the first of these was sent"),
     Metric("last_sent_at", "UTC", "when the latest of these was sent"),
-    Metric("last_provider_code", "", "the code that the latest of these came back with"),
+    Metric("last_provider_code", "", "the service's code for the latest of these"),
     Metric("last_provider_desc", "", "the service's description of that code"),
 )
 """The figures of ``failing_recipients``."""
 
 NOWCAST: Final = (
-    Metric("messages", "messages", "sent, by the group"),
-    Metric("awaited", "messages", "no final status yet, and still asked for"),
+    Metric("messages", "messages", "messages sent, of the group"),
+    Metric("awaited", "messages", "waiting for a receipt: no final status, still polled"),
     Metric("delivery_rate", "share", "so far: delivered / messages with a final status"),
-    Metric("known_share", "share", "of the final statuses expected in the end, those known now"),
-    Metric("expected_rate", "share", "the delivery rate expected once nothing is awaited"),
+    Metric("known_share", "share", "final statuses known now / final statuses expected in the end"),
+    Metric("expected_rate", "share", "expected final delivery rate, once nothing is awaited"),
     Metric("expected_rate_low", "share", "lower end of its 95 % interval"),
     Metric("expected_rate_high", "share", "upper end of its 95 % interval"),
 )
@@ -118,28 +126,38 @@ NOWCAST: Final = (
 
 RECORD: Final = (
     Metric("sent_from", "UTC", "beginning of the day of sending"),
-    Metric("forecast_at", "UTC", "its end, when the forecast is made"),
-    Metric("messages", "messages", "sent on the day"),
+    Metric("forecast_at", "UTC", "end of that day, when the forecast is made"),
+    Metric("messages", "messages", "sent on that day"),
     Metric("awaited", "messages", "of these, without a final status at the day's end"),
     Metric("rate_then", "share", "delivery rate at the day's end"),
     *NOWCAST[4:],
-    Metric("delivery_rate", "share", "what the rate came to"),
-    Metric("is_held", "", "the rate came to lie in the interval"),
+    Metric("delivery_rate", "share", "the final delivery rate"),
+    Metric("is_held", "", "the final rate is within the interval"),
 )
 """The columns of ``delivery_nowcast_record``."""
 
 ALERTS: Final = (
-    Metric("kind", "", "failing, silent (no receipt within the time), or mix (no trouble)"),
-    Metric("by_column", "", "what the group is a value of: operator, country, a dimension"),
-    Metric("cohort", "", "the group, an operator with its country"),
+    Metric(
+        "kind",
+        "",
+        "failing, silent (no receipt in time), or mix (other shares of operators: no trouble)",
+    ),
+    Metric("by_column", "", "column whose value the group is: operator, country, a dimension"),
+    Metric("cohort", "", "the group; an operator is named with its country"),
     Metric("since", "UTC", "first hour of sending that is worse than usual"),
-    Metric("until", "UTC", "end of the last"),
-    Metric("within_hours", "h", "the age at which messages failed or were silent"),
-    Metric("messages", "messages", "sent in these hours, of the group; of all, for a mix"),
-    Metric("affected", "messages", "of these failed or silent; of the operator, for a mix"),
+    Metric("until", "UTC", "end of the last such hour"),
+    Metric("within_hours", "h", "failed, or had no receipt, within this time of sending"),
+    Metric(
+        "messages", "messages", "messages of the group in these hours (for a mix: of all groups)"
+    ),
+    Metric(
+        "affected",
+        "messages",
+        "how many of these failed or were silent (for a mix: are the operator's)",
+    ),
     Metric("share", "share", "affected / messages"),
-    Metric("usual_share", "share", "what was expected at these hours"),
-    Metric("false_a_year", "", "how often a year as much would come by accident"),
-    Metric("echoes", "", "where else the same trouble shows: other groups and the other kind"),
+    Metric("usual_share", "share", "share that is usual in these hours"),
+    Metric("false_a_year", "", "how often a year chance alone would show as much"),
+    Metric("echoes", "", "other groups, and the other kind, in which the same trouble shows"),
 )
 """The columns of ``delivery_alerts``."""

@@ -110,8 +110,8 @@ def to_utc(
 
     ``zone`` is that of times which name none: the earlier of two at the end of summer time,
     the moment of the change where the hour is skipped. Without ``order`` a date such as 03/04/2026
-    is null; 03/25/2026 is not. ``latest`` is past any time that can be meant: digits that are a
-    later count since 1970 are read as a calendar, or not at all.
+    is null; 03/25/2026 is not. No time can be after ``latest``: digits that would
+    be a later count since 1970 are read as a calendar date, or not at all.
     """
     if pa.types.is_timestamp(values.type) and values.type.tz is not None:
         times = values.cast(TIME, safe=False)

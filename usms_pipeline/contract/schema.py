@@ -71,7 +71,11 @@ _AFTER_DIMENSIONS = (
     Field("last_open_at", TIME, "latest query about the session that left something open", "UTC"),
     Field("final_at", TIME, "query that brought the final status", "UTC"),
     Field("conflicts", pa.list_(TEXT), "other final statuses the service reported later, sorted"),
-    Field("is_announced", pa.bool_(), "the recipient is in your table (else: an extra phone)"),
+    Field(
+        "is_announced",
+        pa.bool_(),
+        "the recipient is in your table; false for other phones in receipts",
+    ),
 )
 
 SENT_DATE: Final = Field(

@@ -80,7 +80,7 @@ FIRST_DAY, LAST_DAY = date(1970, 1, 1), date(2199, 12, 31)
 
 
 def usable_day(value: date) -> date:
-    """Check that messages can be dated so."""
+    """Check that a day is in the range that send times can have."""
     if not FIRST_DAY <= value <= LAST_DAY:
         raise ValueError(f"is not a day from {FIRST_DAY} to {LAST_DAY}")
     return value
@@ -198,7 +198,7 @@ def date_order(value: Any) -> Any:
 
 
 def absent_if_blank(value: Any) -> Any:
-    """Read blank text as nothing given."""
+    """Read blank text as a setting that is not given."""
     return None if isinstance(value, str) and not value.strip() else value
 
 

@@ -20,7 +20,9 @@ STATUSES: Final = (
     Meaning("delivered", True, "the carrier reports that the message reached the phone"),
     Meaning("failed", True, "the carrier reports that the message did not reach the phone"),
     Meaning("rejected", True, "refused before it reached a carrier"),
-    Meaning("expired", True, "the carrier gave up within the message's validity"),
+    Meaning(
+        "expired", True, "the carrier could not deliver it before the message's validity ended"
+    ),
     Meaning("unknown", False, "not reported yet, or not reported within the cutoff (72 hours)"),
     Meaning("pending", False, "no receipt yet; still polled"),
     Meaning(

@@ -78,12 +78,12 @@ def rows_left_out(rows: int, column: str) -> str:
     """Return that some rows of the source have no usable time.
 
     >>> rows_left_out(1, "sent_at")
-    '1 row has no usable time in sent_at: no run reads it, and no figure has it'
+    '1 row has no usable time in sent_at: no run reads it, and no figure counts it'
     """
     have, them = ("has", "it") if rows == 1 else ("have", "them")
     return (
         f"{counted(rows, 'row')} {have} no usable time in {column}: no run reads {them}, and no "
-        f"figure has {them}"
+        f"figure counts {them}"
     )
 
 
@@ -156,7 +156,7 @@ def so_far(row: Mapping[str, Any]) -> str:
     still = "one still open is" if awaited == 1 else f"{count(awaited)} still open are"
     said = f"So far {percent(row['delivery_rate'])}."
     if row["expected_rate"] is None:
-        return f"{said} The {still} not in yet, and there is no history to tell them from."
+        return f"{said} The {still} not in yet, and there is no history yet to forecast them from."
     low, high = percent(row["expected_rate_low"]), percent(row["expected_rate_high"])
     expected = f"{percent(row['expected_rate'])} (19 times in 20: {low} – {high})"
     return f"{said} When the {still} in, expect {expected}."

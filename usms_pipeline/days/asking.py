@@ -261,7 +261,7 @@ class Stream(Generic[T]):
             raise RuntimeError("abandoned")
 
     def put(self, item: T) -> None:
-        """Hand over one, and wait until the function wants the next. Raise what it raised."""
+        """Hand over one item, and wait until the function wants the next. Raise what it raised."""
         self._given.put(item)
         self._taken.acquire()
         if self._drawing.done():

@@ -37,8 +37,8 @@ _IS_E164: Final = r"^\+[\d\s().-]{8,20}$"
 class Doubt:
     """A warning: a sentence without a period.
 
-    ``topic``: what ``usms check`` files it under. ``stops``: to go on would send, store or publish
-    what can't be meant.
+    ``topic``: what ``usms check`` files it under. ``stops``: a run must not go on, or it would
+    send, store or publish wrong values.
     """
 
     topic: str
@@ -51,7 +51,7 @@ def of_rows(rows: pa.Table, cells: Cells, settings: Settings, book: PhoneBook) -
     found = [_of_session_texts(rows, settings, book), _of_sessions(rows, settings)]
     if rows["phone"].null_count < rows.num_rows and not _say_phones(rows, book):
         column = f"{settings.phone_column!r} (USMS_PHONE_COLUMN)"
-        text = f"most values of {column} are no phone numbers: is that the column of the numbers?"
+        text = f"most values of {column} are not phone numbers: is that the right column?"
         found.append(Doubt("phones", text))
     return [doubt for doubt in (*found, *_of_cells(cells, settings)) if doubt is not None]
 
@@ -115,13 +115,13 @@ def _of_session_texts(rows: pa.Table, settings: Settings, book: PhoneBook) -> Do
     said = f"the values of {column} look like phone numbers"
     if may_be:
         said += (
-            ": they are sent as session numbers, and published whole. If they are phones, correct "
-            "the setting, use another USMS_DATA_DIR and delete this one"
+            ": they are sent to the service as session numbers and published unmasked. If they "
+            "are phones, correct the setting, use another USMS_DATA_DIR and delete this one"
         )
     else:
         said += (
-            ", and would be sent as session numbers and published whole: set USMS_SESSION_COLUMN "
-            "to the column of what the send call returned"
+            ", and would be sent to the service as session numbers and published unmasked: set "
+            "USMS_SESSION_COLUMN to the column of what the send call returned"
         )
         said += ", or does USMS_PHONE_COLUMN name that one" if settings.phone_column else ""
     return Doubt("rows", said, stops=not may_be)
@@ -148,7 +148,7 @@ def _of_sessions(rows: pa.Table, settings: Settings) -> Doubt | None:
     if largest > _MOST_PHONES:
         said = (
             f"one value of {column} is in {wording.count(largest)} rows, and one send call takes "
-            f"{_MOST_PHONES:,} phones at most"
+            f"at most {_MOST_PHONES:,} phones"
         )
     elif 2 * spread > its.num_rows:
         said = (

@@ -46,14 +46,14 @@ _POLLED: Final = ["session_no", "sent_at", "last_asked_at", "is_final", "is_clos
 
 @dataclass(frozen=True)
 class Footer:
-    """What a day's file says of itself.
+    """The footer of a day's file.
 
-    ``version`` is new with every content. ``digest`` is of the source's rows that it was made of,
-    ``edge`` of those that were read of it when the window began after it; ``words`` of the table of
-    status words. ``read`` counts what the latest reading of the whole day had: ``rows``, their
-    ``recipients``, ``copies`` of other rows, rows ``without_session``, stored ones ``gone``, and
-    others ``beside``, that were not read for this day.
-    ``elsewhere``: sessions read for this day that another day's file has, and which.
+    ``version`` changes with the content. ``digest`` is a hash of the source rows that the file was
+    made of, ``edge`` of those that were read when the window began after the day, and ``words`` of
+    the table of status words. ``read`` has counts from the latest reading of the whole day: its
+    ``rows`` and ``recipients``; ``copies`` of other rows; rows ``without_session``; stored rows
+    that are ``gone`` from the source; and rows ``beside``, which were not read for this day.
+    ``elsewhere``: sessions that were read for this day but are in another day's file, and which.
 
     ``buckets`` counts the recipients in the source, by status; ``open`` all rows that are neither
     final nor closed. ``next_due_at`` (microseconds): no session is due before, at the polling times

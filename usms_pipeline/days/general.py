@@ -93,7 +93,11 @@ class Answer(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Number(msgspec.Struct, omit_defaults=True):
-    """What is known of one number: its first final answer, its latest other one, all statuses."""
+    """All that is known of one number.
+
+    ``final`` is its first answer with a final status, ``open`` its latest other answer, and
+    ``seen`` lists every status that was reported.
+    """
 
     final: Answer | None = None
     open: Answer | None = None
@@ -203,7 +207,7 @@ def tried(session: Session, at: int) -> None:
 
 
 def prune(session: Session) -> None:
-    """Drop what can never show again, so that the state is the same in any order of answers."""
+    """Drop what no row can show any more, so that any order of answers gives the same state."""
     own = {sent.recipient for sent in session.sent}
     for number, known in [*session.numbers.items()]:
         if number == NO_NUMBER:  # a word on the whole session ends with the next response

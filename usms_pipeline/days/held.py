@@ -104,7 +104,7 @@ class Day:
 
     @property
     def size(self) -> int:
-        """How many rows of it are in memory while it is worked on."""
+        """How many of the day's rows are in memory while it is worked on."""
         read = self.read.rows.num_rows if self.read else 0
         return max(read, self.footer.rows if self.footer else 0)
 

@@ -49,7 +49,7 @@ class Log:
     def held(self, days: Iterable[date] = ()) -> Iterator[None]:
         """Mark the run as open, and hold it; at the end it is sealed where all of it is folded.
 
-        ``days`` are those of the sessions it will ask about.
+        ``days`` are the days of the sessions that the run will ask about.
         """
         self._days = [*days]
         with self._store.lock(f"{FOLDER}/{self.run}"):

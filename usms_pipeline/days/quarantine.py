@@ -49,14 +49,14 @@ class Entry:
 
     @property
     def lone_id(self) -> str | None:
-        """The one session number that the service can be asked about again, if it is about one."""
+        """The session number to ask about again, if the entry is about exactly one."""
         if self.kind in (REFUSED, UNANSWERED):
             return self.session_no
         return self.ids[0] if self.kind == UNREADABLE and len(self.ids) == 1 else None
 
 
 class Quarantine:
-    """Adds what could not be used, unless it is there already."""
+    """Adds records that could not be processed, unless they are there already."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -147,7 +147,8 @@ def alone(store: Store) -> Iterator[None]:
     with store.lock(FOLDER) as is_ours:
         if not is_ours:
             raise Busy(
-                "Another command works on the quarantine. Run this one again when it has ended."
+                "Another command is working on the quarantine. Run this one again when it has "
+                "ended."
             )
         yield
 

@@ -105,7 +105,7 @@ class Run:
     def look_at(self, window: Window, *, reaches_today: bool) -> None:
         """Read the source's rows of a window, and hold the days that it or the clock affects.
 
-        Days before the window are taken where something is open in them, if ``reaches_today``.
+        If ``reaches_today``, earlier days with open messages are held too.
         """
         self._read(window)
         for day in self._held.files:
@@ -246,7 +246,8 @@ class Run:
     def ask(self) -> None:
         """Ask about all that is due, in rounds of days, and write each day when all of it has come.
 
-        What came before the service refused or failed is folded first, then the error is raised.
+        If the service refuses or fails, what it answered until then is folded before the error is
+        raised.
         """
         rounds = self._rounds_to_ask()
         # what moves is written with the day it comes from, perhaps before its own turn

@@ -202,7 +202,7 @@ def told(account: Account) -> Iterator[None]:
     Only where the service or the source is down may it be retried, if the account says so.
 
     Errors that nobody expected quote what they met, and so may what they came of: of these only
-    the kind is told, and the place in the code. What Dagster raises itself passes.
+    the kind is told, and the place in the code. Errors that Dagster raises itself pass unchanged.
     """
     try:
         yield

@@ -95,7 +95,7 @@ def check_looked(hours: float, freshness: Freshness | None) -> dg.AssetCheckResu
 
 
 def check_conservation(amiss: list[str]) -> dg.AssetCheckResult:
-    """Judge the sentences of the core's conservation check: one a partition at fault."""
+    """Judge the core's conservation check, which returns one sentence per wrong partition."""
     said = " ".join(amiss[:_NAMED]) or "Every recipient in your table has one status."
     return _verdict("conservation", not amiss, said, True, partitions_at_fault=len(amiss))
 

@@ -41,7 +41,7 @@ def columns(fields: pa.Schema) -> dg.TableSchema:
 
 
 def described(fields: Iterable[schema.Field | Metric]) -> dg.TableSchema:
-    """Return columns or figures of ours as Dagster shows them, with their units."""
+    """Return our columns or figures as Dagster shows them, with their units."""
     return dg.TableSchema(
         [
             dg.TableColumn(

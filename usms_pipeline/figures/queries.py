@@ -45,7 +45,7 @@ def ask(con: Connection, query: str, **params: object) -> Relation:
 
 
 def own(con: Connection, query: str, most: int | None = None) -> pa.Table | None:
-    """Return the rows that a query of the user's own gives, the first ``most``; None of none.
+    """Return the first ``most`` rows of the user's own query; None if it returns no table.
 
     Raises ``BadQuery``.
     """
@@ -76,7 +76,7 @@ def rates(
     operator with its country, ``Orange (FR)``), then those of ``metrics.METRICS``. Days and times
     ascend; other groups come largest first.
 
-    Raises ``UnknownColumn``, with names near to it.
+    Raises ``UnknownColumn``, with similar names.
     """
     keys, order, sent = _grouped(con, by, first, last)
     key = "".join(f"r.{one}, " for one in keys)

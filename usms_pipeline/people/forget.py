@@ -74,7 +74,7 @@ def without(rows: pa.Table, forgotten: Forgotten) -> pa.Table:
 def without_answers(said: pa.Table, forgotten: Forgotten) -> pa.Table:
     """Return ``schema.OBSERVATIONS`` without what is forgotten.
 
-    Of a session whose recipient is forgotten it stays known that it was asked about: others of it
+    A session with a forgotten recipient still counts as asked about, because its other recipients
     may be waiting.
     """
     if not forgotten:

@@ -47,8 +47,8 @@ def load_key(
     """Return the key of the ``recipient`` hash: the setting's, else the data directory's own.
 
     That file is made once, readable by its owner alone; of several processes that make it at the
-    same time, all get the same one. Who only reads says ``may_make=False``: a new key would match
-    nothing. Raise ``StorageError`` where there is none.
+    same time, all get the same one. A caller that only reads passes ``may_make=False``: a new
+    key would match nothing. Raise ``StorageError`` where there is none.
     """
     if settings.phone_key is not None:
         return bytes.fromhex(settings.phone_key.get_secret_value())
@@ -93,7 +93,7 @@ def _key_of(text: str, path: Path) -> bytes:
     if len(key) < _KEY_BYTES // 2:
         raise StorageError(
             f"The phone key {str(path)!r} is not {2 * _KEY_BYTES} hexadecimal digits. Restore it "
-            "from a backup, or give the key (USMS_PHONE_KEY)."
+            "from a backup, or set USMS_PHONE_KEY to the key."
         )
     return key
 

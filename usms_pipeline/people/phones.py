@@ -694,8 +694,8 @@ def settling(text: str, region: str) -> int | None:
 
     ``ask`` looks at digits by their number and by libphonenumber's patterns alone. So each of the
     patterns that it may reach is tried on the digits that are known and a sign for each other one:
-    ``_ANY`` passes where the pattern takes all digits, ``_SOME`` where it takes some. A pattern
-    that passes both or none answers alike for every digit.
+    ``_ANY`` matches where the pattern accepts every digit, ``_SOME`` where it accepts some. A
+    pattern that matches with both signs, or with neither, gives one answer for all digits.
     """
     start = 1 if text.startswith("+") else 0
     digits = text[start:]

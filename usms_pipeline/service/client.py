@@ -46,7 +46,7 @@ _INT64: Final = range(-(2**63), 2**63)
 
 @dataclass(frozen=True)
 class Reply:
-    """What came of one request.
+    """The result of one request.
 
     ``http_status`` is None when no whole answer came; ``ret_code`` None when the body has none.
     ``message`` is the service's own, or what went wrong: at most 200 printable characters, without

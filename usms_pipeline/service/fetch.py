@@ -84,7 +84,7 @@ class CollectStats:
 
     ``ids_unanswered`` got no usable answer while others did: they are asked again at their next
     polling time. Nothing is known of those given up, and the next run asks about them again.
-    ``unreadable`` counts answers that are kept all the same.
+    ``unreadable`` counts answers that can't be read; they are saved too.
     ``pace``: requests a second to begin the next run with, None when no limit was met.
     ``concurrency``: most requests in flight at once. ``problems``: a sentence for each kind of
     failure, with how often it happened.

@@ -118,8 +118,8 @@ class Governor:
     def throttled(self, sent_at: float, retry_after_seconds: float | None = None) -> bool:
         """Note that a request sent at this time was throttled.
 
-        Returns whether everybody waits for so long as it says. Where the pace is not at fault, they
-        don't.
+        Returns whether all requests pause for the Retry-After; they don't if the pace is not the
+        cause.
         """
         if sent_at >= self._since:
             self._throttled += 1

@@ -121,7 +121,7 @@ class Faults:
     def parse(cls, text: str) -> Faults:
         """Read ``"throttle=0.1,poison=0.01"``; a name alone is 1; ``every`` and ``none`` first.
 
-        Raises ``ValueError`` with a sentence that names the faults there are.
+        Raises ``ValueError`` with a sentence that lists the known faults.
 
         >>> Faults.parse("every,throttle=0.25").throttle
         0.25

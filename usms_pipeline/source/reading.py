@@ -91,10 +91,10 @@ class Survey:
         if near := self.left_out.ahead - self.left_out.far_ahead:
             found.append(
                 f"{wording.counted(near, 'row')} {'lies' if near == 1 else 'lie'} in the future, "
-                f"by a day or less: does USMS_SOURCE_TIMEZONE ({settings.source_timezone!r}) name "
-                "the zone of the times that have none? Correct it before the first run: after "
-                "that, another zone needs another USMS_DATA_DIR. Rows with a future date are read "
-                "when that day comes"
+                f"by a day or less: is USMS_SOURCE_TIMEZONE ({settings.source_timezone!r}) the "
+                "time zone of your table? Correct it before the first run: after that, another "
+                "zone needs another USMS_DATA_DIR. Rows with a future date are read when that day "
+                "comes"
             )
         if (far := self.left_out.far_ahead) and self.last_sent_at:
             days = (self.last_sent_at - self.at) // timedelta(days=1)
@@ -108,8 +108,8 @@ class Survey:
             found.append(
                 f"{self.lost_digits:,} session {have} lost digits in a spreadsheet or a float "
                 f"({settings.session_column}): for example 1.23457E+17, floats too large to be "
-                "exact, or long numbers that end in zeros. The service can't know them: export "
-                "that column as text"
+                "exact, or long numbers that end in zeros. The service does not know what is left "
+                "of them: export that column as text"
             )
         return found
 
@@ -194,9 +194,10 @@ def _only_row(it: _Opened, sql: str) -> list[pa.Scalar]:
 
 
 def is_scanned(settings: Settings, at: datetime) -> bool:
-    """Return whether the database looks at all rows to find those of one second: has no index.
+    """Return whether the database scans the whole table to find the rows of one second.
 
-    False of what has none, such as files. Raises ``SourceError`` and ``SourceUnavailable``.
+    False for sources without indexes, such as files. Raises ``SourceError`` and
+    ``SourceUnavailable``.
     """
     with _opened(settings) as it:
         sql = _statement(it, settings, at, at + timedelta(seconds=1))
@@ -294,16 +295,16 @@ def _layout(table: str, columns: list[Column], settings: Settings) -> Layout:
     sent_at = one["USMS_SENT_AT_COLUMN"]
     if sent_at.time is None:
         raise SourceError(
-            f"Column {sent_at.name!r} of {table!r} is of type {sent_at.type}, which holds no time: "
-            "set USMS_SENT_AT_COLUMN to another column."
+            f"Column {sent_at.name!r} of {table!r} is of type {sent_at.type}, which can't hold a "
+            "time: set USMS_SENT_AT_COLUMN to another column."
         )
     session = one["USMS_SESSION_COLUMN"]
     is_other = session.time in _READ_BY_TYPE or session.is_boolean
     if is_other or re.search(_NESTED, session.type, re.IGNORECASE):
         raise SourceError(
-            f"Column {session.name!r} of {table!r} is of type {session.type}, which holds no "
-            "session number as it is: name another column in USMS_SESSION_COLUMN, or make a view "
-            "with the text in it, and name that in USMS_SOURCE_TABLE."
+            f"Column {session.name!r} of {table!r} is of type {session.type}, which can't be "
+            "used as a session number: name another column in USMS_SESSION_COLUMN, or make a view "
+            "that has it as text, and name that view in USMS_SOURCE_TABLE."
         )
     return Layout(
         sent_at, session,
@@ -341,10 +342,10 @@ def _order(source: Source, quoted: str, table: str, sent_at: Column) -> DateOrde
     found = {one for batch in source.batches(sql) for one in orders(batch.column(0), next_year)}
     shown = found - {None}
     if len(shown) > 1 or found == {None}:
-        both = "some of them can only be the one, and others the other"
+        both = "some can only be day first, others only month first"
         raise SourceError(
-            f"The times in column {sent_at.name!r} of {table!r} begin with a day or a month, as "
-            f"03/04/2026 does, and {both if shown else 'no value shows which'}: set "
+            f"The times in column {sent_at.name!r} of {table!r} begin with a day or a month, such "
+            f"as 03/04/2026, and {both if shown else 'no value shows which'}: set "
             "USMS_DATE_ORDER to dmy (day first) or mdy (month first). Times that don't fit are "
             "then counted and reported."
         )

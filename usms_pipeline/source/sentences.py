@@ -30,7 +30,7 @@ def no_database(address: Address) -> SourceError:
 
 
 def unreachable(address: Address, reason: str) -> SourceUnavailable:
-    """Nobody answers there."""
+    """The host does not answer."""
     return SourceUnavailable(
         f"Can't reach {address.shown}: {address.clean(reason)}. Check host and port in "
         "USMS_SOURCE_URL, and that the database is up and accepts connections from this machine."
@@ -38,7 +38,7 @@ def unreachable(address: Address, reason: str) -> SourceUnavailable:
 
 
 def no_file(address: Address) -> SourceError:
-    """Nothing has that path."""
+    """There is no file at the path."""
     slashes = " (an absolute one has four slashes after `sqlite:` or `duckdb:`)"
     return SourceError(
         f"There is no file {address.path!r}: correct the path in USMS_SOURCE_URL"
@@ -55,7 +55,7 @@ def denied(address: Address, reason: str) -> SourceError:
     """The user may not read it."""
     return SourceError(
         f"Not allowed to read USMS_SOURCE_TABLE at {address.shown}: {address.clean(reason)}. Grant "
-        "SELECT on it to the user in USMS_SOURCE_URL, or name another user there."
+        "SELECT on it to the user in USMS_SOURCE_URL, or use another user."
     )
 
 
@@ -70,16 +70,16 @@ def no_driver(address: Address, install: str) -> SourceError:
 def broke_off(address: Address, reason: str) -> SourceUnavailable:
     """Anything else a driver may say, most often in the middle of a read."""
     return SourceUnavailable(
-        f"The source {address.shown} broke off: {address.clean(reason)}. What was read so far is "
-        f"saved; run again."
+        f"The connection to {address.shown} was lost: {address.clean(reason)}. What was read so "
+        f"far is saved; run again."
     )
 
 
 def cut_short(address: Address, reason: str, limit: str) -> SourceError:
     """The server stops long queries: running again does not help."""
     return SourceError(
-        f"{address.shown} ended the reading: {address.clean(reason)}. Raise {limit} for the user "
-        "in USMS_SOURCE_URL, name another user there, or make an index on USMS_SENT_AT_COLUMN."
+        f"{address.shown} cut off the query: {address.clean(reason)}. Raise {limit} for the user "
+        "in USMS_SOURCE_URL, use another user, or add an index on USMS_SENT_AT_COLUMN."
     )
 
 

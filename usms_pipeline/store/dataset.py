@@ -90,7 +90,7 @@ def check(store: Store, settings: Settings, fingerprint: str) -> bool:
         raise StorageError(
             f"{LAYOUT} in {store.data_dir!r} is missing or incomplete: with which key and "
             "settings was this data directory begun? Restore it from a backup; or, if they have "
-            f"not changed, write this into it: {json.dumps(mark)}"
+            f"not changed since, write this into it: {json.dumps(mark)}"
         )
     return False
 
@@ -106,19 +106,20 @@ def check_layout(store: Store) -> None:
     if not isinstance(version, int):
         raise StorageError(
             f"{LAYOUT} in {store.data_dir!r} has no version. Restore it from a backup, or remove "
-            f"it: the next `usms run` says what to write into it."
+            f"it: then the next `usms run` prints what the file must contain."
         )
     check_version(store, LAYOUT, version)
     if said.get(_ERASES) and not store.exists(TOMBSTONES):
         raise StorageError(
             f"{TOMBSTONES} in {store.data_dir!r} is missing: it says who was erased, and without "
-            "it they come back. Restore it from a backup; or write {} there, and erase them again."
+            "it they would come back. Restore it from a backup; or write {} into it and erase them "
+            "again."
         )
 
 
 @undisturbed
 def note_erasure(store: Store) -> None:
-    """Note that there are tombstones, so that it shows where they get lost."""
+    """Note that there are tombstones, so that a later loss of their file is noticed."""
     tag = store.tag(LAYOUT)
     said = store.read_json(LAYOUT)
     if not said.get(_ERASES):
@@ -134,8 +135,8 @@ def check_version(store: Store, name: str, version: int) -> None:
         "Upgrade usms-pipeline, or point USMS_DATA_DIR elsewhere.",
     )
     raise OtherLayout(
-        f"{name} in {store.data_dir!r} has layout {version}, this version reads layout "
-        f"{schema.VERSION} alone. {remedies[version > schema.VERSION]}"
+        f"{name} in {store.data_dir!r} has layout {version}, but this version reads only "
+        f"layout {schema.VERSION}. {remedies[version > schema.VERSION]}"
     )
 
 

@@ -176,7 +176,7 @@ class Store:
         )
 
     def recall(self, name: str) -> dict[str, Any]:
-        """Read a small JSON object that only spares work: a damaged one is as good as none."""
+        """Read a small JSON object that only saves work; a damaged one counts as missing."""
         with suppress(StorageError):
             return self.read_json(name)
         return {}

@@ -117,8 +117,8 @@ class Building:
     ) -> None:
         """Replace all rows of a day, or those of some sessions.
 
-        They come to stand at the end of the table: its order only makes it small and quick to read,
-        and nobody is promised it.
+        They go to the end of the table: its order makes it small and quick to read, but is not
+        promised.
         """
         if day in self._waiting:  # else what waits would stay, beside its successors
             self._flush()

@@ -144,7 +144,7 @@ def _alerts(fields: Sequence[Field]) -> str:
         f"CREATE OR REPLACE VIEW delivery_alerts AS WITH counts AS MATERIALIZED ({counts}) "
         "FROM usms_alerts(counts);\n"
         "COMMENT ON VIEW delivery_alerts IS "
-        "'what fails or stays silent more than usual in the last 72 hours of sending';"
+        "'groups that fail or get no receipt more than usual, in the last 72 hours of sending';"
     )
 
 

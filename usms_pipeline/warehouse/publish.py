@@ -89,7 +89,7 @@ class WarehouseReport:
         found = [*self.stale.values()]
         if self.clear_days:
             found.append(
-                f"{len(self.clear_days)} days still hold whole phone numbers, from when "
+                f"{len(self.clear_days)} days still hold unmasked phone numbers, from when "
                 f"USMS_PHONES was clear: {', '.join(map(str, self.clear_days[:5]))}"
                 f"{' …' if len(self.clear_days) > 5 else ''}. `usms rebuild` masks them."
             )
@@ -149,10 +149,10 @@ class Publishing:
         self._damaged: set[date] = set()
 
     def load(self, day: date, change: Change | None) -> None:
-        """Load what a finished day's file has, or the rows of the change that led to it.
+        """Load a day's new file into the next database, or only the rows that changed in it.
 
-        Where another process holds the lock or anything fails, does nothing from then on:
-        ``finish`` does it all, and tells.
+        If another process holds the lock, or anything fails, this and all later calls do nothing:
+        ``finish`` then loads everything, and raises what is wrong.
         """
         if self._is_left_to_finish:
             return
@@ -427,5 +427,6 @@ def _told(path: Path) -> Iterator[None]:
     except (duckdb.Error, pa.ArrowException, OSError) as error:
         raise StorageError(
             f"Can't publish the warehouse {str(path)!r}: {ddl.first_line(error)} Check that its "
-            "folder is writable and has room (USMS_WAREHOUSE); what was published is unharmed."
+            "folder is writable and has room (USMS_WAREHOUSE); what was published before is "
+            "unharmed."
         ) from error

@@ -25,8 +25,8 @@ def connect(path: Path | str | None = None, **given: Any) -> duckdb.DuckDBPyConn
     """Open the newest published warehouse, read-only, as the current database ``usms``.
 
     ``path`` is the file; without one the settings say where it is (``given`` beats the
-    environment). Times are shown in UTC. The connection keeps what it opened, however often the
-    pipeline publishes; connect again to see news. Nothing is ever blocked by it.
+    environment). Times are shown in UTC. The connection keeps the version that it opened, however
+    often the pipeline publishes; connect again to load newer data. It never blocks the pipeline.
 
     Raises ``WarehouseMissing`` where there is no such file or it can't be opened, ``StorageError``
     where its folder can't be read, and ``SettingsError``.

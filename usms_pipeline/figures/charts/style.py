@@ -49,7 +49,7 @@ for what goes over the edge is cut."""
 
 
 def dressed(plot: Chart, title: str, subtitle: str, width: int) -> Chart:
-    """Return a plot its words, wrapped to the width in pixels, and the theme."""
+    """Return a plot with its title and theme, the title wrapped to the width in pixels."""
     import altair as alt
 
     return plot.properties(

@@ -31,13 +31,14 @@ LISTED: Final = 12
 
 
 def fixed(figures: Figures, zone: ZoneInfo) -> Html:
-    """Make what is shown where no script runs, as in a preview of a mail."""
+    """Make the part that is shown where scripts don't run, as in an email preview."""
     if not figures.total["messages"]:
         return section(
             "summary",
             "Summary",
             paragraph(
-                "Nothing has been collected yet: usms run does it, usms check says what is missing."
+                "Nothing has been collected yet. Start with usms run; usms check says what is "
+                "missing."
             ),
         )
     troubles = [Html(f"<li>{html(alerts.sentence(row, zone))}</li>") for row in figures.alerts]
@@ -53,10 +54,14 @@ def fixed(figures: Figures, zone: ZoneInfo) -> Html:
 
 
 def folded_away(figures: Figures, checks: Html, settings_summary: Mapping[str, str]) -> Html:
-    """Make what few look at: the data itself, how complete it is, what the words mean."""
-    parts = [folded("Is the data itself sound?", checks)]
+    """Make the sections that begin folded: data checks, completeness, what the words mean."""
+    parts = [folded("Is the data reliable?", checks)]
     if figures.total["messages"]:
-        parts.append(folded("How fast, and how complete after a while?", _maturity(figures)))
+        parts.append(
+            folded(
+                "How fast do receipts arrive, and how complete are the figures?", _maturity(figures)
+            )
+        )
         parts.append(folded("Messages by status", _statuses(figures.total)))
     parts.append(folded("What the figures mean", terms(), settings_table(settings_summary)))
     return join(parts)
@@ -114,7 +119,7 @@ def _open_sentence(total: Row) -> str:
         "those without a final status were delivered."
     )
     if not total["awaited"]:
-        return f"None of these {count(total['messages'])} messages is waiting any more. {bounds}"
+        return f"None of these {count(total['messages'])} messages is still waiting. {bounds}"
     return f"{wording.so_far(total)} {wording.why_less(total)}{bounds}"
 
 
@@ -124,7 +129,7 @@ def _maturity(figures: Figures) -> Html:
         f"{share}% within {_span(figures.total[f'latency_p{share}_seconds'])}"
         for share in (50, 90, 99)
     )
-    fast = paragraph(f"Of the delivered messages, by the receipts' times: {spread}.")
+    fast = paragraph(f"Time to delivery, by the receipts' own times: {spread}.")
     rows = [
         [
             _span(row["age_seconds"]),
@@ -137,14 +142,17 @@ def _maturity(figures: Figures) -> Html:
         if row["age_seconds"]
     ]
     if not rows:
-        return join([fast, paragraph("How complete figures are is shown once some are known.")])
+        return join(
+            [fast, paragraph("Too few final statuses yet to show how complete the figures are.")]
+        )
     messages = count(figures.maturity["messages"][0].as_py())
     return join(
         [
             fast,
             table(
-                f"By the age of a group of messages, from {messages} of four weeks. Receipts in: "
-                "of all that come. Later: of those still waiting; for the rest none comes.",
+                f"From {messages} messages of four weeks, by their age. Receipts in: the share of "
+                "all receipts that ever come. Later delivered, later failed: shares of those still "
+                "waiting; the others never get a receipt.",
                 ["Age", "Receipts in", "Still waiting", "Later delivered", "Later failed"],
                 rows,
             ),

@@ -170,9 +170,9 @@ const noBefore = (before) => (before.messages
   ? t("Only {messages} in {than}: too few to compare.", { messages: messages(before.messages), than: theOneBefore() })
   : t("There is nothing from {than} to compare with.", { than: theOneBefore() }));
 function judged() {
-  if (state.period === 1 && !state.brushed) return { text: t("A single day is not judged against another; alerts do that by the hour."), is: "" };
+  if (state.period === 1 && !state.brushed) return { text: t("We do not compare single days; the alerts watch each hour."), is: "" };
   const cohort = single();
-  if (cohort === null) return { text: t("Whether that is unusual is not worked out for this selection."), is: "" };
+  if (cohort === null) return { text: t("For this selection we did not compute whether that is unusual."), is: "" };
   const [, low, high] = page.changes[`${state.period}:0:${cohort}`] ?? [];
   if (low == null) return { text: t("There are too few days to tell whether that is unusual."), is: "" };
   if (low <= 0 && high >= 0) return { text: t("That is within what {spans} usually differ by.", { spans: usually() }), is: "usual" };
@@ -189,7 +189,7 @@ function changed(now, former, before, verdict = "") {
   if (!isComparable(before) || now === null || former == null) return t("nothing before to compare with");
   const written = points(now - former), than = theOneBefore();
   if (written === "0.0") return t("≈ as in {than}", { than });
-  const unusual = t("; more than usual"), told = { usual: t("; {spans} often differ so", { spans: usually() }), worse: unusual, better: unusual }[verdict] ?? "";
+  const unusual = t("; more than usual"), told = { usual: t("; {spans} often differ this much", { spans: usually() }), worse: unusual, better: unusual }[verdict] ?? "";
   return `${written.startsWith("−") ? "▼" : "▲"} ${t("{n} points on {than}", { n: written.slice(1), than })}${told}`;
 }
 function tiles(now, before, guess, former, buckets) {
@@ -199,7 +199,7 @@ function tiles(now, before, guess, former, buckets) {
     ? t("of those with a final status; chance alone: {low}–{high}", { low: percent(guess.chanceLow), high: percent(guess.chanceHigh) })
     : t("so far {so}; at worst {worst}, at best {best} of all", given);
   if (young && guess.low !== null) remark = t("expected, {low}–{high} (19 times in 20); so far {so}", given);
-  else if (young && single() === null) remark += t("; a forecast is not made for this selection");
+  else if (young && single() === null) remark += t("; no forecast for this selection");
   const isMissed = guess.rate < page.target, aim = !page.target || guess.rate === null || now.messages < page.floor ? ""
     : el("span", { class: `change ${isMissed ? "worse" : "better"}` }, isMissed ? t("target {rate}: missed", { rate: target() }) : t("target {rate}: met", { rate: target() }));
   const row = (title, name, value, remarks, told = changed(share(now, name), share(before, name), before)) =>
@@ -212,7 +212,7 @@ function tiles(now, before, guess, former, buckets) {
   return [
     tile(t("Delivered"), percent(guess.rate), remark, changed(guess.rate, former.rate, before, verdict), verdict,
       sparkline(buckets, rate, t("Delivered"), page.target), aim),
-    row(t("Within {n} s", { n: page.fastSeconds }), "fast", percent(share(now, "fast")), t("of all messages; who waits for a code gives up after that")),
+    row(t("Within {n} s", { n: page.fastSeconds }), "fast", percent(share(now, "fast")), t("of all messages; people waiting for a code give up after that")),
     row(t("Still waiting"), "waiting", count(now.waiting), t("{share} of all have no receipt yet", { share: percent(share(now, "waiting")) }), waits),
     row(t("Not delivered"), "lost", count(now.lost), t("{share} of all: failed, rejected or expired", { share: percent(share(now, "lost")) })
       + (costs.length ? t("; they cost {costs}", { costs: costs.join(", ") }) : "")),
@@ -259,7 +259,7 @@ function overTime(buckets, former, before, width) {
   }
   const seen = [...buckets.filter(firm).map((b) => rate(b.c)), ...guesses.map(([, made]) => made[0])];
   if (isComparable(before) && former.rate !== null) seen.push(former.rate);
-  if (!seen.length) return el("p", {}, t("Fewer than {n} messages with a final status at any time: nothing to draw.", { n: page.floor }));
+  if (!seen.length) return el("p", {}, t("Nothing to draw: at no time are there {n} messages with a final status.", { n: page.floor }));
   if (page.target) seen.push(page.target);
   const low = Math.max(0, Math.floor((Math.min(0.95, ...seen) - 0.01) * 20) / 20);
   const y = (r) => 10 + ((1 - Math.max(low, r)) / (1 - low)) * (height - 20);
@@ -367,10 +367,10 @@ function whatChanged(before) {
   }, t(one.label))));
   $("changed-title").textContent = compares ? t("What changed") : t("Where messages are not delivered");
   $("changed-note").textContent = (compares
-    ? t("Sorted by extra failures: how many more were not delivered than at the rate before. Grey: before. ")
+    ? t("Sorted by extra failures: how many more than at the earlier rate. Grey: before. ")
     : t("{more} Sorted by how many were not delivered. ", { more: noBefore(before) })) +
-    (single([state.by, 1]) === null ? t("Line: from none to all of those without a final status delivered.") : t("Line: what chance makes of as many messages (19 times in 20)."));
-  if (!rows.length) return $("changed").replaceChildren(el("p", {}, t("No {column} has {n} messages with a final status.", { column: t(column.label), n: page.floor })));
+    (single([state.by, 1]) === null ? t("Line: the rate if none, to the rate if all, of those without a final status were delivered.") : t("Line: the range that chance alone explains (19 times in 20)."));
+  if (!rows.length) return $("changed").replaceChildren(el("p", {}, t("No {column} has at least {n} messages with a final status.", { column: t(column.label), n: page.floor })));
   const shown = rows.map((row) => ({ ...row, low: row.guess.chanceLow ?? worst(row.c), high: row.guess.chanceHigh ?? best(row.c) }));
   const seen = shown.flatMap((row) => [row.low, row.guess.rate, row.hasBoth ? row.former.rate : null]).filter((v) => v !== null);
   const low = Math.max(0, Math.floor((Math.min(0.95, ...seen) - 0.005) * 20) / 20);
@@ -430,7 +430,7 @@ function heatmap(width) {
   const begin = END - DAY * Math.min(page.hourlyDays, Math.max(7, state.period)), to = END;
   const found = counted([begin, to], (n) => { const h = tables.counts.hour[n]; return ((date(h).getUTCDay() + 6) % 7) * 24 + (h % 24); });
   const firm = [...found.values()].filter((c) => known(c) >= page.floor).map((c) => 1 - rate(c));
-  if (firm.length < 12) return el("p", { class: "aside" }, t("Too few hours have {n} messages.", { n: page.floor }));
+  if (firm.length < 12) return el("p", { class: "aside" }, t("Too few hours have at least {n} messages.", { n: page.floor }));
   const low = Math.min(...firm), high = Math.max(...firm), left = 34, cell = (width - left) / 24, tall = Math.min(26, Math.max(16, cell)), parts = [];
   t("Mon Tue Wed Thu Fri Sat Sun").split(" ").forEach((name, d) => {
     parts.push(label(0, 14 + d * tall + tall * 0.65, name));
@@ -443,7 +443,7 @@ function heatmap(width) {
   });
   for (let h = 0; h < 24; h += 6) parts.push(label(left + h * cell, 10, `${h}:00`));
   const given = { low: percent(low), high: percent(high), n: page.floor, days: (END - begin) / DAY, zone: page.zone };
-  $("heat-note").textContent = t("Darker: more not delivered, from {low} to {high} of those with a final status. Pale grey: under {n} messages. Of the latest {days} days, {zone}.", given);
+  $("heat-note").textContent = t("Darker: more not delivered, from {low} to {high} of those with a final status. Pale grey: fewer than {n} messages. The latest {days} days, {zone}.", given);
   return svg(width, 14 + 7 * tall, t("Not delivered by weekday and hour, from {low} to {high}", given), ...parts);
 }
 function matrix() {  // operators by one of the other columns: where the two together make the difference

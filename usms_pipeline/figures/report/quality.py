@@ -27,39 +27,42 @@ def findings(figures: Figures, quarantined: int | None, left_out: LeftOut | None
     troubles, late = len(alerts.troubles(figures.alerts)), total["first_asked_too_late"]
     made = [
         _counted(
-            "Out of line",
+            "Worse than usual",
             troubles,
             wording.counted(troubles, "alert"),
-            "See above: who, since when, how many.",
+            "The alerts above say which group, since when, and how many messages.",
         ),
         _time_zones(figures),
         _counted(
             "First asked too late",
             late,
             _messages(late),
-            "First asked about after the cutoff, so the silence may be ours, not the carrier's. So "
-            "it is with what was sent long before the first run; else run more often.",
+            "First polled after the cutoff, so a receipt may have existed earlier. Normal for "
+            "messages sent long before the first run; otherwise, schedule runs more often.",
         ),
-        Finding("Closed without a final status, asked in time", _messages(_unreported(total))),
+        Finding("Polled in time, but closed without a final status", _messages(_unreported(total))),
         _counted(
             "Unknown status words",
             total["unrecognized"],
             f"{_messages(total['unrecognized'])}: {quality['words']}",
-            "They count as awaited until the cutoff. A newer version may know them.",
+            "They count as waiting until the cutoff. A newer version may know these words.",
         ),
         _extras(quality["extra_receipts"], total["messages"]),
         _counted(
             "Unusable session numbers",
             total["invalid"],
             _messages(total["invalid"]),
-            "Blank in your table, or refused by the service: those are in `usms quarantine list`.",
+            "Blank in your table, or refused by the service; `usms quarantine list` shows the "
+            "refused.",
         ),
-        Finding("Conflicting outcomes", f"{_messages(quality['conflicting'])}; the first counts"),
+        Finding(
+            "Conflicting final statuses", f"{_messages(quality['conflicting'])}; the first counts"
+        ),
     ]
     if left_out is not None:
         made += _of_the_source(left_out)
     if quarantined is not None:
-        advice = "Kept whole, in no figure: `usms quarantine list`, then replay or dismiss."
+        advice = "Saved, but in no figure: see `usms quarantine list`, then replay or dismiss."
         made.append(
             _counted("In quarantine", quarantined, f"{wording.count(quarantined)} entries", advice)
         )
@@ -67,7 +70,7 @@ def findings(figures: Figures, quarantined: int | None, left_out: LeftOut | None
 
 
 def _of_the_source(left_out: LeftOut) -> list[Finding]:
-    advice = "They belong to no day and are in no figure: `usms check` says more."
+    advice = "Without a send time they are in no figure; `usms check` says more."
     without, ahead = left_out.without_sent_at, left_out.ahead
     before = left_out.before_start
     return [
@@ -80,15 +83,15 @@ def _of_the_source(left_out: LeftOut) -> list[Finding]:
             "Source rows in the future",
             ahead,
             wording.count(ahead),
-            "In no figure before their day has come: `usms check` says more.",
+            "They enter the figures when their day comes; `usms check` says more.",
         ),
     ]
 
 
 def quality_table(found: Sequence[Finding]) -> Html:
     """Show all checks."""
-    look = Html('<span class="state look">! look</span>')
-    fine = Html('<span class="state">✓ fine</span>')
+    look = Html('<span class="state look">! review</span>')
+    fine = Html('<span class="state">✓ OK</span>')
     rows = [
         [one.check, look if one.advice else fine, one.found, _code(one.advice)] for one in found
     ]
@@ -117,7 +120,7 @@ def _time_zones(figures: Figures) -> Finding:
     median_seconds = figures.total["latency_p50_seconds"]
     before_sent = figures.quality["delivered_before_sent"]
     if median_seconds is None:
-        return Finding("Time zones", "nothing delivered yet to judge by")
+        return Finding("Time zones", "can't be judged yet: nothing was delivered")
     found = f"half of the delivered messages arrived within {wording.duration(median_seconds)}"
     if before_sent:
         found += f"; {_messages(before_sent)} delivered before being sent"

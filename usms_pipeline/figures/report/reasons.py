@@ -24,7 +24,7 @@ FAMILIES: Final = (
         "Number not in use",
         r"not in service|not exist|invalid number|unknown (subscriber|number)|unallocated|mistyped"
         r"|空号|号码(不存在|错误|无效)|mk:0012|mk:0001|mi:0013",
-        "The number is mistyped, given up or never was one.",
+        "The number is mistyped, no longer in use, or never existed.",
         "Yours to fix",
         "Check numbers when they are entered; stop sending to those that fail again.",
     ),
@@ -32,9 +32,10 @@ FAMILIES: Final = (
         "Blocked",
         r"block|black ?list|blackno|refused by|unsubscri|opt.?out|spam|complain"
         r"|黑名单|拒收|退订|拦截|mb:1042",
-        "The recipient, the platform or the carrier lets nothing from you through.",
+        "The recipient, the platform or the carrier blocks your messages.",
         "Yours to fix",
-        "Leave these recipients out; if many are new, ask the provider which list it is.",
+        "Stop sending to these recipients; if many are new, ask the provider which list they are "
+        "on.",
     ),
     Family(
         "Content or signature",
@@ -47,22 +48,23 @@ FAMILIES: Final = (
         "Carrier or network",
         r"network|operator|gateway|congest|route|rout(ing|e)|system|time.?out|neterr|throttl|busy"
         r"|网络|网关|运营商|系统|超时|拥塞",
-        "The way to the phone is broken or overloaded.",
+        "The route to the phone is down or overloaded.",
         "For the carrier and the provider to fix",
-        "Send again later or over another route; open a ticket with the hours and the carrier.",
+        "Send again later or over another route; open a ticket that names the hours and the "
+        "carrier.",
     ),
     Family(
         "Phone off or out of reach",
         r"not reachable|absent|phone off|switched off|power.?off|out of (reach|coverage)|memory"
         r"|关机|停机|不在服务区|undeliv|mi:0024|db:0119|validity|有效期|expired|过期",
         "The phone was off, full or out of coverage for as long as the carrier tried.",
-        "Nobody's to fix",
-        "Offer another way, such as a call; do not send many times in a row.",
+        "Nobody can fix it",
+        "Offer another channel, such as a call; do not send again and again.",
     ),
 )
 
 OTHER: Final = Family(
-    "Other or not said",
+    "Other or no reason given",
     "",
     "The carrier gave no reason, or one that is not in the table of codes.",
     "The provider knows",

@@ -50,10 +50,10 @@ CHINESE: Final = {
     "spans of {period}": "相邻 {period}之间",
     "Only {messages} in {than}: too few to compare.": "{than}只有 {messages}，样本太少，无法对比。",
     "There is nothing from {than} to compare with.": "没有{than}的数据可对比。",
-    "A single day is not judged against another; alerts do that by the hour.": (
+    "We do not compare single days; the alerts watch each hour.": (
         "单日不做环比判断；按小时的异常见告警。"
     ),
-    "Whether that is unusual is not worked out for this selection.": (
+    "For this selection we did not compute whether that is unusual.": (
         "当前筛选不判断波动是否异常。"
     ),
     "There are too few days to tell whether that is unusual.": "天数太少，无法判断波动是否异常。",
@@ -63,7 +63,7 @@ CHINESE: Final = {
     "nothing before to compare with": "没有可对比的数据",
     "≈ as in {than}": "≈ 与{than}持平",
     "{n} points on {than}": "较{than} {n} 个百分点",
-    "; {spans} often differ so": "；{spans}常有这样的差别",
+    "; {spans} often differ this much": "；{spans}常有这样的差别",
     "; more than usual": "；超出正常波动",
     "target {rate}: missed": "目标 {rate}：未达标",
     "target {rate}: met": "目标 {rate}：已达标",
@@ -77,9 +77,9 @@ CHINESE: Final = {
     "expected, {low}–{high} (19 times in 20); so far {so}": (
         "预计值，{low}–{high}（95% 置信）；目前 {so}"
     ),
-    "; a forecast is not made for this selection": "；当前筛选不做预测",
+    "; no forecast for this selection": "；当前筛选不做预测",
     "Within {n} s": "{n} 秒内送达",
-    "of all messages; who waits for a code gives up after that": (
+    "of all messages; people waiting for a code give up after that": (
         "占全部短信；等验证码的用户过了这个时间多半会放弃"
     ),
     "Still waiting": "等待回执",
@@ -111,16 +111,17 @@ CHINESE: Final = {
     "What changed": "变化在哪里",
     "Compare by": "对比维度",
     "Where messages are not delivered": "哪里未送达",
-    "Sorted by extra failures: how many more were not delivered than at the rate before. "
-    "Grey: before. ": "按失败增量排序：与之前的送达率相比多失败的条数。灰点：之前。",
+    "Sorted by extra failures: how many more than at the earlier rate. Grey: before. ": (
+        "按失败增量排序：与之前的送达率相比多失败的条数。灰点：之前。"
+    ),
     "{more} Sorted by how many were not delivered. ": "{more}按未送达条数排序。",
-    "Line: from none to all of those without a final status delivered.": (
+    "Line: the rate if none, to the rate if all, of those without a final status were delivered.": (
         "横线：未知状态的短信从全部失败到全部送达的范围。"
     ),
-    "Line: what chance makes of as many messages (19 times in 20).": (
+    "Line: the range that chance alone explains (19 times in 20).": (
         "横线：同等样本量的随机误差（95%）。"
     ),
-    "No {column} has {n} messages with a final status.": (
+    "No {column} has at least {n} messages with a final status.": (
         "没有任何{column}有 {n} 条已有最终状态的短信。"
     ),
     "{rate} now": "现在 {rate}",
@@ -143,7 +144,7 @@ CHINESE: Final = {
         "已有最终状态的短信的送达率。浅色：回执还没到齐，色块为预计值。淡点：样本太少。柱：发送量。"
         "底纹：告警。用鼠标划选一段时间可单独查看。"
     ),
-    "Fewer than {n} messages with a final status at any time: nothing to draw.": (
+    "Nothing to draw: at no time are there {n} messages with a final status.": (
         "任何时段都不足 {n} 条已有最终状态的短信，无法绘图。"
     ),
     "{day}: {rate} expected, {low}–{high}": "{day}：预计 {rate}，{low}–{high}",
@@ -165,12 +166,12 @@ CHINESE: Final = {
     "Mostly: ": "主要：",
     ".": "。",
     "By hour and weekday": "按小时和星期",
-    "Too few hours have {n} messages.": "达到 {n} 条的小时太少。",
+    "Too few hours have at least {n} messages.": "达到 {n} 条的小时太少。",
     "Mon Tue Wed Thu Fri Sat Sun": "周一 周二 周三 周四 周五 周六 周日",
     "{rate} delivered of {messages}": "{messages}中送达 {rate}",
     "no messages": "没有短信",
     "Darker: more not delivered, from {low} to {high} of those with a final status. Pale grey: "
-    "under {n} messages. Of the latest {days} days, {zone}.": (
+    "fewer than {n} messages. The latest {days} days, {zone}.": (
         "颜色越深未送达越多，占已有最终状态的 {low} 至 {high}。浅灰：不足 {n} 条。"
         "最近 {days} 天，{zone}。"
     ),
@@ -181,22 +182,24 @@ CHINESE: Final = {
     "Delivered, of the messages with a final status. Darker: fewer. A dot: too few messages to "
     "judge.": "已有最终状态的短信的送达率。颜色越深越低。圆点：样本太少。",
     # what is folded away
-    "Is the data itself sound?": "数据本身可靠吗？",
-    "How fast, and how complete after a while?": "多快送达，多久数据齐全？",
+    "Is the data reliable?": "数据本身可靠吗？",
+    "How fast do receipts arrive, and how complete are the figures?": "多快送达，多久数据齐全？",
     "Messages by status": "按状态的短信数",
     "What the figures mean": "指标含义",
     # reasons.py
     "Number not in use": "空号或无效号码",
-    "The number is mistyped, given up or never was one.": "号码填错、已停用，或不是有效号码。",
+    "The number is mistyped, no longer in use, or never existed.": (
+        "号码填错、已停用，或不是有效号码。"
+    ),
     "Yours to fix": "需要你处理",
     "Check numbers when they are entered; stop sending to those that fail again.": (
         "录入时校验号码；再次失败的不要继续发送。"
     ),
     "Blocked": "被拦截",
-    "The recipient, the platform or the carrier lets nothing from you through.": (
+    "The recipient, the platform or the carrier blocks your messages.": (
         "用户、平台或运营商拦截了你的短信。"
     ),
-    "Leave these recipients out; if many are new, ask the provider which list it is.": (
+    "Stop sending to these recipients; if many are new, ask the provider which list they are on.": (
         "剔除这些号码；如果突然增多，请向服务商确认命中了哪个黑名单。"
     ),
     "Content or signature": "内容或签名",
@@ -205,20 +208,20 @@ CHINESE: Final = {
         "报备签名和模板，严格按审核通过的内容发送。"
     ),
     "Carrier or network": "运营商或网络",
-    "The way to the phone is broken or overloaded.": "到手机的通道故障或拥塞。",
+    "The route to the phone is down or overloaded.": "到手机的通道故障或拥塞。",
     "For the carrier and the provider to fix": "由运营商和服务商处理",
-    "Send again later or over another route; open a ticket with the hours and the carrier.": (
+    "Send again later or over another route; open a ticket that names the hours and the carrier.": (
         "稍后重发或换通道；带上时段和运营商提工单。"
     ),
     "Phone off or out of reach": "关机或不在服务区",
     "The phone was off, full or out of coverage for as long as the carrier tried.": (
         "在运营商重试期间，手机关机、内存满或不在服务区。"
     ),
-    "Nobody's to fix": "无需处理",
-    "Offer another way, such as a call; do not send many times in a row.": (
+    "Nobody can fix it": "无需处理",
+    "Offer another channel, such as a call; do not send again and again.": (
         "提供语音等其他方式；不要短时间内连续重发。"
     ),
-    "Other or not said": "其他或未说明",
+    "Other or no reason given": "其他或未说明",
     "The carrier gave no reason, or one that is not in the table of codes.": (
         "运营商没有给出原因，或原因码不在对照表中。"
     ),

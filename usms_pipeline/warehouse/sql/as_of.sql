@@ -67,4 +67,4 @@ SELECT r.* EXCLUDE (usms_known, usms_asked_by) REPLACE (
 FROM told AS r;
 
 COMMENT ON MACRO TABLE as_of IS
-'receipts as the answers up to a time tell it, for the messages known today';
+'receipts as they were known at a time, for the messages known today';

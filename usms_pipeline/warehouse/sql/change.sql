@@ -139,4 +139,4 @@ counts AS (
 FROM usms_changes(counts);
 
 COMMENT ON MACRO TABLE delivery_rate_change_by IS
-'the latest seven settled days against the seven before, by any column, named exactly';
+'the latest seven settled days compared with the seven before, by any column';

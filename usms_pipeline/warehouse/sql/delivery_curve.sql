@@ -182,7 +182,7 @@ WITH watched AS (
 SELECT * EXCLUDE (cohort) FROM usms_curve(watched, seconds);
 
 COMMENT ON MACRO TABLE delivery_curve IS
-'share delivered within n seconds, open messages censored (Aalen-Johansen)';
+'share delivered within n seconds of sending; open messages are censored (Aalen-Johansen)';
 
 -- The same for each value of the column named, exactly so; the value is text, in `cohort`.
 CREATE OR REPLACE MACRO delivery_curve_by(
@@ -200,4 +200,4 @@ WITH watched AS (
 SELECT * FROM usms_curve(watched, seconds);
 
 COMMENT ON MACRO TABLE delivery_curve_by IS
-'delivery_curve for each value of a column, named exactly';
+'delivery_curve for each value of any column';

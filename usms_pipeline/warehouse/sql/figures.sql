@@ -97,7 +97,7 @@ CREATE OR REPLACE MACRO delivery_figures(r) AS list_transform(
 )[1];
 
 COMMENT ON MACRO delivery_figures IS
-'every delivery figure of a group of receipts, only recipients in your table, as one STRUCT';
+'all delivery figures of a group of receipts as one STRUCT; only recipients in your table count';
 
 -- usms_newest_day(): the first local day of sending that may not be over: all before it are. It is
 -- the newest that anything usable was sent on; where nothing was sent since, by when was last

@@ -495,7 +495,7 @@ FROM usms_nowcast_by(named, usms_column(column_name), history_days)
 ORDER BY messages DESC, cohort;
 
 COMMENT ON MACRO TABLE delivery_nowcast_by IS
-'what the delivery rate will be once nothing is awaited, by any column, named exactly';
+'expected final delivery rate, by any column';
 
 -- Grain: hour of sending, in UTC for every TimeZone of the session.
 CREATE OR REPLACE VIEW delivery_nowcast_hourly AS
@@ -505,7 +505,7 @@ FROM usms_nowcast_by(by_hour, 'usms_hour', 28)
 ORDER BY sent_hour;
 
 COMMENT ON VIEW delivery_nowcast_hourly IS
-'what the delivery rate will be once nothing is awaited, by hour of sending (UTC)';
+'expected final delivery rate, by hour of sending (UTC)';
 
 -- Grain: sent_date, the local day of sending.
 CREATE OR REPLACE VIEW delivery_nowcast_daily AS
@@ -514,7 +514,7 @@ FROM delivery_nowcast_by('sent_date')
 ORDER BY sent_date;
 
 COMMENT ON VIEW delivery_nowcast_daily IS
-'what the delivery rate will be once nothing is awaited, by local day of sending';
+'expected final delivery rate, by local day of sending';
 
 -- Grain: an age. Shares are of the messages open at that age, but for known_share: of the final
 -- statuses that come in the end, those that the service says by then. Of all operators and hours;
@@ -539,7 +539,7 @@ WHERE c.step IN (0, 1, 2, 4, 8, 12, 14, 18, 20, 22, 28, 34, 40) AND u.outcomes >
 ORDER BY age_seconds;
 
 COMMENT ON MACRO TABLE maturity IS
-'how complete a group of messages is so long after sending, from our own';
+'how complete a group of messages usually is at each age, from your own messages';
 
 -- -- how the forecasts turned out ---------------------------------------------------------------
 
@@ -671,4 +671,4 @@ WHERE n.expected_rate IS NOT NULL
 ORDER BY sent_from;
 
 COMMENT ON VIEW delivery_nowcast_record IS
-'what was expected of each of the latest 14 settled days (UTC) as it ended, and what became of it';
+'forecast for each of the latest 14 settled days (UTC), made as the day ended, and its final rate';

@@ -73,7 +73,7 @@ SELECT * EXCLUDE (figures), unnest(figures)
 FROM cohorts
 ORDER BY figures.messages DESC, 1;
 
-COMMENT ON MACRO TABLE delivery_rate_by IS 'delivery figures by any column, named exactly';
+COMMENT ON MACRO TABLE delivery_rate_by IS 'delivery figures by any column';
 
 -- Grain: the service's code and description, and the status they came with. A code alone says
 -- little: it means different things at different operators. `share` is of all failures.
@@ -91,7 +91,7 @@ WHERE is_announced AND status IN ('failed', 'rejected', 'expired')
 GROUP BY provider_code, provider_desc, status
 ORDER BY messages DESC, provider_code, provider_desc, status;
 
-COMMENT ON VIEW failures IS 'messages with evidence that they did not arrive, by reason';
+COMMENT ON VIEW failures IS 'messages that failed, were rejected or expired, by reason';
 
 -- Grain: a value of the column named, and within it as `failures`; `share` is of the value's
 -- failures. The value is text, in `cohort`, for one may ask by `status` or `provider_code` too.
@@ -123,7 +123,7 @@ FROM members
 GROUP BY cohort, provider_code, provider_desc, status
 ORDER BY messages DESC, cohort, provider_code, provider_desc, status;
 
-COMMENT ON MACRO TABLE failures_by IS 'failures by any column, named exactly, and by reason';
+COMMENT ON MACRO TABLE failures_by IS 'failures by any column, and by reason';
 
 -- Grain: sent_date, the local day of sending, and within it as `failures`.
 CREATE OR REPLACE VIEW failures_daily AS
@@ -166,4 +166,4 @@ HAVING count(*) >= 2
 ORDER BY failures DESC, r.recipient;
 
 COMMENT ON VIEW failing_recipients IS
-'recipients whose messages failed or expired again and again since the last that arrived';
+'recipients with two or more failed or expired messages since their last delivery';
