@@ -160,7 +160,7 @@ def test_the_umask_says_who_may_read_what_is_published(umask, tmp_path, monkeypa
     try:
         write_receipts(Store(str(tmp_path)), [receipt()])
         reconcile(Store(str(tmp_path)), settings)
-        reconcile(Store(str(tmp_path)), settings, is_anew=True)
+        reconcile(Store(str(tmp_path)), settings, is_from_scratch=True)
         Pipeline(settings).store.keep_json("pace.json", {"requests_per_second": 1.0})
     finally:
         os.umask(before)

@@ -169,7 +169,7 @@ def test_a_dataset_that_went_away_unpublishes_nothing(store, tmp_path):
     with pytest.raises(StorageError, match=r"1 days are published in .* Put it back"):
         reconcile(store, settings)
     assert sessions(settings) == ["a"]
-    assert reconcile(store, settings, is_anew=True).rows == 0
+    assert reconcile(store, settings, is_from_scratch=True).rows == 0
     cohorts.write(store, [receipt(session_no="b")])
     reconcile(store, settings)
     store.delete(file.name(DAY))
@@ -317,7 +317,7 @@ def test_a_damaged_day_is_kept_in_a_file_that_is_built_from_scratch(
     assert ask(settings, "SELECT session_no, template, conflicts FROM receipts ORDER BY 1") == [
         ("a", None, ["failed"]), ("b", "otp", []),
     ]  # fmt: skip
-    assert reconcile(store, settings, is_anew=True).rows == 1
+    assert reconcile(store, settings, is_from_scratch=True).rows == 1
     assert sessions(settings) == ["b"], "anew, nothing is left of what is published"
 
 

@@ -368,7 +368,7 @@ class Pipeline:
         notes = self._doubts_about_the_clock()
         with self._run(on_written=on_written) as run:
             try:
-                run.look_at(window, reaches_today=window.last >= self.open_window().last)
+                run.read_window(window, reaches_today=window.last >= self.open_window().last)
                 # not before: a column that can't be meant is not to be what it was begun with
                 dataset.begin(self.store, self.settings, self.book.fingerprint)
                 run.catch_up()
@@ -393,7 +393,7 @@ class Pipeline:
                 "how rows are read."
             )
         reads_older = window.first < self.open_window().first
-        if doubts := self.doubts_about_the_source(is_anew=reads_older):
+        if doubts := self.doubts_about_the_source(is_forced=reads_older):
             report.notes += doubts.warnings
             report.is_unreadable, report.left_out = doubts.is_unreadable, doubts.left_out
         return report
@@ -485,9 +485,9 @@ class Pipeline:
         window = window or self.open_window()
         now, pace = self.clock(), self._settled_pace()
         with self._only_looking() as run:
-            run.look_at(window, reaches_today=window.last >= self.open_window().last)
+            run.read_window(window, reaches_today=window.last >= self.open_window().last)
             due = run.due()
-        doubts = self.doubts_about_the_source(is_kept=False) or SourceDoubts()
+        doubts = self.doubts_about_the_source(may_write=False) or SourceDoubts()
         reads_older = window.first < self.open_window().first
         of_source = doubts.sentences if reads_older else doubts.warnings
         ceiling = self.settings.max_requests_per_second
@@ -532,9 +532,11 @@ class Pipeline:
         if to_do:
             return Look(to_do)
         with self._only_looking() as run:
-            run.look_at(self.open_window(), reaches_today=True)
-            news, outcome = len(run.news), run.outcome
-        to_do = [f"{wording.counted(news, 'day')} not as the source has it now"] if news else []
+            run.read_window(self.open_window(), reaches_today=True)
+            changed, outcome = len(run.changed_days), run.outcome
+        to_do = (
+            [f"{wording.counted(changed, 'day')} not as the source has it now"] if changed else []
+        )
         newest = _moment(outcome.newest_sent_at)
         return Look(to_do, _moment(next_due_at), outcome.rows_read, newest)
 
@@ -571,7 +573,7 @@ class Pipeline:
         """Check that every recipient in the source has exactly one status; return what is wrong."""
         there = file.days(self.store)
         gone = self.published_days().difference(there) if days is None else ()
-        found = (file.amiss(self.store, day) for day in (there if days is None else days))
+        found = (file.wrong_counts(self.store, day) for day in (there if days is None else days))
         return [
             *(str(DamagedDay(day, "it is gone")) for day in sorted(gone)),
             *(sentence for sentence in found if sentence),
@@ -656,7 +658,7 @@ class Pipeline:
         names = Names(forgotten, self.book, phones)
         _, writing = forget.erase_responses(self.store, names)
         forget.erase_quarantine(self.store, names)
-        published = warehouse.reconcile(self.store, self.settings, is_anew=True)
+        published = warehouse.reconcile(self.store, self.settings, is_from_scratch=True)
         for drawn in (REPORT, CHART):  # a small group may be one person
             self.store.delete(drawn)
             self.store.sweep("", drawn)
@@ -675,16 +677,16 @@ class Pipeline:
         return None if found is None else found.left_out
 
     def doubts_about_the_source(
-        self, *, is_anew: bool = False, is_kept: bool = True
+        self, *, is_forced: bool = False, may_write: bool = True
     ) -> SourceDoubts | None:
         """Look at all times and session numbers of the source; once a day, while all is well.
 
-        ``is_anew``: also where it was looked at today, because older days were read since. Without
-        ``is_kept`` it writes nothing. None where the source can't be asked.
+        ``is_forced``: even if that was done today, because older days were read since. Without
+        ``may_write`` it writes nothing. None where the source can't be asked.
         """
         asked = {"asked_on": self.clock().date().isoformat(), "of": self._times_read()}
         kept = self.store.recall(_SURVEY_FILE)
-        if not is_anew and {**kept, **asked} == kept and not kept.get("sentences"):
+        if not is_forced and {**kept, **asked} == kept and not kept.get("sentences"):
             return SourceDoubts(LeftOut(**kept["left_out"]), late=kept["late"])
         try:
             seen = self.survey()
@@ -693,7 +695,7 @@ class Pipeline:
             return None
         sentences = [f"{one}." for one in seen.doubts(self.settings)]
         found = SourceDoubts(seen.left_out, sentences, seen.is_unreadable, late)
-        if is_kept:
+        if may_write:
             with suppress(StorageError):  # what can't be kept is asked again
                 self.store.keep_json(_SURVEY_FILE, asked | asdict(found))
         return found

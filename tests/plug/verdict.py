@@ -77,7 +77,7 @@ def lost(root: Path, expected: Seen, scenario: Scenario) -> list[str]:
     store = Store(str(root / "data"))
     try:
         found = seen(root, scenario.has_own_key)
-        amiss = [said for day in file.days(store) if (said := file.amiss(store, day))]
+        amiss = [said for day in file.days(store) if (said := file.wrong_counts(store, day))]
     except (UsmsError, duckdb.Error, OSError, ValueError) as error:
         return [f"can't be read: {type(error).__name__}: {error}"]
     compared = (

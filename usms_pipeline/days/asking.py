@@ -35,7 +35,7 @@ _MOST_BLOCKS_WAITING: Final = 4
 _MOST_ROWS: Final = 900_000
 """Rows of one day held before it is written, 250 bytes each: more than a round asks about."""
 
-Told = Callable[[CollectStats, int], None]
+OnProgress = Callable[[CollectStats, int], None]
 Codes = npt.NDArray[np.int32]
 T = TypeVar("T")
 
@@ -116,14 +116,14 @@ class Asking:
         transport: Any,
         pace: float | None,
         patience: Patience | None,
-        told: Told,
+        on_progress: OnProgress,
         known: Callable[[], str | None],
     ) -> CollectStats:
         """Ask, and return the figures. Arguments and errors are those of ``collect``."""
 
         def tell(stats: CollectStats) -> None:
             self._flush_in_time()
-            told(stats, self._due)
+            on_progress(stats, self._due)
 
         return collect(
             self._batches(), self._land, self._settings, clock=clock, transport=transport,

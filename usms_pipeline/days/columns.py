@@ -319,7 +319,7 @@ class Fold:
         said = _taken(heard.rows, of[at])
         heard.is_used[of[at]] = True
         rows = self._rows(_taken(before, at), said)
-        codes = np.asarray(whole(rows["session_no"]).dictionary_encode().indices)
+        codes = np.asarray(as_one_array(rows["session_no"]).dictionary_encode().indices)
         sizes = np.bincount(codes)[codes]
         is_open = np.zeros(codes.max(initial=0) + 1, np.bool_)
         is_open[codes[~np.asarray(said["is_final"])]] = True
@@ -507,7 +507,7 @@ class _Side:
 
     def __init__(self, rows: pa.Table, *, are_distinct: bool = False) -> None:
         self.rows = rows.combine_chunks()
-        self.names = whole(self.rows["session_no"])
+        self.names = as_one_array(self.rows["session_no"])
         self.are_distinct = are_distinct
         self.is_used, self.is_stored = np.zeros((2, len(self.names)), np.bool_)
 
@@ -571,7 +571,7 @@ def _places(keys: pa.Array, among: pa.Array) -> Places:
 
 
 def _keys(sessions: pa.Array, recipients: pa.ChunkedArray) -> pa.Array:
-    return whole(pc.binary_join_element_wise(sessions, recipients, " "))
+    return as_one_array(pc.binary_join_element_wise(sessions, recipients, " "))
 
 
 def _is_never_plain(sent: pa.Table) -> Bools:
@@ -796,6 +796,6 @@ def empty_lists(count: int) -> pa.Array:
     return pa.ListArray.from_arrays(pa.array(np.zeros(count + 1, np.int32)), pa.array([], TEXT))
 
 
-def whole(column: pa.Array | pa.ChunkedArray) -> pa.Array:
+def as_one_array(column: pa.Array | pa.ChunkedArray) -> pa.Array:
     """Return a column in one piece."""
     return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column

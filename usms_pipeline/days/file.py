@@ -106,7 +106,7 @@ def footer(store: Store, day: date) -> Footer | None:
 
     Raises ``DamagedDay`` for a file that can't be read, ``OtherLayout`` for another version's.
     """
-    with _told(day):
+    with _translating_errors(day):
         said, tag = store.tagged_metadata(name(day))
         if not said:
             if store.exists(name(day)):
@@ -126,7 +126,7 @@ def sessions(store: Store, day: date) -> pa.Array:
     """Return the session numbers that a day's file has, one for each row."""
     found = [pa.array([], TEXT)]
     if store.exists(name(day)):
-        with _told(day):
+        with _translating_errors(day):
             found += [one["session_no"] for one in store.batches(name(day), columns=["session_no"])]
     return pa.concat_arrays(found)
 
@@ -134,7 +134,7 @@ def sessions(store: Store, day: date) -> pa.Array:
 def asked(store: Store, day: date, names: pa.Array) -> pa.Table:
     """Return the recipients of some sessions, by a day's file, and when these were asked about."""
     wanted = ["session_no", "recipient", "last_asked_at"]
-    with _told(day):
+    with _translating_errors(day):
         found = pa.Table.from_batches(store.batches(name(day), columns=wanted))
     return found.filter(pc.is_in(found["session_no"], names))
 
@@ -145,12 +145,12 @@ def rows(store: Store, day: date, names: pa.Schema | None = None) -> Iterator[pa
     ``names``: the columns to give them; what the file lacks is NULL, what it has beside goes.
     """
     if store.exists(name(day)):
-        with _told(day):
+        with _translating_errors(day):
             for batch in store.batches(name(day)):
                 yield _as(pa.table(batch), names)
 
 
-def amiss(store: Store, day: date) -> str | None:
+def wrong_counts(store: Store, day: date) -> str | None:
     """Return what is wrong with a day's figures, in a sentence; None where all is well.
 
     Each recipient in the source has exactly one status, and they are as many as the source's latest
@@ -231,7 +231,7 @@ def due(
     if said.polls == list(polls) and (said.next_due_at or 2**62) > now:
         return DUE.empty_table()
     found, tries = [DUE.empty_table()], Tries()
-    with _told(day):
+    with _translating_errors(day):
         for batch in store.batches(name(day), columns=_POLLED):
             table = pa.table(batch)
             tries.add(table)
@@ -314,7 +314,7 @@ def _as(table: pa.Table, names: pa.Schema | None) -> pa.Table:
 
 
 @contextmanager
-def _told(day: date) -> Iterator[None]:
+def _translating_errors(day: date) -> Iterator[None]:
     """Raise ``DamagedDay`` for a damaged file, not for one that can't be read now (an errno)."""
     try:
         yield

@@ -80,9 +80,9 @@ class Day:
     """How many rows came from other days, and went to others."""
     after: set[date] = field(default_factory=set)
     is_remade: bool = False
-    told: list[pa.Table] = field(default_factory=list, repr=False)
+    answered: list[pa.Table] = field(default_factory=list, repr=False)
     is_rebuilt: bool = False
-    """Of a rebuild: when the log has each session asked about (``rebuilding.TOLD``)."""
+    """Of a rebuild: when the log has each session asked about (``rebuilding.ANSWERED``)."""
     parts: list[Part] = field(default_factory=list, repr=False)
     """Of a large new day."""
     stream: Stream[Part] | None = None
@@ -111,7 +111,7 @@ class Day:
     def is_written(self) -> None:
         """Drop what has been merged into the file."""
         self.read, self.arriving, self.leaving = None, [], set()
-        self.after, self.told, self.beside = set(), [], set()
+        self.after, self.answered, self.beside = set(), [], set()
         self.came = self.left = 0
         self.is_remade = self.is_rebuilt = False
 

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from usms_pipeline.contract.schema import TEXT
-from usms_pipeline.days.columns import whole
+from usms_pipeline.days.columns import as_one_array
 from usms_pipeline.days.reading import DayRead
 
 Some = Any  # an array of texts, in one piece or several
@@ -88,7 +88,7 @@ def _without(names: Some, others: Some) -> pa.Array:
     names = names.drop_null()
     common = _common(names, others)
     left = names.filter(pc.invert(pc.is_in(names, value_set=common))) if len(common) else names
-    return whole(left)
+    return as_one_array(left)
 
 
 def _common(names: Some, others: Some) -> pa.Array:
@@ -96,4 +96,6 @@ def _common(names: Some, others: Some) -> pa.Array:
     few, many = sorted((names, others), key=len)
     if not len(few):
         return _NONE
-    return whole(many.filter(pc.is_in(many, value_set=whole(few))).drop_null().unique())
+    return as_one_array(
+        many.filter(pc.is_in(many, value_set=as_one_array(few))).drop_null().unique()
+    )

@@ -19,20 +19,20 @@ from usms_pipeline.days import columns
 from usms_pipeline.days.columns import OWN, STATE
 from usms_pipeline.days.general import WHO, Session
 
-TOLD: Final = pa.schema([("session_no", TEXT), ("asked_at", TIME)])
+ANSWERED: Final = pa.schema([("session_no", TEXT), ("asked_at", TIME)])
 """A session, and the time of a question about it whose response is kept."""
 
 _TIMES: Final = ("first_asked_at", "last_asked_at", "last_open_at", "final_at")
 
 
-def told(block: pa.Table) -> pa.Table:
-    """Return which sessions a block (``schema.RESPONSES``) has responses for, as ``TOLD``."""
+def answered(block: pa.Table) -> pa.Table:
+    """Return which sessions a block (``schema.RESPONSES``) has responses for, as ``ANSWERED``."""
     verdicts = pa.array(["ok", "refused", "unanswered", "unreadable"])
     kept = pc.is_in(block["verdict"], value_set=verdicts)
     rows = block.filter(kept).combine_chunks()
     ids = rows["ids"].combine_chunks()
     asked_at = rows["asked_at"].combine_chunks().take(pc.list_parent_indices(ids))
-    return pa.table([pc.list_flatten(ids), asked_at], schema=TOLD)
+    return pa.table([pc.list_flatten(ids), asked_at], schema=ANSWERED)
 
 
 def in_turn(said: list[tuple[int, pa.Table]]) -> list[pa.Table]:
@@ -43,7 +43,7 @@ def in_turn(said: list[tuple[int, pa.Table]]) -> list[pa.Table]:
     whole = pa.concat_tables([OBSERVATIONS.empty_table(), *(table for _, table in said)])
     counts = [table.num_rows for _, table in said]
     number = np.repeat(np.array([number for number, _ in said], np.int64), counts)
-    code = np.asarray(columns.whole(whole["session_no"]).dictionary_encode().indices)
+    code = np.asarray(columns.as_one_array(whole["session_no"]).dictionary_encode().indices)
     order = np.lexsort((number, code))
     code, number = code[order], number[order]
     is_first = np.append(True, code[1:] != code[:-1])[: len(code)]
@@ -57,7 +57,7 @@ def in_turn(said: list[tuple[int, pa.Table]]) -> list[pa.Table]:
 
 def unasked(
     stored: Iterable[pa.Table],
-    told: Iterable[pa.Table],
+    answered: Iterable[pa.Table],
     names: pa.Schema,
     cutoff: int,
     now: int,
@@ -68,24 +68,24 @@ def unasked(
     What was asked later than ``now`` was asked by a clock that was wrong: only the log counts.
     ``missing`` is given the times (microseconds) of the responses that rows name and nothing keeps.
     """
-    known = pa.concat_tables([TOLD.empty_table(), *told])
+    known = pa.concat_tables([ANSWERED.empty_table(), *answered])
     kept: dict[str, list[dict[str, Any]]] = {}
     for table in stored:
         its = known.filter(
-            pc.is_in(known["session_no"], value_set=columns.whole(table["session_no"]))
+            pc.is_in(known["session_no"], value_set=columns.as_one_array(table["session_no"]))
         )
         keys = _keys(its["session_no"], its["asked_at"])
         is_plain = np.asarray(pc.is_null(table[STATE]))
-        is_told = is_plain & np.asarray(pc.is_valid(table["first_asked_at"]))
+        is_answered = is_plain & np.asarray(pc.is_valid(table["first_asked_at"]))
         for name in _TIMES:
             at = table[name].cast(pa.int64())
             is_kept = pc.is_in(_keys(table["session_no"], table[name]), value_set=keys)
             is_wrong = pc.greater(at, now).fill_null(True)  # or none
             is_fine = np.asarray(pc.or_(is_wrong, is_kept))
-            is_told &= is_fine
+            is_answered &= is_fine
             missing.update(at.filter(pa.array(is_plain & ~is_fine)).unique().to_pylist())
-        yield table.filter(pa.array(is_plain & ~is_told))
-        yield _blank(table.filter(pa.array(is_told)))
+        yield table.filter(pa.array(is_plain & ~is_answered))
+        yield _blank(table.filter(pa.array(is_answered)))
         for row in columns.python(table.filter(pa.array(~is_plain))):
             kept.setdefault(row["session_no"], []).append(row)
     yield from _general(kept, known, names, cutoff, now, missing)
@@ -93,7 +93,7 @@ def unasked(
 
 def _keys(sessions: pa.ChunkedArray, times: pa.ChunkedArray) -> pa.Array:
     texts = times.cast(pa.int64()).cast(TEXT)
-    return columns.whole(pc.binary_join_element_wise(sessions, texts, " "))
+    return columns.as_one_array(pc.binary_join_element_wise(sessions, texts, " "))
 
 
 def _blank(rows: pa.Table) -> pa.Table:
@@ -106,7 +106,7 @@ def _blank(rows: pa.Table) -> pa.Table:
 
 def _general(
     kept: dict[str, list[dict[str, Any]]],
-    told: pa.Table,
+    answered: pa.Table,
     names: pa.Schema,
     cutoff: int,
     now: int,
@@ -115,7 +115,7 @@ def _general(
     if not kept:
         return
     dimensions = columns.dimensions_of(names)
-    among = told.filter(pc.is_in(told["session_no"], value_set=pa.array([*kept], TEXT)))
+    among = answered.filter(pc.is_in(answered["session_no"], value_set=pa.array([*kept], TEXT)))
     times: dict[str, set[int]] = {}
     for row in columns.python(among):
         times.setdefault(row["session_no"], set()).add(row["asked_at"])

@@ -1,7 +1,7 @@
 """One run over the days' files: read the source, catch up, ask, and write each day that changed.
 
-What was told is durable before it counts, and a day is written once all that was asked about it has
-come, while others are still asked about.
+An answer is durable before it counts, and a day is written once all that was asked about it has
+been answered, while others are still asked about.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from usms_pipeline.contract.polling import CLOCKS_DIFFER
 from usms_pipeline.contract.status import FINAL
 from usms_pipeline.days import due, file, log, quarantine, reading
 from usms_pipeline.days.asking import Asking, Round
+from usms_pipeline.days.block_reader import BlockReader
 from usms_pipeline.days.file import Footer
 from usms_pipeline.days.held import Held, Part
 from usms_pipeline.days.source_rows import SourceRows
-from usms_pipeline.days.told import Told
 from usms_pipeline.days.writing import Writing, emptied
 from usms_pipeline.people import forget
 from usms_pipeline.people.phones import PhoneBook
@@ -80,7 +80,7 @@ class Run:
         self._published = published
         self._held = Held(store, settings, book, locks=holds)
         self._rows = SourceRows(self._held)
-        self._told = Told(self._held)
+        self._blocks = BlockReader(self._held)
         self._writing = Writing(self._held, self._rows, self._latest, on_written)
         self._days, self.outcome = self._held.days, self._held.outcome
 
@@ -96,13 +96,13 @@ class Run:
         return {day: one.footer for day, one in sorted(self._days.items()) if one.footer}
 
     @property
-    def news(self) -> list[date]:
+    def changed_days(self) -> list[date]:
         """The days to write: their rows, or what the files are made by, differ from before."""
         return sorted(day for day, one in self._days.items() if one.has_news)
 
     # -- what is read, and what was told and not folded -------------------------------------------
 
-    def look_at(self, window: Window, *, reaches_today: bool) -> None:
+    def read_window(self, window: Window, *, reaches_today: bool) -> None:
         """Read the source's rows of a window, and hold the days that it or the clock affects.
 
         If ``reaches_today``, earlier days with open messages are held too.
@@ -155,15 +155,15 @@ class Run:
 
         Not ``is_whole``: there may be sessions of theirs which no file has yet.
         """
-        strays, is_all = self._told.hand_out(blocks)
+        strays, is_all = self._blocks.hand_out(blocks)
         is_all &= self.finish(self._days)
         if strays and (self.outcome.damaged or not is_whole):
             is_all = False  # they may be of these
         else:
             for name, rows in strays.items():
-                self._told.set_aside(name, rows)
+                self._blocks.set_aside(name, rows)
         if is_all:
-            self._told.empty_named()
+            self._blocks.empty_named()
         return is_all
 
     # -- rebuilding days --------------------------------------------------------------------------
@@ -189,7 +189,7 @@ class Run:
         for some in self._rounds([day for day in days if day in self._days]):
             for day in some:
                 self._days[day].is_remade = self._days[day].is_rebuilt = True
-            self._told.hand_out_all(some)
+            self._blocks.hand_out_all(some)
             self.finish(some)
         self._tell_what_is_lost(damaged)
 
@@ -271,7 +271,7 @@ class Run:
 
         ``outcome.answered`` has those that were answered.
         """
-        self._told.watched |= {*sessions.to_pylist()}
+        self._blocks.watched |= {*sessions.to_pylist()}
         named = due.named(self._held, sessions)
         self._ask([Round([*self._days.values()], named)])
         return int(named.num_rows)
@@ -291,7 +291,7 @@ class Run:
 
             try:
                 with Asking(
-                    logged(), writer, self._told.decoded, self._writing.finish, self._settings
+                    logged(), writer, self._blocks.decoded, self._writing.finish, self._settings
                 ) as asking:
                     stats = asking.ask(
                         self._clock, self._transport, self._pace, self._patience,
@@ -308,7 +308,7 @@ class Run:
                 self.outcome.seconds_asking = time.monotonic() - started
             self.finish(self._days)
             if left_out == self._left_out():  # of others, nobody was asked about
-                self._told.empty_named()
+                self._blocks.empty_named()
                 writer.is_folded = True
 
     def _answered_before(self) -> str | None:
@@ -343,4 +343,4 @@ class Run:
         self._tell(Progress("receipts", len({*self.outcome.written}), self._to_write()))
 
     def _to_write(self) -> int:
-        return len({*self.outcome.written, *self.news})
+        return len({*self.outcome.written, *self.changed_days})

@@ -113,12 +113,12 @@ class Writing:
         held.forgotten = forget.read(held.store)
         folds: list[Fold] = []
         made: list[pa.Table] = []
-        heard: list[pa.Table] = []
+        answers: list[pa.Table] = []
         if parts is not None:
             rows = self._folded_parts(parts, folds)
         else:
-            heard = self._heard(day.said, day.is_rebuilt)
-            rows = self._folded(day, heard, folds)
+            answers = self._take_answers(day.said, day.is_rebuilt)
+            rows = self._folded(day, answers, folds)
             if before is None:
                 rows = _noted(rows, made)
         try:
@@ -126,7 +126,7 @@ class Writing:
                 held.store, day.day, rows, held.layout, lambda: self._footer(day, folds), tag
             )
         except Changed:
-            day.said[:0] = enumerate(heard)
+            day.said[:0] = enumerate(answers)
             raise
         pa.default_memory_pool().release_unused()
         held.outcome.new += sum(fold.new for fold in folds)
@@ -165,9 +165,9 @@ class Writing:
     def _folded(self, day: Day, said: list[pa.Table], folds: list[Fold]) -> Iterator[pa.Table]:
         """Yield a day's rows as they are now; append each fold to ``folds``."""
         held, read, before = self._held, day.read, day.footer
-        heard, *later = said
+        answers, *later = said
         fold = Fold(
-            self._stored(day), held.described(read.rows) if read else None, heard, held.layout,
+            self._stored(day), held.described(read.rows) if read else None, answers, held.layout,
             held.cutoff, self._rows.first, self._rows.last,
             is_whole=read is not None and read.is_whole,
             elsewhere=day.beside,
@@ -189,9 +189,9 @@ class Writing:
         """Yield the rows of a large new day, a part at a time, each as soon as it is given."""
         held = self._held
         for part in parts:
-            [heard] = self._heard(part.said)
+            [answers] = self._take_answers(part.said)
             fold = Fold(
-                (), held.described(part.read.rows), heard, held.layout, held.cutoff,
+                (), held.described(part.read.rows), answers, held.layout, held.cutoff,
                 self._rows.first, self._rows.last,
                 are_distinct=part.read.are_distinct, ends=held.book.ends, most=0,
             )  # fmt: skip
@@ -201,7 +201,9 @@ class Writing:
             part.read = emptied(part.read)
             folds.append(fold)
 
-    def _heard(self, said: list[tuple[int, pa.Table]], is_rebuilt: bool = False) -> list[pa.Table]:
+    def _take_answers(
+        self, said: list[tuple[int, pa.Table]], is_rebuilt: bool = False
+    ) -> list[pa.Table]:
         """Empty the list of what was said of a day; return tables to merge one by one.
 
         One is enough but for a rebuild: with many answers of each session the general way would
@@ -211,8 +213,10 @@ class Writing:
         taken = [said.pop(0) for _ in range(len(said))]
         taken.sort(key=lambda one: one[0])
         tables = [schema.OBSERVATIONS.empty_table(), *(one for _, one in taken)]
-        heard = rebuilding.in_turn(taken) if is_rebuilt else [pa.concat_tables(tables)]
-        return [forget.without_answers(one, self._held.forgotten).combine_chunks() for one in heard]
+        answers = rebuilding.in_turn(taken) if is_rebuilt else [pa.concat_tables(tables)]
+        return [
+            forget.without_answers(one, self._held.forgotten).combine_chunks() for one in answers
+        ]
 
     def _stored(self, day: Day) -> Iterator[pa.Table]:
         """Yield the rows that stay in a day's file, and those that move into it."""
@@ -222,7 +226,7 @@ class Writing:
         stored = held.rows(day)
         if day.is_rebuilt:
             stored = rebuilding.unasked(
-                stored, day.told, held.layout, held.cutoff, self._latest(), held.outcome.missing
+                stored, day.answered, held.layout, held.cutoff, self._latest(), held.outcome.missing
             )
         for table in stored:
             if len(gone):

@@ -102,20 +102,22 @@ def reconcile(
     memory_limit: str = MEMORY_LIMIT,
     *,
     changes: Iterable[Change] = (),
-    is_anew: bool = False,
+    is_from_scratch: bool = False,
 ) -> WarehouseReport:
     """Publish the warehouse from the days' files, where anything differs from what is published.
 
     Only days of another version are loaded; those that vanished stay. Where ``changes``, oldest
     first, lead from the version of a day that is published to the present one, only their rows are.
     Without them, as after a kill, the whole day is. With nothing changed nothing is published;
-    ``is_anew`` builds from scratch, so that nothing erased is left in free blocks.
+    ``is_from_scratch`` builds from scratch, so that nothing erased is left in free blocks.
 
     Raises ``StorageError``, also where a dataset without any day would empty the published file
-    (not so with ``is_anew``), and ``OtherLayout`` where another version wrote the dataset. A
-    damaged file keeps nothing but its own day from being published.
+    (not so with ``is_from_scratch``), and ``OtherLayout`` where another version wrote the dataset.
+    A damaged file keeps nothing but its own day from being published.
     """
-    return Publishing(store, settings, memory_limit, is_anew=is_anew).finish(changes)
+    return Publishing(store, settings, memory_limit, is_from_scratch=is_from_scratch).finish(
+        changes
+    )
 
 
 class Publishing:
@@ -131,9 +133,9 @@ class Publishing:
         settings: Settings,
         memory_limit: str = MEMORY_LIMIT,
         *,
-        is_anew: bool = False,
+        is_from_scratch: bool = False,
     ) -> None:
-        self._store, self._settings, self._is_anew = store, settings, is_anew
+        self._store, self._settings, self._is_from_scratch = store, settings, is_from_scratch
         self._path = settings.warehouse_path.absolute()
         self._temporary = self._path.with_name(f".{self._path.name}.{uuid.uuid4().hex}")
         self._limits: dict[str, Any] = {
@@ -169,7 +171,7 @@ class Publishing:
         """Load what still differs from the days' files, and publish; see ``reconcile``."""
         started = time.monotonic()
         try:
-            with _told(self._path):
+            with _translating_errors(self._path):
                 if (present := self._opened()) is None:
                     return WarehouseReport(self._path, is_locked=True)
                 report = self._reconciled(present, list(changes))
@@ -180,7 +182,7 @@ class Publishing:
     def is_current(self) -> bool:
         """Return whether ``finish`` would change nothing; takes no lock and writes nothing."""
         try:
-            with _told(self._path):
+            with _translating_errors(self._path):
                 present = self._look()
                 footers = self._footers(present)
                 return self._compared(present, footers, self._parts(present, footers))[-1]
@@ -206,7 +208,7 @@ class Publishing:
         return self._present
 
     def _look(self) -> Published:
-        if self._is_anew or not self._path.exists():
+        if self._is_from_scratch or not self._path.exists():
             return Published()
         with suppress(duckdb.Error):
             return building.look(self._connected(), self._path)
@@ -421,7 +423,7 @@ def _remove(paths: Iterable[Path]) -> None:
 
 
 @contextmanager
-def _told(path: Path) -> Iterator[None]:
+def _translating_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except (duckdb.Error, pa.ArrowException, OSError) as error:

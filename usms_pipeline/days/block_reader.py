@@ -22,7 +22,7 @@ from usms_pipeline.service.names import Names
 _ROWS_DEALT: Final = 500_000
 
 
-class Told:
+class BlockReader:
     """Reads blocks for the days that a run holds.
 
     ``watched``: sessions of which ``outcome.answered`` is to say whether they were answered.
@@ -125,7 +125,7 @@ class Told:
         """Hand days what all stored blocks say of their sessions, with the run's number."""
         store = self._held.store
         said: list[tuple[int, pa.Table]] = []
-        told: list[pa.Table] = []
+        answered: list[pa.Table] = []
         rows = 0
         blocks = [(number, name) for number, run in enumerate(log.runs(store))
                   for name in log.blocks(store, run)]  # fmt: skip
@@ -135,19 +135,19 @@ class Told:
                 # what was emptied had been folded: that nothing is left of it is no response
                 block = block.filter(pc.not_equal(block["verdict"], forget.FORGOTTEN))
                 said.append((number, self.decoded(name, block)))
-                told.append(rebuilding.told(block))
+                answered.append(rebuilding.answered(block))
                 rows += said[-1][1].num_rows
             if rows >= _ROWS_DEALT:
-                self._hand_all(days, said, told)
-                said, told, rows = [], [], 0
+                self._hand_all(days, said, answered)
+                said, answered, rows = [], [], 0
         if said:
-            self._hand_all(days, said, told)
+            self._hand_all(days, said, answered)
 
     def _hand_all(
-        self, days: list[date], said: list[tuple[int, pa.Table]], told: list[pa.Table]
+        self, days: list[date], said: list[tuple[int, pa.Table]], answered: list[pa.Table]
     ) -> None:
         names = pa.concat_tables(one.select(["session_no"]) for _, one in said)["session_no"]
-        asked = pa.concat_tables(told)
+        asked = pa.concat_tables(answered)
         for day in days:
             its = self._held.days[day]
             known = self._held.sessions(its)
@@ -156,7 +156,7 @@ class Told:
             for number, one in said:
                 its.said.append((number, one.filter(is_its.slice(at, one.num_rows))))
                 at += one.num_rows
-            its.told.append(asked.filter(pc.is_in(asked["session_no"], value_set=known)))
+            its.answered.append(asked.filter(pc.is_in(asked["session_no"], value_set=known)))
 
     def empty_named(self) -> None:
         """Empty the responses that name somebody forgotten, once what they say is folded."""
