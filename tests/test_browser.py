@@ -181,8 +181,8 @@ def test_a_filter_holds_for_all_and_says_where_nothing_is_forecast(outage):
     assert _messages(outage) < china
     assert "in.country=CN" in outage.url
     assert "in.template=" in outage.url
-    assert "not worked out for this selection" in outage.inner_text("#said")
-    assert "a forecast is not made for this selection" in outage.inner_text("#tiles")
+    assert "did not compute whether that is unusual" in outage.inner_text("#said")
+    assert "no forecast for this selection" in outage.inner_text("#tiles")
     outage.click("#crumbs >> text=All messages")
     assert _messages(outage) == everything
 

@@ -158,7 +158,7 @@ def test_a_table_dropped_or_a_file_cut_short_is_an_error_and_loses_nothing(
     before = account.rows()
     whole = account.source.read_bytes()
     account.source.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(SourceError, match=r"USMS_SOURCE_URL|broke off"):
+    with pytest.raises(SourceError, match=r"USMS_SOURCE_URL|was lost"):
         account.run()
     account.source.unlink()
     with pytest.raises(SourceError, match="no file"):
