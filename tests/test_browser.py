@@ -223,7 +223,7 @@ def test_hours_drawn_over_in_the_chart_are_looked_at_alone(outage):
     outage.mouse.up()
     assert "hours=" in outage.url
     assert "sent from " in outage.inner_text("#said")
-    assert "not worked out for this selection" in outage.inner_text("#said")
+    assert "did not compute whether that is unusual" in outage.inner_text("#said")
     assert 0 < _messages(outage) < week / 2
     outage.click("#crumbs button")
     assert _messages(outage) == week
