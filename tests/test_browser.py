@@ -221,7 +221,7 @@ def test_hours_drawn_over_in_the_chart_are_looked_at_alone(outage):
     outage.mouse.down()
     outage.mouse.move(box["x"] + 380, box["y"] + 110, steps=4)
     outage.mouse.up()
-    assert "hours=" in outage.url
+    outage.wait_for_url("**hours=**")
     assert "sent from " in outage.inner_text("#said")
     assert "did not compute whether that is unusual" in outage.inner_text("#said")
     assert 0 < _messages(outage) < week / 2
