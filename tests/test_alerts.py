@@ -12,6 +12,7 @@ import pytest
 
 from tests import alert_looks
 from tests.cohorts import receipt, table
+from tests.examples import examples
 from tests.rate_worlds import Trouble, fill, warehouse, with_trouble, world
 from tests.watched_world import World
 from usms_pipeline.contract import metrics
@@ -48,7 +49,7 @@ def said_of(account: Any, now: datetime | None = None) -> list[Row]:
 # -- what is found, and what is not -----------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["fail", "late"])
+@examples(1, "kind", ["fail", "late"])
 def test_an_outage_is_named_by_operator_and_hours_two_hours_after_it_began(kind):
     account = world("weekdays and hours", 8, per_day=4_000)
     begins = alert_looks.hour_of(account.end) - 20

@@ -486,7 +486,7 @@ def test_some_operators_tell_at_night_what_they_delivered(share: float) -> None:
     assert abs(held - share) < 0.25
 
 
-@pytest.mark.parametrize("spread", [0.0, 0.3])
+@pytest.mark.parametrize("spread", [pytest.param(0.0, marks=pytest.mark.long), 0.3])
 def test_days_differ_by_more_than_chance_where_they_are_to(spread: float) -> None:
     messages = population(60_000, days=28)
     table = Simulator(messages, outage=None, faults=Faults(uneven_days=spread)).truth(LONG_AFTER)

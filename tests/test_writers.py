@@ -145,6 +145,7 @@ def test_a_run_whose_day_another_filled_meanwhile_adds_what_it_was_told(shop, ob
     ]  # fmt: skip
 
 
+@pytest.mark.long
 def test_rows_that_only_the_later_run_has_read_wait_in_its_log_for_the_next(shop, objects):
     shop.delivered("s1")
     other = shop.beside()
@@ -158,6 +159,7 @@ def test_rows_that_only_the_later_run_has_read_wait_in_its_log_for_the_next(shop
     assert shop.times_asked("s2") == 1
 
 
+@pytest.mark.long
 def test_a_day_that_others_write_all_the_time_is_left_to_the_next_run(shop, objects, monkeypatch):
     monkeypatch.setattr("usms_pipeline.store.storage._PAUSE_SECONDS", 0.0)
     shop.delivered("s1")
@@ -200,6 +202,7 @@ def test_a_put_that_came_while_its_response_was_lost_is_not_done_again(shop, obj
     assert shop.over() == [("s1", "delivered")]
 
 
+@pytest.mark.long
 def test_a_run_that_lives_is_open_again_after_another_folded_what_it_had(shop, objects):
     shop.delivered("s1", "s2")
     shop.refresh()
@@ -212,6 +215,7 @@ def test_a_run_that_lives_is_open_again_after_another_folded_what_it_had(shop, o
     assert log.open_runs(shop.pipeline.store) == [living.run]
 
 
+@pytest.mark.long
 def test_a_run_that_goes_on_while_another_folds_it_stays_open(shop, objects):
     shop.delivered("s1", "s2")
     shop.refresh()
@@ -225,6 +229,7 @@ def test_a_run_that_goes_on_while_another_folds_it_stays_open(shop, objects):
         assert log.days_of(shop.pipeline.store, living.run) == [DAY]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("hours", [1, 25])
 def test_of_a_run_that_may_live_no_session_is_set_aside(shop, objects, hours):
     shop.delivered("s1")
@@ -238,6 +243,7 @@ def test_of_a_run_that_may_live_no_session_is_set_aside(shop, objects, hours):
     assert len(quarantine.entries(shop.pipeline.store)) == is_over
 
 
+@pytest.mark.long
 def test_two_that_find_the_same_trouble_at_once_note_it_once(shop, objects):
     shop.delivered("s1")
     shop.refresh()
@@ -251,6 +257,7 @@ def test_two_that_find_the_same_trouble_at_once_note_it_once(shop, objects):
     assert len(quarantine.entries(store)) == rejects.num_rows == 1
 
 
+@pytest.mark.long
 def test_two_that_are_forgotten_at_once_are_both_forgotten(shop, objects):
     shop.delivered("s1")
     shop.delivered("s2", phone=OTHER)
@@ -278,6 +285,7 @@ def test_who_is_forgotten_while_a_run_goes_on_is_in_nothing_that_it_writes(shop,
     assert holding(objects, OTHER) == []
 
 
+@pytest.mark.long
 def test_a_day_that_another_run_begins_and_publishes_meanwhile_is_not_gone(shop, monkeypatch):
     shop.delivered("s1")
     other = shop.beside()
@@ -295,6 +303,7 @@ def test_a_day_that_another_run_begins_and_publishes_meanwhile_is_not_gone(shop,
     assert shop.over() == [("s1", "delivered")]
 
 
+@pytest.mark.long
 def test_of_two_that_publish_the_same_file_one_leaves_it_to_the_other(shop, objects):
     shop.delivered("s1")
     shop.refresh()
@@ -327,6 +336,7 @@ def test_check_warns_where_two_runs_at_once_are_not_safe(shop, objects, conditio
     assert objects.objects() == {}
 
 
+@pytest.mark.long
 def test_with_a_service_that_refuses_conditions_one_run_at_a_time_works(shop, objects, monkeypatch):
     objects.conditions = "refused"
     with pytest.raises(StorageError, match="AWS_CONDITIONAL_PUT=disabled, and run one"):
