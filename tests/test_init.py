@@ -31,7 +31,12 @@ from usms_pipeline.simulator import (
 
 MESSAGES = 200
 GUESSED = dict.fromkeys(
-    ("Column_of_the_session", "Column_of_the_time", "Column_of_the_phone", "Columns_to_group_by"),
+    (
+        "Column_of_the_session",
+        "Column_of_the_send_time",
+        "Column_of_the_phone",
+        "Columns_to_group_by",
+    ),
     "",
 )
 """Questions that are answered by Enter."""
