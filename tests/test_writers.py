@@ -458,7 +458,8 @@ def test_runs_killed_at_random_moments_end_as_one_undisturbed(seed, tmp_path, si
             with suppress(subprocess.TimeoutExpired):
                 victim.wait(crowd.rng.uniform(0.5, 3))
             victim.send_signal(kill)
-            assert ended(victim).code in (0, -kill, 128 + kill)
+            # -SIGINT: Python's own end where the stop came in the middle of an extension's import
+            assert ended(victim).code in (0, -kill, 128 + kill, -signal.SIGINT)
             assert not any(ended(one).code for one in beside)
             crowd.account.announce(crowd.messages.slice(0, 200 + 20 * turn))
         crowd.ends_as_if_alone()
