@@ -2,6 +2,8 @@
 -- USMS_CURRENCY_COLUMN name. They come as texts; what is no number is counted, in without_cost.
 -- Made at publishing: usms_segments(r), usms_cost(r), usms_currency(r), each a text or NULL.
 
+CREATE OR REPLACE MACRO usms_amount(r) AS try_cast(usms_cost(r) AS DECIMAL(18, 6));
+
 -- cost_figures(r): aggregate, of a group of one currency: amounts of two are never added up.
 -- NULL where nothing of the group has a cost.
 CREATE OR REPLACE MACRO cost_figures(r) AS {
@@ -9,12 +11,12 @@ CREATE OR REPLACE MACRO cost_figures(r) AS {
     -- Your table knows what was billed; the service's word is of what it thinks it sent.
     segments: sum(coalesce(try_cast(usms_segments(r) AS INTEGER), r.segments))
         FILTER (r.is_announced),
-    cost: sum(try_cast(usms_cost(r) AS DECIMAL(18, 6))) FILTER (r.is_announced),
-    cost_undelivered: sum(try_cast(usms_cost(r) AS DECIMAL(18, 6))) FILTER (
+    cost: sum(usms_amount(r)) FILTER (r.is_announced),
+    cost_undelivered: sum(usms_amount(r)) FILTER (
         r.is_announced AND r.status IN ('failed', 'rejected', 'expired')
     ),
     without_cost: count(*) FILTER (
-        r.is_announced AND try_cast(usms_cost(r) AS DECIMAL(18, 6)) IS NULL
+        r.is_announced AND usms_amount(r) IS NULL
     )
 };
 
@@ -31,8 +33,7 @@ WITH cohorts AS (
     FROM usms_named() AS r
     WHERE
         r.is_announced
-        AND r.sent_date >= coalesce(first::DATE, r.sent_date)
-        AND r.sent_date <= coalesce(last::DATE, r.sent_date)
+        AND usms_is_between(r.sent_date, first, last)
     GROUP BY ALL
 )
 SELECT cohort, currency, unnest(figures)

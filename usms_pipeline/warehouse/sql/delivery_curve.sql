@@ -164,8 +164,7 @@ FROM usms_messages
 WHERE
     usms_left_after IS NOT NULL
     AND coalesce(usms_told_up_to >= 0, true)
-    AND sent_date >= coalesce(first::DATE, sent_date)
-    AND sent_date <= coalesce(last::DATE, sent_date);
+    AND usms_is_between(sent_date, first, last);
 
 CREATE OR REPLACE MACRO delivery_curve(
     seconds := usms_curve_seconds(), first := NULL, last := NULL

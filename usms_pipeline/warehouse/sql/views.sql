@@ -55,6 +55,10 @@ ORDER BY figures.messages DESC, country, "operator";
 
 COMMENT ON VIEW delivery_rate_by_operator IS 'delivery figures by country and operator';
 
+-- Whether a day is one of those from `first` to `last`, both included; NULL is no limit.
+CREATE OR REPLACE MACRO usms_is_between(day, first, last) AS
+day >= coalesce(first::DATE, day) AND day <= coalesce(last::DATE, day);
+
 -- Grain: one value of the column named, exactly so; `first` and `last` are local days of sending,
 -- both included. An operator's value is its name with the country (usms_named).
 --
@@ -65,8 +69,7 @@ WITH cohorts AS (
     FROM usms_named() AS r
     WHERE
         r.is_announced
-        AND r.sent_date >= coalesce(first::DATE, r.sent_date)
-        AND r.sent_date <= coalesce(last::DATE, r.sent_date)
+        AND usms_is_between(r.sent_date, first, last)
     GROUP BY ALL
 )
 SELECT * EXCLUDE (figures), unnest(figures)
@@ -107,8 +110,7 @@ WITH members AS (
     WHERE
         r.is_announced
         AND r.status IN ('failed', 'rejected', 'expired')
-        AND r.sent_date >= coalesce(first::DATE, r.sent_date)
-        AND r.sent_date <= coalesce(last::DATE, r.sent_date)
+        AND usms_is_between(r.sent_date, first, last)
 )
 SELECT
     cohort,
