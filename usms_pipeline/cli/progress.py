@@ -34,14 +34,6 @@ if TYPE_CHECKING:
     from usms_pipeline.pipeline import Progress as Step
     from usms_pipeline.service.collect import CollectStats
 
-PHASES: Final = {
-    "source": ("Reading table", "row"),
-    "responses": ("Asking service", "session"),
-    "receipts": ("Writing days", "day"),
-    "warehouse": ("Publishing", ""),
-}
-"""What each phase of the pipeline is called on screen, and what it counts."""
-
 _SELDOM_SECONDS: Final = 60
 
 
@@ -72,28 +64,13 @@ def _seldom(console: Console, every_seconds: float) -> Callable[[Step], None]:
         if time.monotonic() - told < every_seconds:
             return
         told = time.monotonic()
-        title, _ = _named(step)
         if logs_json.get():
-            log("info", message=title, phase=step.phase, done=step.done, total=step.total)
+            log("info", message=step.title, phase=step.phase, done=step.done, total=step.total)
             return
-        line = " · ".join(filter(None, (title, _counts(step), *_asking(step.stats))))
+        line = " · ".join(filter(None, (step.title, step.counted, *_asking(step.stats))))
         console.print(f"{datetime.now():%H:%M:%S} {escape(line)}", soft_wrap=True)
 
     return tell
-
-
-def _named(step: Step) -> tuple[str, str]:
-    return PHASES.get(step.phase, (step.phase.capitalize(), ""))
-
-
-def _counts(step: Step) -> str:
-    """Return what is done, in the phase's own unit, and of how much where some of it is left."""
-    _, unit = _named(step)
-    if not unit:
-        return ""
-    if step.total is None or step.done >= step.total:
-        return wording.counted(step.done, unit)
-    return f"{wording.count(step.done)}/{wording.counted(step.total, unit)}"
 
 
 def _progress(console: Console) -> Progress:
@@ -101,7 +78,7 @@ def _progress(console: Console) -> Progress:
         SpinnerColumn(finished_text="[green]✓[/]"),
         TextColumn("{task.description}", style="bold"),
         BarColumn(bar_width=10 if console.width < 100 else 28),
-        _Cell(lambda task: _counts(task.fields["step"]), "cyan"),
+        _Cell(lambda task: task.fields["step"].counted, "cyan"),
         _Cell(_pace, "dim"),
         console=console,
         refresh_per_second=8,
@@ -114,8 +91,7 @@ def _show(progress: Progress, lines: dict[str, TaskID], step: Step) -> None:
         return
     if step.phase not in lines:
         _finish(progress, [task for task in progress.tasks if task.total is None])
-        title, _ = _named(step)
-        lines[step.phase] = progress.add_task(title.ljust(15), total=None, step=step)
+        lines[step.phase] = progress.add_task(step.title.ljust(15), total=None, step=step)
     progress.update(lines[step.phase], completed=step.done, total=step.total, step=step)
 
 

@@ -39,6 +39,14 @@ _LONGEST_RUN: Final = timedelta(days=1)
 _ROWS_AT_ONCE: Final = 200_000
 """What is asked about in one round, and held in memory until it is written; two rounds are."""
 
+_PHASES: Final = {
+    "source": ("Reading table", "row"),
+    "responses": ("Asking service", "session"),
+    "receipts": ("Writing days", "day"),
+    "warehouse": ("Publishing", ""),
+}
+"""What each phase of the pipeline is called on screen, and what it counts."""
+
 
 @dataclass(frozen=True)
 class Progress:
@@ -48,6 +56,21 @@ class Progress:
     done: int
     total: int | None = None
     stats: CollectStats | None = None
+
+    @property
+    def title(self) -> str:
+        """Return what the phase is called on screen."""
+        return _PHASES[self.phase][0]
+
+    @property
+    def counted(self) -> str:
+        """Return what is done, in the phase's own unit, and of how much where some is left."""
+        unit = _PHASES[self.phase][1]
+        if not unit:
+            return ""
+        if self.total is None or self.done >= self.total:
+            return wording.counted(self.done, unit)
+        return f"{wording.count(self.done)}/{wording.counted(self.total, unit)}"
 
 
 OnProgress = Callable[[Progress], None]

@@ -250,9 +250,11 @@ def progress_log(
             return
         said_at = now
         total, stats = progress.total, progress.stats
-        line = f"{progress.phase}: {progress.done:,}{f' of {total:,}' if total else ''}"
+        line = f"{progress.title}: {progress.counted}"
         if stats:
-            line += f"; {stats.requests:,} requests, {stats.retries:,} retries"
+            line += f"; {wording.counted(stats.requests, 'request')}"
+        if stats and stats.retries:
+            line += f", {wording.count(stats.retries)} retries"
         if total and progress.done > done and now > since:
             left = (total - progress.done) * (now - since) / (progress.done - done)
             line += f"; about {wording.duration(left)} left"
@@ -268,7 +270,7 @@ def failure(error: UsmsError, account: Account) -> dg.Failure:
         sentence += f"\nAccount {account.name}: its defs.yaml may set them too, in lower case."
     stats = getattr(error, "stats", None)
     counts = {
-        name: value
+        name.replace("ids_", "sessions_"): value
         for name in ("requests", "retries", "ids_asked", "ids_answered")
         if isinstance(value := getattr(stats, name, None), int)
     }

@@ -56,8 +56,8 @@ DESCRIBED: Final[Mapping[str, Mapping[str, str]]] = {
         "out_of_line": "No operator, country or dimension fails, or has no receipt, more than it "
         "usually does, in the last 72 hours of sending.",
         "forecasts": f"The forecasts of at least {HELD_SHARE:.0%} of the latest days held.",
-        "coverage": f"A final status is known for {COVERED_SHARE:.0%} of the messages of settled "
-        "days, except for chance.",
+        "coverage": f"Every settled day has a final status for {COVERED_SHARE:.0%} of its messages, "
+        "or does not differ significantly from that.",
     },
 }
 """The checks of each asset, with their descriptions."""
@@ -164,8 +164,8 @@ def check_coverage(days: Sequence[Mapping[str, Any]]) -> dg.AssetCheckResult:
         "polling has stopped. `usms rates --by operator` shows where; the report shows since "
         "when they were asked."
         if days
-        else "The final statuses of settled days are known, except for what chance leaves out.",
-        messages_without=count,
+        else "No settled day has a final status for significantly fewer.",
+        without_final_status=count,
     )
 
 

@@ -55,9 +55,13 @@ def described(fields: Iterable[schema.Field | Metric]) -> dg.TableSchema:
 
 
 def responses(report: Report) -> Figures:
-    """Return what a run asked, over all its days."""
+    """Return what a run asked, over all its days; what was counted never is left out."""
     stats = report.stats
-    counted = {name: getattr(stats, name) for name in _COUNTED}
+    counted = {
+        name.replace("ids_", "sessions_"): count
+        for name in _COUNTED
+        if (count := getattr(stats, name))
+    }
     pace = {"requests_per_second": round(stats.pace, 2)} if stats.pace else {}
     due, seconds = sum(report.due.values()), round(report.seconds_asking, 3)
     return {"sessions_due": due, "seconds": seconds, **counted, **pace}
@@ -83,10 +87,7 @@ def receipts(report: Report) -> Figures:
         "new_rows": report.new,
         "quarantined_new": report.quarantined,
         "rows": report.buckets.total() + report.unannounced,
-        "announced": report.buckets.total(),
-        **{name: report.buckets[name] for name in BUCKETS},
-        "open": report.open,
-        "unannounced": report.unannounced,
+        **_by_status(report),
         **({"warnings": "\n".join(report.warnings)} if report.warnings else {}),
     }
 
@@ -101,12 +102,15 @@ def of_day(said: Footer) -> Figures:
     """Return the counts in a day's footer."""
     return {
         "dagster/partition_row_count": said.rows,
-        "announced": said.announced,
-        **{name: said.buckets[name] for name in BUCKETS if said.buckets.get(name)},
-        **({"open": said.open} if said.open else {}),
-        **({"unannounced": said.unannounced} if said.unannounced else {}),
+        **_by_status(said),
         _VERSION: said.version,
     }
+
+
+def _by_status(said: Footer | Report) -> Figures:
+    counts = {name: said.buckets.get(name) for name in BUCKETS}
+    counts |= {"open": said.open, "unannounced": said.unannounced}
+    return {name: count for name, count in counts.items() if count}
 
 
 _VERSION: Final = "usms/version"
@@ -124,7 +128,6 @@ def warehouse(report: WarehouseReport) -> Figures:
         "dagster/row_count": report.rows,
         "path": dg.MetadataValue.path(str(report.path)),
         "partitions_changed": report.partitions_changed,
-        "is_skipped": report.is_skipped,
         "seconds": round(report.seconds, 3),
     }
 
@@ -186,22 +189,21 @@ def is_ours(seen: dg.AssetObservation | None) -> bool:
 
 
 def daily_table(days: list[dict[str, Any]]) -> str:
-    """Write rows of the daily figures as a Markdown table."""
-    heads = ("sent", "messages", "delivered", "expected", "so far", "at worst – at best", "open",
-             "half within")  # fmt: skip
+    """Write rows of the daily figures as a Markdown table, no cell of which needs a second line."""
+    heads = ("sent", "messages", "expected", "so far", "at worst", "at best", "open", "half within")
     rows = [
         (
-            str(day["sent_date"]),
+            wording.day(day["sent_date"]),
             wording.count(day["messages"]),
-            wording.count(day["delivered"]),
             wording.percent(day["expected_rate"]),
             wording.percent(day["delivery_rate"]),
-            f"{wording.percent(day['delivery_rate_if_rest_failed'])} – "
-            f"{wording.percent(day['delivery_rate_if_rest_arrived'])}",
+            wording.percent(day["delivery_rate_if_rest_failed"]),
+            wording.percent(day["delivery_rate_if_rest_arrived"]),
             wording.count(day["awaited"]),
             wording.duration(day["latency_p50_seconds"]),
         )
         for day in days
     ]
+    rows = [tuple(cell.replace(" ", "\u00a0") for cell in row) for row in rows]
     rule = ("---", *["---:"] * (len(heads) - 1))
     return "\n".join(f"| {' | '.join(row)} |" for row in (heads, rule, *rows))
