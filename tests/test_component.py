@@ -342,6 +342,18 @@ def test_a_wrong_attribute_is_told_with_its_line_in_a_few_lines(attribute):
         loaded()
 
 
+def dg_check_defs(project: Path) -> subprocess.CompletedProcess[str]:
+    (project / "dagster.yaml").write_text("telemetry:\n  enabled: false\n")
+    return subprocess.run(
+        [str(Path(sys.executable).with_name("dg")), "check", "defs", "--use-active-venv"],
+        cwd=project,
+        env=os.environ | {"DAGSTER_HOME": str(project), "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("attribute", WRONG[::25])
 def test_dg_check_defs_says_no_more_than_that(second_project, attribute):
@@ -349,20 +361,25 @@ def test_dg_check_defs_says_no_more_than_that(second_project, attribute):
     (second_project / "shop/defs/usms/defs.yaml").write_text(
         f"type: usms_pipeline.components.ReceiptPipeline\nattributes:\n  {attribute}\n"
     )
-    (second_project / "dagster.yaml").write_text("telemetry:\n  enabled: false\n")
-    done = subprocess.run(
-        [str(Path(sys.executable).with_name("dg")), "check", "defs", "--use-active-venv"],
-        cwd=second_project,
-        env=os.environ | {"DAGSTER_HOME": str(second_project), "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = dg_check_defs(second_project)
     said = done.stdout + done.stderr
     assert done.returncode == 1
     assert "shop/defs/usms/defs.yaml:3" in said
     assert re.search(rf"   3 \|   {re.escape(attribute)}\n     \|   +\^ ", said)
     assert len(said.splitlines()) <= 12
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("account", ["sms", "usms"])
+def test_dg_check_defs_names_the_line_in_each_of_two_accounts(second_project, account):
+    """Dagster checks one file of a component type by its schema; the others as it loads them."""
+    (second_project / f"shop/defs/{account}/defs.yaml").write_text(
+        "type: usms_pipeline.components.ReceiptPipeline\nattributes:\n  timezone: Mars/Base\n"
+    )
+    done = dg_check_defs(second_project)
+    assert done.returncode == 1
+    assert f"shop/defs/{account}/defs.yaml:3" in done.stdout + done.stderr
+    assert "'Mars/Base'" in done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("attribute", RIGHT)
