@@ -271,7 +271,9 @@ def test_the_delivery_rates_have_chart_table_and_report(first_run):
     told = materializations(first_run[1], "delivery_rates")[None]
     assert told["messages"] == 300
     assert Path(told["chart"]).read_bytes().startswith(b"\x89PNG")
-    assert told["daily"].count("\n") >= 2
+    days = [row.strip("| ").split(" | ") for row in told["daily"].splitlines()[2:]]
+    assert days
+    assert [cell for day in days for cell in day if set(cell) & {" ", "-"}] == []  # no line breaks
     assert Path(told["report"]).read_text("utf-8").startswith("<!")
     del told["dagster/column_lineage"]
     assert len(json.dumps(told)) < 3_000  # Dagster keeps it three times, for ever
@@ -553,6 +555,9 @@ def test_the_sensor_tells_of_days_that_usms_run_changed_and_of_each_once(project
     assert changed
     second = watched(account, first.cursor)
     assert {one.partition for one in second.asset_events} == changed
+    assert {one.metadata["usms/changed_by"].value for one in second.asset_events} == {
+        "`usms run`, or a run that failed"
+    }
     assert watched(account, second.cursor).asset_events == []
 
 

@@ -56,8 +56,8 @@ DESCRIBED: Final[Mapping[str, Mapping[str, str]]] = {
         "out_of_line": "No operator, country or dimension fails, or has no receipt, more than it "
         "usually does, in the last 72 hours of sending.",
         "forecasts": f"The forecasts of at least {HELD_SHARE:.0%} of the latest days held.",
-        "coverage": f"Every settled day has a final status for {COVERED_SHARE:.0%} of its messages, "
-        "or does not differ significantly from that.",
+        "coverage": f"Every settled day has a final status for {COVERED_SHARE:.0%} of its "
+        "messages, or does not differ significantly from that.",
     },
 }
 """The checks of each asset, with their descriptions."""

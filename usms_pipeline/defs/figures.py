@@ -204,6 +204,6 @@ def daily_table(days: list[dict[str, Any]]) -> str:
         )
         for day in days
     ]
-    rows = [tuple(cell.replace(" ", "\u00a0") for cell in row) for row in rows]
-    rule = ("---", *["---:"] * (len(heads) - 1))
-    return "\n".join(f"| {' | '.join(row)} |" for row in (heads, rule, *rows))
+    cells = [[cell.replace(" ", "\u00a0") for cell in row] for row in rows]
+    rule = ["---", *["---:"] * (len(heads) - 1)]
+    return "\n".join(f"| {' | '.join(row)} |" for row in (heads, rule, *cells))

@@ -80,7 +80,9 @@ def _changed(
                 told[made.partition] = figures.version_of(made)
     for day, said in sorted(new.items()):
         if told.get(str(day)) != said.version:
-            metadata = figures.of_day(said) | {"usms/changed_by": "`usms run`, or a run that failed"}
+            metadata = figures.of_day(said) | {
+                "usms/changed_by": "`usms run`, or a run that failed"
+            }
             yield dg.AssetMaterialization(key, metadata=metadata, partition=str(day))
 
 
