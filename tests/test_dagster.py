@@ -712,14 +712,16 @@ def test_what_dagster_raises_itself_and_an_interrupt_pass(raised):
 
 
 def test_progress_is_logged_every_few_seconds_and_not_every_batch():
-    at = iter([0.0, 1.0, 2.0, 5.0, 6.0, 10.0, 11.0])
+    at = iter([0.0, 1.0, 2.0, 5.0, 6.0, 10.0, 11.0, 20.0])
     said: list[str] = []
     listen = progress_log(said.append, lambda: next(at))
     for done in range(6):
         listen(Progress("responses", done * 1000, 9000))
+    listen(Progress("warehouse", 0))
     assert said == [
         "Asking service: 2,000/9,000 sessions; about 14 s left",  # 7,000 at 500 a second
         "Asking service: 4,000/9,000 sessions; about 11 s left",
+        "Publishing",
     ]
 
 

@@ -250,7 +250,7 @@ def progress_log(
             return
         said_at = now
         total, stats = progress.total, progress.stats
-        line = f"{progress.title}: {progress.counted}"
+        line = f"{progress.title}: {progress.counted}".removesuffix(": ")
         if stats:
             line += f"; {wording.counted(stats.requests, 'request')}"
         if stats and stats.retries:
