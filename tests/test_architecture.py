@@ -21,7 +21,6 @@ ALLOWED = {
     "duckdb": ("source", "figures.queries", "warehouse"),
     "obstore": ("store.objects",),
     "phonenumbers": ("people.phones", "contract.setting_types", "defs.attributes", "simulator"),
-    "starlette": ("simulator",),
     "uvicorn": ("simulator",),
     "typer": ("cli",),
     "rich": ("cli",),

@@ -42,7 +42,6 @@ from usms_pipeline.simulator import (
     Outage,
     Population,
     Simulator,
-    fast_clock,
     fate,
     serve,
 )
@@ -346,14 +345,6 @@ def test_an_empty_service_answers() -> None:
     assert service.outage is None
     assert service.truth(NOW).num_rows == 0
     assert ask(service, ["a"])["RetCode"] == 0
-
-
-def test_a_fast_clock_runs_so_many_times_as_fast() -> None:
-    real = [NOW]
-    clock = fast_clock(NOW - timedelta(days=1), speed=600, clock=lambda: real[0])
-    assert clock() == NOW - timedelta(days=1)
-    real[0] += timedelta(minutes=1)
-    assert clock() == NOW - timedelta(days=1) + timedelta(hours=10)
 
 
 def test_a_time_without_a_zone_is_refused() -> None:

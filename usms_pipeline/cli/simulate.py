@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -57,7 +59,7 @@ def simulate(
     table: TableFile = None,
 ) -> None:
     """Run a simulated USMS service over HTTP until Ctrl-C, with faults if you like."""
-    from usms_pipeline.simulator import Faults, Population, Simulator, run_server
+    from usms_pipeline.simulator import Faults, Population, Simulator, serve
 
     if list_faults:
         known = Faults.describe().items()
@@ -85,7 +87,9 @@ def simulate(
                 "their phone numbers, over plain http: without --host only this machine can."
             ]
         )
-    run_server(simulator, port, host, lambda url: _greet(url, len(simulator.sessions), table))
+    with serve(simulator, port, host) as url, suppress(KeyboardInterrupt):
+        _greet(url, len(simulator.sessions), table)
+        threading.Event().wait()
     counters = simulator.counters
     counted = {
         name: getattr(counters, name) for name in ("requests", "answered", "refused", "throttled")

@@ -6,17 +6,16 @@ Part of the public interface. Nothing else in the package imports it but the com
 from usms_pipeline.simulator.fate import Outage
 from usms_pipeline.simulator.faults import Faults
 from usms_pipeline.simulator.population import Population
-from usms_pipeline.simulator.server import run_server, serve
+from usms_pipeline.simulator.server import serve
 from usms_pipeline.simulator.simulator import (
     ACCESS_KEY_ID,
     ACCESS_KEY_SECRET,
     PATH,
     Counters,
     Simulator,
-    fast_clock,
 )
 
 __all__ = [
     "ACCESS_KEY_ID", "ACCESS_KEY_SECRET", "PATH", "Counters", "Faults", "Outage", "Population",
-    "Simulator", "fast_clock", "run_server", "serve",
+    "Simulator", "serve",
 ]  # fmt: skip

@@ -1,4 +1,7 @@
-"""The simulator on a socket: uvicorn in a thread for tests and notebooks, or in the foreground."""
+"""The simulator over HTTP: uvicorn in a thread, and the ASGI application that it runs.
+
+Nothing is decided here: ``Simulator.answer`` says what is sent, after which delay, and how it ends.
+"""
 
 from __future__ import annotations
 
@@ -6,103 +9,47 @@ import asyncio
 import socket
 import struct
 import threading
+import zlib
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
+from itertools import chain
 from typing import Any, Final
 
 import uvicorn
-from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 from usms_pipeline.contract.errors import UsmsError
-from usms_pipeline.simulator.app import HANG_UP, app
-from usms_pipeline.simulator.simulator import Simulator
+from usms_pipeline.simulator.replies import Reply, page
+from usms_pipeline.simulator.simulator import PATH, Simulator
 
 LOOPBACK: Final = "127.0.0.1"
 _RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
-_PATIENCE_SECONDS: Final = 10.0
+_STOP_SECONDS: Final = 10.0
+_BLANKS: Final = b" " * 1_000_000
 
 
 @contextmanager
 def serve(simulator: Simulator, port: int = 0, host: str = LOOPBACK) -> Iterator[str]:
     """Serve in a thread while the block runs; yields the base URL (port 0: any free one).
 
-    Raises ``UsmsError`` when the port can't be had.
+    Raises ``UsmsError`` if it can't listen on the port.
     """
-    listener = _listen(host, port)
-    url = _url(listener)
-    server = _Server(simulator)
-    thread = threading.Thread(
-        target=server.run, args=([listener],), name="usms-simulator", daemon=True
-    )
-    thread.start()
-    try:
-        server.is_up.wait(_PATIENCE_SECONDS)
-        if not server.started:
-            raise UsmsError(f"The simulator did not start on {url} in {_PATIENCE_SECONDS:g} s.")
-        yield url
-    finally:
-        server.should_exit = True
-        thread.join(_PATIENCE_SECONDS)
-        listener.close()
-
-
-def run_server(
-    simulator: Simulator,
-    port: int = 0,
-    host: str = LOOPBACK,
-    on_start: Callable[[str], None] = lambda url: None,
-) -> None:
-    """Serve in the foreground until interrupted; ``on_start`` gets the base URL.
-
-    Raises ``UsmsError`` when the port can't be had.
-    """
-    listener = _listen(host, port)
-    server = _Server(simulator, lambda: on_start(_url(listener)))
-    # uvicorn stops in good order, then hands the interrupt on
-    with closing(listener), suppress(KeyboardInterrupt):
-        server.run([listener])
-
-
-class _Server(uvicorn.Server):
-    def __init__(self, simulator: Simulator, on_start: Callable[[], None] = lambda: None):
+    with closing(_listen(host, port)) as listener:
         config = uvicorn.Config(
-            app(simulator), http=_Protocol, ws="none", lifespan="off", log_config=None,
-            log_level="critical", access_log=False, timeout_graceful_shutdown=1,
+            _app(simulator), ws="none", lifespan="off", log_config=None, log_level="critical",
+            access_log=False, timeout_graceful_shutdown=1,
         )  # fmt: skip
-        super().__init__(config)
-        self.is_up = threading.Event()
-        self._on_start = on_start
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        self.is_up.set()
-        self._on_start()
-
-
-class _Protocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
-    """uvicorn's own protocol, and an extension by which the app hangs up on its client."""
-
-    app: Any
-
-    def connection_made(self, transport: asyncio.Transport) -> None:
-        super().connection_made(transport)
-        inner = self.app
-
-        async def with_hang_up(scope: Any, receive: Any, send: Any) -> None:
-            extensions = {**scope.get("extensions", {}), HANG_UP: lambda r: hang_up(transport, r)}
-            await inner({**scope, "extensions": extensions}, receive, send)
-
-        self.app = with_hang_up
-
-
-def hang_up(transport: asyncio.Transport, is_reset: bool) -> None:
-    """Close a connection after what was written, or reset it (RST) at once."""
-    if not is_reset:
-        transport.close()
-        return
-    raw = transport.get_extra_info("socket")
-    raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
-    transport.abort()
+        config.load()  # imports here, not in the thread
+        server = uvicorn.Server(config)
+        thread = threading.Thread(
+            target=server.run, args=([listener],), name="usms-simulator", daemon=True
+        )
+        thread.start()
+        try:
+            host, port = listener.getsockname()[:2]
+            yield f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        finally:
+            server.should_exit = True
+            thread.join(_STOP_SECONDS)
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -117,6 +64,55 @@ def _listen(host: str, port: int) -> socket.socket:
         ) from error
 
 
-def _url(listener: socket.socket) -> str:
-    host, port = listener.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+def _app(simulator: Simulator) -> Callable[..., Any]:
+    async def answer(scope: Any, receive: Any, send: Any) -> None:
+        if scope["path"] != PATH:
+            reply = page(404, "Not Found")
+        elif scope["method"] != "GET":
+            reply = page(405, "Method Not Allowed")
+        else:
+            headers = dict(scope["headers"])
+            key = headers.get(b"authorization", b"").decode("latin-1")
+            takes_gzip = b"gzip" in headers.get(b"accept-encoding", b"")
+            reply = simulator.answer(scope["query_string"], key, takes_gzip)
+        if reply.delay_seconds:
+            await asyncio.sleep(reply.delay_seconds)
+        await _send(reply, receive, send)
+
+    return answer
+
+
+async def _send(reply: Reply, receive: Any, send: Any) -> None:
+    if reply.ending == "reset":
+        transport = send.__self__.transport  # uvicorn's own: ASGI can't reset a connection
+        raw = transport.get_extra_info("socket")
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+        transport.abort()
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        return
+    headers = [(b"content-type", reply.content_type.encode())]
+    headers += [(name.lower().encode(), value.encode()) for name, value in reply.headers]
+    if not reply.padding_bytes:
+        headers.append((b"content-length", str(len(reply.body)).encode()))
+    if reply.is_gzip:
+        headers.append((b"content-encoding", b"gzip"))
+    await send({"type": "http.response.start", "status": reply.status, "headers": headers})
+    whole = _chunks(reply) if reply.ending == "whole" else [reply.body[: len(reply.body) // 2]]
+    for chunk in whole:
+        await send({"type": "http.response.body", "body": chunk, "more_body": True})
+    if reply.ending == "whole":  # else uvicorn closes the connection
+        await send({"type": "http.response.body", "body": b""})
+
+
+def _chunks(reply: Reply) -> Iterator[bytes]:
+    """Yield the body in parts, so that an oversized one is never in memory whole."""
+    padding = range(0, reply.padding_bytes, len(_BLANKS))
+    parts = chain([reply.body], (_BLANKS[: reply.padding_bytes - sent] for sent in padding))
+    if not (reply.is_gzip and reply.padding_bytes):  # a body without padding is compressed already
+        yield from parts
+        return
+    # Sixteen more than the window's bits is zlib's way to ask for gzip.
+    packer = zlib.compressobj(1, wbits=zlib.MAX_WBITS + 16)
+    yield from map(packer.compress, parts)
+    yield packer.flush()

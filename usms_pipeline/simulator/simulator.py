@@ -1,6 +1,6 @@
 """The simulated service: what it was sent, what it answers and when, what it was asked.
 
-No sockets: ``app`` and ``server`` put it on the network. The clock is an argument.
+No sockets: ``server`` puts it on the network. The clock is an argument.
 """
 
 from __future__ import annotations
@@ -40,12 +40,6 @@ Clock = Callable[[], datetime]
 def utc_now() -> datetime:
     """Return the time, in UTC."""
     return datetime.now(UTC)
-
-
-def fast_clock(start_at: datetime, speed: float, clock: Clock = utc_now) -> Clock:
-    """Return a clock that reads ``start_at`` now and runs ``speed`` times as fast as ``clock``."""
-    begun_at = clock()
-    return lambda: start_at + (clock() - begun_at) * speed
 
 
 @dataclass
@@ -246,12 +240,8 @@ def ids_of(query: bytes) -> list[str]:
     >>> ids_of(b"id=a&id=b%20c&id=a&other=1")
     ['a', 'b c']
     """
-    if b"%" in query or b"+" in query:
-        text = query.decode("latin-1")
-        pairs = parse_qsl(text, keep_blank_values=True, errors="replace")
-        return list(dict.fromkeys(value for name, value in pairs if name == "id"))
-    parts = query.decode("utf-8", "replace").split("&")
-    return list(dict.fromkeys(part[3:] for part in parts if part == "id" or part.startswith("id=")))
+    pairs = parse_qsl(query.decode("latin-1"), keep_blank_values=True, errors="replace")
+    return list(dict.fromkeys(value for name, value in pairs if name == "id"))
 
 
 def _crc(text: str) -> int:
