@@ -30,7 +30,7 @@ SLOW = "latency_seconds=0.15"
 
 def settled(account: Account) -> None:
     """Run once more, alone; the dataset is whole then, and the published file says the same."""
-    account.service.faults = Faults.none()
+    account.service.faults = Faults()
     account.run()
     assert account.pipeline.conservation(account.window.days()) == []
     published = account.folder / "data/usms.duckdb"
@@ -75,7 +75,7 @@ def test_a_run_beside_another_command_ends_as_if_alone(beside, tmp_path, simulat
     with started(account, "run", "--all", max_concurrency="1") as run:
         wait_until(lambda: account.service.counters.requests > asked)
         other = usms(account, *words)
-        account.service.faults = Faults.none()
+        account.service.faults = Faults()
         ran = ended(run)
     assert ran.code == 0, ran
     if beside == ("rebuild",):  # asked for whole: what it had to leave out is its shortfall
@@ -106,7 +106,7 @@ def test_a_stopped_run_holds_its_days_and_the_next_one_leaves_them_to_it(
     assert second.code == 0, second
     assert "another run is working on" in second.said
     assert "skipped." in second.said
-    account.service.faults = Faults.none()
+    account.service.faults = Faults()
     for lock in (account.folder / "data/.locks").rglob("*.lock"):
         lock.write_text(f"{os.getpid()}\nanother-host-{socket.gethostname()}\n")
     third = usms(account, "run", "--all")

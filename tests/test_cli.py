@@ -470,7 +470,7 @@ def test_quarantine_lists_replays_and_dismisses(account: Account) -> None:
     assert entries[0]["asked_at"][:16].replace("T", " ") in listed.stdout
 
     assert "1 dismissed" in account("quarantine", "dismiss", entries[0]["id"]).stdout
-    account.simulator.faults = Faults.none()
+    account.simulator.faults = Faults()
     replayed = account("quarantine", "replay", entries[1]["id"])
     assert (replayed.exit_code, replayed.stdout) == (0, "1 tried again; 0 open now\n")
     states = json.loads(account("quarantine", "list", "--state", "all", "--json").stdout)
@@ -576,7 +576,7 @@ def test_a_stopped_run_keeps_what_landed(account: Account, number: int, code: in
     assert told.startswith("✗ Stopped. What was received is kept")
     landed = len(account.simulator.counters.ids_asked)
     assert 0 < landed < MESSAGES
-    account.simulator.faults = Faults.none()
+    account.simulator.faults = Faults()
     report = json.loads(account("run", "--json").stdout)
     assert report["stats"]["ids_asked"] < MESSAGES
     assert messages(account) == MESSAGES

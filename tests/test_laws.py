@@ -113,7 +113,7 @@ def test_law_4_what_landed_survives_a_kill(tmp_path, simulator):
     }
     assert landed
     asked_before = account.service.counters.ids_asked.copy()
-    account.service.faults = Faults.none()
+    account.service.faults = Faults()
     account.clock.now = START + timedelta(days=30)
     account.run()
     asked_again = account.service.counters.ids_asked - asked_before
@@ -168,14 +168,14 @@ def test_law_6_a_partition_without_news_is_not_written(tmp_path, simulator):
 def test_law_7_a_poison_id_costs_itself_and_can_be_replayed(tmp_path, simulator):
     account = Account(tmp_path, simulator, 200)
     poison = account.service.sessions[7]
-    account.service.faults = replace(Faults.none(), poison_ids=frozenset({poison}))
+    account.service.faults = replace(Faults(), poison_ids=frozenset({poison}))
     account.clock.turn(days=4)
     report = account.run()
     assert report.stats.ids_refused == 1
     assert account.sql("SELECT session_no FROM receipts WHERE status = 'invalid'") == [(poison,)]
     [entry] = quarantine.entries(account.pipeline.store)
     assert (entry.kind, entry.session_no) == ("refused_id", poison)
-    account.service.faults = Faults.none()
+    account.service.faults = Faults()
     assert account.pipeline.replay() == 1
     assert account.sql("SELECT * FROM receipts WHERE status = 'invalid'") == []
     assert quarantine.entries(account.pipeline.store) == []
@@ -190,7 +190,7 @@ def test_law_7_a_run_keeps_what_landed_when_the_service_goes_down(tmp_path, simu
         account.run()
     assert account.pipeline.conservation(account.window.days()) == []
     assert set(counted(account)) == {"pending"}
-    account.service.faults = Faults.none()
+    account.service.faults = Faults()
     account.run()
     assert counted(account) == expected_buckets(account)
 

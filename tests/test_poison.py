@@ -235,7 +235,7 @@ def test_a_refused_session_is_invalid_with_the_services_own_code_and_words(
 ) -> None:
     account = Account(tmp_path, simulator, 120)
     poison = frozenset(account.service.sessions[3:5])
-    account.service.faults = replace(Faults.none(), poison_ids=poison)
+    account.service.faults = replace(Faults(), poison_ids=poison)
     account.clock.turn(days=4)
     account.run()
     rows = account.sql(

@@ -136,7 +136,7 @@ def test_what_was_dismissed_stays_so_when_its_response_is_laid_out_in_another_wa
 def poisoned(folder: Path, simulator: Any) -> Account:
     account = Account(folder, simulator, 60)
     poison = frozenset({account.service.sessions[7]})
-    account.service.faults = replace(Faults.none(), poison_ids=poison)
+    account.service.faults = replace(Faults(), poison_ids=poison)
     account.clock.turn(days=4)
     account.run()
     return account
@@ -162,7 +162,7 @@ def test_a_response_to_a_replay_that_was_killed_is_folded_by_the_next_run(
 ):
     """The day is settled and long out of the window: nothing but the open log tells."""
     account = poisoned(tmp_path, simulator)
-    account.service.faults = Faults.none()
+    account.service.faults = Faults()
     account.clock.turn(days=30)
 
     def killed(*given: Any) -> None:

@@ -20,7 +20,7 @@ def account_refusing(folder: Path, simulator: Any, share: float) -> tuple[Accoun
     account.clock.turn(days=4)
     numbers = list(account.service.sessions)
     bad = frozenset(numbers[: int(len(numbers) * share)])
-    account.service.faults = replace(Faults.none(), poison_ids=bad)
+    account.service.faults = replace(Faults(), poison_ids=bad)
     return account, len(bad)
 
 
@@ -64,6 +64,6 @@ def test_a_replay_asks_about_nothing_but_refused_numbers(tmp_path: Path, simulat
     after = {entry.id for entry in quarantine.entries(store)}
     assert len(after) == count
     assert not after & before, "a refusal is the answer to a question of its own"
-    account.service.faults = Faults.none()
+    account.service.faults = Faults()
     assert account.pipeline.replay() == count
     assert quarantine.entries(store) == []

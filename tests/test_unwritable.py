@@ -145,7 +145,7 @@ _NAMED = re.compile(r"Can't .*? '(?P<name>[^']+)'")
 def refused(account: Account) -> Account:
     """Let the service refuse some of the account's sessions, for the quarantine to have some."""
     poison = frozenset(account.service.sessions[7:40:8])
-    account.service.faults = replace(Faults.none(), poison_ids=poison)
+    account.service.faults = replace(Faults(), poison_ids=poison)
     return account
 
 

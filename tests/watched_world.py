@@ -66,7 +66,7 @@ class World:
     def _fates(self) -> fate.Fates:
         sessions, phones = (self.sent[name].to_pylist() for name in ("session_no", "phone"))
         drawn = fate.draws(self.seed, sessions, phones, self.sent_us)
-        fates = fate.fates(drawn, phones, self.sent_us, self.outage, Faults.none())
+        fates = fate.fates(drawn, phones, self.sent_us, self.outage, Faults())
         return self._swung(fates) if self.swing else fates
 
     def _swung(self, fates: fate.Fates) -> fate.Fates:

@@ -116,16 +116,17 @@ class _Speaker:
     def said(self, recipients: list[int]) -> tuple[list[Said], list[Said]]:
         """Return what is said of a session's recipients, and what a second item adds.
 
-        A receipt that takes a final status back stands alone once that status was sent, so that the
-        first final status is always the true one; half of them say both in one answer from the
-        start.
+        The first final status that a client gets is always the true one: a receipt that takes it
+        back is sent alone only later. For half of these, a second item says it from the start.
         """
         roster = self._roster
         first: list[Said] = []
         second: list[Said] = []
         for index in recipients:
+            form = self._draw(index, "form")
             if roster.revealed_us[index] > self._now_us:
-                first += self._waiting(index)
+                if form >= 0.7:  # of the others nothing is said
+                    first.append(Said(index, _WAITING[int((form - 0.7) / 0.3 * len(_WAITING))]))
                 continue
             taken_back = self._taken_back(index)
             if taken_back is not None and index in self._shown:
@@ -136,16 +137,9 @@ class _Speaker:
             first.append(Said(index, true.word, true.code, true.description, *received))
             if _IS_FINAL[roster.outcome[index]]:
                 self.finals.append(index)
-            if taken_back is not None and self._draw(index, "form") < 0.5:
+            if taken_back is not None and form < 0.5:
                 second.append(taken_back)
         return first, second
-
-    def _waiting(self, index: int) -> list[Said]:
-        """Return, for some recipients, that the message is on its way; for others nothing."""
-        draw = self._draw(index, "form")
-        if draw < 0.7:
-            return []
-        return [Said(index, _WAITING[int((draw - 0.7) / 0.3 * len(_WAITING))])]
 
     def _taken_back(self, index: int) -> Said | None:
         roster, faults = self._roster, self._faults

@@ -104,11 +104,6 @@ class Faults:
                 raise ValueError(f"{named.name} can't be {value:g}; it must be {within}")
 
     @classmethod
-    def none(cls) -> Faults:
-        """Return a service without a fault."""
-        return cls()
-
-    @classmethod
     def every(cls) -> Faults:
         """Return all faults, rare enough for a good client to end with the full truth.
 
@@ -119,18 +114,18 @@ class Faults:
 
     @classmethod
     def parse(cls, text: str) -> Faults:
-        """Read ``"throttle=0.1,poison=0.01"``; a name alone is 1; ``every`` and ``none`` first.
+        """Read ``"throttle=0.1,poison=0.01"``; a name alone is 1; ``every`` stands first.
 
         Raises ``ValueError`` with a sentence that lists the known faults.
 
         >>> Faults.parse("every,throttle=0.25").throttle
         0.25
         """
-        faults = cls.none()
+        faults = cls()
         for part in filter(None, (part.strip() for part in text.split(","))):
             name, is_given, value = (piece.strip() for piece in part.partition("="))
-            if name in ("every", "none") and not is_given:
-                faults = cls.every() if name == "every" else cls.none()
+            if name == "every" and not is_given:
+                faults = cls.every()
             else:
                 faults = replace(faults, **{_known(name): _read(name, value or "1")})
         return faults
@@ -149,7 +144,7 @@ def _known(name: str) -> str:
     hint = f" Did you mean {near[0]!r}?" if near else ""
     raise ValueError(
         f"There is no fault {name!r}.{hint} Give name=value pairs with commas between them; "
-        f"the faults are: every, none, {', '.join(names)}."
+        f"the faults are: every, {', '.join(names)}."
     )
 
 

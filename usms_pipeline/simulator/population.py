@@ -13,7 +13,7 @@ from uuid import UUID
 import numpy as np
 import pyarrow as pa
 
-from usms_pipeline.simulator.numbering import PLANS, Plan
+from usms_pipeline.simulator.numbering import PLANS
 
 SCHEMA: Final = pa.schema(
     [
@@ -91,7 +91,10 @@ class Population:
         shuffled = rng.permutation(np.array(sizes, dtype=np.int64))
         session_of_row = np.repeat(np.arange(len(sizes)), shuffled)
         count = int(session_of_row[-1]) + 1 if self.messages else 0
-        countries, phones = self._phones(rng)
+        countries, phones = _phones(rng, self.customers or self.messages)
+        if self.customers is not None:
+            chosen = rng.integers(0, self.customers, self.messages)
+            countries, phones = countries.take(chosen), phones.take(chosen)
         kinds = rng.choice(len(TEMPLATES), count, p=[kind.share for kind in TEMPLATES])
         raw = rng.bytes(16 * count)
         numbers = [str(UUID(bytes=raw[at : at + 16], version=4)) for at in range(0, len(raw), 16)]
@@ -106,13 +109,6 @@ class Population:
             pa.array(self._sent_us(rng, count)[session_of_row]).cast(SCHEMA.field("sent_at").type),
         ]
         return pa.Table.from_arrays(columns, schema=SCHEMA)
-
-    def _phones(self, rng: np.random.Generator) -> tuple[pa.Array, pa.Array]:
-        countries, phones = map(pa.array, _phones(rng, self.customers or self.messages))
-        if self.customers is None:
-            return countries.cast(pa.string()), phones.cast(pa.string())
-        chosen = rng.integers(0, self.customers, self.messages)
-        return countries.take(chosen), phones.take(chosen)
 
     def _sent_us(self, rng: np.random.Generator, count: int) -> np.ndarray:
         """Draw times in the rhythm of days and weeks, ascending, as epoch microseconds."""
@@ -129,18 +125,15 @@ class Population:
         return sent
 
 
-def _phones(rng: np.random.Generator, count: int) -> tuple[list[str], list[str]]:
+def _phones(rng: np.random.Generator, count: int) -> tuple[pa.Array, pa.Array]:
+    """Draw countries and phones of as many people, by the shares of ``PLANS``."""
     names = list(PLANS)
     drawn = rng.choice(len(names), count, p=[plan.share for plan in PLANS.values()])
     prefix = rng.integers(0, 2**31, count)
     digits = rng.integers(0, 10**9, count)
-    countries = [names[index] for index in drawn.tolist()]
-    return countries, [
-        _phone(PLANS[country], *parts)
-        for country, *parts in zip(countries, prefix.tolist(), digits.tolist(), strict=True)
-    ]
-
-
-def _phone(plan: Plan, prefix: int, digits: int) -> str:
-    beginning = plan.prefixes[prefix % len(plan.prefixes)]
-    return f"+{plan.code}{beginning}{digits:09d}"[: 1 + len(plan.code) + plan.digits]
+    countries, phones = [names[index] for index in drawn.tolist()], []
+    for country, place, number in zip(countries, prefix.tolist(), digits.tolist(), strict=True):
+        plan = PLANS[country]
+        beginning = plan.prefixes[place % len(plan.prefixes)]
+        phones.append(f"+{plan.code}{beginning}{number:09d}"[: 1 + len(plan.code) + plan.digits])
+    return pa.array(countries, pa.string()), pa.array(phones, pa.string())

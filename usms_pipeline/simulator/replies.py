@@ -73,13 +73,6 @@ def throttled(faults: Faults, rng: Random) -> Reply:
     return replace(reply, headers=(("Retry-After", value),))
 
 
-def over_limit(faults: Faults, rng: Random) -> Reply:
-    """Return one of the answers that services have for too many requests per second."""
-    if rng.random() < 0.3:
-        return refusal(THROTTLED, "Request was throttled")
-    return throttled(faults, rng)
-
-
 def failing(rng: Random) -> Reply:
     """Return a 5xx, with JSON, with a web page or with nothing."""
     status = rng.choice((500, 502, 503, 504))
@@ -118,9 +111,10 @@ def useless_kind(faults: Faults, rng: Random) -> str | None:
     return None
 
 
+THROTTLED_200: Final = refusal(THROTTLED, "Request was throttled")
 _USELESS: Final = {
     "throttle": None,
-    "ret_throttle": refusal(THROTTLED, "Request was throttled"),
+    "ret_throttle": THROTTLED_200,
     "server_error": None,
     "ret_server_error": refusal(SERVER_ERROR, "Server error"),
     "reset": RESET,

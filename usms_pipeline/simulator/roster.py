@@ -113,18 +113,15 @@ def times(epoch_us: Any) -> pa.Array:
 
 
 def sent_rows(messages: Any) -> Iterator[Sent]:
-    """Read a customer's messages: an Arrow table, reader or batches, or an iterable of tuples.
+    """Yield a customer's messages, read from an Arrow table, reader, batches or tuples.
 
-    Columns ``session_no``, ``sent_at``, and where there are, ``phone`` and ``recipients``;
-    tuples are (session_no, phone or None, sent_at aware). Rows without a session number or a
-    time are left out, as the service never knew them. A naive ``sent_at`` is UTC.
+    Columns are ``session_no`` and ``sent_at``, and optionally ``phone`` and ``recipients``. Tuples
+    are (session_no, phone or None, aware sent_at). Rows without a session number or a time are left
+    out: the service never knew them. A naive ``sent_at`` is UTC.
 
     Raises ``ValueError`` where a column is missing.
     """
-    if isinstance(messages, pa.Table | pa.RecordBatch):
-        yield from _arrow_rows(messages)
-        return
-    for part in messages:
+    for part in [messages] if isinstance(messages, pa.Table | pa.RecordBatch) else messages:
         if isinstance(part, pa.Table | pa.RecordBatch):
             yield from _arrow_rows(part)
         else:
@@ -142,11 +139,9 @@ def _arrow_rows(rows: pa.Table | pa.RecordBatch) -> Iterator[Sent]:
             )
     sessions = rows.column("session_no").cast(pa.string()).to_pylist()
     sent = rows.column("sent_at").cast(TIME).cast(pa.int64()).to_pylist()
-    count = len(sessions)
-    phones = rows.column("phone").cast(pa.string()).to_pylist() if "phone" in names else None
-    dealt = rows.column("recipients").to_pylist() if "recipients" in names else None
-    for session_no, phone, sent_us, recipients in zip(
-        sessions, phones or [None] * count, sent, dealt or [1] * count, strict=True
-    ):
+    absent = [None] * len(sessions)
+    phones = rows.column("phone").cast(pa.string()).to_pylist() if "phone" in names else absent
+    dealt = rows.column("recipients").to_pylist() if "recipients" in names else absent
+    for session_no, phone, sent_us, recipients in zip(sessions, phones, sent, dealt, strict=True):
         if session_no and session_no.strip() and sent_us is not None:
             yield Sent(session_no.strip(), phone, sent_us, recipients or 1)

@@ -97,7 +97,7 @@ class Simulator:
     ) -> None:
         self.seed, self.clock = seed, clock
         self.counters = Counters()
-        self._faults = faults or Faults.none()
+        self._faults = faults or Faults()
         self._outage = outage
         self._credentials = b64encode(f"{access_key_id}:{access_key_secret}".encode())
         self._roster = Roster(seed, receipt_timezone)
@@ -155,23 +155,21 @@ class Simulator:
         if session_no in self._faults.poison_ids or len(session_no) > _MAX_ID_LENGTH:
             return True
         share = self._faults.poison
-        return share > 0 and _crc(f"{self.seed}|{session_no}") < share * 2**32
+        text = f"{self.seed}|{session_no}".encode("utf-8", "surrogatepass")
+        return share > 0 and zlib.crc32(text) < share * 2**32
 
     def answer(self, query: bytes, authorization: str = "", takes_gzip: bool = False) -> Reply:
         """Return the reply to one GET, by its raw query string and its ``Authorization``."""
         with self._lock:
-            return self._answer(query, authorization, takes_gzip)
-
-    def _answer(self, query: bytes, authorization: str, takes_gzip: bool) -> Reply:
-        self.counters.requests += 1
-        # how often this was asked, so that the order of other queries does not matter
-        self._attempts[zlib.crc32(query)] += 1
-        rng = Random(f"{self.seed}|{self._attempts[zlib.crc32(query)]}|{query!r}")
-        reply = self._reply(query, authorization, rng)
-        if takes_gzip and reply.status == 200 and rng.random() < self._faults.gzip:
-            reply = replies.compressed(reply)
-        slow = self._faults.slow_seconds if rng.random() < self._faults.slow else 0.0
-        return replace(reply, delay_seconds=self._faults.latency_seconds + slow)
+            self.counters.requests += 1
+            # how often this was asked, so that the order of other queries does not matter
+            self._attempts[zlib.crc32(query)] += 1
+            rng = Random(f"{self.seed}|{self._attempts[zlib.crc32(query)]}|{query!r}")
+            reply = self._reply(query, authorization, rng)
+            if takes_gzip and reply.status == 200 and rng.random() < self._faults.gzip:
+                reply = replies.compressed(reply)
+            slow = self._faults.slow_seconds if rng.random() < self._faults.slow else 0.0
+            return replace(reply, delay_seconds=self._faults.latency_seconds + slow)
 
     def _reply(self, query: bytes, authorization: str, rng: Random) -> Reply:
         faults = self._faults
@@ -186,7 +184,9 @@ class Simulator:
             return self._count("auth_failure", replies.unauthorized(rng))
         if faults.rate_limit and not self._limit.allows(faults.rate_limit):
             self.counters.throttled += 1
-            return self._count("rate_limit", replies.over_limit(faults, rng))
+            is_plain = rng.random() < 0.3  # services have both answers
+            limited = replies.THROTTLED_200 if is_plain else replies.throttled(faults, rng)
+            return self._count("rate_limit", limited)
         if faults.uri_limit and len(query) > faults.uri_limit:
             return self._count("uri_limit", replies.page(414, "URI Too Long"))
         return self._about(query, rng)
@@ -242,10 +242,6 @@ def ids_of(query: bytes) -> list[str]:
     """
     pairs = parse_qsl(query.decode("latin-1"), keep_blank_values=True, errors="replace")
     return list(dict.fromkeys(value for name, value in pairs if name == "id"))
-
-
-def _crc(text: str) -> int:
-    return zlib.crc32(text.encode("utf-8", "surrogatepass"))
 
 
 def _epoch_us(at: datetime) -> int:

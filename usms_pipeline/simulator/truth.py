@@ -47,7 +47,10 @@ def truth(roster: Roster, at_us: int, is_poison: Callable[[str], bool]) -> pa.Ta
         times(roster.sent_us),
         _statuses(np.where(is_known, outcome, SILENT), is_refused),
         times(received),
-        *(_words(outcome, is_known, name) for name in ("word", "code", "description")),
+        *(
+            pa.array(np.array([getattr(o, name) for o in OUTCOMES])[outcome], mask=~is_known)
+            for name in ("word", "code", "description")
+        ),
         times(np.where(is_refused, NEVER, revealed)),
         _statuses(outcome, is_refused),
     ]
@@ -57,8 +60,3 @@ def truth(roster: Roster, at_us: int, is_poison: Callable[[str], bool]) -> pa.Ta
 def _statuses(outcome: np.ndarray, is_refused: np.ndarray) -> pa.Array:
     names = np.array([*(o.status for o in OUTCOMES), "pending"])  # SILENT is the last of them
     return pa.array(np.where(is_refused, "invalid", names[outcome]), pa.string())
-
-
-def _words(outcome: np.ndarray, is_known: np.ndarray, name: str) -> pa.Array:
-    texts = np.array([getattr(o, name) for o in OUTCOMES])[outcome]
-    return pa.array(texts, pa.string(), mask=~is_known)
