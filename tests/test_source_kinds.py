@@ -62,4 +62,6 @@ def test_every_kind_of_source_gives_the_same_rows_schema_and_survey(url: str) ->
     times = [row["sent_at"] for row in EXPECTED]
     assert (seen.rows, seen.left_out.without_sent_at) == (len(ROWS), 0)
     assert (seen.first_sent_at, seen.last_sent_at) == (min(times), max(times))
-    assert [column.name for column in seen.columns] == list(tables.NAMES)
+    assert settings.source_url is not None
+    columns = source.columns(settings.source_url.get_secret_value(), settings.source_table or "")
+    assert [column.name for column in columns] == list(tables.NAMES)

@@ -33,10 +33,6 @@ class DateOrder(StrEnum):
         return DateOrder.MONTH_FIRST if self is DateOrder.DAY_FIRST else DateOrder.DAY_FIRST
 
 
-_DATE_ORDERS = {
-    DateOrder.DAY_FIRST: "d+(ay)?(first|m+(onth)?(y+(ear)?)?)",
-    DateOrder.MONTH_FIRST: "m+(onth)?(first|d+(ay)?(y+(ear)?)?)",
-}
 _OFFSET = re.compile(r"(?:UTC|GMT)?([+-])0?(\d{1,2})(?::?00)?", re.IGNORECASE)
 _WEB_ADDRESS = re.compile(r"[!-\[\]-~]*")
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
@@ -186,17 +182,6 @@ def ages(value: tuple[float, ...]) -> tuple[float, ...]:
     return value
 
 
-def date_order(value: Any) -> Any:
-    """Read dmy, DD/MM/YYYY, day-first and the like; and the same with the month first."""
-    if not isinstance(value, str):
-        return value
-    letters = re.sub(r"[^a-z]", "", value.casefold())
-    for order, pattern in _DATE_ORDERS.items():
-        if re.fullmatch(pattern, letters):
-            return order
-    raise ValueError(f"{value!r} is neither dmy (the day first) nor mdy (the month first)")
-
-
 def absent_if_blank(value: Any) -> Any:
     """Read blank text as a setting that is not given."""
     return None if isinstance(value, str) and not value.strip() else value
@@ -244,8 +229,6 @@ Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(split_list), AfterV
 Ages = Annotated[tuple[float, ...], NoDecode, BeforeValidator(split_list), AfterValidator(ages)]
 OptionalText = Annotated[str | None, BeforeValidator(absent_if_blank)]
 OptionalNumber = Annotated[float | None, BeforeValidator(absent_if_blank)]
-OptionalOrder = Annotated[
-    DateOrder | None, BeforeValidator(date_order), BeforeValidator(absent_if_blank)
-]
+OptionalOrder = Annotated[DateOrder | None, BeforeValidator(absent_if_blank)]
 Secret = Annotated[SecretStr | None, BeforeValidator(absent_if_blank), BeforeValidator(unquoted)]
 SecretKey = Annotated[Secret, AfterValidator(hex_key)]

@@ -45,7 +45,7 @@ def whole_name(value: object) -> str:
 
 
 def name(value: object) -> str:
-    """Write such a value in little space: a very long one is cut in the middle.
+    """Write such a value in at most 80 characters: a longer one is cut in the middle.
 
     >>> name("otp_login"), len(name("a" * 300))
     ('otp_login', 80)
@@ -55,7 +55,7 @@ def name(value: object) -> str:
 
 
 def apart(names: Iterable[str]) -> list[str]:
-    """Number the names that look alike, because groups are identified by their names.
+    """Return the names with a number added to each that came before, so that all differ.
 
     >>> apart(["a", "b", "a", "a (2)"])
     ['a', 'b', 'a (3)', 'a (2)']
@@ -75,7 +75,7 @@ def apart(names: Iterable[str]) -> list[str]:
 
 
 def rows_left_out(rows: int, column: str) -> str:
-    """Return that some rows of the source have no usable time.
+    """Return a sentence, without its period: how many rows have no usable time in a column.
 
     >>> rows_left_out(1, "sent_at")
     '1 row has no usable time in sent_at: no run reads it, and no figure counts it'
@@ -97,15 +97,14 @@ def without_numbers(text: str) -> str:
     >>> without_numbers("no such user: (86) 138.0013-8000 at 192.168.100.200")
     'no such user: … at 192.168.100.200'
     """
-    return _MANY_DIGITS.sub(lambda found: found[0] if _is_address(found[0]) else "…", text)
 
+    def shown(found: re.Match[str]) -> str:
+        try:
+            return found[0] if ipaddress.ip_address(found[0]) else "…"
+        except ValueError:
+            return "…"
 
-def _is_address(text: str) -> bool:
-    try:
-        ipaddress.ip_address(text)
-    except ValueError:
-        return False
-    return True
+    return _MANY_DIGITS.sub(shown, text)
 
 
 def count(number: float | None) -> str:

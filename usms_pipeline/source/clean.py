@@ -35,8 +35,6 @@ _SEVERAL: Final = (
     r"[,;|\n，；、\[{]|[\d*]{8}([^\d*]+|\+)[\d*]{8}|"
     r"(?:[\d*][^\d/]{0,3}){7}/(?:[^\d/]{0,3}[\d*]){7}"
 )
-_SHORTEST_TWO: Final = 15
-_SEPARATORS: Final = np.frombuffer(b",;|[{", np.uint8)
 _BETWEEN: Final = re.compile(r"[,;|\n，；、]|(?<=[\d*]{8})(?:[^\d*+(]+|(?=\+))(?=[+(]*[\d*]{8})")
 """A blank and a slash stand inside a number as well, but no number has sixteen digits."""
 _SOME_DIGITS: Final = re.compile(r"(?:[\d*xX#][^\d*xX#]{0,3}){5}")
@@ -72,7 +70,7 @@ class Layout:
 
 @dataclass
 class Cells:
-    """Counts about some rows of the table that their clean rows don't show."""
+    """Counts of what ``clean`` met in the rows of a table, and its result no longer shows."""
 
     rows: int = 0
     several: int = 0
@@ -101,7 +99,7 @@ def clean(
 ) -> pa.RecordBatch:
     """Return the rows of [start, end) with a usable ``sent_at``, as ``schema`` has them.
 
-    A row whose phone column holds several phones is as many rows. ``cells`` counts what was met.
+    A row whose phone cell holds several phones becomes a row for each. ``cells`` is added to.
     """
     times = to_utc(raw.column(0), layout.zone, order=layout.order, latest=latest)
     inside = pc.and_(
@@ -126,8 +124,6 @@ def clean(
 
 
 def _one_phone_a_row(rows: pa.RecordBatch, cells: Cells) -> pa.RecordBatch:
-    if _are_lone(rows["phone"]):
-        return rows
     are_several = pc.fill_null(pc.match_substring_regex(rows["phone"], _SEVERAL), False)
     if not pc.any(are_several).as_py():
         return rows
@@ -146,19 +142,11 @@ def _one_phone_a_row(rows: pa.RecordBatch, cells: Cells) -> pa.RecordBatch:
     return split.set_column(1, "phone", flat).set_column(3, "recipients", recipients)
 
 
-def _are_lone(phones: pa.Array) -> bool:
-    """Return whether each is plainly one phone at most; far cheaper than to look at each."""
-    longest = pc.max(pc.binary_length(phones)).as_py() or 0
-    if not longest or longest >= _SHORTEST_TWO or not _is_plain(phones):
-        return not longest
-    return not np.isin(_bytes(phones), _SEPARATORS).any()
-
-
 def phones_in(text: str) -> tuple[list[str | None], bool]:
-    """Return the phones in a text: ``138…,139…``, ``[138…, 139…]``, ``{138…,139…}``.
+    """Return the phones in a text, and whether there are words beside them.
 
-    And whether it holds words beside them. A list without any is one unknown phone; what is no
-    list is one phone, even if it is none.
+    Lists are written ``138…,139…``, ``[138…, 139…]`` or ``{138…,139…}``. An empty list is one
+    unknown phone (None). A text that is no list is one phone, even if it is not a number.
     """
     is_list = text[0] + text[-1] in ("[]", "{}", "()") and ":" not in text
     lists = _BETWEEN.split(text[1:-1] if is_list else text)

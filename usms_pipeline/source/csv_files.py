@@ -1,7 +1,7 @@
-"""The DuckDB query over CSV files: their first lines are read here, so DuckDB guesses nothing.
+"""The DuckDB query over CSV files. Delimiter and columns are read here, from the first line.
 
-Where a line is too long DuckDB's own detection takes another line for the header, or the whole
-line for one column; told the columns, it names the bad line.
+DuckDB's own detection may take another line for the header, or a whole line for one column, where
+a line has too many fields. If it is given the columns, it reports the bad line instead.
 """
 
 from __future__ import annotations
@@ -43,7 +43,6 @@ class _Form:
     delimiter: str
     names: tuple[str, ...]
     lines_before: int
-    compression: str
     floats: tuple[str, ...] = ()
     """Columns in which every value is like ``123.0``."""
 
@@ -76,8 +75,7 @@ def explain(text: str, path: str) -> SourceError:
 
 
 def _form(path: str, run: Run) -> _Form:
-    is_compressed = path.lower().endswith(".gz")
-    opened = gzip.open if is_compressed else open
+    opened = gzip.open if path.lower().endswith(".gz") else open
     try:
         with opened(path, "rb") as file:
             lines = file.read(_BEGINNING).splitlines(keepends=True)
@@ -95,8 +93,7 @@ def _form(path: str, run: Run) -> _Form:
         raise _bad(path, "its first line can't be read") from None
     if not names:
         raise _bad(path, "it has no first line of column names")
-    compression = "gzip" if is_compressed else "none"
-    form = _Form(delimiter, tuple(_distinct(names)), int(sep is not None), compression)
+    form = _Form(delimiter, tuple(_distinct(names)), int(sep is not None))
     return replace(form, floats=_floats(form, path, lines[:-1], run))
 
 
@@ -139,8 +136,7 @@ def _read(form: _Form, paths: Sequence[str]) -> str:
     return (
         f"SELECT *{f' REPLACE ({whole})' if whole else ''} "
         f"FROM read_csv([{files}], columns = {{{columns}}}, "
-        f"delim = {query.text(form.delimiter)}, skip = {form.lines_before}, "
-        f"compression = '{form.compression}', {_OPTIONS})"
+        f"delim = {query.text(form.delimiter)}, skip = {form.lines_before}, {_OPTIONS})"
     )
 
 

@@ -41,20 +41,19 @@ def _as_text(sql: str, column: Column) -> str:
     return f"'\\x' || hex({sql})" if column.type == "BLOB" else f"CAST({sql} AS VARCHAR)"
 
 
-class DuckDBSource:
+class _DuckDB(Source):
     """An open DuckDB file, or files that DuckDB reads as one table."""
 
     dialect = Dialect(_QUOTE, _as_text, has_time_literals=False, has_indexes=False)
 
     def __init__(self, connection: duckdb.DuckDBPyConnection, only_table: str | None) -> None:
-        self._connection = connection
+        super().__init__(connection)
         self.only_table = only_table
 
     def columns(self, table: tuple[str, ...]) -> list[Column]:
-        """Describe a table, a view or the files."""
         name = query.table_name(self.dialect, table)
         try:
-            found = self._connection.execute(f"DESCRIBE SELECT * FROM {name}").fetchall()
+            found = self.connection.execute(f"DESCRIBE SELECT * FROM {name}").fetchall()
         except (duckdb.CatalogException, duckdb.BinderException):
             return []
         return [
@@ -63,8 +62,7 @@ class DuckDBSource:
         ]
 
     def tables(self) -> list[str]:
-        """List the tables and views of the attached file."""
-        found = self._connection.execute(
+        found = self.connection.execute(
             "SELECT CASE table_schema WHEN 'main' THEN '' ELSE table_schema || '.' END "
             "|| table_name FROM information_schema.tables "
             "WHERE table_catalog = current_database() ORDER BY 1"
@@ -72,8 +70,7 @@ class DuckDBSource:
         return [name for (name,) in found]
 
     def batches(self, sql: str) -> Generator[pa.RecordBatch]:
-        """Stream a query in batches of ``ROWS``."""
-        with self._connection.cursor() as cursor:
+        with self.connection.cursor() as cursor:
             # a cursor starts without the connection's USE and time zone
             cursor.execute("SET TimeZone = 'UTC'")
             if self.only_table is None:
@@ -89,24 +86,24 @@ def open_source(address: Address) -> Iterator[Source]:
             view = f"source_file_{next(_NUMBERS)}"
             connection.execute(f"CREATE VIEW {view} AS {_relation(connection, address)}")
             try:
-                yield DuckDBSource(connection, view)
+                yield _DuckDB(connection, view)
             finally:
                 connection.execute(f"DROP VIEW {view}")
         return
     path = Path(address.path).expanduser()
     if not path.is_file():
-        raise sentences.no_file(address)
+        raise sentences.error("no_file", address)
     with in_memory.begin() as connection:
         connection.execute(f"ATTACH {query.text(str(path))} AS source (READ_ONLY)")
         connection.execute("USE source")
-        yield DuckDBSource(connection, None)
+        yield _DuckDB(connection, None)
 
 
 def explain(error: Exception, address: Address) -> SourceError:
     """Explain an error by DuckDB's text, without a CSV's lines: they may hold phone numbers."""
     text = str(error)
     if "not a valid DuckDB database file" in text:
-        return sentences.bad_file(address, "DuckDB")
+        return sentences.error("bad_file", address, "DuckDB")
     if "newer version of DuckDB" in text:
         return SourceError(
             f"{address.path!r} was written by a newer DuckDB than the one installed "
@@ -120,10 +117,10 @@ def explain(error: Exception, address: Address) -> SourceError:
     if "Permission denied" in text:
         return SourceError(f"Can't open {address.path!r}: give this user the right to read it.")
     if "magic bytes" in text or "too small to be a Parquet file" in text:
-        return sentences.bad_file(address, "Parquet")
+        return sentences.error("bad_file", address, "Parquet")
     if any(said in text for said in ("CSV Error on Line", "not utf-8 encoded", "CSV Parser")):
         return csv_files.explain(text, address.path)
-    return sentences.broke_off(address, text)
+    return sentences.error("broke_off", address, text)
 
 
 def _relation(connection: duckdb.DuckDBPyConnection, address: Address) -> str:
@@ -138,7 +135,7 @@ def _relation(connection: duckdb.DuckDBPyConnection, address: Address) -> str:
         found = connection.execute(f"SELECT file FROM glob({query.text(pattern)}) ORDER BY file")
         paths = [path for (path,) in found.fetchall()]
     if not paths:
-        raise sentences.no_file(address)
+        raise sentences.error("no_file", address)
     if ".csv" in place.name.lower():
         return csv_files.relation(paths, lambda sql: connection.execute(sql).fetchall())
     listed = ", ".join(query.text(csv_files.as_pattern(path)) for path in paths)

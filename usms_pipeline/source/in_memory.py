@@ -25,6 +25,4 @@ def begin() -> duckdb.DuckDBPyConnection:
     return connection
 
 
-@cache
-def _database(_process: int) -> duckdb.DuckDBPyConnection:
-    return begin()
+_database = cache(lambda process: begin())

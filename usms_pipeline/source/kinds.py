@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from importlib import import_module
 from pathlib import Path
-from typing import Final, Protocol, cast
+from typing import Any, Final, Protocol, cast
 
 import pyarrow as pa
 
@@ -32,9 +32,6 @@ KINDS: Final = {
 }
 """First part of the URL, or the path's suffix -> the module here that reads it."""
 
-OTHER_DATABASES: Final = "sqlalchemy_urls"
-"""Reads what ``KINDS`` does not name, where SQLAlchemy has a driver for it."""
-
 _SPREADSHEETS: Final = (".xlsx", ".xls", ".xlsm", ".xlsb", ".ods", ".numbers")
 
 SUFFIXES: Final = tuple(name for name in KINDS if name.startswith("."))
@@ -42,7 +39,7 @@ SUFFIXES: Final = tuple(name for name in KINDS if name.startswith("."))
 
 
 class TimeType(StrEnum):
-    """How a column can hold a time, as far as its type tells."""
+    """The form in which a column can hold times, by its declared type."""
 
     AWARE = "aware"
     NAIVE = "naive"
@@ -80,28 +77,34 @@ class Dialect:
     """`` AND …`` that excludes dates that do not exist; {} is the column."""
 
 
-class Source(Protocol):
-    """An open source. Its methods raise the driver's errors; ``explain`` makes sentences of them.
-
-    ``batches`` streams: text columns as text, times as Arrow timestamps, dates or text. Who does
-    not read it to its end closes it. Some have ``is_scanned`` too, which tells whether the database
-    would look at all rows of a table to run a query.
-    """
+class Source:
+    """An open source. Its methods raise the driver's errors: ``explain`` turns them into ours."""
 
     dialect: Dialect
-    only_table: str | None  # of a source that is one table
+    only_table: str | None = None
+    """The table, of a source that is one table."""
+
+    def __init__(self, connection: Any) -> None:
+        self.connection = connection
 
     def columns(self, table: tuple[str, ...]) -> list[Column]:
         """Return a table's columns; none when there is no such table."""
-        ...
+        raise NotImplementedError
 
     def tables(self) -> list[str]:
         """List the tables and views, as one would write them in USMS_SOURCE_TABLE."""
-        ...
+        raise NotImplementedError
 
     def batches(self, sql: str) -> Generator[pa.RecordBatch]:
-        """Run a query and stream its rows."""
-        ...
+        """Run a query and stream its rows; close it if you don't read it to the end.
+
+        Texts come as text, times as Arrow timestamps, dates or text.
+        """
+        raise NotImplementedError
+
+    def is_scanned(self, sql: str) -> bool:
+        """Return whether the database would scan a whole table; False where it has no indexes."""
+        return False
 
 
 class Kind(Protocol):
@@ -126,7 +129,8 @@ def kind_of(address: Address) -> Kind:
     """
     key, _, driver = address.scheme.partition("+")
     key = key or _suffix(address)
-    name = OTHER_DATABASES if key == "sqlite" and driver else KINDS.get(key, OTHER_DATABASES)
+    other = "sqlalchemy_urls"  # reads what SQLAlchemy has a driver for
+    name = other if key == "sqlite" and driver else KINDS.get(key, other)
     return cast("Kind", import_module(f"usms_pipeline.source.{name}"))
 
 

@@ -41,16 +41,20 @@ _COLUMNS = sa.text(
     "WHERE table_schema = coalesce(:schema, DATABASE()) AND table_name = :name "
     "ORDER BY ordinal_position"
 )
-_WRONG_PASSWORD, _NO_DATABASE = (1045, 1698), (1049,)
-_DENIED = (1044, 1142, 1143, 1227, 1370)
+_MEANINGS = {
+    **dict.fromkeys((1045, 1698), "wrong_password"),
+    1049: "no_database",
+    **dict.fromkeys((1044, 1142, 1143, 1227, 1370), "denied"),
+    **dict.fromkeys((1969, 3024), "cut_short"),
+    **dict.fromkeys((1040, 1129, 1130, 2002, 2003, 2005), "unreachable"),
+}
+"""An error's number -> its sentence."""
 _LIMITS = {3024: "max_execution_time", 1969: "max_statement_time"}
-_UNREACHABLE = (1040, 1129, 1130, 2002, 2003, 2005)
 
 
-class MySQL:
+class _MySQL(Source):
     """An open MySQL or MariaDB database; its session is in UTC and only reads."""
 
-    only_table: str | None = None
     dialect = Dialect(
         quoter("`"),
         lambda sql, column: f"{sql} + 0" if column.type.startswith("bit(") else sql,
@@ -58,31 +62,25 @@ class MySQL:
         is_day=" AND day({0}) > 0 AND month({0}) > 0",
     )
 
-    def __init__(self, connection: sa.Connection) -> None:
-        self._connection = connection
-
     def columns(self, table: tuple[str, ...]) -> list[Column]:
         """Read the information schema, which shows what the user may read."""
         if len(table) > 2:
             return []
         schema = table[0] if len(table) == 2 else None
-        found = self._connection.execute(_COLUMNS, {"schema": schema, "name": table[-1]})
+        found = self.connection.execute(_COLUMNS, {"schema": schema, "name": table[-1]})
         return [
             Column(name, shown, _TIMES.get(kind), _EXACT_BELOW.get(kind))
             for name, kind, shown in ((n, k.lower(), s) for n, k, s in _as_rows(found))
         ]
 
     def tables(self) -> list[str]:
-        """List the database's tables and views."""
-        return [name for (name,) in _as_rows(self._connection.execute(_TABLES))]
+        return [name for (name,) in _as_rows(self.connection.execute(_TABLES))]
 
     def batches(self, sql: str) -> Generator[pa.RecordBatch]:
-        """Stream a query in batches."""
-        yield from sqlalchemy_urls.stream(self._connection, sql, _give_up)
+        yield from sqlalchemy_urls.stream(self.connection, sql, _give_up)
 
     def is_scanned(self, sql: str) -> bool:
-        """Look for a full scan of a table in the plan."""
-        options = self._connection.execution_options(no_parameters=True)
+        options = self.connection.execution_options(no_parameters=True)
         found = options.exec_driver_sql(f"EXPLAIN {sql}")
         return any(row["type"] == "ALL" for row in found.mappings())
 
@@ -99,29 +97,20 @@ def open_source(address: Address) -> Iterator[Source]:
         for setting in _SETTINGS:
             connection.exec_driver_sql(setting)
         connection.commit()
-        yield MySQL(connection)
+        yield _MySQL(connection)
 
 
 def explain(error: Exception, address: Address) -> SourceError:
     """Know an error by its number."""
     reason = getattr(error, "orig", None) or error
     if isinstance(error, ImportError) or "'cryptography' package is required" in str(reason):
-        return sentences.no_driver(address, "pip install 'usms-pipeline[mysql]'")
+        return sentences.error("no_driver", address, "pip install 'usms-pipeline[mysql]'")
     told: tuple[Any, ...] = reason.args
     if len(told) < 2 or not isinstance(told[0], int) or not told[0]:
         return sqlalchemy_urls.explain(error, address)
     number, said = told[0], str(told[1])
-    if number in _WRONG_PASSWORD:
-        return sentences.wrong_password(address)
-    if number in _NO_DATABASE:
-        return sentences.no_database(address)
-    if number in _DENIED:
-        return sentences.denied(address, said)
-    if number in _LIMITS:
-        return sentences.cut_short(address, said, _LIMITS[number])
-    if number in _UNREACHABLE:
-        return sentences.unreachable(address, said)
-    return sentences.broke_off(address, said)
+    what = _MEANINGS.get(number, "broke_off")
+    return sentences.error(what, address, said, _LIMITS.get(number, ""))
 
 
 def _give_up(cursor: Any) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Final
 
 import adbc_driver_postgresql.dbapi
 import pyarrow as pa
@@ -65,37 +65,31 @@ _COLUMNS = """
 """
 
 
-class PostgreSQL:
+class _PostgreSQL(Source):
     """An open PostgreSQL database, in one transaction that only reads."""
 
-    only_table: str | None = None
     dialect = Dialect(_QUOTE, lambda sql, column: f"CAST({sql} AS text)")
-
-    def __init__(self, connection: Any) -> None:
-        self._connection = connection
 
     def columns(self, table: tuple[str, ...]) -> list[Column]:
         """Read the catalog: this needs no right to the table, and sees every kind of one."""
         if len(table) > 2:  # another database: PostgreSQL has no way there
             return []
         name = query.text(query.table_name(self.dialect, table))
-        found = adbc.rows(self._connection, _COLUMNS.format(table=name))
+        found = adbc.rows(self.connection, _COLUMNS.format(table=name))
         return [
             Column(name, shown, _TIMES.get(base), exact_below=_EXACT_BELOW.get(base))
             for name, shown, base in found
         ]
 
     def tables(self) -> list[str]:
-        """List tables, views, materialized views and foreign tables."""
-        return [name for (name,) in adbc.rows(self._connection, _TABLES)]
+        return [name for (name,) in adbc.rows(self.connection, _TABLES)]
 
     def batches(self, sql: str) -> Generator[pa.RecordBatch]:
         """Stream a query: a literal in place of a parameter keeps it a COPY."""
-        return adbc.stream(self._connection, sql, **_BATCH)
+        return adbc.stream(self.connection, sql, **_BATCH)
 
     def is_scanned(self, sql: str) -> bool:
-        """Look for a sequential scan."""
-        with self._connection.cursor() as cursor:
+        with self.connection.cursor() as cursor:
             cursor.adbc_statement.set_options(**{"adbc.postgresql.use_copy": "false"})
             cursor.execute(f"EXPLAIN {sql}")
             return any("Seq Scan" in line for (line,) in cursor.fetchall())
@@ -104,31 +98,33 @@ class PostgreSQL:
 @contextmanager
 def open_source(address: Address) -> Iterator[Source]:
     """Connect; gives up after ``CONNECT_SECONDS``."""
-    with adbc_driver_postgresql.dbapi.connect(_url(address)) as connection:
+    url = f"postgresql://{address.url.partition('://')[2]}"
+    if "connect_timeout=" not in url:
+        url += f"{'&' if '?' in url else '?'}connect_timeout={CONNECT_SECONDS}"
+    with adbc_driver_postgresql.dbapi.connect(url) as connection:
         with connection.cursor() as cursor:
             for setting in _SETTINGS:
                 cursor.execute(setting)
-        yield PostgreSQL(connection)
+        yield _PostgreSQL(connection)
 
 
 def explain(error: Exception, address: Address) -> SourceError:
     """Explain an error by its SQLSTATE, or by libpq's text before there is a connection."""
     text = str(error)
-    state = getattr(error, "sqlstate", None)
-    if state == "42501":
-        return sentences.denied(address, _said(text))
-    for said, limit in _LIMITS.items():
-        if said in text:
-            return sentences.cut_short(address, _said(text), f"{limit} (ALTER ROLE … SET {limit})")
-    if "Failed to connect" not in text:
-        return sentences.broke_off(address, _said(text))
-    if "no pg_hba.conf entry" in text:
-        return sentences.unreachable(address, _said(text))
-    if any(word in text for word in ("authentication failed", "no password supplied", 'role "')):
-        return sentences.wrong_password(address)
-    if 'database "' in text:
-        return sentences.no_database(address)
-    return sentences.unreachable(address, _said(text))
+    what, limit = "unreachable", next((name for said, name in _LIMITS.items() if said in text), "")
+    if getattr(error, "sqlstate", None) == "42501":
+        what = "denied"
+    elif limit:
+        what = "cut_short"
+    elif "Failed to connect" not in text:
+        what = "broke_off"
+    elif "no pg_hba.conf entry" not in text:
+        if any(word in text for word in ("authentication failed", "no password", 'role "')):
+            what = "wrong_password"
+        elif 'database "' in text:
+            what = "no_database"
+    limit = f"{limit} (ALTER ROLE … SET {limit})"
+    return sentences.error(what, address, _said(text), limit)
 
 
 def _said(text: str) -> str:
@@ -138,10 +134,3 @@ def _said(text: str) -> str:
         if found:
             return rest.partition(". SQLSTATE")[0].strip()
     return text
-
-
-def _url(address: Address) -> str:
-    rest = address.url.partition("://")[2]
-    if "connect_timeout=" not in rest:
-        rest += f"{'&' if '?' in rest else '?'}connect_timeout={CONNECT_SECONDS}"
-    return f"postgresql://{rest}"

@@ -25,7 +25,8 @@ _DAYS: Final = (*(f"{day:02}" for day in range(1, 10)), *map(str, range(1, 32)))
 _MOST_TEXT_DAYS: Final = timedelta(days=62)
 """Beyond this, ranges by month are no better than by year."""
 _ORDERED: Final = rf"^\d{{4}}[-/.年] ?\d|^\d{{8,19}}(\.\d*)?$|{moments.NO_TIME}"
-_TYPED = (TimeType.AWARE, TimeType.NAIVE, TimeType.DATE)
+TYPED: Final = (TimeType.AWARE, TimeType.NAIVE, TimeType.DATE)
+"""Times that the column's type says how to read."""
 
 
 def quoter(opening: str = '"', closing: str | None = None) -> Callable[[str], str]:
@@ -68,7 +69,7 @@ def select(
 ) -> str:
     """Return the query of ``sent_at`` as c0, as it is if it is a time, and the others as text."""
     name = dialect.quote(sent_at.name)
-    first = name if sent_at.time in _TYPED else dialect.as_text(name, sent_at)
+    first = name if sent_at.time in TYPED else dialect.as_text(name, sent_at)
     texts = [dialect.as_text(dialect.quote(column.name), column) for column in others]
     listed = ", ".join(f"{text} AS c{position}" for position, text in enumerate([first, *texts]))
     return f"SELECT {listed} FROM {table}{' WHERE ' if where else ''}{where}"
@@ -140,12 +141,7 @@ def count(
     usable = window(dialect, column, moments.EARLIEST, moments.LATEST, "UTC")
     usable += dialect.is_day.format(name)
     later = (f"{usable} AND {name} >= {_from(dialect, column, mark, zone)}" for mark in marks)
-    wanted = ("1 = 1", usable, *later)
-    number = Column("", "", None)
-    counts = (
-        dialect.as_text(f"count(CASE WHEN {one} THEN 1 END)", number) + f" AS c{n}"
-        for n, one in enumerate(wanted)
-    )
+    counts = _counts(dialect, "1 = 1", usable, *later)
     ends = (f"{end}(CASE WHEN {usable} THEN {name} END) AS {end}_at" for end in ("min", "max"))
     return f"SELECT {', '.join((*counts, *ends))} FROM {table}"
 
@@ -173,11 +169,15 @@ def lost_digits(dialect: Dialect, table: str, column: Column) -> str:
     elif column.time in (TimeType.TEXT, TimeType.DYNAMIC, TimeType.UNTYPED):
         is_lossy = " OR ".join(f"{name} LIKE '{form}'" for form in ("_%E+_%", "_%e+_%", "_._%E__"))
     is_long = f"{shown} LIKE '{'_' * 17}%'"
-    wanted = (is_lossy, is_long, f"{is_long} AND {shown} LIKE '%00'")
-    counts = (f"count(CASE WHEN {one} THEN 1 END)" for one in wanted)
+    counts = _counts(dialect, is_lossy, is_long, f"{is_long} AND {shown} LIKE '%00'")
+    return f"SELECT {', '.join(counts)} FROM {table}"
+
+
+def _counts(dialect: Dialect, *conditions: str) -> list[str]:
+    """Return what selects how many rows meet each condition, as text: c0, c1 and so on."""
     number = Column("", "", None)
-    listed = (f"{dialect.as_text(one, number)} AS c{n}" for n, one in enumerate(counts))
-    return f"SELECT {', '.join(listed)} FROM {table}"
+    counts = (f"count(CASE WHEN {one} THEN 1 END)" for one in conditions)
+    return [f"{dialect.as_text(one, number)} AS c{n}" for n, one in enumerate(counts)]
 
 
 def _bounds(

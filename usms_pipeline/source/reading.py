@@ -24,7 +24,6 @@ from usms_pipeline.source.clean import Cells, Layout, clean
 from usms_pipeline.source.kinds import Column, Source, TimeType, kind_of
 from usms_pipeline.source.unread import Unread
 
-_READ_BY_TYPE: Final = (TimeType.AWARE, TimeType.NAIVE, TimeType.DATE)
 _NESTED: Final = r"\]$|^(struct|map|union|jsonb?|hstore|variant)\b"
 """Types of values that hold others: as text they have marks around them that no session has."""
 _FAR: Final = timedelta(days=366)
@@ -58,11 +57,9 @@ class Survey:
     """What the source looks like, as a whole, at some time."""
 
     at: datetime
-
     address: str
     """Without secrets."""
     table: str
-    columns: tuple[Column, ...]
     rows: int
     left_out: LeftOut
     unread: Unread
@@ -120,7 +117,6 @@ class _Opened:
     address: Address
     table: str  # as the user wrote it
     quoted: str
-    columns: list[Column]
     layout: Layout
     is_ranged: bool
     """Whether the database can find the rows of a window by their times."""
@@ -136,8 +132,7 @@ def read(
     null, ``recipients`` int32 ≥ 1, then the dimensions as text, each under its dataset name.
 
     Memory is bounded by the driver's batch. Rows without a usable ``sent_at`` are left out;
-    ``survey`` counts them. ``start`` and ``end`` are aware. ``cells`` counts what was read, and
-    what the rows don't show of it.
+    ``survey`` counts them. ``start`` and ``end`` are aware. ``cells`` is added to, if given.
 
     Raises ``SourceError`` when the settings don't fit the source, ``SourceUnavailable`` when it
     can't be reached or breaks off, also in the middle.
@@ -172,7 +167,7 @@ def survey(
     marks = [one.astimezone(UTC) for one in marks]
     with _opened(settings) as it:
         unread = Unread()
-        if it.layout.sent_at.time in _READ_BY_TYPE:
+        if it.layout.sent_at.time in query.TYPED:
             rows, usable, counts, first, last = _counted(it, marks)
         else:
             rows, usable, counts, first, last = _walked(it, unread, now + _FAR, marks)
@@ -182,10 +177,8 @@ def survey(
         lossy, long, rounded = (int(one.as_py()) for one in _only_row(it, sql))
         if rounded >= _FEWEST_ROUNDED and 2 * rounded > long:
             lossy = max(lossy, rounded)
-        return Survey(
-            now, it.address.shown, it.table, tuple(it.columns), rows, left_out, unread, lossy,
-            first, last,
-        )  # fmt: skip
+        address, table = it.address.shown, it.table
+        return Survey(now, address, table, rows, left_out, unread, lossy, first, last)
 
 
 def _only_row(it: _Opened, sql: str) -> list[pa.Scalar]:
@@ -200,9 +193,7 @@ def is_scanned(settings: Settings, at: datetime) -> bool:
     ``SourceUnavailable``.
     """
     with _opened(settings) as it:
-        sql = _statement(it, settings, at, at + timedelta(seconds=1))
-        tells = getattr(it.source, "is_scanned", None)
-        return tells is not None and tells(sql)
+        return it.source.is_scanned(_statement(it, settings, at, at + timedelta(seconds=1)))
 
 
 def _statement(it: _Opened, settings: Settings, start: datetime, end: datetime) -> str:
@@ -235,7 +226,13 @@ def _opened(settings: Settings) -> Iterator[_Opened]:
         raise SourceError("USMS_SOURCE_URL is not set: say where your table of messages is.")
     address = parse(settings.source_url.get_secret_value())
     with _connected(address) as source:
-        yield _looked_up(source, address, settings)
+        name, parts, columns = _table(source, address, settings.source_table)
+        layout = _layout(name, columns, settings)
+        quoted = query.table_name(source.dialect, parts)
+        is_ranged = _is_ranged(source, quoted, layout.sent_at)
+        if not is_ranged and layout.order is None:
+            layout = replace(layout, order=_order(source, quoted, name, layout.sent_at))
+        yield _Opened(source, address, name, quoted, layout, is_ranged)
 
 
 @contextmanager
@@ -247,16 +244,6 @@ def _connected(address: Address) -> Iterator[Source]:
     except kind.ERRORS as error:
         # not "from error": a driver's own text may hold the password
         raise kind.explain(error, address) from None
-
-
-def _looked_up(source: Source, address: Address, settings: Settings) -> _Opened:
-    name, parts, columns = _table(source, address, settings.source_table)
-    layout = _layout(name, columns, settings)
-    quoted = query.table_name(source.dialect, parts)
-    is_ranged = _is_ranged(source, quoted, layout.sent_at)
-    if not is_ranged and layout.order is None:
-        layout = replace(layout, order=_order(source, quoted, name, layout.sent_at))
-    return _Opened(source, address, name, quoted, columns, layout, is_ranged)
 
 
 def _table(
@@ -299,7 +286,7 @@ def _layout(table: str, columns: list[Column], settings: Settings) -> Layout:
             "time: set USMS_SENT_AT_COLUMN to another column."
         )
     session = one["USMS_SESSION_COLUMN"]
-    is_other = session.time in _READ_BY_TYPE or session.is_boolean
+    is_other = session.time in query.TYPED or session.is_boolean
     if is_other or re.search(_NESTED, session.type, re.IGNORECASE):
         raise SourceError(
             f"Column {session.name!r} of {table!r} is of type {session.type}, which can't be "
@@ -323,7 +310,7 @@ def _column(name: str, columns: list[Column]) -> Column | None:
 
 
 def _is_ranged(source: Source, quoted: str, sent_at: Column) -> bool:
-    if sent_at.time in (*_READ_BY_TYPE, TimeType.NUMBER):
+    if sent_at.time in (*query.TYPED, TimeType.NUMBER):
         return True
     if not source.dialect.has_indexes:
         return False

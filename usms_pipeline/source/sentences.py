@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
+from typing import Final
 
 from usms_pipeline.contract.errors import SourceError, SourceUnavailable
 from usms_pipeline.contract.source_address import Address
@@ -14,73 +15,43 @@ from usms_pipeline.contract.source_address import Address
 _SHOWN_NAMES = 12
 
 
-def wrong_password(address: Address) -> SourceError:
-    """The server does not know the user, or the password is another."""
-    return SourceError(
-        f"{address.shown} refused the user name or password: correct them in USMS_SOURCE_URL."
-    )
+_SENTENCES: Final = {
+    "wrong_password": "{shown} refused the user name or password: correct them in USMS_SOURCE_URL.",
+    "no_database": "There is no database {path!r} at {shown}: correct the last part of "
+    "USMS_SOURCE_URL.",
+    "no_file": "There is no file {path!r}: correct the path in USMS_SOURCE_URL{slashes}.",
+    "bad_file": "{path!r} is not a {reason} file: correct USMS_SOURCE_URL.",
+    "denied": "Not allowed to read USMS_SOURCE_TABLE at {shown}: {reason}. Grant SELECT on it to "
+    "the user in USMS_SOURCE_URL, or use another user.",
+    "no_driver": "USMS_SOURCE_URL begins with {scheme}://, and the driver for it is missing: "
+    "{reason}.",
+    "cut_short": "{shown} cut off the query: {reason}. Raise {limit} for the user in "
+    "USMS_SOURCE_URL, use another user, or add an index on USMS_SENT_AT_COLUMN.",
+}
+_UNAVAILABLE: Final = {
+    "unreachable": "Can't reach {shown}: {reason}. Check host and port in USMS_SOURCE_URL, and "
+    "that the database is up and accepts connections from this machine.",
+    "broke_off": "The connection to {shown} was lost: {reason}. What was read so far is saved; run "
+    "again.",
+}
+"""What may pass by itself: running again may help."""
 
 
-def no_database(address: Address) -> SourceError:
-    """The server is there, the database is not."""
-    return SourceError(
-        f"There is no database {address.path!r} at {address.shown}: correct the last part of "
-        "USMS_SOURCE_URL."
-    )
+def error(what: str, address: Address, reason: str = "", limit: str = "") -> SourceError:
+    """Return the error that a sentence of the tables above tells.
 
-
-def unreachable(address: Address, reason: str) -> SourceUnavailable:
-    """The host does not answer."""
-    return SourceUnavailable(
-        f"Can't reach {address.shown}: {address.clean(reason)}. Check host and port in "
-        "USMS_SOURCE_URL, and that the database is up and accepts connections from this machine."
-    )
-
-
-def no_file(address: Address) -> SourceError:
-    """There is no file at the path."""
+    ``reason`` is in the driver's words, shown without secrets and phone numbers; ``limit`` names
+    the setting of the server that stops long queries.
+    """
+    kind = SourceUnavailable if what in _UNAVAILABLE else SourceError
+    sentence = (_SENTENCES | _UNAVAILABLE)[what]
     slashes = " (an absolute one has four slashes after `sqlite:` or `duckdb:`)"
-    return SourceError(
-        f"There is no file {address.path!r}: correct the path in USMS_SOURCE_URL"
-        f"{slashes if address.scheme else ''}."
-    )
-
-
-def bad_file(address: Address, wanted: str) -> SourceError:
-    """The file is of another kind than its URL or name says."""
-    return SourceError(f"{address.path!r} is not a {wanted} file: correct USMS_SOURCE_URL.")
-
-
-def denied(address: Address, reason: str) -> SourceError:
-    """The user may not read it."""
-    return SourceError(
-        f"Not allowed to read USMS_SOURCE_TABLE at {address.shown}: {address.clean(reason)}. Grant "
-        "SELECT on it to the user in USMS_SOURCE_URL, or use another user."
-    )
-
-
-def no_driver(address: Address, install: str) -> SourceError:
-    """A Python package is missing."""
-    return SourceError(
-        f"USMS_SOURCE_URL begins with {address.scheme}://, and the driver for it is missing: "
-        f"{install}."
-    )
-
-
-def broke_off(address: Address, reason: str) -> SourceUnavailable:
-    """Anything else a driver may say, most often in the middle of a read."""
-    return SourceUnavailable(
-        f"The connection to {address.shown} was lost: {address.clean(reason)}. What was read so "
-        f"far is saved; run again."
-    )
-
-
-def cut_short(address: Address, reason: str, limit: str) -> SourceError:
-    """The server stops long queries: running again does not help."""
-    return SourceError(
-        f"{address.shown} cut off the query: {address.clean(reason)}. Raise {limit} for the user "
-        "in USMS_SOURCE_URL, use another user, or add an index on USMS_SENT_AT_COLUMN."
-    )
+    return kind(
+        sentence.format(
+            shown=address.shown, path=address.path, scheme=address.scheme, limit=limit,
+            reason=address.clean(reason), slashes=slashes if address.scheme else "",
+        )
+    )  # fmt: skip
 
 
 def no_table(address: Address, name: str, tables: Sequence[str]) -> SourceError:

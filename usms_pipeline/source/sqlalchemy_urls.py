@@ -46,13 +46,11 @@ _TIMES: tuple[tuple[type[Any], TimeType], ...] = (
 )
 
 
-class SQLAlchemySource:
+class _AnyDatabase(Source):
     """An open database of any kind."""
 
-    only_table: str | None = None
-
     def __init__(self, connection: sa.Connection) -> None:
-        self.connection = connection
+        super().__init__(connection)
         name = connection.dialect.name
         self.dialect = Dialect(
             quoter("[", "]") if name == "mssql" else quoter('"'),
@@ -62,7 +60,6 @@ class SQLAlchemySource:
         )
 
     def columns(self, table: tuple[str, ...]) -> list[Column]:
-        """Ask SQLAlchemy's inspector."""
         *schema, name = table
         inspector = sa.inspect(self.connection)
         try:
@@ -78,12 +75,10 @@ class SQLAlchemySource:
         ]  # fmt: skip
 
     def tables(self) -> list[str]:
-        """List the default schema's tables and views."""
         inspector = sa.inspect(self.connection)
         return sorted([*inspector.get_table_names(), *inspector.get_view_names()])
 
     def batches(self, sql: str) -> Generator[pa.RecordBatch]:
-        """Stream a query in batches of ``ROWS``."""
         yield from stream(self.connection, sql)
 
 
@@ -129,7 +124,7 @@ def as_text(value: Any) -> str | None:
 def open_source(address: Address) -> Iterator[Source]:
     """Connect with the driver that the URL names."""
     with connected(sa.make_url(address.url)) as connection:
-        yield SQLAlchemySource(connection)
+        yield _AnyDatabase(connection)
 
 
 @contextmanager
@@ -153,15 +148,13 @@ def explain(error: Exception, address: Address) -> SourceError:
             f"{_SUPPORTED} For another database install its SQLAlchemy dialect."
         )
     if isinstance(error, ImportError):
-        found = sentences.no_driver(address, f"pip install {error.name or 'it'}")
+        found = sentences.error("no_driver", address, f"pip install {error.name or 'it'}")
         return SourceError(f"{found} {_SUPPORTED} Others are read as SQLAlchemy reads them.")
     if isinstance(error, sa.exc.ArgumentError):
         return SourceError("USMS_SOURCE_URL can't be understood as a database URL: correct it.")
     reason = str(getattr(error, "orig", None) or error)
     is_closed = getattr(error, "connection_invalidated", False) or "connect" in reason.lower()
-    if is_closed:
-        return sentences.unreachable(address, reason)
-    return sentences.broke_off(address, reason)
+    return sentences.error("unreachable" if is_closed else "broke_off", address, reason)
 
 
 def _time(kind: sa.types.TypeEngine[Any]) -> TimeType | None:

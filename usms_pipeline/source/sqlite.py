@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 from urllib.parse import quote
 
 import adbc_driver_sqlite.dbapi
@@ -51,23 +51,19 @@ def _as_text(sql: str, column: Column) -> str:
     )
 
 
-class SQLite:
+class _SQLite(Source):
     """An open SQLite file."""
 
-    only_table: str | None = None
     dialect = Dialect(_QUOTE, _as_text, has_time_literals=False)
-
-    def __init__(self, connection: Any) -> None:
-        self._connection = connection
 
     def columns(self, table: tuple[str, ...]) -> list[Column]:
         """Read the declared types; they say little about the values."""
         *schema, name = table
-        if schema and tuple(schema) not in adbc.rows(self._connection, _SCHEMAS):
+        if schema and tuple(schema) not in adbc.rows(self.connection, _SCHEMAS):
             return []
         arguments = ", ".join(query.text(part) for part in (name, *schema))
         found = adbc.rows(
-            self._connection,
+            self.connection,
             "SELECT name, coalesce(type, '') || '' FROM pragma_table_xinfo"
             f"({arguments}) WHERE hidden <> 1",
         )
@@ -78,17 +74,16 @@ class SQLite:
         ]  # fmt: skip
 
     def tables(self) -> list[str]:
-        """List tables and views."""
-        return [name for (name,) in adbc.rows(self._connection, _TABLES)]
+        return [name for (name,) in adbc.rows(self.connection, _TABLES)]
 
     def batches(self, sql: str) -> Generator[pa.RecordBatch]:
         """Stream a query whose columns are all text."""
-        with self._connection.cursor() as cursor:
+        with self.connection.cursor() as cursor:
             cursor.execute(f"SELECT * FROM ({sql}) LIMIT 0")
             width = len(cursor.description)
         first = ", ".join(["''"] * width)
         stream = adbc.stream(
-            self._connection,
+            self.connection,
             f"SELECT {first} UNION ALL {sql}",
             **{"adbc.sqlite.query.batch_rows": "16384"},
         )
@@ -97,7 +92,7 @@ class SQLite:
 
     def is_scanned(self, sql: str) -> bool:
         """Look for a table that is not searched by an index."""
-        steps = adbc.rows(self._connection, f"EXPLAIN QUERY PLAN {sql}")
+        steps = adbc.rows(self.connection, f"EXPLAIN QUERY PLAN {sql}")
         return any(str(detail).startswith("SCAN") for *_, detail in steps)
 
 
@@ -106,7 +101,7 @@ def open_source(address: Address) -> Iterator[Source]:
     """Open a file that is there; never makes one, never writes."""
     path = Path(address.path).expanduser()
     if not path.is_file():
-        raise sentences.no_file(address)
+        raise sentences.error("no_file", address)
     uri = f"file:{quote(str(path))}?mode=ro"
     if not _is_readable(uri) and not _has_log(path):
         # in WAL mode, in a folder where the index of the log can't be made; without a log nobody
@@ -114,7 +109,7 @@ def open_source(address: Address) -> Iterator[Source]:
         uri += "&immutable=1"
     with adbc_driver_sqlite.dbapi.connect(uri) as connection:
         adbc.rows(connection, _LOOK)
-        yield SQLite(connection)
+        yield _SQLite(connection)
 
 
 def _has_log(path: Path) -> bool:
@@ -135,7 +130,7 @@ def explain(error: Exception, address: Address) -> SourceError:
     """Explain an error by SQLite's text, which is never translated."""
     text = str(error)
     if "file is not a database" in text or "malformed" in text:
-        return sentences.bad_file(address, "SQLite")
+        return sentences.error("bad_file", address, "SQLite")
     if "failed to open" in text or any(said in text for said in _UNWRITABLE):
         path = Path(address.path).expanduser()
         also = f"; and to write there, because a log lies beside it ({path.name}-wal)"
@@ -147,7 +142,7 @@ def explain(error: Exception, address: Address) -> SourceError:
         return SourceUnavailable(
             f"{address.path!r} is locked by a program that writes to it; run again."
         )
-    return sentences.broke_off(address, text)
+    return sentences.error("broke_off", address, text)
 
 
 def _time(declared: str) -> TimeType:

@@ -1,7 +1,7 @@
 """What unreadable times look like: their shapes, their days, and what they may be.
 
-Of a shape each digit is a 9 and each letter an a, or 字 where it is none of the Latin alphabet: a
-column of phones, named by mistake, shows none.
+A shape has 9 for each digit, a for each Latin letter and 字 for any other: so a column of phones
+that is named by mistake is not shown.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Unread:
     """Those that can be read with day and month swapped."""
 
     def add(self, values: pa.Array, order: DateOrder | None) -> None:
-        """Look at some values that gave no time, read with an order of day and month."""
+        """Count values that could not be read as times with this order of day and month."""
         texts = unmarked(pc.utf8_trim_whitespace(values.cast(TEXT).drop_null()))
         texts = texts.filter(pc.invert(pc.match_substring_regex(texts, NO_TIME)))
         self.count += len(texts)
@@ -66,7 +66,10 @@ class Unread:
         self.first, self.last = min(known, default=None), max(known, default=None)
 
     def said(self, settings: Settings, *, with_forms: bool) -> str:
-        """Return the text about them that follows a sentence without its period."""
+        """Return the end of a sentence: how many, of which days, their shapes, what they may be.
+
+        Empty if there are none.
+        """
         if not self.count:
             return ""
         shapes = ", ".join(f"{n:,} × {shape}" for shape, n in self.shapes.most_common(_MOST_SHAPES))
