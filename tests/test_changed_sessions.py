@@ -169,7 +169,7 @@ def test_after_random_folds_and_lost_changes_the_table_equals_the_files(tmp_path
         if chance.random() < 0.2:
             days.write(chance.choice(names), some_rows(chance))  # a rebuild: it tells no sessions
         if chance.random() < 0.2:
-            publishing.abandon()
+            publishing.close()
         chosen = kept if chance.random() < 0.8 else chance.sample(kept, len(kept) // 2)
         publishing.finish(chosen)
         check(days.settings)

@@ -374,7 +374,7 @@ def change(day: date, before: str, after: Footer, *rows: dict[str, Any]) -> Chan
 def publishing(store: Store, settings: Settings) -> Iterator[Publishing]:
     one = Publishing(store, settings)
     yield one
-    one.abandon()
+    one.close()
 
 
 @pytest.mark.parametrize("is_told", [True, False])
@@ -418,7 +418,7 @@ def test_what_is_abandoned_leaves_nothing(store, settings, publishing):
     cohorts.write(store, [receipt(session_no="a")])
     publishing.load(DAY, None)
     assert left_behind(settings) != []
-    publishing.abandon()
+    publishing.close()
     assert left_behind(settings) == []
     assert not settings.warehouse_path.exists()
     assert reconcile(store, settings).rows == 1

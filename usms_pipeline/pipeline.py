@@ -10,7 +10,7 @@ import math
 import secrets
 from collections import Counter
 from collections.abc import Callable, Iterable
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from functools import cached_property
@@ -64,16 +64,16 @@ _SURVEY_FILE: Final = "survey.json"
 class Report(Outcome):
     """What a run did: asking and folding, and publishing if that was part of it.
 
-    ``days`` has what the file of each day says that was looked at; those in ``written`` are new.
-    What to do is said by ``unheard`` where the service knows none of the sessions, and by
-    ``remedy`` where receipts are for phones that are not in the source.
+    ``days`` has the footer of each day's file that was read; days in ``written`` were written.
+    ``unheard`` is a sentence if the service knows none of the sessions, else empty. ``remedy`` says
+    what to do about receipts for phones that are not in the source.
     """
 
     days: dict[date, Footer] = field(default_factory=dict)
     unheard: str = ""
     remedy: str = field(default="", repr=False)
     is_unreadable: bool = False
-    """Return whether too many times of the source can't be read for any figure to be whole."""
+    """Too many times of the source can't be read: the figures would mislead."""
     left_out: LeftOut = field(default_factory=LeftOut)
     """The source rows that are in no figure."""
     warehouse: WarehouseReport | None = None
@@ -179,7 +179,7 @@ def _sentences(*said: tuple[int, str]) -> list[str]:
 
 
 def _announce_all(settings: Settings) -> str:
-    """Return how the source can name all recipients; of settings, only those not set."""
+    """Return what to do so that the source names all recipients; only settings not set yet."""
     phone, count = settings.phone_column, settings.recipients_column
     if phone is None and count is None:
         return (
@@ -207,9 +207,9 @@ class SourceDoubts:
     left_out: LeftOut = field(default_factory=LeftOut)
     sentences: list[str] = field(default_factory=list)
     is_unreadable: bool = False
-    """Return whether too many times can't be read for any figure to be whole."""
+    """Too many times can't be read: the figures would mislead."""
     late: str = ""
-    """The warning about rows that no run reads: they are older than the days it reads again."""
+    """The warning about rows that no run reads, because they are older than its window."""
 
     @property
     def warnings(self) -> list[str]:
@@ -219,10 +219,10 @@ class SourceDoubts:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run would ask now. ``pace``, in requests a second: the last settled or the first.
+    """What a run would ask now.
 
-    ``unfolded_runs``: whose responses the run counts first, so that fewer may be due. ``warnings``
-    and ``is_unreadable`` are of the source, as of a ``Report``.
+    ``pace`` is in requests per second: that of the last run (``is_pace_known``), or the first of a
+    new one. The responses of ``unfolded_runs`` are counted first, so fewer sessions may be due.
     """
 
     due_sessions: dict[date, int]
@@ -248,11 +248,11 @@ class Plan:
 
 @dataclass(frozen=True)
 class Look:
-    """What a run would do now, in sentences; empty if it would change nothing.
+    """What a run would do now, in sentences; ``to_do`` is empty if it would change nothing.
 
-    No message is due before ``next_due_at``; None: never, or not looked for. Where the source was
-    read, ``rows_read`` counts its rows around the window, and ``newest_sent_at`` is the last time
-    of sending among them.
+    ``next_due_at`` is when a message is due next; None if never, or if it was not looked up. If the
+    source was read, ``rows_read`` counts the rows of the window, and ``newest_sent_at`` is the
+    latest send time among them.
     """
 
     to_do: list[str]
@@ -328,13 +328,11 @@ class Pipeline:
     # -- the steps ------------------------------------------------------------------------------
 
     def run(self, window: Window | None = None) -> Report:
-        """Do every step for a window, or for the open one, and publish.
+        """Read, ask, write and publish, for the days of a window (default: the open one).
 
-        If the service refuses or fails, what it answered until then is folded and published before
-        the error is raised.
+        If the service refuses or fails, its answers so far are published, then the error is raised.
         """
-        publishing = warehouse.Publishing(self.store, self.settings)
-        try:
+        with closing(warehouse.Publishing(self.store, self.settings)) as publishing:
             try:
                 report = self.refresh(window, on_written=publishing.load)
             except (CredentialsRefused, ServiceDown):
@@ -342,9 +340,6 @@ class Pipeline:
                 raise
             self._tell(Progress("warehouse", 0))
             published = publishing.finish(self._changes)
-        except BaseException:
-            publishing.abandon()
-            raise
         self._published(published)
         self.purge()
         report.damaged = published.stale | report.damaged
@@ -716,17 +711,13 @@ class Pipeline:
             return ""
         begin, end = self.settings.start_date, self.open_window().first
         read = {day: said for day, said in self.footers().items() if begin <= day < end}
-        older = {day: s.read.get("rows", 0) + len(s.elsewhere) for day, s in read.items()}
-        if seen.left_out.older == sum(older.values()):
+        older = Counter({d: s.read.get("rows", 0) + len(s.elsewhere) for d, s in read.items()})
+        if seen.left_out.older == older.total():
             return ""
         there = self._rows_by_day(begin, end)
-        missing: dict[date, int] = {}
-        spare = 0  # a session goes with its first row: of the day before, some may lie in the next
-        for day in sorted({*there, *older}):
-            more = there[day] - older.get(day, 0)
-            found, spare = max(0, more - spare), max(0, -more)
-            if found:
-                missing[day] = found
+        # A session is in the file of its first row's day: some rows of the next day are in it.
+        spare = {day + timedelta(days=1): more for day, more in (older - there).items()}
+        missing = there - older - Counter(spare)
         if not missing:
             return ""
         first, last, count = min(missing), max(missing), sum(missing.values())

@@ -3,16 +3,9 @@
 The tables, views and macros in it are described in ``usms_pipeline/warehouse/sql/``.
 """
 
-from usms_pipeline.warehouse.publish import (
-    MEMORY_LIMIT,
-    Change,
-    Publishing,
-    WarehouseReport,
-    reconcile,
-)  # fmt: skip
+from usms_pipeline.warehouse.publish import Change, Publishing, WarehouseReport, reconcile
 from usms_pipeline.warehouse.read import connect, days, identity
 
 __all__ = [
-    "MEMORY_LIMIT", "Change", "Publishing", "WarehouseReport", "connect", "days", "identity",
-    "reconcile",
+    "Change", "Publishing", "WarehouseReport", "connect", "days", "identity", "reconcile",
 ]  # fmt: skip

@@ -56,8 +56,8 @@ class Part(NamedTuple):
 class Published:
     """The bookkeeping of a published file; empty if none can be read.
 
-    ``may_be_copied``: it has our format, little in it that was deleted, and no row of a day that it
-    does not say it has.
+    ``may_be_copied``: the file has our storage format, few free blocks, and no rows of days that
+    its bookkeeping does not list.
     """
 
     parts: Mapping[date, Part] = field(default_factory=dict)
@@ -78,8 +78,8 @@ class Published:
 class Building:
     """The next file while it is filled, in one transaction.
 
-    ``versions`` are those of the days in it; ``is_copy``: it began as a copy of the present file.
-    ``definitions`` make its views and macros: at once, while others are still asked about.
+    ``versions`` has the version of each day in it. ``is_copy``: it began as a copy of the published
+    file. ``definitions`` are the statements that make its views and macros; they run at once.
     """
 
     def __init__(
@@ -117,7 +117,7 @@ class Building:
     ) -> None:
         """Replace all rows of a day, or those of some sessions.
 
-        They go to the end of the table: its order makes it small and quick to read, but is not
+        Rows are added at the end. The table's order makes it small and quick to read, but is not
         promised.
         """
         if day in self._waiting:  # else what waits would stay, beside its successors

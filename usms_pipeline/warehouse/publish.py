@@ -59,10 +59,10 @@ class Change:
 
 @dataclass(frozen=True)
 class WarehouseReport:
-    """What publishing did. ``is_locked``: another process is publishing, so this one left it.
+    """What publishing did. ``is_locked``: nothing, because another process is publishing.
 
-    ``clear_days`` show numbers whole, though ``phones`` is masked now. The files of ``damaged``
-    days can't be read, or are gone: what was published of them stays.
+    ``clear_days`` still hold unmasked phone numbers, though the setting ``phones`` is masked now.
+    The files of ``damaged`` days can't be read, or are gone: what was published of them stays.
     """
 
     path: Path
@@ -99,7 +99,6 @@ class WarehouseReport:
 def reconcile(
     store: Store,
     settings: Settings,
-    memory_limit: str = MEMORY_LIMIT,
     *,
     changes: Iterable[Change] = (),
     is_from_scratch: bool = False,
@@ -115,31 +114,22 @@ def reconcile(
     (not so with ``is_from_scratch``), and ``OtherLayout`` where another version wrote the dataset.
     A damaged file keeps nothing but its own day from being published.
     """
-    return Publishing(store, settings, memory_limit, is_from_scratch=is_from_scratch).finish(
-        changes
-    )
+    return Publishing(store, settings, is_from_scratch=is_from_scratch).finish(changes)
 
 
 class Publishing:
     """Loads days into the next published file while other days are still being written.
 
-    ``finish`` or ``abandon`` ends it; until then it holds the lock, from the first ``load`` on.
+    ``finish`` or ``close`` ends it; until then it holds the lock, from the first ``load`` on.
     Each call may come from another thread, but not while one runs.
     """
 
-    def __init__(
-        self,
-        store: Store,
-        settings: Settings,
-        memory_limit: str = MEMORY_LIMIT,
-        *,
-        is_from_scratch: bool = False,
-    ) -> None:
+    def __init__(self, store: Store, settings: Settings, *, is_from_scratch: bool = False) -> None:
         self._store, self._settings, self._is_from_scratch = store, settings, is_from_scratch
         self._path = settings.warehouse_path.absolute()
         self._temporary = self._path.with_name(f".{self._path.name}.{uuid.uuid4().hex}")
         self._limits: dict[str, Any] = {
-            "memory_limit": memory_limit,
+            "memory_limit": MEMORY_LIMIT,
             "temp_directory": f"{self._temporary}.spill",
             "threads": str(THREADS),
         }
@@ -161,8 +151,14 @@ class Publishing:
         try:
             if (present := self._opened()) is None:
                 self._is_left_to_finish = True
-            else:
-                self._load(present, day, change)
+                return
+            if self._next is None:
+                fields = self._fields(present.parts.values())
+                self._next = self._begin(fields, present if present.is_like(fields) else None)
+            if change is not None and self._next.versions.get(day, "") == change.before:
+                self._next.put(day, change.after, [change.rows], change.sessions)
+            elif (footer := file.footer(self._store, day)) is not None:
+                self._next.put(day, footer.version, self._rows(day, footer))
         except (duckdb.Error, pa.ArrowException, OSError, StorageError):
             self._is_left_to_finish = True
             self._throw_away()
@@ -176,7 +172,7 @@ class Publishing:
                     return WarehouseReport(self._path, is_locked=True)
                 report = self._reconciled(present, list(changes))
         finally:
-            self.abandon()
+            self.close()
         return replace(report, seconds=time.monotonic() - started)
 
     def is_current(self) -> bool:
@@ -189,7 +185,7 @@ class Publishing:
         finally:
             self._throw_away()
 
-    def abandon(self) -> None:
+    def close(self) -> None:
         """Discard what was built and is not published; release the lock."""
         self._throw_away()
         self._present = None
@@ -229,15 +225,6 @@ class Publishing:
         _remove(self._path.parent.glob(f"{glob.escape(self._temporary.name)}*"))
 
     # -- what to load -------------------------------------------------------------------------
-
-    def _load(self, present: Published, day: date, change: Change | None) -> None:
-        if self._next is None:
-            fields = self._fields(present.parts.values())
-            self._next = self._begin(fields, present if present.is_like(fields) else None)
-        if change is not None and self._next.versions.get(day, "") == change.before:
-            self._next.put(day, change.after, [change.rows], change.sessions)
-        elif (footer := file.footer(self._store, day)) is not None:
-            self._next.put(day, footer.version, self._rows(day, footer))
 
     def _begin(self, fields: list[Field], copied: Published | None) -> Building:
         con = self._connected()
@@ -390,6 +377,7 @@ class Publishing:
 def _leading(
     changes: Iterable[Change], versions: Mapping[date, str | None], parts: Mapping[date, Part]
 ) -> list[Change]:
+    """Return the changes that lead from a day's version in ``versions`` to that in ``parts``."""
     reached, fitting = dict(versions), []
     for change in changes:
         # Of changes that another process has published already, the first ones do not fit.

@@ -68,30 +68,27 @@ def check_place(file: Path) -> None:
 
     A damaged file, or one with a table ``receipts``, is an earlier one of ours.
     """
-    if what := _of_others(file):
+    if not file.is_file() or not file.stat().st_size:
+        return
+    what = None
+    with suppress(OSError), file.open("rb") as opened:
+        begun = opened.read(16)
+        what = next((what for it, what in _OTHER_FILES.items() if begun.startswith(it)), None)
+    if what is None:
+        with suppress(duckdb.Error), duckdb.connect(":memory:") as con:
+            con.execute(ddl.attach(file.absolute(), "READ_ONLY"))
+            found = con.execute(
+                "SELECT table_name FROM duckdb_tables() WHERE database_name = 'usms' ORDER BY 1"
+            ).fetchall()
+            names = [name for (name,) in found]
+            if names and "receipts" not in names:
+                shown = ", ".join(names[:_NAMED]) + (", …" if len(names) > _NAMED else "")
+                what = f"a DuckDB file of another use (its tables: {shown})"
+    if what is not None:
         raise StorageError(
             f"{str(file)!r} is {what}, and publishing would replace it: name another file in "
             "USMS_WAREHOUSE. Nothing was published."
         )
-
-
-def _of_others(file: Path) -> str | None:
-    if not file.is_file() or not file.stat().st_size:
-        return None
-    with suppress(OSError), file.open("rb") as opened:
-        begun = opened.read(16)
-        if what := next((what for it, what in _OTHER_FILES.items() if begun.startswith(it)), None):
-            return what
-    with suppress(duckdb.Error), duckdb.connect(":memory:") as con:
-        con.execute(ddl.attach(file.absolute(), "READ_ONLY"))
-        found = con.execute(
-            "SELECT table_name FROM duckdb_tables() WHERE database_name = 'usms' ORDER BY 1"
-        ).fetchall()
-        names = [name for (name,) in found]
-        if names and "receipts" not in names:
-            more = ", …" if len(names) > _NAMED else ""
-            return f"a DuckDB file of another use (its tables: {', '.join(names[:_NAMED])}{more})"
-    return None
 
 
 def to_open(file: Path) -> str:
