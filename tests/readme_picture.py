@@ -14,7 +14,7 @@ from tests.account import START, Account, served
 from tests.readme_tables import PAGES, put_in
 from usms_pipeline import warehouse
 from usms_pipeline.cli.rates import show_rates
-from usms_pipeline.figures import charts, report
+from usms_pipeline.figures import charts, queries, report
 from usms_pipeline.settings import Settings
 from usms_pipeline.simulator import Population
 
@@ -54,8 +54,9 @@ def pictures(settings: Settings) -> dict[str, bytes]:
 def block(settings: Settings) -> str:
     """Return what `usms rates --by sent_date` prints, as a text block."""
     printed = io.StringIO()
-    with redirect_stdout(printed):
-        show_rates(settings, "sent_date")
+    with redirect_stdout(printed), warehouse.connect(settings.warehouse_path) as con:
+        by_day = queries.rates_expected(con, "sent_date").to_arrow_table()
+        show_rates(by_day, con, ["sent_date"])
     lines = [line.rstrip() for line in printed.getvalue().strip("\n").splitlines()]
     return "```text\n$ usms rates --by sent_date\n" + "\n".join(lines).strip("\n") + "\n```\n"
 

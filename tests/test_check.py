@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import sqlite3
 from contextlib import closing
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
-from pyarrow import csv
 
 from tests.account import START, Account
 from tests.examples import examples
 from tests.scripted import NOON, PHONE, Scripted, receipt
 from tests.services import Database
-from usms_pipeline import settings, source
+from usms_pipeline import settings
 from usms_pipeline.cli import check, sample
 from usms_pipeline.contract.errors import KeyMismatch, SettingsError, StorageError, UsmsError
 from usms_pipeline.days import file, log, quarantine
@@ -89,48 +86,8 @@ def test_rows_that_repeat_a_phone_and_rows_without_a_phone_are_counted_apart(
     assert [text for state, text in found if state == "warning"] == [
         "3 rows repeat a phone of the same session: each phone counts once",
         "2 rows without a phone equal another in all that is read, and each counts as a message. "
-        "If they are copies, read the table without them: COPY (SELECT DISTINCT * FROM "
-        f"'{tmp_path / 'source.parquet'}') TO 'sms_once.parquet'",
+        "If they are copies, read the table without them, by SELECT DISTINCT",
     ]
-
-
-@pytest.mark.parametrize("name", ["it's.csv", "sent.parquet"])
-def test_the_advised_copy_of_a_file_has_each_row_once(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    rows = pa.table({"session_no": ["007", "007"], "sent_at": ["2026-01-05 10:00"] * 2})
-    (csv.write_csv if name.endswith("csv") else pq.write_table)(rows, name)
-    with duckdb.connect() as con:
-        con.execute(sample.once_only(settings.load(source_url=name)))
-    assert pq.read_table("sms_once.parquet").to_pylist() == rows.slice(1).to_pylist()
-
-
-@pytest.mark.parametrize("table", ["sms_log", "sms log", "短信-log"])
-@pytest.mark.parametrize("kind", ["sqlite", "duckdb", "postgresql", "mariadb"])
-def test_the_view_that_is_advised_has_each_row_once(
-    kind: str, table: str, tmp_path: Path, request: pytest.FixtureRequest
-) -> None:
-    quoted = f"`{table}`" if kind == "mariadb" else f'"{table}"'
-    made = f"CREATE TABLE {quoted} (session_no varchar(9), sent_at varchar(30))"
-    filled = f"INSERT INTO {quoted} VALUES " + ", ".join(["('a', '2026-01-05 10:00:00')"] * 5)
-    view = sample.once_only(settings.load(source_table=table, source_url=f"{kind}://u:p@h/db"))
-    if kind in ("postgresql", "mariadb"):
-        database = request.getfixturevalue(kind)
-        database.execute(made, filled, view)
-        url = database.url
-    else:
-        url = f"{kind}:///{tmp_path}/shop.db"
-        connect: Any = sqlite3.connect if kind == "sqlite" else duckdb.connect
-        with closing(connect(f"{tmp_path}/shop.db")) as con:
-            for statement in (made, filled, view):
-                con.execute(statement)
-            con.commit()
-    for name, rows in ((table, 5), ("sms_once", 1)):
-        ours = settings.load(source_url=url, source_table=name)
-        start = datetime(2026, 1, 1, tzinfo=UTC)
-        batches = source.read(ours, start, start + timedelta(days=30))
-        assert sum(batch.num_rows for batch in batches) == rows
 
 
 def with_rows(kind: str, folder: Path, request: pytest.FixtureRequest, *statements: str) -> str:

@@ -26,7 +26,7 @@ from tests.examples import examples
 from tests.mounts import without_the_rights_of_root
 from tests.processes import USMS, wait_until
 from usms_pipeline.cli import app
-from usms_pipeline.cli import messages as made_up
+from usms_pipeline.cli import simulate as made_up
 from usms_pipeline.contract import metrics
 from usms_pipeline.days import log
 from usms_pipeline.simulator import (

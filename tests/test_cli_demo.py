@@ -14,7 +14,7 @@ import pytest
 
 from tests.processes import USMS, bare_environment
 from tests.services import free_port
-from usms_pipeline.cli import check, demo, rehearsal
+from usms_pipeline.cli import check, demo
 from usms_pipeline.contract.errors import ServiceDown
 from usms_pipeline.settings import Settings
 
@@ -143,14 +143,13 @@ def test_in_a_demos_folder_a_missing_service_is_named_with_what_starts_it(
     url = f"http://127.0.0.1:{free_port()}"
     monkeypatch.chdir(tmp_path)
     settings = Settings(_env_file=None, base_url=url, access_key_id="a", access_key_secret="b")
-    for first_line, is_told in ((rehearsal.MARK, True), ("", False)):
+    for first_line, is_told in ((demo.MARK, True), ("", False)):
         env.write_text(f"{first_line}USMS_BASE_URL={url}\n")
         with pytest.raises(ServiceDown) as caught:
             list(check._service(settings))
         assert ("`usms demo --serve`" in str(caught.value)) == is_told
-        assert bool(rehearsal.missing_service(settings)) == is_told
-    env.write_text(rehearsal.MARK)
+    env.write_text(demo.MARK)
     elsewhere = settings.model_copy(update={"base_url": "https://api.example.com"})
-    assert rehearsal.missing_service(elsewhere) == ""
+    demo.check_service(elsewhere)
     with socket.create_server(("127.0.0.1", int(url.rpartition(":")[2]))):
-        assert rehearsal.missing_service(settings) == ""
+        demo.check_service(settings)

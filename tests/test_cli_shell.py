@@ -29,7 +29,7 @@ def outcome(error: BaseException | None = None, code: int | None = None) -> tupl
         return code
 
     single = typer.Typer(pretty_exceptions_enable=False)
-    single.command()(shell.told(command))
+    single.command()(shell.as_command(command))
     result = CliRunner().invoke(single, [])
     return result.exit_code, result.stderr
 
@@ -117,7 +117,7 @@ def test_an_interrupt_that_a_library_turns_into_an_error_still_counts(
             raise instead from None
 
     single = typer.Typer(pretty_exceptions_enable=False)
-    single.command()(shell.told(command))
+    single.command()(shell.as_command(command))
     result = CliRunner().invoke(single, [])
     assert (result.exit_code, result.stderr.count("\n")) == (code, 1)
     assert result.stderr.startswith("✗ Stopped.")
@@ -135,10 +135,10 @@ def test_help_and_version_need_no_settings(tmp_path: Path) -> None:
 def test_a_reader_that_stops_reading_is_no_error_worth_a_traceback(tmp_path: Path) -> None:
     script = (
         "import typer\n"
-        "from usms_pipeline.cli.shell import told\n"
+        "from usms_pipeline.cli.shell import as_command\n"
         "def pour() -> None:\n"
         "    for _ in range(100_000): print('x' * 100)\n"
-        "typer.run(told(pour))\n"
+        "typer.run(as_command(pour))\n"
     )
     with subprocess.Popen(
         [sys.executable, "-c", script],

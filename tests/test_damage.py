@@ -23,7 +23,7 @@ from typer.testing import CliRunner, Result
 
 from tests.examples import examples
 from usms_pipeline.cli import app
-from usms_pipeline.cli import messages as made_up
+from usms_pipeline.cli import simulate as made_up
 from usms_pipeline.simulator import ACCESS_KEY_ID, ACCESS_KEY_SECRET, Population, Simulator, serve
 from usms_pipeline.simulator.faults import Faults
 from usms_pipeline.store.storage import Store

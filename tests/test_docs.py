@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 from tests import readme_picture, readme_tables
 from usms_pipeline import settings
 from usms_pipeline.cli import app
-from usms_pipeline.cli import messages as made_up
+from usms_pipeline.cli import simulate as made_up
 from usms_pipeline.simulator import ACCESS_KEY_ID, ACCESS_KEY_SECRET
 from usms_pipeline.warehouse.read import to_open
 

@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 from tests.processes import USMS, bare_environment
 from tests.services import Database
 from usms_pipeline.cli import app
-from usms_pipeline.cli import messages as made_up
+from usms_pipeline.cli import simulate as made_up
 from usms_pipeline.cli.init import _PHONES, _SESSIONS, _TIMES, _guess, _quoted
 from usms_pipeline.simulator import (
     ACCESS_KEY_ID,

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from usms_pipeline import settings as config
-from usms_pipeline.cli.example import REQUIRED, env_example
+from usms_pipeline.cli.check import REQUIRED, env_example
 from usms_pipeline.contract.errors import SettingsError
 from usms_pipeline.settings import Settings, load
 

@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
+    from usms_pipeline import settings as settings
     from usms_pipeline.figures import charts as charts
     from usms_pipeline.figures import queries as queries
     from usms_pipeline.warehouse import connect as connect
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["charts", "connect", "queries", "recipient_id"]
 
 _OFFERED: Final = {
+    "settings": "usms_pipeline.settings",
     "connect": "usms_pipeline.warehouse",
     "queries": "usms_pipeline.figures.queries",
     "charts": "usms_pipeline.figures.charts",

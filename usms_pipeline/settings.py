@@ -42,6 +42,9 @@ from usms_pipeline.contract.setting_types import (
     WebAddress,
     Zone,
 )  # fmt: skip
+from usms_pipeline.contract.setting_types import (
+    is_loopback as is_loopback,
+)
 from usms_pipeline.service import api
 
 PREFIX: Final = "USMS_"
@@ -61,9 +64,9 @@ _NOT_SETTINGS: Final = ("USMS_DEBUG",)
 
 
 class _EnvFile(DotEnvSettingsSource):
-    """The .env, whose secrets are taken as they stand: ``${x}`` may be part of a password.
+    """Reads the .env. In secrets ``${x}`` is not replaced: it may be part of a password.
 
-    ``USMS_SOURCE_URL`` is filled in where there is such a variable, and what is no secret always.
+    It is replaced in ``USMS_SOURCE_URL`` if there is a variable ``x``; in other settings always.
     """
 
     def __call__(self) -> dict[str, Any]:
@@ -105,17 +108,12 @@ class Settings(BaseSettings):
     )
 
     @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
+    def settings_customise_sources(  # type: ignore[override]
+        cls, settings_cls: type[BaseSettings], **of: PydanticBaseSettingsSource
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Read the .env as ``_EnvFile`` does."""
-        file = getattr(dotenv_settings, "env_file", None)
-        return init_settings, env_settings, _EnvFile(settings_cls, env_file=file)
+        env_file = _EnvFile(settings_cls, getattr(of["dotenv_settings"], "env_file", None))
+        return of["init_settings"], of["env_settings"], env_file
 
     base_url: WebAddress = Field(
         api.BASE_URL, description="Address of the service: https, or http on loopback."
@@ -317,7 +315,7 @@ def known(given: Mapping[str, Any]) -> tuple[Settings | None, dict[str, str]]:
 
 
 def no_file(form: str) -> str:
-    """Return, in a form, that the folder has no .env: most likely it is the wrong folder."""
+    """Return, put into ``form``, that this folder has no .env; empty if it has one."""
     here = Path.cwd()
     return "" if (here / ".env").is_file() else " " + form.format(f"there is none in {here}")
 
@@ -368,20 +366,18 @@ def _conflicts(settings: Settings) -> list[tuple[str, str]]:
 
 def _absences(settings: Settings, needs: Iterable[Need]) -> list[tuple[str, str]]:
     """Return the settings that are needed and not set, or still as in ``.env.example``."""
-    absent = missing(settings, needs)
-    wanted = [name for need in needs for name in _NEEDED[need] if name in _SECRETS]
-    given = {name: getattr(settings, name) for name in wanted if name not in absent}
-    copied = [name for name, value in given.items() if value.get_secret_value() == example(name)]
-    return [(name, "is not set") for name in absent] + [(name, _COPIED) for name in copied]
-
-
-def missing(settings: Settings, needs: Iterable[Need]) -> list[str]:
-    """Return the names of the settings that are needed and absent."""
-    absent = [name for need in needs for name in _NEEDED[need] if getattr(settings, name) is None]
+    names = [name for need in needs for name in _NEEDED[need]]
     url = settings.source_url
     if url is not None and "://" not in url.get_secret_value():  # a file is a table already
-        absent = [name for name in absent if name != "source_table"]
-    return absent
+        names = [name for name in names if name != "source_table"]
+    found = []
+    for name in names:
+        value = getattr(settings, name)
+        if value is None:
+            found.append((name, "is not set"))
+        elif name in _SECRETS and value.get_secret_value() == example(name):
+            found.append((name, _COPIED))
+    return found
 
 
 def unknown_variables() -> list[tuple[str, str | None]]:
@@ -401,9 +397,9 @@ def unknown_variables() -> list[tuple[str, str | None]]:
 
 
 def secrets() -> list[str]:
-    """Return the secrets in the environment and in .env, to be kept out of what is shown.
+    """Return the secrets in the environment and in .env, the longest first, to be hidden in texts.
 
-    Those in .env as they are written, and with what they name filled in.
+    Those in .env both as they are written and with ``${x}`` replaced.
     """
     values = _secrets_in(os.environ)
     with suppress(SettingsError):

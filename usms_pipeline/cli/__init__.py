@@ -22,7 +22,7 @@ from usms_pipeline.cli import (
     sql,
     upkeep,
 )
-from usms_pipeline.cli.shell import logs_json, prepare_streams, show_tracebacks, told
+from usms_pipeline.cli.shell import as_command, logs_json, prepare_streams, show_tracebacks
 
 app = typer.Typer(
     name="usms",
@@ -85,7 +85,7 @@ for name, command, panel in (
     ("rebuild", upkeep.rebuild, "Keep in order"),
     ("forget", upkeep.forget, "Keep in order"),
 ):
-    app.command(name, rich_help_panel=panel)(told(command))
+    app.command(name, rich_help_panel=panel)(as_command(command))
 app.add_typer(quarantine.app, name="quarantine", rich_help_panel="Keep in order")
 
 

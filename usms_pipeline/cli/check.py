@@ -1,11 +1,12 @@
 """``usms check``: what stands in the way of a run, and how to fix it.
 
-Fixes nothing. To see that it can be written it makes the data directory, as a run does.
+It fixes nothing, but makes the data directory, as a run does, to see that it can be written.
 """
 
 from __future__ import annotations
 
 import shutil
+import textwrap
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -20,9 +21,10 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from usms_pipeline.cli import config, rehearsal
+import usms_pipeline
+from usms_pipeline.cli import demo
 from usms_pipeline.cli.options import Format, Formats, Json, chosen
-from usms_pipeline.cli.output import print_rows
+from usms_pipeline.cli.output import print_rows, rows_table
 from usms_pipeline.cli.shell import out
 from usms_pipeline.contract import wording
 from usms_pipeline.contract.errors import (
@@ -35,8 +37,6 @@ from usms_pipeline.contract.errors import (
 )  # fmt: skip
 
 if TYPE_CHECKING:
-    from zoneinfo import ZoneInfo
-
     from usms_pipeline.cli.sample import Sample
     from usms_pipeline.settings import Settings
 
@@ -50,6 +50,16 @@ _MARKS = {"ok": "[green]✓[/]", "warning": "[yellow]![/]", "problem": "[red]✗
 Example = Annotated[
     bool, typer.Option("--example", help="Print a .env with every setting to fill in.")
 ]
+
+_TOP = """\
+# Settings of usms-pipeline: copy this file to .env and fill in those without a #. The others
+# show their default, or an example where they have none. Put a value with a blank or a # in
+# it into single quotes; a secret is taken as it stands, ${…} too. Made by `usms check --example`.
+"""
+REQUIRED = (
+    "access_key_id", "access_key_secret", "source_url", "source_table", "session_column",
+    "sent_at_column",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -66,8 +76,6 @@ class Finding:
 def check(format_: Formats = Format.TABLE, as_json: Json = False, example: Example = False) -> int:
     """Check settings, source, service, key and disk; list each problem and how to fix it."""
     if example:
-        from usms_pipeline.cli.example import env_example
-
         typer.echo(env_example(), nl=False)
         return 0
     findings, format_ = [], chosen(format_, as_json)
@@ -80,15 +88,29 @@ def check(format_: Formats = Format.TABLE, as_json: Json = False, example: Examp
     return max(finding.exit_code for finding in findings)
 
 
+def env_example() -> str:
+    """Write every setting once, with its meaning; the defaults are commented out."""
+    settings, entries = usms_pipeline.settings, [_TOP]
+    fields = settings.Settings.model_fields
+    for name in dict.fromkeys((*REQUIRED, *fields)):
+        about, is_required = fields[name], name in REQUIRED
+        default = "" if is_required else settings.as_text(about.default)
+        value = default or settings.example(name)
+        meaning = textwrap.wrap(about.description or "", 94)
+        entries.append("\n".join(f"# {line}" for line in meaning))
+        entries[-1] += f"\n{'' if is_required else '# '}{settings.variable(name)}={value}\n"
+    return "\n".join(entries)
+
+
 def _findings() -> Iterator[Finding]:
     try:
-        for name, near in config.unknown_variables():
+        for name, near in usms_pipeline.settings.unknown_variables():
             hint = f"; did you mean {near}?" if near else ""
             yield Finding("settings", "warning", f"{name} is not a setting{hint}")
-        if config.is_secret_in_env_file() and _is_open(Path(".env")):
+        if usms_pipeline.settings.is_secret_in_env_file() and _is_open(Path(".env")):
             told = ".env holds a secret and other accounts can read it: chmod 600 .env"
             yield Finding("settings", "warning", told)
-        settings = config.load(["source", "api"])
+        settings = usms_pipeline.settings.load(["source", "api"])
     except SettingsError as error:
         for problem in error.problems:
             yield Finding("settings", "problem", str(problem), error.exit_code)
@@ -267,7 +289,6 @@ def _warehouse(settings: Settings) -> Iterator[Said]:
     """Report how old the published file is, and how it is opened."""
     from tempfile import TemporaryFile
 
-    from usms_pipeline.cli.sample import once_only
     from usms_pipeline.figures import queries
     from usms_pipeline.store.storage import make_folder
     from usms_pipeline.warehouse.read import check_place, connect, to_open
@@ -294,7 +315,7 @@ def _warehouse(settings: Settings) -> Iterator[Said]:
     age = wording.duration(time.time() - path.stat().st_mtime)
     yield "ok", f"{path}, published {age} ago; to open it: {to_open(path)}, or usms sql"
     if copies:
-        yield "warning", f"{copies}: {once_only(settings)}"
+        yield "warning", copies
 
 
 def _quarantine(settings: Settings) -> Iterator[tuple[str, str]]:
@@ -325,32 +346,24 @@ def _service(settings: Settings, looked_at: list[Sample] | None = None) -> Itera
     now = datetime.now(UTC)
     [ids] = [sample.to_ask(one, now) for one in looked_at or ()] or [[]]
     answers: list[Answer] = []
-    with rehearsal.explained(settings):
-        stats = collect(
-            [Batch(0, tuple(ids) or (_HARMLESS_ID,))],
-            lambda _, answer: answers.extend([answer] if answer.verdict != "unreadable" else []),
-            settings,
-            patience=Patience(attempts=2, batch_seconds=settings.timeout_seconds),
-        )
-        if not answers:
-            said = [problem.rstrip(".") for problem in stats.problems]
-            raise ServiceDown(_unreachable(settings, "; ".join(said)))
+    demo.check_service(settings)
+    stats = collect(
+        [Batch(0, tuple(ids) or (_HARMLESS_ID,))],
+        lambda _, answer: answers.extend([answer] if answer.verdict != "unreadable" else []),
+        settings,
+        patience=Patience(attempts=2, batch_seconds=settings.timeout_seconds),
+    )
+    if not answers:
+        said = "; ".join(problem.rstrip(".") for problem in stats.problems)
+        said = f"{settings.base_url}: {said or 'it gave no response that can be read'}."
+        if "USMS_BASE_URL" not in said:
+            said += " Check USMS_BASE_URL."
+        if urlsplit(settings.base_url).path:
+            said += " USMS_BASE_URL has a path: most likely it should end after the host."
+        raise ServiceDown(said)
     yield "ok", f"answers within {stats.seconds * 1000:,.0f} ms and accepts the access key"
     if looked_at and ids:
         yield from _known(looked_at[0], ids, answers, now)
-
-
-def _unreachable(settings: Settings, reasons: str) -> str:
-    """Return what was answered, and where to look, unless the service's own words do."""
-    said = f"{settings.base_url}: {reasons or 'it gave no response that can be read'}."
-    if "USMS_BASE_URL" not in reasons:
-        said += " Check USMS_BASE_URL."
-    if urlsplit(settings.base_url).path:
-        said += (
-            " USMS_BASE_URL has a path, and the API's path is added to it: most likely it should "
-            "end after the host."
-        )
-    return said
 
 
 def _known(sample: Sample, ids: list[str], answers: list[Any], now: datetime) -> Iterator[Said]:
@@ -415,17 +428,10 @@ def _show(finding: Finding) -> None:
     else:  # a log or a pipe wants a line a finding
         console.print(f"{mark} {finding.topic}: {text}", soft_wrap=True)
     if finding.rows:
-        console.print(_table(finding.rows, config.load().zone))
-
-
-def _table(rows: list[dict[str, Any]], zone: ZoneInfo) -> Table:
-    """Lay out rows as the pipeline reads them; a long session number is cut, nothing else is."""
-    table = Table(box=None, header_style="dim", padding=(0, 0, 0, 1))
-    table.add_column("session", no_wrap=True, overflow="ellipsis")
-    for name in ("phone", "country", f"sent ({zone.key})"):
-        table.add_column(name, no_wrap=True)
-    for row in rows:
-        sent_at = row["sent_at"].astimezone(zone)
-        cells = (row["session_no"], row["phone"], row["country"], f"{sent_at:%Y-%m-%d %H:%M:%S}")
-        table.add_row(*(escape(one) if one else wording.ABSENT for one in cells))
-    return table
+        zone = usms_pipeline.settings.load().zone
+        names = ("session", "phone", "country", f"sent ({zone.key})")
+        rows = [
+            (*list(row.values())[:3], f"{row['sent_at'].astimezone(zone):%Y-%m-%d %H:%M:%S}")
+            for row in finding.rows
+        ]
+        console.print(rows_table(names, rows))

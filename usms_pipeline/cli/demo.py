@@ -9,29 +9,38 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from datetime import UTC, datetime, timedelta
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
+from urllib.parse import urlsplit
 
 import typer
 from rich.markup import escape
 
-from usms_pipeline.cli import config, progress
-from usms_pipeline.cli import messages as made_up
-from usms_pipeline.cli.rates import show_rates
-from usms_pipeline.cli.rehearsal import MARK, is_demo
+import usms_pipeline
+from usms_pipeline.cli import progress, simulate
+from usms_pipeline.cli.rates import rates
 from usms_pipeline.cli.shell import FELL_SHORT, OK, out, warn
 from usms_pipeline.cli.tables import facts_grid
 from usms_pipeline.contract import wording
+from usms_pipeline.contract.errors import ServiceDown
 
 if TYPE_CHECKING:
     from usms_pipeline.settings import Settings
+
+MARK: Final = "# Made by `usms demo`, which replaces all of this folder.\n"
+"""The first line of a demo's .env."""
+
+_MISSING: Final = (
+    "The simulated service of this demo is not running: `usms demo --serve`, in the folder above, "
+    "makes the demo again and keeps it running."
+)
 
 DAYS: Final = 18
 _SOURCE: Final = "messages.sqlite"
@@ -55,6 +64,9 @@ def demo(
     seed: Seed = 0,
 ) -> int:
     """Try everything: made-up messages, a simulated service, the Dagster job, the rates."""
+    from usms_pipeline.simulator import Simulator
+    from usms_pipeline.simulator import serve as serve_simulator
+
     started_in, folder = Path.cwd(), folder.absolute()
     if dev and find_spec("dagster_webserver") is None:
         raise typer.BadParameter(
@@ -64,15 +76,15 @@ def demo(
     with ExitStack() as stack:
         with progress.steps() as say:
             say("Making messages", f"{wording.count(messages)} sent in the last {DAYS} days")
-            url = stack.enter_context(_service(folder, messages, seed))
+            table = simulate.made_up(messages, DAYS, seed)
+            simulate.write(table, folder / _SOURCE)
+            url = stack.enter_context(serve_simulator(Simulator(table, seed=seed)))
             settings = _settle_in(folder, url)
             troubles = _refresh(say, settings)
         warn(troubles)
         if not troubles:
-            show_rates(settings, "sent_date")
-            _show_places(settings, folder, started_in)
-        if not (troubles or dev or serve):
-            _show_next(folder, started_in)
+            rates(by=["sent_date"])
+            _show_places(settings, folder, started_in, is_over=not (dev or serve))
         if dev:
             _dagster_dev(folder, port)
         elif serve:
@@ -96,15 +108,20 @@ def _clear(folder: Path) -> None:
     mark.write_text(MARK)
 
 
-@contextmanager
-def _service(folder: Path, messages: int, seed: int) -> Iterator[str]:
-    """Make the messages, keep them as a customer would, and serve their receipts over HTTP."""
-    from usms_pipeline.simulator import Population, Simulator, serve
+def is_demo(folder: Path) -> bool:
+    """Return whether ``usms demo`` made a folder."""
+    env = folder / ".env"
+    return env.exists() and env.read_text("utf-8", "replace").startswith(MARK)
 
-    table = Population(messages, DAYS, seed, customers=made_up.customers(messages)).table()
-    made_up.write(table, folder / _SOURCE)
-    with serve(Simulator(table, seed=seed)) as url:
-        yield url
+
+def check_service(settings: Settings) -> None:
+    """Raise ``ServiceDown`` in a demo's folder whose simulated service does not run."""
+    parts = urlsplit(settings.base_url)
+    if is_demo(Path()) and usms_pipeline.settings.is_loopback(parts.hostname or ""):
+        try:
+            socket.create_connection((parts.hostname, parts.port or 80), timeout=5).close()
+        except ConnectionRefusedError:
+            raise ServiceDown(_MISSING) from None
 
 
 def _settle_in(folder: Path, url: str) -> Settings:
@@ -116,21 +133,22 @@ def _settle_in(folder: Path, url: str) -> Settings:
         "access_key_id": ACCESS_KEY_ID,
         "access_key_secret": ACCESS_KEY_SECRET,
         "source_url": f"sqlite:///{_SOURCE}",
-        "source_table": made_up.TABLE,
+        "source_table": simulate.TABLE,
         "phone_column": "phone",
         "dimensions": "template,purpose,sender",
         "data_dir": "data",
         "start_date": str(datetime.now(UTC).date() - timedelta(days=DAYS)),
     }
-    text = "".join(f"{config.variable(name)}={value}\n" for name, value in given.items())
+    variable = usms_pipeline.settings.variable
+    text = "".join(f"{variable(name)}={value}\n" for name, value in given.items())
     (folder / ".env").write_text(f"{MARK}{text}")  # 0600 since `_clear`
     (folder / _HOME).mkdir(exist_ok=True)
     (folder / _HOME / "dagster.yaml").write_text(_DAGSTER_YAML)
-    for name in [name for name in os.environ if name.startswith(config.PREFIX)]:
+    for name in [name for name in os.environ if name.startswith(usms_pipeline.settings.PREFIX)]:
         del os.environ[name]
     os.environ["DAGSTER_HOME"] = str(folder / _HOME)
     os.chdir(folder)
-    return config.load(["source", "api"])
+    return usms_pipeline.settings.load(["source", "api"])
 
 
 def _refresh(say: progress.Say, settings: Settings) -> list[str]:
@@ -150,7 +168,8 @@ def _refresh(say: progress.Say, settings: Settings) -> list[str]:
             signal.signal(number, handler)
 
 
-def _show_places(settings: Settings, folder: Path, started_in: Path) -> None:
+def _show_places(settings: Settings, folder: Path, started_in: Path, is_over: bool) -> None:
+    """Print where everything is; and what to type now, as it is found from the user's folder."""
     from usms_pipeline.warehouse.read import to_open
 
     shown = Path(os.path.relpath(folder, started_in))
@@ -164,20 +183,14 @@ def _show_places(settings: Settings, folder: Path, started_in: Path) -> None:
         places.append(("report", escape(str(shown / report))))
     if notebooks := sorted(started_in.glob("notebooks/*.ipynb")):
         places.append(("notebook", escape(str(notebooks[0].relative_to(started_in)))))
-    out().print(facts_grid(*places))
-
-
-def _show_next(folder: Path, started_in: Path) -> None:
-    """Print what to type now: as it is found from the folder that the user is in."""
-    shown = escape(os.path.relpath(folder, started_in))
-    there, here = escape(_usms(folder)), escape(_usms(started_in))
-    out().print(
-        facts_grid(
-            ("next", f"[bold]cd {shown} && {there} rates --by country[/]"),
+    if is_over:
+        there, here = escape(_usms(folder)), escape(_usms(started_in))
+        places += [
+            ("next", f"[bold]cd {escape(str(shown))} && {there} rates --by country[/]"),
             ("or", f"[bold]{here} demo --serve[/]: again, and the service stays up for runs"),
             ("", f"[bold]{here} demo --dev[/]: again, with Dagster's page on it"),
-        )
-    )
+        ]
+    out().print(facts_grid(*places))
 
 
 def _usms(folder: Path) -> str:
@@ -198,15 +211,12 @@ def _dagster_dev(folder: Path, port: int) -> None:
     # A session of its own: Ctrl-C reaches it once, through us, also where there is no terminal.
     quiet = os.environ | {"PYTHONWARNINGS": "ignore"}
     child = subprocess.Popen(
-        command, cwd=folder, env=quiet, start_new_session=True, preexec_fn=_heed_interrupts
-    )
+        command, cwd=folder, env=quiet, start_new_session=True,
+        # a background shell hands down an ignored SIGINT, and Dagster stops by no other signal
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
     try:
         child.wait()
     except KeyboardInterrupt:
         child.send_signal(signal.SIGINT)
         child.wait()
-
-
-def _heed_interrupts() -> None:
-    """Undo an ignored SIGINT, which a background shell hands down: Dagster stops by no other."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)

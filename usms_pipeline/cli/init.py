@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from usms_pipeline.cli import check, config
+import usms_pipeline
+from usms_pipeline.cli import check
 from usms_pipeline.cli.shell import out
 from usms_pipeline.contract import wording
 from usms_pipeline.contract.errors import SettingsError, SourceError
@@ -152,10 +153,10 @@ def _setting(name: str) -> Callable[[str], str]:
 
     def usable(text: str) -> str:
         try:
-            config.load((), **{name: text})
+            usms_pipeline.settings.load((), **{name: text})
         except SettingsError as error:
             for problem in error.problems:
-                if problem.variable == config.variable(name):
+                if problem.variable == usms_pipeline.settings.variable(name):
                     raise typer.BadParameter(f"{text!r} {problem.reason}.") from None
         return text
 
@@ -189,7 +190,8 @@ def _list(what: str, names: Sequence[str]) -> None:
 
 def _write(given: dict[str, str]) -> None:
     """Write .env whole or not at all, and for this account alone from the first byte on."""
-    lines = [f"{config.variable(name)}={_quoted(text)}\n" for name, text in given.items()]
+    variable = usms_pipeline.settings.variable
+    lines = [f"{variable(name)}={_quoted(text)}\n" for name, text in given.items()]
     new = _ENV.with_name(".env.new")
     new.unlink(missing_ok=True)
     with os.fdopen(

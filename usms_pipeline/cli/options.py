@@ -56,16 +56,14 @@ def day(text: str | None) -> date | None:
     """Read a ``YYYY-MM-DD`` option; raises a usage error that shows the form."""
     if text is None:
         return None
-    from usms_pipeline.contract.setting_types import usable_day
+    from usms_pipeline.contract.setting_types import FIRST_DAY, LAST_DAY, usable_day
 
     try:
-        found = date.fromisoformat(text)
+        return usable_day(date.fromisoformat(text))
     except ValueError:
-        raise typer.BadParameter(f"{text!r} is not a day; write it as 2026-01-31.") from None
-    try:
-        return usable_day(found)
-    except ValueError as error:
-        raise typer.BadParameter(f"{text!r} {error}.") from None
+        raise typer.BadParameter(
+            f"{text!r} is not a day from {FIRST_DAY} to {LAST_DAY}; write it as 2026-01-31."
+        ) from None
 
 
 def span(first: str | None, last: str | None) -> tuple[date | None, date | None]:
@@ -81,7 +79,7 @@ def period(
 ) -> tuple[date | datetime | None, date | None]:
     """Read ``--from`` and ``--to``, or ``--last``: whole days of a zone up to today, or hours.
 
-    Only hours begin at a time of day, which is what a ``datetime`` stands for.
+    The first is a ``datetime`` if hours were asked for, else a day; both are None if nothing was.
     """
     if ago is None:
         return span(first, last)

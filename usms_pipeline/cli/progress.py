@@ -22,9 +22,7 @@ from rich.progress import (
     Task,
     TaskID,
     TextColumn,
-    TimeElapsedColumn,
 )
-from rich.table import Column
 from rich.text import Text
 
 from usms_pipeline.cli.shell import err, log, logs_json
@@ -41,15 +39,23 @@ _SELDOM_SECONDS: Final = 60
 def bar(
     console: Console | None = None, every_seconds: float = _SELDOM_SECONDS
 ) -> Iterator[Callable[[Step], None]]:
-    """Yield what to hand to the pipeline as ``on_progress``; the lines stay when it ends.
+    """Yield a function for the pipeline's ``on_progress``, which draws a line for each phase.
 
-    ``every_seconds`` a log gets a line; infinity is for no progress at all.
+    Off a terminal it prints a line every ``every_seconds`` instead; with infinity, nothing.
     """
     console = console or err()
     if logs_json.get() or not console.is_terminal or every_seconds == math.inf:
         yield _seldom(console, every_seconds)
         return
-    with _progress(console) as progress:
+    with Progress(
+        SpinnerColumn(finished_text="[green]✓[/]"),
+        TextColumn("{task.description}", style="bold"),
+        BarColumn(bar_width=10 if console.width < 100 else 28),
+        _Cell(lambda task: task.fields["step"].counted, "cyan"),
+        _Cell(_pace, "dim"),
+        console=console,
+        refresh_per_second=8,
+    ) as progress:
         lines: dict[str, TaskID] = {}
         yield lambda step: _show(progress, lines, step)
         _finish(progress, progress.tasks)
@@ -71,18 +77,6 @@ def _seldom(console: Console, every_seconds: float) -> Callable[[Step], None]:
         console.print(f"{datetime.now():%H:%M:%S} {escape(line)}", soft_wrap=True)
 
     return tell
-
-
-def _progress(console: Console) -> Progress:
-    return Progress(
-        SpinnerColumn(finished_text="[green]✓[/]"),
-        TextColumn("{task.description}", style="bold"),
-        BarColumn(bar_width=10 if console.width < 100 else 28),
-        _Cell(lambda task: task.fields["step"].counted, "cyan"),
-        _Cell(_pace, "dim"),
-        console=console,
-        refresh_per_second=8,
-    )
 
 
 def _show(progress: Progress, lines: dict[str, TaskID], step: Step) -> None:
@@ -141,26 +135,8 @@ Say = Callable[[str, str], None]
 
 @contextmanager
 def steps(console: Console | None = None) -> Iterator[Say]:
-    """Yield what shows steps, a line each: ``say(title, detail)``; a new title ends the last."""
-    console = console or err()
-    if not console.is_terminal:
-        yield lambda title, detail: None
-        return
-    columns = (
-        SpinnerColumn(finished_text="[green]✓[/]"),
-        TextColumn("[bold]{task.description}[/]"),
-        TextColumn("{task.fields[detail]}", style="dim", table_column=Column(ratio=1)),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=console, expand=True, refresh_per_second=8) as progress:
-        yield lambda title, detail: _say(progress, title, detail)
-        _finish(progress, progress.tasks[-1:])
-
-
-def _say(progress: Progress, title: str, detail: str) -> None:
-    title, detail = title.ljust(18), escape(wording.visible(detail))
-    if not progress.tasks or progress.tasks[-1].description != title:
-        _finish(progress, progress.tasks[-1:])
-        progress.add_task(title, total=None, detail=detail)
-    elif detail:
-        progress.update(progress.tasks[-1].id, detail=detail)
+    """Yield ``say(title, detail)``, which shows on a terminal what is being done just now."""
+    with (console or err()).status("") as status:
+        yield lambda title, detail: status.update(
+            f"[bold]{escape(title)}[/]  [dim]{escape(wording.visible(detail))}[/]"
+        )

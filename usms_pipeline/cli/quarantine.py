@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from usms_pipeline.cli import config, progress
+import usms_pipeline
+from usms_pipeline.cli import progress
 from usms_pipeline.cli.options import Format, Formats, Json, chosen
 from usms_pipeline.cli.output import print_rows, rows_table
-from usms_pipeline.cli.shell import FELL_SHORT, OK, out, told, warn
+from usms_pipeline.cli.shell import FELL_SHORT, OK, as_command, out, warn
 from usms_pipeline.contract import wording
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ class State(StrEnum):
 
 
 @app.command("list")
-@told
+@as_command
 def list_entries(
     state: Annotated[State, typer.Option(help="Entries to list.")] = State.OPEN,
     format_: Formats = Format.TABLE,
@@ -49,7 +50,7 @@ def list_entries(
     from usms_pipeline.days.quarantine import entries
     from usms_pipeline.store.storage import Store
 
-    settings = config.load()
+    settings = usms_pipeline.settings.load()
     found = entries(Store(settings.data_dir), None if state == State.ALL else str(state))
     format_ = chosen(format_, as_json)
     if format_ != Format.TABLE:
@@ -61,14 +62,14 @@ def list_entries(
 
 
 @app.command("replay")
-@told
+@as_command
 def replay(ids: Ids = None, everything: All = False) -> int:
     """Try entries again: read unreadable responses, ask again about refused sessions."""
     chosen = _chosen(ids, everything)
     from usms_pipeline.days.quarantine import open_count
     from usms_pipeline.pipeline import Pipeline
 
-    settings = config.load(["api"])
+    settings = usms_pipeline.settings.load(["api"])
     with progress.bar() as on_progress:
         pipeline = Pipeline(settings, on_progress=on_progress)
         tried = pipeline.replay(chosen)
@@ -78,13 +79,13 @@ def replay(ids: Ids = None, everything: All = False) -> int:
 
 
 @app.command("dismiss")
-@told
+@as_command
 def dismiss(ids: Ids = None, everything: All = False) -> int:
     """Mark entries as reviewed; their raw bodies are deleted after the retention period."""
     chosen = _chosen(ids, everything)
     from usms_pipeline.pipeline import Pipeline
 
-    dismissed = Pipeline(config.load()).dismiss(chosen)
+    dismissed = Pipeline(usms_pipeline.settings.load()).dismiss(chosen)
     out().print(f"{wording.count(dismissed)} dismissed")
     return _unknown(chosen, dismissed)
 

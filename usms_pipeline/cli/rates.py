@@ -5,11 +5,12 @@ Every figure comes from the warehouse; none is computed here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable
 from textwrap import wrap
 from typing import TYPE_CHECKING, Any, Final
 
-from usms_pipeline.cli import config, options
+import usms_pipeline
+from usms_pipeline.cli import options
 from usms_pipeline.cli.options import Format, chosen, period
 from usms_pipeline.cli.output import print_rows, rows_table
 from usms_pipeline.cli.shell import out, warn, width
@@ -18,11 +19,11 @@ from usms_pipeline.contract import wording
 
 if TYPE_CHECKING:
     from datetime import date
-    from zoneinfo import ZoneInfo
 
+    import pyarrow as pa
     from rich.table import Table
 
-    from usms_pipeline.settings import Settings
+    from usms_pipeline.figures.queries import Connection
 
 _KINDS: Final = {
     "failing": "failed within {} h",
@@ -32,7 +33,7 @@ _KINDS: Final = {
 
 
 def _by_columns(meaning: str, query: str, show: Callable[..., None]) -> Callable[..., None]:
-    """Return a command that prints a query of ``queries``; ``show`` prints it as a table."""
+    """Return a command that prints a query of ``queries``; ``show`` prints its rows as a table."""
 
     def command(
         by: options.By = None,
@@ -44,63 +45,52 @@ def _by_columns(meaning: str, query: str, show: Callable[..., None]) -> Callable
         format_: options.Formats = Format.TABLE,
         as_json: options.Json = False,
     ) -> None:
-        from usms_pipeline import warehouse
-        from usms_pipeline.figures import queries
-
         by, format_ = list(dict.fromkeys(by or ())), chosen(format_, as_json)
-        settings = config.load()
+        settings = usms_pipeline.settings.load()
         days = period(first, last, ago, settings.zone)
-        if format_ == Format.TABLE:
-            show(settings, by, *days, sort=sort, limit=limit)
-            return
-        with warehouse.connect(settings.warehouse_path) as con:
-            found = queries.arranged(getattr(queries, query)(con, by, *days), sort, limit)
-            print_rows(found.to_arrow_table(), format_)
+        with usms_pipeline.connect(settings.warehouse_path) as con:
+            asked = getattr(usms_pipeline.queries, query)(con, by, *days)
+            found = usms_pipeline.queries.arranged(asked, sort, limit)
+            if format_ == Format.TABLE:
+                show(found.to_arrow_table(), con, by, *days)
+            else:
+                print_rows(found.to_arrow_table(), format_)
 
     command.__doc__ = meaning
     return command
 
 
 def show_rates(
-    settings: Settings,
-    by: str | Sequence[str] | None,
+    found: pa.Table,
+    con: Connection,
+    by: list[str],
     first: date | None = None,
     last: date | None = None,
-    *,
-    sort: str | None = None,
-    limit: int | None = None,
 ) -> None:
-    """Print the table, all together as its last row; how to read it; and that there are alerts.
+    """Print rows of ``queries.rates_expected``, then all together, and how to read them.
 
-    Of alerts nothing is said where days were asked for. All of it is of one published file. Raises
-    ``WarehouseMissing``.
+    Without days, also print how the last forecasts turned out, and that there are alerts.
     """
-    from usms_pipeline import warehouse
-    from usms_pipeline.figures import alerts, queries
+    from usms_pipeline.figures import alerts
 
-    console = out()
-    with warehouse.connect(settings.warehouse_path) as con:
-        found = queries.arranged(queries.rates_expected(con, by, first, last), sort, limit)
-        rows: list[dict[str, Any]] = found.to_arrow_table().to_pylist()
-        of_all = queries.rates_expected(con, None, first, last) if by else found
-        [whole] = of_all.to_arrow_table().to_pylist()
-        if not whole["messages"]:
-            console.print(
-                "No messages in these days. `usms run` collects, `usms check` finds faults."
-            )
-            return
-        hint = queries.timezone_hint(con)
-        warn([hint] if hint else [])
-        table = rates_table(rows if by else [], whole, by, width())
-        console.print(table)
-        said = _how_to_read(whole, table)
-        if whole["awaited"] and not (first or last):
-            said += "\n" + wording.held(queries.forecasts(con).to_arrow_table().to_pylist())
-        for line in wrap(said.rstrip(), width()):
-            console.print(f"[dim]{line}[/]")
-        if not (first or last):
-            in_short = alerts.in_short(queries.alerts(con).to_arrow_table().to_pylist())
-            warn([in_short] if in_short else [])
+    queries, console = usms_pipeline.queries, out()
+    of_all = queries.rates_expected(con, None, first, last).to_arrow_table() if by else found
+    [whole] = of_all.to_pylist()
+    if not whole["messages"]:
+        console.print("No messages in these days. `usms run` collects, `usms check` finds faults.")
+        return
+    hint = queries.timezone_hint(con)
+    warn([hint] if hint else [])
+    table = rates_table(found.to_pylist() if by else [], whole, by, width())
+    console.print(table)
+    said = _how_to_read(whole, table)
+    if whole["awaited"] and not (first or last):
+        said += "\n" + wording.held(queries.forecasts(con).to_arrow_table().to_pylist())
+    for line in wrap(said.rstrip(), width()):
+        console.print(f"[dim]{line}[/]")
+    if not (first or last):
+        in_short = alerts.in_short(queries.alerts(con).to_arrow_table().to_pylist())
+        warn([in_short] if in_short else [])
 
 
 def _how_to_read(whole: dict[str, Any], table: Table) -> str:
@@ -119,26 +109,16 @@ def _how_to_read(whole: dict[str, Any], table: Table) -> str:
     )
 
 
-def _show_costs(settings: Settings, by: list[str], *days: date | None, **some: Any) -> None:
-    from usms_pipeline import warehouse
-    from usms_pipeline.figures import queries
-
-    if not any(settings.costs):
+def _show_costs(found: pa.Table, *_: object) -> None:
+    if not any(usms_pipeline.settings.load().costs):
         warn(["USMS_COST_COLUMN is not set: name the column of what a message cost."])
-    with warehouse.connect(settings.warehouse_path) as con:
-        found = queries.arranged(queries.costs(con, by, *days), **some).to_arrow_table()
     rows = [list(row.values()) for row in found.to_pylist()]
     shown = dict.fromkeys(("messages", "segments", "without_cost"), wording.count)
     shown |= dict.fromkeys(("cost", "cost_undelivered"), "{:,.2f}".format)
     out().print(rows_table(found.column_names, rows, shown))
 
 
-def _show_failures(settings: Settings, by: list[str], *days: date | None, **some: Any) -> None:
-    from usms_pipeline import warehouse
-    from usms_pipeline.figures import queries
-
-    with warehouse.connect(settings.warehouse_path) as con:
-        found = queries.arranged(queries.failures(con, by, *days), **some).to_arrow_table()
+def _show_failures(found: pa.Table, *_: object) -> None:
     if not found.num_rows:
         out().print("[green]✓[/] No message failed in these days.")
         return
@@ -166,29 +146,23 @@ costs: Final = _by_columns(
 
 def alerts(format_: options.Formats = Format.TABLE, as_json: options.Json = False) -> None:
     """Print where more messages fail or get no receipt than usual, in the last 72 hours."""
-    from usms_pipeline import warehouse
-    from usms_pipeline.figures import queries
-
-    settings, format_ = config.load(), chosen(format_, as_json)
-    with warehouse.connect(settings.warehouse_path) as con:
-        found = queries.alerts(con).to_arrow_table()
+    settings, format_ = usms_pipeline.settings.load(), chosen(format_, as_json)
+    with usms_pipeline.connect(settings.warehouse_path) as con:
+        found = usms_pipeline.queries.alerts(con).to_arrow_table()
     if format_ != Format.TABLE:
         print_rows(found, format_)
     elif not found.num_rows:
         out().print("[green]✓[/] Nothing fails more than usual in the last 72 hours of sending.")
     else:
-        out().print(_alerts_table(found.to_pylist(), settings.zone))
+        from usms_pipeline.figures.alerts import group, span
 
-
-def _alerts_table(rows: Iterable[Mapping[str, Any]], zone: ZoneInfo) -> Table:
-    from usms_pipeline.figures.alerts import group, span
-
-    names = ("group", "sent", "messages", "share", "usually", "what", "also seen in")
-    cells = []
-    for row in rows:
-        what = _KINDS[row["kind"]].format(row["within_hours"])
-        also = [one for one in dict.fromkeys(map(group, row["echoes"])) if one != group(row)]
-        figures = (row["messages"], row["share"], row["usual_share"])
-        cells.append((group(row), span(row, zone), *figures, what, ", ".join(also[:3])))
-    shown = {"messages": wording.count, "share": wording.percent, "usually": wording.percent}
-    return rows_table(names, cells, shown)
+        names = ("group", "sent", "messages", "share", "usually", "what", "also seen in")
+        cells = []
+        for row in found.to_pylist():
+            what = _KINDS[row["kind"]].format(row["within_hours"])
+            also = [one for one in dict.fromkeys(map(group, row["echoes"])) if one != group(row)]
+            figures = (row["messages"], row["share"], row["usual_share"])
+            at = span(row, settings.zone)
+            cells.append((group(row), at, *figures, what, ", ".join(also[:3])))
+        shown = {"messages": wording.count, "share": wording.percent, "usually": wording.percent}
+        out().print(rows_table(names, cells, shown))

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 from rich.markup import escape
 
-from usms_pipeline.cli import config, lean, progress, rehearsal
+import usms_pipeline
+from usms_pipeline.cli import demo, lean, progress
 from usms_pipeline.cli.options import Format, Formats, From, Json, To, chosen, span
 from usms_pipeline.cli.output import print_rows, rows_table
 from usms_pipeline.cli.shell import OK, echo_json, fell_short, logs_json, out, plain, warn
@@ -70,9 +71,10 @@ def run(
     lean.load_pipeline()
     from usms_pipeline.pipeline import Pipeline
 
-    settings = config.load(["source", "api"])
+    settings = usms_pipeline.settings.load(["source", "api"])
     every = math.inf if quiet else 5 if verbose else 60
-    with rehearsal.explained(settings), progress.bar(every_seconds=every) as on_progress:
+    demo.check_service(settings)
+    with progress.bar(every_seconds=every) as on_progress:
         pipeline = Pipeline(settings, on_progress=on_progress)
         report = pipeline.run(_window(pipeline, days, everything))
     warn(report.warnings)
@@ -88,7 +90,7 @@ def run(
         _show_run(report, settings if everything else None)
     if not report.fell_short:
         return OK
-    return fell_short(_shortfall(report, settings))
+    return fell_short(_shortfall(report))
 
 
 def _as_json(report: Report) -> dict[str, Any]:
@@ -101,7 +103,7 @@ def _as_json(report: Report) -> dict[str, Any]:
     return found | {"days": days, "fell_short": report.fell_short}
 
 
-def _shortfall(report: Report, settings: Settings) -> str:
+def _shortfall(report: Report) -> str:
     """Return what was asked for and not got; the warnings name each damaged day and its remedy."""
     if report.unheard:
         return report.unheard
@@ -110,8 +112,7 @@ def _shortfall(report: Report, settings: Settings) -> str:
     if not report.stats.ids_given_up:
         return f"{wording.counted(len(report.damaged), 'damaged day')} left out: see above."
     given_up = wording.counted(report.stats.ids_given_up, "session")
-    remedy = rehearsal.missing_service(settings) or "Run again, or see `usms check`."
-    return f"No usable response for {given_up}. They stay due. {remedy}"
+    return f"No usable response for {given_up}. They stay due. Run again, or see `usms check`."
 
 
 def plan(
@@ -126,7 +127,7 @@ def plan(
     lean.load_pipeline()
     from usms_pipeline.pipeline import Pipeline
 
-    settings = config.load(["source"])
+    settings = usms_pipeline.settings.load(["source"])
     with progress.bar() as on_progress:
         pipeline = Pipeline(settings, on_progress=on_progress)
         found = pipeline.plan(_window(pipeline, days, everything))
@@ -168,16 +169,11 @@ def _window(
 
 
 def _show_run(report: Report, whole: Settings | None) -> None:
-    """Print what a run did: a line a step, then what is still to come.
-
-    ``whole``: the settings, where it was to read everything.
-    """
+    """Print what a run did, a line for each step. ``whole``: the settings, if --all was given."""
     from usms_pipeline.contract.status import BUCKETS
 
-    source = (
-        f"{wording.counted(report.rows_read, 'row')} read, "
-        f"{wording.counted(report.new, 'new recipient')}"
-    )
+    new = wording.counted(report.new, "new recipient")
+    source = f"{wording.counted(report.rows_read, 'row')} read, {new}"
     if whole and report.left_out.before_start:
         before = wording.counted(report.left_out.before_start, "row")
         source += f"; {before} before USMS_START_DATE ({whole.start_date}) left out"

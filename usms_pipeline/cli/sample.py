@@ -1,11 +1,10 @@
 """Rows of the user's table as the pipeline reads them, and what is odd about them: for ``check``.
 
-Nothing is kept: phones are described under a key that nobody has.
+Nothing is stored; phones are hashed with an empty key.
 """
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
@@ -99,9 +98,9 @@ def take(settings: Settings, rows: int, first: datetime, last: datetime) -> Samp
 
 
 def shown(sample: Sample) -> list[dict[str, Any]]:
-    """Return some rows, evenly over the time; session numbers that look like phones are masked.
+    """Return up to ten rows, spread over the time; session numbers like phones are masked.
 
-    All of them are, where most look so: one may be that no country has.
+    If most look like phones, all are masked: some may be numbers that no country assigns.
     """
     rows, count = sample.rows, min(_SHOWN, sample.rows.num_rows)
     places = np.linspace(0, rows.num_rows - 1, count).round().astype(int)
@@ -196,26 +195,8 @@ def _copies(sample: Sample) -> Iterator[Said]:
         yield (
             "warning",
             f"{equal} another in all that is read, and each counts as a message. If they are "
-            f"copies, read the table without them: {once_only(sample.settings)}",
+            "copies, read the table without them, by SELECT DISTINCT",
         )
-
-
-def once_only(settings: Settings) -> str:
-    """Return SQL, to be shown, for a view of the user's table in which each row is there once.
-
-    Of a file, for DuckDB to write another from.
-    """
-    from usms_pipeline.source.query import quoter, text
-
-    url = settings.source_url.get_secret_value() if settings.source_url else ""
-    if "://" not in url:
-        rows = f"read_csv({text(url)}, all_varchar = true)" if ".csv" in url.lower() else text(url)
-        return f"COPY (SELECT DISTINCT * FROM {rows}) TO 'sms_once.parquet'"
-    table = settings.source_table or "sms_log"
-    is_mysql = url.startswith(("mysql", "mariadb"))
-    is_plain = re.fullmatch(r'[\w.]+|["`].*["`]', table, re.ASCII)
-    quote = quoter("`" if is_mysql else '"')
-    return f"CREATE VIEW sms_once AS SELECT DISTINCT * FROM {table if is_plain else quote(table)}"
 
 
 def of_phones(sample: Sample) -> Iterator[Said]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import re
 import threading
-from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
 from http import HTTPStatus
@@ -17,9 +16,10 @@ from urllib.parse import parse_qs, urlsplit
 import typer
 from rich.markup import escape
 
-from usms_pipeline.cli import config, options, progress
+import usms_pipeline
+from usms_pipeline.cli import options
 from usms_pipeline.cli.output import write_csv
-from usms_pipeline.cli.shell import out
+from usms_pipeline.cli.shell import err, out
 from usms_pipeline.contract.errors import StorageError, UnknownColumn, UsmsError
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 PORT: Final = 8766
 
 _PERSONAL: Final = ("session_no", "recipient", "phone")
-"""Columns that name a message or a person: the page has none of them, so neither has this."""
+"""Columns that name a message or a person, which neither the page nor ``/api`` shows."""
 
 _HEADERS: Final = {
     "Cache-Control": "no-store",
@@ -54,13 +54,13 @@ def report(to: ReportFile = None, last: Last = None, is_opened: Open = False) ->
     from usms_pipeline.figures import report as page
     from usms_pipeline.store.storage import Store
 
-    settings, days = config.load(), _days(last)
+    settings, days = usms_pipeline.settings.load(), _days(last)
     if to and to.is_dir():
         raise typer.BadParameter(f"--to {to} is a folder; name a file: {to / 'report.html'}.")
     if to and not to.absolute().parent.is_dir():  # none is made by the way
         raise typer.BadParameter(f"--to {to}: there is no folder {to.parent}; make it first.")
-    with progress.steps() as say:
-        figures, given = _asked(settings, days, say)
+    with err().status("Drawing the report"):
+        figures, given = _asked(settings, days)
         try:
             path = page.build(figures, to.absolute() if to else Store(settings.data_dir), **given)
         except StorageError as error:
@@ -78,7 +78,7 @@ def report(to: ReportFile = None, last: Last = None, is_opened: Open = False) ->
 def serve(port: Port = PORT, last: Last = None, is_opened: Open = False) -> None:
     """Show the report on this machine, always of the newest figures, until Ctrl-C."""
     try:
-        server = Server(port, config.load(), _days(last))
+        server = Server(port, usms_pipeline.settings.load(), _days(last))
     except OSError as error:
         raise UsmsError(
             f"Port {port} can't be had: {error.strerror}. Another program may use it; name another "
@@ -101,28 +101,22 @@ def _days(last: str | None) -> int:
     return known[last or "7d"]
 
 
-def _asked(
-    settings: Settings, days: int, say: Callable[[str, str], None] = lambda *_: None
-) -> tuple[Figures, dict[str, Any]]:
+def _asked(settings: Settings, days: int) -> tuple[Figures, dict[str, Any]]:
     """Return the newest figures, and what else the page is drawn of."""
-    from usms_pipeline import warehouse
     from usms_pipeline.days import quarantine
     from usms_pipeline.figures import report as page
     from usms_pipeline.pipeline import Pipeline
     from usms_pipeline.store.storage import Store
 
-    say("Asking", "")
-    with warehouse.connect(settings.warehouse_path) as con:
+    with usms_pipeline.connect(settings.warehouse_path) as con:
         figures = page.ask(con, settings.zone, fast_seconds=settings.target_seconds)
-    given = {
+    return figures, {
         "generated_at": datetime.now(UTC),
         "settings_summary": page.summary(settings),
         "quarantined": quarantine.open_count(Store(settings.data_dir)),
         "left_out": Pipeline(settings).left_out(),
         "days": days,
     }
-    say("Drawing", "")
-    return figures, given
 
 
 class Server(ThreadingHTTPServer):
@@ -142,7 +136,10 @@ class Server(ThreadingHTTPServer):
                 case "/":
                     return HTTPStatus.OK, "text/html", self._page()
                 case "/healthz":
-                    return HTTPStatus.OK, "text/plain", self._health()
+                    file = self._settings.warehouse_path
+                    usms_pipeline.connect(file).close()
+                    published = datetime.fromtimestamp(file.stat().st_mtime, UTC).isoformat()
+                    return HTTPStatus.OK, "text/plain", f"published {published}\n"
                 case "/api/rates.csv":
                     return HTTPStatus.OK, "text/csv", self._rates(parse_qs(asked.query))
             return HTTPStatus.NOT_FOUND, "text/plain", "There is /, /healthz, /api/rates.csv.\n"
@@ -155,7 +152,7 @@ class Server(ThreadingHTTPServer):
             return HTTPStatus.INTERNAL_SERVER_ERROR, "text/plain", said
 
     def handle_error(self, *_: object) -> None:
-        """Do nothing: only who has gone can be left to be answered."""
+        """Ignore a failed connection: the client has gone."""
 
     def _page(self) -> str:
         from usms_pipeline import warehouse
@@ -169,18 +166,8 @@ class Server(ThreadingHTTPServer):
                 self._made = published, page.draw(figures, **given)
             return self._made[1]
 
-    def _health(self) -> str:
-        from usms_pipeline import warehouse
-
-        file = self._settings.warehouse_path
-        with warehouse.connect(file):
-            return f"published {datetime.fromtimestamp(file.stat().st_mtime, UTC).isoformat()}\n"
-
     def _rates(self, query: dict[str, list[str]]) -> str:
         """Return what ``usms rates --format csv`` prints of the same groups and days."""
-        from usms_pipeline import warehouse
-        from usms_pipeline.figures import queries
-
         by = list(dict.fromkeys(query.pop("by", [])))
         first, last, ago = (query.pop(name, [None])[-1] for name in ("from", "to", "last"))
         if query:
@@ -189,8 +176,8 @@ class Server(ThreadingHTTPServer):
             raise typer.BadParameter(f"{personal[0]!r} is of single messages or people.")
         days = options.period(first, last, ago, self._settings.zone)
         text = io.StringIO()
-        with warehouse.connect(self._settings.warehouse_path) as con:
-            write_csv(queries.rates_expected(con, by, *days).to_arrow_table(), text)
+        with usms_pipeline.connect(self._settings.warehouse_path) as con:
+            write_csv(usms_pipeline.queries.rates_expected(con, by, *days).to_arrow_table(), text)
         return text.getvalue()
 
 
@@ -202,13 +189,9 @@ class _Handler(BaseHTTPRequestHandler):
         host = re.sub(r":\d*$", "", self.headers.get("Host", "")).strip("[]")
         # in a browser here, a site elsewhere could give its name this machine's address, and read
         status, kind, text = HTTPStatus.FORBIDDEN, "text/plain", "Ask for http://127.0.0.1.\n"
-        if config.is_loopback(host):
+        if usms_pipeline.settings.is_loopback(host):
             status, kind, text = self.server.answer(self.path)
-        self._send(status, kind, text.encode())
-
-    do_HEAD = do_GET  # noqa: N815  # the names are http.server's
-
-    def _send(self, status: HTTPStatus, kind: str, body: bytes) -> None:
+        body = text.encode()
         self.send_response(status)
         length = {"Content-Type": f"{kind}; charset=utf-8", "Content-Length": str(len(body))}
         for name, value in (_HEADERS | length).items():
@@ -217,5 +200,7 @@ class _Handler(BaseHTTPRequestHandler):
         if self.command != "HEAD":
             self.wfile.write(body)
 
+    do_HEAD = do_GET  # noqa: N815  # the names are http.server's
+
     def log_message(self, *_: object) -> None:
-        """Write nothing: who asks for what is kept nowhere."""
+        """Log no request: it may name a customer's groups."""

@@ -43,7 +43,7 @@ logs_json: ContextVar[bool] = ContextVar("logs_json", default=False)
 
 
 class _Console(Console):
-    """Shows what would command a terminal instead of passing it on; emoji codes stay text."""
+    """Escapes control characters, so that no text commands the terminal; has no emoji codes."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(highlight=False, emoji=False, **options)
@@ -76,8 +76,8 @@ def prepare_streams() -> None:
             stream.reconfigure(errors="replace")
 
 
-def told(command: Callable[P, int | None]) -> Callable[P, None]:
-    """Wrap a command: its return value is the exit code, its errors are printed as a sentence."""
+def as_command(command: Callable[P, int | None]) -> Callable[P, None]:
+    """Return the command for typer: what it returns is the exit code, its errors are printed."""
 
     @wraps(command)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> None:
@@ -209,10 +209,6 @@ def plain(value: Any) -> Any:
         return {str(plain(key)): plain(part) for key, part in value.items()}
     if isinstance(value, (list, tuple, set, frozenset)):
         return [plain(part) for part in value]
-    return _scalar(value)
-
-
-def _scalar(value: Any) -> Any:
     if isinstance(value, (date, datetime)):
         return value.isoformat()
     if isinstance(value, timedelta):

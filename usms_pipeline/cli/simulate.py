@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 from rich.markup import escape
 
-from usms_pipeline.cli import config
-from usms_pipeline.cli import messages as made_up
+import usms_pipeline
 from usms_pipeline.cli.shell import out, warn
 from usms_pipeline.cli.tables import facts_grid
 from usms_pipeline.contract import wording
@@ -21,6 +20,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 PORT: Final = 8765
+TABLE: Final = "sms_log"
+KINDS: Final = (".sqlite", ".parquet", ".csv")
 
 Host = Annotated[str, typer.Option("--host", help="Address to listen on.")]
 Port = Annotated[
@@ -59,7 +60,7 @@ def simulate(
     table: TableFile = None,
 ) -> None:
     """Run a simulated USMS service over HTTP until Ctrl-C, with faults if you like."""
-    from usms_pipeline.simulator import Faults, Population, Simulator, serve
+    from usms_pipeline.simulator import Faults, Simulator, serve
 
     if list_faults:
         known = Faults.describe().items()
@@ -72,21 +73,18 @@ def simulate(
         raise typer.BadParameter(str(error)) from None
     sent: Any
     if own:
-        sent = _OwnMessages(seed)
+        sent, warnings = _own_messages(seed)
+        warn(warnings)
     else:
-        sent = Population(messages, days, seed, customers=made_up.customers(messages)).table()
+        sent = made_up(messages, days, seed)
         if table is not None:
-            made_up.write(sent, table)
+            write(sent, table)
     simulator = Simulator(sent, seed=seed, faults=faults)
-    if own:
-        warn(sent.warnings)
-    if not config.is_loopback(host):
-        warn(
-            [
-                f"Anyone who reaches this machine on {host} can ask it about these messages and "
-                "their phone numbers, over plain http: without --host only this machine can."
-            ]
-        )
+    if not usms_pipeline.settings.is_loopback(host):
+        warn([
+            f"Anyone who reaches this machine on {host} can ask it about these messages and "
+            "their phone numbers, over plain http: without --host only this machine can."
+        ])  # fmt: skip
     with serve(simulator, port, host) as url, suppress(KeyboardInterrupt):
         _greet(url, len(simulator.sessions), table)
         threading.Event().wait()
@@ -98,70 +96,90 @@ def simulate(
     out().print(facts_grid(*((name, wording.count(count)) for name, count in counted.items())))
 
 
-class _OwnMessages:
-    """The rows of the user's own table since the start date, in batches, and what is made up.
+def made_up(messages: int, days: float, seed: int) -> pa.Table:
+    """Return made-up messages of the last days; most customers get two or three of them."""
+    from usms_pipeline.simulator import Population
+
+    return Population(messages, days, seed, customers=max(1, messages * 2 // 5)).table()
+
+
+def write(messages: pa.Table, path: Path) -> None:
+    """Write the messages to a file by its ending; an SQLite file has them in table ``sms_log``.
+
+    Raises a usage error for another ending.
+    """
+    if path.suffix == ".sqlite":
+        import adbc_driver_sqlite.dbapi
+        import pyarrow.compute as pc
+
+        path.unlink(missing_ok=True)
+        # as most applications keep times: as naive text, in UTC
+        sent_at = pc.strftime(messages["sent_at"], format="%Y-%m-%d %H:%M:%S")
+        place = messages.schema.get_field_index("sent_at")
+        with adbc_driver_sqlite.dbapi.connect(str(path)) as connection, connection.cursor() as it:
+            it.adbc_ingest(TABLE, messages.set_column(place, "sent_at", sent_at))
+            it.execute(f"CREATE INDEX {TABLE}_sent_at ON {TABLE} (sent_at)")
+            connection.commit()
+    elif path.suffix == ".parquet":
+        from pyarrow import parquet
+
+        parquet.write_table(messages, path)
+    elif path.suffix == ".csv":
+        from pyarrow import csv
+
+        csv.write_csv(messages, path)
+    else:
+        raise typer.BadParameter(f"{path} must end in one of: {', '.join(KINDS)}.")
+
+
+def _own_messages(seed: int) -> tuple[list[pa.RecordBatch], list[str]]:
+    """Return the rows of the user's own table since the start date, and what is made up in them.
 
     The pipeline's reader reads the numbers, so that what it can read is what is answered for.
     """
+    from datetime import UTC, datetime, time, timedelta
 
-    def __init__(self, seed: int) -> None:
-        self._seed = seed
-        self.settings = config.load(["source"])
-        self.rows = self.without = self.masked = self.more = self.others = 0
+    import pyarrow as pa
+    import pyarrow.compute as pc
 
-    def __iter__(self) -> Iterator[pa.RecordBatch]:
-        from datetime import UTC, datetime, time, timedelta
+    from usms_pipeline import source
+    from usms_pipeline.people.phones import PhoneBook
+    from usms_pipeline.simulator.numbering import unmasked
 
-        import pyarrow.compute as pc
-
-        from usms_pipeline import source
-        from usms_pipeline.people.phones import PhoneBook
-
-        book = PhoneBook(b"", self.settings.default_region, "masked")
-        start = datetime.combine(self.settings.start_date, time(), UTC)
-        for batch in source.read(self.settings, start, datetime.now(UTC) + timedelta(days=1)):
-            place = batch.schema.get_field_index("phone")
-            phones, numbers = batch["phone"], book.e164(batch["phone"])
-            made_up = self._unmasked(batch, numbers)
-            numbers = pc.coalesce(numbers, book.e164(made_up))
-            self.rows += batch.num_rows
-            self.more += pc.sum(batch["recipients"]).as_py() - batch.num_rows
-            self.without += phones.null_count
-            self.masked += batch.num_rows - made_up.null_count
-            self.others += numbers.null_count - phones.null_count
-            numbers = pc.coalesce(numbers, phones)  # answered for as it stands
-            yield batch.set_column(place, "phone", numbers)
-
-    def _unmasked(self, batch: pa.RecordBatch, numbers: pa.Array) -> pa.Array:
-        """Return a number for each mask, and NULL for what is none."""
-        import pyarrow as pa
-
-        from usms_pipeline.simulator.numbering import unmasked
-
-        rows = (batch["session_no"].to_pylist(), batch["phone"].to_pylist(), numbers.to_pylist())
-        found = [
-            unmasked(text, f"{self._seed}|{session_no}|{text}") if text and not number else None
+    settings = usms_pipeline.settings.load(["source"])
+    book = PhoneBook(b"", settings.default_region, "masked")
+    start = datetime.combine(settings.start_date, time(), UTC)
+    batches: list[pa.RecordBatch] = []
+    found: Counter[str] = Counter()
+    for batch in source.read(settings, start, datetime.now(UTC) + timedelta(days=1)):
+        phones, numbers = batch["phone"], book.e164(batch["phone"])
+        rows = (batch["session_no"].to_pylist(), phones.to_pylist(), numbers.to_pylist())
+        digits = [
+            unmasked(text, f"{seed}|{session_no}|{text}") if text and not number else None
             for session_no, text, number in zip(*rows, strict=True)
         ]
-        return pa.array(found, pa.string())
-
-    @property
-    def warnings(self) -> list[str]:
-        """Report how many numbers are made up, or are none."""
-        name = "" if self.settings.phone_column else (
-            "; for receipts of your own numbers, name their column in USMS_PHONE_COLUMN"
-        )  # fmt: skip
-        rows = f"of your {wording.counted(self.rows, 'row')}"
-        count = wording.count
-        said = {
-            f"No phone in {count(self.without)} {rows}: made-up numbers there{name}.": self.without,
-            f"Your rows count {count(self.more)} recipients more than they name: made-up numbers "
-            "for these.": self.more,
-            f"Hidden digits in {count(self.masked)} {rows}: made-up ones there.": self.masked,
-            f"A phone that says no number in {count(self.others)} {rows}: answered as it stands.":
-            self.others,
-        }  # fmt: skip
-        return [sentence for sentence, is_so in said.items() if is_so]
+        filled = pa.array(digits, pa.string())
+        numbers = pc.coalesce(numbers, book.e164(filled))
+        found["rows"] += batch.num_rows
+        found["more"] += pc.sum(batch["recipients"]).as_py() - batch.num_rows
+        found["without"] += phones.null_count
+        found["masked"] += batch.num_rows - filled.null_count
+        found["others"] += numbers.null_count - phones.null_count
+        numbers = pc.coalesce(numbers, phones)  # answered for as it stands
+        batches.append(batch.set_column(batch.schema.get_field_index("phone"), "phone", numbers))
+    name = "" if settings.phone_column else (
+        "; for receipts of your own numbers, name their column in USMS_PHONE_COLUMN"
+    )  # fmt: skip
+    rows_of = f"of your {wording.counted(found['rows'], 'row')}"
+    said = {
+        "without": f"No phone in {{}} {rows_of}: made-up numbers there{name}.",
+        "more": "Your rows count {} recipients more than they name: made-up numbers for these.",
+        "masked": f"Hidden digits in {{}} {rows_of}: made-up ones there.",
+        "others": f"A phone that says no number in {{}} {rows_of}: answered as it stands.",
+    }
+    return batches, [
+        sentence.format(wording.count(found[of])) for of, sentence in said.items() if found[of]
+    ]
 
 
 def _greet(url: str, sessions: int, table: Path | None) -> None:
@@ -180,8 +198,8 @@ def _greet(url: str, sessions: int, table: Path | None) -> None:
     if table is not None:
         is_sqlite = table.suffix == ".sqlite"
         given["source_url"] = f"sqlite:///{table}" if is_sqlite else str(table)
-        given |= {"source_table": made_up.TABLE} if is_sqlite else {}
+        given |= {"source_table": TABLE} if is_sqlite else {}
         given |= {"phone_column": "phone", "dimensions": "template,purpose,sender"}
     console.print("[dim]To use it, set in .env or export:[/]")
     for name, value in given.items():
-        console.print(f"  {config.variable(name)}={escape(value)}", soft_wrap=True)
+        console.print(f"  {usms_pipeline.settings.variable(name)}={escape(value)}", soft_wrap=True)

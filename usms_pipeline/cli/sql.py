@@ -1,16 +1,15 @@
-"""``usms sql``: any query of the published file, which is read-only, and DuckDB must be told so."""
+"""``usms sql``: queries of the published file, opened read-only."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 from rich.markup import escape
 
-from usms_pipeline.cli import config
+import usms_pipeline
 from usms_pipeline.cli.options import Format, Formats, Json, chosen
 from usms_pipeline.cli.output import print_rows, rows_table
 from usms_pipeline.cli.shell import OK, err, out, warn
@@ -34,10 +33,8 @@ Query = Annotated[
 
 def sql(query: Query = None, format_: Formats = Format.TABLE, as_json: Json = False) -> int:
     """Query the published file, read-only: `usms sql "FROM delivery_rate_daily"`."""
-    from usms_pipeline import warehouse
-
     format_ = chosen(format_, as_json)
-    with warehouse.connect(config.load().warehouse_path) as con:
+    with usms_pipeline.connect(usms_pipeline.settings.load().warehouse_path) as con:
         if query is not None:
             _answer(con, query, format_)
         elif sys.stdin.isatty():
@@ -55,30 +52,21 @@ def _converse(con: Connection, format_: Format) -> None:
     err().print(
         "[dim]End each query with a semicolon; Ctrl-D quits. SHOW TABLES; lists the tables.[/]"
     )
-    for query in _typed():
-        try:
-            _answer(con, query, format_)
-        except BadQuery as error:
-            err().print(f"[bold red]✗[/] {escape(str(error))}")
-
-
-def _typed() -> Iterator[str]:
     lines: list[str] = []
     with suppress(EOFError):
-        while True:
-            lines.append(input("usms> " if not lines else "  ..> "))
-            if lines[0].strip(" ;.\\").lower() in _LEAVE:
-                return
-            if lines[-1].rstrip().endswith(";"):
-                yield "\n".join(lines)
+        while (lines or [""])[0].strip(" ;.\\").lower() not in _LEAVE:
+            if lines and lines[-1].rstrip().endswith(";"):
+                try:
+                    _answer(con, "\n".join(lines), format_)
+                except BadQuery as error:
+                    err().print(f"[bold red]✗[/] {escape(str(error))}")
                 lines = []
+            lines.append(input("usms> " if not lines else "  ..> "))
 
 
 def _answer(con: Connection, query: str, format_: Format) -> None:
-    from usms_pipeline.figures import queries
-
     is_table = format_ == Format.TABLE
-    rows = queries.own(con, query, _MOST_ROWS + 1 if is_table else None)
+    rows = usms_pipeline.queries.own(con, query, _MOST_ROWS + 1 if is_table else None)
     if rows is None:
         return
     if is_table:

@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from usms_pipeline.cli import config, progress
+import usms_pipeline
+from usms_pipeline.cli import progress
 from usms_pipeline.cli.options import From, To, span
 from usms_pipeline.cli.shell import OK, fell_short, out, warn
 from usms_pipeline.contract import wording
@@ -33,7 +34,7 @@ def rebuild(first: From = None, last: To = None) -> int:
     begin, end = span(first, last)
     from usms_pipeline.pipeline import Pipeline
 
-    settings = config.load()
+    settings = usms_pipeline.settings.load()
     with progress.bar() as on_progress:
         pipeline = Pipeline(settings, on_progress=on_progress)
         named = [day for day in pipeline.all_days() if (begin or day) <= day <= (end or day)]
@@ -68,7 +69,7 @@ def forget(phone: Phones = None, session: Sessions = None, yes: Yes = False) -> 
     from usms_pipeline.people.forget import strangers
     from usms_pipeline.pipeline import Pipeline
 
-    pipeline = Pipeline(config.load())
+    pipeline = Pipeline(usms_pipeline.settings.load())
     if odd := strangers(pipeline.store, pipeline.book, phones):
         # one may be a mistyped number
         shown = ", ".join(repr(wording.without_numbers(text)) for text in odd)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Container, Iterable
+from dataclasses import dataclass, field
 from datetime import datetime
 from random import Random
 from typing import Any, Final, NamedTuple
@@ -86,7 +87,7 @@ def items(
 
 
 def envelope(said: Items, faults: Faults, rng: Random) -> Json:
-    """Wrap items as an answer with RetCode 0, adding what nobody asked for."""
+    """Wrap items as an answer with RetCode 0, with the faults that concern a whole answer."""
     data: list[Any] | None = said.data
     if not said.is_news and _hit(rng, faults.null_data):
         data = None
@@ -103,15 +104,16 @@ def envelope(said: Items, faults: Faults, rng: Random) -> Json:
     return {**content, "Data": data}
 
 
+@dataclass
 class _Speaker:
-    """Says what became of recipients, and notes in ``finals`` whose final status it has said."""
+    """Makes the items of one answer; ``finals`` lists whose final status is in it."""
 
-    def __init__(
-        self, roster: Roster, now_us: int, shown: Container[int], faults: Faults, rng: Random
-    ) -> None:
-        self._roster, self._now_us, self._shown = roster, now_us, shown
-        self._faults, self._rng = faults, rng
-        self.finals: list[int] = []
+    roster: Roster
+    now_us: int
+    shown: Container[int]
+    faults: Faults
+    rng: Random
+    finals: list[int] = field(default_factory=list)
 
     def said(self, recipients: list[int]) -> tuple[list[Said], list[Said]]:
         """Return what is said of a session's recipients, and what a second item adds.
@@ -119,17 +121,17 @@ class _Speaker:
         The first final status that a client gets is always the true one: a receipt that takes it
         back is sent alone only later. For half of these, a second item says it from the start.
         """
-        roster = self._roster
+        roster = self.roster
         first: list[Said] = []
         second: list[Said] = []
         for index in recipients:
             form = self._draw(index, "form")
-            if roster.revealed_us[index] > self._now_us:
+            if roster.revealed_us[index] > self.now_us:
                 if form >= 0.7:  # of the others nothing is said
                     first.append(Said(index, _WAITING[int((form - 0.7) / 0.3 * len(_WAITING))]))
                 continue
             taken_back = self._taken_back(index)
-            if taken_back is not None and index in self._shown:
+            if taken_back is not None and index in self.shown:
                 first.append(taken_back)
                 continue
             true = OUTCOMES[roster.outcome[index]]
@@ -142,14 +144,14 @@ class _Speaker:
         return first, second
 
     def _taken_back(self, index: int) -> Said | None:
-        roster, faults = self._roster, self._faults
+        roster, faults = self.roster, self.faults
         if not _IS_FINAL[roster.outcome[index]]:
             return None
         if faults.regressing and self._draw(index, "regressing") < faults.regressing:
             return Said(index, "sending")
         corrected_us = roster.revealed_us[index] + _CORRECTED_AFTER_US
         conflicts = self._draw(index, "conflicting") < faults.conflicting
-        if not (conflicts and corrected_us <= self._now_us):
+        if not (conflicts and corrected_us <= self.now_us):
             return None
         is_delivered = OUTCOMES[roster.outcome[index]].status == "delivered"
         other = OUTCOMES[_FAILED if is_delivered else _DELIVERED]
@@ -160,7 +162,7 @@ class _Speaker:
     def item(self, session_no: str, recipients: list[int], said: list[Said]) -> Json:
         """Return an item of the answer, in one of its forms."""
         item: Json = {"SessionNo": session_no, "Status": "success"}
-        faults, rng = self._faults, self._rng
+        faults, rng = self.faults, self.rng
         if _hit(rng, faults.receipt_set):
             item["ReceiptSet"] = [self._old_receipt(one) for one in said]
         else:
@@ -191,16 +193,16 @@ class _Speaker:
             "ReceiptTime": 0 if one.received_us == NEVER else one.received_us // 1_000_000,
             "CostCount": 1 + int(self._draw(one.recipient, "segments") ** 3 * 3),
             "UserId": "",
-            "CountryCode": origin(self._roster.phone[one.recipient]).country,
+            "CountryCode": origin(self.roster.phone[one.recipient]).country,
         }
 
     def _spelled(self, one: Said) -> str:
-        if _hit(self._rng, self._faults.spellings):
-            return self._rng.choice(spellings(self._roster.phone[one.recipient]))
-        return self._roster.spelled[one.recipient]
+        if _hit(self.rng, self.faults.spellings):
+            return self.rng.choice(spellings(self.roster.phone[one.recipient]))
+        return self.roster.spelled[one.recipient]
 
     def _draw(self, index: int, name: str) -> float:
-        return float(self._roster.drawn[index, COLUMN[name]])
+        return float(self.roster.drawn[index, COLUMN[name]])
 
 
 def _hit(rng: Random, share: float) -> bool:

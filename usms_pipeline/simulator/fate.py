@@ -203,12 +203,12 @@ def _days(origins: Sequence[Origin], sent_us: Times, spread: float) -> Draws:
 
 
 def _drawn_of(*names: object) -> float:
-    """Return a number between 0 and 1 that belongs to some names."""
+    """Return a number between 0 and 1 that depends on the names alone."""
     return (zlib.crc32("/".join(map(str, names)).encode()) + 0.5) / 2**32
 
 
 def _hold_back(origins: Sequence[Origin], settled: Fates, share: float) -> None:
-    """Let a share of the operators tell what they delivered at two o'clock in China, in one lot."""
+    """Reveal what a share of the operators delivered only at 02:00 in China, all at once."""
     if not share:
         return
     held = {one: _drawn_of("nightly", *one) < share for one in {*origins}}

@@ -53,7 +53,6 @@ PLANS: Final[dict[str, Plan]] = {
 }
 """Chosen so that the number is valid with any digits after it."""
 
-_HOME_MOBILE = re.compile(r"1[3-9]\d{9}")
 _E164 = re.compile(r"\+[1-9]\d{6,14}")
 _MARKED = re.compile(r"\((?:00)?([1-9]\d{0,2})\)")
 _HIDDEN = re.compile(r"[*#xX]")
@@ -70,8 +69,6 @@ def to_e164(text: str) -> str:
     text = text.strip()
     if _E164.fullmatch(text):
         return text
-    if _HOME_MOBILE.fullmatch(text):
-        return f"+86{text}"
     compact = re.sub(r"[()\s-]", "", _MARKED.sub(r"+\1", text, count=1))
     try:
         number = phonenumbers.parse(compact, HOME)

@@ -72,14 +72,6 @@ class Population:
     group_size: int = 20
     customers: int | None = None
 
-    def __post_init__(self) -> None:
-        if self.messages < 0 or self.days <= 0:
-            raise ValueError("a population needs messages >= 0 and days > 0")
-        if not 0 <= self.group_share <= 1 or self.group_size < 2:
-            raise ValueError("a population needs a group_share of 0 to 1 and a group_size >= 2")
-        if self.customers is not None and self.customers < 1:
-            raise ValueError("a population needs customers >= 1")
-
     def table(self) -> pa.Table:
         """Make the rows (``SCHEMA``), ordered by ``sent_at``."""
         rng = np.random.default_rng(self.seed)

@@ -9,6 +9,7 @@ import asyncio
 import socket
 import struct
 import threading
+import time
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -38,12 +39,13 @@ def serve(simulator: Simulator, port: int = 0, host: str = LOOPBACK) -> Iterator
             _app(simulator), ws="none", lifespan="off", log_config=None, log_level="critical",
             access_log=False, timeout_graceful_shutdown=1,
         )  # fmt: skip
-        config.load()  # imports here, not in the thread
         server = uvicorn.Server(config)
         thread = threading.Thread(
             target=server.run, args=([listener],), name="usms-simulator", daemon=True
         )
         thread.start()
+        while not server.started and thread.is_alive():
+            time.sleep(0.005)
         try:
             host, port = listener.getsockname()[:2]
             yield f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

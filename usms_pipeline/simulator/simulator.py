@@ -136,10 +136,7 @@ class Simulator:
         return list(self._roster.recipients_of)
 
     def add(self, messages: Any) -> None:
-        """Accept further messages.
-
-        Raises ``ValueError`` where a column is missing.
-        """
+        """Accept further messages (see ``roster.sent_rows``)."""
         rows = list(sent_rows(messages))
         with self._lock:
             self._roster.add(rows)
