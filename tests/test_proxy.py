@@ -124,10 +124,13 @@ def environment(monkeypatch: pytest.MonkeyPatch, **variables: str) -> Iterator[N
 def ask(url: str, cafile: Path | None = None) -> Reply:
     async def main() -> Reply:
         settings = load(base_url=url, access_key_id="key", access_key_secret=SECRET)
-        async with CurlTransport(cafile) as transport:
+        async with CurlTransport() as transport:
             return await Client(settings, transport, utc_now).ask(["a"])
 
-    return asyncio.run(main())
+    with pytest.MonkeyPatch.context() as patch:
+        if cafile is not None:
+            patch.setenv("SSL_CERT_FILE", str(cafile))
+        return asyncio.run(main())
 
 
 def test_a_certificate_from_an_unknown_ca_is_refused(server, trusted):

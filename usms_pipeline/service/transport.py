@@ -10,14 +10,16 @@ Bytes and connections only: no addresses, no credentials, no retries, no meaning
 from __future__ import annotations
 
 import asyncio
+import gzip
+import io
 import math
 import os
 import ssl
 import urllib.request
 import zlib
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import suppress
-from itertools import chain
+from itertools import count
 from typing import Any, Final
 
 import httpx
@@ -29,9 +31,6 @@ _MOST_RAW_BYTES: Final = 64_000_000
 _MOST_IDLE: Final = 256
 """Connections kept open: one for each request that settings allow at a time. libcurl's own limit
 follows the number of requests just now, and would close what the next moment needs."""
-
-_STEP_BYTES: Final = 1 << 14
-"""Bytes that one step decompresses. The rest after a gzip member is copied, maybe often."""
 
 _PIECE_BYTES: Final = 1 << 18
 """The most that one step may yield, so that a reader can stop in time."""
@@ -109,18 +108,17 @@ class CurlTransport(httpx.AsyncBaseTransport):
     A response is there when its body is, or the first 64 MB of it. A compressed one is decompressed
     while it is read, in pieces of at most 256 kB, however large it grows: count, and stop. What it
     begins with decides: proxies unpack and leave the label, or pack what is packed.
-    TLS certificates are verified: against ``cafile``, else against what ``SSL_CERT_FILE`` and
-    ``SSL_CERT_DIR`` name, else against the system's. Redirects are not followed; cookies and
-    .netrc are not used. The proxy that the environment names (``HTTPS_PROXY``, ``ALL_PROXY``,
-    ``NO_PROXY``) carries https alone, through a tunnel that it can't look into: the requests hold
-    credentials.
+    TLS certificates are verified: against what ``SSL_CERT_FILE`` and ``SSL_CERT_DIR`` name, else
+    against the system's. Redirects are not followed; cookies and .netrc are not used. The proxy
+    that the environment names (``HTTPS_PROXY``, ``ALL_PROXY``, ``NO_PROXY``) carries https alone,
+    through a tunnel that it can't look into: the requests hold credentials.
 
     Raises ``httpx.TransportError``, and ``httpx.DecodingError`` while a body is read that can't be
     decompressed; their texts never hold the target or a header.
     """
 
-    def __init__(self, cafile: str | os.PathLike[str] | None = None) -> None:
-        self._authorities = _authorities(cafile)
+    def __init__(self) -> None:
+        self._authorities = _authorities()
         self._multi: pycurl.AsyncCurlMulti | None = None
         self._idle: list[_Exchange] = []
 
@@ -161,7 +159,7 @@ class CurlTransport(httpx.AsyncBaseTransport):
 class _Exchange:
     """A handle of libcurl's and what it received last. It serves one request after the other."""
 
-    def __init__(self, authorities: dict[int, str | None]) -> None:
+    def __init__(self, authorities: dict[int, Any]) -> None:
         self.curl = pycurl.Curl()
         self._prepared_for: object = None
         self._lines: list[bytes] = []
@@ -237,68 +235,50 @@ class _Body(httpx.AsyncByteStream):
         self._raw, self._has_label = raw, has_label
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        failure: Exception | None = None
-        if len(self._raw) > _MOST_RAW_BYTES:
-            failure = _error(_TOO_LONG)
-        head = self._raw[:64]
-        # a text may begin as zlib does
-        is_zlib = self._has_label and len(head) > 1 and head[0] & 15 == 8
-        is_zlib = is_zlib and int.from_bytes(head[:2], "big") % 31 == 0
-        is_known = is_zlib or head.startswith(_GZIP_MARK)
-        if self._has_label and not is_known and head.translate(None, _CONTROLS) != head:
-            raise httpx.DecodingError(_OTHERWISE_PACKED)
+        is_cut = len(self._raw) > _MOST_RAW_BYTES
         try:
-            for step, piece in enumerate(_unpacked(iter([self._raw]), is_zlib), 1):
-                if piece:
-                    yield bytes(piece)
+            file = _unpacked(self._raw, self._has_label)
+            for step in count(1):
+                if not (piece := file.read1(_PIECE_BYTES)):
+                    break
+                yield piece
                 if step % _STEPS_A_TURN == 0:
                     await asyncio.sleep(0)
-        except zlib.error:
-            failure = failure or httpx.DecodingError(_CORRUPT)
-        if failure is not None:
-            raise failure
+        except (EOFError, gzip.BadGzipFile, zlib.error):
+            if not is_cut:
+                raise httpx.DecodingError(_CORRUPT) from None
+        if is_cut:
+            raise _error(_TOO_LONG)
 
 
-def _unpacked(
-    pieces: Iterator[bytes | bytearray], is_zlib: bool, layers: int = _MOST_LAYERS
-) -> Iterator[bytes | bytearray]:
-    """Decompress what begins as gzip (or zlib) does, again and again; some pieces are empty."""
-    head: bytes | bytearray = b""
-    for piece in pieces:
-        head = head + piece if head else piece
-        if len(head) >= len(_GZIP_MARK):
-            break
-        yield b""
-    if layers and (is_zlib or head.startswith(_GZIP_MARK)):
-        yield from _unpacked(_inflated(chain([head], pieces)), False, layers - 1)
-    else:
-        yield head
-        yield from pieces
+def _unpacked(raw: bytearray, has_label: bool) -> io.BytesIO | gzip.GzipFile:
+    """Return a file of what a body is once gzip or zlib is taken off, as often as it was put on.
 
-
-def _inflated(pieces: Iterable[bytes | bytearray]) -> Iterator[bytes]:
-    """Decompress gzip (also of several members) or zlib in bounded pieces, of which some are empty.
-
-    Not libcurl: it takes a stream that ends early for whole. Zeros behind a member are padding.
-    Raises ``zlib.error`` for a stream that ends early or is corrupt.
+    Not libcurl: it takes a stream that ends early for whole. Reading the file raises ``EOFError``,
+    ``BadGzipFile`` or ``zlib.error`` for one that does or is corrupt.
     """
-    member = zlib.decompressobj(_GZIP_OR_ZLIB)
-    is_empty = True
-    for piece in pieces:
-        is_empty = is_empty and not piece
-        for start in range(0, len(piece), _STEP_BYTES):
-            rest = bytes(piece[start : start + _STEP_BYTES])
-            while rest:
-                if member.eof:
-                    if not (rest := rest.lstrip(b"\0")):
-                        break
-                    member = zlib.decompressobj(_GZIP_OR_ZLIB)
-                yield member.decompress(rest, _PIECE_BYTES)
-                rest = member.unused_data if member.eof else member.unconsumed_tail
-    while piece := member.decompress(member.unconsumed_tail, _PIECE_BYTES):
-        yield piece
-    if not is_empty and not member.eof:
-        raise zlib.error("the compressed body ends early")
+    head = raw[:64]
+    is_zlib = has_label and len(head) > 1 and head[0] & 15 == 8  # a text may begin so too
+    is_zlib = is_zlib and int.from_bytes(head[:2], "big") % 31 == 0
+    is_known = is_zlib or head.startswith(_GZIP_MARK)
+    if has_label and not is_known and head.translate(None, _CONTROLS) != head:
+        raise httpx.DecodingError(_OTHERWISE_PACKED)
+    if is_known:
+        stream = zlib.decompressobj(_GZIP_OR_ZLIB)
+        unpacked = stream.decompress(raw, _MOST_RAW_BYTES + 1 if is_zlib else _PIECE_BYTES)
+        if is_zlib and not stream.eof and len(unpacked) <= _MOST_RAW_BYTES:
+            raise EOFError
+        # one gzip member of a piece at most is the common case: GzipFile takes 20 µs more
+        if is_zlib or (stream.eof and not stream.unused_data):
+            raw = bytearray(unpacked)
+    file: io.BytesIO | gzip.GzipFile = io.BytesIO(raw)
+    begin = bytes(raw[:2])
+    for _ in range(_MOST_LAYERS):
+        if begin != _GZIP_MARK:
+            break
+        file = gzip.GzipFile(fileobj=file, mode="rb")
+        begin = file.peek(2)[:2]
+    return file
 
 
 def _request_options(request: httpx.Request) -> dict[int, Any]:
@@ -342,17 +322,16 @@ def _last_head(lines: Iterable[bytes]) -> list[tuple[bytes, bytes]]:
     return headers
 
 
-def _authorities(cafile: str | os.PathLike[str] | None) -> dict[int, str | None]:
+def _authorities() -> dict[int, Any]:
     """Return the options with the trusted authorities, for the service and the proxy.
 
     Without them, the wheel of pycurl looks in places of its own and knows no variables.
     """
     known = ssl.get_default_verify_paths()
-    file, folder = (os.fspath(cafile), None) if cafile else (known.cafile, known.capath)
-    if not (file or folder):
+    if not (known.cafile or known.capath):
         return {}
-    files: dict[int, str | None] = dict.fromkeys((pycurl.CAINFO, pycurl.PROXY_CAINFO), file)
-    return files | dict.fromkeys((pycurl.CAPATH, pycurl.PROXY_CAPATH), folder)
+    files = dict.fromkeys((pycurl.CAINFO, pycurl.PROXY_CAINFO), known.cafile)
+    return files | dict.fromkeys((pycurl.CAPATH, pycurl.PROXY_CAPATH), known.capath)
 
 
 def _proxy_for(host: str) -> str:
