@@ -122,6 +122,16 @@ def test_an_upload_that_fails_leaves_the_old_object_and_no_temporary_file(object
     assert list(temporary.iterdir()) == []
 
 
+def test_what_waits_for_upload_is_in_no_folder(objects, temporary):
+    store = Store(DATA_DIR)
+    with store.replacing(NAME) as path:
+        path.write_bytes(LARGE)
+        assert list(temporary.iterdir()) == [], "a kill leaves nothing"
+    with store._opened(NAME) as source:
+        assert list(temporary.iterdir()) == []
+        assert source.size() == len(LARGE)
+
+
 @pytest.mark.long  # the client tries six times
 @pytest.mark.parametrize("way", ["refuses", "drops"])
 @pytest.mark.parametrize("body", [SMALL, LARGE], ids=["small", "large"])

@@ -22,8 +22,7 @@ from obstore import exceptions
 from obstore.store import S3Store
 
 from usms_pipeline.contract.errors import Changed
-from usms_pipeline.store.storage import ANY
-from usms_pipeline.store.temp_folders import temp_folder
+from usms_pipeline.store.storage import ANY, nameless_file
 
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, RetryConfig
@@ -81,7 +80,7 @@ class Objects:
                 if found.meta["size"] <= _IN_MEMORY:
                     source = pa.BufferReader(found.bytes())
                 else:
-                    path = stack.enter_context(temp_folder()) / "object"
+                    path = stack.enter_context(nameless_file())
                     with path.open("wb") as file:
                         file.writelines(found)
                     source = stack.enter_context(pa.OSFile(str(path)))

@@ -12,6 +12,7 @@ import os
 import random
 import stat
 import struct
+import tempfile
 import time
 import uuid
 import zlib
@@ -29,7 +30,6 @@ import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 
 from usms_pipeline.contract.errors import Changed, StorageError
-from usms_pipeline.store.temp_folders import temp_folder
 
 if TYPE_CHECKING:
     from usms_pipeline.store.objects import Objects
@@ -84,14 +84,6 @@ class Store:
                 for name in found
                 if name.endswith(suffix) and not PurePosixPath(name).name.startswith(".")
             )
-
-    def folders(self, folder: str) -> list[str]:
-        """List the folders right below one, by name, sorted; on object storage there are none."""
-        place = Path(self.path(folder))
-        with self._told(folder, "list"):
-            if not self.is_local or not place.is_dir():
-                return []
-            return sorted(one.name for one in place.iterdir() if one.is_dir())
 
     def _local_names(self, folder: str) -> Iterator[str]:
         """List files while others make and remove files and folders."""
@@ -261,8 +253,7 @@ class Store:
                 with self._beside(Path(self.path(name)), private) as temporary:
                     yield temporary
             else:
-                with temp_folder() as folder:
-                    temporary = _made_private(folder / "upload")
+                with nameless_file() as temporary:
                     yield temporary
                     self._objects.put(name, temporary, over)
 
@@ -449,6 +440,13 @@ def undisturbed(act: Callable[P, T]) -> Callable[P, T]:
         return act(*args, **more)
 
     return acts
+
+
+@contextmanager
+def nameless_file() -> Iterator[Path]:
+    """Yield the path of a temporary file without a name, which is gone with its process."""
+    with tempfile.TemporaryFile() as file:
+        yield Path(f"/dev/fd/{file.fileno()}")
 
 
 def _crc(content: object) -> int:
