@@ -335,8 +335,7 @@ def _text_of(body: bytes) -> bytes:
 
 def _table(rows: _Rows, schema: pa.Schema) -> pa.Table:
     columns = zip(*rows, strict=True) if rows else [()] * len(schema)
-    pairs = zip(columns, schema, strict=True)
-    return pa.table([pa.array(column, field.type) for column, field in pairs], schema=schema)
+    return pa.table(dict(zip(schema.names, columns, strict=True)), schema=schema)
 
 
 def joined(parts: list[Parts]) -> Parts:

@@ -24,9 +24,6 @@ from usms_pipeline.service import api, careful
 from usms_pipeline.service.careful import Parts, Reject
 from usms_pipeline.service.rows import cut_array, receipt_rows, session_rows, times_in_doubt
 
-_BLOCK_ANSWERS: Final = 500
-_BLOCK_BYTES: Final = 32 * 2**20
-
 _UNANSWERED: Final = "unanswered"
 FORGOTTEN: Final = "forgotten"
 """The verdict on an answer whose body was emptied, because it names a forgotten person."""
@@ -83,22 +80,19 @@ def decode(responses: pa.Table, book: PhoneBook, receipt_zone: str) -> Decoded:
     rows = responses.select(RESPONSES.names).combine_chunks()
     verdicts = rows["verdict"].to_pylist()
     ids = [list(dict.fromkeys(asked or ())) for asked in rows["ids"].to_pylist()]
-    tables: list[pa.Table] = []
-    rejects: list[Reject] = []
-    doubts = 0
-    for answers in _blocks(rows, ids, verdicts):
-        parts = read_block(answers)
-        unread = {one.response for one in parts.rejects if one.kind == careful.UNREADABLE}
-        answers = [answer for answer in answers if answer.response not in unread]
-        observed = _observed(parts, answers, rows["asked_at"], book, receipt_zone)
-        if parts.receipts.num_rows:
-            doubts += times_in_doubt(parts.receipts, observed[-1])
-        tables += observed
-        rejects += parts.rejects
-    rejects += _useless(rows, ids, verdicts)
-    tables += _refused(rows, ids, verdicts)
-    tables += _without_a_word(rows, ids, verdicts, rejects)
-    observations = pa.concat_tables([OBSERVATIONS.empty_table(), *tables]).combine_chunks()
+    answers = [
+        Answer(number, rows["body"][number].as_py() or b"", ids[number])
+        for number, verdict in enumerate(verdicts)
+        if verdict == "ok"
+    ]
+    parts = read_block(answers)
+    rejects = [*parts.rejects, *_useless(rows, ids, verdicts)]
+    unread = {one.response for one in rejects if one.kind == careful.UNREADABLE}
+    answers = [answer for answer in answers if answer.response not in unread]
+    observed = _observed(parts, answers, rows["asked_at"], book, receipt_zone)
+    doubts = times_in_doubt(parts.receipts, observed[-1]) if parts.receipts.num_rows else 0
+    observed += _without_a_receipt(rows, ids, verdicts, unread)
+    observations = pa.concat_tables([OBSERVATIONS.empty_table(), *observed]).combine_chunks()
     entries = pa.Table.from_pylist([_entry(reject, rows) for reject in rejects], QUARANTINE)
     return Decoded(observations, entries, doubts)
 
@@ -129,20 +123,6 @@ def _sorted(body: bytes) -> bytes:
         return json.dumps(json.loads(body), sort_keys=True).encode()
     except (ValueError, RecursionError):
         return body
-
-
-def _blocks(rows: pa.Table, ids: list[list[str]], verdicts: list[str]) -> Iterator[list[Answer]]:
-    block: list[Answer] = []
-    size = 0
-    for number, body in enumerate(rows["body"]):
-        if verdicts[number] == "ok":
-            block.append(Answer(number, body.as_py() or b"", ids[number]))
-            size += len(block[-1].body)
-        if len(block) >= _BLOCK_ANSWERS or size >= _BLOCK_BYTES:
-            yield block
-            block, size = [], 0
-    if block:
-        yield block
 
 
 class Answer(NamedTuple):
@@ -307,7 +287,8 @@ def _observed(
     submit_status = _submit_status(parts.items, asked)
     told = parts.receipts.select(asked.column_names)
     if not told.num_rows:
-        return [session_rows(sessions, _at(asked_at, numbers), submit_status, "pending")]
+        at = _at(asked_at, numbers)
+        return [session_rows(sessions, at, "pending", session_submit_status=submit_status)]
     when = _at(asked_at, told["response"])
     if told.equals(asked):  # the common case: one receipt each
         return [receipt_rows(parts.receipts, when, submit_status, book, zone)]
@@ -317,7 +298,7 @@ def _observed(
     some = (one.filter(silent) for one in (sessions, _at(asked_at, numbers), submit_status))
     silent_ones, asked_then, words = some
     return [
-        session_rows(silent_ones, asked_then, words, "pending"),
+        session_rows(silent_ones, asked_then, "pending", session_submit_status=words),
         receipt_rows(parts.receipts, when, of_each, book, zone),
     ]
 
@@ -338,31 +319,24 @@ def _submit_status(items: pa.Table, asked: pa.Table) -> pa.Array:
     return _at(least["submit_status_min"], places)
 
 
-def _refused(rows: pa.Table, ids: list[list[str]], verdicts: list[str]) -> list[pa.Table]:
-    """Return rows for ids that the service refuses: asked, answered, and ``invalid``."""
-    refused = [number for number, verdict in enumerate(verdicts) if verdict == "refused"]
-    responses, sessions = _asked(ids, refused)
-    if not len(sessions):
-        return []
-    code = _at(rows["ret_code"], responses).cast(TEXT)
-    asked_at, reason = (_at(rows[name], responses) for name in ("asked_at", "reason"))
-    nothing = pa.nulls(len(sessions), TEXT)
-    return [session_rows(sessions, asked_at, nothing, "invalid", code, reason)]
-
-
-def _without_a_word(
-    rows: pa.Table, ids: list[list[str]], verdicts: list[str], rejects: Iterable[Reject]
-) -> list[pa.Table]:
-    silent = [n for n, verdict in enumerate(verdicts) if verdict in (FORGOTTEN, _UNANSWERED)]
-    unread = sorted({one.response for one in rejects if one.kind == careful.UNREADABLE})
-    vain = [number for number in unread if verdicts[number] == "ok" or len(ids[number]) == 1]
-    tables = []
-    for numbers, bucket in ((silent, "pending"), (vain, None)):
+def _without_a_receipt(
+    rows: pa.Table, ids: list[list[str]], verdicts: list[str], unread: set[int]
+) -> Iterator[pa.Table]:
+    """Yield the rows of ids that are refused, or that nothing was said of, or nothing readable."""
+    each = [*enumerate(verdicts)]
+    buckets = {
+        "invalid": [number for number, verdict in each if verdict == "refused"],
+        "pending": [number for number, verdict in each if verdict in (FORGOTTEN, _UNANSWERED)],
+        # of several ids of an answer that was never readable, nothing is known
+        None: [n for n in sorted(unread) if verdicts[n] == "ok" or len(ids[n]) == 1],
+    }
+    for bucket, numbers in buckets.items():
         responses, sessions = _asked(ids, numbers)
-        if len(sessions):
-            nothing = pa.nulls(len(sessions), TEXT)
-            tables.append(session_rows(sessions, _at(rows["asked_at"], responses), nothing, bucket))
-    return tables
+        said = {name: _at(rows[name], responses) for name in ("asked_at", "ret_code", "reason")}
+        why = {}
+        if bucket == "invalid":
+            why = {"code": said["ret_code"].cast(TEXT), "description": said["reason"]}
+        yield session_rows(sessions, said["asked_at"], bucket, **why)
 
 
 def _asked(

@@ -47,26 +47,16 @@ def times_in_doubt(receipts: pa.Table, rows: pa.Table) -> int:
 
 
 def session_rows(
-    sessions: pa.Array,
-    asked_at: pa.Array,
-    submit_status: pa.Array,
-    bucket: str | None,
-    code: pa.Array | None = None,
-    description: pa.Array | None = None,
+    sessions: pa.Array, asked_at: pa.Array, bucket: str | None, **said: pa.Array
 ) -> pa.Table:
     """Return a row for each session that was asked about: number ``''``, open, with one status.
 
-    None is no status: there was no readable answer.
+    None is no status: there was no readable answer. ``said``: other columns of ``OBSERVATIONS``.
     """
-    count = len(sessions)
+    number = pa.repeat(pa.scalar(""), len(sessions))
+    status = pa.repeat(pa.scalar(bucket, TEXT), len(sessions))
     return _observations(
-        session_no=sessions,
-        number=pa.repeat(pa.scalar(""), count),
-        asked_at=asked_at,
-        status=pa.repeat(pa.scalar(bucket, TEXT), count),
-        code=code,
-        description=description,
-        session_submit_status=_without_numbers(submit_status),
+        session_no=sessions, number=number, asked_at=asked_at, status=status, **said
     )
 
 
@@ -99,13 +89,15 @@ def receipt_rows(
         description=_without_numbers(cut_array(column["description"])),
         submit_status=_without_numbers(column["submit_status"]),
         segments=_segments(column["segments"]),
-        session_submit_status=_without_numbers(submit_status),
+        session_submit_status=submit_status,
     )
 
 
-def _observations(status: pa.Array, **said: pa.Array | None) -> pa.Table:
+def _observations(status: pa.Array, **said: pa.Array) -> pa.Table:
     is_final = pc.if_else(status.is_valid(), pc.is_in(status, value_set=_FINAL), None)
     said |= {"status": status, "is_final": is_final}
+    if (word := said.get("session_submit_status")) is not None:
+        said["session_submit_status"] = _without_numbers(word)
     arrays = [
         pa.nulls(len(status), field.type)
         if (column := said.get(field.name)) is None
