@@ -169,13 +169,10 @@ class Fold:
         may_be_fast = is_odd & is_plain & (is_same | (of_read < 0)) & (of_heard >= 0)
         may_be_fast &= ~is_outdated
         places = np.flatnonzero(may_be_fast & heard.is_lone[of_heard])
-        fast = places[_can_be_put_in(batch, places, heard.rows, of_heard[places])]
+        batch, fast, rows = self._put_in(batch, places, heard, of_heard)
         is_odd[fast] = False
         if len(fast):
-            rows = self._rows(_taken(batch, fast), _taken(heard.rows, of_heard[fast]))
             self._note(rows)
-            heard.is_used[of_heard[fast]] = True
-            batch = _replaced(batch, fast, rows)
         if is_odd.any():
             odd.append(batch.filter(pa.array(is_odd)))
             batch = batch.filter(pa.array(~is_odd))
@@ -259,19 +256,26 @@ class Fold:
             yield rows
 
     def _new_rows(self, read: _Side, heard: _Side, places: Places, of_heard: Places) -> pa.Table:
-        blank = unasked(_taken(read.rows, places), self.names)
-        of_heard = of_heard[places]
-        asked = np.flatnonzero(of_heard >= 0)
-        fits = _can_be_put_in(blank, asked, heard.rows, of_heard[asked])
-        is_left = np.zeros(len(places), np.bool_)
-        is_left[asked[~fits]] = True
+        rows, of_heard = unasked(_taken(read.rows, places), self.names), of_heard[places]
+        is_left = of_heard >= 0
+        rows, fast, _ = self._put_in(rows, np.flatnonzero(is_left), heard, of_heard)
+        is_left[fast] = False
         read.is_used[places[~is_left]] = True
-        asked = asked[fits]
-        heard.is_used[of_heard[asked]] = True
-        if len(asked):
-            said = _taken(heard.rows, of_heard[asked])
-            blank = _replaced(blank, asked, self._rows(_taken(blank, asked), said))
-        return blank.filter(pa.array(~is_left)) if is_left.any() else blank
+        return rows.filter(pa.array(~is_left)) if is_left.any() else rows
+
+    def _put_in(
+        self, rows: pa.Table, at: Places, heard: _Side, of: Places
+    ) -> tuple[pa.Table, Places, pa.Table]:
+        """Merge answers (by their places ``of``) into the rows at some places, where it is plain.
+
+        Return the rows, the places where it was, and the new rows there.
+        """
+        fast = at[_can_be_put_in(rows, at, heard.rows, of[at])]
+        if not len(fast):
+            return rows, fast, rows.slice(0, 0)
+        new = self._rows(_taken(rows, fast), _taken(heard.rows, of[fast]))
+        heard.is_used[of[fast]] = True
+        return _replaced(rows, fast, new), fast, new
 
     def _new_groups(
         self, read: _Side, heard: _Side, of_heard: Places, new: list[Sent] | None
@@ -332,12 +336,12 @@ class Fold:
     def _general(
         self, read: _Side, heard: _Side, odd: list[pa.Table], new: list[Sent]
     ) -> Iterator[pa.Table]:
-        before = _grouped(odd)
+        before = grouped(odd)
         sessions = {name: known_of(rows, self._dimensions) for name, rows in before.items()}
         if self.is_remade:
             for known in sessions.values():
                 general.reread(known)
-        rows, said = _grouped([read.left()]), _grouped([heard.left()])
+        rows, said = grouped([read.left()]), grouped([heard.left()])
         for session_no, group in rows.items():
             known = sessions.setdefault(session_no, Session())
             coming = [one for row in group for one in _sent(row, self._dimensions)]
@@ -724,17 +728,18 @@ def with_states(rows: pa.Table, change: Callable[[Session], None]) -> pa.Table:
 
 def sessions_of(tables: list[pa.Table], dimensions: list[str]) -> dict[str, Session]:
     """Return what is known of sessions, from rows of a day's file."""
-    return {name: known_of(rows, dimensions) for name, rows in _grouped(tables).items()}
+    return {name: known_of(rows, dimensions) for name, rows in grouped(tables).items()}
 
 
 def sent_of(read: pa.Table, dimensions: list[str]) -> dict[str, list[Sent]]:
     """Return the recipients that source rows stand for, by session."""
-    groups = _grouped([read])
+    groups = grouped([read])
     return {name: [one for row in rows for one in _sent(row, dimensions)]
             for name, rows in groups.items()}  # fmt: skip
 
 
-def _grouped(tables: Iterable[pa.Table]) -> dict[str, list[dict[str, Any]]]:
+def grouped(tables: Iterable[pa.Table]) -> dict[str, list[dict[str, Any]]]:
+    """Return rows as dictionaries, times in microseconds, by session."""
     groups: dict[str, list[dict[str, Any]]] = {}
     for row in (row for table in tables for row in python(table)):
         groups.setdefault(row["session_no"], []).append(row)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import date
 from typing import Any, Final
 
@@ -155,73 +155,68 @@ def erase_day(store: Store, day: date, forgotten: Forgotten, cutoff: int) -> boo
     if said is None:
         return False
     layout = columns.layout(said.dimensions)
-    fold = _Erased(file.rows(store, day, layout), forgotten, layout, cutoff)
+    erased = _Erased()
 
     def footer() -> Footer | None:
-        if not fold.has_any:
+        if not erased.has_any:
             return None
         read = said.read
         if read:
-            read = read | {"recipients": read["recipients"] - fold.announced}
+            read = read | {"recipients": read["recipients"] - erased.announced}
         return replace(said, version=Footer("").version, read=read)
 
-    return file.write(store, day, fold, layout, footer, said.tag) is not None
+    rows = erased.rows(file.rows(store, day, layout), forgotten, layout, cutoff)
+    return file.write(store, day, rows, layout, footer, said.tag) is not None
 
 
+@dataclass
 class _Erased:
-    """A day's rows without what is forgotten.
+    """Whether anything was erased, and how many recipients of the source."""
 
-    ``has_any`` tells whether there was some of it, ``announced`` of how many recipients.
-    """
+    has_any: bool = False
+    announced: int = 0
 
-    def __init__(
-        self, rows: Iterable[pa.Table], forgotten: Forgotten, layout: pa.Schema, cutoff: int
-    ) -> None:
-        self._rows, self._forgotten = rows, forgotten
-        self._layout, self._cutoff = layout, cutoff
-        self.has_any = False
-        self.announced = 0
-
-    def __iter__(self) -> Iterator[pa.Table]:
-        odd: dict[str, list[dict[str, Any]]] = {}
-        for table in self._rows:
-            is_gone = _is_among(table["session_no"], self._forgotten.sessions)
-            named = _is_among(table["recipient"], self._forgotten.recipients)
+    def rows(
+        self, tables: Iterable[pa.Table], forgotten: Forgotten, layout: pa.Schema, cutoff: int
+    ) -> Iterator[pa.Table]:
+        """Yield a day's rows without what is forgotten."""
+        odd: list[pa.Table] = []
+        for table in tables:
+            is_gone = _is_among(table["session_no"], forgotten.sessions)
+            named = _is_among(table["recipient"], forgotten.recipients)
             is_gone = pc.or_(is_gone, pc.and_(named, pc.is_null(table[STATE])))
             self.has_any |= bool(pc.any(is_gone).as_py())
             self.announced += pc.sum(pc.and_(is_gone, table["is_announced"])).as_py() or 0
             table = table.filter(pc.invert(is_gone))
             is_odd = pc.is_valid(table[STATE])
             yield table.filter(pc.invert(is_odd))
-            for row in columns.python(table.filter(is_odd)):
-                odd.setdefault(row["session_no"], []).append(row)
-        dimensions = columns.dimensions_of(self._layout)
-        made = []
-        for session_no, rows in odd.items():
+            odd.append(table.filter(is_odd))
+        dimensions, made = columns.dimensions_of(layout), []
+        for session_no, rows in columns.grouped(odd).items():
             known = columns.known_of(rows, dimensions)
-            if self._erased_from(known):
+            if _erase(known, forgotten.recipients):
                 self.has_any = True
                 self.announced += sum(row["is_announced"] for row in rows)
-                names = self._layout.names
-                rows = (columns.rows_of(session_no, known, names, dimensions, self._cutoff)
+                rows = (columns.rows_of(session_no, known, layout.names, dimensions, cutoff)
                         if known.sent else [])  # fmt: skip
                 self.announced -= sum(row["is_announced"] for row in rows)
             made += rows
-        yield columns.table_of(made, self._layout)
+        yield columns.table_of(made, layout)
 
-    def _erased_from(self, known: Session) -> bool:
-        recipients = self._forgotten.recipients
-        numbers = {name: one for name, one in known.numbers.items() if name not in recipients}
-        # a row without a phone of its own goes with the number that it was matched to
-        ordered = sorted(known.sent, key=lambda one: one.key)
-        dealt = general.match(ordered, known.numbers)
-        sent = [
-            one for place, one in enumerate(ordered)
-            if recipients.isdisjoint([one.recipient, dealt.get(place)])
-        ]  # fmt: skip
-        is_some = len(sent) < len(known.sent) or len(numbers) < len(known.numbers)
-        known.sent, known.numbers = sent, numbers
-        return is_some
+
+def _erase(known: Session, recipients: frozenset[str]) -> bool:
+    """Erase recipients from a session; return whether it had any."""
+    numbers = {name: one for name, one in known.numbers.items() if name not in recipients}
+    # a row without a phone of its own goes with the number that it was matched to
+    ordered = sorted(known.sent, key=lambda one: one.key)
+    dealt = general.match(ordered, known.numbers)
+    sent = [
+        one for place, one in enumerate(ordered)
+        if recipients.isdisjoint([one.recipient, dealt.get(place)])
+    ]  # fmt: skip
+    is_some = len(sent) < len(known.sent) or len(numbers) < len(known.numbers)
+    known.sent, known.numbers = sent, numbers
+    return is_some
 
 
 def without_entries(entries: pa.Table, names: Names) -> pa.Table:
