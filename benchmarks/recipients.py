@@ -51,7 +51,7 @@ def _cost(outcomes: int, phones: int) -> float:
         described = pa.array([_phone(n) for n in range(outcomes)])
         started = time.process_time()
         said = [decode(block, book, "UTC").observations for block in blocks]
-        people = book.describe(described, with_digits=True)
+        people = book.describe(described)
         for place, one in enumerate(people.type):
             sent = sent.append_column(one.name, people.field(place))
         layout = columns.layout()

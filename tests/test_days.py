@@ -57,7 +57,7 @@ def test_a_block_is_there_once_it_is_handed_back(store):
 
 
 def test_a_run_that_asked_nothing_leaves_nothing(store):
-    with log.Log(store, lambda: NOW).held():
+    with log.Log(store, lambda: NOW).held([]):
         pass
     assert log.runs(store) == log.open_runs(store) == []
     assert list(Path(store.data_dir).rglob("*.lock")) == []
@@ -161,6 +161,6 @@ def test_a_day_says_what_it_has_and_is_written_as_a_whole(store):
 
 def test_a_day_where_nobody_is_due_costs_one_look_at_its_footer(store, monkeypatch):
     at = int(NOW.timestamp()) * SECOND
-    folded(store, sent(["a"], at), said(["a"], at + 400 * SECOND))
+    footer = folded(store, sent(["a"], at), said(["a"], at + 400 * SECOND))
     monkeypatch.setattr(Store, "batches", None)
-    assert file.due(store, DAY, at + 500 * SECOND, POLLS).num_rows == 0
+    assert file.due(store, DAY, at + 500 * SECOND, POLLS, footer).num_rows == 0

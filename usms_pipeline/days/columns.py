@@ -189,7 +189,7 @@ class Fold:
         rows = _taken(batch, at)
         count = np.asarray(pc.cast(_taken(batch.select([STATE]), at)[STATE], pa.int64()))
         names = rows["session_no"].combine_chunks()
-        of = _places(_keys(names, rows["recipient"]), read.keys("recipient"))
+        of = _places(keys_of(names, rows["recipient"]), read.keys("recipient"))
         codes = np.asarray(names.dictionary_encode().indices)
         fits = (of >= 0) & (np.bincount(codes)[codes] == count) & (read.counts[of] == count)
         fits &= _is_once(of) & ~np.append(_is_never_plain(read.rows), True)[of]
@@ -302,7 +302,7 @@ class Fold:
         ``sizes``: how many rows the session of each has. The places are those of the answers.
         """
         names = rows["session_no"].combine_chunks()
-        of = _places(_keys(names, rows["recipient"]), heard.keys("number"))
+        of = _places(keys_of(names, rows["recipient"]), heard.keys("number"))
         codes = np.asarray(names.dictionary_encode().indices)
         counts = np.append(heard.counts, 0)
         fits = (of >= 0) & (counts[of] == sizes) & (np.bincount(codes)[codes] == sizes)
@@ -419,7 +419,9 @@ class Fold:
             for one in sorted(rows, key=lambda one: one.key)
         ]
         table = table_of(made, self.names)
-        if Counter(map(_frozen, rows)) != Counter(map(_frozen, before)):
+        now_, then = (Counter((one.moment, *one.dimensions) for one in some)
+                      for some in (rows, before))  # fmt: skip
+        if now_ != then:
             self._note(table)
         yield table
 
@@ -536,7 +538,7 @@ class _Side:
 
     def keys(self, name: str) -> pa.Array:
         """Return a key for each row: its session, and the number in a column."""
-        return _keys(self.names, self.rows[name])
+        return keys_of(self.names, self.rows[name])
 
     def left(self) -> pa.Table:
         """Return the rows with a session that are not used yet."""
@@ -574,8 +576,9 @@ def _places(keys: pa.Array, among: pa.Array) -> Places:
     return places
 
 
-def _keys(sessions: pa.Array, recipients: pa.ChunkedArray) -> pa.Array:
-    return as_one_array(pc.binary_join_element_wise(sessions, recipients, " "))
+def keys_of(sessions: pa.Array | pa.ChunkedArray, others: pa.Array | pa.ChunkedArray) -> pa.Array:
+    """Return a key for each pair of a session and another text."""
+    return as_one_array(pc.binary_join_element_wise(sessions, others, " "))
 
 
 def _is_never_plain(sent: pa.Table) -> Bools:
@@ -669,8 +672,9 @@ def unasked(sent: pa.Table, names: pa.Schema) -> pa.Table:
     columns = {one.name: pa.nulls(count, one.type) for one in names}
     columns |= {name: sent[name] for name in sent.column_names if name in columns}
     columns |= {name: pa.repeat(pa.scalar(value), count) for name, value in constant.items()}
+    columns["conflicts"] = pa.array([[]] * count, pa.list_(TEXT))
     columns["recipient"] = pc.coalesce(sent["recipient"], pa.scalar(f"{general.UNHEARD}1"))
-    columns |= {OWN: pc.is_valid(sent["recipient"]), "conflicts": empty_lists(count)}
+    columns[OWN] = pc.is_valid(sent["recipient"])
     return pa.Table.from_arrays([*columns.values()], schema=names).combine_chunks()
 
 
@@ -748,24 +752,15 @@ def grouped(tables: Iterable[pa.Table]) -> dict[str, list[dict[str, Any]]]:
 
 def python(rows: pa.Table) -> list[dict[str, Any]]:
     """Return rows as dictionaries, times in microseconds."""
-    if not rows.num_rows:
-        return []
-    columns = [
-        rows[one.name].cast(pa.int64()) if pa.types.is_timestamp(one.type) else rows[one.name]
-        for one in rows.schema
-    ]
-    found: list[dict[str, Any]] = pa.table(columns, rows.column_names).to_pylist()
+    counts = (one.with_type(pa.int64()) if pa.types.is_timestamp(one.type) else one
+              for one in rows.schema)  # fmt: skip
+    found: list[dict[str, Any]] = rows.cast(pa.schema(counts)).to_pylist()
     return found
 
 
 def table_of(rows: list[dict[str, Any]], names: pa.Schema) -> pa.Table:
     """Return dictionaries, times in microseconds, as a table."""
-    arrays = []
-    for one in names:
-        values = [row[one.name] for row in rows]
-        is_time = pa.types.is_timestamp(one.type)
-        arrays.append(pa.array(values, pa.int64() if is_time else one.type).cast(one.type))
-    return pa.Table.from_arrays(arrays, schema=names)
+    return pa.Table.from_pylist(rows, names)
 
 
 def _sent(row: dict[str, Any], dimensions: list[str]) -> Iterator[Sent]:
@@ -782,10 +777,6 @@ def _sent_of_lost(row: dict[str, Any], dimensions: list[str]) -> Sent:
     return Sent(row["sent_at"], dimensions=[row[name] for name in dimensions], **own)
 
 
-def _frozen(sent: Sent) -> tuple[Any, ...]:
-    return (sent.moment, *sent.dimensions)
-
-
 def _answer(row: dict[str, Any]) -> tuple[str, Answer, dict[str, Any]]:
     answer = Answer(**{name: row[name] for name in ("asked_at", "status", *COLUMN_OF)})
     who = {name: row.get(name) for name in WHO}
@@ -794,11 +785,6 @@ def _answer(row: dict[str, Any]) -> tuple[str, Answer, dict[str, Any]]:
 
 def _micros(times: pa.ChunkedArray) -> Places:
     return np.asarray(times.cast(pa.int64()).fill_null(0)).astype(np.int64)
-
-
-def empty_lists(count: int) -> pa.Array:
-    """Return ``count`` empty lists of texts."""
-    return pa.ListArray.from_arrays(pa.array(np.zeros(count + 1, np.int32)), pa.array([], TEXT))
 
 
 def as_one_array(column: pa.Array | pa.ChunkedArray) -> pa.Array:

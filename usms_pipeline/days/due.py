@@ -5,7 +5,7 @@ What is due is a table of ``DUE``; ``unmet_at`` is the polling time that has pas
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from datetime import date
 from typing import Any, Final
 
@@ -37,9 +37,9 @@ def due(held: Held, days: Iterable[date], now: int) -> pa.Table:
             held.outcome.due[day] = table.num_rows
             found.append(_placed(table, place))
     rows = pa.concat_tables(found).combine_chunks()
-    order = np.argsort(np.asarray(rows["unmet_at"].cast(pa.int64())), kind="stable")
-    rows = rows if np.array_equal(order, np.arange(len(order))) else rows.take(pa.array(order))
-    return rows if all(held.days[day].is_plain_and_new for day in days) else _once(rows)
+    # else a session may be in two days' files: a move was interrupted
+    are_distinct = all(held.days[day].is_plain_and_new for day in days)
+    return file.in_order(rows) if are_distinct else file.once(rows)
 
 
 def due_of_part(held: Held, part: Part, now: int) -> pa.Table:
@@ -60,7 +60,7 @@ def named(held: Held, sessions: pa.Array) -> pa.Table:
         its = names.filter(pc.is_in(names, value_set=sessions))
         at = pa.array(np.zeros(len(its), np.int64)).cast(TIME)
         found.append(_placed(pa.table([its, at], schema=file.DUE), place))
-    return _once(pa.concat_tables(found).combine_chunks())
+    return file.once(pa.concat_tables(found))
 
 
 def _placed(rows: pa.Table, place: int) -> pa.Table:
@@ -83,7 +83,9 @@ def _due_of(held: Held, day: Day, now: int) -> pa.Table:
             found.append(_grown(held, day, day.read, now))
     rows = pa.concat_tables(found)
     rows = rows if day.is_plain_and_new else file.once(rows)
-    return _without(rows, {*day.leaving, *held.forgotten.sessions})
+    if others := {*day.leaving, *held.forgotten.sessions}:
+        rows = rows.filter(pc.invert(pc.is_in(rows["session_no"], pa.array([*others], TEXT))))
+    return rows
 
 
 def _new(held: Held, rows: pa.Table, stored: list[Any], now: int) -> pa.Table:
@@ -114,18 +116,3 @@ def _grown(held: Held, day: Day, read: DayRead, now: int) -> pa.Table:
     asked = asked.rename_columns(["session_no", "last_asked_at"])
     fresh = fresh.join(asked, "session_no").combine_chunks()
     return file.due_among(fresh, now, held.polls, file.Tries())
-
-
-def _without(rows: pa.Table, sessions: Collection[str]) -> pa.Table:
-    if not sessions:
-        return rows
-    return rows.filter(pc.invert(pc.is_in(rows["session_no"], pa.array([*sessions], TEXT))))
-
-
-def _once(rows: pa.Table) -> pa.Table:
-    """Return each session once: it may be in two days' files, where a move was interrupted."""
-    names = rows["session_no"].combine_chunks()
-    if pc.count_distinct(names).as_py() == len(names):
-        return rows
-    codes = np.asarray(names.dictionary_encode().indices)
-    return rows.take(pa.array(np.sort(np.unique(codes, return_index=True)[1])))

@@ -218,17 +218,13 @@ def write(
     return there
 
 
-def due(
-    store: Store, day: date, now: int, polls: Sequence[int], said: Footer | None = None
-) -> pa.Table:
+def due(store: Store, day: date, now: int, polls: Sequence[int], said: Footer) -> pa.Table:
     """Return the sessions of a day that are due at ``now`` (microseconds), as ``DUE``.
 
-    A day whose footer (``said``, if it is known) says that nothing is due is not read.
+    A day whose footer (``said``) says that nothing is due is not read.
     """
-    said = said or footer(store, day)
-    if said is None or said.open == 0:
-        return DUE.empty_table()
-    if said.polls == list(polls) and (said.next_due_at or 2**62) > now:
+    is_known = said.polls == list(polls)
+    if said.open == 0 or (is_known and (said.next_due_at or 2**62) > now):
         return DUE.empty_table()
     found, tries = [DUE.empty_table()], Tries()
     with _translating_errors(day):
@@ -246,12 +242,20 @@ def due_among(waiting: pa.Table, now: int, polls: Sequence[int], tries: Tries) -
     return table.filter(pa.array(unmet <= now))
 
 
+def in_order(due: pa.Table) -> pa.Table:
+    """Return sessions of ``DUE``, the longest overdue first."""
+    order = np.argsort(np.asarray(due["unmet_at"].cast(pa.int64())), kind="stable")
+    return due if np.array_equal(order, np.arange(len(order))) else due.take(pa.array(order))
+
+
 def once(due: pa.Table) -> pa.Table:
     """Return each session of ``DUE`` once, with the oldest polling time that was not met."""
-    if pc.count_distinct(due["session_no"]).as_py() == due.num_rows:
+    due = in_order(due).combine_chunks()
+    coded = due["session_no"].combine_chunks().dictionary_encode()
+    if len(coded.dictionary) == len(coded):
         return due
-    together = due.group_by("session_no").aggregate([("unmet_at", "min")])
-    return together.rename_columns(DUE.names).cast(DUE)
+    first = np.unique(np.asarray(coded.indices), return_index=True)[1]
+    return due.take(pa.array(np.sort(first)))
 
 
 class Tries:
@@ -307,10 +311,12 @@ def open_rows(table: pa.Table) -> pa.Table:
 def _as(table: pa.Table, names: pa.Schema | None) -> pa.Table:
     if names is None or table.schema.equals(names):
         return table
-    lacking = [one for one in names if one.name not in table.column_names]
-    for one in lacking:
-        table = table.append_column(one, pa.nulls(table.num_rows, one.type))
-    return table.select(names.names).cast(names)
+    columns = [
+        table[one.name].cast(one.type) if one.name in table.column_names
+        else pa.nulls(table.num_rows, one.type)
+        for one in names
+    ]  # fmt: skip
+    return pa.table(columns, schema=names)
 
 
 @contextmanager

@@ -239,7 +239,7 @@ class Held:
 
     def described(self, rows: pa.Table) -> pa.Table:
         """Return rows of the source without the people forgotten, phones as they are published."""
-        described = self.book.describe(rows["phone"], with_digits=True)
+        described = self.book.describe(rows["phone"])
         rows = rows.drop_columns("phone")
         for place, one in enumerate(described.type):
             rows = rows.append_column(one.name, described.field(place))

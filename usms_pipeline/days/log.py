@@ -46,7 +46,7 @@ class Log:
         self._days: list[date] = []
 
     @contextmanager
-    def held(self, days: Iterable[date] = ()) -> Iterator[None]:
+    def held(self, days: Iterable[date]) -> Iterator[None]:
         """Mark the run as open, and hold it; at the end it is sealed where all of it is folded.
 
         ``days`` are the days of the sessions that the run will ask about.

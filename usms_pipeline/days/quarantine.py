@@ -126,10 +126,8 @@ def _edit(store: Store, name: str, change: Any) -> int:
     if after.equals(before):
         return 0
     _write(store, name, after, tag)
-    same = 0 if after.num_rows != before.num_rows else sum(
-        one == other for one, other in zip(before.to_pylist(), after.to_pylist(), strict=True)
-    )  # fmt: skip
-    return int(before.num_rows) - same
+    gone = before.num_rows - after.num_rows
+    return gone or pc.sum(pc.not_equal(before["state"], after["state"])).as_py()
 
 
 @undisturbed

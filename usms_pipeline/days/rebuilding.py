@@ -92,8 +92,7 @@ def unasked(
 
 
 def _keys(sessions: pa.ChunkedArray, times: pa.ChunkedArray) -> pa.Array:
-    texts = times.cast(pa.int64()).cast(TEXT)
-    return columns.as_one_array(pc.binary_join_element_wise(sessions, texts, " "))
+    return columns.keys_of(sessions, times.cast(pa.int64()).cast(TEXT))
 
 
 def _blank(rows: pa.Table) -> pa.Table:

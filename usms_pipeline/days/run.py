@@ -320,11 +320,9 @@ class Run:
                         self._clock, self._transport, self._pace, self._patience,
                         self._tell_how_far, self._answered_before,
                     )  # fmt: skip
-                self.outcome.stats = self.outcome.stats.plus(stats)
-                self._pace = stats.pace
+                self.outcome.stats = stats
             except (CredentialsRefused, ServiceDown) as error:
-                if error.stats:
-                    error.stats = self.outcome.stats = self.outcome.stats.plus(error.stats)
+                self.outcome.stats = error.stats or self.outcome.stats
                 self.finish(self._days)
                 raise
             finally:
@@ -359,10 +357,7 @@ class Run:
         return {*self.outcome.damaged, *self.outcome.locked}
 
     def _tell_how_far(self, stats: CollectStats, due: int) -> None:
-        before = self.outcome.stats  # of the rounds before this one
-        done = before.plus(stats)
-        total = before.ids_asked + due
-        self._tell(Progress("responses", done.ids_answered + done.ids_refused, total, stats))
+        self._tell(Progress("responses", stats.ids_answered + stats.ids_refused, due, stats))
         self._tell(Progress("receipts", len({*self.outcome.written}), self._to_write()))
 
     def _to_write(self) -> int:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from datetime import date
-from typing import Any, Final
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -22,14 +22,12 @@ from usms_pipeline.days.columns import STATE
 from usms_pipeline.days.file import Footer
 from usms_pipeline.days.general import NO_NUMBER, Session
 from usms_pipeline.people.phones import PhoneBook
+from usms_pipeline.service.decode import FORGOTTEN
 from usms_pipeline.service.names import Forgotten, Names
 from usms_pipeline.store.dataset import TOMBSTONES, note_erasure
 from usms_pipeline.store.storage import Store, undisturbed
 
 __all__ = ["Forgotten"]
-
-FORGOTTEN: Final = "forgotten"
-"""The verdict of a response that was emptied: it only says that its sessions were asked about."""
 
 
 def read(store: Store) -> Forgotten:

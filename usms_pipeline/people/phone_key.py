@@ -27,23 +27,12 @@ def fingerprint(key: bytes) -> str:
     return hashlib.sha256(b"usms-key:" + key).hexdigest()[:16]
 
 
-def kept_fingerprint(data_dir: str | Path) -> str | None:
-    """Return the fingerprint of the key in a data directory; None where none can be read."""
-    path = Path(data_dir) / KEY_FILE
-    try:
-        return fingerprint(_key_of(path.read_text("ascii", "replace").strip(), path))
-    except (OSError, StorageError):
-        return None
-
-
 def has_key(settings: Settings) -> bool:
     """Return whether there is a key, so that ``load_key`` makes none."""
     return settings.phone_key is not None or (Path(settings.data_dir) / KEY_FILE).exists()
 
 
-def load_key(
-    settings: Settings, data_dir: str | Path | None = None, *, may_make: bool = True
-) -> bytes:
+def load_key(settings: Settings, *, may_make: bool = True) -> bytes:
     """Return the key of the ``recipient`` hash: the setting's, else the data directory's own.
 
     That file is made once, readable by its owner alone; of several processes that make it at the
@@ -52,7 +41,7 @@ def load_key(
     """
     if settings.phone_key is not None:
         return bytes.fromhex(settings.phone_key.get_secret_value())
-    path = Path(data_dir if data_dir is not None else settings.data_dir) / KEY_FILE
+    path = Path(settings.data_dir) / KEY_FILE
     try:
         if not path.exists():
             if not may_make:
@@ -67,27 +56,13 @@ def load_key(
             # what killed makers left can be a second name of the key itself
             for left in path.parent.glob(f".{KEY_FILE}.*"):
                 left.unlink(missing_ok=True)
-    except OSError as error:
-        raise _unusable(path, error) from error
-    return _key_of(text, path)
-
-
-def _unusable(path: Path, error: OSError) -> StorageError:
-    """Return why the key can't be used; only who can write the folder is told to set one."""
-    if isinstance(error, PermissionError) and os.access(path.parent, os.W_OK):
-        return StorageError(
-            f"Can't read the phone key {str(path)!r}: {error.strerror}. Run as the account that "
-            "made it, or give the key (USMS_PHONE_KEY)."
-        )
-    return StorageError(
-        f"Can't read or make the phone key {str(path)!r}: {error.strerror}. Check that the data "
-        "directory exists, is writable and has room (USMS_DATA_DIR)."
-    )
-
-
-def _key_of(text: str, path: Path) -> bytes:
-    try:
         key = bytes.fromhex(text)
+    except OSError as error:
+        raise StorageError(
+            f"Can't read or make the phone key {str(path)!r}: {error.strerror}. Check that the "
+            "data directory exists, is writable and has room (USMS_DATA_DIR), and run as the "
+            "account that made the key."
+        ) from error
     except ValueError:
         key = b""
     if len(key) < _KEY_BYTES // 2:

@@ -43,9 +43,14 @@ DESCRIPTION: Final = pa.struct(
         ("operator", pa.string()),
         ("number_type", pa.string()),
         ("mask", pa.string()),  # how a mask begins and ends, as ``mask_ends``; null of all others
+        ("digits", pa.string()),
     ]
 )
-"""What ``PhoneBook.describe`` says of a text. Of a mask only ``phone`` and ``mask`` are known."""
+"""What ``PhoneBook.describe`` says of a text. Of a mask only ``phone`` and ``mask`` are known.
+
+``digits`` are for memory and not for disk: the E.164 form without ``+``, or 8 to 17 digits as they
+are written, where they say no number.
+"""
 
 MASK: Final = "****"
 PREFIX_FILE: Final = "prefixes.json"
@@ -131,7 +136,7 @@ class PhoneBook:
 
     def national_digits(self, phone: str) -> str | None:
         """Return a number's digits without its country code; None if the text is no number."""
-        e164, _, facts = self._reader.read(phone.strip())
+        e164, facts = self._reader.read(phone.strip())
         return None if facts is None else e164[1 + len(str(facts.country_code)) :]
 
     def e164(self, texts: pa.Array) -> pa.Array:
@@ -159,7 +164,7 @@ class PhoneBook:
         return [self._ends(text.strip(), with_heads) for text in texts]
 
     def _ends(self, text: str, with_heads: bool) -> Ends | None:
-        e164, _, facts = self._reader.read(text)
+        e164, facts = self._reader.read(text)
         digits = e164[1:] or _bare_digits(text)
         if digits is None:
             return None
@@ -191,65 +196,50 @@ class PhoneBook:
         The same mask in another session may be another person. NULL where ``masks`` are.
         """
         pairs = zip(sessions.to_pylist(), masks.to_pylist(), strict=True)
-        texts = [None if mask is None else f"{_OF_A_SESSION} {mask} {of}" for of, mask in pairs]
-        hashed = iter(self._hashed([text for text in texts if text is not None]))
-        return pa.array([None if text is None else next(hashed) for text in texts], pa.string())
+        hashed = self._hashed([f"{_OF_A_SESSION} {mask} {of}" for of, mask in pairs])
+        return pc.if_else(masks.is_valid(), pa.array(hashed, pa.string()), None)
 
     def _hashed_ends(self, of: str, ends: Iterable[str]) -> list[str]:
         return [one[:_END_DIGITS] for one in self._hashed([f"{of} {end}" for end in ends])]
 
-    def describe(
-        self, texts: pa.Array | pa.ChunkedArray, with_digits: bool = False
-    ) -> pa.StructArray:
-        """Return ``DESCRIPTION`` of every text (string); all null where it is null or blank.
-
-        ``with_digits`` adds ``digits``, for memory and not for disk: the E.164 form without ``+``,
-        or 8 to 17 digits as they are written, where they say no number.
-        """
+    def describe(self, texts: pa.Array | pa.ChunkedArray) -> pa.StructArray:
+        """Return ``DESCRIPTION`` of every text (string); all null where it is null or blank."""
         if isinstance(texts, pa.ChunkedArray):
             texts = texts.combine_chunks()
         if len(texts) > _AT_ONCE:
             parts = (texts.slice(at, _AT_ONCE) for at in range(0, len(texts), _AT_ONCE))
-            return pa.concat_arrays([self.describe(part, with_digits) for part in parts])
-        fields = [*DESCRIPTION, *([pa.field("digits", pa.string())] if with_digits else [])]
+            return pa.concat_arrays([self.describe(part) for part in parts])
         if texts.null_count == len(texts):
-            return pa.nulls(len(texts), pa.struct(fields))
+            return pa.nulls(len(texts), DESCRIPTION)
         coded = pc.dictionary_encode(texts.cast(pa.string()))
         distinct = coded.dictionary
-        said, phones, places, all_facts = self._reader.read_all(distinct)
-        is_said = pc.not_equal(said, "")
-        if self._is_clear:
-            phones = pc.if_else(pc.is_null(phones), None, pc.if_else(is_said, said, distinct))
-        if not pc.all(is_said).as_py():
-            texts = pc.utf8_lower(pc.utf8_trim_whitespace(distinct))
-            folded = pa.array([one.casefold() for one in texts.to_pylist()], pa.string())
-            said = pc.if_else(is_said, said, folded)
-        of_nobody = all_facts.get(None)  # where the texts are that say no number
-        masks = pa.nulls(len(said), pa.string())
-        if of_nobody is not None:
-            found = zip(distinct.to_pylist(), places.tolist(), strict=True)
-            masks = pa.array(
-                [self.mask_ends(text) if place == of_nobody else None for text, place in found],
-                pa.string(),
+        said, places, all_facts = self._reader.read_all(distinct)
+        phones = said if self._is_clear else _all_masked(said, places, all_facts)
+        digits, masks = pc.utf8_slice_codeunits(said, 1), pa.nulls(len(said), pa.string())
+        if None in all_facts:  # some say no number
+            is_none = pa.array(places == all_facts[None])
+            odd = [text.strip() for text in distinct.filter(is_none).to_pylist()]
+            shown = distinct.filter(is_none) if self._is_clear else map(_masked_text, odd)
+            said, phones, digits, masks = (
+                pc.replace_with_mask(column, is_none, pa.array(values, pa.string()))
+                for column, values in (
+                    (said, [text.casefold() for text in odd]),
+                    (phones, [one if text else None for one, text in zip(shown, odd, strict=True)]),
+                    (digits, map(_bare_digits, odd)),
+                    (masks, map(self.mask_ends, odd)),
+                )
             )
-        recipients = self._hashed_array(said)
         is_named = pc.and_(pc.is_valid(phones), pc.is_null(masks))
-        columns = [pc.if_else(is_named, recipients, None), phones]
+        columns = [pc.if_else(is_named, self._hashed_array(said), None), phones]
         for name in ("country", "operator", "number_type"):
             values = pa.array([getattr(facts, name, None) for facts in all_facts], pa.string())
             columns.append(values.take(pa.array(places)))
-        columns.append(masks)
-        if with_digits:
-            digits = pc.utf8_slice_codeunits(said, 1)
-            if of_nobody is not None:
-                is_none = pa.array(places == of_nobody)
-                bare = [_bare_digits(text) for text in coded.dictionary.filter(is_none).to_pylist()]
-                digits = pc.replace_with_mask(digits, is_none, pa.array(bare, pa.string()))
-            columns.append(digits)
+        columns += [masks, digits]
         if len(distinct) < len(coded):
             columns = [column.take(coded.indices) for column in columns]
-        is_blank = pc.is_null(columns[DESCRIPTION.get_field_index("phone")])
-        return pa.StructArray.from_arrays(columns, fields=fields, mask=is_blank)
+        return pa.StructArray.from_arrays(
+            columns, fields=[*DESCRIPTION], mask=pc.is_null(columns[1])
+        )
 
     def keep_prefixes(self) -> None:
         """Store what was learnt of prefixes for the next process, if anything was."""
@@ -294,6 +284,31 @@ def masked(e164: str, country_code: int) -> str:
     """
     head, tail = _kept(country_code, len(e164))
     return f"{e164[:head]}{MASK}{e164[len(e164) - tail :]}"
+
+
+def _all_masked(
+    e164: pa.Array, places: npt.NDArray[np.int64], all_facts: Iterable[Facts | None]
+) -> pa.Array:
+    """Return ``masked`` of every E.164 form; ``places`` are those of their facts."""
+    codes = np.array([0 if facts is None else facts.country_code for facts in all_facts])[places]
+    lengths = np.asarray(pc.binary_length(e164))
+    kinds = codes * 64 + lengths
+    shown = e164
+    for kind in np.unique(kinds).tolist():
+        code, length = divmod(kind, 64)
+        is_its = pa.array(kinds == kind)
+        its = e164.filter(is_its)
+        head, tail = _kept(code, length)
+        ends = pc.utf8_slice_codeunits(its, 0, head), pc.utf8_slice_codeunits(its, length - tail)
+        hidden = pc.binary_join_element_wise(ends[0], MASK, ends[1], "")
+        shown = pc.replace_with_mask(shown, is_its, hidden)
+    return shown
+
+
+def _masked_text(text: str) -> str:
+    """Return what is shown of a trimmed text that is no number: a mask, or nothing."""
+    mask = _mask_in(text)
+    return MASK if mask is None else mask.shown
 
 
 def _kept(country_code: int, length: int) -> tuple[int, int]:
@@ -384,11 +399,10 @@ class Facts:
     number_type: str | None
 
 
-_Number = tuple[str, str, Facts | None]
-"""The E.164 form, the masked form, and the rest; or ``_NO_NUMBER``. A mask has its masked form."""
-_NO_NUMBER: Final[_Number] = ("", MASK, None)
-_Prefix = tuple[str, str, int, Facts | None]
-_NOTHING: Final[tuple[tuple[int, ...], dict[str, _Prefix]]] = ((), {})
+_Number = tuple[str, Facts | None]
+"""The E.164 form, and the rest; or ``_NO_NUMBER``."""
+_NO_NUMBER: Final[_Number] = ("", None)
+_NOTHING: Final[tuple[tuple[int, ...], dict[str, _Number]]] = ((), {})
 
 
 class _Reader:
@@ -397,10 +411,9 @@ class _Reader:
     def __init__(self, region: str, store: Store | None) -> None:
         self._region, self._store = region, store
         self._is_recalled = False
-        # Length of a text → how long its prefixes are, and of each prefix: what its E.164 form
-        # begins with instead, the mask up to its last digits, where in the text those begin, and
-        # the facts (None: it is no number).
-        self._learnt: dict[int, tuple[tuple[int, ...], dict[str, _Prefix]]] = {}
+        # Length of a text → how long its prefixes are, and of each prefix: what the E.164 form
+        # begins with instead, and the facts (None: it is no number).
+        self._learnt: dict[int, tuple[tuple[int, ...], dict[str, _Number]]] = {}
         self._few: dict[str, _Number] = {}  # what was asked about one by one
         self._asked: Counter[int] = Counter()  # of each country code
         self._size = self._kept = 0
@@ -415,14 +428,14 @@ class _Reader:
         if text.endswith(".0") and text[:-2].isdecimal():
             text = text[:-2]
         # before libphonenumber sees it, to which X is a 9
-        if mask := _mask_in(text):
-            return "", mask.shown, None
+        if _mask_in(text):
+            return _NO_NUMBER
         tidy = _tidy(text)
         spelled = [f"+{tidy[2:]}"] if tidy.startswith("00") else []
         spelled += [f"+{one[1]}{one[2]}"] if (one := _IN_BRACKETS.fullmatch(tidy)) else []
         readings = [self._plain(one) for one in (*spelled, _bare(tidy))]
-        valid = (one for one in readings if one[2] is not None and one[2].number_type is not None)
-        first, code = readings[0][2], _IN_BRACKETS.match(tidy)
+        valid = (one for one in readings if one[1] is not None and one[1].number_type is not None)
+        first, code = readings[0][1], _IN_BRACKETS.match(tidy)
         is_code = code is not None and first is not None and code[1] == str(first.country_code)
         # Of numbers that are valid nowhere, as mistyped ones are
         default = readings[0] if is_code and not _has_brackets(self._region) else readings[-1]
@@ -434,68 +447,78 @@ class _Reader:
         for size in sizes:
             prefix = prefixes.get(text[:size])
             if prefix is not None and (tail := text[size:]).isdecimal() and tail.isascii():
-                e164, shown, end, facts = prefix
-                return _NO_NUMBER if facts is None else (e164 + tail, shown + text[end:], facts)
+                begun, facts = prefix
+                return _NO_NUMBER if facts is None else (begun + tail, facts)
         return None
 
     def read_all(
         self, texts: pa.Array
-    ) -> tuple[pa.Array, pa.Array, npt.NDArray[np.int64], dict[Facts | None, int]]:
-        """Return what texts say: E.164 form ('' of no number), masked form (NULL of a blank).
+    ) -> tuple[pa.Array, npt.NDArray[np.int64], dict[Facts | None, int]]:
+        """Return the E.164 forms of texts ('' of no number), the places of their facts, and these.
 
-        And the place of each one's facts among those that are returned last. What prefixes settle
-        is done in columns (0.2 µs a text, else 1).
+        What prefixes settle is done in columns (0.2 µs a text, else 1).
         """
         if not self._is_recalled:
             self._recall()
-        said = shown = pa.nulls(len(texts), pa.string())
+        said = pa.nulls(len(texts), pa.string())
         places = np.full(len(texts), -1)
         all_facts: dict[Facts | None, int] = {}
         lengths = np.asarray(pc.binary_length(texts))
         known, some = -1, _TRIED
-        one_by_one: list[tuple[int, str, str | None]] = []
+        one_by_one: list[tuple[int, str]] = []
         left = np.arange(len(texts))
         while len(left):
             if known != self._size:  # something was learnt that may settle the others
                 known = self._size
-                said, shown = self._put_in_known(texts, lengths, said, shown, places, all_facts)
+                said = self._put_in_known(texts, lengths, said, places, all_facts)
                 left = left[places[left] < 0]
             tried, left = left[:some], left[some:]
             some *= 2
             some_texts = texts.take(pa.array(tried)).to_pylist()
             for place, text in zip(tried.tolist(), some_texts, strict=True):
                 tidy = text.strip()
-                e164, phone, facts = self.known(tidy) or self.read(tidy)
-                one_by_one.append((place, e164, phone if tidy else None))
+                e164, facts = self.known(tidy) or self.read(tidy)
+                one_by_one.append((place, e164))
                 places[place] = all_facts.setdefault(facts, len(all_facts))
         if one_by_one:
-            one_by_one.sort()
-            at, *found = zip(*one_by_one, strict=True)
+            at, values = zip(*sorted(one_by_one), strict=True)
             mask = np.zeros(len(texts), np.bool_)
             mask[[*at]] = True
-            said, shown = (
-                pc.replace_with_mask(column, mask, pa.array(values, pa.string()))
-                for column, values in zip((said, shown), found, strict=True)
-            )
-        return said, shown, places, all_facts
+            said = pc.replace_with_mask(said, mask, pa.array(values, pa.string()))
+        return said, places, all_facts
 
     def _put_in_known(
         self,
         texts: pa.Array,
         lengths: npt.NDArray[np.int64],
         said: pa.Array,
-        shown: pa.Array,
         places: npt.NDArray[np.int64],
         all_facts: dict[Facts | None, int],
-    ) -> tuple[pa.Array, pa.Array]:
+    ) -> pa.Array:
+        """Fill in what the learnt prefixes say of texts that have no place yet."""
         # copies: another thread may be learning
-        for length, (sizes, prefixes) in [*self._learnt.items()]:
+        for length, (sizes, known) in [*self._learnt.items()]:
             for size in sizes:
                 at = np.flatnonzero((lengths == length) & (places < 0))
-                its = {text: one for text, one in [*prefixes.items()] if len(text) == size}
-                if len(at):
-                    said, shown = _put_in(texts, at, its, size, said, shown, places, all_facts)
-        return said, shown
+                prefixes = {text: one for text, one in [*known.items()] if len(text) == size}
+                some = texts.take(pa.array(at))
+                heads, tails = (pc.utf8_slice_codeunits(some, *ends)
+                                for ends in ((0, size), (size,)))  # fmt: skip
+                of = pc.index_in(heads, pa.array([*prefixes], pa.string()))
+                of = pc.if_else(pc.ascii_is_decimal(tails), of, None)
+                is_found = np.asarray(of.is_valid())
+                if not is_found.any():
+                    continue
+                at, of, tails = at[is_found], of.drop_null(), tails.filter(pa.array(is_found))
+                begun, facts = zip(*prefixes.values(), strict=True)
+                e164 = pc.binary_join_element_wise(pa.array(begun, pa.string()).take(of), tails, "")
+                is_number = pa.array([one is not None for one in facts]).take(of)
+                code = np.array([all_facts.setdefault(one, len(all_facts)) for one in facts])
+                places[at] = code[np.asarray(of)]
+                mask = np.zeros(len(texts), np.bool_)
+                mask[at] = True
+                said = pc.replace_with_mask(said, mask, pc.if_else(is_number, e164, ""))
+        return said
 
     def _plain(self, text: str) -> _Number:
         if not self._is_recalled:
@@ -504,7 +527,7 @@ class _Reader:
         if known is not None:
             return known
         number = ask(text, self._region)
-        code = 0 if number[2] is None else number[2].country_code
+        code = 0 if number[1] is None else number[1].country_code
         self._asked[code] += 1
         if self._asked[code] <= _FEW:
             self._few[text] = number
@@ -513,7 +536,7 @@ class _Reader:
         return number
 
     def _learn(self, text: str, number: _Number) -> None:
-        (said, _, facts), begun = number, ""
+        (said, facts), begun = number, ""
         size = settling(text, self._region)
         if size is None:
             return
@@ -533,11 +556,8 @@ class _Reader:
     def _add(self, length: int, prefix: str, e164: str, facts: Facts | None) -> None:
         if self._size >= _MOST_PREFIXES:
             self._learnt, self._size, self._kept = {}, 0, 0
-        whole = len(e164) + length - len(prefix)
-        head, tail = (0, 0) if facts is None else _kept(facts.country_code, whole)
-        shown = e164[:head] + MASK
         sizes, prefixes = self._learnt.get(length, ((), {}))
-        prefixes[prefix] = (e164, shown, length - tail, facts)
+        prefixes[prefix] = (e164, facts)
         self._learnt[length] = (tuple(sorted({*sizes, len(prefix)})), prefixes)
         self._size += 1
 
@@ -559,7 +579,7 @@ class _Reader:
         prefixes = [
             (length, prefix, e164, facts and astuple(facts))
             for length, (_, known) in list(self._learnt.items())
-            for prefix, (e164, _, _, facts) in list(known.items())
+            for prefix, (e164, facts) in list(known.items())
         ]
         self._kept = self._size
         with suppress(StorageError):
@@ -569,44 +589,6 @@ class _Reader:
     def _stamp(self, prefixes: object) -> str:
         said = json.dumps([_FORMAT, phonenumbers.__version__, self._region, prefixes])
         return hashlib.sha256(said.encode()).hexdigest()
-
-
-def _put_in(
-    texts: pa.Array,
-    at: npt.NDArray[np.int64],
-    prefixes: dict[str, _Prefix],
-    size: int,
-    said: pa.Array,
-    shown: pa.Array,
-    places: npt.NDArray[np.int64],
-    all_facts: dict[Facts | None, int],
-) -> tuple[pa.Array, pa.Array]:
-    """Fill in what prefixes of one size say of the texts at some places, all of one length."""
-    some = texts.take(pa.array(at))
-    tails = pc.utf8_slice_codeunits(some, size)
-    of = pc.index_in(pc.utf8_slice_codeunits(some, 0, size), pa.array([*prefixes], pa.string()))
-    of = pc.if_else(pc.ascii_is_decimal(tails), of, None)
-    is_found = np.asarray(of.is_valid())
-    if not is_found.any():
-        return said, shown
-    keep = pa.array(is_found)
-    some, tails, of, at = some.filter(keep), tails.filter(keep), of.filter(keep), at[is_found]
-    begun, masked_, ends, facts = zip(*prefixes.values(), strict=True)
-    e164 = pc.binary_join_element_wise(pa.array(begun, pa.string()).take(of), tails, "")
-    is_number = pa.array([one is not None for one in facts]).take(of)
-    e164 = pc.if_else(is_number, e164, "")
-    last = pa.array([""] * len(some), pa.string())
-    end_of = np.asarray(ends)[np.asarray(of)]
-    for end in {*ends}:
-        mask = pa.array(end_of == end)
-        last = pc.if_else(mask, pc.utf8_slice_codeunits(some, end), last)
-    phones = pc.binary_join_element_wise(pa.array(masked_, pa.string()).take(of), last, "")
-    phones = pc.if_else(is_number, phones, MASK)
-    code = np.array([all_facts.setdefault(one, len(all_facts)) for one in facts])
-    places[at] = code[np.asarray(of)]
-    mask = np.zeros(len(texts), np.bool_)
-    mask[at] = True
-    return pc.replace_with_mask(said, mask, e164), pc.replace_with_mask(shown, mask, phones)
 
 
 @cache
@@ -682,8 +664,7 @@ def _described(number: PhoneNumber) -> _Number:
         operator=operator,
         number_type=_TYPES.get(kind),
     )
-    e164 = phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164)
-    return e164, masked(e164, facts.country_code), facts
+    return phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164), facts
 
 
 def settling(text: str, region: str) -> int | None:

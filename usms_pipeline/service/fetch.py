@@ -10,9 +10,8 @@ import asyncio
 import math
 import random
 import time
-from collections import Counter
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final, Literal, NoReturn
 
@@ -105,14 +104,6 @@ class CollectStats:
     concurrency: int = 0
     seconds: float = 0.0
     problems: dict[str, int] = field(default_factory=dict)
-
-    def plus(self, other: CollectStats) -> CollectStats:
-        """Return the figures of both, one after the other."""
-        found = {name: value + getattr(other, name) for name, value in vars(self).items()
-                 if name not in ("pace", "concurrency", "problems")}  # fmt: skip
-        problems = Counter(self.problems) + Counter(other.problems)
-        concurrency = max(self.concurrency, other.concurrency)
-        return replace(other, problems=dict(problems), concurrency=concurrency, **found)
 
     def problem(self, sentence: str) -> None:
         """Count a problem under its sentence."""

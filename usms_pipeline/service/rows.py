@@ -69,7 +69,7 @@ def receipt_rows(
     ``submit_status`` the word of its session there.
     """
     column = {name: receipts[name].combine_chunks() for name in receipts.column_names}
-    said = book.describe(column["phone"], with_digits=True)
+    said = book.describe(column["phone"])
     described = {name: pc.struct_field(said, name) for name in said.type.names}
     described["phone"] = cut_array(described["phone"])
     number, masks = described.pop("recipient"), described.pop("mask")

@@ -72,12 +72,6 @@ _NO_CONNECTION: Final = httpx.ConnectError, "no connection: {reason}"
 _BROKE: Final = httpx.ReadError, "the connection broke: {reason}"
 _CLOSED: Final = httpx.RemoteProtocolError, "the connection was closed before the answer ended"
 _NOT_HTTP: Final = httpx.RemoteProtocolError, "the answer is not HTTP"
-_SLOW_CONNECTION: Final = httpx.ConnectTimeout, "the connection took too long"
-_SLOW_ANSWER: Final = httpx.ReadTimeout, "the answer took too long"
-_TOO_LONG: Final = httpx.RemoteProtocolError, "the answer is larger than 64 MB"
-_CORRUPT: Final = "the compressed answer is corrupt or ends early"
-_OTHERWISE_PACKED: Final = "the answer is compressed in a way that was not asked for"
-_FAILED: Final = httpx.NetworkError, "the connection failed: {reason}"
 _NOT_TRUSTED: Final = "the TLS certificate was refused: "
 _NO_AUTHORITIES: Final = f"{_NOT_TRUSTED}the authorities (SSL_CERT_FILE) can't be read"
 _Failure = tuple[type[httpx.TransportError], str]
@@ -215,7 +209,9 @@ class _Exchange:
         is_sent = info(pycurl.REQUEST_SIZE) > 0  # to the service: a CONNECT doesn't count
         proxy_status, system = info(pycurl.HTTP_CONNECTCODE), info(pycurl.OS_ERRNO)
         if code == pycurl.E_OPERATION_TIMEDOUT:
-            return _error(_SLOW_ANSWER if is_sent else _SLOW_CONNECTION)
+            words = "the answer" if is_sent else "the connection"
+            kind = httpx.ReadTimeout if is_sent else httpx.ConnectTimeout
+            return kind(f"{words} took too long")
         reason = _reason(code, text, system)
         if proxy_status >= 300:
             return httpx.ProxyError(f"{_PROXY} answered HTTP {proxy_status}")
@@ -225,7 +221,9 @@ class _Exchange:
         if code == pycurl.E_RECV_ERROR and not system:
             # No error of the system's: of what was read, or of TLS, where some close rudely.
             return _error(_CLOSED if "unexpected eof" in text else _NOT_HTTP)
-        return _error(_FAILURES.get(code, _FAILED), reason)
+        return _error(
+            _FAILURES.get(code, (httpx.NetworkError, "the connection failed: {reason}")), reason
+        )
 
 
 class _Body(httpx.AsyncByteStream):
@@ -246,9 +244,11 @@ class _Body(httpx.AsyncByteStream):
                     await asyncio.sleep(0)
         except (EOFError, gzip.BadGzipFile, zlib.error):
             if not is_cut:
-                raise httpx.DecodingError(_CORRUPT) from None
+                raise httpx.DecodingError(
+                    "the compressed answer is corrupt or ends early"
+                ) from None
         if is_cut:
-            raise _error(_TOO_LONG)
+            raise httpx.RemoteProtocolError("the answer is larger than 64 MB")
 
 
 def _unpacked(raw: bytearray, has_label: bool) -> io.BytesIO | gzip.GzipFile:
@@ -262,7 +262,7 @@ def _unpacked(raw: bytearray, has_label: bool) -> io.BytesIO | gzip.GzipFile:
     is_zlib = is_zlib and int.from_bytes(head[:2], "big") % 31 == 0
     is_known = is_zlib or head.startswith(_GZIP_MARK)
     if has_label and not is_known and head.translate(None, _CONTROLS) != head:
-        raise httpx.DecodingError(_OTHERWISE_PACKED)
+        raise httpx.DecodingError("the answer is compressed in a way that was not asked for")
     if is_known:
         stream = zlib.decompressobj(_GZIP_OR_ZLIB)
         unpacked = stream.decompress(raw, _MOST_RAW_BYTES + 1 if is_zlib else _PIECE_BYTES)

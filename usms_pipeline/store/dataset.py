@@ -146,16 +146,9 @@ def check_key(store: Store, name: str, key: str | None, fingerprint: str) -> Non
         raise KeyMismatch(
             f"{name} in {store.data_dir!r} was made with another phone key (fingerprint "
             f"{key}, yours is {fingerprint}): going on would count recipients twice. "
-            f"{_right_key(store, key)}, or use another USMS_DATA_DIR."
+            "Set USMS_PHONE_KEY to the key it was made with (unset it if that is phone.key there), "
+            "or use another USMS_DATA_DIR."
         )
-
-
-def _right_key(store: Store, fingerprint: str | None) -> str:
-    from usms_pipeline.people.phone_key import KEY_FILE, kept_fingerprint
-
-    if store.is_local and fingerprint and kept_fingerprint(store.data_dir) == fingerprint:
-        return f"Unset USMS_PHONE_KEY: {store.data_dir}/{KEY_FILE} is the key it was made with"
-    return "Set USMS_PHONE_KEY to the key it was made with"
 
 
 def _mark(settings: Settings, fingerprint: str) -> dict[str, Any]:
