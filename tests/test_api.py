@@ -133,5 +133,3 @@ def test_arrays_mean_what_their_words_mean(words, cut):
     expected = [canonical(word) for word in words]
     assert canonical_array(array).to_pylist() == expected
     assert canonical_array(array[cut:]).to_pylist() == expected[cut:]
-    pieces = pa.chunked_array([array[:cut], array[cut:]], pa.string())
-    assert canonical_array(pieces).to_pylist() == expected

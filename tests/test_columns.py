@@ -131,7 +131,7 @@ class Reference:
         for session_no, known in self.sessions.items():
             made = general.rows(session_no, known, CUTOFF)
             state = general.state_of(known)
-            if general.say_all(made, known):
+            if made and general.session_of(made) == known:
                 state = str(len(made)) if len(made) > 1 else None
             for place, row in enumerate(made):
                 [row["template"]] = row.pop("dimensions")

@@ -102,7 +102,7 @@ def next_poll_at(sent_at, last_asked_at, schedule):
     row = {"session_no": "s", "sent_at": sent_at, "last_asked_at": last_asked_at}
     waiting = pa.Table.from_pylist([row], WAITING)
     polls = [offset // timedelta.resolution for offset in schedule]
-    [found] = file.next_polls(waiting, polls, file.Tries())
+    [found] = file.next_polls(waiting, polls, {})
     return EPOCH + int(found) * timedelta.resolution
 
 

@@ -65,7 +65,7 @@ def stored(session: Session) -> list[dict[str, Any]]:
     """Return the rows as a day's file has them: with the state where it is not plain."""
     general.prune(session)
     made = general.rows("s", session, CUTOFF)
-    state = None if general.say_all(made, session) else general.state_of(session)
+    state = None if made and general.session_of(made) == session else general.state_of(session)
     return [one | {"_state": state} for one in made]
 
 

@@ -189,3 +189,8 @@ _TAKEN = frozenset(
     + ["recipients", "digits", "mask", "ends"]
     + ["_own", "_state"]  # what a day's file has beside the published columns
 )
+
+
+def as_one_array(column: pa.Array | pa.ChunkedArray) -> pa.Array:
+    """Return a column in one piece."""
+    return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column

@@ -72,9 +72,8 @@ class _Asked:
 class Asking:
     """Asks about the sessions of ``rounds``, which are drawn while others are asked about.
 
-    ``decoded`` reads a block (its name, what is in it), ``finish`` writes a target of which all has
-    come. Leaving the context waits until what came is durable and decoded, and written where it
-    was all.
+    ``decoded`` reads a block (its name, what is in it); ``finish`` writes a target when all its
+    answers are there.
     """
 
     def __init__(
@@ -96,10 +95,7 @@ class Asking:
         self._writing: deque[Future[None]] = deque()
         self._finishing: deque[Future[None]] = deque()
 
-    def __enter__(self) -> Asking:
-        return self
-
-    def __exit__(self, *error: object) -> None:
+    def _end(self) -> None:
         try:
             self._flush()
             while self._writing:
@@ -119,16 +115,22 @@ class Asking:
         on_progress: OnProgress,
         known: Callable[[], str | None],
     ) -> CollectStats:
-        """Ask, and return the figures. Arguments and errors are those of ``collect``."""
+        """Ask, and return the figures once all answers are on disk, and their targets written.
+
+        Arguments and errors are those of ``collect``.
+        """
 
         def tell(stats: CollectStats) -> None:
             self._flush_in_time()
             on_progress(stats, self._due)
 
-        return collect(
-            self._batches(), self._land, self._settings, clock=clock, transport=transport,
-            start_pace=pace, on_progress=tell, patience=patience, known=known,
-        )  # fmt: skip
+        try:
+            return collect(
+                self._batches(), self._land, self._settings, clock=clock, transport=transport,
+                start_pace=pace, on_progress=tell, patience=patience, known=known,
+            )  # fmt: skip
+        finally:
+            self._end()
 
     # -- in the caller's thread -----------------------------------------------------------------
 
@@ -151,9 +153,9 @@ class Asking:
             before = round_
 
     def _seen_off(self, round_: Round) -> Iterator[Batch]:
-        """Yield ``LATER`` until a round is written, as far as its answers are in.
+        """Yield ``LATER`` until a round is written, with the answers that are there by now.
 
-        This must not wait: answers that arrive meanwhile would not be durable within a second.
+        It must not block: answers that arrive meanwhile would not be on disk within a second.
         """
         for code in range(len(round_.targets)):
             if code not in round_.finishing:
@@ -178,7 +180,7 @@ class Asking:
             self._flush()
 
     def _flush(self) -> None:
-        """Hand over what is waiting; wait where too much is in flight."""
+        """Hand the waiting answers to the thread that logs them; wait if it is far behind."""
         if self._waiting:
             self._writing.append(self._scribe.submit(self._keep, self._waiting))
             self._waiting, self._bytes = [], 0

@@ -16,7 +16,7 @@ from usms_pipeline.days.held import Held
 from usms_pipeline.days.quarantine import Quarantine
 from usms_pipeline.people import forget
 from usms_pipeline.service.careful import UNANSWERED, UNASKED
-from usms_pipeline.service.decode import decode, entry_id
+from usms_pipeline.service.decode import FORGOTTEN, decode, entry_id
 from usms_pipeline.service.names import Names
 
 _ROWS_DEALT: Final = 500_000
@@ -133,7 +133,7 @@ class BlockReader:
             with suppress(_DamagedBlock):
                 block = self._block(name)
                 # what was emptied had been folded: that nothing is left of it is no response
-                block = block.filter(pc.not_equal(block["verdict"], forget.FORGOTTEN))
+                block = block.filter(pc.not_equal(block["verdict"], FORGOTTEN))
                 said.append((number, self.decoded(name, block)))
                 answered.append(rebuilding.answered(block))
                 rows += said[-1][1].num_rows
@@ -167,4 +167,4 @@ class BlockReader:
 
 
 class _DamagedBlock(Exception):
-    """It was set aside; others go on."""
+    """A block can't be read, and was set aside."""

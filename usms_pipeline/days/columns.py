@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from usms_pipeline.contract import schema
-from usms_pipeline.contract.schema import TEXT, TIME
+from usms_pipeline.contract.schema import TEXT, TIME, as_one_array
 from usms_pipeline.contract.status import BUCKETS, FINAL
 from usms_pipeline.days import general
 from usms_pipeline.days.general import COLUMN_OF, WHO, Answer, Ends, Number, Sent, Session
@@ -179,7 +179,7 @@ class Fold:
         return batch
 
     def _are_groups_alike(self, batch: pa.Table, read: _Side, may_be: Bools) -> Bools:
-        """Return which rows are of sessions of several that were read just as they are stored."""
+        """Return which rows are of sessions with several rows, all read as they are stored."""
         found = np.zeros(batch.num_rows, np.bool_)
         sizes = pc.if_else(pc.starts_with(batch[STATE], "{"), None, batch[STATE])
         is_group = may_be & np.asarray(pc.greater(pc.binary_length(sizes), 0).fill_null(False))
@@ -220,7 +220,7 @@ class Fold:
         status, word = batch["status"], batch["provider_status"]
         asked = batch["last_asked_at"]
         is_asked = np.asarray(pc.is_valid(asked)) & ~np.asarray(pc.equal(status, "invalid"))
-        means = pc.index_in(canonical_array(word), value_set=_STATUSES)
+        means = pc.index_in(canonical_array(as_one_array(word)), value_set=_STATUSES)
         code = np.asarray(means).astype(np.int64)
         is_final = np.isin(code, _FINALS)
         is_past = _micros(asked) >= _micros(batch["sent_at"]) + self.cutoff
@@ -548,14 +548,14 @@ class _Side:
 
 
 def _with_all_their_rows(codes: Places, fits: Bools) -> Bools:
-    """Return which rows fit, of sessions (``codes``) of which every row does."""
+    """Return which rows fit where all rows of their session (``codes``) do."""
     is_torn = np.zeros(codes.max(initial=0) + 1, np.bool_)
     is_torn[codes[~fits]] = True
     return fits & ~is_torn[codes]
 
 
 def _is_once(places: Places) -> Bools:
-    """Return which places are nobody else's."""
+    """Return which places occur only once."""
     return np.asarray(np.bincount(places + 1, minlength=1)[places + 1] == 1)
 
 
@@ -582,7 +582,7 @@ def keys_of(sessions: pa.Array | pa.ChunkedArray, others: pa.Array | pa.ChunkedA
 
 
 def _is_never_plain(sent: pa.Table) -> Bools:
-    """Return which rows are never plain: masked, for several recipients, or unreadably answered."""
+    """Return which rows can't be plain: masked, for several recipients, or without an answer."""
     odd = np.zeros(sent.num_rows, np.bool_)
     if "mask" in sent.column_names:
         odd |= np.asarray(sent["mask"].is_valid())
@@ -684,7 +684,7 @@ def rows_of(
     """Return a session's rows as a day's file has them, with the state in the first."""
     general.prune(known)
     made = general.rows(session_no, known, cutoff)
-    if general.say_all(made, known):
+    if made and general.session_of(made) == known:
         states = [None if len(made) == 1 else str(len(made))] * len(made)
     else:
         states = [general.state_of(known), *[""] * (len(made) - 1)]
@@ -785,8 +785,3 @@ def _answer(row: dict[str, Any]) -> tuple[str, Answer, dict[str, Any]]:
 
 def _micros(times: pa.ChunkedArray) -> Places:
     return np.asarray(times.cast(pa.int64()).fill_null(0)).astype(np.int64)
-
-
-def as_one_array(column: pa.Array | pa.ChunkedArray) -> pa.Array:
-    """Return a column in one piece."""
-    return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column

@@ -72,8 +72,8 @@ def _due_of(held: Held, day: Day, now: int) -> pa.Table:
     if day.footer is not None:
         found.append(file.due(held.store, day.day, now, held.polls, day.footer))
     for table in day.arriving:
-        tries = file.Tries()
-        tries.add(table)
+        tries: dict[str, int] = {}
+        file.note_tries(table, tries)
         found.append(file.due_among(file.open_rows(table), now, held.polls, tries))
     if day.read is not None:
         known = [] if day.is_new else [held.names(day.day)]
@@ -102,7 +102,7 @@ def _new(held: Held, rows: pa.Table, stored: list[Any], now: int) -> pa.Table:
 
 
 def _grown(held: Held, day: Day, read: DayRead, now: int) -> pa.Table:
-    """Return the sessions that got a phone since: due though all others have a final status."""
+    """Return the sessions with a phone that is new: due, whatever is known of their others."""
     more = columns.outnumbered(held.names(day.day), read.rows["session_no"].combine_chunks())
     if not len(more):
         return file.DUE.empty_table()
@@ -115,4 +115,4 @@ def _grown(held: Held, day: Day, read: DayRead, now: int) -> pa.Table:
     asked = known.group_by("session_no").aggregate([("last_asked_at", "max")])
     asked = asked.rename_columns(["session_no", "last_asked_at"])
     fresh = fresh.join(asked, "session_no").combine_chunks()
-    return file.due_among(fresh, now, held.polls, file.Tries())
+    return file.due_among(fresh, now, held.polls, {})

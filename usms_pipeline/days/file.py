@@ -49,7 +49,7 @@ class Footer:
     """The footer of a day's file.
 
     ``version`` changes with the content. ``digest`` is a hash of the source rows that the file was
-    made of, ``edge`` of those that were read when the window began after the day, and ``words`` of
+    made of; ``edge`` of the rows of its sessions that a reading of later days found; ``words`` of
     the table of status words. ``read`` has counts from the latest reading of the whole day: its
     ``rows`` and ``recipients``; ``copies`` of other rows; rows ``without_session``; stored rows
     that are ``gone`` from the source; and rows ``beside``, which were not read for this day.
@@ -77,7 +77,7 @@ class Footer:
     open: int = 0
     next_due_at: int | None = None
     tag: str = field(default="", compare=False)
-    """Of the file that says it (``Store.tag``), which does not hold it."""
+    """The tag of the file (``Store.tag``); it is not in the file."""
 
     @property
     def announced(self) -> int:
@@ -226,16 +226,17 @@ def due(store: Store, day: date, now: int, polls: Sequence[int], said: Footer) -
     is_known = said.polls == list(polls)
     if said.open == 0 or (is_known and (said.next_due_at or 2**62) > now):
         return DUE.empty_table()
-    found, tries = [DUE.empty_table()], Tries()
+    found = [DUE.empty_table()]
+    tries: dict[str, int] = {}
     with _translating_errors(day):
         for batch in store.batches(name(day), columns=_POLLED):
             table = pa.table(batch)
-            tries.add(table)
+            note_tries(table, tries)
             found.append(due_among(open_rows(table), now, polls, tries))
     return once(pa.concat_tables(found))
 
 
-def due_among(waiting: pa.Table, now: int, polls: Sequence[int], tries: Tries) -> pa.Table:
+def due_among(waiting: pa.Table, now: int, polls: Sequence[int], tries: dict[str, int]) -> pa.Table:
     """Return the open rows that are due, as ``DUE``."""
     unmet = next_polls(waiting, polls, tries)
     table = pa.table([waiting["session_no"], pa.array(unmet).cast(TIME)], schema=DUE)
@@ -258,45 +259,30 @@ def once(due: pa.Table) -> pa.Table:
     return due.take(pa.array(np.sort(first)))
 
 
-class Tries:
-    """When sessions were last asked about without a readable answer, from rows that stream by.
+def note_tries(rows: pa.Table, tries: dict[str, int]) -> None:
+    """Note the sessions of which no answer was readable, and when they were last asked about.
 
     The first of a session's rows has its state; the others, which come after it, were asked with
     it, and that one may have a final status.
     """
-
-    def __init__(self) -> None:
-        self._at: dict[str, int] = {}
-
-    def add(self, rows: pa.Table) -> None:
-        """Note when rows were last asked about without a readable answer, open or not."""
-        if rows[STATE].null_count == rows.num_rows:
-            return
+    if rows[STATE].null_count < rows.num_rows:
         is_tried = pc.match_substring(rows[STATE], '"tried_at"')
         for row in rows.filter(is_tried).select(["session_no", STATE]).to_pylist():
-            self._at[row["session_no"]] = json.loads(row[STATE])["tried_at"]
-
-    def latest(self, rows: pa.Table, asked: Micros) -> Micros:
-        """Return the later of when rows were asked about and when no answer was readable."""
-        if not self._at:
-            return asked
-        among = pc.is_in(rows["session_no"], value_set=pa.array([*self._at], TEXT))
-        for place in np.flatnonzero(np.asarray(among)):
-            session_no = rows["session_no"][int(place)].as_py()
-            asked[place] = max(asked[place], self._at[session_no])
-        return asked
+            tries[row["session_no"]] = json.loads(row[STATE])["tried_at"]
 
 
-def next_polls(waiting: pa.Table, polls: Sequence[int], tries: Tries) -> Micros:
+def next_polls(waiting: pa.Table, polls: Sequence[int], tries: dict[str, int]) -> Micros:
     """Return the oldest polling time that each open row has not met, in microseconds.
 
-    Past the last one (no readable answer) that is a day after it was last tried.
+    Past the last polling time, that is a day after it was last tried (``tries``: ``note_tries``).
     """
     offsets = np.array(polls, np.int64)
     sent = np.asarray(waiting["sent_at"].cast(pa.int64()))
     # a copy: of Arrow's own values none can be changed
     asked = np.asarray(waiting["last_asked_at"].cast(pa.int64()).fill_null(-1)).copy()
-    asked = tries.latest(waiting, asked)
+    among = pc.is_in(waiting["session_no"], value_set=pa.array([*tries], TEXT)) if tries else []
+    for place in np.flatnonzero(np.asarray(among)):
+        asked[place] = max(asked[place], tries[waiting["session_no"][int(place)].as_py()])
     after = asked - sent
     turn = np.where(asked < 0, 0, np.searchsorted(offsets, after, side="right"))
     offset = offsets[np.minimum(turn, len(offsets) - 1)]
@@ -321,7 +307,7 @@ def _as(table: pa.Table, names: pa.Schema | None) -> pa.Table:
 
 @contextmanager
 def _translating_errors(day: date) -> Iterator[None]:
-    """Raise ``DamagedDay`` for a damaged file, not for one that can't be read now (an errno)."""
+    """Raise ``DamagedDay`` for a damaged file. An error of the system's (with an errno) passes."""
     try:
         yield
     except DamagedDay:
@@ -342,14 +328,14 @@ class _Tally:
         self._buckets: Counter[str] = Counter()
         self._unannounced = self._open = 0
         self._waiting: list[pa.Table] = []
-        self._tries = Tries()
+        self._tries: dict[str, int] = {}
 
     def counted(self, table: pa.Table) -> pa.Table:
         announced = table["status"].filter(table["is_announced"])
         for one in pc.value_counts(announced.combine_chunks()).to_pylist():
             self._buckets[one["values"]] += one["counts"]
         self._unannounced += table.num_rows - len(announced)
-        self._tries.add(table)
+        note_tries(table, self._tries)
         waiting = open_rows(table.select(_POLLED))
         self._open += waiting.num_rows
         if waiting.num_rows:

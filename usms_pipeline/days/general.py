@@ -3,8 +3,8 @@
 Everything that happens to a session is one of two things. The source is read (``announce``), or a
 response says something (``observe``). Both only ever add to what is known, so that their order and
 their repetition make no difference; ``rows`` is a pure function of what is known. Most sessions
-are plain: their rows say all that is known of them (``say_all``), and ``columns`` does them
-without this module, with the same result.
+are plain: their rows, read back (``session_of``), say all that is known of them. ``columns`` does
+these without this module, with the same result.
 
 No clock, no disk, no Arrow. Times are microseconds since 1970, in UTC.
 """
@@ -244,7 +244,7 @@ def without_ends(session: Session) -> tuple[list[Sent], dict[str, Number]]:
 
 
 def _is_matched_by_ends(session: Session) -> bool:
-    """Return whether matching may have a choice: a number equals no row's own number."""
+    """Return whether numbers may have to be matched by how they end, because none is equal."""
     if len(session.sent) > 1 or any(one.mask for one in session.sent):
         return True
     return all(one.recipient for one in session.sent) and has_strangers(session)
@@ -277,7 +277,10 @@ def reread(session: Session) -> None:
 
 
 def _left_nothing_open(session: Session, asked_at: int) -> None:
-    """Undo that a response left something open; of those before it the first is known."""
+    """Correct ``last_open_at``: the response of this time left nothing open.
+
+    Of the responses before it, only the first is known.
+    """
     if session.last_open_at == asked_at:
         is_first = session.first_asked_at == asked_at
         session.last_open_at = None if is_first else session.first_asked_at
@@ -515,11 +518,6 @@ def state_of(session: Session) -> str:
 def session_from(state: str) -> Session:
     """Return what ``state_of`` wrote."""
     return msgspec.json.decode(state, type=Session)
-
-
-def say_all(made: list[dict[str, Any]], session: Session) -> bool:
-    """Return whether a session's rows, read back, hold all that is known of it."""
-    return bool(made) and session_of(made) == session
 
 
 def session_of(rows_: list[dict[str, Any]]) -> Session:

@@ -74,11 +74,12 @@ class Day:
     leaving: set[str] = field(default_factory=set, repr=False)
     elsewhere: dict[str, str] = field(default_factory=dict, repr=False)
     beside: set[str] = field(default_factory=set, repr=False)
-    """Sessions that were read for another day, as they were before."""
+    """Sessions that this day's file has, and that were read for another day before too."""
     came: int = 0
     left: int = 0
     """How many rows came from other days, and went to others."""
     after: set[date] = field(default_factory=set)
+    """Days that are written before this one, because sessions move from here to there."""
     is_remade: bool = False
     answered: list[pa.Table] = field(default_factory=list, repr=False)
     is_rebuilt: bool = False

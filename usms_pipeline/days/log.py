@@ -74,10 +74,7 @@ class Log:
 
 def as_table(answers: Sequence[Answer]) -> pa.Table:
     """Return answers as ``schema.RESPONSES``."""
-    columns = {
-        name: [getattr(answer, name) for answer in answers] for name in schema.RESPONSES.names
-    }
-    return pa.table(columns, schema=schema.RESPONSES)
+    return pa.Table.from_pylist([vars(answer) for answer in answers], schema.RESPONSES)
 
 
 def open_runs(store: Store) -> list[str]:

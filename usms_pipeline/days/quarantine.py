@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -126,8 +127,8 @@ def _edit(store: Store, name: str, change: Any) -> int:
     if after.equals(before):
         return 0
     _write(store, name, after, tag)
-    gone = before.num_rows - after.num_rows
-    return gone or pc.sum(pc.not_equal(before["state"], after["state"])).as_py()
+    is_other = pc.not_equal(before["state"], after["state"]) if len(after) == len(before) else []
+    return len(before) - len(after) + int(np.count_nonzero(is_other))
 
 
 @undisturbed

@@ -38,7 +38,8 @@ _DAY: Final = "usms_day"
 class DayRead:
     """What was read for one day: its rows as the source gave them, and their digest.
 
-    Unless ``is_whole``, only those of sessions that go on in the window, which begins after it.
+    Unless ``is_whole``, the day is before the window, and has only the rows of sessions that go on
+    in it.
     ``are_distinct``: each row has a session of its own.
     """
 

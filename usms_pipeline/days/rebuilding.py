@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from usms_pipeline.contract.schema import OBSERVATIONS, TEXT, TIME
+from usms_pipeline.contract.schema import OBSERVATIONS, TEXT, TIME, as_one_array
 from usms_pipeline.days import columns
 from usms_pipeline.days.columns import OWN, STATE
 from usms_pipeline.days.general import WHO, Session
@@ -43,7 +43,7 @@ def in_turn(said: list[tuple[int, pa.Table]]) -> list[pa.Table]:
     whole = pa.concat_tables([OBSERVATIONS.empty_table(), *(table for _, table in said)])
     counts = [table.num_rows for _, table in said]
     number = np.repeat(np.array([number for number, _ in said], np.int64), counts)
-    code = np.asarray(columns.as_one_array(whole["session_no"]).dictionary_encode().indices)
+    code = np.asarray(as_one_array(whole["session_no"]).dictionary_encode().indices)
     order = np.lexsort((number, code))
     code, number = code[order], number[order]
     is_first = np.append(True, code[1:] != code[:-1])[: len(code)]
@@ -72,7 +72,7 @@ def unasked(
     kept: dict[str, list[dict[str, Any]]] = {}
     for table in stored:
         its = known.filter(
-            pc.is_in(known["session_no"], value_set=columns.as_one_array(table["session_no"]))
+            pc.is_in(known["session_no"], value_set=as_one_array(table["session_no"]))
         )
         keys = _keys(its["session_no"], its["asked_at"])
         is_plain = np.asarray(pc.is_null(table[STATE]))

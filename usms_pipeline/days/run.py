@@ -139,7 +139,7 @@ class Run:
         self._rows.place()
 
     def _leave_out_what_is_gone(self) -> None:
-        """Don't begin again a day that is published: what is known of it would be lost."""
+        """Leave out a published day whose file is gone: a new one would lose what was known."""
         if new := {day for day, one in self._days.items() if one.footer is None}:
             gone = new.intersection(self._published())
             for day in gone.difference(file.days(self._store)):  # or another run began it meanwhile
@@ -164,19 +164,19 @@ class Run:
                     log.seal(self._store, run, blocks)
 
     def _may_live(self, run: str) -> bool:
-        """Return whether a run may still have rows that no file has: there is no lock to tell."""
+        """Return whether a run's process may be alive: on object storage no lock can tell."""
         is_young = self._clock() - log.written_at(run) < _LONGEST_RUN
         return is_young and not self._store.is_local
 
     def _is_read(self, day: date) -> bool:
-        """Return whether this run knows all sessions of a day, those that no file has too."""
+        """Return whether this run has read a day's source rows, and can write its file."""
         is_left = day in self.outcome.locked or day in self.outcome.damaged
         return day in self._rows.window and not is_left
 
     def fold_again(self, blocks: list[str], is_whole: bool = True) -> bool:
         """Fold blocks of responses; return whether all that they say is in the days' files now.
 
-        Not ``is_whole``: there may be sessions of theirs which no file has yet.
+        Unless ``is_whole``, some of their sessions may be in no day's file yet.
         """
         strays, is_all = self._blocks.hand_out(blocks)
         is_all &= self.finish(self._days)
@@ -194,8 +194,8 @@ class Run:
     def rebuild(self, days: list[date]) -> None:
         """Rebuild days from the stored responses, and what is damaged from the source too.
 
-        Of a session with all its responses kept, what the file knows is left out of account; of
-        others it is joined with them, each status read again from its word.
+        A session whose responses are all kept is rebuilt from these alone. For another, they are
+        joined with what the file knows, and each status is read again from its word.
         """
         for day in days:
             self._held.take(day)
@@ -313,14 +313,13 @@ class Run:
                     yield one
 
             try:
-                with Asking(
+                asking = Asking(
                     logged(), writer, self._blocks.decoded, self._writing.finish, self._settings
-                ) as asking:
-                    stats = asking.ask(
-                        self._clock, self._transport, self._pace, self._patience,
-                        self._tell_how_far, self._answered_before,
-                    )  # fmt: skip
-                self.outcome.stats = stats
+                )
+                self.outcome.stats = asking.ask(
+                    self._clock, self._transport, self._pace, self._patience,
+                    self._tell_how_far, self._answered_before,
+                )  # fmt: skip
             except (CredentialsRefused, ServiceDown) as error:
                 self.outcome.stats = error.stats or self.outcome.stats
                 self.finish(self._days)

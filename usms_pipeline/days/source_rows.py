@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from usms_pipeline import source
-from usms_pipeline.contract.schema import TEXT
+from usms_pipeline.contract.schema import TEXT, as_one_array
 from usms_pipeline.days import columns, doubts, file, general
 from usms_pipeline.days.file import Footer
 from usms_pipeline.days.held import Day, Held
@@ -129,7 +129,7 @@ class SourceRows:
         self._read_for = {}
 
     def _settle(self, here: Day, at: date, sessions: pa.Array) -> None:
-        """Let sessions read for one day stay in the file that has them, or move to that day."""
+        """Leave sessions that were read for ``here`` in the file of day ``at``, or move them."""
         assert here.read is not None
         home = self._held.take(at)
         is_its = pc.is_in(here.read.rows["session_no"], value_set=sessions)
@@ -231,7 +231,7 @@ def _without(names: Some, others: Some) -> pa.Array:
     names = names.drop_null()
     common = _common(names, others)
     left = names.filter(pc.invert(pc.is_in(names, value_set=common))) if len(common) else names
-    return columns.as_one_array(left)
+    return as_one_array(left)
 
 
 def _common(names: Some, others: Some) -> pa.Array:
@@ -239,6 +239,6 @@ def _common(names: Some, others: Some) -> pa.Array:
     few, many = sorted((names, others), key=len)
     if not len(few):
         return _NONE
-    return columns.as_one_array(
-        many.filter(pc.is_in(many, value_set=columns.as_one_array(few))).drop_null().unique()
+    return as_one_array(
+        many.filter(pc.is_in(many, value_set=as_one_array(few))).drop_null().unique()
     )

@@ -61,7 +61,7 @@ def _bury(store: Store, forgotten: Forgotten) -> None:
 
 
 def without(rows: pa.Table, forgotten: Forgotten) -> pa.Table:
-    """Drop forgotten rows, of a table with ``session_no`` and ``recipient``."""
+    """Return rows (with ``session_no`` and ``recipient``) without what is forgotten."""
     if not forgotten:
         return rows
     is_gone = _is_among(rows["session_no"], forgotten.sessions)

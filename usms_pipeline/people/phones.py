@@ -29,6 +29,7 @@ import pyarrow.compute as pc
 from phonenumbers import COUNTRY_CODE_TO_REGION_CODE, PhoneNumber, PhoneNumberType
 
 from usms_pipeline.contract.errors import StorageError
+from usms_pipeline.contract.schema import as_one_array
 from usms_pipeline.days.general import LONGEST_ENDING, SHORTEST_ENDING, Ends
 from usms_pipeline.people.phone_key import fingerprint
 
@@ -204,8 +205,7 @@ class PhoneBook:
 
     def describe(self, texts: pa.Array | pa.ChunkedArray) -> pa.StructArray:
         """Return ``DESCRIPTION`` of every text (string); all null where it is null or blank."""
-        if isinstance(texts, pa.ChunkedArray):
-            texts = texts.combine_chunks()
+        texts = as_one_array(texts)
         if len(texts) > _AT_ONCE:
             parts = (texts.slice(at, _AT_ONCE) for at in range(0, len(texts), _AT_ONCE))
             return pa.concat_arrays([self.describe(part) for part in parts])
@@ -247,8 +247,7 @@ class PhoneBook:
 
     def remasked(self, shown: pa.Array | pa.ChunkedArray) -> pa.Array:
         """Mask numbers that ``describe`` returned whole; keep those that are masked."""
-        if isinstance(shown, pa.ChunkedArray):
-            shown = shown.combine_chunks()
+        shown = as_one_array(shown)
         is_masked = pc.match_substring_regex(shown, _MASKED)
         whole = pc.if_else(pc.fill_null(is_masked, True), None, shown)
         return pc.coalesce(self.describe(whole).field("phone"), shown)

@@ -312,7 +312,7 @@ def _decoded(decode: Callable[[Any], _T], text: bytes | msgspec.Raw, reason: str
 
 
 def _text_of(body: bytes) -> bytes:
-    """Fix what can be: a byte-order mark, bytes that are no UTF-8, lone surrogates, NaN."""
+    """Return a body as JSON in UTF-8; repair byte-order marks, wrong bytes, surrogates, NaN."""
     if has_too_many_values(body):
         raise _Unreadable("the answer holds more values than any answer needs")
     try:

@@ -72,7 +72,7 @@ def collect(
     patience: Patience | None = None,
     known: Callable[[], str | None] = lambda: None,
 ) -> CollectStats:
-    """Ask the service for every batch, and give each answer to ``sink`` as it lands.
+    """Ask the service for every batch, and give each answer to ``sink`` as it comes.
 
     Synchronous; works inside a running event loop, because it starts its own in a thread.
     ``batches`` are drawn a little ahead of the workers, so a lazy iterator stays lazy; they, the
@@ -81,8 +81,8 @@ def collect(
     ``transport`` is closed at the end. Where there is nothing to ask, no progress is reported.
 
     Raises ``CredentialsRefused`` and ``ServiceDown``, with ``.stats``, and what the caller's
-    own parts raise, KeyboardInterrupt included: always after the workers have ended and what had
-    was received went to the sink, unless it was the sink that failed.
+    own parts raise, KeyboardInterrupt included: always after the workers have ended, and the sink
+    has all that was received, unless it was the sink that failed.
     """
     stats = CollectStats(pace=start_pace)
     governor = Governor(start_pace, settings.max_requests_per_second)

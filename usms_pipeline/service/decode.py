@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.json as pj
 
-from usms_pipeline.contract.schema import OBSERVATIONS, QUARANTINE, RESPONSES, TEXT
+from usms_pipeline.contract.schema import OBSERVATIONS, QUARANTINE, RESPONSES, TEXT, as_one_array
 from usms_pipeline.people.phones import PhoneBook
 from usms_pipeline.service import api, careful
 from usms_pipeline.service.careful import Parts, Reject
@@ -38,7 +38,7 @@ _AN_OBJECT: Final = re.compile(rb'"%b"\s*:\s*\{' % _RECEIPT_KEY)
 
 
 def _shape(has_lists: bool) -> pa.Schema:
-    """Return what Arrow is to read of an answer; it is one type to a key, so a list or not."""
+    """Return the schema of an answer for Arrow, to which a receipt is a list or is none."""
     kinds = {name: pa.int64() for name in api.WHOLE_NUMBERS}
     receipt = pa.struct([(key, kinds.get(name, TEXT)) for name, key in api.RECEIPT.items()])
     listed = pa.list_(receipt)
@@ -156,7 +156,7 @@ def read_block(answers: list[Answer]) -> Parts:
 
 
 def _read_plain(answers: list[Answer], has_lists: bool) -> list[Parts]:
-    """Read what Arrow takes in one piece; else each half of it, down to the answer it stops at."""
+    """Read answers by Arrow, else each half of them, down to the one that it can't read."""
     if sum(len(answer.body) for answer in answers) < SMALL_BYTES:
         return [careful.read_bodies(answers)]
     data = _parsed(answers, has_lists)
@@ -383,5 +383,4 @@ def _entry(reject: Reject, rows: pa.Table) -> dict[str, Any]:
 
 
 def _at(column: pa.ChunkedArray, places: Any) -> pa.Array:
-    taken = column.take(places)
-    return taken.combine_chunks() if isinstance(taken, pa.ChunkedArray) else taken
+    return as_one_array(column.take(places))

@@ -220,7 +220,7 @@ class Fetcher:
         self._give_up_rest()
 
     def _give_up_rest(self) -> None:
-        """Drop what is put off. Raise ``CredentialsRefused`` where the key was good before."""
+        """Give up what was put off. Raise ``CredentialsRefused`` if the last of it was denied."""
         rest, self._put_off = self._put_off, []
         for part, reply, _, land in rest:
             self._give_up(part, reply, land)
@@ -228,7 +228,7 @@ class Fetcher:
             raise _refused(rest[-1][1])
 
     def _recently(self, since: float) -> float:
-        """Return since when a good answer shows that the service is up."""
+        """Return the time after which a good answer shows that the service is up."""
         return max(since, self._monotonic() - _RECENTLY_SECONDS)
 
     async def _passes(self, since: float, ids: tuple[str, ...]) -> bool:
@@ -286,7 +286,7 @@ class Fetcher:
             await self._sleep(pause)
 
     def _is_telling(self, reply: Reply, failures: int, others_pass: bool) -> bool:
-        """Return whether to ask for the halves at once: repeating would take longer for no more."""
+        """Return whether to ask for the halves at once, because repeating would tell no more."""
         if reply.verdict in (Verdict.UNKNOWN, Verdict.DENY):
             # first of all, whether the key and the address are good
             return failures >= _ATTEMPTS_ODD or self._answered is None
@@ -349,7 +349,7 @@ class Fetcher:
             land(_answer(ids, reply, "unanswered"))
 
     def _give_up(self, ids: tuple[str, ...], reply: Reply, land: Land) -> None:
-        """Count ids of which nothing is known; a body that can't be read is handed over."""
+        """Count ids that got no answer; hand over an unreadable body, to be looked at."""
         self._stats.ids_given_up += len(ids)
         self._stats.problem(f"{_reason(reply)}.{_hint(reply, self._client.address)}")
         if reply.is_unreadable:

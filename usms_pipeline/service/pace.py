@@ -230,7 +230,7 @@ class Governor:
 
 @dataclass(frozen=True)
 class _Cut:
-    """The rate before the cut, and how many were throttled and passed after the first cut."""
+    """The pace before a cut; after it, the share throttled and the good answers a second."""
 
     pace: float
     was_ramp: bool

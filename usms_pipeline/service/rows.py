@@ -139,10 +139,8 @@ def _segments(counts: pa.Array) -> pa.Array:
     return pc.if_else(is_usable, counts, pa.scalar(None, pa.int64())).cast(pa.int32())
 
 
-def canonical_array(words: pa.Array | pa.ChunkedArray) -> pa.Array:
+def canonical_array(words: pa.Array) -> pa.Array:
     """Return ``canonical`` of every word (string, nulls allowed); one lookup a distinct word."""
-    if isinstance(words, pa.ChunkedArray):
-        words = words.combine_chunks()
     encoded = pc.dictionary_encode(words, null_encoding="encode")
     mapped = pa.array([api.canonical(word) for word in encoded.dictionary.to_pylist()], TEXT)
     return mapped.take(encoded.indices)
