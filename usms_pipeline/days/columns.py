@@ -730,11 +730,6 @@ def with_states(rows: pa.Table, change: Callable[[Session], None]) -> pa.Table:
     return rows.set_column(rows.schema.get_field_index(STATE), STATE, pa.array(states, TEXT))
 
 
-def sessions_of(tables: list[pa.Table], dimensions: list[str]) -> dict[str, Session]:
-    """Return what is known of sessions, from rows of a day's file."""
-    return {name: known_of(rows, dimensions) for name, rows in grouped(tables).items()}
-
-
 def sent_of(read: pa.Table, dimensions: list[str]) -> dict[str, list[Sent]]:
     """Return the recipients that source rows stand for, by session."""
     groups = grouped([read])

@@ -158,10 +158,10 @@ class SourceRows:
 
     def _moving(self, stored: list[pa.Table], read: pa.Table, at: date) -> set[str]:
         """Return the sessions with no row of a day, once they are joined with what was read."""
-        known = columns.sessions_of(stored, self._held.dimensions)
         coming = columns.sent_of(self._held.described(read), self._held.dimensions)
         zone, moving = self._held.settings.zone, set()
-        for session_no, session in known.items():
+        for session_no, rows in columns.grouped(stored).items():
+            session = columns.known_of(rows, self._held.dimensions)
             general.announce(session.sent, coming.get(session_no, []), self.first, self.last)
             times = (datetime.fromtimestamp(one.sent_at / 1_000_000, zone) for one in session.sent)
             if all(one.date() != at for one in times):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import date, datetime, timedelta
+from functools import reduce
 from typing import Final
 
 import pyarrow as pa
@@ -67,5 +68,4 @@ def count(store: Store, days: Iterable[date], begun: datetime, answered: int, re
 
 
 def _are_heard(rows: pa.Table) -> pa.ChunkedArray:
-    heard = [pc.is_valid(rows[name]) for name in _SAID]
-    return pc.or_(pc.or_(heard[0], heard[1]), heard[2])
+    return reduce(pc.or_, (pc.is_valid(rows[name]) for name in _SAID))

@@ -209,9 +209,9 @@ class _Exchange:
         is_sent = info(pycurl.REQUEST_SIZE) > 0  # to the service: a CONNECT doesn't count
         proxy_status, system = info(pycurl.HTTP_CONNECTCODE), info(pycurl.OS_ERRNO)
         if code == pycurl.E_OPERATION_TIMEDOUT:
-            words = "the answer" if is_sent else "the connection"
-            kind = httpx.ReadTimeout if is_sent else httpx.ConnectTimeout
-            return kind(f"{words} took too long")
+            if is_sent:
+                return httpx.ReadTimeout("the answer took too long")
+            return httpx.ConnectTimeout("the connection took too long")
         reason = _reason(code, text, system)
         if proxy_status >= 300:
             return httpx.ProxyError(f"{_PROXY} answered HTTP {proxy_status}")
