@@ -43,7 +43,6 @@ MOST_VALUES: Final = 2_000_000
 ITEMS: Final = pa.schema(
     [
         ("response", pa.int32()),  # the answer's row in the table being decoded
-        ("place", pa.int64()),  # orders what is inside an answer
         ("session_no", pa.string()),  # as it was asked
         ("submit_status", pa.string()),
     ]
@@ -61,9 +60,6 @@ SAID: Final = pa.schema(
 
 RECEIPTS: Final = pa.schema([*ITEMS, *SAID])
 """One receipt that says something."""
-
-PLACES_AN_ITEM: Final = 1 << 24
-"""``place`` of an item is its number times this; its receipts follow."""
 
 BAD_ITEM: Final = "bad_item"
 UNASKED: Final = "unasked_session"
@@ -122,9 +118,8 @@ def read_bodies(bodies: Iterable[tuple[int, bytes, list[str]]]) -> Parts:
         found: list[Reject] = []
         further = 0
         asked = _Asked(ids, entries)
-        for number, entry in enumerate(entries):
-            head = (response, number * PLACES_AN_ITEM)
-            problem = _read_item(head, bytes(entry), asked, items, receipts)
+        for entry in entries:
+            problem = _read_item(response, bytes(entry), asked, items, receipts)
             if problem is not None and len(found) < MOST_REJECTS:
                 found.append(Reject(response, *problem, bytes(entry)))
             elif problem is not None:
@@ -213,7 +208,7 @@ def _loosely(name: str) -> str:
 
 
 def _read_item(
-    head: tuple[int, int], entry: bytes, asked: _Asked, items: _Rows, receipts: _Rows
+    response: int, entry: bytes, asked: _Asked, items: _Rows, receipts: _Rows
 ) -> tuple[str, str, str | None] | None:
     """Add what one entry of ``Data`` says; return kind, reason and session of what it can't."""
     session = None
@@ -225,10 +220,9 @@ def _read_item(
             return UNASKED, "the answer is about a session that nobody asked about", session
         session = meant
         status = cut(_scalar(item.submit_status, _SUBMIT_STATUS))
-        items.append((*head, session, status))
+        items.append((response, session, status))
         said, problems = _read_receipts(item)
-        for number, values in enumerate(said):
-            receipts.append((head[0], head[1] + number, session, status, *values))
+        receipts += [(response, session, status, *values) for values in said]
     except _Unreadable as error:
         problems = [str(error)]
     return (BAD_ITEM, problems[0], session) if problems else None
@@ -351,7 +345,5 @@ def joined(parts: list[Parts]) -> Parts:
 def in_order(tables: list[pa.Table]) -> pa.Table:
     """Join tables of answers' items or receipts (one at least), in the answers' order."""
     filled = [table for table in tables if table.num_rows]
-    whole = pa.concat_tables(filled or tables[:1])
-    if len(filled) > 1:
-        whole = whole.sort_by([("response", "ascending"), ("place", "ascending")])
-    return whole.combine_chunks()
+    whole = pa.concat_tables(filled or tables[:1]).combine_chunks()
+    return whole.sort_by("response").combine_chunks() if len(filled) > 1 else whole

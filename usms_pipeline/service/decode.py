@@ -206,22 +206,13 @@ def _read_parsed(answers: list[Answer], data: pa.ListArray) -> list[Parts]:
         left = careful.read_bodies(answers[number] for number in sorted(odd))
         return [left, *(_read_parsed(plain, data.take(pa.array(kept, pa.int64()))) if kept else [])]
     items = data.flatten()
-    parents = pc.list_parent_indices(data)
     responses = pa.array([answer.response for answer in answers], pa.int32())
-    counted = pa.array(np.arange(len(items)))
-    first = _first_of_each(data)
     head = [
-        responses.take(parents),
-        pc.multiply(pc.subtract(counted, first.take(parents)), careful.PLACES_AN_ITEM),
+        responses.take(pc.list_parent_indices(data)),
         _of(items, api.ITEM, "session_no"),
         cut_array(_of(items, api.ITEM, "submit_status")),
     ]
     return [Parts(pa.Table.from_arrays(head, schema=careful.ITEMS), _receipts(items, head))]
-
-
-def _first_of_each(data: pa.ListArray) -> pa.Array:
-    lengths = pc.fill_null(pc.list_value_length(data), 0).cast(pa.int64())
-    return pc.subtract(pc.cumulative_sum(lengths), lengths)
 
 
 def _odd(answers: list[Answer], data: pa.ListArray) -> set[int]:
@@ -239,25 +230,14 @@ def _odd(answers: list[Answer], data: pa.ListArray) -> set[int]:
 
 
 def _receipts(items: pa.StructArray, head: list[pa.Array]) -> pa.Table:
-    single, listed = (_of(items, api.ITEM, name) for name in ("receipt", "receipt_set"))
-    if pa.types.is_list(single.type):
-        tables = [_listed(single, head, 0)]
-        after = pc.fill_null(pc.list_value_length(single), 0).cast(pa.int64())
-    else:
-        tables = [_said(single, head)]
-        after = pa.repeat(pa.scalar(1, pa.int64()), len(items))
-    tables.append(_listed(listed, head, after))
+    tables = []
+    for name in ("receipt", "receipt_set"):
+        receipts, its_head = _of(items, api.ITEM, name), head
+        if pa.types.is_list(receipts.type):
+            its_head = [column.take(pc.list_parent_indices(receipts)) for column in head]
+            receipts = receipts.flatten()
+        tables.append(_said(receipts, its_head))
     return careful.in_order(tables)
-
-
-def _listed(lists: pa.ListArray, head: list[pa.Array], after: pa.Array | int) -> pa.Table:
-    """Return the receipts of lists; ``after`` is how many receipts come before in the item."""
-    parents = pc.list_parent_indices(lists)
-    counted = pa.array(np.arange(len(parents)))
-    shift = pc.subtract(after, _first_of_each(lists))
-    response, place, session, status = (column.take(parents) for column in head)
-    place = pc.add(place, pc.add(counted, shift.take(parents)))
-    return _said(lists.flatten(), [response, place, session, status])
 
 
 def _said(receipts: pa.StructArray, head: list[pa.Array]) -> pa.Table:
