@@ -61,22 +61,21 @@ class Fold:
 
     ``stored``: the present rows (``layout``), in batches. ``sent``: what was read of the source,
     each session whole, within ``first`` up to ``last`` (microseconds); None where nothing new was.
-    Unless ``is_whole``, only some of the day's sessions were read, and none of the others is gone;
-    nor are those that were read ``elsewhere``: for another day, as they were before.
-    ``are_distinct``: each row that was read has a session of its own.
-    ``said``: what responses say (``schema.OBSERVATIONS``). ``cutoff`` in microseconds.
+    Unless ``is_whole``, only some of the day's sessions were read, so none of the others counts as
+    gone. Nor do sessions that were read ``elsewhere``, for another day. ``are_distinct``: each row
+    that was read has a session of its own. ``said``: what responses say (``schema.OBSERVATIONS``).
+    ``cutoff`` is in microseconds.
 
-    ``is_remade``: rows are made again though nothing new is known of them: the cutoff or what
-    words mean is another. ``ends`` gives the ends of numbers (their digits), with beginnings too
-    where masks are to be matched; without it numbers are matched as a whole alone.
+    ``is_remade``: all rows are made again, because the cutoff or the meaning of words has changed.
+    ``ends`` returns how numbers (their digits) begin and end; without it, only equal numbers match.
 
-    Afterwards ``changed`` has the rows of every session that is not as it was, unless these are
-    more than ``most`` (then ``are_many``: to look at the whole day costs less), ``new`` counts the
-    recipients of sessions that the file had not, ``gone`` the stored rows that the source no longer
-    has, ``beside`` those that were not read for this day and are not gone, ``more`` how many more
-    rows the source has than before, ``copies`` the read rows that repeat a phone, and
-    ``strays`` are the sessions that responses name and neither the source nor the file has.
-    ``lacks_ends``: to match a number, the ends of a row's own are wanted, which was not read now.
+    After the iteration, ``changed`` has the rows of each session that changed. If these are more
+    than ``most``, it is empty and ``are_many`` is set: to look at the whole day costs less. Counts
+    of rows: ``gone`` from the source, ``beside`` (not read for this day, and not gone), ``copies``
+    among those read, and how many ``more`` the source has than before. ``new`` counts the
+    recipients of sessions that the file had not. ``strays``: sessions that responses name and
+    neither the source nor the file has. ``lacks_ends``: a number could be matched only if the
+    source rows were read, for their phones.
     """
 
     stored: Iterable[pa.Table]

@@ -1,10 +1,10 @@
 """Phone numbers as personal data: the keyed hash of one, and the mask that may be shown.
 
-What a text says as a number is libphonenumber's answer (``ask``). It is asked about each number at
-first, and about few later on: one answer serves all numbers with the digits which settle it, and
-is kept for the next process. A text that hides digits (``138****8000``) is a mask and no number:
-nobody can tell whose it is, so that it stands for nobody beyond its own session. No number is ever
-logged.
+libphonenumber decides which number a text is (``ask``). Its answer for one number holds for all
+that share the leading digits it depends on: these prefixes are learnt, and kept for the next
+process, so that few numbers have to be asked about. A text that hides digits (``138****8000``) is
+a mask and no number: nobody can tell whose it is, so it counts only within its own session. No
+number is ever logged.
 """
 
 from __future__ import annotations
@@ -355,7 +355,10 @@ class _Mask(NamedTuple):
     @property
     def shown(self) -> str:
         """The mask, with no more digits than are shown of a number of that length."""
-        code = _country_code(self.head) if self.is_international else ""
+        code = ""
+        if self.is_international:
+            codes = (self.head[:size] for size in (1, 2, 3) if len(self.head) >= size)
+            code = next((one for one in codes if int(one) in COUNTRY_CODE_TO_REGION_CODE), "")
         begin = len(code)
         head, tail = _shown(len(self.head) - begin + self.hidden + len(self.tail))
         lead = f"+{code}" if code else ""
@@ -377,11 +380,6 @@ def _mask_in(text: str) -> _Mask | None:
     plus, head, hidden, tail = found.groups()
     is_international = bool(plus) or head.startswith("00")
     return _Mask(is_international, head.removeprefix("00"), len(hidden), tail)
-
-
-def _country_code(digits: str) -> str:
-    codes = (digits[:size] for size in (1, 2, 3) if len(digits) >= size)
-    return next((code for code in codes if int(code) in COUNTRY_CODE_TO_REGION_CODE), "")
 
 
 @dataclass(frozen=True, eq=False)  # by identity, which takes a third of the time to look up

@@ -76,6 +76,7 @@ def receipt_rows(
     if masks.null_count < len(masks):
         # several of one send are told apart by what their masks show
         number = pc.coalesce(number, book.masked_recipients(column["session_no"], masks))
+    is_int32 = pc.and_(pc.greater_equal(column["segments"], 0), pc.less(column["segments"], 2**31))
     word = cut_array(column["word"])  # what is kept decides, so that it can be read again
     return _observations(
         session_no=column["session_no"],
@@ -88,7 +89,7 @@ def receipt_rows(
         status=canonical_array(word),
         description=_without_numbers(cut_array(column["description"])),
         submit_status=_without_numbers(column["submit_status"]),
-        segments=_segments(column["segments"]),
+        segments=pc.if_else(is_int32, column["segments"], None),
         session_submit_status=submit_status,
     )
 
@@ -132,11 +133,6 @@ def _without_numbers(texts: pa.Array) -> pa.Array:
     plain = [wording.without_numbers(word) for word in words.filter(found).to_pylist()]
     words = pc.replace_with_mask(words, found, pa.array(plain, TEXT))
     return words.take(coded.indices)
-
-
-def _segments(counts: pa.Array) -> pa.Array:
-    is_usable = pc.and_(pc.greater_equal(counts, 0), pc.less(counts, 2**31))
-    return pc.if_else(is_usable, counts, pa.scalar(None, pa.int64())).cast(pa.int32())
 
 
 def canonical_array(words: pa.Array) -> pa.Array:

@@ -96,9 +96,9 @@ class Store:
         return bool(self.tag(name))
 
     def tag(self, name: str) -> str:
-        """Return what tells one content of a file from another; ``""`` where there is none.
+        """Return what tells one content of a file from another; ``""`` where there is no file.
 
-        Locally it says no more than that there is one: there a lock keeps others away.
+        A local file's is always the same: there, a lock keeps others from replacing it.
         """
         with self._told(name, "look for"):
             if self._objects is not None:
@@ -266,7 +266,8 @@ class Store:
         temporary = final.parent / f".{final.name}.{uuid.uuid4().hex}"
         try:
             if private:
-                _made_private(temporary)
+                # only its owner can read it, from the first byte on
+                os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, _PRIVATE_FILE))
             yield temporary
             publish_file(temporary, final)
         finally:
@@ -320,7 +321,7 @@ class Store:
     def keep_json(
         self, name: str, content: dict[str, Any], private: bool = False, over: str = ANY
     ) -> None:
-        """Write a small file right in the data directory, unless another process is about to.
+        """Write a small JSON file in the data directory, unless another process is writing it.
 
         A ``private`` one is 0600. For ``over`` see ``replacing``.
         """
@@ -330,7 +331,7 @@ class Store:
                 self.write_json(name, content, _PRIVATE_FILE if private else 0o666, over)
 
     def sweep_json(self) -> None:
-        """Delete what killed processes left of the small files, but those being written now."""
+        """Delete the temporary JSON files of killed processes, but none that is being written."""
         if self.is_local:
             for left in Path(self._root).glob(f".*.json.{'[0-9a-f]' * 32}"):
                 name = left.stem.removeprefix(".")
@@ -350,10 +351,11 @@ class Store:
 
     @contextmanager
     def lock(self, name: str, beside: Path | None = None) -> Iterator[bool]:
-        """Hold a named lock; yields False at once when another process holds it.
+        """Hold a named lock; yield False at once if another process holds it.
 
-        The lock dies with its process. On object storage it is always granted, but for that of a
-        local file, ``beside`` which it is: who replaces an object says over what (``replacing``).
+        The lock ends with its process. Object storage has none, and it is always granted there:
+        ``replacing`` says which object it replaces. Give the path of a local file to have its lock
+        ``beside`` it all the same.
         """
         path = Path(self.path(f".locks/{name}.lock"))
         if not self.is_local:
@@ -451,12 +453,6 @@ def nameless_file() -> Iterator[Path]:
 
 def _crc(content: object) -> int:
     return zlib.crc32(json.dumps(content).encode())
-
-
-def _made_private(path: Path) -> Path:
-    """Make an empty file that only its owner can read, from the first byte on."""
-    os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, _PRIVATE_FILE))
-    return path
 
 
 def _sweep_old(final: Path) -> None:
