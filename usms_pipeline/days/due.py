@@ -102,7 +102,7 @@ def _new(held: Held, rows: pa.Table, stored: list[Any], now: int) -> pa.Table:
 
 
 def _grown(held: Held, day: Day, read: DayRead, now: int) -> pa.Table:
-    """Return the sessions with a phone that is new: due, whatever is known of their others."""
+    """Return the sessions with a new phone: due even if all their others have a final status."""
     more = columns.outnumbered(held.names(day.day), read.rows["session_no"].combine_chunks())
     if not len(more):
         return file.DUE.empty_table()

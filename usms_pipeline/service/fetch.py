@@ -220,7 +220,7 @@ class Fetcher:
         self._give_up_rest()
 
     def _give_up_rest(self) -> None:
-        """Give up what was put off. Raise ``CredentialsRefused`` if the last of it was denied."""
+        """Drop what was put off. Raise ``CredentialsRefused`` if the last of it was denied."""
         rest, self._put_off = self._put_off, []
         for part, reply, _, land in rest:
             self._give_up(part, reply, land)
