@@ -314,7 +314,7 @@ def test_check_names_the_day_that_is_damaged_and_the_remedy_works(
 def test_check_tells_of_responses_that_a_killed_run_left(tmp_path: Path, simulator: Any) -> None:
     account = Account(tmp_path, simulator, 60)
     writer = log.Log(account.pipeline.store, account.clock)
-    with writer.held():
+    with writer.held([]):
         writer.add([])
     _, (state, said) = check._dataset(account.settings)
     assert state == "warning"

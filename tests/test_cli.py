@@ -177,7 +177,7 @@ def test_plan_writes_nothing_over_what_is_there_and_says_what_is_not_counted_yet
         "UPDATE t SET phone = NULL WHERE rowid = 1",
     )
     writer = log.Log(Store("data"), lambda: datetime.now(UTC))
-    with writer.held():
+    with writer.held([]):
         writer.add([])
     before = contents(account.folder)
     shown = account("plan", "--all")

@@ -107,8 +107,6 @@ def collect(
 
 
 class _Workers:
-    """The workers, and the event loop that they share in a thread of its own."""
-
     def __init__(
         self, fetcher: Fetcher, transport: httpx.AsyncBaseTransport, count: int, stats: CollectStats
     ) -> None:
@@ -116,27 +114,21 @@ class _Workers:
         self.news = threading.Event()  # a batch was taken, an answer came, or all has ended
         self.taken = 0
         self.ahead = 32 + 4 * count
+        self.failure: BaseException | None = None
+        self.is_done = False
         self._fetcher, self._transport, self._count = fetcher, transport, count
         self._stats = stats
         self._refused: list[tuple[int, Answer]] = []  # held until there is a first good answer
         self._queue: asyncio.Queue[Batch | None] = asyncio.Queue()
         self._room = asyncio.Event()
-        self._room.set()
         self._waiting_bytes = 0
+        self._ready = threading.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._thread = threading.Thread(target=self._run, name="usms-collect", daemon=True)
 
     def start(self) -> None:
-        runner = asyncio.Runner(loop_factory=asyncio.new_event_loop)
-        self._loop = runner.get_loop()
-        self._thread = threading.Thread(
-            target=self._run, args=[runner], name="usms-collect", daemon=True
-        )
         self._thread.start()
-        self.work = asyncio.run_coroutine_threadsafe(self._work(), self._loop)
-        self.work.add_done_callback(lambda _: self.news.set())
-
-    def _run(self, runner: asyncio.Runner) -> None:
-        with runner:  # at its end, what is under way is cancelled and awaited
-            self._loop.run_forever()
+        self._ready.wait()
 
     def tell(self, what: Callable[..., object], *arguments: object) -> None:
         """Do something on the loop, from the caller's thread; nothing if it has ended."""
@@ -155,10 +147,29 @@ class _Workers:
 
     def stop(self) -> None:
         """Cancel what is under way; from the caller's thread, and wait until it has ended."""
-        self.tell(self._loop.stop)
+        if self._task is not None:
+            self.tell(self._task.cancel)
         self._thread.join()
 
+    def _run(self) -> None:
+        try:
+            asyncio.run(self._work())
+        except asyncio.CancelledError:
+            pass
+        except BaseExceptionGroup as group:  # of these, the one that says most
+            exceptions = [*group.exceptions]
+            self.failure = min(exceptions, key=lambda one: not isinstance(one, CredentialsRefused))
+        except BaseException as error:  # raised again in the caller's thread
+            self.failure = error
+        finally:
+            self.is_done = True
+            self._ready.set()
+            self.news.set()
+
     async def _work(self) -> None:
+        self._loop, self._task = asyncio.get_running_loop(), asyncio.current_task()
+        self._room.set()
+        self._ready.set()
         try:
             async with asyncio.TaskGroup() as group:
                 for _ in range(self._count):
@@ -167,9 +178,6 @@ class _Workers:
             if len(self._refused) >= self._fetcher.patience.most_refusals_alone:
                 raise nothing_but_refusals(self._stats, self._refused[-1][1])
             self._release()
-        except BaseExceptionGroup as several:  # of these, the one that says most
-            errors = several.exceptions
-            raise min(errors, key=lambda one: not isinstance(one, CredentialsRefused)) from None
         finally:
             await self._transport.aclose()
 
@@ -220,9 +228,9 @@ class _Caller:
     def serve(self) -> None:
         """Serve the workers until they have ended; raises what any side raised."""
         workers = self._workers
-        workers.start()
         try:
-            while not workers.work.done():
+            workers.start()
+            while not workers.is_done:
                 self._feed()
                 workers.news.wait(_PROGRESS_SECONDS)
                 workers.news.clear()
@@ -234,8 +242,8 @@ class _Caller:
             if not self._is_sink_broken:
                 self._drain()
             raise
-        workers.stop()
-        workers.work.result()
+        if workers.failure is not None:
+            raise workers.failure
         self._show(is_last=True)
 
     def figures(self) -> CollectStats:
