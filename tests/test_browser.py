@@ -265,8 +265,17 @@ def test_in_chinese_no_english_is_left_but_names(outage):
         shown = shown.replace(name, "").replace(name.title(), "")
     left = set(re.findall(r"[A-Za-z]{2,}", shown))
     assert left <= {"CSV", "English", "UTC"}
+    folds = outage.locator("details")
+    for n in range(folds.count()):
+        folds.nth(n).locator("summary").click()
+    folded = "".join(folds.all_inner_texts())
+    assert "已送达的短信有一半在" in folded
+    assert "delivered" not in folded
     outage.click("#language")
     assert "lang=zh" not in outage.url
+    folded = "".join(folds.all_inner_texts())
+    assert "half of the delivered messages arrived within" in folded
+    assert not re.search(r"[\u4e00-\u9fff]", folded)
 
 
 def test_what_is_shown_is_saved_as_csv(outage, tmp_path):

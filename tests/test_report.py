@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import base64
 import hashlib
 import json
@@ -24,9 +25,11 @@ from tests import watched_world
 from tests.made_receipts import HARM, NOW, Row, five_days, message, opened, publish
 from tests.watched_world import World
 from usms_pipeline.contract.errors import OtherWarehouse, StorageError
+from usms_pipeline.contract.metrics import METRICS
+from usms_pipeline.contract.status import STATUSES
 from usms_pipeline.figures import queries, report
 from usms_pipeline.figures.queries import rates_expected
-from usms_pipeline.figures.report import periods
+from usms_pipeline.figures.report import body, periods
 from usms_pipeline.figures.report.figures import ask
 from usms_pipeline.figures.report.quality import Finding, findings
 from usms_pipeline.figures.report.reasons import FAMILIES, family
@@ -38,6 +41,7 @@ from usms_pipeline.warehouse import connect
 
 SETTINGS = {"USMS_TIMEZONE": "Asia/Shanghai", "USMS_CUTOFF_HOURS": "72.0"}
 VOID = {"meta", "link", "br", "hr", "img"}
+CHINESE = re.compile(r'<span lang="zh-CN">.*?</span>')
 
 
 class Page(HTMLParser):
@@ -45,7 +49,7 @@ class Page(HTMLParser):
 
     def __init__(self, text: str) -> None:
         super().__init__()
-        self.source = text
+        self.source = text = CHINESE.sub("", text)
         self.tags: list[str] = []
         self.attributes: list[tuple[str, str]] = []
         self.words: list[str] = []
@@ -139,9 +143,9 @@ def test_it_says_which_days_and_as_of_when_in_the_settings_zone(page):
 
 def test_every_bucket_is_shown_and_they_add_up(page, source):
     rows = re.findall(
-        r'<th scope="row">(Delivered|Failed|Rejected|Expired|Unknown|Pending|Unrecognized|Invalid)'
-        r'</th><td class="figure">([\d,]+)</td>',
-        source,
+        r'<span lang="en">(Delivered|Failed|Rejected|Expired|Unknown|Pending|Unrecognized|Invalid)'
+        r'</span></th><td class="figure">([\d,]+)</td>',
+        CHINESE.sub("", source),
     )
     assert len(rows) == 8
     counted = sum(int(number.replace(",", "")) for _, number in rows)
@@ -164,7 +168,7 @@ def test_the_report_has_the_landmarks_a_screen_reader_needs(page):
 
 def test_no_line_breaks_between_a_number_and_its_unit(source):
     """Of the tiles, the headlines, the figures in tables and the sentences."""
-    shown = re.findall(r'<(strong|span|h3|p|td class="figure")>([^<]*)</', source)
+    shown = re.findall(r'<(strong|span|span lang="en"|h3|p|td class="figure")>([^<]*)</', source)
     texts = " ".join(text for _, text in shown)
     assert re.search(r"\d\u00a0s", texts)
     assert re.findall(r"\d (?:s|min|h)\b", texts) == []
@@ -359,15 +363,47 @@ def _translated() -> set[str]:
     return {text for found in _TEXT.findall(SCRIPT) for text in found if text}
 
 
+def _said_by_python() -> set[str]:
+    """Return the texts that the report's modules say, and the words of statuses and metrics."""
+    calls = [
+        node.args[0]
+        for path in FOLDER.glob("*.py")
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "said"
+    ]
+    texts = {
+        node.value
+        for call in calls
+        for part in ([call.body, call.orelse] if isinstance(call, ast.IfExp) else [call])
+        for node in [part]
+        if isinstance(node, ast.Constant)
+    }
+    names = {body._title(metric.name) for metric in METRICS}
+    return texts | names | {one.description for one in (*METRICS, *STATUSES)}
+
+
 def test_every_text_has_its_chinese_and_nothing_else_has(source):
     said, _ = held(source)
     families = {text for one in said["families"] for text in one.values()}
     marked = Marked(re.sub(r"<(style|script).*?</\1>", "", source, flags=re.DOTALL)).texts
-    assert len(marked) > 15
-    assert set(said["zh"]) == _translated() | families | marked | NAMED_BY_PYTHON
+    by_python = _said_by_python()
+    assert len(marked) > 10
+    assert len(by_python) > 80
+    assert set(said["zh"]) == _translated() | families | marked | by_python | NAMED_BY_PYTHON
     for english, chinese in said["zh"].items():
         assert re.search(r"[\u4e00-\u9fff。]", chinese) or "{" in chinese, english
         assert set(re.findall(r"{\w+}", english)) == set(re.findall(r"{\w+}", chinese))
+
+
+def test_no_text_of_the_folded_sections_is_in_one_language_only(source):
+    """But names of settings and their values, and figures."""
+    folded = CHINESE.sub("", source.split('id="static"')[1].split("<details>", 1)[1])
+    left = re.sub(r'<span lang="en">.*?</span>|<script.*|<[^>]*>', " ", folded, flags=re.DOTALL)
+    assert set(re.findall(r"[A-Za-z_]{2,}", left)) == {*SETTINGS, "Asia", "Shanghai"}
+    for english, chinese in re.findall(
+        r'<span lang="en">(.*?)</span><span lang="zh-CN">(.*?)</span>', source
+    ):
+        assert re.search(r"[\u4e00-\u9fff]", chinese), english
 
 
 def test_no_text_of_the_page_is_in_one_language_only():
@@ -459,7 +495,7 @@ def test_a_shift_of_whole_hours_names_the_settings_to_check(tmp_path):
     sent_at = NOW - timedelta(hours=9)
     late = {"received_at": sent_at + timedelta(hours=8, seconds=5), "delivery_seconds": 28_805.0}
     zones = found([message(n, sent_at, **late) for n in range(9)], tmp_path)["Time zones"]
-    assert zones.found == "half of the delivered messages arrived within 8 h"
+    assert zones.found == "half of the delivered messages arrived within 8\u00a0h"
     assert "USMS_RECEIPT_TIMEZONE" in zones.advice
 
 

@@ -12,14 +12,13 @@ from pathlib import Path
 from typing import Any, Final
 from zoneinfo import ZoneInfo
 
-from usms_pipeline.contract.wording import ABSENT, moment
-from usms_pipeline.contract.wording import days as span
+from usms_pipeline.contract import wording
 from usms_pipeline.figures.report import body, embedded
 from usms_pipeline.figures.report.figures import Figures, ask
-from usms_pipeline.figures.report.page import page, translated
+from usms_pipeline.figures.report.page import page, paragraph
 from usms_pipeline.figures.report.periods import PERIODS
 from usms_pipeline.figures.report.quality import findings, quality_table
-from usms_pipeline.figures.report.texts import CHINESE
+from usms_pipeline.figures.report.texts import Said, said
 from usms_pipeline.settings import Settings, as_text
 from usms_pipeline.source import LeftOut
 from usms_pipeline.store.storage import Store
@@ -42,12 +41,6 @@ _SHOWN: Final = (
 )
 
 
-_FOOT: Final = (
-    "Made {at} by usms-pipeline {version}. This file fetches nothing and holds no phone number."
-)
-_FOOT_IN_CHINESE: Final = "{at} 由 usms-pipeline {version} 生成。本页不联网，不含手机号。"
-
-
 def draw(
     figures: Figures,
     *,
@@ -66,30 +59,36 @@ def draw(
     target = float(settings_summary.get("USMS_TARGET_RATE") or 0) or None
     checks = quality_table(findings(figures, quarantined, left_out))
     first, last, as_of = (figures.quality[key] for key in ("first_date", "last_date", "as_of"))
-    lead, said = "No messages yet.", "还没有短信。"
+    lead = said("No messages yet.")
     if first is not None:
-        lead = f"Messages sent {span(first, last)}, by the receipts collected until "
-        lead += f"{moment(as_of, zone)}."
-        said = f"{first} 至 {last} 发送的短信，按截至 {_at(as_of, zone)} 采集的回执统计。"
-    made = {"version": version("usms-pipeline")}
-    foot = _FOOT.format(at=moment(generated_at, zone), **made)
-    at = _FOOT_IN_CHINESE.format(at=_at(generated_at, zone), **made)
-    chinese = CHINESE | {lead: said, foot: at}
+        sent = Said(wording.days(first, last), f"{first} 至 {last}")
+        lead = said(
+            "Messages sent {days}, by the receipts collected until {at}.",
+            days=sent,
+            at=_at(as_of, zone),
+        )
+    foot = said(
+        "Made {at} by usms-pipeline {version}. This file fetches nothing and holds no phone "
+        "number.",
+        at=_at(generated_at, zone),
+        version=version("usms-pipeline"),
+    )
     return page(
         "SMS delivery report",
-        translated(lead),
+        paragraph(lead),
         body.fixed(figures, zone),
         body.folded_away(figures, checks, settings_summary),
-        translated(foot),
-        embedded.data(figures.periods, figures.alerts, zone, days, target, chinese)
+        paragraph(foot),
+        embedded.data(figures.periods, figures.alerts, zone, days, target)
         if figures.periods
         else None,
     )
 
 
-def _at(time: datetime | None, zone: ZoneInfo) -> str:
-    """Return a time as Chinese readers write it."""
-    return f"{time.astimezone(zone):%Y-%m-%d %H:%M}（{zone.key}）" if time else ABSENT
+def _at(time: datetime | None, zone: ZoneInfo) -> Said:
+    """Return a time as readers of each language write it."""
+    chinese = f"{time.astimezone(zone):%Y-%m-%d %H:%M}（{zone.key}）" if time else wording.ABSENT
+    return Said(wording.moment(time, zone), chinese)
 
 
 def build(figures: Figures, where: Path | Store, **given: Any) -> str:

@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 import pyarrow as pa
 
 from usms_pipeline.contract import metrics, wording
-from usms_pipeline.contract.status import STATUSES
+from usms_pipeline.contract.status import BUCKETS, STATUSES
 from usms_pipeline.contract.wording import count, day, percent
 from usms_pipeline.figures import alerts, charts
 from usms_pipeline.figures.charts import WIDTH
@@ -25,6 +25,7 @@ from usms_pipeline.figures.report.page import (
     table,
     tiles,
 )
+from usms_pipeline.figures.report.texts import listed, said, span
 
 LISTED: Final = 12
 """Rows that a table may have: more are not read."""
@@ -55,23 +56,21 @@ def fixed(figures: Figures, zone: ZoneInfo) -> Html:
 
 def folded_away(figures: Figures, checks: Html, settings_summary: Mapping[str, str]) -> Html:
     """Make the sections that begin folded: data checks, completeness, what the words mean."""
-    parts = [folded("Is the data reliable?", checks)]
+    parts = [folded(said("Is the data reliable?"), checks)]
     if figures.total["messages"]:
-        parts.append(
-            folded(
-                "How fast do receipts arrive, and how complete are the figures?", _maturity(figures)
-            )
-        )
-        parts.append(folded("Messages by status", _statuses(figures.total)))
-    parts.append(folded("What the figures mean", terms(), settings_table(settings_summary)))
+        fast = said("How fast do receipts arrive, and how complete are the figures?")
+        parts.append(folded(fast, _maturity(figures)))
+        parts.append(folded(said("Messages by status"), _statuses(figures.total)))
+    parts.append(folded(said("What the figures mean"), terms(), settings_table(settings_summary)))
     return join(parts)
 
 
 def terms() -> Html:
-    """Explain every figure, in the words of the metric table."""
+    """Explain every figure but the statuses, in the words of the metric table."""
     entries = "".join(
-        f"<dt>{html(_title(metric.name))}</dt><dd>{html(metric.description)}</dd>"
+        f"<dt>{html(said(_title(metric.name)))}</dt><dd>{html(said(metric.description))}</dd>"
         for metric in metrics.METRICS
+        if metric.name not in BUCKETS
     )
     return Html(f'<dl class="terms">{entries}</dl>')
 
@@ -79,7 +78,8 @@ def terms() -> Html:
 def settings_table(settings_summary: Mapping[str, str]) -> Html:
     """Show the settings that the figures depend on."""
     rows = [[variable, value or "–"] for variable, value in settings_summary.items()]
-    return table("Settings that the figures depend on", ["Setting", "Value"], rows, texts=range(2))
+    caption = said("Settings that the figures depend on")
+    return table(caption, [said("Setting"), said("Value")], rows, texts=range(2))
 
 
 def _summary(figures: Figures) -> Html:
@@ -125,14 +125,19 @@ def _open_sentence(total: Row) -> str:
 
 def _maturity(figures: Figures) -> Html:
     """Show how soon messages arrive, and how complete a group usually is by age."""
-    spread = ", ".join(
-        f"{share}% within {_span(figures.total[f'latency_p{share}_seconds'])}"
+    spread = [
+        said("{share}% within {span}", share=share, span=span(seconds))
         for share in (50, 90, 99)
+        if (seconds := figures.total[f"latency_p{share}_seconds"]) is not None
+    ]
+    fast = paragraph(
+        said("Time to delivery, by the receipts' own times: {spread}.", spread=listed(spread))
+        if spread
+        else said("Time to delivery: not known yet.")
     )
-    fast = paragraph(f"Time to delivery, by the receipts' own times: {spread}.")
     rows = [
         [
-            _span(row["age_seconds"]),
+            span(row["age_seconds"]),
             percent(row["known_share"]),
             percent(row["open_share"]),
             percent(row["delivered_if_open"]),
@@ -142,36 +147,27 @@ def _maturity(figures: Figures) -> Html:
         if row["age_seconds"]
     ]
     if not rows:
-        return join(
-            [fast, paragraph("Too few final statuses yet to show how complete the figures are.")]
-        )
-    messages = count(figures.maturity["messages"][0].as_py())
-    return join(
-        [
-            fast,
-            table(
-                f"From {messages} messages of four weeks, by their age. Receipts in: the share of "
-                "all receipts that ever come. Later delivered, later failed: shares of those still "
-                "waiting; the others never get a receipt.",
-                ["Age", "Receipts in", "Still waiting", "Later delivered", "Later failed"],
-                rows,
-            ),
-        ]
+        few = said("Too few final statuses yet to show how complete the figures are.")
+        return join([fast, paragraph(few)])
+    caption = said(
+        "From {n} messages of four weeks, by their age. Receipts in: the share of all receipts "
+        "that ever come. Later delivered, later failed: shares of those still waiting; the others "
+        "never get a receipt.",
+        n=count(figures.maturity["messages"][0].as_py()),
     )
+    headers = [said("Age"), said("Receipts in"), said("Still waiting"), said("Later delivered"),
+               said("Later failed")]  # fmt: skip
+    return join([fast, table(caption, headers, rows)])
 
 
 def _statuses(total: Row) -> Html:
     rows = [
-        [_title(meaning.status), count(total[meaning.status]),
-         percent(total[meaning.status] / total["messages"]), meaning.description]
+        [said(_title(meaning.status)), count(total[meaning.status]),
+         percent(total[meaning.status] / total["messages"]), said(meaning.description)]
         for meaning in STATUSES
     ]  # fmt: skip
-    return table(
-        "All messages by status",
-        ["Status", "Messages", "Share", "Meaning"],
-        rows,
-        texts=(0, 3),
-    )
+    headers = [said("Status"), said("Messages"), said("Share"), said("Meaning")]
+    return table(said("All messages by status"), headers, rows, texts=(0, 3))
 
 
 def _days(daily: pa.Table) -> Html:
@@ -194,11 +190,6 @@ def _days(daily: pa.Table) -> Html:
     ]
     headers = ["Sent on", "Messages", "Expected", "So far", "At worst – at best", "Waiting"]
     return table(f"The latest {len(rows)} days of sending", headers, rows)
-
-
-def _span(seconds: float | None) -> str:
-    """Write a span that no line is broken in."""
-    return wording.unbroken(wording.duration(seconds))
 
 
 def _title(metric: str) -> str:

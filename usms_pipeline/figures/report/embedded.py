@@ -6,7 +6,7 @@ import base64
 import json
 import zlib
 from array import array
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -32,7 +32,6 @@ def data(
     zone: ZoneInfo,
     days: int,
     target: float | None = None,
-    chinese: Mapping[str, str] = CHINESE,
 ) -> tuple[str, str]:
     """Return what the page's script draws: JSON that may stand inside HTML, and packed counts.
 
@@ -49,7 +48,7 @@ def data(
         "period": days,
         "fastSeconds": periods.fast_seconds,
         "target": target and target / 100,
-        "zh": chinese,
+        "zh": CHINESE,
         "floor": FEW,
         "columns": [
             {

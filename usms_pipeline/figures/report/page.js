@@ -210,8 +210,8 @@ function tiles(now, before, guess, former, buckets) {
   if (!isAll) waits = t("no comparison for this selection");
   else if (then == null && isComparable(before)) waits = t("no comparison: {period} ago nothing was collected yet", { period: periodName() });
   return [
-    tile(t("Delivered"), percent(guess.rate), remark, changed(guess.rate, former.rate, before, verdict), verdict,
-      sparkline(buckets, rate, t("Delivered"), page.target), aim),
+    tile(t("Delivery rate"), percent(guess.rate), remark, changed(guess.rate, former.rate, before, verdict), verdict,
+      sparkline(buckets, rate, t("Delivery rate"), page.target), aim),
     row(t("Within {n} s", { n: page.fastSeconds }), "fast", percent(share(now, "fast")), t("of all messages; people waiting for a code give up after that")),
     row(t("Still waiting"), "waiting", count(now.waiting), t("{share} of all have no receipt yet", { share: percent(share(now, "waiting")) }), waits),
     row(t("Not delivered"), "lost", count(now.lost), t("{share} of all: failed, rejected or expired", { share: percent(share(now, "lost")) })

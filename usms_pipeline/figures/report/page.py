@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from collections.abc import Container, Iterable, Sequence
 from html import escape
 from importlib.resources import files
 from string import Template
+from zlib import crc32
 
 from usms_pipeline.contract.wording import unbroken
 from usms_pipeline.figures import charts
+from usms_pipeline.figures.report.texts import Said
 
 
 class Html(str):
@@ -23,8 +26,16 @@ class Html(str):
 
 
 def html(value: object) -> Html:
-    """Escape a value, unless it is markup already."""
+    """Escape a value, unless it is markup already; what is in both languages shows one of them."""
+    if isinstance(value, Said):
+        english, chinese = _coded(value), _coded(value.chinese)
+        return Html(f'<span lang="en">{english}</span><span lang="zh-CN">{chinese}</span>')
     return value if isinstance(value, Html) else Html(escape(str(value), quote=True))
+
+
+def _coded(text: str) -> str:
+    """Escape a text, and set what stands between backticks as code."""
+    return re.sub("`([^`]*)`", r"<code>\1</code>", escape(text, quote=True))
 
 
 def join(parts: Iterable[object]) -> Html:
@@ -42,12 +53,7 @@ def section(anchor: str, title: str, *parts: object) -> Html:
 
 def folded(title: str, *parts: object) -> Html:
     """Make a section that opens when it is asked for."""
-    return Html(f"<details><summary data-t>{html(title)}</summary>\n{join(parts)}\n</details>")
-
-
-def translated(text: str) -> Html:
-    """Make a paragraph that the page's script shows in the reader's language."""
-    return Html(f"<p data-t>{html(text)}</p>")
+    return Html(f"<details><summary>{html(title)}</summary>\n{join(parts)}\n</details>")
 
 
 def paragraph(*parts: object) -> Html:
@@ -82,9 +88,11 @@ def table(
         first, *others = (html(cell) for cell in row)
         cells = (f"<td{kind}>{cell}</td>" for cell, kind in zip(others, kinds[1:], strict=True))
         body += f'<tr><th scope="row">{first}</th>{"".join(cells)}</tr>\n'
+    anchor = f"table-{crc32(caption.encode()):x}"
     return Html(
-        f'<div class="scroll" role="region" tabindex="0" aria-label="{html(caption)}">'
-        f"<table><caption>{html(caption)}</caption>\n<thead><tr>{head}</tr></thead>\n"
+        f'<div class="scroll" role="region" tabindex="0" aria-labelledby="{anchor}">'
+        f'<table><caption id="{anchor}">{html(caption)}</caption>\n'
+        f"<thead><tr>{head}</tr></thead>\n"
         f"<tbody>\n{body}</tbody></table></div>"
     )
 

@@ -1,12 +1,52 @@
 """The page's texts in Chinese, by their English. The one table of both languages.
 
-A test holds it complete: every text of ``page.js`` and ``page.html``, and of the families of
-reasons, is in it, and nothing else.
+A test holds it complete: every text of ``page.js`` and ``page.html``, of the families of reasons,
+and of the folded sections is in it, and nothing else.
 """
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from typing import Final
+
+from usms_pipeline.contract import wording
+
+
+class Said(str):
+    """A text in English, with its ``chinese``."""
+
+    chinese: str
+
+    def __new__(cls, english: str, chinese: str) -> Said:
+        """Return a text that is the English one."""
+        made = super().__new__(cls, english)
+        made.chinese = chinese
+        return made
+
+
+def said(text: str, **given: object) -> Said:
+    """Return a text of the table in both languages, with its figures in place.
+
+    Raises ``KeyError`` where the table lacks it.
+    """
+    chinese = {name: getattr(value, "chinese", value) for name, value in given.items()}
+    return Said(text.format(**given), CHINESE[text].format(**chinese))
+
+
+def listed(parts: Iterable[Said]) -> Said:
+    """Return several texts with commas between them."""
+    parts = list(parts)
+    return Said(", ".join(parts), "，".join(part.chinese for part in parts))
+
+
+def span(seconds: float | None) -> Said:
+    """Return a time as ``wording.duration`` writes it; no line is broken in it."""
+    text = wording.unbroken(wording.duration(seconds))
+    return Said(text, re.sub(r"(?<=\u00a0)(s|min|h|d)\b", lambda unit: _UNITS[unit[0]], text))
+
+
+_UNITS: Final = {"s": "秒", "min": "分钟", "h": "小时", "d": "天"}
 
 CHINESE: Final = {
     # the bar
@@ -67,7 +107,7 @@ CHINESE: Final = {
     "; more than usual": "；超出正常波动",
     "target {rate}: missed": "目标 {rate}：未达标",
     "target {rate}: met": "目标 {rate}：已达标",
-    "Delivered": "送达率",
+    "Delivery rate": "送达率",
     "of those with a final status; chance alone: {low}–{high}": (
         "按已有最终状态计算；随机误差范围 {low}–{high}"
     ),
@@ -186,6 +226,170 @@ CHINESE: Final = {
     "How fast do receipts arrive, and how complete are the figures?": "多快送达，多久数据齐全？",
     "Messages by status": "按状态的短信数",
     "What the figures mean": "指标含义",
+    "No messages yet.": "还没有短信。",
+    "Messages sent {days}, by the receipts collected until {at}.": (
+        "{days} 发送的短信，按截至 {at} 采集的回执统计。"
+    ),
+    "Made {at} by usms-pipeline {version}. This file fetches nothing and holds no phone number.": (
+        "{at} 由 usms-pipeline {version} 生成。本页不联网，不含手机号。"
+    ),
+    # the checks of the data
+    "Checks of the data itself": "数据检查",
+    "Check": "检查项",
+    "State": "结论",
+    "Found": "结果",
+    "What to do": "处理建议",
+    "! review": "! 需关注",
+    "✓ OK": "✓ 正常",
+    "none": "无",
+    "Worse than usual": "比平时差",
+    "{n} alert": "{n} 条告警",
+    "{n} alerts": "{n} 条告警",
+    "The alerts above say which group, since when, and how many messages.": (
+        "上方告警写明是哪一组、从何时起、影响多少条。"
+    ),
+    "Time zones": "时区",
+    "can't be judged yet: too few receipts": "回执太少，还无法判断",
+    "half of the delivered messages arrived within {span}": "已送达的短信有一半在 {span}内到达",
+    "{found}; {messages} delivered before being sent": "{found}；{messages}的送达时间早于发送时间",
+    "A time zone is probably wrong: check USMS_RECEIPT_TIMEZONE (of the service's receipt times) "
+    "and USMS_SOURCE_TIMEZONE (of your table's times).": (
+        "时区可能设错了：请检查 USMS_RECEIPT_TIMEZONE（回执时间的时区）和 "
+        "USMS_SOURCE_TIMEZONE（源表时间的时区）。"
+    ),
+    "First asked too late": "首次查询过晚",
+    "First polled after the cutoff, so a receipt may have existed earlier. Normal for messages "
+    "sent long before the first run; otherwise, schedule runs more often.": (
+        "首次查询时已过截止时间，之前可能有过回执。早在首次运行之前发送的短信属于正常情况；"
+        "否则请提高运行频率。"
+    ),
+    "Polled in time, but closed without a final status": "查询及时，但到截止时间仍无最终状态",
+    "Unknown status words": "不认识的状态值",
+    "{messages}: {words}": "{messages}：{words}",
+    "They count as waiting until the cutoff. A newer version may know these words.": (
+        "截止时间之前按等待回执计。新版本可能已支持这些状态值。"
+    ),
+    "Receipts of phones that are not in your table": "号码不在源表里的回执",
+    "{n} beside {messages} in your table, left out of the rates": (
+        "{n} 条，不计入送达率；源表里有 {messages} 条"
+    ),
+    "Your table lists fewer recipients than were sent to: `usms check` shows how its rows are "
+    "read.": "源表里的收件人比实际发送的少：用 `usms check` 查看源表是怎样读取的。",
+    "Unusable session numbers": "不可用的会话号",
+    "Blank in your table, or refused by the service; `usms quarantine list` shows the refused.": (
+        "源表里为空，或被服务端拒绝；用 `usms quarantine list` 查看被拒绝的。"
+    ),
+    "Conflicting final statuses": "最终状态互相矛盾",
+    "{messages}; the first counts": "{messages}；以先到的为准",
+    "Source rows without a usable time": "没有可用时间的源表行",
+    "Without a send time they are in no figure; `usms check` says more.": (
+        "没有发送时间，不计入任何指标；详见 `usms check`。"
+    ),
+    "Source rows before USMS_START_DATE": "早于 USMS_START_DATE 的源表行",
+    "{n}; in no figure": "{n} 行，不计入任何指标",
+    "Source rows in the future": "发送时间在未来的源表行",
+    "They enter the figures when their day comes; `usms check` says more.": (
+        "到了当天才计入指标；详见 `usms check`。"
+    ),
+    "In quarantine": "隔离区",
+    "{n} entry": "{n} 条记录",
+    "{n} entries": "{n} 条记录",
+    "Saved, but in no figure: see `usms quarantine list`, then replay or dismiss.": (
+        "已保存，但不计入任何指标：用 `usms quarantine list` 查看，再重放或忽略。"
+    ),
+    # how fast, how complete
+    "Time to delivery, by the receipts' own times: {spread}.": (
+        "送达耗时（按回执里的时间）：{spread}。"
+    ),
+    "{share}% within {span}": "{span}内 {share}%",
+    "Time to delivery: not known yet.": "送达耗时：暂时无法确定。",
+    "From {n} messages of four weeks, by their age. Receipts in: the share of all receipts that "
+    "ever come. Later delivered, later failed: shares of those still waiting; the others never "
+    "get a receipt.": (
+        "取自四周内的 {n} 条短信，按发送后经过的时间。已收回执：占最终能收到的回执的比例。"
+        "之后送达、之后失败：占仍在等待的短信的比例；其余的一直没有回执。"
+    ),
+    "Age": "发送后",
+    "Receipts in": "已收回执",
+    "Later delivered": "之后送达",
+    "Later failed": "之后失败",
+    "Too few final statuses yet to show how complete the figures are.": (
+        "有最终状态的短信太少，还看不出数据是否齐全。"
+    ),
+    # statuses
+    "All messages by status": "全部短信，按状态",
+    "Status": "状态",
+    "Share": "占比",
+    "Meaning": "含义",
+    "Delivered": "已送达",
+    "the carrier reports that the message reached the phone": "运营商回执：短信已到达手机",
+    "Failed": "失败",
+    "the carrier reports that the message did not reach the phone": "运营商回执：短信未到达手机",
+    "Rejected": "被拒",
+    "refused before it reached a carrier": "提交给运营商之前被拒绝",
+    "Expired": "过期",
+    "the carrier could not deliver it before the message's validity ended": (
+        "在短信有效期内，运营商未能送达"
+    ),
+    "Unknown": "未知",
+    "not reported yet, or not reported within the cutoff (72 hours)": (
+        "还没有回执，或到截止时间（72 小时）仍没有回执"
+    ),
+    "Pending": "等待中",
+    "no receipt yet; still polled": "还没有回执，仍在查询",
+    "Unrecognized": "无法识别",
+    "the service sent a status word that this version does not know": (
+        "服务端返回了本版本不认识的状态值"
+    ),
+    "Invalid": "无效",
+    "no usable session number, or the service refuses it": "没有可用的会话号，或会话号被服务端拒绝",
+    # what the figures mean
+    "messages sent: the recipients in your table": "发送的条数，即源表里的收件人数",
+    "Awaited": "等待回执",
+    "waiting for a receipt: no final status, still polled": "还没有最终状态，仍在查询",
+    "Awaited rate": "等待回执占比",
+    "awaited / messages: how much of the group is still open": (
+        "等待回执 / 条数：还有多少没有结果"
+    ),
+    "Receipt coverage": "回执覆盖率",
+    "messages with a final status / messages": "已有最终状态的条数 / 条数",
+    "delivered / messages with a final status": "已送达 / 已有最终状态的条数",
+    "Delivery rate, interval low": "送达率置信区间下限",
+    "lower end of the rate's 95 % Wilson interval; NULL while anything is open": (
+        "送达率 95% Wilson 区间的下限；还有短信在等回执时为空"
+    ),
+    "Delivery rate, interval high": "送达率置信区间上限",
+    "upper end of the rate's 95 % Wilson interval; NULL while anything is open": (
+        "送达率 95% Wilson 区间的上限；还有短信在等回执时为空"
+    ),
+    "Delivery rate if rest failed": "最低送达率",
+    "delivered / messages: the rate if none of those without a receipt were delivered": (
+        "已送达 / 条数：没有回执的短信全部按未送达计算"
+    ),
+    "Delivery rate if rest arrived": "最高送达率",
+    "1 - (failed + rejected + expired) / messages: the rate if all of those were delivered": (
+        "1 −（失败 + 被拒 + 过期）/ 条数：没有回执的短信全部按送达计算"
+    ),
+    "Latency p50": "送达耗时 P50",
+    "half of the delivered messages arrived within this; receipts dated before the send time are "
+    "ignored; NULL while open messages could make it more than a quarter longer": (
+        "已送达的短信有一半在此时间内到达；早于发送时间的回执不计；"
+        "如果等待中的短信可能使它变长四分之一以上，则为空"
+    ),
+    "Latency p90": "送达耗时 P90",
+    "90 % of the delivered messages arrived within this; NULL as above": (
+        "已送达的短信有 90% 在此时间内到达；为空的条件同上"
+    ),
+    "Latency p99": "送达耗时 P99",
+    "99 % of the delivered messages arrived within this; NULL as above": (
+        "已送达的短信有 99% 在此时间内到达；为空的条件同上"
+    ),
+    "no final status, and first polled after the cutoff: a receipt may have existed earlier": (
+        "没有最终状态，且首次查询时已过截止时间：之前可能有过回执"
+    ),
+    "Settings that the figures depend on": "影响指标的设置",
+    "Setting": "设置项",
+    "Value": "值",
     # reasons.py
     "Number not in use": "空号或无效号码",
     "The number is mistyped, no longer in use, or never existed.": (
