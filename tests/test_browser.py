@@ -239,7 +239,7 @@ def test_hours_that_can_not_be_are_not_looked_at(browser, reports):
 
 def test_a_cell_of_operators_by_templates_filters_both(outage):
     assert outage.inner_text("#matrix-title") == "By operator and template"
-    assert outage.locator("#matrix-table tbody tr").count() <= 8
+    assert outage.locator("#matrix-table tbody tr").count() <= 6
     outage.locator("#matrix-table .drill").first.click()
     assert "in.operator=" in outage.url
     assert "in.template=" in outage.url

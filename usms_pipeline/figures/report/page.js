@@ -262,20 +262,25 @@ function overTime(buckets, former, before, width) {
   if (!seen.length) return el("p", {}, t("Nothing to draw: at no time are there {n} messages with a final status.", { n: page.floor }));
   if (page.target) seen.push(page.target);
   const low = Math.max(0, Math.floor((Math.min(0.95, ...seen) - 0.01) * 20) / 20);
-  const y = (r) => 10 + ((1 - Math.max(low, r)) / (1 - low)) * (height - 20);
+  const y = (r) => 28 + ((1 - Math.max(low, r)) / (1 - low)) * (height - 38);
   const parts = [];
   for (const alert of page.alerts) {  // shaded, where the alert is of what is shown
     const isOurs = alert.column < 0 || !state.only.has(alert.column) || state.only.get(alert.column) === alert.place;
     if (alert.kind === "mix" || !isOurs || alert.to <= from || alert.from >= to) continue;
     const begin = x(Math.max(from, alert.from));
-    parts.push(el("rect", { x: begin, y: 6, width: Math.max(3, x(Math.min(to, alert.to)) - begin), height: height - 12, class: "alerted" },
+    parts.push(el("rect", { x: begin, y: 24, width: Math.max(3, x(Math.min(to, alert.to)) - begin), height: height - 30, class: "alerted" },
       el("title", {}, `${whoIs(alert)}, ${whenIs(alert)}`)));
   }
   for (const tick of ticks(low)) {
     parts.push(line(left, y(tick), width - right, y(tick), "grid"), label(left - 8, y(tick) + 4, `${Math.round(100 * tick)}%`, { "text-anchor": "end" }));
   }
-  if (isComparable(before) && former.rate !== null) parts.push(line(left, y(former.rate), width - right, y(former.rate), "before"));
-  if (page.target) parts.push(line(left, y(page.target), width - right, y(page.target), "target"));
+  const levels = [];  // named above the plot: on it their names would hide points
+  if (isComparable(before) && former.rate !== null) levels.push(["before", former.rate, t("before: {rate}", { rate: percent(former.rate) })]);
+  if (page.target) levels.push(["target", page.target, t("target: {rate}", { rate: target() })]);
+  levels.forEach(([kind, value, text], n) => {
+    const at = left + 150 * n;
+    parts.push(line(left, y(value), width - right, y(value), kind), line(at, 9, at + 24, 9, kind), label(at + 30, 13, text));
+  });
   const isYoung = (b) => b.c.waiting > 0.02 * b.c.messages;
   const drawn = (keep, kind) => {  // lines over gaps would say what nobody counted
     let run = [];
@@ -304,12 +309,10 @@ function overTime(buckets, former, before, width) {
     parts.push(el("rect", { x: x(b.at) + wide * 0.1, width: wide * 0.8, y: height + below - tall, height: tall, class: "volume" },
       el("title", {}, `${name}: ${messages(b.c.messages)}`)));
   }
-  if (isComparable(before) && former.rate !== null) parts.push(label(left + 4, y(former.rate) - 6, t("before: {rate}", { rate: percent(former.rate) }), { class: "halo" }));
-  if (page.target) parts.push(label(width - right - 4, y(page.target) - 6, t("target: {rate}", { rate: target() }), { class: "halo", "text-anchor": "end" }));
   parts.push(label(left - 8, height + 14, count(most), { "text-anchor": "end" }));
   const every = Math.max(1, Math.ceil((to - from) / DAY / (width / 80)));
   for (let hour = Math.ceil(from / DAY) * DAY; hour < to; hour += every * DAY) {
-    if (x(hour) < width - 40) parts.push(label(x(hour), height + below + 16, day(hour), {}));
+    if (x(hour) < width - (state.lang === "zh" ? 54 : 40)) parts.push(label(x(hour), height + below + 16, day(hour), {}));
   }
   if (to - from <= 24) for (let hour = from; hour < to; hour += 6) {
     if (hour % 24 && Math.abs(x(hour) - x(Math.ceil(from / DAY) * DAY)) > 50) parts.push(label(x(hour), height + below + 16, clock(hour).slice(-5), {}));
@@ -421,7 +424,7 @@ function reasons(now, before) {
     return el("li", {},
       el("h3", {}, t(family.name), el("span", { class: "figure" }, ` ${count(one.n)} · ${percent(one.n / lately.all)}`)),
       el("div", { class: "share" }, el("div", { style: `width:${(100 * one.n) / ranked[0][1].n}%` })),
-      el("p", {}, `${t(family.meaning)} ${t(family.remedy)}`),
+      el("p", {}, t(family.meaning) + (state.lang === "zh" ? "" : " ") + t(family.remedy)),
       el("p", { class: "aside" }, t("{whose}. ", { whose: t(family.whose) }),
         compares ? t("{share} of messages, before {was}. ", { share: percent(one.n / now.messages), was: percent(was) }) : "", t("Mostly: "), el("bdi", {}, most.join(", ")), t(".")));
   })));
@@ -450,14 +453,14 @@ function matrix() {  // operators by one of the other columns: where the two tog
   const across = page.columns.findIndex((one) => one.name === "operator"), down = state.by !== across && state.by > 0 ? state.by : across + 1;
   const cells = page.columns[down] && counted(span(false), (n) => `${tables.counts["v" + across][n]} ${tables.counts["v" + down][n]}`);
   const most = (column, limit) => [...counted(span(false), (n) => tables.counts["v" + column][n])].sort((a, b) => b[1].messages - a[1].messages).slice(0, limit).map(([place]) => place);
-  const columns = cells ? most(down, 5) : [], firm = [...(cells?.values() ?? [])].filter((c) => known(c) >= page.floor).map((c) => 1 - rate(c));
+  const columns = cells ? most(down, innerWidth < 640 ? 3 : 5) : [], firm = [...(cells?.values() ?? [])].filter((c) => known(c) >= page.floor).map((c) => 1 - rate(c));
   $("matrix").hidden = columns.length < 2 || firm.length < 4;
   if ($("matrix").hidden) return;
   const high = Math.max(...firm), pick = (place, value) => () => { state.only.set(across, place); state.only.set(down, value); store(); };
   $("matrix-title").textContent = t("By operator and {column}", { column: t(page.columns[down].label) });
   $("matrix-table").replaceChildren(el("table", {}, el("caption", { class: "unseen" }, $("matrix-title").textContent),
     el("thead", {}, el("tr", {}, el("th", { scope: "col" }, t("operator")), ...columns.map((value) => el("th", { scope: "col", class: "figure" }, el("bdi", {}, ...nameOf(down, value).split(/(?<=_)/).flatMap((part) => [part, el("wbr")])))))),
-    el("tbody", {}, ...most(across, 8).map((place) => el("tr", {}, el("th", { scope: "row" }, el("bdi", {}, nameOf(across, place))), ...columns.map((value) => {
+    el("tbody", {}, ...most(across, 6).map((place) => el("tr", {}, el("th", { scope: "row" }, el("bdi", {}, nameOf(across, place))), ...columns.map((value) => {
       const c = cells.get(`${place} ${value}`), isFirm = c && known(c) >= page.floor;
       if (!isFirm) return el("td", { class: "figure", title: c ? messages(c.messages) : t("no messages") }, c ? "·" : "");
       const heat = Math.round(45 * (1 - rate(c)) / (high || 1));
@@ -484,8 +487,8 @@ function alertCards() {
     const mostly = isMix || alert.kind !== "failing" ? "" : mainReason(alert);
     const pick = () => { state.only = new Map(); state.by = alert.column; only(alert.column, alert.place); state.period = state.period > 7 ? 7 : state.period; state.brushed = null; store(); };
     return el("li", { class: isMix ? "" : "trouble" },
-      el("h3", {}, el("bdi", {}, whoIs(alert))), el("p", { class: "aside" }, t("sent {when}", { when: whenIs(alert) })), el("p", {}, much),
-      isMix ? "" : el("p", {}, el("strong", {}, extra), " ", mostly),
+      el("div", {}, el("h3", {}, el("bdi", {}, whoIs(alert))), el("p", { class: "aside" }, t("sent {when}", { when: whenIs(alert) }))),
+      el("p", {}, much, " ", isMix ? "" : el("strong", {}, extra)), mostly ? el("p", {}, mostly) : "",
       alert.place ? el("button", { type: "button", onclick: pick }, t("Show only these messages")) : "");
   });
   $("alerts").replaceChildren(el("ul", { class: "cards" }, ...cards),

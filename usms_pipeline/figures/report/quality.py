@@ -9,7 +9,7 @@ from usms_pipeline.contract.metrics import UNANNOUNCED_SHARE
 from usms_pipeline.contract.wording import count
 from usms_pipeline.figures import alerts
 from usms_pipeline.figures.report.figures import Figures, Row
-from usms_pipeline.figures.report.page import Html, html, table
+from usms_pipeline.figures.report.page import Html, html, join, paragraph, table
 from usms_pipeline.figures.report.texts import Said, said, span
 from usms_pipeline.source import LeftOut
 
@@ -44,8 +44,10 @@ def findings(figures: Figures, quarantined: int | None, left_out: LeftOut | None
                 "messages sent long before the first run; otherwise, schedule runs more often."
             ),
         ),
-        Finding(
-            said("Polled in time, but closed without a final status"), _messages(_unreported(total))
+        _counted(
+            said("Polled in time, but closed without a final status"),
+            _unreported(total),
+            _messages(_unreported(total)),
         ),
         _counted(
             said("Unknown status words"),
@@ -63,8 +65,9 @@ def findings(figures: Figures, quarantined: int | None, left_out: LeftOut | None
                 "refused."
             ),
         ),
-        Finding(
+        _counted(
             said("Conflicting final statuses"),
+            quality["conflicting"],
             said("{messages}; the first counts", messages=_messages(quality["conflicting"])),
         ),
     ]
@@ -88,9 +91,10 @@ def _of_the_source(left_out: LeftOut) -> list[Finding]:
             count(left_out.without_sent_at),
             said("Without a send time they are in no figure; `usms check` says more."),
         ),
-        Finding(
+        _counted(
             said("Source rows before USMS_START_DATE"),
-            said("{n}; in no figure", n=count(before)) if before else said("none"),
+            before,
+            said("{n}; in no figure", n=count(before)),
         ),
         _counted(
             said("Source rows in the future"),
@@ -105,12 +109,17 @@ def quality_table(found: Sequence[Finding]) -> Html:
     """Show all checks."""
     look = Html(f'<span class="state look">{html(said("! review"))}</span>')
     fine = Html(f'<span class="state">{html(said("✓ OK"))}</span>')
-    rows = [[one.check, look if one.advice else fine, one.found, one.advice] for one in found]
-    headers = [said("Check"), said("State"), said("Found"), said("What to do")]
-    return table(said("Checks of the data itself"), headers, rows, texts=range(4))
+    rows = [
+        [one.check, look if one.advice else fine, join([one.found, paragraph(one.advice)])]
+        if one.advice
+        else [one.check, fine, one.found]
+        for one in found
+    ]
+    headers = [said("Check"), said("State"), said("Found")]
+    return table(said("Checks of the data itself"), headers, rows, texts=range(3))
 
 
-def _counted(check: Said, number: int, found: str, advice: Said) -> Finding:
+def _counted(check: Said, number: int, found: str, advice: str = "") -> Finding:
     return Finding(check, found, advice) if number else Finding(check, said("none"))
 
 

@@ -178,9 +178,9 @@ CHINESE: Final = {
     "Not shown: {groups}.": "未显示：{groups}。",
     # over time
     "Over time": "走势",
-    "Delivered, of the messages with a final status. Light: receipts are still outstanding; the "
-    "blocks are what we expect. Faint points: too few messages to judge. Bars: messages sent. "
-    "Shaded: an alert. Draw over hours with the mouse to look at them alone.": (
+    "Delivered, of the messages with a final status. Light: receipts are still outstanding; "
+    "blocks: what we expect. Faint: too few messages to judge. Bars: messages sent. Shaded: an "
+    "alert. Drag across hours to see only these.": (
         "已有最终状态的短信的送达率。浅色：回执还没到齐，色块为预计值。淡点：样本太少。柱：发送量。"
         "底纹：告警。用鼠标划选一段时间可单独查看。"
     ),
@@ -218,7 +218,7 @@ CHINESE: Final = {
     "Not delivered by weekday and hour, from {low} to {high}": (
         "按星期和小时的未送达比例，{low} 至 {high}"
     ),
-    "By operator and {column}": "按运营商和{column}",
+    "By operator and {column}": "运营商 × {column}",
     "Delivered, of the messages with a final status. Darker: fewer. A dot: too few messages to "
     "judge.": "已有最终状态的短信的送达率。颜色越深越低。圆点：样本太少。",
     # what is folded away
@@ -238,7 +238,6 @@ CHINESE: Final = {
     "Check": "检查项",
     "State": "结论",
     "Found": "结果",
-    "What to do": "处理建议",
     "! review": "! 需关注",
     "✓ OK": "✓ 正常",
     "none": "无",
