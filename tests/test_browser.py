@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import re
 import shutil
 import time
@@ -12,14 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import vl_convert
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from tests import watched_world
-from tests.made_receipts import HARM, NOW, message, opened
+from tests.made_receipts import HARM, NOW, five_days, message, opened
 from tests.services import missing
 from tests.watched_world import World
-from usms_pipeline.figures import report
+from usms_pipeline.figures import charts, report
 from usms_pipeline.simulator.fate import Outage
 
 pytestmark = pytest.mark.long
@@ -353,3 +355,36 @@ def test_it_prints_on_a_few_pages(browser, reports):
     page.close()
     assert printed.startswith(b"%PDF")
     assert printed.count(b"/Type /Page\n") <= 6
+
+
+_TIMES = """() => [...document.querySelectorAll("#chart .role-axis-label text")]
+    .filter((one) => /[a-z]/.test(one.textContent))
+    .map((one) => one.textContent + one.getAttribute("transform"))"""
+
+
+def test_a_chart_of_a_notebook_zooms_and_fetches_nothing(browser, tmp_path):
+    """As JupyterLab draws it: with a Vega-Lite 5 of its own; both panels together."""
+    with opened(tmp_path / "data", five_days(timedelta(hours=1))) as con:
+        daily = con.sql("FROM delivery_rate_daily").to_arrow_table()
+        curve = con.sql("FROM delivery_curve()").to_arrow_table()
+    script = vl_convert.javascript_bundle(vl_version="5.8")
+    for chart, panels in ((charts.rate_over_time(daily), 2), (charts.delivery_curve(curve), 1)):
+        drawn = charts.hover(charts.zooming(chart).to_dict())
+        spec = drawn["application/vnd.vegalite.v5+json"]
+        path = tmp_path / f"{panels}.html"
+        path.write_text(
+            f"<meta charset=utf-8><div id=chart></div><script>{script}</script>"
+            f"<script>vegaEmbed('#chart', {json.dumps(spec)}, {{renderer: 'svg'}})</script>"
+        )
+        page, said = _opened(browser, path)
+        page.locator("#chart svg").hover(position={"x": 200, "y": 150})
+        before = page.evaluate(_TIMES)
+        for _ in range(4):
+            page.mouse.wheel(0, -200)
+        page.wait_for_timeout(500)
+        times = page.evaluate(_TIMES)
+        page.close()
+        half = len(times) // panels
+        assert times[:half] == times[-half:]
+        assert times != before
+        assert [one for one in said if "http" in one or "Error" in one] == []

@@ -21,6 +21,7 @@ from usms_pipeline.figures.charts.style import (
     hover,
     png,
     svg,
+    zooming,
 )
 from usms_pipeline.figures.charts.tables import table
 
@@ -40,6 +41,7 @@ __all__ = [
     "reason",
     "svg",
     "table",
+    "zooming",
 ]
 
 try:

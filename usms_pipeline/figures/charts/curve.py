@@ -55,7 +55,7 @@ def delivery_curve(curve: pa.Table, width: int = WIDTH) -> Chart:
     line = base.mark_line(interpolate="step-after", color=colour("delivered"), strokeWidth=2.5)
     spots = base.mark_circle(color=colour("delivered"), size=160, opacity=0)
     return dressed(
-        alt.layer(line, spots.encode(description="tip:N")).properties(
+        alt.layer(line, spots.encode(description="tip:N", tooltip="tip:N")).properties(
             width=plot_width(width), height=220
         ),
         _curve_headline(rows),

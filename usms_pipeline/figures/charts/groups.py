@@ -82,6 +82,7 @@ def failures_by_reason(failures: pa.Table, width: int = WIDTH) -> Chart:
         y=name_axis(rows, width),
         x=alt.X("messages:Q", title="messages", axis=count_axis(4), scale=room),
         description="tip:N",
+        tooltip="tip:N",
     )
     bars = base.mark_bar(color=colour("lost"), height=16)
     labels = base.mark_text(align="left", dx=6, aria=False).encode(text="label:N")
@@ -134,7 +135,7 @@ def _share_bars(rows: Sequence[Row], width: int) -> Any:
                 axis=alt.Axis(format=".0%", values=ticks)),
         x2="to:Q",
         color=fate_colour(parts, width),
-        description="tip:N",
+        description="tip:N", tooltip="tip:N",
     )  # fmt: skip
     figures = [
         {"name": row["name"], "rate": row["delivery_rate"], "edge": 1, "label": figure(row)}

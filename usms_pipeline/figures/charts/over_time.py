@@ -110,8 +110,12 @@ def _rate_panel(rows: Sequence[Row], axis: Any, width: int) -> Any:
     y = alt.Y(
         "rate:Q", title="delivery rate", scale=scale, axis=alt.Axis(format=".0%", tickCount=5)
     )
-    plain = [{k: v for k, v in row.items() if k not in ("at", "is_daily")} for row in rows]
-    base = alt.Chart(alt.InlineData(values=plain)).encode(x=alt.X("middle:T", **axis))
+    # named as in the panel below: two panels are zoomed together by the name of their field
+    plain = [
+        {k: v for k, v in row.items() if k not in ("at", "is_daily")} | {"start": row["middle"]}
+        for row in rows
+    ]
+    base = alt.Chart(alt.InlineData(values=plain)).encode(x=alt.X("start:T", **axis))
     blue = colour("delivered")
     look: dict[str, Any] = {"color": colour("band"), "clip": True, "aria": False}
     area = base.mark_area(**look) if len(rows) > 1 else base.mark_rule(strokeWidth=6, **look)
@@ -130,6 +134,7 @@ def _rate_panel(rows: Sequence[Row], axis: Any, width: int) -> Any:
             fill=alt.condition("datum.is_young", alt.value(colour("page")), alt.value(blue)),
             opacity=alt.condition("datum.is_few", alt.value(0.3), alt.value(1)),
             description="tip:N",
+            tooltip="tip:N",
         )
     )
     guessed = base.transform_filter("datum.expected !== null")
@@ -138,7 +143,7 @@ def _rate_panel(rows: Sequence[Row], axis: Any, width: int) -> Any:
     )
     guesses = guessed.mark_point(
         shape="diamond", filled=True, color=colour("ink"), size=32, opacity=1, clip=True
-    ).encode(y=alt.Y("expected:Q", scale=scale), description="tip:N")
+    ).encode(y=alt.Y("expected:Q", scale=scale), description="tip:N", tooltip="tip:N")
     layers = [band, dashed, solid, points, whiskers, guesses]
     return alt.layer(*layers).properties(width=plot_width(width), height=210)
 
@@ -157,7 +162,7 @@ def _fates_panel(rows: Sequence[Row], axis: Any, width: int) -> Any:
         y=alt.Y("from:Q", title="messages", axis=count_axis(3)),
         y2="to:Q",
         color=fate_colour(parts, width),
-        description="tip:N",
+        description="tip:N", tooltip="tip:N",
     )  # fmt: skip
     return bars.properties(width=plot_width(width), height=80)
 
@@ -168,8 +173,11 @@ def _time_axis(rows: Sequence[Row], width: int, zone: str | None) -> dict[str, A
 
     scale = alt.Scale(type="utc", domain=[rows[0]["start"], rows[-1]["end"]])
     if rows[0]["is_daily"]:
-        every = -(-len(rows) // max(1, width // 80))
-        axis = alt.Axis(values=[r["middle"] for r in rows[::every]], format="%-d %b", grid=False)
+        # all days, so that there are some wherever one zooms to: of those that touch every second
+        days = [row["middle"] for row in rows]
+        axis = alt.Axis(
+            values=days, format="%-d %b", grid=False, labelOverlap="parity", labelSeparation=24
+        )
         return {"scale": scale, "axis": axis, "title": None}
     expr = (
         "utchours(datum.value) ? utcFormat(datum.value, '%H:%M') : utcFormat(datum.value, '%-d %b')"

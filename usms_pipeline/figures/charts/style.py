@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 import textwrap
+import warnings
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -97,15 +98,31 @@ def svg(chart: Chart) -> str:
     return _drawn(spec, " ".join(caption(chart)).strip())
 
 
-def hover(spec: dict[str, Any], **_: Any) -> dict[str, str]:
+def hover(spec: dict[str, Any], **_: Any) -> dict[str, Any]:
     """Draw a chart in a notebook, so that its marks say their figures when pointed at.
 
     A renderer of Altair's, which fetches nothing: ``altair.renderers.register("hover", hover)``.
+    JupyterLab and VS Code draw it by their own Vega, others show the picture.
     """
     title = spec.get("title") or {}
-    return {
-        "text/html": _drawn(spec, " ".join([*title.get("text", ()), *title.get("subtitle", ())]))
+    live = spec | {
+        "$schema": "https://vega.github.io/schema/vega-lite/v5.json",  # theirs, not Altair's v6
+        "usermeta": {"embedOptions": {"actions": False}},  # a menu with links to the network
     }
+    return {
+        "application/vnd.vegalite.v5+json": live,
+        # not as HTML, which JupyterLab prefers to Vega
+        "image/svg+xml": _drawn(
+            spec, " ".join([*title.get("text", ()), *title.get("subtitle", ())])
+        ),
+    }
+
+
+def zooming(chart: Chart) -> Chart:
+    """Return a chart whose x axis the mouse zooms and moves, where ``hover`` draws it by Vega."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # panels share the zoom, and are meant to
+        return chart.interactive(bind_y=False)
 
 
 def _drawn(spec: dict[str, Any], label: str) -> str:
