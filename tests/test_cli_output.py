@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import json
-from datetime import date, time, timedelta
+import re
+from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,6 +20,7 @@ from rich.console import Console
 
 from tests.made_receipts import NOW, five_days, publish
 from usms_pipeline.cli import progress, rates, run, tables
+from usms_pipeline.cli.output import print_table
 from usms_pipeline.cli.shell import plain
 from usms_pipeline.pipeline import Progress as Step
 from usms_pipeline.service.fetch import CollectStats
@@ -324,3 +326,22 @@ def test_the_rates_say_in_one_line_that_there_are_alerts(
     assert said.startswith("! 1 alert in the last 72 hours: operator Singtel (SG).")
     rates.rates(first=str(NOW.date()))
     assert "Singtel" not in capsys.readouterr().err, "not of the days that were asked for"
+
+
+def test_rows_wider_than_the_terminal_are_printed_side_by_side() -> None:
+    """Each in a column: folded, a figure of 22 would be two digits over two lines."""
+    names = ["country", *(f"delivery_rate_{n}" for n in range(22))]
+    rows = [[country, *(1000 + n for n in range(22))] for country in ("CN", "US", "SG")]
+    shown = io.StringIO()
+    print_table(names, rows, Console(file=shown, width=80))
+    assert re.search(r"country +CN +US", shown.getvalue())
+    assert re.search(r"delivery_rate_21 +1021 +1021", shown.getvalue())
+    assert max(map(len, shown.getvalue().splitlines())) <= 80
+
+
+def test_rows_that_fit_are_a_table_and_times_have_no_microseconds() -> None:
+    at = datetime(2026, 3, 1, 12, 0, 5, 123456, tzinfo=UTC)
+    shown = io.StringIO()
+    print_table(["country", "sent_at"], [["CN", at]], Console(file=shown, width=80))
+    assert re.search(r"country +sent_at", shown.getvalue())
+    assert re.search(r"CN +2026-03-01 12:00:05\+00:00 *\n", shown.getvalue())

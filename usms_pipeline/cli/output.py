@@ -6,11 +6,14 @@ import csv
 import json
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
 from rich.box import SIMPLE_HEAD
+from rich.console import Console
 from rich.markup import escape
+from rich.measure import Measurement
 from rich.table import Table
 
 from usms_pipeline.cli.options import Format
@@ -20,6 +23,8 @@ from usms_pipeline.contract import wording
 if TYPE_CHECKING:
     import pyarrow as pa
 
+
+_UNBOUNDED: Final = 1_000_000
 
 _FORMULA: Final = ("=", "+", "-", "@", "\t", "\n", "＝", "＋", "－", "＠")
 
@@ -74,5 +79,25 @@ def rows_table(
     return table
 
 
+def print_table(names: Sequence[str], rows: Sequence[Sequence[Any]], to: Console) -> None:
+    """Print rows; if they are much wider than the terminal, side by side, names to the left.
+
+    Folded into columns of two characters nobody could read them.
+    """
+    table = rows_table(names, rows, absent="NULL")
+    needed = Measurement.get(to, to.options.update(max_width=_UNBOUNDED), table).maximum
+    if needed <= 1.3 * to.width:  # a name or two folded still reads well
+        to.print(table)
+        return
+    cells = [len(_text(value)) for row in rows for value in row]
+    room = (to.width - max(map(len, names)) - 3) // (min(max(cells, default=0), 40) + 3)
+    for begin in range(0, len(rows), max(1, room)):
+        some = rows[begin : begin + max(1, room)]
+        heads = [f"row {n}" for n in range(begin + 1, begin + 1 + len(some))]
+        to.print(rows_table(["", *heads], list(zip(names, *some, strict=True)), absent="NULL"))
+
+
 def _text(value: Any) -> str:
+    if isinstance(value, datetime):
+        return value.isoformat(" ", "seconds")
     return f"{value:.6g}" if isinstance(value, float) else str(value)

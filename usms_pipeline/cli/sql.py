@@ -11,7 +11,7 @@ from rich.markup import escape
 
 import usms_pipeline
 from usms_pipeline.cli.options import Format, Formats, Json, chosen
-from usms_pipeline.cli.output import print_rows, rows_table
+from usms_pipeline.cli.output import print_rows, print_table
 from usms_pipeline.cli.shell import OK, err, out, warn
 from usms_pipeline.contract.errors import BadQuery
 
@@ -72,7 +72,7 @@ def _answer(con: Connection, query: str, format_: Format) -> None:
     if is_table:
         first = rows.slice(0, _MOST_ROWS)
         columns = (column.to_pylist() for column in first.columns)  # two may have one name
-        out().print(rows_table(first.column_names, list(zip(*columns, strict=True)), absent="NULL"))
+        print_table(first.column_names, list(zip(*columns, strict=True)), out())
         if rows.num_rows > _MOST_ROWS:
             warn([f"These are the first {_MOST_ROWS} rows: --format csv prints all."])
     else:
