@@ -372,11 +372,10 @@ def _said_by_python() -> set[str]:
         if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "said"
     ]
     texts = {
-        node.value
+        part.value
         for call in calls
         for part in ([call.body, call.orelse] if isinstance(call, ast.IfExp) else [call])
-        for node in [part]
-        if isinstance(node, ast.Constant)
+        if isinstance(part, ast.Constant)
     }
     names = {body._title(metric.name) for metric in METRICS}
     return texts | names | {one.description for one in (*METRICS, *STATUSES)}
