@@ -250,7 +250,8 @@ def test_a_cell_of_operators_by_templates_filters_both(outage):
 def test_a_missed_target_is_said_and_drawn(outage):
     assert "target 95%: missed" in outage.locator("#tiles .tile").first.inner_text()
     assert outage.locator("#tiles .target").count() == 1
-    assert outage.locator("#over-time .target").count() == 1
+    assert outage.locator("#over-time .target").count() == 2  # on the chart, and beside its name
+    assert outage.locator("#over-time text >> text=target: 95%").count() == 1
 
 
 def test_in_chinese_no_english_is_left_but_names(outage):
