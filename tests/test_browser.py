@@ -350,6 +350,18 @@ def test_the_keyboard_reaches_every_button_and_every_fold(browser, reports):
     assert len(reached - {-1}) == wanted
 
 
+@pytest.mark.parametrize("language", ["", "#lang=zh"])
+def test_no_table_is_wider_than_a_phone(language, browser, reports):
+    page, _ = _opened(browser, reports["outage"], language, viewport={"width": 390, "height": 900})
+    wide = page.evaluate(
+        "() => { document.querySelectorAll('details').forEach((one) => { one.open = true; });"
+        "return [...document.querySelectorAll('.scroll')]"
+        ".filter((one) => one.scrollWidth > one.clientWidth).map((one) => one.textContent) }"
+    )
+    page.close()
+    assert wide == []
+
+
 def test_it_prints_on_a_few_pages(browser, reports):
     page, _ = _opened(browser, reports["outage"])
     printed = page.pdf(format="A4")
