@@ -326,7 +326,7 @@ CHINESE: Final = {
     "the carrier reports that the message did not reach the phone": "运营商回执：短信未到达手机",
     "Rejected": "被拒",
     "refused before it reached a carrier": "提交给运营商之前被拒绝",
-    "Expired": "过期",
+    "Expired": "已过期",
     "the carrier could not deliver it before the message's validity ended": (
         "在短信有效期内，运营商未能送达"
     ),
