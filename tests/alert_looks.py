@@ -27,7 +27,6 @@ from tests.readme_tables import put_in
 
 PAGE: Final = Path(__file__).parent.parent / "docs" / "rates.md"
 HISTORY: Final = 31 * 24
-COLUMNS: Final = ("usms_everything", "operator", "country", "template")
 AT_ONCE: Final = 600_000
 """Messages whose receipts are made at a time: more take gigabytes."""
 EVERY: Final = 2
@@ -68,21 +67,22 @@ def at(hour: int) -> datetime:
 
 
 def opened() -> duckdb.DuckDBPyConnection:
-    """Open a warehouse with an empty table ``kept`` of counts, as ``usms_counts_by`` gives them."""
+    """Open a warehouse with an empty table ``kept`` of counts, as ``usms_counts`` gives them."""
     con = warehouse()
     con.execute("SET threads = 1")  # of so few rows, two are no faster
-    con.execute(f"CREATE TABLE kept AS FROM usms_counts_by('{COLUMNS[0]}') LIMIT 0")
+    con.execute("CREATE TABLE kept AS FROM usms_counts() LIMIT 0")
     return con
 
 
 def keep(con: duckdb.DuckDBPyConnection, account: World, first: int, last: int) -> None:
     """Count the hours of sending from first to last into ``kept``, each as it stands in the end."""
-    counts = " UNION ALL ".join(f"FROM usms_counts_by('{column}')" for column in COLUMNS)
     step = max(24, min(26 * 24, int(AT_ONCE / account.per_day * 24)))
     for begin in range(first, last + 1, step):
         end = min(begin + step, last + 1)
         fill(con, account.receipts(min(at(end + 4 * 24), account.end), at(begin)))
-        con.execute(f"INSERT INTO kept FROM ({counts}) WHERE hour >= {begin} AND hour < {end}")
+        con.execute(
+            f"INSERT INTO kept FROM usms_counts() WHERE hour >= {begin} AND hour < {end}"
+        )
 
 
 def look(con: duckdb.DuckDBPyConnection, now: int) -> list[Row]:
@@ -90,10 +90,10 @@ def look(con: duckdb.DuckDBPyConnection, now: int) -> list[Row]:
     found: list[Row] = (
         con.sql(f"""
         WITH counts AS MATERIALIZED (
-            SELECT * REPLACE ({now} AS now) FROM kept
-            WHERE hour > {now} - {HISTORY} AND hour < {now} - age
-        )
-        FROM usms_alerts(counts) WHERE kind <> 'mix'
+            SELECT * REPLACE ({now} AS now) FROM kept WHERE hour > {now} - {HISTORY}
+        ),
+        kinds AS NOT MATERIALIZED (FROM usms_kinds(counts))
+        FROM usms_alerts(kinds) WHERE kind <> 'mix'
     """)
         .to_arrow_table()
         .to_pylist()
@@ -179,7 +179,7 @@ class Struck:
     def usual(self, kind: str) -> tuple[int, float]:
         """Return how many messages of the operator an hour has, and the share usually affected."""
         ((messages, share),) = self._con.execute(
-            "SELECT sum(messages), sum(affected) / sum(messages) FROM kept "
+            "SELECT sum(messages), sum(affected) / sum(messages) FROM usms_kinds('kept') "
             f"WHERE by_column = 'operator' AND cohort LIKE '{STRUCK}%' AND age = 1 "
             f"AND kind = '{KINDS[kind]}' AND hour < {self.hour}"
         ).fetchall()

@@ -67,10 +67,10 @@ def test_nobody_groups_by_a_price_but_by_a_currency(con):
     assert asked.periods is not None
     assert asked.periods.columns == ["country", "operator", "cur"]
     assert [row["currency"] for row in asked.periods.costs if row["period"] == 7] == ["CNY", "EUR"]
-    query = "SELECT sql FROM duckdb_views() WHERE view_name = 'delivery_alerts'"
-    [[view]] = con.sql(query).fetchall()
-    assert "usms_counts_by('cur')" in view
-    assert "usms_counts_by('price')" not in view
+    query = "SELECT macro_definition FROM duckdb_functions() WHERE function_name = 'usms_counts'"
+    [[counts]] = con.sql(query).fetchall()
+    assert "'cur'" in counts
+    assert "'price'" not in counts
 
 
 def test_the_page_says_what_those_not_delivered_cost(con, tmp_path):

@@ -136,13 +136,13 @@ def attach(path: Path, options: str, name: str = "usms") -> str:
 
 def _alerts(fields: Sequence[Field]) -> str:
     dimensions = schema.dimensions_among(field.name for field in fields)
-    counts = " UNION ALL ".join(
-        f"FROM usms_counts_by({literal(column)})"
-        for column in ("usms_everything", "operator", "country", *dimensions)
-    )
+    columns = [literal(name) for name in ("usms_everything", "operator", "country", *dimensions)]
+    counts = " UNION ALL ".join(f"FROM usms_counts_by(lately, {column})" for column in columns)
     return (
-        f"CREATE OR REPLACE VIEW delivery_alerts AS WITH counts AS MATERIALIZED ({counts}) "
-        "FROM usms_alerts(counts);\n"
+        "CREATE OR REPLACE MACRO usms_counts() AS TABLE "
+        f"WITH lately AS MATERIALIZED (FROM usms_lately([{', '.join(columns)}])) {counts};\n"
+        "CREATE OR REPLACE VIEW delivery_alerts AS WITH counts AS MATERIALIZED (FROM usms_counts()), "
+        "kinds AS NOT MATERIALIZED (FROM usms_kinds(counts)) FROM usms_alerts(kinds);\n"
         "COMMENT ON VIEW delivery_alerts IS "
         "'groups that fail or get no receipt more than usual, in the last 72 hours of sending';"
     )

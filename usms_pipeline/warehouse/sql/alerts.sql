@@ -42,83 +42,106 @@ CREATE OR REPLACE MACRO usms_log_odds(share) AS ln(share / (1 - share));
 -- not before it dates it, nor before the latest question that found nothing. NULL without a final
 -- status.
 CREATE OR REPLACE MACRO usms_told_after(r) AS CASE
-    WHEN r.is_final THEN greatest(0, ceil(epoch(
+    WHEN r.is_final THEN greatest(0, ceil(usms_seconds(
+        r.sent_at,
         greatest(
             CASE
                 WHEN r.received_at >= r.sent_at THEN least(r.received_at, r.final_at)
                 ELSE r.final_at
             END,
             CASE WHEN r.last_open_at < r.final_at THEN r.last_open_at END
-        ) - r.sent_at
+        )
     )))
 END;
 
--- Is it known what was known of a message at an age? Not of a final status without a time of its own
--- that was first asked for long after that age.
+-- Is it known what was known of a message at an age, in seconds? Not of a final status without a
+-- time of its own that was first asked for long after that age. Seconds, for an interval added to a
+-- time takes ten times as long, and a day of the reader's time zone may have 23 hours.
 CREATE OR REPLACE MACRO usms_is_watched(m, age) AS
-coalesce(m.usms_told_after <= epoch(age), false)
+coalesce(usms_told_after(m) <= age, false)
 OR coalesce(
     CASE
-        WHEN NOT m.is_final THEN m.last_asked_at >= m.sent_at + age
+        WHEN NOT m.is_final THEN usms_seconds(m.sent_at, m.last_asked_at) >= age
         ELSE
             m.received_at >= m.sent_at
-            OR m.last_open_at >= m.sent_at + age
-            OR m.final_at <= m.sent_at + age + INTERVAL 1 HOUR
+            OR usms_seconds(m.sent_at, m.last_open_at) >= age
+            OR usms_seconds(m.sent_at, m.final_at) <= age + 3600
     END,
     false
 );
 
--- The messages of the days looked at; names that no column of yours has. Grain: message.
-CREATE OR REPLACE MACRO usms_lately() AS TABLE
+-- The messages of the days looked at, counted once for all columns that are named, exactly so; ours
+-- have names that no column of yours has. Grain: the columns' values, carrier and hour.
+CREATE OR REPLACE MACRO usms_lately(column_names) AS TABLE
+WITH messages AS (
+    SELECT
+        r.*,
+        'all messages' AS usms_everything,
+        coalesce(r."operator", r.country, '') AS usms_carrier,
+        usms_hour(r.sent_at) AS usms_hour,
+        newest.hour AS usms_now,
+        r.status = 'delivered' AS usms_is_delivered,
+        usms_told_after(r) AS usms_told_after,
+        usms_is_watched(r, 3600) AS usms_is_watched,
+        usms_is_watched(r, 86400) AS usms_is_watched_a_day
+    FROM usms_named() AS r, (SELECT usms_hour(max(last_asked_at)) AS hour FROM receipts) AS newest
+    WHERE
+        r.is_announced
+        AND r.status <> 'invalid'
+        AND usms_hour(r.sent_at) > newest.hour - 31 * 24
+)
 SELECT
-    r.*,
-    'all messages' AS usms_everything,
-    coalesce(r."operator", r.country, '') AS usms_carrier,
-    usms_hour(r.sent_at) AS usms_hour,
-    newest.hour AS usms_now,
-    usms_told_after(r) AS usms_told_after
-FROM usms_named() AS r, (SELECT usms_hour(max(last_asked_at)) AS hour FROM receipts) AS newest
-WHERE
-    r.is_announced
-    AND r.status <> 'invalid'
-    AND usms_hour(r.sent_at) > newest.hour - 31 * 24;
+    COLUMNS(column_names),
+    usms_carrier,
+    usms_hour,
+    any_value(usms_now) AS usms_now,
+    count(*) AS usms_sent,
+    count(*) FILTER (usms_is_watched) AS usms_watched,
+    count(*) FILTER (usms_told_after <= 3600) AS usms_told,
+    count(*) FILTER (usms_told_after <= 3600 AND NOT usms_is_delivered) AS usms_failed,
+    count(*) FILTER (usms_is_watched_a_day) AS usms_watched_a_day,
+    count(*) FILTER (usms_told_after <= 86400) AS usms_told_a_day,
+    count(*) FILTER (usms_told_after <= 86400 AND NOT usms_is_delivered) AS usms_failed_a_day
+FROM messages
+GROUP BY ALL;
 
--- By any column of usms_lately, named exactly; the value is text, in `cohort`. Grain: value,
--- carrier, hour, kind and age; `missed` of its messages were not asked about at that age.
-CREATE OR REPLACE MACRO usms_counts_by(column_name) AS TABLE
+-- `lately` names such a relation, column_name one of its columns; the value is text, in `cohort`.
+-- Grain: value, carrier and hour. Values of under a hundred messages are left out.
+CREATE OR REPLACE MACRO usms_counts_by(lately, column_name) AS TABLE
 WITH members AS NOT MATERIALIZED (
+    SELECT *, nullif(COLUMNS([column_name])::VARCHAR, '') AS usms_cohort FROM query_table(lately)
+)
+SELECT
+    CASE column_name WHEN 'usms_everything' THEN 'everything' ELSE column_name END AS by_column,
+    usms_cohort AS cohort,
+    usms_carrier AS carrier,
+    usms_hour AS hour,
+    any_value(usms_now) AS now,
+    sum(usms_sent)::BIGINT AS sent,
+    sum(usms_watched)::BIGINT AS watched,
+    sum(usms_told)::BIGINT AS told,
+    sum(usms_failed)::BIGINT AS failed,
+    sum(usms_watched_a_day)::BIGINT AS watched_a_day,
+    sum(usms_told_a_day)::BIGINT AS told_a_day,
+    sum(usms_failed_a_day)::BIGINT AS failed_a_day
+FROM members
+-- Before the hours are counted: a column may have a value of its own for every message.
+WHERE usms_cohort IN (
+    SELECT usms_cohort FROM members GROUP BY usms_cohort HAVING sum(usms_sent) >= 100
+)
+GROUP BY usms_cohort, usms_carrier, usms_hour;
+
+-- `counts` names such a relation. Grain: as there, and kind and age; `missed` of its messages were
+-- not asked about at that age.
+CREATE OR REPLACE MACRO usms_kinds(counts) AS TABLE
+WITH kinds AS (
     SELECT
-        nullif(COLUMNS([column_name])::VARCHAR, '') AS cohort,
-        usms_carrier AS carrier,
-        usms_hour AS hour,
-        usms_now AS now,
-        status = 'delivered' AS is_delivered,
-        usms_told_after AS told_after,
-        usms_is_watched(usms_message, INTERVAL 1 HOUR) AS is_watched,
-        usms_is_watched(usms_message, INTERVAL 1 DAY) AS is_watched_a_day
-    FROM usms_lately() AS usms_message
-),
-counted AS (
-    SELECT
+        by_column,
         cohort,
         carrier,
         hour,
-        any_value(now) AS now,
-        count(*) AS sent,
-        count(*) FILTER (is_watched) AS watched,
-        count(*) FILTER (told_after <= 3600) AS told,
-        count(*) FILTER (told_after <= 3600 AND NOT is_delivered) AS failed,
-        count(*) FILTER (is_watched_a_day) AS watched_a_day,
-        count(*) FILTER (told_after <= 86400) AS told_a_day,
-        count(*) FILTER (told_after <= 86400 AND NOT is_delivered) AS failed_a_day
-    FROM members
-    -- Before the hours are counted: a column may have a value of its own for every message.
-    WHERE cohort IN (SELECT cohort FROM members GROUP BY cohort HAVING count(*) >= 100)
-    GROUP BY cohort, carrier, hour
-),
-kinds AS (
-    SELECT
-        * EXCLUDE (watched, told, failed, watched_a_day, told_a_day, failed_a_day),
+        now,
+        sent,
         unnest([
             {kind: 'failing', age: 1, messages: watched, affected: failed},
             {kind: 'silent', age: 1, messages: watched, affected: watched - told},
@@ -126,19 +149,9 @@ kinds AS (
             {kind: 'silent', age: 24, messages: watched_a_day,
              affected: watched_a_day - told_a_day}
         ], recursive := true)
-    FROM counted
+    FROM query_table(counts)
 )
-SELECT
-    CASE column_name WHEN 'usms_everything' THEN 'everything' ELSE column_name END AS by_column,
-    cohort,
-    carrier,
-    hour,
-    now,
-    kind,
-    age,
-    messages,
-    affected,
-    sent - messages AS missed
+SELECT * EXCLUDE (sent), sent - messages AS missed
 FROM kinds
 WHERE hour < now - age;
 
@@ -580,23 +593,21 @@ WHERE
     AND lately / all_lately - before / all_before >= 0.1
 ORDER BY share - usual_share DESC, cohort;
 
--- `counts` names a relation as usms_counts_by gives it, of several columns, everything among them.
-CREATE OR REPLACE MACRO usms_alerts(counts) AS TABLE
+-- `kinds` names a relation as usms_kinds gives it, of several columns, everything among them.
+CREATE OR REPLACE MACRO usms_alerts(kinds) AS TABLE
 WITH asked AS MATERIALIZED (
     -- Where one message in a hundred was not asked about at the age, we can't tell.
-    SELECT *
-    FROM query_table(counts)
-    WHERE (hour, age) IN (
-        SELECT (hour, age)
-        FROM query_table(counts)
-        WHERE by_column = 'everything'
-        GROUP BY hour, age
-        HAVING sum(missed) <= 0.01 * sum(messages + missed)
-    )
+    SELECT hour, age
+    FROM query_table(kinds)
+    WHERE by_column = 'everything'
+    GROUP BY hour, age
+    HAVING sum(missed) <= 0.01 * sum(messages + missed)
 ),
-carriers AS (SELECT * FROM asked WHERE by_column = 'everything'),
+carriers AS MATERIALIZED (
+    FROM query_table(kinds) SEMI JOIN asked USING (hour, age) WHERE by_column = 'everything'
+),
 usual AS MATERIALIZED (FROM usms_usual(carriers)),
-expected AS MATERIALIZED (FROM usms_expected(asked, usual)),
+expected AS MATERIALIZED (FROM usms_expected(kinds, usual) SEMI JOIN asked USING (hour, age)),
 found AS (FROM usms_out_of_line(expected) WHERE log_a_year < 0)
 FROM usms_troubles(found)
 UNION ALL

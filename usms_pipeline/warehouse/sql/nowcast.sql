@@ -297,36 +297,38 @@ WITH settled AS (
     GROUP BY moment, day
     HAVING count(*) FILTER (is_delivered IS NULL AND step < 52) = 0
 ),
-open_then AS (
+usually AS (
     SELECT
-        moment,
-        carrier,
-        day,
-        three_hours,
-        a.step,
-        sum(h.messages) AS messages,
-        coalesce(sum(h.messages) FILTER (is_delivered), 0) AS delivered,
-        coalesce(sum(h.messages) FILTER (NOT is_delivered), 0) AS not_delivered
-    FROM query_table(history) AS h
-    SEMI JOIN settled USING (moment, day)
-    JOIN (SELECT unnest([1, 12, 18, 24, 32])::TINYINT AS step) AS a ON h.step >= a.step
-    GROUP BY ALL
+        c.moment,
+        c.carrier,
+        c.three_hours,
+        c.step,
+        u.rate,
+        usms_effect(u.rate, c.delivered, c.not_delivered) AS effect,
+        usms_spread(u.rate, c.delivered, c.not_delivered) AS spread
+    FROM query_table(chances) AS c
+    JOIN query_table(usual) AS u USING (moment)
+    WHERE c.step IN (1, 12, 18, 24, 32)
 ),
 of_operators AS (
     SELECT
-        o.moment,
-        o.day,
-        o.step,
-        sum(o.messages) AS messages,
-        sum(
-            usms_effect(u.rate, o.delivered, o.not_delivered)
-            - o.messages * usms_effect(u.rate, c.delivered, c.not_delivered)
-        ) AS surprise,
-        sum(o.messages * usms_spread(u.rate, c.delivered, c.not_delivered)) AS spread
-    FROM open_then AS o
-    JOIN query_table(chances) AS c USING (moment, carrier, three_hours, step)
-    JOIN query_table(usual) AS u USING (moment)
-    GROUP BY o.moment, o.carrier, o.day, o.step
+        moment,
+        day,
+        u.step,
+        sum(h.messages) AS messages,
+        sum(h.messages * (
+            usms_effect(
+                u.rate,
+                coalesce(h.is_delivered, false)::INTEGER,
+                coalesce(NOT h.is_delivered, false)::INTEGER
+            ) - u.effect
+        )) AS surprise,
+        sum(h.messages * u.spread) AS spread
+    FROM query_table(history) AS h
+    SEMI JOIN settled USING (moment, day)
+    JOIN usually AS u USING (moment, carrier, three_hours)
+    WHERE h.step >= u.step
+    GROUP BY moment, carrier, day, u.step
 ),
 operators AS (
     SELECT
@@ -547,12 +549,21 @@ COMMENT ON MACRO TABLE maturity IS
 CREATE OR REPLACE MACRO usms_past_histories(moments, history_days) AS TABLE
 WITH everybody AS NOT MATERIALIZED (
     SELECT
-        r.*,
-        usms_hour(r.sent_at) AS usms_sent,
-        usms_exit_after(r) AS usms_exit_after,
+        r.country,
+        r."operator",
+        r.status,
+        r.sent_at,
+        r.received_at,
+        r.first_asked_at,
+        r.last_open_at,
+        r.last_asked_at,
+        r.is_final,
+        r.is_closed,
+        r.final_at,
+        usms_hour(r.sent_at) AS hour,
         usms_hour(
             CASE WHEN r.is_final THEN r.final_at WHEN r.is_closed THEN r.last_asked_at END
-        ) AS usms_known
+        ) AS known
     FROM receipts AS r
     WHERE
         r.is_announced
@@ -566,14 +577,14 @@ known AS MATERIALIZED (
     SELECT
         r.country,
         r."operator",
-        r.usms_sent // 24 AS day,
-        r.usms_sent % 24 // 3 AS three_hours,
-        r.usms_known // 24 AS known_on,
-        usms_step(r.usms_exit_after, r.is_final) AS step,
+        r.hour // 24 AS day,
+        r.hour % 24 // 3 AS three_hours,
+        r.known // 24 AS known_on,
+        usms_step(usms_exit_after(r), r.is_final) AS step,
         CASE WHEN r.is_final THEN r.status = 'delivered' END AS is_delivered,
         count(*) AS messages
     FROM everybody AS r
-    WHERE r.usms_known IS NOT NULL
+    WHERE r.known IS NOT NULL
     GROUP BY ALL
 ),
 open_then AS (
@@ -581,13 +592,12 @@ open_then AS (
         m.moment,
         r.country,
         r."operator",
-        r.usms_sent // 24 - m.moment // 24 + 1 AS day,
-        r.usms_sent % 24 // 3 AS three_hours,
+        r.hour // 24 - m.moment // 24 + 1 AS day,
+        r.hour % 24 // 3 AS three_hours,
         usms_asked_by(r, make_timestamptz(3600000000 * m.moment)) AS watched
     FROM everybody AS r
-    JOIN query_table(moments) AS m
-        ON r.usms_sent < m.moment AND coalesce(r.usms_known >= m.moment, true)
-    WHERE coalesce(r.usms_known // 24 > r.usms_sent // 24, true)  -- open at a midnight
+    JOIN query_table(moments) AS m ON r.hour < m.moment AND coalesce(r.known >= m.moment, true)
+    WHERE coalesce(r.known // 24 > r.hour // 24, true)  -- open at a midnight
 ),
 counted AS (
     SELECT
