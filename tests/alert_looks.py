@@ -80,9 +80,7 @@ def keep(con: duckdb.DuckDBPyConnection, account: World, first: int, last: int) 
     for begin in range(first, last + 1, step):
         end = min(begin + step, last + 1)
         fill(con, account.receipts(min(at(end + 4 * 24), account.end), at(begin)))
-        con.execute(
-            f"INSERT INTO kept FROM usms_counts() WHERE hour >= {begin} AND hour < {end}"
-        )
+        con.execute(f"INSERT INTO kept FROM usms_counts() WHERE hour >= {begin} AND hour < {end}")
 
 
 def look(con: duckdb.DuckDBPyConnection, now: int) -> list[Row]:

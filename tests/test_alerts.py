@@ -138,6 +138,25 @@ def test_the_counts_of_an_hour_do_not_change_later(name):
         assert asked == {key: kept[-1][key] for key in asked}
 
 
+def test_a_day_has_24_hours_in_every_time_zone_of_the_reader():
+    """Last asked 24 and a half hours after sending; New York's day of 1 November 2026 has 25."""
+    sent_at = datetime(2026, 11, 1, 1, tzinfo=UTC)
+    pending = receipt(
+        "pending",
+        sent_at=sent_at,
+        first_asked_at=sent_at + timedelta(minutes=5),
+        last_asked_at=sent_at + timedelta(hours=24.5),
+    )
+    watched = []
+    with warehouse() as con:
+        fill(con, table([pending], ("template",)))
+        for zone in ("UTC", "America/New_York"):
+            con.execute(f"SET TimeZone = '{zone}'")
+            query = "SELECT usms_watched_a_day FROM usms_lately(['usms_everything'])"
+            watched += con.sql(query).fetchall()
+    assert watched == [(1,), (1,)]
+
+
 def test_when_receipts_stop_coming_it_is_silence():
     """The service says nothing more of what was sent in the last five hours."""
     world = World(16_000, 8, STRUCK)

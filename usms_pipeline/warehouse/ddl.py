@@ -141,7 +141,8 @@ def _alerts(fields: Sequence[Field]) -> str:
     return (
         "CREATE OR REPLACE MACRO usms_counts() AS TABLE "
         f"WITH lately AS MATERIALIZED (FROM usms_lately([{', '.join(columns)}])) {counts};\n"
-        "CREATE OR REPLACE VIEW delivery_alerts AS WITH counts AS MATERIALIZED (FROM usms_counts()), "
+        "CREATE OR REPLACE VIEW delivery_alerts AS "
+        "WITH counts AS MATERIALIZED (FROM usms_counts()), "
         "kinds AS NOT MATERIALIZED (FROM usms_kinds(counts)) FROM usms_alerts(kinds);\n"
         "COMMENT ON VIEW delivery_alerts IS "
         "'groups that fail or get no receipt more than usual, in the last 72 hours of sending';"
