@@ -98,12 +98,14 @@ def shop(tmp_path: Path, objects: ObjectService) -> Shop:
 
 
 @contextmanager
-def meanwhile(act: Callable[[], Any], objects: ObjectService, end: str, times: int = 1) -> Any:
+def meanwhile(
+    act: Callable[[], Any], objects: ObjectService, end: str, times: int = 1, asks: str = "PUT"
+) -> Any:
     """Act before the first objects with this end of their name are put."""
     left = [*range(times)]
 
     def before(method: str, path: str, query: str) -> bool:
-        if method == "PUT" and path.endswith(end) and left:
+        if method == asks and path.endswith(end) and left:
             left.pop()
             act()
         return False
@@ -303,6 +305,15 @@ def test_a_day_that_another_run_begins_and_publishes_meanwhile_is_not_gone(shop,
     assert shop.over() == [("s1", "delivered")]
 
 
+def test_a_day_that_another_run_begins_just_after_it_was_looked_for_is_not_damaged(shop, objects):
+    shop.delivered("s1", "s2")
+    other = shop.beside()
+    with meanwhile(other.run, objects, RECEIPTS, asks="HEAD"):
+        report = shop.run()
+    assert report.damaged == {}
+    assert shop.over() == [("s1", "delivered"), ("s2", "delivered")]
+
+
 @pytest.mark.long
 def test_of_two_that_publish_the_same_file_one_leaves_it_to_the_other(shop, objects):
     shop.delivered("s1")
@@ -325,6 +336,21 @@ def test_a_large_object_is_read_as_it_was_when_it_was_opened(objects, monkeypatc
     first = next(batches)
     store.write("x.parquet", rows.slice(0, 1))
     assert first.num_rows + sum(batch.num_rows for batch in batches) == 100_000
+
+
+def test_a_long_footer_is_read_though_a_longer_one_replaces_it_meanwhile(objects, monkeypatch):
+    monkeypatch.setattr("usms_pipeline.store.storage._TAIL", 64)
+    store, rows, gets = Store(DATA_DIR), pa.table({"a": [1]}), []
+    store.write("x.parquet", rows, {"said": "a" * 100})
+
+    def before(method: str, path: str, query: str) -> bool:
+        gets.extend([1] * (method == "GET"))
+        if method == "GET" and len(gets) == 2:
+            store.write("x.parquet", rows, {"said": "b" * 9000})
+        return False
+
+    objects.refuses = before
+    assert store.metadata("x.parquet") == {"said": "b" * 9000}
 
 
 @pytest.mark.parametrize(("conditions", "warnings"), [("known", 0), ("ignored", 1)])

@@ -108,10 +108,10 @@ def footer(store: Store, day: date) -> Footer | None:
     """
     with _translating_errors(day):
         said, tag = store.tagged_metadata(name(day))
-        if not said:
-            if store.exists(name(day)):
-                raise DamagedDay(day, "it says nothing of itself: something else wrote it")
+        if not tag:
             return None
+        if not said:
+            raise DamagedDay(day, "it says nothing of itself: something else wrote it")
         try:
             found = json.loads(said["day"])
             check_version(store, name(day), found["layout"])

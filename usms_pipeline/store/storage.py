@@ -124,9 +124,11 @@ class Store:
         # not `exists` first: that is a round trip more on object storage
         with self._told(name, "read"), suppress(FileNotFoundError):
             if self._objects is not None:
-                end, tag = self._objects.end(name, _TAIL)
-                if (length := int.from_bytes(end[-8:-4], "little") + 8 + _GUARD.size) > _TAIL:
-                    end, tag = self._objects.end(name, length)
+                size, length = 0, _TAIL
+                while length > size:  # again, if a longer one replaced it meanwhile
+                    size = length
+                    end, tag = self._objects.end(name, size)
+                    length = int.from_bytes(end[-8:-4], "little") + 8 + _GUARD.size
                 raw = _footer(pa.BufferReader(end))[0].metadata or {}
             else:
                 with self._opened(name) as source:
