@@ -7,6 +7,7 @@ import base64
 import hashlib
 import json
 import re
+import sys
 import zlib
 from array import array
 from collections import Counter
@@ -21,6 +22,7 @@ from zoneinfo import ZoneInfo
 import duckdb
 import pytest
 
+from benchmarks import measure, views
 from tests import watched_world
 from tests.made_receipts import HARM, NOW, Row, five_days, message, opened, publish
 from tests.watched_world import World
@@ -574,3 +576,12 @@ def test_the_summary_of_the_settings_holds_nothing_secret():
     assert shown["USMS_DIMENSIONS"] == "template, purpose"
     assert shown["USMS_TIMEZONE"] == "UTC"
     assert secret[2:] not in str(shown)
+
+
+@pytest.mark.long
+def test_over_a_million_messages_it_takes_no_more_memory_than_it_may(tmp_path):
+    views._write(tmp_path / "usms.duckdb", 1_000_000)
+    given = {"USMS_WAREHOUSE": str(tmp_path / "usms.duckdb"), "USMS_DATA_DIR": str(tmp_path)}
+    command = [sys.executable, "-m", "usms_pipeline", "report"]
+    cost = measure.run(measure.Program("report", lambda folder: command, lambda folder: given))
+    assert cost.peak_mb < 800

@@ -45,10 +45,12 @@ def _by_columns(meaning: str, query: str, show: Callable[..., None]) -> Callable
         format_: options.Formats = Format.TABLE,
         as_json: options.Json = False,
     ) -> None:
+        from usms_pipeline.warehouse import bounded
+
         by, format_ = list(dict.fromkeys(by or ())), chosen(format_, as_json)
         settings = usms_pipeline.settings.load()
         days = period(first, last, ago, settings.zone)
-        with usms_pipeline.connect(settings.warehouse_path) as con:
+        with bounded(settings.warehouse_path) as con:
             asked = getattr(usms_pipeline.queries, query)(con, by, *days)
             found = usms_pipeline.queries.arranged(asked, sort, limit)
             if format_ == Format.TABLE:
@@ -146,8 +148,10 @@ costs: Final = _by_columns(
 
 def alerts(format_: options.Formats = Format.TABLE, as_json: options.Json = False) -> None:
     """Print where more messages fail or get no receipt than usual, in the last 72 hours."""
+    from usms_pipeline.warehouse import bounded
+
     settings, format_ = usms_pipeline.settings.load(), chosen(format_, as_json)
-    with usms_pipeline.connect(settings.warehouse_path) as con:
+    with bounded(settings.warehouse_path) as con:
         found = usms_pipeline.queries.alerts(con).to_arrow_table()
     if format_ != Format.TABLE:
         print_rows(found, format_)

@@ -107,8 +107,9 @@ def _asked(settings: Settings, days: int) -> tuple[Figures, dict[str, Any]]:
     from usms_pipeline.figures import report as page
     from usms_pipeline.pipeline import Pipeline
     from usms_pipeline.store.storage import Store
+    from usms_pipeline.warehouse import bounded
 
-    with usms_pipeline.connect(settings.warehouse_path) as con:
+    with bounded(settings.warehouse_path) as con:
         figures = page.ask(con, settings.zone, fast_seconds=settings.target_seconds)
     return figures, {
         "generated_at": datetime.now(UTC),
@@ -168,6 +169,8 @@ class Server(ThreadingHTTPServer):
 
     def _rates(self, query: dict[str, list[str]]) -> str:
         """Return what ``usms rates --format csv`` prints of the same groups and days."""
+        from usms_pipeline.warehouse import bounded
+
         by = list(dict.fromkeys(query.pop("by", [])))
         first, last, ago = (query.pop(name, [None])[-1] for name in ("from", "to", "last"))
         if query:
@@ -176,7 +179,7 @@ class Server(ThreadingHTTPServer):
             raise typer.BadParameter(f"{personal[0]!r} is of single messages or people.")
         days = options.period(first, last, ago, self._settings.zone)
         text = io.StringIO()
-        with usms_pipeline.connect(self._settings.warehouse_path) as con:
+        with bounded(self._settings.warehouse_path) as con:
             write_csv(usms_pipeline.queries.rates_expected(con, by, *days).to_arrow_table(), text)
         return text.getvalue()
 

@@ -166,7 +166,7 @@ def _draw(context: dg.AssetExecutionContext, account: Account) -> Results:
     from usms_pipeline.figures import queries, report
 
     with core(context, account) as (pipeline, _):
-        with warehouse.connect(pipeline.settings.warehouse_path) as con:
+        with warehouse.bounded(pipeline.settings.warehouse_path) as con:
             is_drawn = figures.is_drawn(pipeline)
             asked = report.ask(
                 con,

@@ -4,8 +4,9 @@ The tables, views and macros in it are described in ``usms_pipeline/warehouse/sq
 """
 
 from usms_pipeline.warehouse.publish import Change, Publishing, WarehouseReport, reconcile
-from usms_pipeline.warehouse.read import connect, days, identity
+from usms_pipeline.warehouse.read import bounded, connect, days, identity
 
 __all__ = [
-    "Change", "Publishing", "WarehouseReport", "connect", "days", "identity", "reconcile",
+    "Change", "Publishing", "WarehouseReport", "bounded", "connect", "days", "identity",
+    "reconcile",
 ]  # fmt: skip

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shlex
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from datetime import date
 from pathlib import Path
 from typing import Any, Final
@@ -12,8 +13,12 @@ import duckdb
 
 from usms_pipeline import settings as config
 from usms_pipeline.contract.errors import StorageError, UsmsError, WarehouseMissing
+from usms_pipeline.store.temp_folders import temp_folder
 from usms_pipeline.warehouse import ddl
 
+MEMORY_TO_ASK: Final = "500MB"
+"""What this project's own questions hold in memory before they spill to disk. DuckDB's default is
+80 % of the machine's: a report over 10 million rows took 18 GB of 24."""
 _MOST_TRIES: Final = 10
 _OTHER_FILES: Final = {b"SQLite format 3": "an SQLite database", b"PAR1": "a Parquet file",
                        b"PK": "a ZIP archive or spreadsheet"}  # fmt: skip
@@ -54,6 +59,15 @@ def connect(path: Path | str | None = None, **given: Any) -> duckdb.DuckDBPyConn
             "Close what writes to it, or run `usms run` to publish it again."
         ) from error
     return con
+
+
+@contextmanager
+def bounded(file: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+    """Yield ``connect(file)`` with bounded memory. Raises as that does, or ``OSError``."""
+    with temp_folder() as folder, connect(file) as con:
+        con.execute(f"SET memory_limit = '{MEMORY_TO_ASK}'")
+        con.execute(f"SET temp_directory = {ddl.literal(str(folder / 'spill'))}")
+        yield con
 
 
 def days(file: Path) -> set[date]:
