@@ -27,7 +27,7 @@ test: $(VENV)/installed-dev  ## the tests that take minutes: every law once, not
 test-all: $(VENV)/installed-dev  ## every test, in half an hour; MariaDB and Chromium must be installed
 	@$(PYTEST_RUN) $(PYTEST)
 
-test-engines: $(VENV)/installed-dev  ## deployments on PostgreSQL and Celery, dbt, the figures on Spark, ClickHouse and Polars; needs Redis and Java 17
+test-engines: $(VENV)/installed-dev  ## deployments on PostgreSQL and Celery, dbt, the figures on Spark, ClickHouse and Polars; needs RabbitMQ, Redis and Java 17
 	@$(INSTALL) -e '.[engines]'
 	@$(PYTEST_RUN) -m engines $(PYTEST)
 
