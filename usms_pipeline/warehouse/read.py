@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import date
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 import duckdb
 
 from usms_pipeline import settings as config
 from usms_pipeline.contract.errors import StorageError, UsmsError, WarehouseMissing
-from usms_pipeline.store.temp_folders import temp_folder
 from usms_pipeline.warehouse import ddl
 
 MEMORY_TO_ASK: Final = "500MB"
@@ -64,9 +64,9 @@ def connect(path: Path | str | None = None, **given: Any) -> duckdb.DuckDBPyConn
 @contextmanager
 def bounded(file: Path) -> Iterator[duckdb.DuckDBPyConnection]:
     """Yield ``connect(file)`` with bounded memory. Raises as that does, or ``OSError``."""
-    with temp_folder() as folder, connect(file) as con:
+    with TemporaryDirectory(prefix="usms-") as folder, connect(file) as con:
         con.execute(f"SET memory_limit = '{MEMORY_TO_ASK}'")
-        con.execute(f"SET temp_directory = {ddl.literal(str(folder / 'spill'))}")
+        con.execute(f"SET temp_directory = {ddl.literal(folder)}")
         yield con
 
 

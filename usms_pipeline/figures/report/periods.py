@@ -179,13 +179,15 @@ def _asked(
     which nothing is awaited the rate is what is counted, and only the others are forecast.
     """
     windows = [
-        f"CASE WHEN hour > {last_hour - 24} THEN '1:0' WHEN hour > {last_hour - 48} THEN '1:1' END",
+        "'day:' || usms_day",
+        "usms_recent",
         *(
             f"CASE WHEN usms_day >= {DAYS - days} THEN '{days}:0' "
             f"WHEN usms_day >= {DAYS - 2 * days} THEN '{days}:1' END"
             for days in PERIODS[1:]
         ),
     ]
+    keys = "".join(f", v{n}" for n in range(len(columns)))
     parts = ["'-1:0'", *(f"'{n}:' || v{n}" for n in range(len(columns)))]
     changes = " UNION ALL ".join(
         f"SELECT 'change', '{days}:0:' || cohort, change, change_low, change_high, NULL, NULL "
@@ -199,29 +201,44 @@ def _asked(
     return _table(
         con,
         f"""
-        WITH members AS MATERIALIZED ({members}),
-        parts AS (SELECT *, unnest([{", ".join(parts)}]) AS part FROM members),
-        -- Grain: message, column, period it is in (or day).
-        grouped AS MATERIALIZED (
-            SELECT * EXCLUDE (usms_window), usms_window || ':' || part AS usms_group
-            FROM (
-                SELECT *, unnest(['day:' || usms_day, {", ".join(windows)}]) AS usms_window
-                FROM parts
-            )
+        WITH members AS ({members}),
+        history AS MATERIALIZED (FROM usms_history(28)),
+        -- Grain: day, hours of today and yesterday, values; and what is awaited as in usms_nowcast.
+        totals AS MATERIALIZED (
+            SELECT usms_day, sent_date {keys},
+                CASE WHEN hour > {last_hour - 24} THEN '1:0'
+                    WHEN hour > {last_hour - 48} THEN '1:1' END AS usms_recent,
+                usms_is_awaited AS is_awaited, usms_carrier AS carrier,
+                usms_three_hours AS three_hours, usms_step AS step, count(*) AS messages,
+                count(*) FILTER (is_final) AS outcomes,
+                count(*) FILTER (status = 'delivered') AS delivered
+            FROM usms_to_forecast(members)
+            GROUP BY ALL
+        ),
+        parts AS (SELECT *, unnest([{", ".join(parts)}]) AS part FROM totals),
+        grouped AS (SELECT *, unnest([{", ".join(windows)}]) AS usms_window FROM parts),
+        -- Grain: column and period (or day), and what is awaited as before.
+        known AS MATERIALIZED (
+            SELECT usms_window || ':' || part AS cohort, part,
+                any_value(sent_date) AS sent_date,
+                (SELECT any_value(moment) FROM history) AS moment,
+                is_awaited, carrier, three_hours, step, sum(messages) AS messages,
+                sum(outcomes) AS outcomes, sum(delivered) AS delivered
+            FROM grouped
             WHERE usms_window IS NOT NULL
+            GROUP BY ALL
         ),
         counted AS MATERIALIZED (
-            SELECT usms_group AS cohort, any_value(part) AS part, any_value(sent_date) AS sent_date,
-                count(*) AS messages, count(*) FILTER (is_final) AS n,
-                count(*) FILTER (status = 'delivered') AS k,
-                count(*) FILTER (NOT is_final AND NOT is_closed) AS awaited
-            FROM grouped GROUP BY usms_group
+            SELECT cohort, any_value(part) AS part, any_value(sent_date) AS sent_date,
+                sum(messages) AS messages, sum(outcomes) AS n, sum(delivered) AS k,
+                coalesce(sum(messages) FILTER (is_awaited), 0) AS awaited
+            FROM known GROUP BY cohort
         ),
         asked AS (
-            FROM grouped SEMI JOIN (FROM counted SELECT cohort WHERE awaited > 0) AS open
-                ON open.cohort = usms_group
+            FROM known SEMI JOIN (FROM counted SELECT cohort WHERE awaited > 0) AS open
+                USING (cohort)
         ),
-        guesses AS MATERIALIZED (FROM usms_nowcast_by(asked, 'usms_group', 28)),
+        guesses AS MATERIALIZED (FROM usms_nowcast(asked, history)),
         daily AS MATERIALIZED (
             SELECT c.part AS cohort, c.sent_date, DATE '{last}' AS last_day, c.messages, c.n,
                 c.n * coalesce(g.expected_rate, c.k / nullif(c.n, 0), 0) AS k

@@ -458,35 +458,37 @@ SELECT
     END AS expected_rate_high
 FROM reaches;
 
--- `source` names a relation with the columns of receipts, and more if need be. Grain: one value of
--- the column named, exactly so; the value is text, in `cohort`.
+-- `source` names a relation with the columns of receipts, and more if need be. Grain: as it: with
+-- what a forecast asks of a message. All but messages that are waited for are alike.
+CREATE OR REPLACE MACRO usms_to_forecast(source) AS TABLE
+SELECT
+    r.*,
+    NOT r.is_final AND NOT r.is_closed AS usms_is_awaited,
+    CASE WHEN usms_is_awaited THEN usms_carrier(r.country, r."operator") END AS usms_carrier,
+    CASE WHEN usms_is_awaited THEN usms_hour(r.sent_at) % 24 // 3 END AS usms_three_hours,
+    CASE
+        WHEN usms_is_awaited THEN least(51, usms_step(usms_exit_after(r), false))
+    END AS usms_step
+FROM query_table(source) AS r
+WHERE r.is_announced;
+
+-- `source` as above. Grain: one value of the column named, exactly so; the value is text, in
+-- `cohort`.
 CREATE OR REPLACE MACRO usms_nowcast_by(source, column_name, history_days) AS TABLE
 WITH history AS MATERIALIZED (FROM usms_history(history_days)),
-messages AS (
-    SELECT
-        COLUMNS([column_name])::VARCHAR AS cohort,
-        NOT r.is_final AND NOT r.is_closed AS usms_is_awaited,
-        r.is_final,
-        r.status = 'delivered' AS is_delivered,
-        CASE WHEN usms_is_awaited THEN usms_carrier(r.country, r."operator") END AS carrier,
-        CASE WHEN usms_is_awaited THEN usms_hour(r.sent_at) % 24 // 3 END AS three_hours,
-        CASE WHEN usms_is_awaited THEN usms_exit_after(r) END AS watched
-    FROM query_table(source) AS r
-    WHERE r.is_announced
-),
 known AS MATERIALIZED (
     -- Grain: cohort, and of what is awaited operator, three hours and step.
     SELECT
-        cohort,
+        COLUMNS([column_name])::VARCHAR AS cohort,
         (SELECT any_value(moment) FROM history) AS moment,
         usms_is_awaited AS is_awaited,
-        carrier,
-        three_hours,
-        least(51, usms_step(watched, false)) AS step,
+        usms_carrier AS carrier,
+        usms_three_hours AS three_hours,
+        usms_step AS step,
         count(*) AS messages,
         count(*) FILTER (is_final) AS outcomes,
-        count(*) FILTER (is_delivered) AS delivered
-    FROM messages
+        count(*) FILTER (status = 'delivered') AS delivered
+    FROM usms_to_forecast(source)
     GROUP BY ALL
 )
 FROM usms_nowcast(known, history);
