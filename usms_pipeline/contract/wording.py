@@ -150,6 +150,9 @@ def so_far(row: Mapping[str, Any]) -> str:
     >>> print(so_far({"delivery_rate": 0.938, "awaited": 920, "expected_rate": 0.934,
     ...               "expected_rate_low": 0.932, "expected_rate_high": 0.935}))
     So far 93.8%. When the 920 still open are in, expect 93.4% (19 times in 20: 93.2% – 93.5%).
+    >>> print(so_far({"delivery_rate": 0.938, "awaited": 9, "expected_rate": 0.9371,
+    ...               "expected_rate_low": 0.9369, "expected_rate_high": 0.9372}))
+    So far 93.8%. When the 9 still open are in, expect 93.7% (give or take less than 0.1 points).
     """
     awaited = row["awaited"]
     still = "one still open is" if awaited == 1 else f"{count(awaited)} still open are"
@@ -157,7 +160,8 @@ def so_far(row: Mapping[str, Any]) -> str:
     if row["expected_rate"] is None:
         return f"{said} The {still} not in yet, and there is no history yet to forecast them from."
     low, high = percent(row["expected_rate_low"]), percent(row["expected_rate_high"])
-    expected = f"{percent(row['expected_rate'])} (19 times in 20: {low} – {high})"
+    sure = "give or take less than 0.1 points" if low == high else f"19 times in 20: {low} – {high}"
+    expected = f"{percent(row['expected_rate'])} ({sure})"
     return f"{said} When the {still} in, expect {expected}."
 
 

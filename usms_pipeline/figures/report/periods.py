@@ -203,34 +203,34 @@ def _asked(
         f"""
         WITH members AS ({members}),
         history AS MATERIALIZED (FROM usms_history(28)),
-        -- Grain: day, hours of today and yesterday, values; and what is awaited as in usms_nowcast.
+        -- Grain: day, the last two times 24 hours, values; and what a forecast asks of a message.
         totals AS MATERIALIZED (
             SELECT usms_day, sent_date {keys},
                 CASE WHEN hour > {last_hour - 24} THEN '1:0'
                     WHEN hour > {last_hour - 48} THEN '1:1' END AS usms_recent,
                 usms_is_awaited AS is_awaited, usms_carrier AS carrier,
                 usms_three_hours AS three_hours, usms_step AS step, count(*) AS messages,
-                count(*) FILTER (is_final) AS outcomes,
+                count(*) FILTER (is_final) AS finals,
                 count(*) FILTER (status = 'delivered') AS delivered
             FROM usms_to_forecast(members)
             GROUP BY ALL
         ),
         parts AS (SELECT *, unnest([{", ".join(parts)}]) AS part FROM totals),
         grouped AS (SELECT *, unnest([{", ".join(windows)}]) AS usms_window FROM parts),
-        -- Grain: column and period (or day), and what is awaited as before.
+        -- Grain: column and period (or day); and what a forecast asks of a message.
         known AS MATERIALIZED (
             SELECT usms_window || ':' || part AS cohort, part,
                 any_value(sent_date) AS sent_date,
                 (SELECT any_value(moment) FROM history) AS moment,
                 is_awaited, carrier, three_hours, step, sum(messages) AS messages,
-                sum(outcomes) AS outcomes, sum(delivered) AS delivered
+                sum(finals) AS finals, sum(delivered) AS delivered
             FROM grouped
             WHERE usms_window IS NOT NULL
             GROUP BY ALL
         ),
         counted AS MATERIALIZED (
             SELECT cohort, any_value(part) AS part, any_value(sent_date) AS sent_date,
-                sum(messages) AS messages, sum(outcomes) AS n, sum(delivered) AS k,
+                sum(messages) AS messages, sum(finals) AS n, sum(delivered) AS k,
                 coalesce(sum(messages) FILTER (is_awaited), 0) AS awaited
             FROM known GROUP BY cohort
         ),

@@ -19,7 +19,8 @@
 -- The interval (95 %) has three parts: chance in each open message; days that differ by more than
 -- chance (method of moments: an operator's days, and the days of all); and how well the hazards are
 -- known. It reaches further to the side to which few messages can err, and never beyond what is
--- possible: a message whose chance of a final status is below 1 in 40 counts there in part. No figures (NULL) with fewer than 30 final statuses to learn from.
+-- possible: a message whose chance of a final status is below 1 in 40 counts there in part. No
+-- figures (NULL) with fewer than 30 final statuses to learn from.
 --
 -- `moment` is when a forecast is made, in hours since 1970: now, or in the past.
 
@@ -215,7 +216,7 @@ CREATE OR REPLACE MACRO usms_usual_rate(history) AS TABLE
 SELECT
     moment,
     sum(messages) AS messages,
-    coalesce(sum(messages) FILTER (is_delivered IS NOT NULL), 0) AS outcomes,
+    coalesce(sum(messages) FILTER (is_delivered IS NOT NULL), 0) AS finals,
     sum(messages * usms_weight(day)) FILTER (is_delivered)
     / sum(messages * usms_weight(day)) FILTER (is_delivered IS NOT NULL) AS rate
 FROM query_table(history)
@@ -361,7 +362,7 @@ FROM of_days
 GROUP BY moment;
 
 -- `known` names a relation (`moment, cohort, carrier, three_hours, step, is_awaited`, and
--- `messages, outcomes, delivered`); `history` as above. Grain: cohort.
+-- `messages, finals, delivered`); `history` as above. Grain: cohort.
 CREATE OR REPLACE MACRO usms_nowcast(known, history) AS TABLE
 WITH usual AS MATERIALIZED (FROM usms_usual_rate(history)),
 hazards AS (FROM usms_hazards(history)),
@@ -380,7 +381,7 @@ cohorts AS (
         any_value(moment) AS moment,
         sum(messages) AS messages,
         coalesce(sum(messages) FILTER (is_awaited), 0) AS awaited,
-        sum(outcomes) AS outcomes,
+        sum(finals) AS finals,
         sum(delivered) AS delivered
     FROM query_table(known)
     GROUP BY cohort
@@ -398,11 +399,11 @@ to_come AS (
 expected AS (
     SELECT
         c.*,
-        c.outcomes + coalesce(t.delivered + t.not_delivered, 0) AS in_the_end,
+        c.finals + coalesce(t.delivered + t.not_delivered, 0) AS in_the_end,
         (c.delivered + coalesce(t.delivered, 0)) / nullif(in_the_end, 0) AS rate,
-        c.delivered / nullif(c.outcomes + coalesce(t.may_not_be, 0), 0) AS least_rate,
+        c.delivered / nullif(c.finals + coalesce(t.may_not_be, 0), 0) AS least_rate,
         (c.delivered + coalesce(t.may_be_delivered, 0))
-        / nullif(c.outcomes + coalesce(t.may_be_delivered, 0), 0) AS most_rate
+        / nullif(c.finals + coalesce(t.may_be_delivered, 0), 0) AS most_rate
     FROM cohorts AS c
     LEFT JOIN to_come AS t ON t.cohort IS NOT DISTINCT FROM c.cohort
 ),
@@ -432,7 +433,7 @@ variances AS (
 reaches AS (
     SELECT
         e.*,
-        coalesce(u.outcomes >= 30, false) OR e.awaited = 0 AS is_known,
+        coalesce(u.finals >= 30, false) OR e.awaited = 0 AS is_known,
         -- Student's t for 25 degrees of freedom: days that differ are known of four weeks at most
         coalesce(2.06 * sqrt(v.variance) / e.in_the_end, 0) AS reach,
         -- Cornish and Fisher's (z² - 1) / 6 of the skewness; where so few are to come that it would
@@ -447,8 +448,8 @@ SELECT
     cohort,
     messages::BIGINT AS messages,
     awaited::BIGINT AS awaited,
-    delivered / nullif(outcomes, 0) AS delivery_rate,
-    CASE WHEN is_known THEN outcomes / nullif(in_the_end, 0) END AS known_share,
+    delivered / nullif(finals, 0) AS delivery_rate,
+    CASE WHEN is_known THEN finals / nullif(in_the_end, 0) END AS known_share,
     CASE WHEN is_known THEN rate END AS expected_rate,
     CASE
         WHEN is_known THEN greatest(rate - reach + least(0, shift), least_rate)
@@ -486,7 +487,7 @@ known AS MATERIALIZED (
         usms_three_hours AS three_hours,
         usms_step AS step,
         count(*) AS messages,
-        count(*) FILTER (is_final) AS outcomes,
+        count(*) FILTER (is_final) AS finals,
         count(*) FILTER (status = 'delivered') AS delivered
     FROM usms_to_forecast(source)
     GROUP BY ALL
@@ -530,16 +531,16 @@ WITH history AS MATERIALIZED (
 usual AS MATERIALIZED (FROM usms_usual_rate(history)),
 hazards AS (FROM usms_hazards(history)),
 chances AS MATERIALIZED (FROM usms_chances(hazards, usual)),
-at_first AS (SELECT delivered + not_delivered AS outcomes FROM chances WHERE step = 0)
+at_first AS (SELECT delivered + not_delivered AS finals FROM chances WHERE step = 0)
 SELECT
     usms_age(c.step)::INTEGER AS age_seconds,
     u.messages::BIGINT AS messages,
-    1 - c.open_share * (c.delivered + c.not_delivered) / f.outcomes AS known_share,
+    1 - c.open_share * (c.delivered + c.not_delivered) / f.finals AS known_share,
     c.open_share,
     c.delivered AS delivered_if_open,
     c.not_delivered AS not_delivered_if_open
 FROM chances AS c, usual AS u, at_first AS f
-WHERE c.step IN (0, 1, 2, 4, 8, 12, 14, 18, 20, 22, 28, 34, 40) AND u.outcomes > 0
+WHERE c.step IN (0, 1, 2, 4, 8, 12, 14, 18, 20, 22, 28, 34, 40) AND u.finals > 0
 ORDER BY age_seconds;
 
 COMMENT ON MACRO TABLE maturity IS
@@ -636,7 +637,7 @@ CREATE OR REPLACE VIEW delivery_nowcast_record AS
 WITH days AS (
     SELECT
         usms_hour(sent_at) // 24 AS day,
-        count(*) FILTER (is_final) AS outcomes,
+        count(*) FILTER (is_final) AS finals,
         count(*) FILTER (status = 'delivered') AS delivered
     FROM receipts
     WHERE is_announced AND status <> 'invalid'
@@ -660,7 +661,7 @@ known AS MATERIALIZED (
         three_hours,
         step,
         messages,
-        CASE WHEN is_delivered IS NULL THEN 0 ELSE messages END AS outcomes,
+        CASE WHEN is_delivered IS NULL THEN 0 ELSE messages END AS finals,
         CASE WHEN is_delivered THEN messages ELSE 0 END AS delivered
     FROM history
     WHERE day = 0
@@ -674,8 +675,8 @@ SELECT
     n.expected_rate,
     n.expected_rate_low,
     n.expected_rate_high,
-    e.delivered / e.outcomes AS delivery_rate,
-    e.delivered / e.outcomes BETWEEN n.expected_rate_low - 1e-9 AND n.expected_rate_high + 1e-9
+    e.delivered / e.finals AS delivery_rate,
+    e.delivered / e.finals BETWEEN n.expected_rate_low - 1e-9 AND n.expected_rate_high + 1e-9
         AS is_held
 FROM usms_nowcast(known, history) AS n
 JOIN ended AS e ON e.moment = n.cohort
