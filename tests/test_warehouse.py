@@ -536,7 +536,7 @@ def test_views_of_another_version_are_reported_and_the_next_run_replaces_them(st
         con.execute("DROP MACRO TABLE usms_named; UPDATE usms_definitions SET digest = 'older'")
         con.execute("CREATE VIEW renamed_since AS FROM receipts; CREATE MACRO gone(x) AS x + 1")
         con.execute("CREATE MACRO gone_too(x) AS TABLE SELECT x")
-    said = r"usms_named.*nother version.*`usms run`"
+    said = r"this version.*`usms run`.*usms_named"
     with connect(settings.warehouse_path) as con, pytest.raises(OtherWarehouse, match=said):
         queries.rates(con)
     reconcile(store, settings)

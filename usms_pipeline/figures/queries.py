@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from usms_pipeline.contract import wording
 from usms_pipeline.contract.errors import BadQuery, OtherWarehouse, UnknownColumn
-from usms_pipeline.warehouse.ddl import identifier, literal
+from usms_pipeline.warehouse.ddl import first_line, identifier, literal
 
 _NEAR_SECONDS: Final = 300
 _WITHOUT_NUMBER: Final = "recipient LIKE 'unheard-%'"
@@ -38,9 +38,9 @@ def ask(con: Connection, query: str, **params: object) -> Relation:
         return con.sql(query, params=params or None)
     except (duckdb.CatalogException, duckdb.BinderException) as error:
         raise OtherWarehouse(
-            f"The warehouse has not all that is asked for: {str(error).splitlines()[0]} Another "
-            "version of usms-pipeline may have published it, or none: check USMS_WAREHOUSE, and "
-            "run `usms run`, which publishes with this version."
+            "The warehouse has other views and macros than this version of usms-pipeline asks "
+            "for. Check USMS_WAREHOUSE, and run `usms run`, which publishes it with this version. "
+            f"DuckDB says: {first_line(error)}"
         ) from error
 
 
