@@ -1,6 +1,6 @@
 """Receipts made by hand, published as a warehouse: what charts, report and notebooks are tried on.
 
-Five days; an outage of one operator; the last hours still awaited; texts that mean harm.
+Five days; an outage of one operator; the last hours still waiting; texts that mean harm.
 """
 
 from __future__ import annotations

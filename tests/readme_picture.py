@@ -1,14 +1,18 @@
 """The READMEs' pictures and table of rates: `python -m tests.readme_picture` makes them.
 
-The demo's messages with the demo's seed, up to a fixed time: the same every time.
+The demo's messages with the demo's seed, up to a fixed time: the same every time. The pictures of
+the page need Chromium.
 """
 
 from __future__ import annotations
 
 import io
+import shutil
 import tempfile
 from contextlib import redirect_stdout
 from pathlib import Path
+
+from playwright.sync_api import sync_playwright
 
 from tests.account import START, Account, served
 from tests.readme_tables import PAGES, put_in
@@ -23,9 +27,9 @@ PICTURES = ROOT / "docs"
 _MESSAGES, _DAYS, _SEED, _WIDTH = 50_000, 5, 0, 760
 
 
-def rehearsed(folder: Path) -> Settings:
+def rehearsed(folder: Path, days: int = _DAYS) -> Settings:
     """Run the pipeline in ``folder``, as the demo does; return the settings to read it with."""
-    sent = Population(_MESSAGES, days=_DAYS, seed=_SEED, until=START).table()
+    sent = Population(_MESSAGES, days=days, seed=_SEED, until=START).table()
     with served(sent, seed=_SEED) as simulator:
         account = Account(folder, simulator, sent)
         account.run()
@@ -33,22 +37,40 @@ def rehearsed(folder: Path) -> Settings:
 
 
 def pictures(settings: Settings) -> dict[str, bytes]:
-    """Draw what each notebook shows first, as PNG by file name."""
+    """Draw what two of the notebooks show first, as PNG by file name."""
     with warehouse.connect(settings.warehouse_path) as con:
-        daily = report.ask(con).daily
         operators, curve = (
             con.sql(f"FROM {one}").to_arrow_table()
             for one in ("delivery_rate_by_operator", "delivery_curve()")
         )
     drawn = {
-        "delivery-rate.png": charts.rate_over_time(daily, width=_WIDTH),
         "where.png": charts.rate_by(operators, "operator", width=_WIDTH),
         "how-fast.png": charts.delivery_curve(curve, width=_WIDTH),
     }
-    return {
-        name: charts.png(chart, scale=1.5 if name == "delivery-rate.png" else 1.2)
-        for name, chart in drawn.items()
-    }
+    return {name: charts.png(chart, scale=1.2) for name, chart in drawn.items()}
+
+
+def pages(settings: Settings) -> dict[str, bytes]:
+    """Draw the top of the report in both languages, as PNG by file name."""
+    with warehouse.connect(settings.warehouse_path) as con:
+        path = report.build(
+            report.ask(con),
+            Path(settings.data_dir) / report.NAME,
+            generated_at=START,
+            settings_summary=report.summary(settings),
+        )
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=shutil.which("chromium"), args=["--no-sandbox"]
+        )
+        tab = browser.new_page(viewport={"width": 1240, "height": 850})
+        drawn = {}
+        for language, name in (("en", "report.png"), ("zh", "zh-CN/report.png")):
+            tab.goto(f"{Path(path).as_uri()}#lang={language}")
+            tab.reload()  # only the address changes from one language to the other
+            drawn[name] = tab.screenshot()
+        browser.close()
+    return drawn
 
 
 def block(settings: Settings) -> str:
@@ -69,9 +91,9 @@ def filled_in(text: str, rates: str) -> str:
 def main() -> None:
     """Write the pictures and the table where they belong."""
     PICTURES.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory() as folder:
-        settings = rehearsed(Path(folder))
-        for name, drawn in pictures(settings).items():
+    with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as other:
+        of_weeks, settings = rehearsed(Path(one), days=18), rehearsed(Path(other))
+        for name, drawn in (pictures(settings) | pages(of_weeks)).items():
             (PICTURES / name).write_bytes(drawn)
         rates = block(settings)
         for page in PAGES:

@@ -134,7 +134,7 @@ def test_the_ids_of_two_charts_on_one_page_differ(every_svg):
 
 def test_marks_say_their_figures_when_pointed_at():
     svg = charts.svg(charts.rate_over_time(days(cohort(), cohort(awaited=4))))
-    said = "18 Nov: 94.7% delivered, between 90.0% and 95.0%; 0 of 100 still awaited"
+    said = "18 Nov: 94.7% delivered, between 90.0% and 95.0%; 0 of 100 still waiting"
     assert f"<title>{said}</title>" in svg
 
 
@@ -206,7 +206,7 @@ def test_a_young_day_makes_no_headline_and_looks_young():
     points = [row for row in drawn_rows(chart) if "is_young" in row]
     assert [row["is_young"] for row in points] == [False, False, False, True]
     assert points[-1]["settled"] is None, "the solid line must end before it"
-    awaited = [row for row in drawn_rows(chart) if row.get("fate") == "still awaited"]
+    awaited = [row for row in drawn_rows(chart) if row.get("fate") == "still waiting"]
     assert [row["to"] - row["from"] for row in awaited] == [90]
 
 
@@ -217,7 +217,7 @@ def test_a_young_day_shows_what_its_rate_will_be_and_a_settled_one_does_not():
     points = [row for row in drawn_rows(chart) if "is_young" in row]
     assert [row["expected"] for row in points] == [None, None, 0.9]
     assert (points[-1]["expected_low"], points[-1]["expected_high"]) == (0.85, 0.93)
-    assert points[-1]["tip"].endswith("still awaited; will be about 90.0%")
+    assert points[-1]["tip"].endswith("still waiting; will be about 90.0%")
     assert "Diamond: what the rate will be" in charts.caption(chart)[1]
     plain = charts.rate_over_time(days(cohort(), cohort(), young))
     assert "Diamond" not in charts.caption(plain)[1]
@@ -232,7 +232,7 @@ def test_what_became_of_the_messages_adds_up_to_them():
     rows = drawn_rows(charts.rate_over_time(days(cohort(100, 90, 5, 3))))
     parts = [row for row in rows if "fate" in row]
     assert {row["fate"]: row["to"] - row["from"] for row in parts} == {
-        "delivered": 90, "still awaited": 3, "no final status": 2, "not delivered": 5,
+        "delivered": 90, "still waiting": 3, "no final status": 2, "not delivered": 5,
     }  # fmt: skip
 
 

@@ -207,7 +207,7 @@ def test_five_variables_and_the_commands_shown_lead_to_a_delivery_rate(
     name: str, simulator: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text = PAGES[name]
-    rehearsal = simulator(2_000)  # enough that some are still awaited, at night too
+    rehearsal = simulator(2_000)  # enough that some are still waiting, at night too
     made_up.write(rehearsal.messages, tmp_path / "shop.sqlite")
     [block] = blocks("bash", text)
     given = dict(re.findall(r"^export (\w+)=(\S+)", block, re.MULTILINE))

@@ -118,7 +118,7 @@ NOWCAST: Final = (
     Metric("awaited", "messages", "waiting for a receipt: no final status, still polled"),
     Metric("delivery_rate", "share", "so far: delivered / messages with a final status"),
     Metric("known_share", "share", "final statuses known now / final statuses expected in the end"),
-    Metric("expected_rate", "share", "expected final delivery rate, once nothing is awaited"),
+    Metric("expected_rate", "share", "expected final delivery rate, once no message is waiting"),
     Metric("expected_rate_low", "share", "lower end of its 95 % interval"),
     Metric("expected_rate_high", "share", "upper end of its 95 % interval"),
 )

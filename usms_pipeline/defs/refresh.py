@@ -74,7 +74,7 @@ def build_schedule(
         context.instance.report_runless_asset_event(
             figures.observation(account, found.rows_read, found.newest_sent_at)
         )
-        at, next_one = found.next_due_at, "none is awaited"
+        at, next_one = found.next_due_at, "none is waiting"
         if at:
             moment = wording.moment(at, pipeline.settings.zone)
             next_one = f"the next message is due at {moment}"

@@ -136,7 +136,7 @@ def arranged(relation: Relation, sort: str | None = None, limit: int | None = No
 
 
 def nowcast(con: Connection, by: str = "sent_date") -> Relation:
-    """Return what the delivery rates will be once nothing is awaited, by a column of ``receipts``.
+    """Return what the delivery rates will be in the end, by a column of ``receipts``.
 
     One row a ``cohort`` (text): ``messages``, ``awaited``, ``delivery_rate`` so far,
     ``known_share`` of the final statuses to come, ``expected_rate`` with the ends of its 95 %

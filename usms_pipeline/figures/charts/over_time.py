@@ -24,7 +24,7 @@ from usms_pipeline.figures.charts.parts import (
 from usms_pipeline.figures.charts.style import WIDTH, Chart, colour, dressed, empty
 
 YOUNG_SHARE: Final = 0.02
-"""A period is young, and drawn so, when more than this share of it is still awaited."""
+"""A period is young, and drawn so, when more than this share of it is still waiting."""
 
 _NOTABLE_DIP: Final = 0.01
 
@@ -38,7 +38,7 @@ def rate_over_time(
     """Draw the delivery rate by day or hour, between its bounds, over what became of the messages.
 
     ``rates`` has a row a period: ``time_column`` (a date, or the aware start of an hour, shown in
-    ``zone``, default UTC) and the metric columns of the warehouse's views. Periods still awaited
+    ``zone``, default UTC) and the metric columns of the warehouse's views. Periods still waiting
     look it: hollow points on a dashed line, a wide band, yellow in the bars below; and, where there
     are the columns ``expected_rate``, ``…_low`` and ``…_high``, what their rate will be.
     """
@@ -51,7 +51,7 @@ def rate_over_time(
         return empty("No messages in this period", width)
     is_daily, guessed = rows[0]["is_daily"], ""
     if any(row["expected"] is not None for row in rows):
-        guessed = " Diamond: what the rate will be once nothing is awaited, with its 95% interval."
+        guessed = " Diamond: what we expect in the end, with its 95% interval."
     panels = alt.vconcat(
         _rate_panel(rows, _time_axis(rows, width, None), width),
         _fates_panel(rows, _time_axis(rows, width, None if is_daily else zone.key), width),
@@ -61,8 +61,8 @@ def rate_over_time(
         panels,
         _time_headline(rows),
         "Delivered, of the messages with a final status. Band: from “none of the others arrives” "
-        f"to “all of them do”. Hollow point, dashed line: more than {YOUNG_SHARE:.0%} still "
-        f"awaited.{guessed}{_left_out(rows)}",
+        f"to “all of them do”. Hollow point, dashed line: more than {YOUNG_SHARE:.0%} are still "
+        f"waiting.{guessed}{_left_out(rows)}",
         width,
     )
 
@@ -97,7 +97,7 @@ def _period(row: Row, at: Any, zone: ZoneInfo) -> Row:
         **fates(row),
         "tip": f"{name}: {figure} delivered, between {wording.percent(low)} "
         f"and {wording.percent(high)}; {wording.count(row['awaited'])} of "
-        f"{wording.count(row['messages'])} still awaited"
+        f"{wording.count(row['messages'])} still waiting"
         + (f"; will be about {wording.percent(expected)}" if expected is not None else ""),
     }
 

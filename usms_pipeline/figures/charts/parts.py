@@ -24,7 +24,7 @@ FEW: Final = 30
 
 FATES: Final = {
     "delivered": "delivered",
-    "awaited": "still awaited",
+    "awaited": "still waiting",
     "unheard": "no final status",
     "lost": "not delivered",
 }
@@ -33,7 +33,7 @@ without one, *not delivered* failed, was rejected or expired."""
 
 
 def fates(row: Row) -> dict[str, int]:
-    """Return how many messages are delivered, still awaited, never reported and lost."""
+    """Return how many messages are delivered, still waiting, never reported and lost."""
     lost = row["failed"] + row["rejected"] + row["expired"]
     unheard = row["messages"] - row["delivered"] - row["awaited"] - lost
     return {
