@@ -218,7 +218,7 @@ def test_a_young_day_shows_what_its_rate_will_be_and_a_settled_one_does_not():
     assert [row["expected"] for row in points] == [None, None, 0.9]
     assert (points[-1]["expected_low"], points[-1]["expected_high"]) == (0.85, 0.93)
     assert points[-1]["tip"].endswith("still waiting; will be about 90.0%")
-    assert "Diamond: what the rate will be" in charts.caption(chart)[1]
+    assert "Diamond: what we expect in the end" in charts.caption(chart)[1]
     plain = charts.rate_over_time(days(cohort(), cohort(), young))
     assert "Diamond" not in charts.caption(plain)[1]
 
