@@ -50,6 +50,26 @@ def test_a_phone_of_a_receipt_in_any_spelling(shown, phones):
 
 
 @KNOWN
+@pytest.mark.parametrize("shown", ["10086", 10086, "front/desk", 'front "desk"'])
+def test_a_phone_that_is_no_number(shown, phones):
+    gone = Forgotten(frozenset({BOOK.recipient_id(str(shown))}))
+    made = body(OTHERS, item("group", shown)).replace(b"/", rb"\/")
+    assert names(made, gone, phones)
+    assert not names(body(OTHERS, item("group", "front")), gone, phones)
+
+
+@pytest.mark.parametrize(
+    "session", ["a/b+c==", "a\\b", 'a"b', "a\tb", "a&amp;b", "a&b", "a<b", "1.5e3", "a\U0001f600b"]
+)
+@pytest.mark.parametrize("is_escaped", [True, False])
+def test_a_session_with_marks_however_they_are_escaped(session, is_escaped):
+    made = json.dumps({"Data": [item(session, OTHER)]}, ensure_ascii=is_escaped)
+    gone = Forgotten(sessions=frozenset({session}))
+    assert names(made.replace("/", r"\/") if is_escaped else made, gone)
+    assert not names(body(OTHERS, item("a", OTHER), item("b", OTHER)), gone)
+
+
+@KNOWN
 @pytest.mark.parametrize(
     "shown",
     ["13800138000", "+86 138-0013-8000", 13800138000, "tel:8613800138000", f"to {PHONE}",

@@ -25,11 +25,12 @@ _BETWEEN: Final = re.compile(r"[\s()+.\-/_\u00ad\u200b-\u2015\u2060\ufeff]+")
 _RUNS: Final = re.compile(r"\+?\(?\+?\d[\d\s()+.\-/\u200b-\u2015\ufeff]{4,24}\d")
 _DIGITS: Final = re.compile(r"\+?\d{6,15}")
 _WORD: Final = re.compile(r"[\w-]+")
-_ESCAPE: Final = re.compile(r"\\(?:u([0-9a-fA-F]{4})|.)")
-_EXPONENT: Final = re.compile(r"\d\.\d+[eE]\+?\d+")  # 1.3800138e10
+_ESCAPES: Final = re.compile(r'(?:\\(?:u[0-9a-fA-F]{4}|["\\/bfnrt]))+')
+_EXPONENT: Final = re.compile(r"\d(?:\.\d+)?[eE]\+?1?\d(?!\d)")  # 1.3800138e10
+_TEXT: Final = r'"((?:[^"\\]++|\\.)*+)"'  # the marks ++ and *+: linear in a long text
 _KEY: Final = re.compile(rf'"(?:{"|".join(sorted(api.KEYS))})"\s*:')
-_SESSION: Final = re.compile(rf'"{api.ITEM["session_no"]}"\s*:\s*"[^"]*"')
-_PHONE: Final = re.compile(rf'"{api.RECEIPT["phone"]}"\s*:\s*"([^"]*)"')
+_SESSION: Final = re.compile(rf'"{api.ITEM["session_no"]}"\s*:\s*{_TEXT}')
+_PHONE: Final = re.compile(rf'"{api.RECEIPT["phone"]}"\s*:\s*(?:{_TEXT}|(\d+))')
 
 
 @dataclass(frozen=True)
@@ -70,14 +71,15 @@ class Names:
 
     def any_in(self, body: bytes) -> bool:
         """Return whether a body names somebody."""
-        text = unescape(body.decode(json.detect_encoding(body), "replace"))
-        text = _ESCAPE.sub(lambda found: chr(int(found[1], 16)) if found[1] else " ", text)
-        text = _EXPONENT.sub(lambda found: f"{float(found[0]):.0f}", text)
-        # a session may be called like one of the service's own keys
-        if self._names_session(_KEY.sub(" ", text)):
+        raw = body.decode(json.detect_encoding(body), "replace")
+        # As it is written, too: a session may be called a&amp;b; or like a key of the service's.
+        if any(self._names_session(_KEY.sub(" ", text)) for text in {raw, unescape(_plain(raw))}):
             return True
-        text = _SESSION.sub(" ", text)  # digits there are no phone
-        return self._names_phone(text) or self._names_recipient(text)
+        text = unescape(_plain(_SESSION.sub(" ", raw)))  # digits there are no phone
+        text = _EXPONENT.sub(lambda found: f"{float(found[0]):.0f}", text)
+        # a phone may be no number, and have a hash all the same
+        phones = {_plain(one) or digits for one, digits in _PHONE.findall(raw)}
+        return self._names_phone(text) or self._names_recipient(text, phones)
 
     def _names_phone(self, text: str) -> bool:
         """Find a number in any spelling, also where other digits stand right beside it."""
@@ -91,17 +93,16 @@ class Names:
             for form in (text, compact)
         )
 
-    def _names_recipient(self, text: str) -> bool:
+    def _names_recipient(self, text: str, phones: set[str]) -> bool:
         """Find a number whose hash is forgotten; in answers that come later no digits are known."""
         recipients = self.forgotten.recipients
         if not recipients:
             return False
-        tried = {
+        tried = phones | {
             one
             for run in {*_RUNS.findall(text)}
             for one in (run, *_DIGITS.findall(run), *re.split(r"[\s/]+", run))
         }
-        tried.update(_PHONE.findall(text))  # which may be no number, and have a hash all the same
         return any(self._book.recipient_id(one) in recipients for one in tried)
 
     def _names_session(self, text: str) -> bool:
@@ -110,3 +111,8 @@ class Names:
         return not self._words.isdisjoint(_WORD.findall(text) if self._words else ()) or any(
             session in text and alone.search(text) for session, alone in self._other_sessions
         )
+
+
+def _plain(text: str) -> str:
+    """Return a text with what JSON escapes in it as it is meant."""
+    return _ESCAPES.sub(lambda found: str(json.loads(f'"{found[0]}"')), text)
