@@ -37,6 +37,7 @@ from usms_pipeline.warehouse import (
     Change,
     Publishing,
     WarehouseReport,
+    bounded,
     building,
     connect,
     ddl,
@@ -588,6 +589,20 @@ def test_importing_the_package_loads_neither_duckdb_nor_the_settings():
     assert callable(usms_pipeline.connect)
     with pytest.raises(AttributeError, match="conect"):
         usms_pipeline.conect  # noqa: B018
+
+
+def test_our_own_questions_have_the_threads_that_their_memory_is_for(store, settings, monkeypatch):
+    cohorts.write(store, [receipt()])
+    reconcile(store, settings)
+    monkeypatch.setattr("usms_pipeline.warehouse.read.THREADS", 3)
+    with bounded(settings.warehouse_path) as con:
+        assert con.execute("SELECT current_setting('threads')").fetchall() == [(3,)]
+
+
+def test_without_a_temporary_folder_it_says_how_to_name_one(settings, tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "none"))
+    with pytest.raises(StorageError, match="Set TMPDIR"), bounded(settings.warehouse_path):
+        pass
 
 
 # -- DuckDB 1.5 -------------------------------------------------------------------------------

@@ -84,6 +84,7 @@ class Objects:
                     with path.open("wb") as file:
                         file.writelines(found)
                     source = stack.enter_context(pa.OSFile(str(path)))
+                    source.seek(0)  # on macOS /dev/fd is the same open file, at its end
             yield source
 
     def end(self, name: str, size: int) -> tuple[bytes, str]:

@@ -30,12 +30,10 @@ from usms_pipeline.settings import Settings
 from usms_pipeline.store.storage import Store, make_folder, publish_file
 from usms_pipeline.warehouse import building, ddl
 from usms_pipeline.warehouse.building import Building, Part, Published
-from usms_pipeline.warehouse.read import check_place
+from usms_pipeline.warehouse.read import THREADS, check_place
 
 MEMORY_LIMIT: Final = "192MB"
 """What publishing may hold in memory before it spills to disk."""
-THREADS: Final = 2
-"""Threads, even on a larger machine: each one holds memory that can't spill."""
 _FOOTER_READERS: Final = 16
 _READ_ONLY: Final = 0o444
 

@@ -19,6 +19,9 @@ from usms_pipeline.warehouse import ddl
 MEMORY_TO_ASK: Final = "500MB"
 """What this project's own questions hold in memory before they spill to disk. DuckDB's default is
 80 % of the machine's: a report over 10 million rows took 18 GB of 24."""
+THREADS: Final = 2
+"""Threads, even on a larger machine: each one holds memory that can't spill. With 32, `usms rates`
+over 10 million rows ran out of those 500 MB."""
 _MOST_TRIES: Final = 10
 _OTHER_FILES: Final = {b"SQLite format 3": "an SQLite database", b"PAR1": "a Parquet file",
                        b"PK": "a ZIP archive or spreadsheet"}  # fmt: skip
@@ -63,9 +66,16 @@ def connect(path: Path | str | None = None, **given: Any) -> duckdb.DuckDBPyConn
 
 @contextmanager
 def bounded(file: Path) -> Iterator[duckdb.DuckDBPyConnection]:
-    """Yield ``connect(file)`` with bounded memory. Raises as that does, or ``OSError``."""
-    with TemporaryDirectory(prefix="usms-") as folder, connect(file) as con:
-        con.execute(f"SET memory_limit = '{MEMORY_TO_ASK}'")
+    """Yield ``connect(file)`` with bounded memory. Raises as that does."""
+    try:
+        made = TemporaryDirectory(prefix="usms-")
+    except OSError as error:
+        raise StorageError(
+            f"Can't make a temporary folder: {error.strerror}. Set TMPDIR to a folder that is "
+            "writable and has room."
+        ) from error
+    with made as folder, connect(file) as con:
+        con.execute(f"SET memory_limit = '{MEMORY_TO_ASK}'; SET threads = {THREADS}")
         con.execute(f"SET temp_directory = {ddl.literal(folder)}")
         yield con
 
