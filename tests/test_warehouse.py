@@ -26,6 +26,7 @@ from usms_pipeline.contract import schema
 from usms_pipeline.contract.errors import (
     OtherWarehouse,
     StorageError,
+    UsmsError,
     WarehouseMissing,
 )
 from usms_pipeline.days import file
@@ -597,6 +598,14 @@ def test_our_own_questions_have_the_threads_that_their_memory_is_for(store, sett
     monkeypatch.setattr("usms_pipeline.warehouse.read.THREADS", 3)
     with bounded(settings.warehouse_path) as con:
         assert con.execute("SELECT current_setting('threads')").fetchall() == [(3,)]
+
+
+def test_a_question_that_needs_more_memory_says_what_to_ask_instead(store, settings, monkeypatch):
+    cohorts.write(store, [receipt()])
+    reconcile(store, settings)
+    monkeypatch.setattr("usms_pipeline.warehouse.read.MEMORY_TO_ASK", "20MB")
+    with pytest.raises(UsmsError, match="fewer days"), bounded(settings.warehouse_path) as con:
+        con.execute("SELECT list(i) FROM range(20_000_000) AS t(i)").fetchall()
 
 
 def test_without_a_temporary_folder_it_says_how_to_name_one(settings, tmp_path, monkeypatch):

@@ -66,7 +66,10 @@ def connect(path: Path | str | None = None, **given: Any) -> duckdb.DuckDBPyConn
 
 @contextmanager
 def bounded(file: Path) -> Iterator[duckdb.DuckDBPyConnection]:
-    """Yield ``connect(file)`` with bounded memory. Raises as that does."""
+    """Yield ``connect(file)`` with bounded memory.
+
+    Raises as that does, and ``UsmsError`` for a question that needs more.
+    """
     try:
         made = TemporaryDirectory(prefix="usms-")
     except OSError as error:
@@ -77,7 +80,13 @@ def bounded(file: Path) -> Iterator[duckdb.DuckDBPyConnection]:
     with made as folder, connect(file) as con:
         con.execute(f"SET memory_limit = '{MEMORY_TO_ASK}'; SET threads = {THREADS}")
         con.execute(f"SET temp_directory = {ddl.literal(folder)}")
-        yield con
+        try:
+            yield con
+        except duckdb.OutOfMemoryException as error:
+            raise UsmsError(
+                f"This takes more than {MEMORY_TO_ASK} of memory: ask about fewer days, or by "
+                "columns of fewer values. `usms sql` may take all memory."
+            ) from error
 
 
 def days(file: Path) -> set[date]:
