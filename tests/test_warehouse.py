@@ -614,6 +614,24 @@ def test_without_a_temporary_folder_it_says_how_to_name_one(settings, tmp_path, 
         pass
 
 
+def test_what_a_killed_question_spilled_is_removed_by_the_next(
+    settings, store, tmp_path, monkeypatch
+):
+    cohorts.write(store, [receipt()])
+    reconcile(store, settings)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr("usms_pipeline.warehouse.read._SECONDS_TO_LOCK", -1)
+    killed = tmp_path / "usms-spilled-killed"
+    killed.mkdir()
+    (killed / "duckdb_temp_storage_DEFAULT-0.tmp").write_bytes(b"hashes")
+    with bounded(settings.warehouse_path):
+        [living] = tmp_path.glob("usms-spilled-*")
+        assert living != killed
+        with bounded(settings.warehouse_path):
+            assert living.exists()
+    assert not [*tmp_path.glob("usms-spilled-*")]
+
+
 # -- DuckDB 1.5 -------------------------------------------------------------------------------
 
 OLD_READER = """

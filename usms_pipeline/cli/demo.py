@@ -120,7 +120,7 @@ def check_service(settings: Settings) -> None:
     if is_demo(Path()) and usms_pipeline.settings.is_loopback(parts.hostname or ""):
         try:
             socket.create_connection((parts.hostname, parts.port or 80), timeout=5).close()
-        except ConnectionRefusedError:
+        except OSError:
             raise ServiceDown(_MISSING) from None
 
 

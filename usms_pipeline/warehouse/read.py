@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import shlex
+import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import date
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, gettempdir
 from typing import Any, Final
 
 import duckdb
@@ -22,6 +26,7 @@ MEMORY_TO_ASK: Final = "500MB"
 THREADS: Final = 2
 """Threads, even on a larger machine: each one holds memory that can't spill. With 32, `usms rates`
 over 10 million rows ran out of those 500 MB."""
+_SPILLED, _SECONDS_TO_LOCK = "usms-spilled-", 60
 _MOST_TRIES: Final = 10
 _OTHER_FILES: Final = {b"SQLite format 3": "an SQLite database", b"PAR1": "a Parquet file",
                        b"PK": "a ZIP archive or spreadsheet"}  # fmt: skip
@@ -70,14 +75,7 @@ def bounded(file: Path) -> Iterator[duckdb.DuckDBPyConnection]:
 
     Raises as that does, and ``UsmsError`` for a question that needs more.
     """
-    try:
-        made = TemporaryDirectory(prefix="usms-")
-    except OSError as error:
-        raise StorageError(
-            f"Can't make a temporary folder: {error.strerror}. Set TMPDIR to a folder that is "
-            "writable and has room."
-        ) from error
-    with made as folder, connect(file) as con:
+    with _spill_folder() as folder, connect(file) as con:
         con.execute(f"SET memory_limit = '{MEMORY_TO_ASK}'; SET threads = {THREADS}")
         con.execute(f"SET temp_directory = {ddl.literal(folder)}")
         try:
@@ -87,6 +85,43 @@ def bounded(file: Path) -> Iterator[duckdb.DuckDBPyConnection]:
                 f"This takes more than {MEMORY_TO_ASK} of memory: ask about fewer days, or by "
                 "columns of fewer values. `usms sql` may take all memory."
             ) from error
+
+
+@contextmanager
+def _spill_folder() -> Iterator[str]:
+    """Yield a private temporary folder, and remove those that killed processes left.
+
+    A process holds the lock on its own while it lives. Raises ``StorageError``.
+    """
+    for left in Path(gettempdir()).glob(f"{_SPILLED}*"):
+        with suppress(OSError):
+            if time.time() - left.stat().st_mtime > _SECONDS_TO_LOCK:
+                os.close(_locked(left))
+                shutil.rmtree(left, ignore_errors=True)
+    try:
+        made = TemporaryDirectory(prefix=_SPILLED)
+        lock = _locked(Path(made.name))
+    except OSError as error:
+        raise StorageError(
+            f"Can't make a temporary folder: {error.strerror}. Set TMPDIR to a folder that is "
+            "writable and has room."
+        ) from error
+    try:
+        with made as folder:
+            yield folder
+    finally:
+        os.close(lock)
+
+
+def _locked(folder: Path) -> int:
+    """Return an open descriptor with the lock; raise ``OSError`` where another process has it."""
+    opened = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(opened)
+        raise
+    return opened
 
 
 def days(file: Path) -> set[date]:
