@@ -151,6 +151,7 @@ def test_plan_counts_what_is_due_and_asks_nothing(account: Account) -> None:
     assert f"{due} sessions" in shown.stdout
     assert 290 <= due <= MESSAGES
     assert found["requests"] >= due / 100
+    assert "the rate a run begins with" in shown.stdout
     assert account.simulator.counters.requests == 0
 
 
@@ -260,7 +261,7 @@ def test_a_csv_that_is_written_anew_is_looked_at_anew(account: Account) -> None:
 def test_run_tells_of_receipts_whose_time_can_not_be_right(account: Account) -> None:
     """Read in a zone sixteen hours behind, the latest lie in the future: such are in no figure."""
     said = " ".join(account("run", receipt_timezone="America/Los_Angeles").output.split())
-    [told] = re.findall(r"(\d+) receipts have a time that can't be read, or that is later", said)
+    [told] = re.findall(r"(\d+) receipts with a time that can't be read, or that is later", said)
     assert int(told) > 5
     assert "USMS_RECEIPT_TIMEZONE" in said
     with duckdb.connect("data/usms.duckdb", read_only=True) as con:

@@ -221,7 +221,7 @@ def test_progress_shows_each_phase_with_counts_pace_and_retries(width: int) -> N
         shown,
         (
             ("✓ Reading table", "50,000 rows"),
-            ("✓ Asking service", "49,731 sessions", "17 retries", "43 req/s × 8"),
+            ("✓ Asking service", "49,731 sessions", "17 retried", "43 req/s × 8"),
             ("✓ Writing days", "5 days"),
             ("✓ Publishing",),
         ),
@@ -268,7 +268,7 @@ def test_a_log_gets_a_line_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
         on_progress(Step("receipts", 1, 5))
         on_progress(Step("warehouse", 0))
     first, second = drawn(console).splitlines()
-    assert first[8:] == " Asking service · 3,000/8,051 sessions · 41 retries · 2 req/s × 1"
+    assert first[8:] == " Asking service · 3,000/8,051 sessions · 41 retried · 2 req/s × 1"
     assert second[8:] == " Publishing"
 
 

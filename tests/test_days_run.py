@@ -106,8 +106,17 @@ def test_copies_count_once_and_are_told(account):
         account.row("s1", NOON, phone)
     report = account.refresh()
     assert account.shown("status") == [("delivered",)]
-    assert any("repeat a phone" in one for one in report.warnings)
+    assert any("each phone counts once" in one for one in report.warnings)
     account.settled()
+
+
+def test_what_is_there_once_is_told_in_the_singular(account):
+    account.row("s1", NOON, PHONE)
+    account.row("s1", NOON, PHONE)
+    account.row(None, NOON, PHONE)
+    told = " ".join(account.refresh().warnings)
+    assert "1 recipient without a usable session number" in told
+    assert "1 source row with a phone that another row" in told
 
 
 def test_what_is_gone_from_the_source_is_kept_and_told(account):

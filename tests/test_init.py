@@ -194,6 +194,7 @@ def test_a_script_gives_every_answer_as_an_option(
         (_SESSIONS, ["id", "user_session", "session_no"], "session_no"),
         (_SESSIONS, ["id", "MsgID"], "MsgID"),
         (_SESSIONS, ["id", "phone"], None),
+        (_SESSIONS, ["编号", "会话编号"], "会话编号"),
         (_TIMES, ["created_at", "send_time"], "send_time"),
         (_TIMES, ["发送时间"], "发送时间"),
         (_PHONES, ["id", "-"], "-"),

@@ -140,7 +140,7 @@ def test_a_rate_has_confidence_where_nothing_is_open(tmp_path):
 
 def test_it_says_which_days_and_as_of_when_in_the_settings_zone(page):
     assert "Messages sent 17 Nov – 22 Nov 2026" in page.text
-    assert "by the receipts collected until 22 Nov 2026 20:00 (Asia/Shanghai)." in page.text
+    assert "based on receipts collected until 22 Nov 2026 20:00 (Asia/Shanghai)." in page.text
 
 
 def test_every_bucket_is_shown_and_they_add_up(page, source):
@@ -531,7 +531,7 @@ def test_without_messages_it_says_so(tmp_path):
 def test_messages_that_were_never_asked_about_make_a_report(tmp_path):
     silent = {"first_asked_at": None, "last_asked_at": None, "country": None, "operator": None}
     text = of([message(1, NOW, "pending", **silent)], tmp_path).text
-    assert "by the receipts collected until –." in text
+    assert "based on receipts collected until –." in text
     assert "So far – of those with a final status" in text
     assert "can't be below 0% or above 100%" in text
 

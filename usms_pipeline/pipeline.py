@@ -140,14 +140,14 @@ class Report(Outcome):
             counts.update(said.read)
         without, gone, copies = counts["without_session"], counts["gone"], counts["copies"]
         return _sentences(
-            (without, f"{wording.counted(without, 'recipient')} of the source have no usable "
-             "session number: they count as invalid. Check USMS_SESSION_COLUMN."),
-            (gone, f"{gone:,} rows that were read before are no longer in the source. They are "
-             "kept and counted, which is right if old rows were archived. It is wrong if a row's "
+            (without, f"{wording.counted(without, 'recipient')} without a usable session number in "
+             "the source: counted as invalid. Check USMS_SESSION_COLUMN."),
+            (gone, f"{wording.counted(gone, 'row')} read before and no longer in the source: still "
+             "counted, which is right if old rows were archived. It is wrong if a row's "
              "session number was changed (it counts twice now), or if USMS_SOURCE_URL or "
              "USMS_SOURCE_TABLE names another table."),
-            (copies, f"{copies:,} source rows repeat a phone of the same session: each phone "
-             "counts once."),
+            (copies, f"{wording.counted(copies, 'source row')} with a phone that another row of "
+             "the same session has: each phone counts once."),
         )  # fmt: skip
 
     def _of_the_answers(self) -> list[str]:
@@ -156,18 +156,18 @@ class Report(Outcome):
         what = "part of a response" if others == 1 else "responses or parts of responses"
         is_many = self.unannounced > UNANNOUNCED_SHARE * self.buckets.total()
         return _sentences(
-            (refused, f"{refused:,} session numbers were refused by the service and count as "
-             "invalid: see `usms quarantine list`."),
+            (refused, f"{wording.counted(refused, 'session number')} refused by the service and "
+             "counted as invalid: see `usms quarantine list`."),
             (silent, f"{wording.counted(silent, 'session number')} got no usable answer while "
              "others did: they are asked again at the polling times. `usms quarantine list` shows "
              "the answers."),
             (others > 0, f"{others:,} {what} could not be used and went into quarantine: `usms "
              "quarantine list` says why."),
-            (self.times_in_doubt, f"{self.times_in_doubt:,} receipts have a time that can't be "
-             "read, or that is later than the response: the time is ignored. If most have one, "
-             "check USMS_RECEIPT_TIMEZONE and this machine's clock."),
-            (strange, f"{strange:,} recipients have a status word that this version does not know; "
-             "`usms rates --by provider_status` shows them. They are not counted as failed."),
+            (self.times_in_doubt, f"{wording.counted(self.times_in_doubt, 'receipt')} with a time "
+             "that can't be read, or that is later than the response: the time is ignored. If most "
+             "have one, check USMS_RECEIPT_TIMEZONE and this machine's clock."),
+            (strange, f"{wording.counted(strange, 'recipient')} with a status word that this "
+             "version does not know, not counted as failed: see `usms rates --by provider_status`."),
             (is_many, f"{self.unannounced:,} receipts are for phones that are not in your table "
              f"(left out of the rates). {self.remedy}"),
         )  # fmt: skip
@@ -721,7 +721,7 @@ class Pipeline:
         if not missing:
             return ""
         first, last, count = min(missing), max(missing), sum(missing.values())
-        have, are, them = ("has", "is", "it") if count == 1 else ("have", "are", "them")
+        have, are, them = ("has", "it is", "it") if count == 1 else ("have", "they are", "them")
         where = f"of {first}" if first == last else f"of {first} to {last}"
         start = "" if older else " If they are not to be in the figures, set USMS_START_DATE later."
         return (

@@ -32,7 +32,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Settings are read from USMS_… variables and from .env in the current folder. "
-    "Exit codes: 0 all well, 1 ran and something fell short, 2 unusable settings or arguments, "
+    "Exit codes: 0 done, 1 finished with errors, 2 wrong settings or arguments, "
     "3 the service refused the credentials.",
 )
 

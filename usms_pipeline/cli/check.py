@@ -156,7 +156,8 @@ def _source(settings: Settings, looked_at: list[Sample] | None = None) -> Iterat
     doubts = found.doubts(settings, with_forms=True)
     if found.is_unreadable:
         raise UsmsError(f"{found.address}: {doubts[0]}.")
-    rows = f"{wording.counted(found.rows, 'row')} in {found.table} at {found.address}"
+    place = f" at {found.address}" if found.address != found.table else ""
+    rows = f"{wording.counted(found.rows, 'row')} in {found.table}{place}"
     if found.first_sent_at is None or found.last_sent_at is None:
         yield (
             "warning",

@@ -177,7 +177,7 @@ def _show_places(settings: Settings, folder: Path, started_in: Path, is_over: bo
     file = shown / settings.warehouse_path
     places = [
         ("warehouse", escape(str(file))),
-        ("", f"read-only, and opened so: {escape(to_open(file))}, or usms sql"),
+        ("", f"to open it: {escape(to_open(file))}, or usms sql"),
     ]
     if report.exists():
         places.append(("report", escape(str(shown / report))))
@@ -187,8 +187,8 @@ def _show_places(settings: Settings, folder: Path, started_in: Path, is_over: bo
         there, here = escape(_usms(folder)), escape(_usms(started_in))
         places += [
             ("next", f"[bold]cd {escape(str(shown))} && {there} rates --by country[/]"),
-            ("or", f"[bold]{here} demo --serve[/]: again, and the service stays up for runs"),
-            ("", f"[bold]{here} demo --dev[/]: again, with Dagster's page on it"),
+            ("or", f"[bold]{here} demo --serve[/]: again, with the service kept up for usms run"),
+            ("", f"[bold]{here} demo --dev[/]: again, with Dagster's web page"),
         ]
     out().print(facts_grid(*places))
 

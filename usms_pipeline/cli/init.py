@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _ENV: Final = Path(".env")
 _NONE: Final = "-"
 _TABLES: Final = ("sms", "message|msg|短信", "send|sent|log")
-_SESSIONS: Final = ("^session_?(no|id)$", "session", "^(msg|message|send)_?id$")
+_SESSIONS: Final = ("^session_?(no|id)$", "session|会话", "^(msg|message|send)_?id$")
 _TIMES: Final = ("^sen[dt]_?(at|time|date)$|发送时间", "sen[dt]|submit", "creat", "time|date|时间")
 _PHONES: Final = ("^phone", "phone|mobile|msisdn|手机", "recipient|^to$|tel|number|号码")
 """What tables and columns are called, the likeliest first."""
@@ -90,7 +90,7 @@ def init(
         given["source_table"] = _ask("Table of messages", "--table", table, open_table, guess)
     else:
         open_table("")
-    _list("columns", [f"{one.name} ({one.type})" for one in columns])
+    _list("columns", [f"{one.name} ({one.type})".removesuffix(" (untyped)") for one in columns])
     names = [one.name for one in columns]
     times = {one.name: one.time for one in columns if one.time is not None}
     for name, question, option, told, there, words in (

@@ -124,7 +124,7 @@ def _asking(stats: CollectStats | None) -> list[str]:
     """Return how the asking goes: retries, and the pace the governor has settled on."""
     if stats is None:
         return []
-    parts = [f"{wording.count(stats.retries)} retries"] if stats.retries else []
+    parts = [f"{wording.count(stats.retries)} retried"] if stats.retries else []
     if stats.pace:
         parts.append(f"{stats.pace:.0f} req/s × {stats.concurrency}")
     return parts

@@ -220,8 +220,8 @@ def _published(report: Report) -> str:
 
 
 def _show_plan(found: Plan) -> None:
-    settled = "as the last run settled on"
-    assumed = "assumed: where a run begins that has met no limit"
+    settled = "the rate of the last run"
+    assumed = "the rate a run begins with; it adapts to the service's limit"
     facts = [
         ("due", wording.counted(sum(found.due_sessions.values()), "session")),
         ("requests", wording.count(found.requests)),
@@ -230,7 +230,7 @@ def _show_plan(found: Plan) -> None:
             f"{wording.duration(found.seconds_at_pace)} at {found.pace:.1f} requests a second, "
             f"{settled if found.is_pace_known else assumed}",
         ),
-        ("behind", _behind(found)),
+        ("backlog", _backlog(found)),
     ]
     if found.unfolded_runs:
         told = f"responses of {wording.counted(found.unfolded_runs, 'run')}, unless one is under "
@@ -252,12 +252,12 @@ def _due_table(found: Plan) -> Table:
     return rows_table(head, list(due.items()), {"sessions due": wording.count})
 
 
-def _behind(found: Plan) -> str:
+def _backlog(found: Plan) -> str:
     """Return how late the oldest unmet polling time is, and whether the pace can keep up."""
     if found.oldest_unmet_at is None:
-        return "not at all"
-    keeps_up = "the pace keeps up" if found.can_keep_up else (
-        "[yellow]the pace can't keep up[/]: raise USMS_MAX_CONCURRENCY or "
+        return "none"
+    keeps_up = "this rate is enough" if found.can_keep_up else (
+        "[yellow]this rate is not enough[/]: raise USMS_MAX_CONCURRENCY or "
         "USMS_MAX_REQUESTS_PER_SECOND, or poll less often (USMS_POLL_EVERY_HOURS)"
     )  # fmt: skip
-    return f"the oldest question is {wording.duration(found.behind_seconds)} overdue; {keeps_up}"
+    return f"the oldest check is {wording.duration(found.behind_seconds)} overdue; {keeps_up}"

@@ -219,8 +219,8 @@ class Run:
     def _tell_what_is_lost(self, rebuilt: list[date]) -> None:
         if count := len(self.outcome.missing):
             self.outcome.notes.append(
-                f"{wording.counted(count, 'response')} could not be read again, because they are "
-                "no longer kept: what the days' files knew of them stays."
+                f"{wording.counted(count, 'response')} could not be read again: no longer "
+                "kept. What the days' files knew of them stays."
             )
         unasked = 0
         for day in rebuilt:

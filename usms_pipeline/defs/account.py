@@ -254,7 +254,7 @@ def progress_log(
         if stats:
             line += f"; {wording.counted(stats.requests, 'request')}"
         if stats and stats.retries:
-            line += f", {wording.count(stats.retries)} retries"
+            line += f", {wording.count(stats.retries)} retried"
         if total and progress.done > done and now > since:
             left = (total - progress.done) * (now - since) / (progress.done - done)
             line += f"; about {wording.duration(left)} left"

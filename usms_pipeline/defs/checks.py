@@ -193,8 +193,8 @@ def _unrecognized_words(report: Report) -> dg.AssetCheckResult:
     return _verdict(
         "unrecognized_words",
         not count,
-        f"{count:,} recipients have a status word that this version does not know{_in(strange)}. "
-        "They are not counted as failed. `usms rates --by provider_status` shows the words."
+        f"{wording.counted(count, 'recipient')} with a status word that this version does not "
+        f"know{_in(strange)}, not counted as failed: see `usms rates --by provider_status`."
         if count
         else "Every word is known.",
         recipients=count,

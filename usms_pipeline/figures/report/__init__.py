@@ -63,7 +63,7 @@ def draw(
     if first is not None:
         sent = Said(wording.days(first, last), f"{first} 至 {last}")
         lead = said(
-            "Messages sent {days}, by the receipts collected until {at}.",
+            "Messages sent {days}, based on receipts collected until {at}.",
             days=sent,
             at=_at(as_of, zone),
         )

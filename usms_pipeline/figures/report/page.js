@@ -160,9 +160,10 @@ function said(now, before, guess, former) {
   const change = guess.rate - former.rate, written = points(change);
   const [first] = groups(before).rows, isWhere = first?.extra >= 5 && first.guess.chanceHigh !== null && first.former.rate > first.guess.chanceHigh;
   given.n = written.slice(1);
-  given.more = judged().text + (isWhere && !state.only.has(state.by)
+  const verdict = judged();
+  given.more = (written === "0.0" && verdict.is === "usual" ? "" : verdict.text) + (isWhere && !state.only.has(state.by)
     ? t(" Most extra failures: {name} (+{n}).", { name: nameOf(state.by, first.place), n: count(first.extra) }) : "");
-  if (written === "0.0") return t("{told}, as many as in {than}. {more}", given);
+  if (written === "0.0") return t("{told}, the same as in {than}. {more}", given);
   return change < 0 ? t("{told}, {n} points less than in {than}. {more}", given) : t("{told}, {n} points more than in {than}. {more}", given);
 }
 const isComparable = (before) => before.messages >= page.floor;
@@ -175,7 +176,7 @@ function judged() {
   if (cohort === null) return { text: t("For this selection we did not compute whether that is unusual."), is: "" };
   const [, low, high] = page.changes[`${state.period}:0:${cohort}`] ?? [];
   if (low == null) return { text: t("There are too few days to tell whether that is unusual."), is: "" };
-  if (low <= 0 && high >= 0) return { text: t("That is within what {spans} usually differ by.", { spans: usually() }), is: "usual" };
+  if (low <= 0 && high >= 0) return { text: t("It is normal for {spans} to differ this much.", { spans: usually() }), is: "usual" };
   return { text: t("That is more than {spans} usually differ by.", { spans: usually() }), is: high < 0 ? "worse" : "better" };
 }
 const chosen = () => [...state.only].map(([column, place]) => nameOf(column, place));
@@ -512,7 +513,7 @@ function controls() {
     type: "button", "aria-pressed": String(days === state.period && !state.brushed), onclick: () => { state.period = days; state.brushed = null; store(); },
   }, days === 1 ? t("24 h") : t("{n} days", { n: days }))));
   $("filters").replaceChildren(...page.columns.map((column, n) => {
-    const order = column.values.map((name, place) => [place, name]).slice(1).sort((a, b) => a[1].localeCompare(b[1]));
+    const order = column.values.map((name, place) => [place, nameOf(n, place)]).slice(1).sort((a, b) => a[1].localeCompare(b[1]));
     if (tables.counts["v" + n].includes(0)) order.push([0, t(column.values[0])]);
     return el("label", {}, el("span", {}, t(column.label)), el("select", {
       "data-column": column.name,

@@ -81,7 +81,7 @@ CHINESE: Final = {
         "{begun}，在已有最终状态的短信中送达率为 {rate}"
     ),
     "{told}. {more}": "{told}。{more}",
-    "{told}, as many as in {than}. {more}": "{told}，与{than}持平。{more}",
+    "{told}, the same as in {than}. {more}": "{told}，与{than}持平。{more}",
     "{told}, {n} points less than in {than}. {more}": "{told}，比{than}低 {n} 个百分点。{more}",
     "{told}, {n} points more than in {than}. {more}": "{told}，比{than}高 {n} 个百分点。{more}",
     " Most extra failures: {name} (+{n}).": "失败增加最多的是 {name}（+{n}）。",
@@ -97,7 +97,7 @@ CHINESE: Final = {
         "当前筛选不判断波动是否异常。"
     ),
     "There are too few days to tell whether that is unusual.": "天数太少，无法判断波动是否异常。",
-    "That is within what {spans} usually differ by.": "在{spans}的正常波动范围内。",
+    "It is normal for {spans} to differ this much.": "在{spans}的正常波动范围内。",
     "That is more than {spans} usually differ by.": "超出{spans}的正常波动。",
     # the tiles
     "nothing before to compare with": "没有可对比的数据",
@@ -227,7 +227,7 @@ CHINESE: Final = {
     "Messages by status": "按状态的短信数",
     "What the figures mean": "指标含义",
     "No messages yet.": "还没有短信。",
-    "Messages sent {days}, by the receipts collected until {at}.": (
+    "Messages sent {days}, based on receipts collected until {at}.": (
         "{days} 发送的短信，按截至 {at} 采集的回执统计。"
     ),
     "Made {at} by usms-pipeline {version}. This file fetches nothing and holds no phone number.": (
