@@ -167,7 +167,8 @@ class Report(Outcome):
              "that can't be read, or that is later than the response: the time is ignored. If most "
              "have one, check USMS_RECEIPT_TIMEZONE and this machine's clock."),
             (strange, f"{wording.counted(strange, 'recipient')} with a status word that this "
-             "version does not know, not counted as failed: see `usms rates --by provider_status`."),
+             "version does not know, not counted as failed: see `usms rates --by "
+             "provider_status`."),
             (is_many, f"{self.unannounced:,} receipts are for phones that are not in your table "
              f"(left out of the rates). {self.remedy}"),
         )  # fmt: skip
