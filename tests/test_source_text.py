@@ -496,6 +496,12 @@ def test_names_are_found_whatever_their_case_unless_two_differ_by_it(tmp_path: P
     assert found["other"] == ["x"]
 
 
+def test_blanks_around_a_value_make_no_group_of_their_own(tmp_path: Path) -> None:
+    rows = [("a", " otp\t"), ("b", "otp"), ("c", "  "), ("d", "\u3000登录 验证\u00a0"), ("e", None)]
+    url = sqlite_table(tmp_path / "t.db", "session_no, kind", *rows)
+    assert read(url, dimensions=("kind",))["kind"] == ["otp", "otp", "", "登录 验证", None]
+
+
 def test_a_dimension_with_a_name_of_ours_is_told_apart(tmp_path: Path) -> None:
     url = sqlite_table(tmp_path / "t.db", "session_no , status , country ", ("a", "sent", "CN"))
     found = read(url, dimensions=("status", "country"))

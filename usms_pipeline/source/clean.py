@@ -119,7 +119,8 @@ def clean(
         counts = _recipients(rest.pop(0))
         cells.uncounted += counts.null_count
         recipients = pc.fill_null(counts, _ONE)
-    columns = [_session(session), phone, times, recipients, *rest]
+    trimmed = [pc.utf8_trim_whitespace(text) for text in rest]  # "otp " is no group of its own
+    columns = [_session(session), phone, times, recipients, *trimmed]
     return _one_phone_a_row(pa.record_batch(columns, schema=schema(dimensions)), cells)
 
 
