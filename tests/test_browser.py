@@ -365,6 +365,13 @@ def test_no_table_is_wider_than_a_phone(language, browser, reports):
     assert wide == []
 
 
+def test_the_page_is_no_higher_than_two_screens(browser, reports):
+    page = browser.new_page(viewport={"width": 1440, "height": 900})
+    page.goto(reports["outage"].as_uri())
+    assert page.evaluate("document.documentElement.scrollHeight") <= 2 * 900
+    page.close()
+
+
 def test_it_prints_on_a_few_pages(browser, reports):
     page, _ = _opened(browser, reports["outage"])
     printed = page.pdf(format="A4")
