@@ -459,7 +459,7 @@ def test_quarantine_lists_replays_and_dismisses(account: Account) -> None:
     poisoned = account.simulator.sessions[:2]
     account.simulator.faults = Faults(poison_ids=frozenset(poisoned))
     assert "nothing open in quarantine" in account("quarantine", "list").stdout
-    assert "2 session numbers were refused" in account("run").stderr
+    assert "2 session numbers refused by the service" in account("run").stderr
 
     listed = account("quarantine", "list")
     entries = json.loads(account("quarantine", "list", "--json").stdout)
