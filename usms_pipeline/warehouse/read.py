@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
 import shlex
 import shutil
 import time
@@ -15,6 +13,7 @@ from tempfile import TemporaryDirectory, gettempdir
 from typing import Any, Final
 
 import duckdb
+from filelock import FileLock
 
 from usms_pipeline import settings as config
 from usms_pipeline.contract.errors import StorageError, UsmsError, WarehouseMissing
@@ -94,34 +93,19 @@ def _spill_folder() -> Iterator[str]:
     A process holds the lock on its own while it lives. Raises ``StorageError``.
     """
     for left in Path(gettempdir()).glob(f"{_SPILLED}*"):
-        with suppress(OSError):
+        with suppress(OSError):  # also of a lock that is held
             if time.time() - left.stat().st_mtime > _SECONDS_TO_LOCK:
-                os.close(_locked(left))
-                shutil.rmtree(left, ignore_errors=True)
+                with FileLock(left / "lock", blocking=False):
+                    shutil.rmtree(left, ignore_errors=True)
     try:
         made = TemporaryDirectory(prefix=_SPILLED)
-        lock = _locked(Path(made.name))
     except OSError as error:
         raise StorageError(
             f"Can't make a temporary folder: {error.strerror}. Set TMPDIR to a folder that is "
             "writable and has room."
         ) from error
-    try:
-        with made as folder:
-            yield folder
-    finally:
-        os.close(lock)
-
-
-def _locked(folder: Path) -> int:
-    """Return an open descriptor with the lock; raise ``OSError`` where another process has it."""
-    opened = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(opened)
-        raise
-    return opened
+    with made as folder, FileLock(Path(folder) / "lock", thread_local=False):
+        yield folder
 
 
 def days(file: Path) -> set[date]:
