@@ -362,13 +362,14 @@ class Pipeline:
         window, begun = window or self.open_window(), self.clock()
         dataset.check(self.store, self.settings, self.book.fingerprint)
         notes = self._doubts_about_the_clock()
+        reaches_today = window.last >= self.open_window().last
         with self._run(on_written=on_written) as run:
             try:
-                run.read_window(window, reaches_today=window.last >= self.open_window().last)
-                # not before: a column that can't be meant is not to be what it was begun with
-                dataset.begin(self.store, self.settings, self.book.fingerprint)
-                run.catch_up()
-                run.ask()
+                for _ in run.pieces(window, reaches_today=reaches_today):
+                    # not before: a column that can't be meant is not to be what it was begun with
+                    dataset.begin(self.store, self.settings, self.book.fingerprint)
+                    run.catch_up()
+                    run.ask()
             except (CredentialsRefused, ServiceDown):
                 self._check_none_vanished(run.footers)  # what came is published
                 raise
@@ -480,18 +481,22 @@ class Pipeline:
         """
         window = window or self.open_window()
         now, pace = self.clock(), self._settled_pace()
+        reaches_today, count = window.last >= self.open_window().last, 0
+        oldest: datetime | None = None
         with self._only_looking() as run:
-            run.read_window(window, reaches_today=window.last >= self.open_window().last)
-            due = run.due()
+            for _ in run.pieces(window, reaches_today=reaches_today):
+                due = run.due()
+                count += due.num_rows
+                first = due["unmet_at"][0].as_py() if due.num_rows else None
+                oldest = min(filter(None, (oldest, first)), default=None)
         doubts = self.doubts_about_the_source(may_write=False) or SourceDoubts()
         reads_older = window.first < self.open_window().first
         of_source = doubts.sentences if reads_older else doubts.warnings
         ceiling = self.settings.max_requests_per_second
         likely = pace or FIRST_PACE
-        oldest = due["unmet_at"][0].as_py() if due.num_rows else None
         return Plan(
             due_sessions=run.outcome.due,
-            requests=-(-due.num_rows // self.settings.batch_size),
+            requests=-(-count // self.settings.batch_size),
             pace=min(likely, ceiling) if ceiling else likely,
             is_pace_known=pace is not None,
             oldest_unmet_at=oldest,
@@ -528,8 +533,8 @@ class Pipeline:
         if to_do:
             return Look(to_do)
         with self._only_looking() as run:
-            run.read_window(self.open_window(), reaches_today=True)
-            changed, outcome = len(run.changed_days), run.outcome
+            pieces = run.pieces(self.open_window(), reaches_today=True)
+            changed, outcome = sum(len(run.changed_days) for _ in pieces), run.outcome
         to_do = (
             [f"{wording.counted(changed, 'day')} not as the source has it now"] if changed else []
         )

@@ -114,20 +114,23 @@ class Asking:
         patience: Patience | None,
         on_progress: OnProgress,
         known: Callable[[], str | None],
+        so_far: CollectStats,
     ) -> CollectStats:
         """Ask, and return the figures once all answers are on disk, and their targets written.
 
         Arguments and errors are those of ``collect``.
         """
 
+        before = so_far.ids_answered + so_far.ids_refused
+
         def tell(stats: CollectStats) -> None:
             self._flush_in_time()
-            on_progress(stats, self._due)
+            on_progress(stats, before + self._due)
 
         try:
             return collect(
                 self._batches(), self._land, self._settings, clock=clock, transport=transport,
-                start_pace=pace, on_progress=tell, patience=patience, known=known,
+                start_pace=pace, on_progress=tell, patience=patience, known=known, so_far=so_far,
             )  # fmt: skip
         finally:
             self._end()

@@ -153,9 +153,16 @@ class Held:
                 day.stream.abandon()
         self._stack.close()
 
+    def let_go(self) -> None:
+        """Release all days, to hold others."""
+        self.release()
+        self.days.clear()
+        self._names.clear()
+        del self.files
+
     @cached_property
     def files(self) -> list[date]:
-        """The days that had a file when the run began."""
+        """The days that had a file when the run began to hold days."""
         return file.days(self.store)
 
     def take(self, day: date) -> Day | None:

@@ -84,7 +84,7 @@ class Reading:
         self._starts = np.array(starts, np.int64)
         self._batches: list[pa.Table] = []
         self._own: list[npt.NDArray[np.int32]] = []  # each row's day
-        self.rows = 0
+        self.rows = self.within = 0
         self.newest: int | None = None
 
     def add(self, batch: pa.RecordBatch) -> None:
@@ -93,6 +93,7 @@ class Reading:
         if len(moments):
             self.newest = max(int(moments.max()), self.newest or 0)
         place = np.searchsorted(self._starts, moments, side="right") - 1
+        self.within += int(np.count_nonzero((place > 0) & (place < len(self._days) - 2)))
         self._own.append(self._days[np.clip(place, 0, None)])
         # a copy in one piece: what a driver hands over may hold half again of what it needs
         self._batches.append(pa.table(pa.ipc.read_record_batch(batch.serialize(), batch.schema)))

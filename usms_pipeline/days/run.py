@@ -102,6 +102,8 @@ class Run:
         self._transport, self._patience, self._pace = transport, patience, pace
         self._published = published
         self._held = Held(store, settings, book, locks=holds)
+        self._window = Window(date.max, date.min)  # what was read so far
+        self._let_go: dict[date, Footer] = {}
         self._rows = SourceRows(self._held)
         self._blocks = BlockReader(self._held)
         self._writing = Writing(self._held, self._rows, self._latest, on_written)
@@ -115,8 +117,9 @@ class Run:
 
     @property
     def footers(self) -> dict[date, Footer]:
-        """What the files of the days that this run holds say now."""
-        return {day: one.footer for day, one in sorted(self._days.items()) if one.footer}
+        """What the files of the days say that this run worked on."""
+        held = {day: one.footer for day, one in self._days.items() if one.footer}
+        return dict(sorted((self._let_go | held).items()))
 
     @property
     def changed_days(self) -> list[date]:
@@ -125,18 +128,36 @@ class Run:
 
     # -- what is read, and what was told and not folded -------------------------------------------
 
-    def read_window(self, window: Window, *, reaches_today: bool) -> None:
-        """Read the source's rows of a window, and hold the days that it or the clock affects.
+    def pieces(self, window: Window, *, reaches_today: bool) -> Iterator[Window]:
+        """Read the source's rows of a window, and yield while the days they affect are held.
 
-        If ``reaches_today``, earlier days with open messages are held too.
+        All at once, where they fit into memory; else in pieces of whole days: what comes of one is
+        to be written before the next is drawn, which lets its days go, so that the end is that of
+        runs over the pieces, one after the other. If ``reaches_today``, the last also holds earlier
+        days with open messages.
         """
-        self._read(window)
-        for day in self._held.files:
-            is_before = reaches_today and day < window.first
-            if day in window or (is_before and self._held.has_open(day)):
-                self._held.take(day)
-        self._leave_out_what_is_gone()
-        self._rows.place()
+        first, most = window.first, len(window)
+        while first <= window.last:
+            piece = Window(first, min(first + timedelta(days=most - 1), window.last))
+            if not self._read(piece):
+                most = -(-len(piece) // 2)
+                continue
+            self._window = Window(window.first, piece.last)
+            is_last = piece.last == window.last
+            for day in self._held.files:
+                is_before = reaches_today and is_last and day < window.first
+                if day in piece or (is_before and self._held.has_open(day)):
+                    self._held.take(day)
+            for day, said in self._let_go.items():
+                if said.read.get("gone"):  # put off, perhaps, to a day of this piece
+                    self._held.take(day)
+            self._leave_out_what_is_gone()
+            self._rows.place()
+            yield piece
+            first = piece.last + timedelta(days=1)
+            if not is_last:
+                self._let_go = self.footers
+                self._held.let_go()
 
     def _leave_out_what_is_gone(self) -> None:
         """Leave out a published day whose file is gone: a new one would lose what was known."""
@@ -146,8 +167,8 @@ class Run:
                 self._days.pop(day)
                 self.outcome.damaged[day] = str(DamagedDay(day, "it is gone"))
 
-    def _read(self, window: Window) -> None:
-        self._rows.read(window, lambda rows: self._tell(Progress("source", rows)))
+    def _read(self, window: Window) -> bool:
+        return self._rows.read(window, lambda rows: self._tell(Progress("source", rows)))
 
     def catch_up(self) -> None:
         """Fold the responses of killed runs, so that nothing is asked twice."""
@@ -171,7 +192,7 @@ class Run:
     def _is_read(self, day: date) -> bool:
         """Return whether this run has read a day's source rows, and can write its file."""
         is_left = day in self.outcome.locked or day in self.outcome.damaged
-        return day in self._rows.window and not is_left
+        return day in self._window and not is_left
 
     def fold_again(self, blocks: list[str], is_whole: bool = True) -> bool:
         """Fold blocks of responses; return whether all that they say is in the days' files now.
@@ -204,10 +225,10 @@ class Run:
             if day not in self.outcome.locked
             and (day in self.outcome.damaged or self._is_damaged(day))
         ]  # fmt: skip
-        if damaged:
-            for day in damaged:
-                self._held.begin_anew(day)
-            self._read(Window(min(damaged), max(damaged)))
+        for day in damaged:
+            self._held.begin_anew(day)
+        for day in damaged:
+            self._read(Window(day, day))
             self._rows.place()
         for some in self._rounds([day for day in days if day in self._days]):
             for day in some:
@@ -318,14 +339,14 @@ class Run:
                 )
                 self.outcome.stats = asking.ask(
                     self._clock, self._transport, self._pace, self._patience,
-                    self._tell_how_far, self._answered_before,
+                    self._tell_how_far, self._answered_before, self.outcome.stats,
                 )  # fmt: skip
             except (CredentialsRefused, ServiceDown) as error:
                 self.outcome.stats = error.stats or self.outcome.stats
                 self.finish(self._days)
                 raise
             finally:
-                self.outcome.seconds_asking = time.monotonic() - started
+                self.outcome.seconds_asking += time.monotonic() - started
             self.finish(self._days)
             if left_out == self._left_out():  # of others, nobody was asked about
                 self._blocks.empty_named()

@@ -26,6 +26,9 @@ from usms_pipeline.days.reading import MARGIN, NOTHING, DayRead, Reading
 from usms_pipeline.store.dataset import Window, day_start
 
 _ONE_DAY: Final = timedelta(days=1)
+MOST_ROWS: Final = 4_000_000
+"""How many rows are read at once, if they are not all of one day: about 60 bytes each."""
+
 Some = Any  # an array of texts, in one piece or several
 Names = Callable[[date], pa.Array]
 """The session numbers that a day's file has."""
@@ -45,11 +48,12 @@ class SourceRows:
         self.window = Window(date.max, date.min)
         self._read_for: dict[date, pa.ChunkedArray] = {}
 
-    def read(self, window: Window, tell: Callable[[int], None]) -> None:
+    def read(self, window: Window, tell: Callable[[int], None]) -> bool:
         """Read a window; hold its days where they are not as their files say they were read.
 
+        Returns False, with nothing done, where its days have too many rows to be read at once.
         ``tell`` is called with the number of rows read so far. Raises ``UsmsError`` where the rows
-        can't be those of sent messages (``doubts``).
+        can't be those of sent messages (``doubts``); the first are looked at.
         """
         held, settings = self._held, self._held.settings
         start = day_start(window.first, settings.zone) - MARGIN
@@ -64,10 +68,15 @@ class SourceRows:
             if judged.num_rows < doubts.MOST_ROWS:
                 judged = pa.concat_tables([judged, pa.table(batch)])
             tell(rows.rows)
+            if rows.rows > MOST_ROWS and window.first < window.last:
+                return False
         judged = judged.slice(0, doubts.MOST_ROWS)
-        held.outcome.notes += doubts.notes(doubts.of_rows(judged, cells, settings, held.book))
-        held.outcome.rows_read = cells.rows
-        held.outcome.newest_sent_at = rows.newest
+        found = doubts.notes(doubts.of_rows(judged, cells, settings, held.book))
+        held.outcome.notes += [] if held.outcome.rows_read else found
+        held.outcome.rows_read += rows.within
+        held.outcome.newest_sent_at = (
+            max(rows.newest or 0, held.outcome.newest_sent_at or 0) or None
+        )
         self._read_for = {}
         for read in rows.days():
             self._read_for[read.day] = read.rows["session_no"]
@@ -77,6 +86,7 @@ class SourceRows:
             if day in window and day not in self._read_for:
                 empty = source.schema(settings.dimensions).empty_table()
                 self._keep_if_new(DayRead(day, empty, NOTHING))
+        return True
 
     def _keep_if_new(self, read: DayRead) -> None:
         day = self._held.take(read.day)

@@ -53,6 +53,7 @@ LATER: Final = Batch(-1, ())
 """Stands for a batch when there is none now but may be one soon."""
 
 Sink = Callable[[int, Answer], None]
+_NOTHING: Final = CollectStats()
 
 
 def utc_now() -> datetime:
@@ -71,6 +72,7 @@ def collect(
     on_progress: Callable[[CollectStats], None] | None = None,
     patience: Patience | None = None,
     known: Callable[[], str | None] = lambda: None,
+    so_far: CollectStats = _NOTHING,
 ) -> CollectStats:
     """Ask the service for every batch, and give each answer to ``sink`` as it comes.
 
@@ -78,13 +80,15 @@ def collect(
     ``batches`` are drawn a little ahead of the workers, so a lazy iterator stays lazy; they, the
     ``sink`` and ``on_progress`` (every 0.2 s or so, and at the end) are called in this thread, one
     at a time. ``start_pace``: requests a second, from the last run's ``CollectStats.pace``. The
-    ``transport`` is closed at the end. Where there is nothing to ask, no progress is reported.
+    ``transport`` is closed at the end. ``so_far``: the figures of the same run's earlier
+    collections, which this one adds to. Where there is nothing to ask, no progress is reported.
 
     Raises ``CredentialsRefused`` and ``ServiceDown``, with ``.stats``, and what the caller's
     own parts raise, KeyboardInterrupt included: always after the workers have ended, and the sink
     has all that was received, unless it was the sink that failed.
     """
-    stats = CollectStats(pace=start_pace)
+    start_pace = so_far.pace or start_pace
+    stats = replace(so_far, pace=start_pace, problems=dict(so_far.problems))
     governor = Governor(start_pace, settings.max_requests_per_second)
     if transport is None:
         drawn = iter(batches)
@@ -220,7 +224,8 @@ class _Caller:
     ) -> None:
         self._workers, self._batches, self._sink = workers, batches, sink
         self._stats, self._on_progress = stats, on_progress
-        self._started = self._shown = time.monotonic()
+        self._shown = time.monotonic()
+        self._started = self._shown - stats.seconds
         self._given = 0
         self._has_more = True
         self._is_sink_broken = False

@@ -44,7 +44,10 @@ class Window:
 
     def days(self) -> list[date]:
         """List the days, ascending."""
-        return [self.first + timedelta(days=n) for n in range((self.last - self.first).days + 1)]
+        return [self.first + timedelta(days=n) for n in range(len(self))]
+
+    def __len__(self) -> int:
+        return max((self.last - self.first).days + 1, 0)
 
     def __contains__(self, day: date) -> bool:
         return self.first <= day <= self.last
