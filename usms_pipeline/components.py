@@ -5,28 +5,31 @@ It says what is built of the attributes; the parts are in ``defs``.
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import dagster as dg
 from dagster.components.utils import TranslatorResolvingInfo
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from usms_pipeline import settings as core_settings
-from usms_pipeline.contract import source_address
 from usms_pipeline.contract.errors import SettingsError
 from usms_pipeline.defs.account import Account, AccountSettings, resolve
-from usms_pipeline.defs.attributes import KEYS, Attributes
+from usms_pipeline.defs.attributes import SECRET, Attributes, Unchecked
 from usms_pipeline.defs.scaffold import AccountScaffolder
 from usms_pipeline.settings import Settings
 
 if TYPE_CHECKING:
+    from dagster_shared.yaml_utils.source_position import SourcePositionTree
+
     from usms_pipeline.defs.assets import Step
 
-_TEMPLATE: Final = re.compile(r"\{\{.*?\}\}")
 _BEFORE_A_RUN: Final = (
     "start_date", "timezone", "dimensions", "warehouse",
     "session_column", "sent_at_column", "phone_column", "recipients_column",
@@ -67,12 +70,11 @@ class ReceiptPipeline(dg.Component):
             for name, value in given.items()
             if name in Settings.model_fields
         }
-        _refuse_secrets(self.given)
 
     @classmethod
     def get_model_cls(cls) -> type[BaseModel]:
         """Return the schema of the attributes."""
-        return Attributes
+        return Unchecked
 
     @classmethod
     def get_spec(cls) -> dg.ComponentTypeSpec:
@@ -88,21 +90,19 @@ class ReceiptPipeline(dg.Component):
     ) -> ReceiptPipeline:
         """Make the component from YAML. Templates that read the environment are filled in when a "
         "run starts."""
-        names = attributes.model_fields_set if attributes else set()
-        given = {name: getattr(attributes, name) for name in names}
-        tree = context.resolution_context.source_position_tree
-        _refuse_secrets(
-            {name: given[name] for name in given if isinstance(given[name], str)},
-            lambda name: f"{tree.lookup(['attributes', name])}: " if tree else "",
-        )
-        translation = given.pop("translation", None)
-        if translation is not None:
-            info = TranslatorResolvingInfo(translation, context.resolution_context, "translation")
-            given["translation"] = lambda spec: info.get_asset_spec(
-                spec, {"spec": spec, "name": spec.key.path[-1]}
-            )
-        at = context.resolution_context.at_path("attributes")
-        return cls(**{name: _early(value, at.at_path(name)) for name, value in given.items()})
+        with _shown_at(context.resolution_context.source_position_tree):
+            checked = Attributes.model_validate(attributes.model_extra if attributes else {})
+            given = {name: getattr(checked, name) for name in checked.model_fields_set}
+            translation = given.pop("translation", None)
+            if translation is not None:
+                info = TranslatorResolvingInfo(
+                    translation, context.resolution_context, "translation"
+                )
+                given["translation"] = lambda spec: info.get_asset_spec(
+                    spec, {"spec": spec, "name": spec.key.path[-1]}
+                )
+            at = context.resolution_context.at_path("attributes")
+            return cls(**{name: _early(value, at.at_path(name)) for name, value in given.items()})
 
     def get_asset_spec(self, spec: dg.AssetSpec) -> dg.AssetSpec:
         """Return an asset's spec with the account's ``translation`` applied.
@@ -173,10 +173,45 @@ def _refuse_to_share(components: Iterable[ReceiptPipeline]) -> None:
             shared, remedy = f"the data directory {one.data_dir}", "data_dir"
         else:
             continue
-        raise dg.DagsterInvalidDefinitionError(
+        _refuse(
             f"The accounts {'/'.join(one.prefix)} and {'/'.join(other.prefix)} share {shared}: "
             f"give each its own {remedy} in its defs.yaml."
         )
+
+
+def _refuse(told: str) -> NoReturn:
+    """Refuse the definitions; ``dg check defs`` shows the sentence without a stack trace."""
+    if os.environ.get("DAGSTER_IS_DEFS_VALIDATION_CLI"):
+        sys.exit(told)
+    raise dg.DagsterInvalidDefinitionError(told)
+
+
+@contextmanager
+def _shown_at(tree: SourcePositionTree | None) -> Iterator[None]:
+    """Show errors in attributes at their lines, as ``dg check defs`` does of one file a type."""
+    try:
+        yield
+    except ValidationError as error:
+        if tree is None:
+            raise
+        found = [(tree, ("attributes", *one["loc"]), one["msg"]) for one in error.errors()]
+        told = "\n".join(text for _, text in sorted(_at_its_line(*one) for one in found))
+    else:
+        return
+    _refuse(told)
+
+
+def _at_its_line(
+    tree: SourcePositionTree, path: tuple[int | str, ...], reason: str
+) -> tuple[int, str]:
+    """Return where an error is, and its text: the file, the line, and a caret below it."""
+    (name, (row, column), _), _ = tree.lookup_closest_and_path(path, None)
+    line = Path(name).read_text("utf-8").splitlines()[row - 1]
+    if path[1] in SECRET:
+        line = f"{line.partition(':')[0]}: …"
+    caret = f"{' ' * (column - 1)}^ {reason.removeprefix('Value error, ')}"
+    where = ".".join(map(str, path))
+    return row, f"{name}:{row} - {where}\n     |\n{row:>4} | {line}\n     | {caret}\n"
 
 
 def _late(value: Any) -> Any:
@@ -189,17 +224,3 @@ def _early(value: Any, context: dg.ResolutionContext) -> Any:
     if not isinstance(value, str | list) or re.search(r"\benv\b", str(value)):
         return value
     return context.resolve_value(value)
-
-
-def _refuse_secrets(
-    given: Mapping[str, str], where: Callable[[str], str] = lambda name: ""
-) -> None:
-    """Refuse a secret in plain text: it would be in the repository and on Dagster's page."""
-    url = _TEMPLATE.sub("", given.get("source_url", ""))
-    clear = [name for name in KEYS if _TEMPLATE.sub("", given.get(name, "")).strip()]
-    clear += ["source_url"] if set(source_address.secrets(url)) - {url} else []
-    if clear:
-        raise dg.DagsterInvalidDefinitionError(
-            f"{where(clear[0])}{', '.join(clear)}: a secret must not be written here. Put it in "
-            'the environment or .env and write "{{ env.NAME }}", two braces on both sides.'
-        )

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, available_timezones
 
 import phonenumbers
-from pydantic import AfterValidator, BeforeValidator, SecretStr, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, SecretStr
 from pydantic_settings import NoDecode
 
 
@@ -198,31 +198,10 @@ def unquoted(value: Any) -> Any:
     return value
 
 
-def _schema(**said: str) -> WithJsonSchema:
-    """Return what an editor can check of a text; the validators are stricter.
-
-    A pattern is shown as the reason why a text is wrong: it begins with the form in words.
-    """
-    return WithJsonSchema({"type": "string", **said})
-
-
-_IS_WEB_ADDRESS: Final = _schema(
-    format="uri",
-    pattern=r"^https://host$|^(https://|http://(localhost|127(\.[0-9]+){3}|\[::1\])([:/]|$))[^@?#]*$",
-)
-_IS_DAY: Final = _schema(
-    format="date", pattern="^YYYY-MM-DD$|^[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])$"
-)
-_IS_ZONE: Final = _schema(
-    pattern="^Area/City$|^([A-Za-z0-9_+-]+|(Africa|America|Antarctica|Arctic|Asia|Atlantic|Australia|Brazil|"
-    "Canada|Chile|Etc|Europe|Indian|Mexico|Pacific|US)/[A-Za-z0-9_+/-]+)$"
-)
-_IS_REGION: Final = _schema(pattern="^[A-Za-z]{2}$")
-
-WebAddress = Annotated[str, BeforeValidator(unquoted), AfterValidator(web_address), _IS_WEB_ADDRESS]
-Day = Annotated[date, AfterValidator(usable_day), _IS_DAY]
-Zone = Annotated[str, AfterValidator(time_zone), _IS_ZONE]
-Region = Annotated[str, AfterValidator(region), _IS_REGION]
+WebAddress = Annotated[str, BeforeValidator(unquoted), AfterValidator(web_address)]
+Day = Annotated[date, AfterValidator(usable_day)]
+Zone = Annotated[str, AfterValidator(time_zone)]
+Region = Annotated[str, AfterValidator(region)]
 StoragePlace = Annotated[str, BeforeValidator(unquoted), AfterValidator(storage_place)]
 LocalFile = Annotated[str, BeforeValidator(unquoted), AfterValidator(local_file)]
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(split_list), AfterValidator(distinct)]

@@ -6,14 +6,13 @@ the environment is kept as it is, and checked when a run starts.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Annotated, Any, Final, Literal
-from zoneinfo import available_timezones
 
 import dagster as dg
 from dagster.components.resolved.core_models import AssetAttributesModel
 from jinja2 import Environment, TemplateSyntaxError
-from phonenumbers import SUPPORTED_REGIONS
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -26,61 +25,19 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema, core_schema
 
+from usms_pipeline.contract import source_address
 from usms_pipeline.settings import Settings
 
 KEYS: Final = ("access_key_id", "access_key_secret", "phone_key")
 """The settings that are nothing but a secret."""
+SECRET: Final = (*KEYS, "source_url")
+"""The settings that may hold one."""
 
-# `dg check` shows a pattern as the reason, and for an anyOf no reason. So an `if` has the form of a
-# text, and its `then` has it in words, which the types refuse when a project loads.
-_TEMPLATE: Final = {"pattern": r"\{\{.*\}\}"}
 _NONE: Final = {"type": "string", "pattern": "^none$"}
-_PLAIN: Final = r"^(?!\s*['\"“‘`])(?!.*\{\{(?!.*\}\}))"  # no quotes, and every template closed
-_FORMS: Final[dict[str, tuple[str, dict[str, Any]]]] = {
-    **dict.fromkeys(KEYS, ("a template", {"pattern": r"^\s*\{\{.*\}\}\s*$"})),
-    "source_url": (
-        "an address without a password in clear, and without quotes",
-        {"pattern": rf"{_PLAIN}(?!.*://[^/@]*:[^{{@/][^@]*@)"
-         r"(?!.*[?&][^=&]*(pass(word|wd)?|secret|token|key)=[^{])"},
-    ),
-    "base_url": (
-        "https://host, or http on loopback",
-        {"pattern": r"^https?://([A-Za-z0-9._-]+|\[[0-9a-f:]+\])(:[0-9]+)?(/[!-\[\]-~]*)?$"},
-    ),
-    "start_date": (
-        "YYYY-MM-DD, a day from 1970 to 2199",
-        {"pattern": "^(19[7-9]|2[01][0-9])([0-9]-(?!02-(29|3)|(0[469]|11)-31)|"
-         "(?<=[02468])[048]-02-29|(?<=[13579])[26]-02-29)"},
-    ),
-    "data_dir": (
-        "a path, or s3://bucket/folder",
-        {"pattern": rf"{_PLAIN}(?!.*://).|"
-         r"^s3://[A-Za-z0-9][A-Za-z0-9._-]{1,254}(/(?!\.{1,2}(/|$))[^/@?]+)*/*$"},
-    ),
-    "warehouse": ("the path of a local file", {"pattern": rf"{_PLAIN}(?!.*://)."}),
-    "poll_minutes": (
-        "ages above 0, such as 5,60",
-        {"pattern": r"^(\s*(?=[0-9.]*[1-9])[0-9]*\.?[0-9]*\s*(,|$))*$"},
-    ),
-    "dimensions": (
-        "names, none of them twice",
-        {"pattern": r"^(?!(.*,)?\s*([^,]*[^,\s])\s*,(.*,)?\s*\2\s*(,|$))"},
-    ),
-}  # fmt: skip
-"""What a text may be, in words, and what its setting's own schema does not check."""
-_OF_LISTS: Final[dict[str, dict[str, Any]]] = {
-    "poll_minutes": {"items": {"type": "number", "exclusiveMinimum": 0}},
-    "dimensions": {"uniqueItems": True},
-}
-
-
-def _form(words: str, *allowed: dict[str, Any]) -> dict[str, Any]:
-    """Return the schema of a text that is of an ``allowed`` form; an error shows the words."""
-    return {"if": {"not": {"anyOf": [*allowed]}}, "then": {"pattern": f"^{words}$"}}
 
 
 class _Flat:
-    """Put one JSON schema in place of an ``anyOf``: its parts are of one type each."""
+    """Put one JSON schema in place of an ``anyOf``, of which ``dg`` shows no reason."""
 
     def __init__(self, *more: dict[str, Any]) -> None:
         self._more = more
@@ -88,48 +45,50 @@ class _Flat:
     def __get_pydantic_json_schema__(
         self, schema: CoreSchema, handler: GetJsonSchemaHandler
     ) -> dict[str, Any]:
-        found = handler(schema)
+        found = handler.resolve_ref_schema(handler(schema))
         parts = [*map(handler.resolve_ref_schema, found.get("anyOf", [found])), *self._more]
         flat = {key: value for part in parts for key, value in part.items()}
-        return flat | {"type": [part["type"] for part in parts]}
+        types = list(dict.fromkeys(part["type"] for part in parts))
+        return flat | {"type": types if types[1:] else types[0]}
 
 
-class _OrTemplate:
-    """Accept a template in place of a literal, also in the JSON schema."""
+class _OrTemplate(_Flat):
+    """Accept a template in place of a literal. Its schema has types, bounds and words.
+
+    Which text is a time zone, say, is checked as the component loads, not by a schema: ``dg`` would
+    show a pattern as the reason, and a secret with its line.
+    """
 
     def __init__(self, name: str) -> None:
+        super().__init__({"type": "string"})
         self._name = name
 
     def __get_pydantic_core_schema__(
         self, source: Any, handler: GetCoreSchemaHandler
     ) -> CoreSchema:
-        return core_schema.no_info_wrap_validator_function(_literal, handler(source))
+        return core_schema.no_info_wrap_validator_function(self._literal, handler(source))
 
     def __get_pydantic_json_schema__(
         self, schema: CoreSchema, handler: GetJsonSchemaHandler
     ) -> dict[str, Any]:
-        found = handler.resolve_ref_schema(handler(schema))
-        given = [one for one in found.get("anyOf", [found]) if one.get("type") != "null"]
-        [own] = [dict(handler.resolve_ref_schema(one)) for one in given]
-        words, form = _FORMS.get(self._name, ("text or a template", {"pattern": r"^(?!.*\{\{)"}))
-        if self._name in (*KEYS, "source_url"):
-            return {"type": "string", **_form(words, form)}
-        if self._name.endswith("timezone"):
-            words, form = "a time zone as Asia/Shanghai", {"enum": sorted(available_timezones())}
-        elif self._name == "default_region":
-            codes = [*SUPPORTED_REGIONS, *map(str.lower, SUPPORTED_REGIONS)]
-            words, form = "a country in two letters", {"enum": sorted(codes)}
-        elif "enum" in own:
-            words, form = " or ".join(own["enum"]), {"enum": own.pop("enum")}
-        elif own["type"] in ("integer", "number"):
-            words, form = "a number or a template", {"type": own["type"]}
-        if pattern := own.pop("pattern", None):
-            form = {"allOf": [form, {"pattern": pattern}]}
-        if own["type"] == "array":
-            own |= _OF_LISTS[self._name]
-            form = {"anyOf": [form, {"type": "array"}]}
-        types = own["type"] if own["type"] == "string" else [own["type"], "string"]
-        return own | {"type": types, **_form(words, form, _TEMPLATE)}
+        flat = super().__get_pydantic_json_schema__(schema, handler)
+        if words := flat.pop("enum", None):
+            flat["pattern"] = rf"^({'|'.join(words)})$|\{{\{{"
+        return flat
+
+    def _literal(self, value: Any, check: Callable[[Any], Any]) -> Any:
+        """Check a literal and keep it as written; of a template check only that it parses."""
+        if self._name in SECRET and isinstance(value, str):
+            _refuse_in_clear(self._name, value)
+        if not is_template(value):
+            check(value)
+            return value
+        for text in [value] if isinstance(value, str) else value:
+            try:
+                Environment(autoescape=True).parse(text)
+            except TemplateSyntaxError:
+                raise ValueError('is no template: write "{{ env.NAME }}"') from None
+        return value
 
 
 def is_template(value: Any) -> bool:
@@ -139,17 +98,14 @@ def is_template(value: Any) -> bool:
     return isinstance(value, str) and "{{" in value
 
 
-def _literal(value: Any, check: Callable[[Any], Any]) -> Any:
-    """Check a literal and keep it as written; of a template check only that it parses."""
-    if not is_template(value):
-        check(value)
-        return value
-    for text in [value] if isinstance(value, str) else value:
-        try:
-            Environment(autoescape=True).parse(text)
-        except TemplateSyntaxError:
-            raise ValueError('is no template: write "{{ env.NAME }}"') from None
-    return value
+def _refuse_in_clear(name: str, text: str) -> None:
+    """Refuse a secret in plain text: it would be in the repository and on Dagster's page."""
+    clear = re.sub(r"\{\{.*?\}\}", "", text)
+    if clear.strip() if name in KEYS else set(source_address.secrets(clear)) - {clear}:
+        raise ValueError(
+            "a secret must not be written here. Put it in the environment or .env and write "
+            '"{{ env.NAME }}", two braces on both sides.'
+        )
 
 
 def _cron(value: str) -> str:
@@ -165,15 +121,7 @@ def _absent(value: Any) -> Any:
 
 
 class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-_TIMES: Final = (
-    "[0-5]?[0-9]", "[01]?[0-9]|2[0-3]", "0?[1-9]|[12][0-9]|3[01]|[Ll]",
-    "0?[1-9]|1[0-2]|[A-Za-z]{3}", "[0-7]|[A-Za-z]{3}",
-)  # fmt: skip
-_PARTS: Final = [rf"(\*|({one})(-({one}))?)(/[0-9]+)?" for one in _TIMES]
-_CRON: Final = rf"^@[a-z]+$|^{' +'.join(f'{one}(,{one})*' for one in _PARTS)}$"
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
 
 class Schedule(_Model):
@@ -182,7 +130,6 @@ class Schedule(_Model):
     cron: Annotated[str, AfterValidator(_cron)] = Field(
         default="*/15 * * * *",
         description="When to check, in the account's `timezone`: a cron expression of five fields.",
-        json_schema_extra=_form(r"five fields such as \*/15 8-18 \* \* 1-5", {"pattern": _CRON}),
     )
     status: Literal["running", "stopped"] = Field(
         default="stopped", description="Whether it is on by default."
@@ -270,7 +217,7 @@ class _Attributes(_Model):
 def _attribute(name: str) -> tuple[Any, Any]:
     """Return a setting as an attribute: its type, default and description, or a template."""
     field = Settings.model_fields[name]
-    example = f"{{{{ env.SHOP_{name.upper()} }}}}" if name in (*KEYS, "source_url") else (
+    example = f"{{{{ env.SHOP_{name.upper()} }}}}" if name in SECRET else (
         field.examples[0] if field.examples else field.default
     )  # fmt: skip
     of: Any = Annotated
@@ -290,3 +237,17 @@ _more: Final[dict[str, Any]] = {
 }
 Attributes: Final = create_model("Attributes", __base__=_Attributes, **_more)
 """The settings in lower case, without ``USMS_``, and the account's other attributes."""
+
+
+class Unchecked(BaseModel):
+    """The attributes as a ``defs.yaml`` has them, for ``dg`` with the schema of ``Attributes``.
+
+    The component checks them itself as it loads, and so can show the line of an error.
+    """
+
+    model_config = ConfigDict(extra="allow")
+
+    @classmethod
+    def model_json_schema(cls, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Return the schema of ``Attributes``."""
+        return Attributes.model_json_schema(*args, **kwargs)
