@@ -20,7 +20,7 @@ ALLOWED = {
     "pycurl": ("service.transport",),
     "duckdb": ("source", "figures.queries", "warehouse"),
     "obstore": ("store.objects",),
-    "phonenumbers": ("people.phones", "contract.setting_types", "defs.attributes", "simulator"),
+    "phonenumbers": ("people.phones", "contract.setting_types", "simulator"),
     "uvicorn": ("simulator",),
     "typer": ("cli",),
     "rich": ("cli",),

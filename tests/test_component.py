@@ -24,7 +24,7 @@ from tests.examples import examples
 from tests.processes import bare, environment_with
 from usms_pipeline.components import Attributes, ReceiptPipeline
 from usms_pipeline.contract.errors import SettingsError
-from usms_pipeline.defs.account import AccountSettings, processes
+from usms_pipeline.defs.account import AccountResource, processes
 from usms_pipeline.defs.attributes import SECRET
 from usms_pipeline.defs.scaffold import AccountScaffolder
 from usms_pipeline.settings import Settings
@@ -124,10 +124,9 @@ def resource(defs: dg.Definitions, name: str = "usms_account") -> Any:
     return (defs.resources or {})[name]
 
 
-def test_every_setting_is_an_attribute_and_a_field_of_the_resource():
+def test_every_setting_is_an_attribute():
     ours = {"asset_prefix", "owners", "source_asset", "schedule", "freshness", "op", "translation"}
     assert set(Attributes.model_fields) == {*Settings.model_fields, *ours}
-    assert set(AccountSettings.model_fields) == set(Settings.model_fields)
 
 
 def test_two_accounts_of_a_project_share_no_name(second_project):
@@ -470,7 +469,7 @@ def test_the_ceiling_of_requests_is_shared_by_as_many_as_work_at_once(op, limit,
             instance.event_log_storage.set_concurrency_slots("usms_account", limit)
         found = processes(instance, component.account())
     assert found == expected
-    resource = AccountSettings(**component.given)
+    resource = AccountResource(given=component.given)
     its = resource.pipeline(processes=lambda: found).settings.max_requests_per_second
     assert its == 12 / expected
 

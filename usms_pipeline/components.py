@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import combinations
 from pathlib import Path
@@ -20,7 +20,7 @@ from pydantic import BaseModel, ValidationError
 
 from usms_pipeline import settings as core_settings
 from usms_pipeline.contract.errors import SettingsError
-from usms_pipeline.defs.account import Account, AccountSettings, resolve
+from usms_pipeline.defs.account import Account, AccountResource, resolve
 from usms_pipeline.defs.attributes import SECRET, Attributes, Unchecked
 from usms_pipeline.defs.scaffold import AccountScaffolder
 from usms_pipeline.settings import Settings
@@ -28,14 +28,12 @@ from usms_pipeline.settings import Settings
 if TYPE_CHECKING:
     from dagster_shared.yaml_utils.source_position import SourcePositionTree
 
-    from usms_pipeline.defs.assets import Step
+    from usms_pipeline.defs.assets import Step, Translate
 
 _BEFORE_A_RUN: Final = (
-    "start_date", "timezone", "dimensions", "warehouse",
+    "start_date", "timezone", "dimensions", "data_dir", "warehouse",
     "session_column", "sent_at_column", "phone_column", "recipients_column",
 )  # fmt: skip
-
-Translation = Callable[[dg.AssetSpec], dg.AssetSpec]
 
 
 @dg.scaffold_with(AccountScaffolder)
@@ -53,7 +51,7 @@ class ReceiptPipeline(dg.Component):
         self,
         asset_prefix: str = "usms",
         owners: Sequence[str] = (),
-        translation: Translation | None = None,
+        translation: Translate | None = None,
         **given: Any,
     ) -> None:
         given = {name: _late(value) for name, value in given.items() if value is not None}
@@ -88,8 +86,7 @@ class ReceiptPipeline(dg.Component):
     def load(
         cls, attributes: BaseModel | None, context: dg.ComponentLoadContext
     ) -> ReceiptPipeline:
-        """Make the component from YAML. Templates that read the environment are filled in when a "
-        "run starts."""
+        """Make the component from YAML. Templates that read the environment wait for a run."""
         with _shown_at(context.resolution_context.source_position_tree):
             checked = Attributes.model_validate(attributes.model_extra if attributes else {})
             given = {name: getattr(checked, name) for name in checked.model_fields_set}
@@ -120,25 +117,21 @@ class ReceiptPipeline(dg.Component):
 
     def account(self) -> Account:
         """Return the settings as far as they are known before a run, else their defaults."""
-        read = self._known(*_BEFORE_A_RUN)
-        days = dg.DailyPartitionsDefinition(
-            read.start_date.isoformat(), timezone=read.timezone, end_offset=1
-        )
-        return Account(days, self.prefix, self.owners, read, self.given, self.op)
-
-    def _known(self, *names: str) -> Settings:
-        """Return the settings that can be checked before a run."""
-        given = {name: resolve(self.given[name]) for name in names if name in self.given}
+        before = [name for name in _BEFORE_A_RUN if name in self.given]
         try:
-            settings, _ = core_settings.known(given)
+            settings, _ = core_settings.known({name: resolve(self.given[name]) for name in before})
         except SettingsError:  # the .env itself
             settings = None
-        return settings or Settings.model_construct()
+        known = settings or Settings.model_construct()
+        days = dg.DailyPartitionsDefinition(
+            known.start_date.isoformat(), timezone=known.timezone, end_offset=1
+        )
+        return Account(days, self.prefix, self.owners, known, self.given, self.op)
 
     @property
     def data_dir(self) -> str:
         """Return where the account's data is, as far as is known before a run."""
-        place = self._known("data_dir").data_dir
+        place = self.account().known.data_dir
         return place if "://" in place else str(Path(place).absolute())
 
     def build_defs(self, context: dg.ComponentLoadContext | None = None) -> dg.Definitions:
@@ -152,7 +145,7 @@ class ReceiptPipeline(dg.Component):
         account, assets = build_assets(
             self.account(), self.get_asset_spec, self.execute, self.source_asset
         )
-        resource = AccountSettings(**self.given)
+        resource = AccountResource(given=self.given)
         job = build_job(account)
         schedules = [build_schedule(account, job, resource, self.schedule)] if self.schedule else []
         return dg.Definitions(

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import dagster as dg
-from pydantic import Field, PrivateAttr, create_model
+from pydantic import PrivateAttr
 
 from usms_pipeline import settings as core_settings
 from usms_pipeline.contract import wording
@@ -78,11 +78,6 @@ class Account:
         """Return the name of the account's job."""
         return f"refresh_{self.name}"
 
-    @property
-    def schedule_name(self) -> str:
-        """Return the name of the account's schedule."""
-        return f"{self.job_name}_schedule"
-
     def key(self, asset: str) -> dg.AssetKey:
         """Return the key of one of the account's assets."""
         return self.keys.get(asset, dg.AssetKey([*self.prefix, asset]))
@@ -116,21 +111,22 @@ _ONE_VARIABLE: Final = re.compile(r"\s*\{\{\s*env\.(\w+)\s*\}\}\s*")
 
 
 class AccountResource(dg.ConfigurableResource[Any]):
-    """The settings of one account; what is not given here is read from ``USMS_…`` at run time."""
+    """The settings of one account, as text; what is not given is read from ``USMS_…`` by a run."""
+
+    given: dict[str, str]
 
     # Dagster makes one resource a run and process: so folding tells publishing what it changed.
     _changes: list[Change] = PrivateAttr(default_factory=list)
 
     def load(self, *needs: Need) -> Settings:
         """Read the settings now. Raises ``SettingsError`` with every missing and wrong one."""
-        given = {name: text for name, text in self.model_dump().items() if text is not None}
-        read = {name: resolve(text) for name, text in given.items()}
-        unset = [name for name, value in read.items() if value in (None, "") and given[name]]
+        read = {name: resolve(text) for name, text in self.given.items()}
+        unset = [name for name, value in read.items() if value in (None, "") and self.given[name]]
         if unset:
             raise SettingsError([
                 SettingProblem(
                     core_settings.variable(name),
-                    f"is given as {given[name]}, which is not set",
+                    f"is given as {self.given[name]}, which is not set",
                     core_settings.example(name),
                 )
                 for name in unset
@@ -154,14 +150,6 @@ class AccountResource(dg.ConfigurableResource[Any]):
             ceiling /= processes()
             settings = settings.model_copy(update={"max_requests_per_second": ceiling})
         return Pipeline(settings, on_progress=on_progress, changes=self._changes)
-
-
-_texts: Final[dict[str, Any]] = {
-    name: (str | None, Field(None, description=setting.description))
-    for name, setting in Settings.model_fields.items()
-}
-AccountSettings: Final = create_model("AccountSettings", __base__=AccountResource, **_texts)
-"""``AccountResource`` with every setting as a field, as text, the way the environment has it."""
 
 
 def resolve(text: str) -> Any:

@@ -49,7 +49,7 @@ def build_schedule(
     @dg.schedule(
         cron_schedule=given.cron,
         job=job,
-        name=account.schedule_name,
+        name=f"{account.job_name}_schedule",
         execution_timezone=account.days.timezone,
         default_status=dg.DefaultScheduleStatus[given.status.upper()],
         description="One run over the days that are still open, if there is anything to do; none "
