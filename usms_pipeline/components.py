@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import os
 import re
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final
 
 import dagster as dg
 from dagster.components.utils import TranslatorResolvingInfo
@@ -166,17 +165,16 @@ def _refuse_to_share(components: Iterable[ReceiptPipeline]) -> None:
             shared, remedy = f"the data directory {one.data_dir}", "data_dir"
         else:
             continue
-        _refuse(
+        raise _refusal(
             f"The accounts {'/'.join(one.prefix)} and {'/'.join(other.prefix)} share {shared}: "
             f"give each its own {remedy} in its defs.yaml."
         )
 
 
-def _refuse(told: str) -> NoReturn:
-    """Refuse the definitions; ``dg check defs`` shows the sentence without a stack trace."""
-    if os.environ.get("DAGSTER_IS_DEFS_VALIDATION_CLI"):
-        sys.exit(told)
-    raise dg.DagsterInvalidDefinitionError(told)
+def _refusal(told: str) -> BaseException:
+    """Return the error for definitions that can't load: ``dg check defs`` shows it and no stack."""
+    is_check = os.environ.get("DAGSTER_IS_DEFS_VALIDATION_CLI")
+    return SystemExit(told) if is_check else dg.DagsterInvalidDefinitionError(told)
 
 
 @contextmanager
@@ -189,9 +187,7 @@ def _shown_at(tree: SourcePositionTree | None) -> Iterator[None]:
             raise
         found = [(tree, ("attributes", *one["loc"]), one["msg"]) for one in error.errors()]
         told = "\n".join(text for _, text in sorted(_at_its_line(*one) for one in found))
-    else:
-        return
-    _refuse(told)
+        raise _refusal(told) from None
 
 
 def _at_its_line(

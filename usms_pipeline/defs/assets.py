@@ -79,9 +79,9 @@ _BACKFILL: Final = "dagster/backfill"
 
 def build_assets(
     account: Account,
-    translate: Translate = lambda spec: spec,
-    execute: Execute = lambda context, step: step.run(context),
-    source_asset: str | None = None,
+    translate: Translate,
+    execute: Execute,
+    source_asset: str | None,
 ) -> tuple[Account, list[dg.AssetSpec | dg.AssetsDefinition]]:
     """Build the account's assets, from its source table to its delivery rates.
 

@@ -80,22 +80,16 @@ class _OrTemplate(_Flat):
         """Check a literal and keep it as written; of a template check only that it parses."""
         if self._name in SECRET and isinstance(value, str):
             _refuse_in_clear(self._name, value)
-        if not is_template(value):
-            check(value)
-            return value
-        for text in [value] if isinstance(value, str) else value:
+        texts = value if isinstance(value, list | tuple) else [value]
+        templates = [text for text in texts if isinstance(text, str) and "{{" in text]
+        for text in templates:
             try:
                 Environment(autoescape=True).parse(text)
             except TemplateSyntaxError:
                 raise ValueError('is no template: write "{{ env.NAME }}"') from None
+        if not templates:
+            check(value)
         return value
-
-
-def is_template(value: Any) -> bool:
-    """Return whether a value, or one in a list, has a template."""
-    if isinstance(value, list | tuple):
-        return any(map(is_template, value))
-    return isinstance(value, str) and "{{" in value
 
 
 def _refuse_in_clear(name: str, text: str) -> None:
