@@ -590,9 +590,10 @@ def test_a_quiet_account_is_not_overdue_while_the_schedule_looks(project):
 
 def test_columns_have_types_and_descriptions():
     specs = {spec.key: spec for spec in ReceiptPipeline().build_defs().resolve_all_asset_specs()}
-    columns = specs[RECEIPTS].metadata["dagster/column_schema"].columns
-    assert [column.name for column in columns] == [f.name for f in schema.receipts_fields()]
-    assert [column.name for column in columns if not column.description] == []
+    for key, fields in ((RECEIPTS, schema.receipts_fields()), (RESPONSES, schema.RESPONSES)):
+        columns = specs[key].metadata["dagster/column_schema"].columns
+        assert [column.name for column in columns] == [field.name for field in fields]
+        assert [column.name for column in columns if not column.description] == []
 
 
 def test_every_asset_has_group_description_and_kind():

@@ -116,17 +116,16 @@ could not be read. All else is NULL then, and ``number`` ``''``. It is no answer
 session can neither be closed by it nor be due again at once.
 """
 
-RESPONSES: Final = pa.schema(
-    [
-        ("asked_at", TIME),
-        ("ids", pa.list_(TEXT)),
-        ("http_status", pa.int32()),
-        ("ret_code", pa.int64()),  # null when the body could not be read
-        ("verdict", TEXT),  # 'ok', 'refused', 'unanswered', 'unreadable' or 'forgotten'
-        ("reason", TEXT),  # why it is not 'ok', in words; null otherwise
-        ("body", pa.binary()),
-    ]
+RESPONSE_FIELDS: Final = (
+    Field("asked_at", TIME, "just before the request", "UTC"),
+    Field("ids", pa.list_(TEXT), "session numbers asked about"),
+    Field("http_status", pa.int32(), "HTTP status, if there was an answer"),
+    Field("ret_code", pa.int64(), "the service's return code, if the body could be read"),
+    Field("verdict", TEXT, "ok, refused, unanswered, unreadable or forgotten"),
+    Field("reason", TEXT, "why the verdict is not ok, in words"),
+    Field("body", pa.binary(), "what the service answered, as received; holds phone numbers"),
 )
+RESPONSES: Final = pa.schema([(field.name, field.type) for field in RESPONSE_FIELDS])
 """One HTTP answer, whole. 'refused' and 'unanswered' are about a lone id, 'unanswered' while
 others were answered. 'unreadable' does not count as asked.
 

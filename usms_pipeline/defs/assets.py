@@ -249,7 +249,7 @@ def _spec(account: Account, name: str) -> dg.AssetSpec:
     said = ASSETS[name]
     receipts = schema.receipts_fields(account.known.dimensions)
     columns = {
-        "responses": figures.columns(schema.RESPONSES),
+        "responses": figures.described(schema.RESPONSE_FIELDS),
         "receipts": figures.described(receipts),
         "warehouse": figures.described([*receipts, schema.SENT_DATE]),
         "delivery_rates": figures.described(METRICS),

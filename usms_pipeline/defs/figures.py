@@ -10,7 +10,6 @@ from datetime import date, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 import dagster as dg
-import pyarrow as pa
 
 from usms_pipeline.contract import schema, wording
 from usms_pipeline.contract.metrics import Metric
@@ -29,15 +28,6 @@ DAYS_LISTED: Final = 7
 """Days in their table, which Dagster keeps three times for each event, for ever."""
 
 Figures = dict[str, Any]
-
-
-def columns(fields: pa.Schema) -> dg.TableSchema:
-    """Return an Arrow schema as Dagster shows it, with the descriptions that it carries."""
-    described = [
-        (field.name, field.type, (field.metadata or {}).get(b"description", b"").decode() or None)
-        for field in fields
-    ]
-    return dg.TableSchema([dg.TableColumn(name, str(of), said) for name, of, said in described])
 
 
 def described(fields: Iterable[schema.Field | Metric]) -> dg.TableSchema:
