@@ -1,4 +1,4 @@
-"""Beside other tools: dbt builds on the published file, and polars reads the days' files."""
+"""Beside other tools: dbt and dagster-duckdb read the published file, polars the days' files."""
 
 from __future__ import annotations
 
@@ -63,3 +63,23 @@ def test_the_pages_asset_reads_the_days_with_polars(published: Path, monkeypatch
     with duckdb.connect("data/usms.duckdb", read_only=True) as con:
         counted = con.sql("SELECT country, count(*) FROM receipts GROUP BY ALL").fetchall()
     assert dict(made.iter_rows()) == dict(counted)
+
+
+def test_an_io_manager_of_dagster_duckdb_loads_one_day(published: Path, tmp_path: Path):
+    """In an environment of its own, as the page says, with the page's own definitions."""
+    python = environment_with(tmp_path / "venv", "dagster-duckdb-pandas") / "python"
+    page = (ROOT / "docs/dagster.md").read_text("utf-8")
+    [code] = (one for one in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "duckdb" in one)
+    with duckdb.connect(str(published / "data/usms.duckdb"), read_only=True) as con:
+        days = con.sql("SELECT sent_date::TEXT, count(*) FROM receipts GROUP BY ALL").fetchall()
+    [(day, count), *_] = sorted(days)
+    given = code.replace("2026-01-01", day)
+    asked = f"""
+made = dg.materialize([receipts, one_day], selection=[one_day], partition_key={day!r}, resources=resources)
+print(made.output_for_node("one_day"))
+"""
+    done = subprocess.run(
+        [str(python), "-c", given + asked],
+        cwd=published, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.stdout, done.returncode) == (f"{count}\n", 0), done.stderr[-3000:]
