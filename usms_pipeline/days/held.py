@@ -159,6 +159,7 @@ class Held:
         self.days.clear()
         self._names.clear()
         del self.files
+        pa.default_memory_pool().release_unused()
 
     @cached_property
     def files(self) -> list[date]:

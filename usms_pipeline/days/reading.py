@@ -121,7 +121,9 @@ class Reading:
             ours = sessions.filter(pa.array(crossing)).combine_chunks()
             is_wanted |= np.asarray(pc.is_in(sessions, value_set=ours))
         if not is_wanted.all():
-            rows, days = rows.filter(pa.array(is_wanted)), days[is_wanted]
+            batches, days = rows.to_batches(), days[is_wanted]
+            del rows  # batch by batch, so that what is not wanted goes
+            rows = pa.Table.from_batches(_wanted(batches, is_wanted), batches[0].schema)
         order = np.argsort(days, kind="stable")
         if not np.array_equal(order, np.arange(len(order))):
             rows, days = rows.take(pa.array(order)), days[order]
@@ -141,6 +143,17 @@ class Reading:
                 yield DayRead(day, part, digest, day in self._window, are_distinct)
 
 
+def _wanted(
+    batches: list[pa.RecordBatch], is_wanted: npt.NDArray[np.bool_]
+) -> Iterator[pa.RecordBatch]:
+    """Yield the wanted rows of batches, and empty the list."""
+    at = 0
+    while batches:
+        batch = batches.pop(0)
+        yield batch.filter(pa.array(is_wanted[at : at + batch.num_rows]))
+        at += batch.num_rows
+
+
 def _are_distinct(rows: pa.Table) -> bool:
     """Return whether each row has a session of its own, as the usual table has.
 
@@ -148,9 +161,12 @@ def _are_distinct(rows: pa.Table) -> bool:
     """
     with in_memory.connect() as con:
         con.register("part", rows)
-        hashes = con.execute("SELECT hash(session_no) AS hash FROM part").fetchnumpy()["hash"]
-    ordered = np.sort(np.asarray(hashes))
-    return not (ordered[1:] == ordered[:-1]).any()
+        hashes, at = np.empty(rows.num_rows, np.uint64), 0
+        for batch in con.sql("SELECT hash(session_no) FROM part").to_arrow_reader():
+            hashes[at : at + batch.num_rows] = batch[0]
+            at += batch.num_rows
+    hashes.sort()
+    return not (hashes[1:] == hashes[:-1]).any()
 
 
 def _of_sessions(sessions: pa.Array, own: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:

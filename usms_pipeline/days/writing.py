@@ -200,6 +200,7 @@ class Writing:
             fold.sent, fold.said = None, schema.OBSERVATIONS.empty_table()
             part.read = emptied(part.read)
             folds.append(fold)
+            pa.default_memory_pool().release_unused()
 
     def _take_answers(
         self, said: list[tuple[int, pa.Table]], is_rebuilt: bool = False
