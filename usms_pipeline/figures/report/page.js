@@ -43,7 +43,7 @@ const line = (x1, y1, x2, y2, kind) => el("line", { x1, y1, x2, y2, class: kind 
 const path = (points, kind) => el("path", { d: points.map(([x, y], n) => `${n ? "L" : "M"}${x.toFixed(1)} ${y.toFixed(1)}`).join(""), class: kind });
 
 // ---- words ----------------------------------------------------------------------------------
-// A text in the reader's language: its English is its key in texts.py.
+// A text in the reader's language: its English is its key in chinese.toml.
 const t = (text, given = {}) => ((state.lang === "zh" && page.zh[text]) || text).replace(/\{(\w+)\}/g, (_, name) => given[name]);
 const count = (n) => Math.round(n).toLocaleString("en-US");
 const percent = (rate) => {
