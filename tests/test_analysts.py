@@ -253,6 +253,23 @@ def test_days_without_messages_are_no_error(here, by):
     assert "No message failed" in usms("failures", "--from", "2030-01-01", *by)
 
 
+def test_the_table_of_failures_has_a_row_for_each_code_with_its_texts(tmp_path, monkeypatch):
+    texts = [*["absent"] * 3, "absent: 17", "absent: 18", "absent: 19", None]
+    failed = [receipt("failed", provider_code="E1", provider_desc=text) for text in texts]
+    cohorts.write(Store(str(tmp_path)), failed)
+    settings = Settings(data_dir=str(tmp_path))
+    with connect(reconcile(Store(str(tmp_path)), settings).path) as con:
+        [row] = queries.by_code(queries.failures(con)).to_arrow_table().to_pylist()
+        assert row["provider_desc"] == "absent · absent: 17 · absent: 18 · …"
+        assert (row["messages"], row["share"]) == (7, 1.0)
+        by_text = queries.failures(con, "provider_desc")
+        assert queries.by_code(by_text, ["provider_desc"]).fetchall() == by_text.fetchall()
+    monkeypatch.setenv("USMS_DATA_DIR", str(tmp_path))
+    shown = usms("failures", "--by", "country", "--limit", "1")
+    assert shown.count("E1") == 1
+    assert "share of group" in shown
+
+
 def test_a_column_to_sort_by_that_is_not_there_is_named_with_near_ones(here):
     result = CliRunner().invoke(app, ["failures", "--sort", "mesages"])
     assert result.exit_code == 2

@@ -553,9 +553,12 @@ def test_forget_says_that_it_found_nothing_and_drops_what_comes_later(
     account: Account, named: tuple[str, str]
 ) -> None:
     account("run")
+    assert account("report").exit_code == 0
     result = account("forget", *named, "--yes")
     assert result.exit_code == 0
-    assert result.stdout == "✓ nothing found; later responses about it are dropped\n"
+    first, second = result.stdout.splitlines()
+    assert first == "! in none of the days; later responses about it are dropped"
+    assert second.startswith("report.html, which may have shown it, is deleted: `usms report`")
     assert (account.folder / "data/forgotten.json").exists()
 
 
@@ -581,6 +584,15 @@ def test_a_stopped_run_keeps_what_landed(account: Account, number: int, code: in
     report = json.loads(account("run", "--json").stdout)
     assert report["stats"]["ids_asked"] < MESSAGES
     assert messages(account) == MESSAGES
+
+
+@pytest.mark.parametrize("command", ["simulate --table", "report --to"])
+def test_a_file_in_no_folder_is_refused_in_a_sentence(account: Account, command: str) -> None:
+    for file, reason in {"no/such.csv": "there is no folder no", "data": "is a folder"}.items():
+        Path("data").mkdir(exist_ok=True)
+        refused = account(*command.split(), file)
+        assert refused.exit_code == 2
+        assert reason in " ".join(refused.stderr.replace("│", " ").split())
 
 
 @pytest.mark.long

@@ -326,6 +326,10 @@ def test_the_rates_say_in_one_line_that_there_are_alerts(
     assert said.startswith("! 1 alert in the last 72 hours: operator Singtel (SG).")
     rates.rates(first=str(NOW.date()))
     assert "Singtel" not in capsys.readouterr().err, "not of the days that were asked for"
+    rates.alerts()
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("! Operator Singtel (SG), sent from ")
+    assert max(map(len, lines)) <= 80, "a pipe is read in a terminal too"
 
 
 def test_rows_wider_than_the_terminal_are_printed_side_by_side() -> None:

@@ -108,3 +108,5 @@ def test_the_command_prints_them(tmp_path, monkeypatch):
     monkeypatch.delenv("USMS_SEGMENTS_COLUMN")
     monkeypatch.delenv("USMS_CURRENCY_COLUMN")
     assert "USMS_COST_COLUMN is not set" in CliRunner().invoke(app, ["costs"]).stderr
+    none = CliRunner().invoke(app, ["costs", "--from", "2030-01-01"])
+    assert none.stdout == "Neither cost nor segments of any message of these days are known.\n"

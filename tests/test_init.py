@@ -153,6 +153,7 @@ def test_an_answer_that_can_not_be_used_is_asked_for_again(newcomer: Newcomer) -
     for answer, said in {
         "http://example.com": "must be https",
         newcomer.url: "Where your table is",
+        "": "This one has no default",
         "missing.csv": "There is no file 'missing.csv'",
         "sent.csv": "Column of the session",
         "sesion_no": "There is no 'sesion_no'. Choose session_no",

@@ -170,10 +170,11 @@ def _refresh(say: progress.Say, settings: Settings) -> list[str]:
 
 def _show_places(settings: Settings, folder: Path, started_in: Path, is_over: bool) -> None:
     """Print where everything is; and what to type now, as it is found from the user's folder."""
+    from usms_pipeline.pipeline import REPORT
     from usms_pipeline.warehouse.read import to_open
 
     shown = Path(os.path.relpath(folder, started_in))
-    report = settings.warehouse_path.with_name("report.html")
+    report = settings.warehouse_path.with_name(REPORT)
     file = shown / settings.warehouse_path
     places = [
         ("warehouse", escape(str(file))),

@@ -113,8 +113,10 @@ def init(
     _write(given)
     out().print("[green]✓[/] .env is written. Checked:")
     code = check.check()
-    if code == 0:
-        out().print("next  [bold]usms run[/], then [bold]usms rates[/]")
+    then = "[bold]usms run[/], then [bold]usms rates[/]"
+    if code:
+        then = f"correct .env, until [bold]usms check[/] has no ✗; then {then}"
+    out().print(f"next  {then}")
     return code
 
 
@@ -130,6 +132,8 @@ def _ask(
     """Return what an option says, else what is typed; asks again until it is usable."""
 
     def read(text: str) -> str:
+        if not text.strip():
+            raise typer.BadParameter("This one has no default: an answer is needed.")
         try:
             return usable(text.strip())
         except SourceError as error:
@@ -137,8 +141,9 @@ def _ask(
 
     if given is None and sys.stdin.isatty():
         answer: str = typer.prompt(
-            question, default=default, value_proc=read, hide_input=is_hidden, err=True
-        )
+            question, default=default or "", show_default=bool(default), value_proc=read,
+            hide_input=is_hidden, err=True,
+        )  # fmt: skip
         return answer
     if (given := default if given is None else given) is None:
         raise typer.BadParameter(f"{option} is not given, and there is no terminal to ask at.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from datetime import UTC, date, datetime, timedelta
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated
 from zoneinfo import ZoneInfo
 
@@ -50,6 +51,16 @@ Json = Annotated[bool, typer.Option("--json", help="Short for --format json.")]
 def chosen(format_: Format, as_json: bool) -> Format:
     """Return what ``--format`` and ``--json`` say together."""
     return Format.JSON if as_json else format_
+
+
+def check_file(option: str, path: Path) -> None:
+    """Raise a usage error where an option's file can't be made: its folder is not made either."""
+    if path.is_dir():
+        raise typer.BadParameter(f"{option} {path} is a folder; name a file in it.")
+    if not path.absolute().parent.is_dir():
+        raise typer.BadParameter(
+            f"{option} {path}: there is no folder {path.parent}; make it first."
+        )
 
 
 def day(text: str | None) -> date | None:

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from textwrap import wrap
 from typing import TYPE_CHECKING, Any, Final
 
+from rich.markup import escape
+
 import usms_pipeline
 from usms_pipeline.cli import options
 from usms_pipeline.cli.options import Format, chosen, period
@@ -25,11 +27,7 @@ if TYPE_CHECKING:
 
     from usms_pipeline.figures.queries import Connection
 
-_KINDS: Final = {
-    "failing": "failed within {} h",
-    "silent": "no final status within {} h",
-    "mix": "of all messages (no trouble)",
-}
+_BILLED: Final = ("segments", "cost")
 
 
 def _by_columns(meaning: str, query: str, show: Callable[..., None]) -> Callable[..., None]:
@@ -52,6 +50,8 @@ def _by_columns(meaning: str, query: str, show: Callable[..., None]) -> Callable
         days = period(first, last, ago, settings.zone)
         with bounded(settings.warehouse_path) as con:
             asked = getattr(usms_pipeline.queries, query)(con, by, *days)
+            if query == "failures" and format_ == Format.TABLE:
+                asked = usms_pipeline.queries.by_code(asked, by)
             found = usms_pipeline.queries.arranged(asked, sort, limit)
             if format_ == Format.TABLE:
                 show(found.to_arrow_table(), con, by, *days)
@@ -114,19 +114,23 @@ def _how_to_read(whole: dict[str, Any], table: Table) -> str:
 def _show_costs(found: pa.Table, *_: object) -> None:
     if not any(usms_pipeline.settings.load().costs):
         warn(["USMS_COST_COLUMN is not set: name the column of what a message cost."])
+    if not found.num_rows or all(found[name].null_count == len(found) for name in _BILLED):
+        out().print("Neither cost nor segments of any message of these days are known.")
+        return
     rows = [list(row.values()) for row in found.to_pylist()]
     shown = dict.fromkeys(("messages", "segments", "without_cost"), wording.count)
     shown |= dict.fromkeys(("cost", "cost_undelivered"), "{:,.2f}".format)
     out().print(rows_table(found.column_names, rows, shown))
 
 
-def _show_failures(found: pa.Table, *_: object) -> None:
+def _show_failures(found: pa.Table, _: Connection, by: list[str], *__: object) -> None:
     if not found.num_rows:
         out().print("[green]✓[/] No message failed in these days.")
         return
+    share = "share of group" if by else "share"
+    names = [{"share": share}.get(name, name) for name in found.column_names]
     rows = [list(row.values())[:-2] for row in found.to_pylist()]
-    figures = {"messages": wording.count, "share": wording.percent}
-    out().print(rows_table(found.column_names[:-2], rows, figures))
+    out().print(rows_table(names[:-2], rows, {"messages": wording.count, share: wording.percent}))
 
 
 rates: Final = _by_columns(
@@ -158,15 +162,8 @@ def alerts(format_: options.Formats = Format.TABLE, as_json: options.Json = Fals
     elif not found.num_rows:
         out().print("[green]✓[/] Nothing fails more than usual in the last 72 hours of sending.")
     else:
-        from usms_pipeline.figures.alerts import group, span
+        from usms_pipeline.figures.alerts import sentence
 
-        names = ("group", "sent", "messages", "share", "usually", "what", "also seen in")
-        cells = []
         for row in found.to_pylist():
-            what = _KINDS[row["kind"]].format(row["within_hours"])
-            also = [one for one in dict.fromkeys(map(group, row["echoes"])) if one != group(row)]
-            figures = (row["messages"], row["share"], row["usual_share"])
-            at = span(row, settings.zone)
-            cells.append((group(row), at, *figures, what, ", ".join(also[:3])))
-        shown = {"messages": wording.count, "share": wording.percent, "usually": wording.percent}
-        out().print(rows_table(names, cells, shown))
+            lines = wrap(sentence(row, settings.zone), width() - 2)
+            out().print("[yellow]![/] " + escape("\n  ".join(lines)))

@@ -55,10 +55,8 @@ def report(to: ReportFile = None, last: Last = None, is_opened: Open = False) ->
     from usms_pipeline.store.storage import Store
 
     settings, days = usms_pipeline.settings.load(), _days(last)
-    if to and to.is_dir():
-        raise typer.BadParameter(f"--to {to} is a folder; name a file: {to / 'report.html'}.")
-    if to and not to.absolute().parent.is_dir():  # none is made by the way
-        raise typer.BadParameter(f"--to {to}: there is no folder {to.parent}; make it first.")
+    if to:
+        options.check_file("--to", to)
     with err().status("Drawing the report"):
         figures, given = _asked(settings, days)
         try:

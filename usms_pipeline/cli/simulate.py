@@ -12,6 +12,7 @@ import typer
 from rich.markup import escape
 
 import usms_pipeline
+from usms_pipeline.cli.options import check_file
 from usms_pipeline.cli.shell import out, warn
 from usms_pipeline.cli.tables import facts_grid
 from usms_pipeline.contract import wording
@@ -71,6 +72,8 @@ def simulate(
         faults = Faults.parse(",".join(fault or []))
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
+    if table is not None:
+        check_file("--table", table)
     sent: Any
     if own:
         sent, warnings = _own_messages(seed)

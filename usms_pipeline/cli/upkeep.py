@@ -67,7 +67,7 @@ def forget(phone: Phones = None, session: Sessions = None, yes: Yes = False) -> 
     if not phones and not sessions:
         raise typer.BadParameter("Say what to erase: --phone NUMBER or --session NO.")
     from usms_pipeline.people.forget import strangers
-    from usms_pipeline.pipeline import Pipeline
+    from usms_pipeline.pipeline import REPORT, Pipeline
 
     pipeline = Pipeline(usms_pipeline.settings.load())
     if odd := strangers(pipeline.store, pipeline.book, phones):
@@ -79,10 +79,15 @@ def forget(phone: Phones = None, session: Sessions = None, yes: Yes = False) -> 
         named = {"phone": phones, "session": sessions}
         counted = (wording.counted(len(these), of) for of, these in named.items() if these)
         typer.confirm(f"Erase {' and '.join(counted)} for good?", abort=True, err=True)
+    had_report = pipeline.store.exists(REPORT)
     changed = pipeline.forget(phones, sessions)
-    where = f"erased from {wording.counted(len(changed), 'day')}" if changed else "nothing found"
+    where = "[yellow]![/] in none of the days"
+    if changed:
+        where = f"[green]✓[/] erased from {wording.counted(len(changed), 'day')}"
     them = "it" if len(phones) + len(sessions) == 1 else "them"
-    out().print(f"[green]✓[/] {where}; later responses about {them} are dropped")
+    out().print(f"{where}; later responses about {them} are dropped")
+    if had_report:
+        out().print(f"{REPORT}, which may have shown {them}, is deleted: `usms report` makes it")
 
 
 def _named(values: list[str] | None) -> list[str]:

@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from usms_pipeline.contract import wording
 from usms_pipeline.contract.errors import BadQuery, OtherWarehouse, UnknownColumn
+from usms_pipeline.contract.metrics import FAILURES
 from usms_pipeline.warehouse.ddl import first_line, identifier, literal
 
 _NEAR_SECONDS: Final = 300
@@ -204,6 +205,24 @@ def failures(
         ORDER BY messages DESC, {group}
         """,
     )
+
+
+def by_code(failures: Relation, by: Sequence[str] = ()) -> Relation:
+    """Return rows of ``failures`` with a code's texts in one, the three most frequent of them.
+
+    ``by`` are the columns that they were grouped by.
+    """
+    if "provider_desc" in by:
+        return failures
+    figures = [metric.name for metric in FAILURES]
+    keys = [one for one in failures.columns if one not in ("provider_desc", *figures)]
+    key, texts = ", ".join(map(identifier, keys)), "list(provider_desc ORDER BY messages DESC)"
+    return failures.aggregate(
+        f"{key}, array_to_string({texts}[:3], ' · ') || if(count(*) > 3, ' · …', '') "
+        "AS provider_desc, sum(messages)::BIGINT AS messages, round(sum(share), 12) AS share, "
+        "min(first_seen_at) AS first_seen_at, max(last_seen_at) AS last_seen_at",
+        key,
+    ).order(f"messages DESC, {key}")
 
 
 def costs(

@@ -166,8 +166,12 @@ function said(now, before, guess, former) {
   if (written === "0.0") return t("{told}, the same as in {than}. {more}", given);
   return change < 0 ? t("{told}, {n} points less than in {than}. {more}", given) : t("{told}, {n} points more than in {than}. {more}", given);
 }
-const isComparable = (before) => before.messages >= page.floor;
-const noBefore = (before) => (before.messages
+// A day late is none: nobody sends at every hour.
+const isWhole = () => FIRST_HOUR < span(true)[0] + Math.min(DAY, (span(true)[1] - span(true)[0]) / 4);
+const isComparable = (before) => before.messages >= page.floor && isWhole();
+const noBefore = (before) => (before.messages >= page.floor
+  ? t("The data begin on {day}: too late to compare with {than}.", { day: day(FIRST_HOUR), than: theOneBefore() })
+  : before.messages
   ? t("Only {messages} in {than}: too few to compare.", { messages: messages(before.messages), than: theOneBefore() })
   : t("There is nothing from {than} to compare with.", { than: theOneBefore() }));
 function judged() {
