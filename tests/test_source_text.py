@@ -528,20 +528,6 @@ def test_schemas_views_and_dots_in_names_are_found(
         assert read(database.url, source_table=table)["session_no"] == [name]
 
 
-def test_any_other_database_of_sqlalchemy_is_read(tmp_path: Path) -> None:
-    url = sqlite_table(
-        tmp_path / "t.db", "session_no text, day date, n numeric, f float",
-        ("a", "2024-08-01", 2, 1e20), ("b", None, None, 0.5),
-    )  # fmt: skip
-    other = url.replace("sqlite://", "sqlite+pysqlite://")
-    found = read(other, dimensions=("f",), recipients_column="n")
-    assert found["session_no"] == ["a", "b"]
-    assert found["f"] == ["1" + "0" * 20, "0.5"]
-    assert found["recipients"] == [2, 1]
-    settings = Settings(_env_file=None, source_url=other, source_table="t", sent_at_column="day")
-    assert source.survey(settings).left_out.without_sent_at == 1
-
-
 def test_csv_files_with_columns_in_another_order_are_one_table(tmp_path: Path) -> None:
     (tmp_path / "1.csv").write_text("session_no,sent_at\n007,2024-08-01\n", "utf-8")
     (tmp_path / "2.csv").write_text(

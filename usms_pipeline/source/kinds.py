@@ -32,6 +32,10 @@ KINDS: Final = {
 }
 """First part of the URL, or the path's suffix -> the module here that reads it."""
 
+_SUPPORTED: Final = (
+    "postgresql://, mysql://, mariadb://, sqlite:///, duckdb:/// and paths to Parquet and CSV "
+    "files (.parquet, .csv, .csv.gz)"
+)
 _SPREADSHEETS: Final = (".xlsx", ".xls", ".xlsm", ".xlsb", ".ods", ".numbers")
 
 SUFFIXES: Final = tuple(name for name in KINDS if name.startswith("."))
@@ -71,7 +75,6 @@ class Dialect:
     """From an expression and its column, make an expression of type text."""
     has_time_literals: bool = True
     has_time_zones: bool = True
-    has_limit: bool = True
     has_indexes: bool = True
     is_day: str = ""
     """`` AND …`` that excludes dates that do not exist; {} is the column."""
@@ -125,13 +128,15 @@ class Kind(Protocol):
 def kind_of(address: Address) -> Kind:
     """Return the module that reads an address.
 
-    Raises ``SourceError`` for a path whose ending says nothing.
+    Raises ``SourceError`` for another database, and for a path whose ending says nothing.
     """
-    key, _, driver = address.scheme.partition("+")
-    key = key or _suffix(address)
-    other = "sqlalchemy_urls"  # reads what SQLAlchemy has a driver for
-    name = other if key == "sqlite" and driver else KINDS.get(key, other)
-    return cast("Kind", import_module(f"usms_pipeline.source.{name}"))
+    key = address.scheme.partition("+")[0] or _suffix(address)
+    if key not in KINDS:
+        raise SourceError(
+            f"USMS_SOURCE_URL begins with {address.scheme}://, which is not read. Supported are "
+            f"{_SUPPORTED}. Of another database, write the messages to one of these files."
+        )
+    return cast("Kind", import_module(f"usms_pipeline.source.{KINDS[key]}"))
 
 
 def _suffix(address: Address) -> str:

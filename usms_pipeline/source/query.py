@@ -114,11 +114,10 @@ def sample(dialect: Dialect, table: str, column: Column, rows: int = 100) -> str
     """
     name = dialect.quote(column.name)
     some = [f"SELECT {end}({name}) AS v FROM {table}" for end in ("min", "max")]
-    if dialect.has_limit:
-        some.append(f"SELECT {name} AS v FROM {table} WHERE {name} IS NOT NULL LIMIT {rows}")
-        if column.time is not TimeType.NUMBER:
-            days = " OR ".join(f"({name} >= '{d}' AND {name} < '{d}0')" for d in _DAYS)
-            some.append(f"SELECT {name} AS v FROM {table} WHERE {days} LIMIT 1")
+    some.append(f"SELECT {name} AS v FROM {table} WHERE {name} IS NOT NULL LIMIT {rows}")
+    if column.time is not TimeType.NUMBER:
+        days = " OR ".join(f"({name} >= '{d}' AND {name} < '{d}0')" for d in _DAYS)
+        some.append(f"SELECT {name} AS v FROM {table} WHERE {days} LIMIT 1")
     shown = dialect.as_text("v", column)
     return " UNION ALL ".join(
         f"SELECT {shown} AS c0 FROM ({one}) AS some_{i}" for i, one in enumerate(some)
