@@ -255,8 +255,9 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
 
 def run_all(shop: Shop) -> None:
     for command in (
-        "check", "check --json", "plan --all", "plan --all --json", "run --all", "run --all --json",
-        "--debug run", "quarantine list --state all", "quarantine list --state all --json",
+        "check", "check --format json", "plan --all", "plan --all --format json", "run --all",
+        "run --all --format json",
+        "--debug run", "quarantine list --state all", "quarantine list --state all --format json",
         "quarantine replay --all", "rebuild", "report", "rates", "rates --by phone",
         "rates --by nothing",
     ):  # fmt: skip

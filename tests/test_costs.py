@@ -102,7 +102,7 @@ def test_the_command_prints_them(tmp_path, monkeypatch):
     monkeypatch.setenv("USMS_DATA_DIR", str(tmp_path))
     shown = CliRunner().invoke(app, ["costs", "--by", "country"])
     assert "0.19" in shown.stdout
-    rows = json.loads(CliRunner().invoke(app, ["costs", "--json"]).stdout)
+    rows = json.loads(CliRunner().invoke(app, ["costs", "--format", "json"]).stdout)
     assert rows[0]["cost"] == 0.19
     monkeypatch.delenv("USMS_COST_COLUMN")
     monkeypatch.delenv("USMS_SEGMENTS_COLUMN")

@@ -113,7 +113,7 @@ def run(folder: Path, source_url: str, base_url: str) -> dict[str, Any]:
         "phone_key": KEY,
         "start_date": (now() - timedelta(days=9)).date(),
     }
-    ran = usms(SimpleNamespace(folder=folder, given=given), "run", "--all", "--json")
+    ran = usms(SimpleNamespace(folder=folder, given=given), "run", "--all", "--format", "json")
     assert ran.code == 0, ran
     report: dict[str, Any] = json.loads(ran.out)
     return report

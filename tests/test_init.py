@@ -86,7 +86,7 @@ class Newcomer:
 
     def first_rate(self) -> float:
         assert self.run("run").returncode == 0
-        [figures] = json.loads(self.run("rates", "--json").stdout)
+        [figures] = json.loads(self.run("rates", "--format", "json").stdout)
         assert figures["messages"] == MESSAGES
         return float(figures["delivery_rate"])
 
@@ -109,7 +109,7 @@ def test_a_csv_leads_to_a_first_rate(newcomer: Newcomer) -> None:
     assert "has receipts of 3 of 3 sessions sampled" in shown
     assert stat.S_IMODE((newcomer.folder / ".env").stat().st_mode) == 0o600
     assert newcomer.first_rate() > 0.8
-    by_template = newcomer.run("rates", "--by", "template", "--json")
+    by_template = newcomer.run("rates", "--by", "template", "--format", "json")
     assert len(json.loads(by_template.stdout)) > 1
 
 

@@ -128,7 +128,7 @@ class Turns:
     def _looked_at(self) -> verdict.Seen:
         """Return what the dataset and the published file have; all else must be in order."""
         pipeline = self.account.pipeline
-        assert usms(self.account, "check", "--json").code == 0
+        assert usms(self.account, "check", "--format", "json").code == 0
         assert pipeline.conservation() == []
         found = verdict.seen(self.account.folder)
         assert found.published == found.all_rows

@@ -282,7 +282,7 @@ def test_the_commands_work_on_object_storage(tmp_path, simulator, objects):
     checked = usms(shop, "check")
     assert checked.code == 0, checked
     assert f"✓ data dir: {DATA_DIR} is writable" in checked.out
-    ran = usms(shop, "run", "--all", "--json")
+    ran = usms(shop, "run", "--all", "--format", "json")
     assert ran.code == 0, ran
     assert json.loads(ran.out)["warehouse"]["rows"] == 100
     report = usms(shop, "report")

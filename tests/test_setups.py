@@ -218,7 +218,7 @@ def test_check_says_of_a_wrong_set_up_what_is_wrong_and_where(
     given = dict(setup.given)
     if proxy := given.pop("https_proxy", None):
         monkeypatch.setenv("HTTPS_PROXY", proxy)
-    result = shop("check", "--json", **given)
+    result = shop("check", "--format", "json", **given)
     found = json.loads(result.stdout)
     assert result.exit_code == setup.exit_code, result.stdout
     for topic, words in setup.said.items():
@@ -236,7 +236,7 @@ STOPPED = [
 TOLD = ["wrong phone column", "a count that is none", "wrong zone, ahead"]
 
 
-@examples(1, "command", [["run"], ["run", "--all", "--json"], ["plan"]])
+@examples(1, "command", [["run"], ["run", "--all", "--format", "json"], ["plan"]])
 @pytest.mark.parametrize(
     "setup", [one for one in SETUPS if one.name in STOPPED + TOLD], ids=lambda setup: setup.name
 )
@@ -258,7 +258,12 @@ def test_a_run_and_a_plan_say_what_check_does_and_stop_where_it_must(
 
 def test_swapped_columns_show_no_number_anywhere(shop: Shop) -> None:
     given = {"session_column": "phone", "phone_column": "session_no"}
-    for command in (["check"], ["check", "--json"], ["run"], ["plan", "--json"]):
+    for command in (
+        ["check"],
+        ["check", "--format", "json"],
+        ["run"],
+        ["plan", "--format", "json"],
+    ):
         said = shop(*command, **given).output
         assert "1380013" not in said
     assert shop.asked == ["usms-check"] * 2
@@ -269,7 +274,7 @@ def test_a_zone_that_was_changed_is_filed_under_settings(shop: Shop) -> None:
     ahead = shop("run", sent_at_column="local_at")
     assert "after that, another zone needs another USMS_DATA_DIR" in ahead.stderr
     given = {"sent_at_column": "local_at", "source_timezone": "Asia/Shanghai"}
-    found = json.loads(shop("check", "--json", **given).stdout)
+    found = json.loads(shop("check", "--format", "json", **given).stdout)
     [problem] = [one for one in found if one["state"] == "problem"]
     assert problem["topic"] == "settings"
     assert problem["text"].startswith("USMS_SOURCE_TIMEZONE: was 'UTC' when this data directory")

@@ -22,7 +22,7 @@ from usms_pipeline.cli import (
     sql,
     upkeep,
 )
-from usms_pipeline.cli.shell import as_command, logs_json, prepare_streams, show_tracebacks
+from usms_pipeline.cli.shell import as_command, prepare_streams, show_tracebacks
 
 app = typer.Typer(
     name="usms",
@@ -65,7 +65,6 @@ def usms(
     os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
     prepare_streams()
     show_tracebacks.set(debug)
-    logs_json.set(False)
 
 
 for name, command, panel in (

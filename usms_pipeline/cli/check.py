@@ -23,7 +23,7 @@ from rich.table import Table
 
 import usms_pipeline
 from usms_pipeline.cli import demo
-from usms_pipeline.cli.options import Format, Formats, Json, chosen
+from usms_pipeline.cli.options import Format, Formats
 from usms_pipeline.cli.output import print_rows, rows_table
 from usms_pipeline.cli.shell import out
 from usms_pipeline.contract import wording
@@ -73,12 +73,12 @@ class Finding:
     rows: list[dict[str, Any]] = field(default_factory=list)
 
 
-def check(format_: Formats = Format.TABLE, as_json: Json = False, example: Example = False) -> int:
+def check(format_: Formats = Format.TABLE, example: Example = False) -> int:
     """Check settings, source, service, key and disk; list each problem and how to fix it."""
     if example:
         typer.echo(env_example(), nl=False)
         return 0
-    findings, format_ = [], chosen(format_, as_json)
+    findings = []
     for finding in _findings():
         findings.append(finding)
         if format_ == Format.TABLE:

@@ -45,12 +45,6 @@ Sort = Annotated[
 ]
 Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Print at most n rows.")]
 Formats = Annotated[Format, typer.Option("--format", help="Output format.")]
-Json = Annotated[bool, typer.Option("--json", help="Short for --format json.")]
-
-
-def chosen(format_: Format, as_json: bool) -> Format:
-    """Return what ``--format`` and ``--json`` say together."""
-    return Format.JSON if as_json else format_
 
 
 def check_file(option: str, path: Path) -> None:

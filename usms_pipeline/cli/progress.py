@@ -5,7 +5,6 @@ In a log, a line a minute.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -25,7 +24,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from usms_pipeline.cli.shell import err, log, logs_json
+from usms_pipeline.cli.shell import err
 from usms_pipeline.contract import wording
 
 if TYPE_CHECKING:
@@ -41,10 +40,10 @@ def bar(
 ) -> Iterator[Callable[[Step], None]]:
     """Yield a function for the pipeline's ``on_progress``, which draws a line for each phase.
 
-    Off a terminal it prints a line every ``every_seconds`` instead; with infinity, nothing.
+    Off a terminal it prints a line every ``every_seconds`` instead.
     """
     console = console or err()
-    if logs_json.get() or not console.is_terminal or every_seconds == math.inf:
+    if not console.is_terminal:
         yield _seldom(console, every_seconds)
         return
     with Progress(
@@ -70,9 +69,6 @@ def _seldom(console: Console, every_seconds: float) -> Callable[[Step], None]:
         if time.monotonic() - told < every_seconds:
             return
         told = time.monotonic()
-        if logs_json.get():
-            log("info", message=step.title, phase=step.phase, done=step.done, total=step.total)
-            return
         line = " · ".join(filter(None, (step.title, step.counted, *_asking(step.stats))))
         console.print(f"{datetime.now():%H:%M:%S} {escape(line)}", soft_wrap=True)
 

@@ -13,7 +13,7 @@ import typer
 
 import usms_pipeline
 from usms_pipeline.cli import progress
-from usms_pipeline.cli.options import Format, Formats, Json, chosen
+from usms_pipeline.cli.options import Format, Formats
 from usms_pipeline.cli.output import print_rows, rows_table
 from usms_pipeline.cli.shell import FELL_SHORT, OK, as_command, out, warn
 from usms_pipeline.contract import wording
@@ -44,7 +44,6 @@ class State(StrEnum):
 def list_entries(
     state: Annotated[State, typer.Option(help="Entries to list.")] = State.OPEN,
     format_: Formats = Format.TABLE,
-    as_json: Json = False,
 ) -> None:
     """List the entries with their reasons, without the bodies, which hold phone numbers."""
     from usms_pipeline.days.quarantine import entries
@@ -52,7 +51,6 @@ def list_entries(
 
     settings = usms_pipeline.settings.load()
     found = entries(Store(settings.data_dir), None if state == State.ALL else str(state))
-    format_ = chosen(format_, as_json)
     if format_ != Format.TABLE:
         print_rows(found, format_)
     elif found:
@@ -118,7 +116,9 @@ def _show(found: list[Entry], state: State, zone: ZoneInfo) -> None:
         console.print(f"{wording.count(count)} × {KINDS.get(kind, kind)}")
     console.print(rows_table(("id", "asked", "session", "reason"), rows))
     if len(found) > _SHOWN:
-        console.print(f"… and {wording.count(len(found) - _SHOWN)} more (--json has them all)")
+        console.print(
+            f"… and {wording.count(len(found) - _SHOWN)} more (--format json has them all)"
+        )
     console.print(
         f"{wording.count(len(found))} {state}. `usms quarantine replay --all` tries them again, "
         "`usms quarantine dismiss --all` leaves them out of this list"

@@ -13,7 +13,7 @@ from rich.markup import escape
 
 import usms_pipeline
 from usms_pipeline.cli import options
-from usms_pipeline.cli.options import Format, chosen, period
+from usms_pipeline.cli.options import Format, period
 from usms_pipeline.cli.output import print_rows, rows_table
 from usms_pipeline.cli.shell import out, warn, width
 from usms_pipeline.cli.tables import is_shaded, rates_table
@@ -41,11 +41,10 @@ def _by_columns(meaning: str, query: str, show: Callable[..., None]) -> Callable
         sort: options.Sort = None,
         limit: options.Limit = None,
         format_: options.Formats = Format.TABLE,
-        as_json: options.Json = False,
     ) -> None:
         from usms_pipeline.warehouse import bounded
 
-        by, format_ = list(dict.fromkeys(by or ())), chosen(format_, as_json)
+        by = list(dict.fromkeys(by or ()))
         settings = usms_pipeline.settings.load()
         days = period(first, last, ago, settings.zone)
         with bounded(settings.warehouse_path) as con:
@@ -150,11 +149,11 @@ costs: Final = _by_columns(
 )
 
 
-def alerts(format_: options.Formats = Format.TABLE, as_json: options.Json = False) -> None:
+def alerts(format_: options.Formats = Format.TABLE) -> None:
     """Print where more messages fail or get no receipt than usual, in the last 72 hours."""
     from usms_pipeline.warehouse import bounded
 
-    settings, format_ = usms_pipeline.settings.load(), chosen(format_, as_json)
+    settings = usms_pipeline.settings.load()
     with bounded(settings.warehouse_path) as con:
         found = usms_pipeline.queries.alerts(con).to_arrow_table()
     if format_ != Format.TABLE:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
-from enum import StrEnum
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
@@ -12,9 +11,9 @@ from rich.markup import escape
 
 import usms_pipeline
 from usms_pipeline.cli import demo, lean, progress
-from usms_pipeline.cli.options import Format, Formats, From, Json, To, chosen, span
+from usms_pipeline.cli.options import Format, Formats, From, To, span
 from usms_pipeline.cli.output import print_rows, rows_table
-from usms_pipeline.cli.shell import OK, echo_json, fell_short, logs_json, out, plain, warn
+from usms_pipeline.cli.shell import OK, echo_json, fell_short, out, plain, warn
 from usms_pipeline.cli.tables import facts_grid
 from usms_pipeline.contract import wording
 
@@ -31,23 +30,6 @@ if TYPE_CHECKING:
 Everything = Annotated[bool, typer.Option("--all", help="Every day since USMS_START_DATE.")]
 
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print only warnings and errors.")]
-Verbose = Annotated[
-    bool,
-    typer.Option(
-        "--verbose", "-v", help="In a log, write progress every 5 seconds, not every minute."
-    ),
-]
-
-
-class Log(StrEnum):
-    """How progress, warnings and errors are written to stderr."""
-
-    TEXT = "text"
-    JSON = "json"
-
-
-Logs = Annotated[Log, typer.Option("--log-format", help="Format of the log on stderr.")]
-
 _UNREADABLE = (
     "Too many times in the column that USMS_SENT_AT_COLUMN names can't be read: see above."
 )
@@ -60,25 +42,19 @@ def run(
     last: To = None,
     everything: Everything = False,
     format_: Formats = Format.TABLE,
-    as_json: Json = False,
     quiet: Quiet = False,
-    verbose: Verbose = False,
-    log: Logs = Log.TEXT,
 ) -> int:
     """Collect receipts and publish the figures; by default of all days still open."""
     days = _days(first, last, everything)
-    logs_json.set(log == Log.JSON)
     lean.load_pipeline()
     from usms_pipeline.pipeline import Pipeline
 
     settings = usms_pipeline.settings.load(["source", "api"])
-    every = math.inf if quiet else 5 if verbose else 60
     demo.check_service(settings)
-    with progress.bar(every_seconds=every) as on_progress:
+    with nullcontext() if quiet else progress.bar() as on_progress:
         pipeline = Pipeline(settings, on_progress=on_progress)
         report = pipeline.run(_window(pipeline, days, everything))
     warn(report.warnings)
-    format_ = chosen(format_, as_json)
     if format_ == Format.JSON:
         echo_json(_as_json(report) | {"warnings": report.warnings})
     elif format_ == Format.CSV:
@@ -120,7 +96,6 @@ def plan(
     last: To = None,
     everything: Everything = False,
     format_: Formats = Format.TABLE,
-    as_json: Json = False,
 ) -> int:
     """Show how many sessions a run would ask about and how long it would take; no API calls."""
     days = _days(first, last, everything)
@@ -132,7 +107,6 @@ def plan(
         pipeline = Pipeline(settings, on_progress=on_progress)
         found = pipeline.plan(_window(pipeline, days, everything))
     warn(found.warnings)
-    format_ = chosen(format_, as_json)
     if format_ == Format.CSV:
         due = sorted(found.due_sessions.items())
         print_rows([{"sent_date": day, "due_sessions": count} for day, count in due], format_)

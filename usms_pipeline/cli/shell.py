@@ -15,7 +15,7 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, timedelta
 from decimal import Decimal
 from functools import wraps
 from types import FrameType, NoneType
@@ -38,8 +38,6 @@ _UNCUT = 1000
 _PIPED = 80
 
 show_tracebacks: ContextVar[bool] = ContextVar("show_tracebacks", default=False)
-logs_json: ContextVar[bool] = ContextVar("logs_json", default=False)
-"""Whether what goes to stderr is a JSON object a line."""
 
 
 class _Console(Console):
@@ -156,21 +154,12 @@ def fell_short(sentence: str) -> int:
 def _say_error(sentence: str) -> None:
     if show_tracebacks.get() and sys.exc_info()[0]:
         sys.stderr.write(wording.visible(_without_secrets(traceback.format_exc())))
-    _tell("error", "[bold red]✗[/]", sentence)
+    _tell("[bold red]✗[/]", sentence)
 
 
-def _tell(level: str, mark: str, sentence: str) -> None:
-    if logs_json.get():
-        log(level, message=sentence)
-        return
+def _tell(mark: str, sentence: str) -> None:
     console = err()
     console.print(f"{mark} {escape(sentence)}", soft_wrap=not console.is_terminal)
-
-
-def log(level: str, **said: Any) -> None:
-    """Write a line of JSON on stderr, with the time in UTC."""
-    at = datetime.now(UTC).isoformat(timespec="milliseconds")
-    sys.stderr.write(f"{_json({'at': at, 'level': level, **said})}\n")
 
 
 def _without_secrets(shown: str) -> str:
@@ -187,17 +176,13 @@ def _without_secrets(shown: str) -> str:
 def warn(sentences: Iterable[str]) -> None:
     """Show warnings on stderr, one a line."""
     for sentence in sentences:
-        _tell("warning", "[bold yellow]![/]", sentence)
+        _tell("[bold yellow]![/]", sentence)
 
 
 def echo_json(value: Any) -> None:
     """Print a value as JSON: dataclasses as objects, dates as ISO, durations in seconds."""
-    typer.echo(_json(plain(value), indent=2))
-
-
-def _json(value: Any, indent: int | None = None) -> str:
-    text = json.dumps(value, ensure_ascii=False, indent=indent)
-    return wording.COMMANDING.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+    text = json.dumps(plain(value), ensure_ascii=False, indent=2)
+    typer.echo(wording.COMMANDING.sub(lambda found: f"\\u{ord(found[0]):04x}", text))
 
 
 def plain(value: Any) -> Any:

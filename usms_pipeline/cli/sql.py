@@ -10,7 +10,7 @@ import typer
 from rich.markup import escape
 
 import usms_pipeline
-from usms_pipeline.cli.options import Format, Formats, Json, chosen
+from usms_pipeline.cli.options import Format, Formats
 from usms_pipeline.cli.output import print_rows, print_table
 from usms_pipeline.cli.shell import OK, err, out, warn
 from usms_pipeline.contract.errors import BadQuery
@@ -31,9 +31,8 @@ Query = Annotated[
 ]
 
 
-def sql(query: Query = None, format_: Formats = Format.TABLE, as_json: Json = False) -> int:
+def sql(query: Query = None, format_: Formats = Format.TABLE) -> int:
     """Query the published file, read-only: `usms sql "FROM delivery_rate_daily"`."""
-    format_ = chosen(format_, as_json)
     with usms_pipeline.connect(usms_pipeline.settings.load().warehouse_path) as con:
         if query is not None:
             _answer(con, query, format_)
