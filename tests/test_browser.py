@@ -312,7 +312,7 @@ def test_without_javascript_the_static_figures_are_shown(browser, reports):
     context = browser.new_context(java_script_enabled=False)
     page = context.new_page()
     page.goto(reports["outage"].as_uri())
-    assert page.is_visible("#static svg")
+    assert page.is_visible("#static table")
     assert not page.is_visible("#live")
     assert "Operator China Unicom (CN), sent from" in page.inner_text("#static")
     context.close()

@@ -120,9 +120,8 @@ def page(source: str) -> Page:
 
 def test_the_headline_figures_are_the_warehouses(warehouse, page):
     (total,) = rates_expected(warehouse).to_arrow_table().to_pylist()
-    assert f"Messages {total['messages']:,} sent" in page.text
-    assert f"Expected rate {total['expected_rate']:.1%} in the end; 19 times in 20" in page.text
-    assert f"So far {total['delivery_rate']:.1%} of those with a final status" in page.text
+    assert f"{total['messages']:,} messages sent. So far {total['delivery_rate']:.1%}." in page.text
+    assert f"in, expect {total['expected_rate']:.1%} (19 times in 20" in page.text
     assert "with 95% confidence" not in page.text
     low, high = total["delivery_rate_if_rest_failed"], total["delivery_rate_if_rest_arrived"]
     assert f"can't be below {low:.1%} or above {high:.1%}" in page.text
@@ -133,9 +132,9 @@ def test_the_headline_figures_are_the_warehouses(warehouse, page):
 def test_a_rate_has_confidence_where_nothing_is_open(tmp_path):
     rows = [message(n, NOW, "failed" if n < 3 else "delivered") for n in range(40)]
     text = of(rows, tmp_path).text
-    said = r"Delivery rate 92.5% of those with a final status \((8\d.\d)% – (9\d.\d)% with 95%"
+    said = r"92.5% of those with a final status delivered \((8\d.\d)% – (9\d.\d)% with 95%"
     assert re.search(said, text)
-    assert "Expected rate" not in text
+    assert "expect " not in text
 
 
 def test_it_says_which_days_and_as_of_when_in_the_settings_zone(page):
@@ -151,7 +150,7 @@ def test_every_bucket_is_shown_and_they_add_up(page, source):
     )
     assert len(rows) == 8
     counted = sum(int(number.replace(",", "")) for _, number in rows)
-    assert f"Messages {counted:,} sent" in page.text
+    assert f"{counted:,} messages sent" in page.text
 
 
 def test_no_phone_number_and_no_recipient_is_in_it(source):
@@ -164,23 +163,15 @@ def test_the_report_has_the_landmarks_a_screen_reader_needs(page):
     assert ("lang", "en") in page.attributes
     assert page.tags.count("h1") == 1
     assert page.tags.count("table") == page.tags.count("caption")
-    assert {"header", "main", "footer", "section", "figure", "figcaption"} <= set(page.tags)
-    assert page.attributes.count(("role", "img")) == page.tags.count("svg")
+    assert {"header", "main", "footer", "section", "table"} <= set(page.tags)
 
 
 def test_no_line_breaks_between_a_number_and_its_unit(source):
-    """Of the tiles, the headlines, the figures in tables and the sentences."""
-    shown = re.findall(r'<(strong|span|span lang="en"|h3|p|td class="figure")>([^<]*)</', source)
+    """Of the figures in tables and the sentences."""
+    shown = re.findall(r'<(span|span lang="en"|p|td class="figure")>([^<]*)</', source)
     texts = " ".join(text for _, text in shown)
     assert re.search(r"\d\u00a0s", texts)
     assert re.findall(r"\d (?:s|min|h)\b", texts) == []
-
-
-def test_every_svg_colour_has_its_dark_form(source):
-    used = set(re.findall(r'<(?:path|line|text|rect)[^>]* (?:fill|stroke)="(#\w+)"', source))
-    dark = set(re.findall(r'\.chart \[fill="(#\w+)"\]', source))
-    assert used
-    assert used <= dark
 
 
 # --- what the script reads ------------------------------------------------------------------------
@@ -532,7 +523,7 @@ def test_messages_that_were_never_asked_about_make_a_report(tmp_path):
     silent = {"first_asked_at": None, "last_asked_at": None, "country": None, "operator": None}
     text = of([message(1, NOW, "pending", **silent)], tmp_path).text
     assert "based on receipts collected until –." in text
-    assert "So far – of those with a final status" in text
+    assert "1 message sent. So far –." in text
     assert "can't be below 0% or above 100%" in text
 
 

@@ -16,20 +16,18 @@ from typing import Any, Final
 Chart = Any
 """One of Altair's top-level charts; to name them would be to import them."""
 
-PALETTE: Final[Mapping[str, tuple[str, str]]] = {
-    "ink": ("#1c2733", "#e6edf3"),
-    "muted": ("#566473", "#9fb0c0"),
-    "grid": ("#e2e7ec", "#2c3743"),
-    "delivered": ("#0b6aa8", "#4aa8e0"),
-    "band": ("#bcd9ee", "#1f4a68"),
-    "lost": ("#d9662b", "#ef8a55"),
-    "unheard": ("#a9b4bf", "#697684"),
-    "awaited": ("#e9bd3f", "#d9b13c"),
-    "page": ("#ffffff", "#12181f"),
+PALETTE: Final[Mapping[str, str]] = {
+    "ink": "#1c2733",
+    "muted": "#566473",
+    "grid": "#e2e7ec",
+    "delivered": "#0b6aa8",
+    "band": "#bcd9ee",
+    "lost": "#d9662b",
+    "unheard": "#a9b4bf",
+    "awaited": "#e9bd3f",
+    "page": "#ffffff",
 }
-"""Role to (light, dark) colour. Blue, orange, yellow and grey differ in any colour blindness.
-
-Charts use no other colour, so that a page can recolour an SVG for its dark scheme."""
+"""Role to colour. Blue, orange, yellow and grey differ in any colour blindness."""
 
 WIDTH: Final = 720
 NARROW: Final = 340
@@ -40,8 +38,8 @@ FONT: Final = "Arial, 'Liberation Sans', Helvetica, sans-serif"
 
 
 def colour(role: str) -> str:
-    """Return the light colour of a role."""
-    return PALETTE[role][0]
+    """Return the colour of a role."""
+    return PALETTE[role]
 
 
 _TITLE_EM, _SUBTITLE_EM = 10.4, 7.4

@@ -11,19 +11,16 @@ import pyarrow as pa
 from usms_pipeline.contract import metrics, wording
 from usms_pipeline.contract.status import BUCKETS, STATUSES
 from usms_pipeline.contract.wording import count, day, percent
-from usms_pipeline.figures import alerts, charts
-from usms_pipeline.figures.charts import WIDTH
+from usms_pipeline.figures import alerts
 from usms_pipeline.figures.report.figures import Figures, Row
 from usms_pipeline.figures.report.page import (
     Html,
-    figure,
     folded,
     html,
     join,
     paragraph,
     section,
     table,
-    tiles,
 )
 from usms_pipeline.figures.report.texts import listed, said, span
 
@@ -44,14 +41,14 @@ def fixed(figures: Figures, zone: ZoneInfo) -> Html:
         )
     troubles = [Html(f"<li>{html(alerts.sentence(row, zone))}</li>") for row in figures.alerts]
     told = Html(f'<ul class="warnings">{join(troubles)}</ul>') if troubles else Html("")
+    held = f" {wording.held(figures.forecasts)}"
     return join(
         [
-            paragraph("Filters and periods need JavaScript, which does not run here."),
-            section("summary", "All messages", told, _summary(figures)),
-            section("days", "By day", figure(charts.rate_over_time(figures.daily, width=WIDTH)),
-                    _days(figures.daily)),
+            paragraph("Charts and filters need JavaScript, which does not run here."),
+            section("summary", "All messages", told, paragraph(_of_all(figures.total), held)),
+            section("days", "By day", _days(figures.daily)),
         ]
-    )  # fmt: skip
+    )
 
 
 def folded_away(figures: Figures, checks: Html, settings_summary: Mapping[str, str]) -> Html:
@@ -82,45 +79,19 @@ def settings_table(settings_summary: Mapping[str, str]) -> Html:
     return table(caption, [said("Setting"), said("Value")], rows, texts=range(2))
 
 
-def _summary(figures: Figures) -> Html:
-    total = figures.total
-    share = f"{percent(total['awaited_rate'])} of all have no receipt yet"
-    return join(
-        [
-            tiles(
-                [
-                    *_rate_tiles(total),
-                    ("Messages", count(total["messages"]), "sent"),
-                    ("Still waiting", count(total["awaited"]), share),
-                ]
-            ),
-            paragraph(_open_sentence(total), f" {wording.held(figures.forecasts)}"),
-        ]
-    )
-
-
-def _rate_tiles(total: Row) -> list[tuple[str, str, str]]:
-    """Show a rate that will stay with its confidence; a young one behind what it will be."""
-    rate, low, high = (percent(total[f"delivery_rate{end}"]) for end in ("", "_ci_low", "_ci_high"))
-    if not total["awaited"]:
-        sure = f" ({low} – {high} with 95% confidence)" if total["delivery_rate"] else ""
-        return [("Delivery rate", rate, f"of those with a final status{sure}")]
-    expected, low, high = (percent(total[f"expected_rate{end}"]) for end in ("", "_low", "_high"))
-    return [
-        ("Expected rate", expected, f"in the end; 19 times in 20 between {low} and {high}"),
-        ("So far", rate, "of those with a final status; it will change"),
-    ]
-
-
-def _open_sentence(total: Row) -> str:
+def _of_all(total: Row) -> str:
+    """Return how many messages there are and their rate, with what it will be and may be."""
     low, high = (percent(total[f"delivery_rate_if_rest_{end}"]) for end in ("failed", "arrived"))
     bounds = (
         f"The rate of all messages can't be below {low} or above {high}, whether none or all of "
         "those without a final status were delivered."
     )
-    if not total["awaited"]:
-        return f"None of these {count(total['messages'])} messages is still waiting. {bounds}"
-    return f"{wording.so_far(total)} {wording.why_less(total)}{bounds}"
+    sent = f"{wording.counted(total['messages'], 'message')} sent"
+    if total["awaited"]:
+        return f"{sent}. {wording.so_far(total)} {wording.why_less(total)}{bounds}"
+    rate, low, high = (percent(total[f"delivery_rate{end}"]) for end in ("", "_ci_low", "_ci_high"))
+    sure = f" ({low} – {high} with 95% confidence)" if total["delivery_rate"] else ""
+    return f"{sent}, {rate} of those with a final status delivered{sure}. {bounds}"
 
 
 def _maturity(figures: Figures) -> Html:

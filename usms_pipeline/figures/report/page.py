@@ -14,8 +14,6 @@ from importlib.resources import files
 from string import Template
 from zlib import crc32
 
-from usms_pipeline.contract.wording import unbroken
-from usms_pipeline.figures import charts
 from usms_pipeline.figures.report.texts import Said
 
 
@@ -61,16 +59,6 @@ def paragraph(*parts: object) -> Html:
     return Html(f"<p>{''.join(html(part) for part in parts)}</p>")
 
 
-def tiles(entries: Iterable[tuple[str, str, str]]) -> Html:
-    """Make the headline figures: (label, figure, remark)."""
-    made = [
-        f'<div class="tile"><dt>{html(label)}</dt><dd><strong>{html(figure)}</strong> '
-        f"<span>{html(remark)}</span></dd></div>"
-        for label, figure, remark in entries
-    ]
-    return Html(f'<dl class="tiles">{"".join(made)}</dl>')
-
-
 def table(
     caption: str,
     headers: Sequence[str],
@@ -97,15 +85,6 @@ def table(
     )
 
 
-def figure(chart: charts.Chart) -> Html:
-    """Show a chart under its headline."""
-    headline, explanation = charts.caption(chart)
-    return Html(
-        f"<figure><figcaption><h3>{html(unbroken(headline))}</h3><p>{html(explanation)}</p></figcaption>\n"
-        f'<div class="chart">{charts.svg(chart)}</div></figure>'
-    )
-
-
 def page(
     title: str, lead: Html, fixed: Html, details: Html, foot: Html, data: tuple[str, str] | None
 ) -> Html:
@@ -123,11 +102,6 @@ def page(
         "fixed": fixed,
         "folded": details,
         "foot": foot,
-        "recolour": "\n".join(  # every colour of the charts in its dark form
-            f'  .chart [{attribute}="{light}"] {{ {attribute}: {dark}; }}'
-            for light, dark in charts.PALETTE.values()
-            for attribute in ("fill", "stroke")
-        ),
         "script_hash": f"'sha256-{digest}'" if data else "'none'",
         "data": "",
     }
