@@ -75,7 +75,6 @@ def data(
             ]
             for days in PERIODS
         },
-        "waits": {row["period"]: row["share"] for row in periods.waits},
         "reasons": [
             [charts.reason(row), family(row["provider_code"], row["provider_desc"])]
             for row in periods.reasons

@@ -209,16 +209,12 @@ function tiles(now, before, guess, former, buckets) {
     : el("span", { class: `change ${isMissed ? "worse" : "better"}` }, isMissed ? t("target {rate}: missed", { rate: target() }) : t("target {rate}: met", { rate: target() }));
   const row = (title, name, value, remarks, told = changed(share(now, name), share(before, name), before)) =>
     tile(title, value, remarks, told, "", sparkline(buckets, (c) => share(c, name), title));
-  // those before have been settled since: what waited then is asked of SQL, of all messages only
-  const isAll = !state.only.size && !state.brushed, then = page.waits[state.period], costs = isAll ? page.costs[state.period] : [];
-  let waits = changed(share(now, "waiting"), then, before);
-  if (!isAll) waits = t("no comparison for this selection");
-  else if (then == null && isComparable(before)) waits = t("no comparison: {period} ago nothing was collected yet", { period: periodName() });
+  const isAll = !state.only.size && !state.brushed, costs = isAll ? page.costs[state.period] : [];
   return [
     tile(t("Delivery rate"), percent(guess.rate), remark, changed(guess.rate, former.rate, before, verdict), verdict,
       sparkline(buckets, rate, t("Delivery rate"), page.target), aim),
     row(t("Within {n} s", { n: page.fastSeconds }), "fast", percent(share(now, "fast")), t("of all messages; people waiting for a code give up after that")),
-    row(t("Still waiting"), "waiting", count(now.waiting), t("{share} of all have no receipt yet", { share: percent(share(now, "waiting")) }), waits),
+    row(t("Still waiting"), "waiting", count(now.waiting), t("{share} of all have no receipt yet", { share: percent(share(now, "waiting")) }), ""),  // those before are settled by now
     row(t("Not delivered"), "lost", count(now.lost), t("{share} of all: failed, rejected or expired", { share: percent(share(now, "lost")) })
       + (costs.length ? t("; they cost {costs}", { costs: costs.join(", ") }) : "")),
   ];

@@ -59,7 +59,6 @@ class Periods:
     guesses: list[Row]
     daily: list[Row]
     changes: list[Row]
-    waits: list[Row]
     costs: list[Row]
 
 
@@ -92,7 +91,7 @@ def ask(
         kinds[row.pop("kind")].append(row)
     return Periods(
         last, fast_seconds, columns, values, counts, reasons, failures,
-        kinds["guess"], kinds["day"], kinds["change"], _waits(con), _costs(con, members, last_hour),
+        kinds["guess"], kinds["day"], kinds["change"], _costs(con, members, last_hour),
     )  # fmt: skip
 
 
@@ -259,26 +258,6 @@ def _asked(
         UNION ALL {changes}
         """,
     )
-
-
-def _waits(con: queries.Connection) -> list[Row]:
-    (asked_at,) = _table(con, "SELECT max(last_asked_at) AS at FROM receipts")["at"].to_pylist()
-    if asked_at is None:
-        return []
-    now = f"TIMESTAMPTZ '{asked_at.isoformat()}'"
-    parts = (
-        f"""
-        SELECT {days} AS period,
-            count(*) FILTER (NOT is_final AND NOT is_closed) / count(*) AS share
-        FROM as_of({now} - INTERVAL {days} DAY)
-        WHERE is_announced AND sent_at > {now} - INTERVAL {2 * days} DAY
-            AND sent_at <= {now} - INTERVAL {days} DAY
-        HAVING count(first_asked_at) > count(*) / 2  -- else nobody looked then
-        """
-        for days in PERIODS
-    )
-    rows: list[Row] = _table(con, " UNION ALL ".join(parts)).to_pylist()
-    return rows
 
 
 def _costs(con: queries.Connection, members: str, last_hour: int) -> list[Row]:
