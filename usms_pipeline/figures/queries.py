@@ -10,6 +10,7 @@ import difflib
 import re
 from collections.abc import Iterable, Sequence
 from datetime import date, datetime
+from importlib.resources import files
 from typing import Final
 
 import duckdb
@@ -43,6 +44,11 @@ def ask(con: Connection, query: str, **params: object) -> Relation:
             "for. Check USMS_WAREHOUSE, and run `usms run`, which publishes it with this version. "
             f"DuckDB says: {first_line(error)}"
         ) from error
+
+
+def written(name: str) -> str:
+    """Return a query of ``sql/`` that is no view and no macro, as it is written there."""
+    return files("usms_pipeline.warehouse").joinpath(f"sql/{name}.sql").read_text("utf-8")
 
 
 def own(con: Connection, query: str, most: int | None = None) -> pa.Table | None:
@@ -273,35 +279,7 @@ def uncovered_days(con: Connection, share: float, days: int = 7) -> Relation:
     under one in a thousand, times how many are looked at, as in ``alerts``. Columns:
     ``sent_date``, ``messages``, ``with_evidence``.
     """
-    return ask(
-        con,
-        """
-        WITH settled AS (
-            SELECT sent_date, messages, delivered + failed + rejected + expired AS with_evidence
-            FROM delivery_rate_daily
-            WHERE awaited = 0 AND sent_date < usms_newest_day()
-            ORDER BY sent_date DESC
-            LIMIT $days
-        ),
-        judged AS (
-            SELECT
-                *,
-                messages * usms_divergence(with_evidence / messages, $share) AS of_the_day,
-                sum(messages) OVER () * usms_divergence(
-                    least(sum(with_evidence) OVER () / sum(messages) OVER (), $share), $share
-                ) AS of_all
-            FROM settled
-        )
-        SELECT sent_date, messages, with_evidence
-        FROM judged
-        WHERE
-            with_evidence < messages * $share
-            AND greatest(of_the_day, of_all) > ln(($days + 1) * 1000)
-        ORDER BY sent_date
-        """,
-        share=share,
-        days=days,
-    )
+    return ask(con, written("uncovered_days"), share=share, days=days)
 
 
 def copies_hint(con: Connection, days: Sequence[date] | None = None) -> str | None:

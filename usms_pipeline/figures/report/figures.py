@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib.resources import files
 from typing import Any, Final
 from zoneinfo import ZoneInfo
 
@@ -56,14 +55,13 @@ def ask(
     ``fast_seconds`` is how soon a message should arrive (USMS_TARGET_SECONDS). The periods take
     longest: who draws no page needs none.
     """
-    query = files("usms_pipeline.warehouse").joinpath("sql/report_quality.sql")
     columns = ["country", "operator"]
     [[ungrouped]] = queries.ask(con, "SELECT usms_ungrouped()").fetchall()
     carried = dimensions_among(queries.ask(con, "FROM receipts LIMIT 0").columns)
     columns += [name for name in carried if name not in ungrouped]
     return Figures(
         total=_rows(queries.rates_expected(con))[0],
-        quality=_rows(queries.ask(con, query.read_text()))[0],
+        quality=_rows(queries.ask(con, queries.written("report_quality")))[0],
         alerts=_rows(queries.alerts(con)),
         forecasts=_rows(queries.forecasts(con)),
         maturity=queries.maturity(con).to_arrow_table(),
