@@ -19,7 +19,7 @@ from usms_pipeline.store.dataset import Window
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
 OLD = [datetime(2023, 12, 31, 15, 59, 59, tzinfo=UTC), datetime(2023, 5, 1, 3, tzinfo=UTC)]
 GOOD = [datetime(2023, 12, 31, 16, tzinfo=UTC), datetime(2026, 11, 12, 15, tzinfo=UTC),
-        datetime(2026, 11, 12, 16, tzinfo=UTC), NOW, NOW + timedelta(minutes=9)]  # fmt: skip
+        datetime(2026, 11, 12, 16, tzinfo=UTC), NOW, NOW + timedelta(minutes=4)]  # fmt: skip
 AHEAD = [NOW + timedelta(hours=1), NOW + timedelta(hours=25)]
 FAR = [NOW + timedelta(hours=27), NOW + timedelta(days=300)]
 TYPES = {

@@ -329,7 +329,10 @@ def _read(given: dict[str, Any]) -> tuple[Settings | None, dict[str, str]]:
     except ValidationError as error:
         problems: dict[str, str] = {}
         for detail in error.errors(include_input=False, include_url=False):
-            problems.setdefault(str(detail["loc"][0]), _reason(detail["msg"]))
+            # what follows the variable's name in a sentence
+            reason = re.sub("^(Value error, |Input (?=should))", "", detail["msg"])
+            reason = re.sub(", (unable to|input is) .*", "", reason)
+            problems.setdefault(str(detail["loc"][0]), reason)
         return None, problems
 
 
@@ -421,12 +424,6 @@ def _secrets_in(found: Mapping[str, str | None]) -> list[str]:
 def variable(name: str) -> str:
     """Return the environment variable of a setting."""
     return PREFIX + name.upper()
-
-
-def _reason(message: str) -> str:
-    """Turn a validator's message into what follows the variable's name in a sentence."""
-    reason = re.sub(", (unable to|input is) .*", "", message.removeprefix("Value error, "))
-    return re.sub("^Input should", "should", reason)
 
 
 def example(name: str) -> str:

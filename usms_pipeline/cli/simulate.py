@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -153,7 +152,7 @@ def _own_messages(seed: int) -> tuple[list[pa.RecordBatch], list[str]]:
     book = PhoneBook(b"", settings.default_region, "masked")
     start = datetime.combine(settings.start_date, time(), UTC)
     batches: list[pa.RecordBatch] = []
-    found: Counter[str] = Counter()
+    made_up = 0
     for batch in source.read(settings, start, datetime.now(UTC) + timedelta(days=1)):
         phones, numbers = batch["phone"], book.e164(batch["phone"])
         rows = (batch["session_no"].to_pylist(), phones.to_pylist(), numbers.to_pylist())
@@ -163,26 +162,17 @@ def _own_messages(seed: int) -> tuple[list[pa.RecordBatch], list[str]]:
         ]
         filled = pa.array(digits, pa.string())
         numbers = pc.coalesce(numbers, book.e164(filled))
-        found["rows"] += batch.num_rows
-        found["more"] += pc.sum(batch["recipients"]).as_py() - batch.num_rows
-        found["without"] += phones.null_count
-        found["masked"] += batch.num_rows - filled.null_count
-        found["others"] += numbers.null_count - phones.null_count
+        unnamed = pc.sum(batch["recipients"]).as_py() - batch.num_rows + phones.null_count
+        made_up += unnamed + batch.num_rows - filled.null_count
         numbers = pc.coalesce(numbers, phones)  # answered for as it stands
         batches.append(batch.set_column(batch.schema.get_field_index("phone"), "phone", numbers))
+    if not made_up:
+        return batches, []
     name = "" if settings.phone_column else (
         "; for receipts of your own numbers, name their column in USMS_PHONE_COLUMN"
     )  # fmt: skip
-    rows_of = f"of your {wording.counted(found['rows'], 'row')}"
-    said = {
-        "without": f"No phone in {{}} {rows_of}: made-up numbers there{name}.",
-        "more": "Your rows count {} recipients more than they name: made-up numbers for these.",
-        "masked": f"Hidden digits in {{}} {rows_of}: made-up ones there.",
-        "others": f"A phone that says no number in {{}} {rows_of}: answered as it stands.",
-    }
-    return batches, [
-        sentence.format(wording.count(found[of])) for of, sentence in said.items() if found[of]
-    ]
+    people = wording.counted(made_up, "recipient")
+    return batches, [f"Made-up numbers for {people} whose own your table does not show{name}."]
 
 
 def _greet(url: str, sessions: int, table: Path | None) -> None:

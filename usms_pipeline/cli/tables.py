@@ -34,7 +34,8 @@ def rates_table(
     expected stands beside the one so far, unless nothing is open.
     """
     cohorts, keys = [*rows, whole], [by] if isinstance(by, str) else list(by or [""])
-    bar_width, least = min(max(width - 72, _SHORTEST_BAR), 30), floor(cohorts)
+    bar_width = min(max(width - 72, _SHORTEST_BAR), 30)
+    least = wording.floor(row["delivery_rate_if_rest_failed"] for row in cohorts)
     axis = f"{least:.0%}{'100%':>{bar_width - len(f'{least:.0%}')}}"
     figures: dict[str, list[Any]] = {
         "messages": [wording.count(row["messages"]) for row in cohorts],
@@ -82,16 +83,6 @@ def rates_table(
     for n, cells in enumerate(zip(*names, *figures.values(), strict=True)):
         table.add_row(*cells, end_section=n == len(rows) - 1)
     return table
-
-
-def floor(cohorts: list[dict[str, Any]]) -> float:
-    """Return the rate at which the bars begin: a round one below every lower bound.
-
-    >>> floor([{"delivery_rate_if_rest_failed": 0.93}, {"delivery_rate_if_rest_failed": None}])
-    0.9
-    """
-    lows = (row["delivery_rate_if_rest_failed"] for row in cohorts)
-    return max(0.0, min([0.9, *(int((low - 0.02) * 10) / 10 for low in lows if low is not None)]))
 
 
 def is_shaded(table: Table) -> bool:

@@ -142,6 +142,17 @@ def percent(rate: float | None) -> str:
     return f"{rate:.1%}"
 
 
+def floor(rates: Iterable[float | None]) -> float:
+    """Return the rate at which an axis begins: a round one below all, at most 0.9.
+
+    >>> floor([0.93, None]), floor([0.61])
+    (0.9, 0.5)
+    """
+    return max(
+        0.0, min([0.9, *(int((rate - 0.02) * 10) / 10 for rate in rates if rate is not None)])
+    )
+
+
 def so_far(row: Mapping[str, Any]) -> str:
     """Return a rate so far, and what it will be once the open messages have a final status.
 

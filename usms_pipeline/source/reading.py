@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from usms_pipeline.contract import wording
 from usms_pipeline.contract.errors import SourceError
 from usms_pipeline.contract.moments import orders, to_utc
+from usms_pipeline.contract.polling import CLOCKS_DIFFER
 from usms_pipeline.contract.schema import TIME
 from usms_pipeline.contract.setting_types import DateOrder
 from usms_pipeline.contract.source_address import Address, parse
@@ -28,7 +29,6 @@ _NESTED: Final = r"\]$|^(struct|map|union|jsonb?|hstore|variant)\b"
 """Types of values that hold others: as text they have marks around them that no session has."""
 _FAR: Final = timedelta(days=366)
 """Nobody plans messages this far ahead: such digits mean something else."""
-_CLOCKS_DIFFER: Final = timedelta(minutes=10)
 _MOST_ZONES_DIFFER: Final = timedelta(hours=26)
 """The difference between the world's extreme time zones."""
 _FEWEST_ROUNDED: Final = 5
@@ -163,7 +163,7 @@ def survey(
     """
     now = now or datetime.now(UTC)
     start = datetime.combine(settings.start_date, time(), settings.zone)
-    marks = [start, max(start, since or start), now + _CLOCKS_DIFFER, now + _MOST_ZONES_DIFFER]
+    marks = [start, max(start, since or start), now + CLOCKS_DIFFER, now + _MOST_ZONES_DIFFER]
     marks = [one.astimezone(UTC) for one in marks]
     with _opened(settings) as it:
         unread = Unread()

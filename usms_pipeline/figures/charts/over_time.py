@@ -243,7 +243,7 @@ def _floor(rows: Sequence[Row]) -> float:
     seen = [row["rate"] for row in (*worth, *sunk)]
     seen += [row["low"] for row in worth if not row["is_young"]]
     seen += [row["expected"] for row in rows if row["expected"] is not None and not row["is_few"]]
-    return max(0.0, min([0.9, *(int((value - 0.02) * 10) / 10 for value in seen)]))
+    return wording.floor(seen)
 
 
 def _stamp(local: datetime) -> str:
