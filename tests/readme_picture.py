@@ -24,7 +24,7 @@ from usms_pipeline.simulator import Population
 
 ROOT = Path(__file__).parent.parent
 PICTURES = ROOT / "docs"
-_MESSAGES, _DAYS, _SEED, _WIDTH = 50_000, 5, 0, 760
+_MESSAGES, _DAYS, _SEED = 50_000, 5, 0
 
 
 def rehearsed(folder: Path, days: int = _DAYS) -> Settings:
@@ -44,8 +44,8 @@ def pictures(settings: Settings) -> dict[str, bytes]:
             for one in ("delivery_rate_by_operator", "delivery_curve()")
         )
     drawn = {
-        "where.png": charts.rate_by(operators, "operator", width=_WIDTH),
-        "how-fast.png": charts.delivery_curve(curve, width=_WIDTH),
+        "where.png": charts.rate_by(operators, "operator"),
+        "how-fast.png": charts.delivery_curve(curve),
     }
     return {name: charts.png(chart, scale=1.2) for name, chart in drawn.items()}
 

@@ -24,7 +24,6 @@ from usms_pipeline.figures.charts import groups as bars
 from usms_pipeline.figures.charts import style
 
 DAY = date(2026, 11, 18)
-WIDTHS = (charts.WIDTH, charts.NARROW)
 
 
 def cohort(
@@ -69,28 +68,26 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, pa.Ta
         yield {view: con.sql(f"FROM {view}").to_arrow_table() for view in views}
 
 
-@pytest.fixture(scope="module", params=WIDTHS)
-def every_chart(tables: dict[str, pa.Table], request: pytest.FixtureRequest) -> list[charts.Chart]:
-    width = request.param
+@pytest.fixture(scope="module")
+def every_chart(tables: dict[str, pa.Table]) -> list[charts.Chart]:
     hourly = tables["delivery_rate_hourly"]
     return [
-        charts.rate_over_time(tables["delivery_rate_daily"], width=width),
-        charts.rate_over_time(hourly, "sent_hour", ZoneInfo("Asia/Shanghai"), width),
-        charts.rate_by(tables["delivery_rate_by_operator"], "operator", width=width),
-        charts.rate_by(tables["delivery_rate_by('template')"], "template", width=width),
-        charts.failures_by_reason(tables["failures"], width),
-        charts.delivery_curve(tables["delivery_curve()"], width),
+        charts.rate_over_time(tables["delivery_rate_daily"]),
+        charts.rate_over_time(hourly, "sent_hour", ZoneInfo("Asia/Shanghai")),
+        charts.rate_by(tables["delivery_rate_by_operator"], "operator"),
+        charts.rate_by(tables["delivery_rate_by('template')"], "template"),
+        charts.failures_by_reason(tables["failures"]),
+        charts.delivery_curve(tables["delivery_curve()"]),
     ]
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("width", [320, 360, 720, 1000])
-def test_a_headline_is_broken_so_that_no_font_runs_over_the_edge(width: int) -> None:
+def test_a_headline_is_broken_so_that_no_font_runs_over_the_edge() -> None:
     """Of DejaVu Sans, the widest that stands in for Arial: 10.4 and 7.4 pixels a character."""
     words = "at worst 85.6% so far (28 Nov 05:00 to 06:00), of the 12 largest groups " * 4
-    title = style.dressed(style.empty("x", width), words, words, width).title
-    assert max(map(len, title.text)) * 10.4 <= width
-    assert max(map(len, title.subtitle)) * 7.4 <= width
+    title = style.dressed(style.empty("x"), words, words).title
+    assert max(map(len, title.text)) * 10.4 <= style.WIDTH
+    assert max(map(len, title.subtitle)) * 7.4 <= style.WIDTH
     assert " ".join(title.text) == words.strip()
 
 
@@ -98,7 +95,7 @@ def test_every_chart_of_the_warehouse_becomes_a_png(every_chart: list[charts.Cha
     for chart in every_chart:
         image = charts.png(chart, scale=1)
         assert image.startswith(b"\x89PNG")
-        assert int.from_bytes(image[16:20]) >= charts.NARROW - 60
+        assert int.from_bytes(image[16:20]) >= style.WIDTH - 60
 
 
 @pytest.fixture(scope="module")
@@ -341,13 +338,12 @@ def test_the_curves_headline_says_how_fast():
     assert charts.caption(slow)[0] == "10.0% are delivered so far"
 
 
-@pytest.mark.parametrize("width", WIDTHS)
-def test_nothing_to_draw_is_said(width):
+def test_nothing_to_draw_is_said():
     nothing = [
-        charts.rate_over_time(days(cohort()).slice(1), width=width),
-        charts.rate_by(groups(CN=cohort()).slice(1), "country", width=width),
-        charts.failures_by_reason(pa.table({"provider_code": [], "messages": []}), width),
-        charts.delivery_curve(pa.table({"seconds": [1.0], "delivered_share": [0.0]}), width),
+        charts.rate_over_time(days(cohort()).slice(1)),
+        charts.rate_by(groups(CN=cohort()).slice(1), "country"),
+        charts.failures_by_reason(pa.table({"provider_code": [], "messages": []})),
+        charts.delivery_curve(pa.table({"seconds": [1.0], "delivered_share": [0.0]})),
     ]
     assert [charts.caption(chart)[0] for chart in nothing] == [
         "No messages in this period", "No messages in this period", "No failures",

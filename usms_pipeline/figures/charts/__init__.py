@@ -1,7 +1,7 @@
 """The pictures: small Arrow tables of figures in, Altair charts out, and their PNG and SVG.
 
 Pure: no database, no files, no network. Every chart has a headline that says what is seen, one
-look, and fits any width from a phone's.
+look, and one width.
 """
 
 from __future__ import annotations
@@ -13,9 +13,7 @@ from usms_pipeline.figures.charts.curve import delivery_curve
 from usms_pipeline.figures.charts.groups import failures_by_reason, group_name, rate_by, reason
 from usms_pipeline.figures.charts.over_time import rate_over_time
 from usms_pipeline.figures.charts.style import (
-    NARROW,
     PALETTE,
-    WIDTH,
     Chart,
     caption,
     hover,
@@ -26,9 +24,7 @@ from usms_pipeline.figures.charts.style import (
 from usms_pipeline.figures.charts.tables import table
 
 __all__ = [
-    "NARROW",
     "PALETTE",
-    "WIDTH",
     "Chart",
     "caption",
     "delivery_curve",

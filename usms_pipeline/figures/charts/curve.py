@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from usms_pipeline.contract import wording
 from usms_pipeline.figures.charts.parts import Row, plot_width
-from usms_pipeline.figures.charts.style import NARROW, WIDTH, Chart, colour, dressed, empty
+from usms_pipeline.figures.charts.style import Chart, colour, dressed, empty
 
 _CURVE_TICKS: Final = {
     1: "1 s", 10: "10 s", 60: "1 min", 600: "10 min", 3_600: "1 h", 21_600: "6 h",
@@ -17,7 +17,7 @@ _CURVE_TICKS: Final = {
 }  # fmt: skip
 
 
-def delivery_curve(curve: pa.Table, width: int = WIDTH) -> Chart:
+def delivery_curve(curve: pa.Table) -> Chart:
     """Draw the share of messages delivered within t, on a logarithmic time axis.
 
     ``curve`` has a row a time, ascending: ``seconds`` after sending, and ``delivered_share`` (0–1,
@@ -35,9 +35,9 @@ def delivery_curve(curve: pa.Table, width: int = WIDTH) -> Chart:
         if row["delivered_share"] is not None
     ]
     if not any(row["share"] for row in rows):
-        return empty("Nothing is delivered yet", width)
+        return empty("Nothing is delivered yet")
     last = max(rows[-1]["seconds"], 60)
-    ticks = [t for t in _CURVE_TICKS if t <= last and (width > NARROW or t not in (600, 21_600))]
+    ticks = [t for t in _CURVE_TICKS if t <= last]
     base = alt.Chart(alt.InlineData(values=rows)).encode(
         x=alt.X(
             "seconds:Q",
@@ -56,12 +56,11 @@ def delivery_curve(curve: pa.Table, width: int = WIDTH) -> Chart:
     spots = base.mark_circle(color=colour("delivered"), size=160, opacity=0)
     return dressed(
         alt.layer(line, spots.encode(description="tip:N", tooltip="tip:N")).properties(
-            width=plot_width(width), height=220
+            width=plot_width(), height=220
         ),
         _curve_headline(rows),
         "Share delivered within a time after sending. A message without a final status counts for "
         "as long as it was watched, and no longer.",
-        width,
     )
 
 

@@ -23,38 +23,32 @@ from usms_pipeline.figures.charts.parts import (
     plot_width,
     stacked,
 )
-from usms_pipeline.figures.charts.style import NARROW, WIDTH, Chart, colour, dressed, empty
+from usms_pipeline.figures.charts.style import Chart, colour, dressed, empty
 
 
-def rate_by(
-    rates: pa.Table,
-    column: str,
-    noun: str | None = None,
-    width: int = WIDTH,
-) -> Chart:
+def rate_by(rates: pa.Table, column: str) -> Chart:
     """Draw what became of the messages of each group, the largest first, and its delivery rate.
 
-    ``rates`` has a row a group: ``column`` (text or null) and the metric columns. ``noun`` is the
-    group's name in words. The end of the blue is the rate's lower bound, the start of the orange
-    its upper one, the tick between them the rate.
+    ``rates`` has a row a group: ``column`` (text or null) and the metric columns. The end of the
+    blue is the rate's lower bound, the start of the orange its upper one, the tick between them the
+    rate.
     """
-    noun = noun or wording.visible(column.replace("_", " "))
+    noun = wording.visible(column.replace("_", " "))
     found = [row for row in rates.to_pylist() if row["messages"]]
     found.sort(key=lambda row: -row["messages"])
     if not found:
-        return empty("No messages in this period", width)
+        return empty("No messages in this period")
     names = wording.apart(group_name(row, column) for row in found[:BARS])
     rows = [{**row, "name": name} for row, name in zip(found, names, strict=False)]
     return dressed(
-        _share_bars(rows, width),
+        _share_bars(rows),
         _group_headline(rows, noun) + (f", of the {BARS} largest" if len(found) > BARS else ""),
         f"What became of all messages, by {noun}. Tick and figure: the delivery rate, of those "
         "with a final status." + left_out(len(found)),
-        width,
     )
 
 
-def failures_by_reason(failures: pa.Table, width: int = WIDTH) -> Chart:
+def failures_by_reason(failures: pa.Table) -> Chart:
     """Draw how many messages were lost for each reason, the most frequent first.
 
     ``failures`` has a row a reason: ``provider_code``, ``provider_desc`` (text or null) and
@@ -66,7 +60,7 @@ def failures_by_reason(failures: pa.Table, width: int = WIDTH) -> Chart:
     for row in failures.to_pylist():
         counts[reason(row)] += row["messages"]
     if not counts:
-        return empty("No failures", width)
+        return empty("No failures")
     total, ranked = counts.total(), sorted(counts.items(), key=lambda kv: (-kv[1], kv[0]))
     rows: list[Row] = [
         {
@@ -79,7 +73,7 @@ def failures_by_reason(failures: pa.Table, width: int = WIDTH) -> Chart:
     ]
     room = alt.Scale(domain=[0, ranked[0][1]], nice=False)  # for the labels
     base = alt.Chart(alt.InlineData(values=rows)).encode(
-        y=name_axis(rows, width),
+        y=name_axis(rows),
         x=alt.X("messages:Q", title="messages", axis=count_axis(4), scale=room),
         description="tip:N",
         tooltip="tip:N",
@@ -88,14 +82,13 @@ def failures_by_reason(failures: pa.Table, width: int = WIDTH) -> Chart:
     labels = base.mark_text(align="left", dx=6, aria=False).encode(text="label:N")
     return dressed(
         alt.layer(bars, labels).properties(
-            width=plot_width(width, [r["name"] for r in rows], [r["label"] for r in rows]),
+            width=plot_width([r["name"] for r in rows], [r["label"] for r in rows]),
             height=alt.Step(28),
         ),
         f"“{rows[0]['name']}” is {wording.percent(ranked[0][1] / total)} of "
         f"{wording.count(total)} failures",
         "Messages failed, rejected or expired, by the reason that the service gave."
         + left_out(len(ranked)),
-        width,
     )
 
 
@@ -118,23 +111,22 @@ def reason(row: Mapping[str, Any]) -> str:
     return " · ".join(wording.name(part) for part in said if part) or "no reason given"
 
 
-def _share_bars(rows: Sequence[Row], width: int) -> Any:
+def _share_bars(rows: Sequence[Row]) -> Any:
     import altair as alt
 
     def figure(row: Row) -> str:
         rate, became = wording.percent(row["delivery_rate"]), fates(row)
         known = wording.count(became["delivered"] + became["lost"])
-        return rate if width <= NARROW else f"{rate} of {known}"
+        return f"{rate} of {known}"
 
     parts = [part for row in rows for part in stacked(fates(row), row["name"], row["messages"])]
-    ticks = [0, 0.5, 1] if width <= NARROW else [0, 0.2, 0.4, 0.6, 0.8, 1]
-    y = name_axis(rows, width)
+    y = name_axis(rows)
     bars = alt.Chart(alt.InlineData(values=parts)).mark_bar(height=16).encode(
         y=y,
         x=alt.X("from:Q", title=None, scale=alt.Scale(domain=[0, 1]),
-                axis=alt.Axis(format=".0%", values=ticks)),
+                axis=alt.Axis(format=".0%", values=[0, 0.2, 0.4, 0.6, 0.8, 1])),
         x2="to:Q",
-        color=fate_colour(parts, width),
+        color=fate_colour(parts),
         description="tip:N", tooltip="tip:N",
     )  # fmt: skip
     figures = [
@@ -144,7 +136,7 @@ def _share_bars(rows: Sequence[Row], width: int) -> Any:
     base = alt.Chart(alt.InlineData(values=figures)).encode(y=y)
     tick = base.mark_tick(color=colour("ink"), thickness=2, size=22, opacity=1, aria=False)
     text = base.mark_text(align="left", dx=8, aria=False).encode(x="edge:Q", text="label:N")
-    inner = plot_width(width, [f["name"] for f in figures], [f["label"] for f in figures])
+    inner = plot_width([f["name"] for f in figures], [f["label"] for f in figures])
     layers = alt.layer(bars, tick.encode(x="rate:Q"), text)
     return layers.properties(width=inner, height=alt.Step(28))
 

@@ -33,7 +33,6 @@ def rate_over_time(
     rates: pa.Table,
     time_column: str = "sent_date",
     zone: ZoneInfo | None = None,
-    width: int = WIDTH,
 ) -> Chart:
     """Draw the delivery rate by day or hour, between its bounds, over what became of the messages.
 
@@ -48,13 +47,13 @@ def rate_over_time(
     rows = [_period(row, row[time_column], zone) for row in rates.to_pylist() if row["messages"]]
     rows.sort(key=lambda row: row["at"])
     if not rows:
-        return empty("No messages in this period", width)
+        return empty("No messages in this period")
     is_daily, guessed = rows[0]["is_daily"], ""
     if any(row["expected"] is not None for row in rows):
         guessed = " Diamond: what we expect in the end, with its 95% interval."
     panels = alt.vconcat(
-        _rate_panel(rows, _time_axis(rows, width, None), width),
-        _fates_panel(rows, _time_axis(rows, width, None if is_daily else zone.key), width),
+        _rate_panel(rows, _time_axis(rows, None)),
+        _fates_panel(rows, _time_axis(rows, None if is_daily else zone.key)),
         spacing=12,
     )
     return dressed(
@@ -63,7 +62,6 @@ def rate_over_time(
         "Delivered, of the messages with a final status. Band: from “none of the others arrives” "
         f"to “all of them do”. Hollow point, dashed line: more than {YOUNG_SHARE:.0%} are still "
         f"waiting.{guessed}{_left_out(rows)}",
-        width,
     )
 
 
@@ -102,7 +100,7 @@ def _period(row: Row, at: Any, zone: ZoneInfo) -> Row:
     }
 
 
-def _rate_panel(rows: Sequence[Row], axis: Any, width: int) -> Any:
+def _rate_panel(rows: Sequence[Row], axis: Any) -> Any:
     import altair as alt
 
     floor = _floor(rows)
@@ -145,10 +143,10 @@ def _rate_panel(rows: Sequence[Row], axis: Any, width: int) -> Any:
         shape="diamond", filled=True, color=colour("ink"), size=32, opacity=1, clip=True
     ).encode(y=alt.Y("expected:Q", scale=scale), description="tip:N", tooltip="tip:N")
     layers = [band, dashed, solid, points, whiskers, guesses]
-    return alt.layer(*layers).properties(width=plot_width(width), height=210)
+    return alt.layer(*layers).properties(width=plot_width(), height=210)
 
 
-def _fates_panel(rows: Sequence[Row], axis: Any, width: int) -> Any:
+def _fates_panel(rows: Sequence[Row], axis: Any) -> Any:
     import altair as alt
 
     parts = [
@@ -161,13 +159,13 @@ def _fates_panel(rows: Sequence[Row], axis: Any, width: int) -> Any:
         x2="end:T",
         y=alt.Y("from:Q", title="messages", axis=count_axis(3)),
         y2="to:Q",
-        color=fate_colour(parts, width),
+        color=fate_colour(parts),
         description="tip:N", tooltip="tip:N",
     )  # fmt: skip
-    return bars.properties(width=plot_width(width), height=80)
+    return bars.properties(width=plot_width(), height=80)
 
 
-def _time_axis(rows: Sequence[Row], width: int, zone: str | None) -> dict[str, Any]:
+def _time_axis(rows: Sequence[Row], zone: str | None) -> dict[str, Any]:
     """Return the time axis: a label a day, or hours with the day at midnight."""
     import altair as alt
 
@@ -182,7 +180,7 @@ def _time_axis(rows: Sequence[Row], width: int, zone: str | None) -> dict[str, A
     expr = (
         "utchours(datum.value) ? utcFormat(datum.value, '%H:%M') : utcFormat(datum.value, '%-d %b')"
     )
-    axis = alt.Axis(labelExpr=expr, tickCount=max(3, width // 90), labelOverlap=True)
+    axis = alt.Axis(labelExpr=expr, tickCount=WIDTH // 90, labelOverlap=True)
     return {"scale": scale, "axis": axis, "title": zone}
 
 

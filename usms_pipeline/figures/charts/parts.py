@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from usms_pipeline.contract import wording
-from usms_pipeline.figures.charts.style import NARROW, colour
+from usms_pipeline.figures.charts.style import WIDTH, colour
 
 Row = dict[str, Any]
 
@@ -21,6 +21,8 @@ ENOUGH: Final = 0.2
 
 FEW: Final = 30
 """Fewer messages make no headline, no axis and no comparison: one of 30 is three points."""
+
+_NAME_LIMIT: Final = WIDTH * 2 // 5
 
 FATES: Final = {
     "delivered": "delivered",
@@ -64,25 +66,23 @@ def stacked(became: Row, name: str, whole: float) -> list[Row]:
     return [part for part in parts if part["to"] > part["from"]]
 
 
-def fate_colour(parts: Sequence[Row], width: int) -> Any:
+def fate_colour(parts: Sequence[Row]) -> Any:
     """Return the colour channel of ``stacked`` parts, its legend naming only what occurs."""
     import altair as alt
 
     present = {part["fate"] for part in parts}
     shown = {fate: words for fate, words in FATES.items() if words in present}
     scale = alt.Scale(domain=list(shown.values()), range=[colour(fate) for fate in shown])
-    legend = alt.Legend(columns=2 if width <= NARROW else 4)
-    return alt.Color("fate:N", scale=scale, legend=legend)
+    return alt.Color("fate:N", scale=scale, legend=alt.Legend(columns=4))
 
 
-def name_axis(rows: Sequence[Row], width: int) -> Any:
+def name_axis(rows: Sequence[Row]) -> Any:
     """Return the y channel of rows by ``name``, in their order, long names cut."""
     import altair as alt
 
     names = list(dict.fromkeys(row["name"] for row in rows))
-    limit = _name_limit(width)
-    room = min(limit, max(map(_text_width, names)))  # for a viewer whose font is a wide one
-    axis = alt.Axis(labelLimit=limit, minExtent=room, labelColor=colour("ink"), grid=False)
+    room = min(_NAME_LIMIT, max(map(_text_width, names)))  # for a viewer whose font is a wide one
+    axis = alt.Axis(labelLimit=_NAME_LIMIT, minExtent=room, labelColor=colour("ink"), grid=False)
     return alt.Y("name:N", title=None, sort=names, axis=axis, scale=alt.Scale(paddingInner=0.2))
 
 
@@ -93,19 +93,15 @@ def count_axis(ticks: int) -> Any:
     return alt.Axis(tickCount=ticks, tickMinStep=1, format=",d")
 
 
-def plot_width(width: int, names: Sequence[str] = (), figures: Sequence[str] = ()) -> int:
+def plot_width(names: Sequence[str] = (), figures: Sequence[str] = ()) -> int:
     """Return the width left for the plot, in pixels, beside an axis or names and figures."""
-    left = min(_name_limit(width), max(map(_text_width, names))) + 10 if names else 62
-    return max(120, width - left - (max(map(_text_width, figures)) + 12 if figures else 12))
+    left = min(_NAME_LIMIT, max(map(_text_width, names))) + 10 if names else 62
+    return max(120, WIDTH - left - (max(map(_text_width, figures)) + 12 if figures else 12))
 
 
 def _text_width(text: str) -> int:
     """Estimate the width of a text of 12 pixels; Chinese characters are square."""
     return round(sum(12 if character > "\u2e80" else 7.6 for character in text))
-
-
-def _name_limit(width: int) -> int:
-    return width * 2 // 5
 
 
 def left_out(found: int) -> str:

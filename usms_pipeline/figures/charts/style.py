@@ -30,8 +30,7 @@ PALETTE: Final[Mapping[str, str]] = {
 """Role to colour. Blue, orange, yellow and grey differ in any colour blindness."""
 
 WIDTH: Final = 720
-NARROW: Final = 340
-"""Widths in pixels: a page's column, and a phone's."""
+"""Of every chart, in pixels."""
 
 FONT: Final = "Arial, 'Liberation Sans', Helvetica, sans-serif"
 """Fonts of one metric, for an SVG is laid out here and shown elsewhere."""
@@ -47,28 +46,28 @@ _TITLE_EM, _SUBTITLE_EM = 10.4, 7.4
 for what goes over the edge is cut."""
 
 
-def dressed(plot: Chart, title: str, subtitle: str, width: int) -> Chart:
-    """Return a plot with its title and theme, the title wrapped to the width in pixels."""
+def dressed(plot: Chart, title: str, subtitle: str) -> Chart:
+    """Return a plot with its title and theme, the title wrapped to the width."""
     import altair as alt
 
     return plot.properties(
         title=alt.TitleParams(
-            text=textwrap.wrap(title, int(width / _TITLE_EM)),
-            subtitle=textwrap.wrap(subtitle, int(width / _SUBTITLE_EM)),
+            text=textwrap.wrap(title, int(WIDTH / _TITLE_EM)),
+            subtitle=textwrap.wrap(subtitle, int(WIDTH / _SUBTITLE_EM)),
         ),
         background=colour("page"),
         padding={"left": 4, "right": 10, "top": 4, "bottom": 4},
     ).configure(**_config())
 
 
-def empty(text: str, width: int) -> Chart:
+def empty(text: str) -> Chart:
     """Draw a sentence where there is nothing to draw."""
     import altair as alt
 
     mark = alt.Chart(alt.InlineData(values=[{"nothing": 0}])).mark_text(
         text="nothing to draw", align="left", x=0, fontSize=13, color=colour("muted")
     )
-    return dressed(mark.properties(width=width - 40, height=40), text, "", width)
+    return dressed(mark.properties(width=WIDTH - 40, height=40), text, "")
 
 
 def caption(chart: Chart) -> tuple[str, str]:
