@@ -169,12 +169,10 @@ def _setting(name: str) -> Callable[[str], str]:
 
 
 def _one_of(names: Sequence[str], separator: str | None) -> Callable[[str], str]:
-    from difflib import get_close_matches
-
     def usable(text: str) -> str:
         for one in text.split(separator) if separator else [text]:
             if one.strip() not in names:
-                near = get_close_matches(one, names) or names[:_SHOWN]
+                near = wording.near(one, names) or names[:_SHOWN]
                 raise typer.BadParameter(f"There is no {one!r}. Choose {' or '.join(near)}.")
         return text
 

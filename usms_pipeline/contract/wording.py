@@ -9,6 +9,7 @@ import ipaddress
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, datetime
+from difflib import get_close_matches
 from typing import Any, Final
 from zoneinfo import ZoneInfo
 
@@ -72,6 +73,16 @@ def apart(names: Iterable[str]) -> list[str]:
         taken.add(one)
         shown.append(one)
     return shown
+
+
+def near(name: str, names: Iterable[str]) -> list[str]:
+    """Return up to three names that look like this one, in any case.
+
+    >>> near("Sesion", ["phone", "session"])
+    ['session']
+    """
+    by_folded = {there.casefold(): there for there in names}
+    return [by_folded[one] for one in get_close_matches(name.casefold(), by_folded)]
 
 
 def rows_left_out(rows: int, column: str) -> str:

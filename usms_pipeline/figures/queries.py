@@ -6,7 +6,6 @@ or ``.pl()``, ``.to_arrow_table()``, ``.show()``. Nothing is computed here: see 
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable, Sequence
 from datetime import date, datetime
@@ -376,8 +375,6 @@ def _known(con: Connection, column: str) -> str:
 
 def _no_column(column: str, purpose: str, there: Iterable[str]) -> str:
     """Return a sentence: there is no such column, but near ones, or else all."""
-    folded = {name.casefold(): name for name in there}
-    near = difflib.get_close_matches(column.casefold(), folded, n=3)
-    named = " or ".join(repr(folded[one]) for one in near) or f"one of {', '.join(there)}"
+    named = " or ".join(map(repr, wording.near(column, there))) or f"one of {', '.join(there)}"
     several = " For several columns repeat --by." if "," in column else ""
     return f"There is no column {column!r} to {purpose}. Try {named}.{several}"

@@ -152,9 +152,11 @@ def fates(
     origins = [origin(phone) for phone in phones]
     tempers = np.array([_TEMPERS.get(o.country, _OTHER) for o in origins], float).reshape(-1, 3)
     outcome = _outcomes(drawn, tempers[:, 2])
-    own = {one: _drawn_of(*one) for one in {*origins}}
     # each operator has a slowness of its own, 0.7 to 1.6 of its country's median
-    paces = np.array([0.7 + 0.9 * own[one] for one in origins], float)
+    own = {
+        one: 0.7 + 0.9 * (zlib.crc32("/".join(one).encode()) + 0.5) / 2**32 for one in {*origins}
+    }
+    paces = np.array([own[one] for one in origins], float)
     seconds = _delays(drawn, tempers[:, 0] * paces, outcome)
     if outage is not None:
         outcome, seconds = _under_outage(drawn, origins, sent_us, outcome, seconds, outage)
@@ -189,11 +191,6 @@ def _delays(drawn: Draws, median_seconds: Draws, outcome: npt.NDArray[np.int16])
     given_up = 48 * 3600 + 1800 * drawn[:, COLUMN["tail_length"]]
     seconds = np.where(status == "expired", given_up, seconds)
     return np.clip(seconds, 1.0, _LONGEST_HOURS * 3600)
-
-
-def _drawn_of(*names: object) -> float:
-    """Return a number between 0 and 1 that depends on the names alone."""
-    return (zlib.crc32("/".join(map(str, names)).encode()) + 0.5) / 2**32
 
 
 def _under_outage(

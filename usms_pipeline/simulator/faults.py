@@ -5,9 +5,10 @@ No fault happens here: see ``fate``, ``answers`` and ``replies`` for what each o
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Final
+
+from usms_pipeline.contract import wording
 
 
 def _share(description: str, every: float = 0.0) -> Any:
@@ -137,7 +138,7 @@ def _known(name: str) -> str:
     names = list(Faults.describe())
     if name in names:
         return name
-    near = difflib.get_close_matches(name, names, n=1)
+    near = wording.near(name, names)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     raise ValueError(
         f"There is no fault {name!r}.{hint} Give name=value pairs with commas between them; "

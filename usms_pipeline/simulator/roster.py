@@ -64,7 +64,10 @@ class Roster:
         for row in rows:
             phones = [to_e164(row.phone)] if row.phone and row.phone.strip() else []
             for _ in range(max(1, row.recipients) - len(phones)):
-                phones.append(self._made_up(row.session_no, len(phones)))
+                ordinal = len(self.recipients_of.get(row.session_no, ())) + len(phones)
+                key = f"{self.seed}|{row.session_no}|{ordinal}".encode("utf-8", "surrogatepass")
+                made_up = int.from_bytes(blake2b(key, digest_size=8).digest()) % 10**8
+                phones.append(f"+86138{made_up:08d}")
             for phone in phones:
                 self._enter(row.session_no, phone, sent_us[row.session_no])
 
@@ -99,11 +102,6 @@ class Roster:
         self.phone.append(phone)
         self.spelled.append(spelled(phone))
         self.sent_us.append(sent_us)
-
-    def _made_up(self, session_no: str, offset: int) -> str:
-        ordinal = len(self.recipients_of.get(session_no, ())) + offset
-        key = f"{self.seed}|{session_no}|{ordinal}".encode("utf-8", "surrogatepass")
-        return f"+86138{int.from_bytes(blake2b(key, digest_size=8).digest()) % 10**8:08d}"
 
 
 def times(epoch_us: Any) -> pa.Array:

@@ -160,18 +160,12 @@ def open_source(address: Address) -> Iterator[Source]:
         raise SourceError(
             "USMS_SOURCE_URL can't be understood as a database URL: correct it."
         ) from None
-    with _closed(connection):
+    try:
         with connection.cursor() as cursor:
             for setting in _SETTINGS:
                 cursor.execute(setting)
         connection.commit()
         yield _MySQL(connection)
-
-
-@contextmanager
-def _closed(connection: Any) -> Iterator[None]:
-    try:
-        yield
     finally:
         if connection.open:  # not given up in the middle of a result
             connection.close()

@@ -5,10 +5,10 @@ No driver's types here, and nothing that connects.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from difflib import get_close_matches
+from collections.abc import Sequence
 from typing import Final
 
+from usms_pipeline.contract import wording
 from usms_pipeline.contract.errors import SourceError, SourceUnavailable
 from usms_pipeline.contract.source_address import Address
 
@@ -56,7 +56,7 @@ def error(what: str, address: Address, reason: str = "", limit: str = "") -> Sou
 
 def no_table(address: Address, name: str, tables: Sequence[str]) -> SourceError:
     """No table has that name; suggest similar ones."""
-    near = near_names(name, tables) or near_names(name.rpartition(".")[2], tables)
+    near = wording.near(name, tables) or wording.near(name.rpartition(".")[2], tables)
     hint = f"Its tables: {_some(tables)}." if tables else "It has none."
     if near:
         hint = f"Did you mean {' or '.join(map(repr, near))}?"
@@ -70,19 +70,12 @@ def no_columns(table: str, missing: Sequence[tuple[str, str]], there: Sequence[s
     """Columns are missing: ``missing`` has each one's setting and name."""
     said = []
     for setting, name in missing:
-        near = near_names(name, there)
+        near = wording.near(name, there)
         guess = f", did you mean {' or '.join(repr(n) for n in near)}?" if near else ""
         said.append(f"{name!r} ({setting}{guess})")
     return SourceError(
         f"Table {table!r} has no column {', nor '.join(said)}. Its columns: {_some(there)}."
     )
-
-
-def near_names(name: str, names: Iterable[str]) -> list[str]:
-    """Return up to three names that look like this one."""
-    by_folded = {there.casefold(): there for there in names}
-    near = get_close_matches(name.casefold(), by_folded, n=3, cutoff=0.6)
-    return [by_folded[folded] for folded in near]
 
 
 def _some(names: Sequence[str]) -> str:
