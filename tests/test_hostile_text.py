@@ -23,7 +23,7 @@ from typer.testing import CliRunner, Result
 from tests import cohorts
 from tests.cohorts import receipt
 from tests.examples import examples
-from tests.test_charts import cohort
+from tests.test_charts import as_svg, cohort
 from tests.test_report import Page
 from usms_pipeline.cli import app, output, shell
 from usms_pipeline.cli.tables import rates_table
@@ -203,7 +203,7 @@ def drawn(folder: Path) -> Iterator[list[str]]:
         groups = con.sql("FROM delivery_rate_by('template')").to_arrow_table()
         failures = con.sql("FROM failures").to_arrow_table()
         made = [charts.rate_by(groups, "template"), charts.failures_by_reason(failures)]
-        yield [charts.svg(one) for one in made]
+        yield [as_svg(one) for one in made]
 
 
 def test_no_name_is_markup_or_an_expression_in_a_chart(drawn):
@@ -211,14 +211,25 @@ def test_no_name_is_markup_or_an_expression_in_a_chart(drawn):
     for svg in drawn:
         root = ElementTree.fromstring(svg)
         tags = {element.tag.rpartition("}")[2] for element in root.iter()}
-        assert tags <= {"svg", "g", "path", "line", "text", "rect", "title", "defs", "clipPath"}
+        assert tags <= {
+            "svg",
+            "g",
+            "path",
+            "line",
+            "text",
+            "rect",
+            "title",
+            "tspan",
+            "defs",
+            "clipPath",
+        }
         assert not {n for e in root.iter() for n in e.attrib if n.startswith("on") or "href" in n}
 
 
 def test_an_expression_in_a_name_is_shown_as_it_is():
     name = "datum['x']; ${alert(1)} {{alert(1)}}"
     table = pa.Table.from_pylist([{"template": name, **cohort()}])
-    assert name in charts.svg(charts.rate_by(table, "template")).replace("&#39;", "'")
+    assert name in as_svg(charts.rate_by(table, "template")).replace("&#39;", "'")
 
 
 # --- Dagster's page -------------------------------------------------------------------------------

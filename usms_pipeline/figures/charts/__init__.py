@@ -18,7 +18,6 @@ from usms_pipeline.figures.charts.style import (
     caption,
     hover,
     png,
-    svg,
     zooming,
 )
 from usms_pipeline.figures.charts.tables import table
@@ -35,7 +34,6 @@ __all__ = [
     "rate_by",
     "rate_over_time",
     "reason",
-    "svg",
     "table",
     "zooming",
 ]

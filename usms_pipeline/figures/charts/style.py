@@ -83,35 +83,25 @@ def png(chart: Chart, scale: float = 2) -> bytes:
     return bytes(vl_convert.vegalite_to_png(chart.to_dict(), scale=scale, **_offline()))
 
 
-def svg(chart: Chart) -> str:
-    """Render a chart as an ``<svg>`` element whose marks say their figures when pointed at.
-
-    Without its title, which a page prints itself (``caption``), and on no background. It holds
-    no script, no link and no font.
-    """
-    spec = chart.to_dict()
-    spec.pop("title", None)
-    spec["background"] = None
-    return _drawn(spec, " ".join(caption(chart)).strip())
-
-
 def hover(spec: dict[str, Any], **_: Any) -> dict[str, Any]:
     """Draw a chart in a notebook, so that its marks say their figures when pointed at.
 
     A renderer of Altair's, which fetches nothing: ``altair.renderers.register("hover", hover)``.
     JupyterLab and VS Code draw it by their own Vega, others show the picture.
     """
+    import vl_convert
+
     title = spec.get("title") or {}
+    label = " ".join([*title.get("text", ()), *title.get("subtitle", ())])
     live = spec | {
         "$schema": "https://vega.github.io/schema/vega-lite/v5.json",  # theirs, not Altair's v6
         "usermeta": {"embedOptions": {"actions": False}},  # a menu with links to the network
     }
+    drawn = _own_ids(vl_convert.vegalite_to_svg(spec, **_offline()))
     return {
         "application/vnd.vegalite.v5+json": live,
         # not as HTML, which JupyterLab prefers to Vega
-        "image/svg+xml": _drawn(
-            spec, " ".join([*title.get("text", ()), *title.get("subtitle", ())])
-        ),
+        "image/svg+xml": _with_tooltips(drawn, label),
     }
 
 
@@ -120,12 +110,6 @@ def zooming(chart: Chart) -> Chart:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # panels share the zoom, and are meant to
         return chart.interactive(bind_y=False)
-
-
-def _drawn(spec: dict[str, Any], label: str) -> str:
-    import vl_convert
-
-    return _with_tooltips(_own_ids(vl_convert.vegalite_to_svg(spec, **_offline())), label)
 
 
 def _offline() -> dict[str, Any]:
