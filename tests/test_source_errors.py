@@ -172,7 +172,9 @@ def test_a_missing_driver_is_told_with_the_command(monkeypatch: pytest.MonkeyPat
         assert "pip install 'usms-pipeline[mysql]'" in said
 
 
-@pytest.mark.parametrize("end", ["@127.0.0.1:port/shop", "@127.0.0.1/shop?nosuch=1"])
+@pytest.mark.parametrize(
+    "end", ["@127.0.0.1:port/shop", "@127.0.0.1/shop?nosuch=1", "@127.0.0.1/shop?ssl=true"]
+)
 def test_an_address_that_is_none_is_told(end: str) -> None:
     assert "can't be understood" in sentence(f"mysql://me:{ENCODED}{end}")
 

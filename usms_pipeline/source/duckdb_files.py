@@ -44,7 +44,7 @@ def _as_text(sql: str, column: Column) -> str:
 class _DuckDB(Source):
     """An open DuckDB file, or files that DuckDB reads as one table."""
 
-    dialect = Dialect(_QUOTE, _as_text, has_time_literals=False, has_indexes=False)
+    dialect = Dialect(_QUOTE, _as_text, has_indexes=False)
 
     def __init__(self, connection: duckdb.DuckDBPyConnection, only_table: str | None) -> None:
         super().__init__(connection)

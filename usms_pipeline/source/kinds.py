@@ -73,8 +73,6 @@ class Dialect:
     quote: Callable[[str], str]
     as_text: Callable[[str, Column], str]
     """From an expression and its column, make an expression of type text."""
-    has_time_literals: bool = True
-    has_time_zones: bool = True
     has_indexes: bool = True
     is_day: str = ""
     """`` AND …`` that excludes dates that do not exist; {} is the column."""

@@ -75,7 +75,6 @@ class _MySQL(Source):
     dialect = Dialect(
         quoter("`"),
         lambda sql, column: f"{sql} + 0" if column.type.startswith("bit(") else sql,
-        has_time_zones=False,
         is_day=" AND day({0}) > 0 AND month({0}) > 0",
     )
 
@@ -156,7 +155,7 @@ def open_source(address: Address) -> Iterator[Source]:
             **{name: value for name, value in given.items() if value},
             **{"charset": "utf8mb4", "connect_timeout": CONNECT_SECONDS} | options,
         )
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, AttributeError):  # a port, an option, or its form
         raise SourceError(
             "USMS_SOURCE_URL can't be understood as a database URL: correct it."
         ) from None

@@ -83,7 +83,7 @@ def window(dialect: Dialect, column: Column, start: datetime, end: datetime, zon
     """
     start, end = max(start, moments.EARLIEST), min(end, moments.LATEST)
     name = dialect.quote(column.name)
-    pairs = _bounds(dialect, column, start, end, zone) if start < end else []
+    pairs = _bounds(column, start, end, zone) if start < end else []
     ranges = [f"({name} >= {first} AND {name} < {last})" for first, last in pairs]
     return f"({' OR '.join(ranges)})" if ranges else "1 = 0"
 
@@ -94,17 +94,11 @@ def is_ordered(texts: pa.Array) -> bool:
     return not pc.any(pc.invert(pc.match_substring_regex(known, _ORDERED))).as_py()
 
 
-def literal(dialect: Dialect, time: TimeType, moment: datetime) -> str:
-    """Write a time as SQL: a UTC moment for AWARE columns, a local one for the others."""
+def literal(time: TimeType, moment: datetime) -> str:
+    """Write a time as a text, which SQL takes for a time beside a column of times."""
     if time is TimeType.DATE:
-        day = f"'{moment:%Y-%m-%d}'"
-        return f"DATE {day}" if dialect.has_time_literals else day
-    text = f"{moment:%Y-%m-%d %H:%M:%S}.{moment.microsecond:06d}"
-    if not dialect.has_time_literals:
-        return f"'{text}'"
-    if time is TimeType.AWARE and dialect.has_time_zones:
-        return f"TIMESTAMP WITH TIME ZONE '{text}+00:00'"
-    return f"TIMESTAMP '{text}'"
+        return f"'{moment:%Y-%m-%d}'"
+    return f"'{moment:%Y-%m-%d %H:%M:%S}.{moment.microsecond:06d}'"
 
 
 def sample(dialect: Dialect, table: str, column: Column, rows: int = 100) -> str:
@@ -139,19 +133,19 @@ def count(
     name = dialect.quote(column.name)
     usable = window(dialect, column, moments.EARLIEST, moments.LATEST, "UTC")
     usable += dialect.is_day.format(name)
-    later = (f"{usable} AND {name} >= {_from(dialect, column, mark, zone)}" for mark in marks)
+    later = (f"{usable} AND {name} >= {_from(column, mark, zone)}" for mark in marks)
     counts = _counts(dialect, "1 = 1", usable, *later)
     ends = (f"{end}(CASE WHEN {usable} THEN {name} END) AS {end}_at" for end in ("min", "max"))
     return f"SELECT {', '.join((*counts, *ends))} FROM {table}"
 
 
-def _from(dialect: Dialect, column: Column, moment: datetime, zone: str) -> str:
+def _from(column: Column, moment: datetime, zone: str) -> str:
     assert column.time is not None
     if column.time is not TimeType.AWARE:
         moment = moment.astimezone(ZoneInfo(zone))
     if column.time is TimeType.DATE and moment.time() != time():
         moment += timedelta(days=1)  # its days begin at midnight
-    return literal(dialect, column.time, moment)
+    return literal(column.time, moment)
 
 
 def lost_digits(dialect: Dialect, table: str, column: Column) -> str:
@@ -179,17 +173,15 @@ def _counts(dialect: Dialect, *conditions: str) -> list[str]:
     return [f"{dialect.as_text(one, number)} AS c{n}" for n, one in enumerate(counts)]
 
 
-def _bounds(
-    dialect: Dialect, column: Column, start: datetime, end: datetime, zone: str
-) -> list[tuple[str, str]]:
+def _bounds(column: Column, start: datetime, end: datetime, zone: str) -> list[tuple[str, str]]:
     if column.time is TimeType.AWARE:
-        return [(literal(dialect, column.time, start), literal(dialect, column.time, end))]
+        return [(literal(column.time, start), literal(column.time, end))]
     if column.time in (TimeType.NAIVE, TimeType.DATE):
         first = (start - _ZONE_CHANGE).astimezone(ZoneInfo(zone))
         last = (end + _ZONE_CHANGE).astimezone(ZoneInfo(zone))
         if column.time is TimeType.DATE:
             last += timedelta(days=1)
-        return [(literal(dialect, column.time, first), literal(dialect, column.time, last))]
+        return [(literal(column.time, first), literal(column.time, last))]
     numbers, texts = _number_bounds(start, end), []
     if column.time in (TimeType.TEXT, TimeType.DYNAMIC, TimeType.UNTYPED):
         texts = _text_bounds(start, end)

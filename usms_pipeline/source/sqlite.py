@@ -54,7 +54,7 @@ def _as_text(sql: str, column: Column) -> str:
 class _SQLite(Source):
     """An open SQLite file."""
 
-    dialect = Dialect(_QUOTE, _as_text, has_time_literals=False)
+    dialect = Dialect(_QUOTE, _as_text)
 
     def columns(self, table: tuple[str, ...]) -> list[Column]:
         """Read the declared types; they say little about the values."""
