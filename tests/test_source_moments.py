@@ -255,7 +255,7 @@ def test_the_range_in_the_query_never_leaves_a_row_of_the_window_out(
     text = FORMS[form](moment, zone)
     time = {"TEXT": TimeType.TEXT, "NUMERIC": TimeType.DYNAMIC, "": TimeType.UNTYPED}[column]
     where = query.window(
-        Dialect(query.quoter(), lambda sql, c: sql),
+        Dialect(query.quoted, lambda sql, c: sql),
         Column("at", column, time), moment - before, moment + after, "UTC",
     )  # fmt: skip
     with closing(sqlite3.connect(":memory:")) as connection:

@@ -35,16 +35,14 @@ _SELDOM_SECONDS: Final = 60
 
 
 @contextmanager
-def bar(
-    console: Console | None = None, every_seconds: float = _SELDOM_SECONDS
-) -> Iterator[Callable[[Step], None]]:
+def bar(console: Console | None = None) -> Iterator[Callable[[Step], None]]:
     """Yield a function for the pipeline's ``on_progress``, which draws a line for each phase.
 
-    Off a terminal it prints a line every ``every_seconds`` instead.
+    Off a terminal it prints a line every minute instead.
     """
     console = console or err()
     if not console.is_terminal:
-        yield _seldom(console, every_seconds)
+        yield _seldom(console)
         return
     with Progress(
         SpinnerColumn(finished_text="[green]✓[/]"),
@@ -60,13 +58,13 @@ def bar(
         _finish(progress, progress.tasks)
 
 
-def _seldom(console: Console, every_seconds: float) -> Callable[[Step], None]:
+def _seldom(console: Console) -> Callable[[Step], None]:
     """Return what writes a line now and then, so that a log shows that the work goes on."""
     told = time.monotonic()
 
     def tell(step: Step) -> None:
         nonlocal told
-        if time.monotonic() - told < every_seconds:
+        if time.monotonic() - told < _SELDOM_SECONDS:
             return
         told = time.monotonic()
         line = " · ".join(filter(None, (step.title, step.counted, *_asking(step.stats))))

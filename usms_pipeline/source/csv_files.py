@@ -26,7 +26,6 @@ _SEP_LINE: Final = re.compile("sep=(.)", re.IGNORECASE)
 a byte-order mark DuckDB would skip all lines with it."""
 _BEGINNING: Final = 65_536
 """Bytes of a file in which a column of floats shows itself."""
-_QUOTE = query.quoter('"')
 _IS_FLOAT: Final = rf"-?\d+[.,]0|{NOTHING}"
 _OPTIONS: Final = (
     "auto_detect = false, header = true, quote = '\"', escape = '\"', allow_quoted_nulls = false, "
@@ -109,7 +108,8 @@ def _floats(form: _Form, path: str, lines: Sequence[bytes], run: Run) -> tuple[s
         ]
         if found:
             looks = ", ".join(
-                f"bool_and(regexp_full_match({_QUOTE(name)}, '{_IS_FLOAT}'))" for name in found
+                f"bool_and(regexp_full_match({query.quoted(name)}, '{_IS_FLOAT}'))"
+                for name in found
             )
             [are] = run(f"SELECT {looks} FROM ({_read(form, [path])})")
             return tuple(name for name, is_float in zip(found, are, strict=True) if is_float)
@@ -131,7 +131,8 @@ def _read(form: _Form, paths: Sequence[str]) -> str:
     files = ", ".join(query.text(as_pattern(path)) for path in paths)
     columns = ", ".join(f"{query.text(name)}: 'VARCHAR'" for name in form.names)
     whole = ", ".join(
-        f"regexp_replace({_QUOTE(name)}, '[.,]0$', '') AS {_QUOTE(name)}" for name in form.floats
+        f"regexp_replace({query.quoted(name)}, '[.,]0$', '') AS {query.quoted(name)}"
+        for name in form.floats
     )
     return (
         f"SELECT *{f' REPLACE ({whole})' if whole else ''} "

@@ -20,7 +20,6 @@ ERRORS: Final[tuple[type[Exception], ...]] = (duckdb.Error, pa.ArrowException, O
 ROWS: Final = 65_536
 """Rows in a batch."""
 
-_QUOTE = query.quoter('"')
 _EXACT_BELOW = {"FLOAT": 2**24, "DOUBLE": 2**53}
 _NUMBERS: Final = itertools.count()
 """Of views: all connections see them."""
@@ -44,7 +43,7 @@ def _as_text(sql: str, column: Column) -> str:
 class _DuckDB(Source):
     """An open DuckDB file, or files that DuckDB reads as one table."""
 
-    dialect = Dialect(_QUOTE, _as_text, has_indexes=False)
+    dialect = Dialect(query.quoted, _as_text, has_indexes=False)
 
     def __init__(self, connection: duckdb.DuckDBPyConnection, only_table: str | None) -> None:
         super().__init__(connection)

@@ -19,7 +19,7 @@ from usms_pipeline.contract.source_address import Address
 from usms_pipeline.source import sentences
 from usms_pipeline.source.clean import text_of_bytes
 from usms_pipeline.source.kinds import Column, Dialect, Source, TimeType
-from usms_pipeline.source.query import quoter
+from usms_pipeline.source.query import quoted
 
 
 def _of_driver() -> tuple[type[Exception], ...]:
@@ -73,7 +73,7 @@ class _MySQL(Source):
     """An open MySQL or MariaDB database; its session is in UTC and only reads."""
 
     dialect = Dialect(
-        quoter("`"),
+        lambda name: quoted(name, "`"),
         lambda sql, column: f"{sql} + 0" if column.type.startswith("bit(") else sql,
         is_day=" AND day({0}) > 0 AND month({0}) > 0",
     )

@@ -18,7 +18,6 @@ ERRORS: Final = adbc.ERRORS
 CONNECT_SECONDS: Final = 10
 _BATCH: Final = {"adbc.postgresql.batch_size_hint_bytes": str(4 * 1024 * 1024)}
 
-_QUOTE = query.quoter('"')
 _TIMES = {
     "timestamptz": TimeType.AWARE,
     "timestamp": TimeType.NAIVE,
@@ -68,7 +67,7 @@ _COLUMNS = """
 class _PostgreSQL(Source):
     """An open PostgreSQL database, in one transaction that only reads."""
 
-    dialect = Dialect(_QUOTE, lambda sql, column: f"CAST({sql} AS text)")
+    dialect = Dialect(query.quoted, lambda sql, column: f"CAST({sql} AS text)")
 
     def columns(self, table: tuple[str, ...]) -> list[Column]:
         """Read the catalog: this needs no right to the table, and sees every kind of one."""

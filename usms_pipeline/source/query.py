@@ -5,7 +5,7 @@ Pure: text in, text out. Every literal of a time comes from ``literal``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import datetime, time, timedelta
 from typing import Final
 from zoneinfo import ZoneInfo
@@ -29,16 +29,11 @@ TYPED: Final = (TimeType.AWARE, TimeType.NAIVE, TimeType.DATE)
 """Times that the column's type says how to read."""
 
 
-def quoter(opening: str = '"', closing: str | None = None) -> Callable[[str], str]:
-    """Return a function that quotes any name."""
-    end = closing or opening
-
-    def quote(name: str) -> str:
-        if "\0" in name:
-            raise SourceError("A name in the USMS_… settings holds a NUL character.")
-        return f"{opening}{name.replace(end, end * 2)}{end}"
-
-    return quote
+def quoted(name: str, mark: str = '"') -> str:
+    """Quote any name."""
+    if "\0" in name:
+        raise SourceError("A name in the USMS_… settings holds a NUL character.")
+    return f"{mark}{name.replace(mark, mark * 2)}{mark}"
 
 
 def text(value: str) -> str:
@@ -101,14 +96,14 @@ def literal(time: TimeType, moment: datetime) -> str:
     return f"'{moment:%Y-%m-%d %H:%M:%S}.{moment.microsecond:06d}'"
 
 
-def sample(dialect: Dialect, table: str, column: Column, rows: int = 100) -> str:
+def sample(dialect: Dialect, table: str, column: Column) -> str:
     """Return the query of the least, the greatest and the first values of a column, as text.
 
     And of one that begins with a day or a month, which may lie between the least and the greatest.
     """
     name = dialect.quote(column.name)
     some = [f"SELECT {end}({name}) AS v FROM {table}" for end in ("min", "max")]
-    some.append(f"SELECT {name} AS v FROM {table} WHERE {name} IS NOT NULL LIMIT {rows}")
+    some.append(f"SELECT {name} AS v FROM {table} WHERE {name} IS NOT NULL LIMIT 100")
     if column.time is not TimeType.NUMBER:
         days = " OR ".join(f"({name} >= '{d}' AND {name} < '{d}0')" for d in _DAYS)
         some.append(f"SELECT {name} AS v FROM {table} WHERE {days} LIMIT 1")

@@ -22,7 +22,6 @@ from usms_pipeline.source.kinds import Column, Dialect, Source, TimeType
 
 ERRORS: Final = adbc.ERRORS
 
-_QUOTE = query.quoter('"')
 _TABLES = """
     SELECT name FROM sqlite_master WHERE type IN ('table', 'view') AND name NOT LIKE 'sqlite_%'
     ORDER BY name
@@ -54,7 +53,7 @@ def _as_text(sql: str, column: Column) -> str:
 class _SQLite(Source):
     """An open SQLite file."""
 
-    dialect = Dialect(_QUOTE, _as_text)
+    dialect = Dialect(query.quoted, _as_text)
 
     def columns(self, table: tuple[str, ...]) -> list[Column]:
         """Read the declared types; they say little about the values."""
