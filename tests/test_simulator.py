@@ -20,6 +20,7 @@ from typing import Any
 from urllib.parse import quote
 from zoneinfo import ZoneInfo
 
+import numpy as np
 import phonenumbers
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -41,9 +42,10 @@ from usms_pipeline.simulator import (
     Outage,
     Population,
     Simulator,
+    fate,
     serve,
 )
-from usms_pipeline.simulator.numbering import PLANS, spelled, spellings, to_e164
+from usms_pipeline.simulator.numbering import PLANS, origin, spelled, spellings, to_e164
 from usms_pipeline.simulator.simulator import ids_of
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
@@ -432,6 +434,49 @@ def test_a_taken_port_is_told_in_words() -> None:
             serve(Simulator(), port=port).__enter__()
 
 
+# Carriers and days that are not alike
+
+
+def revealed(messages: pa.Table, faults: Faults) -> dict[tuple[str, str], list[datetime]]:
+    """When the service says what it delivered, by country and operator."""
+    drawn = fate.draws(
+        4, messages["session_no"].to_pylist(), phones := messages["phone"].to_pylist(),
+        sent := np.asarray(messages["sent_at"].cast(pa.int64())),
+    )  # fmt: skip
+    found = fate.fates(drawn, phones, sent, None, faults)
+    told: dict[tuple[str, str], list[datetime]] = {}
+    for phone, outcome, at_us in zip(phones, found.outcome, found.revealed_us, strict=True):
+        if outcome != fate.SILENT and fate.OUTCOMES[outcome].status == "delivered":
+            told.setdefault(origin(phone), []).append(
+                datetime.fromtimestamp(int(at_us) / 1e6, CHINA)
+            )
+    return told
+
+
+@pytest.mark.parametrize("share", [0.0, 0.4, 1.0])
+def test_some_operators_tell_at_night_what_they_delivered(share: float) -> None:
+    told = revealed(population(3_000), Faults(nightly=share))
+    at_two = {one: {(at.hour, at.minute) == (2, 0) for at in times} for one, times in told.items()}
+    large = [one for one, times in told.items() if len(times) > 20]
+    assert all(len(at_two[one]) == 1 for one in large if share), "an operator does so or not"
+    held = sum(at_two[one] == {True} for one in large) / len(large)
+    assert abs(held - share) < 0.25
+
+
+@pytest.mark.parametrize("spread", [pytest.param(0.0, marks=pytest.mark.long), 0.3])
+def test_days_differ_by_more_than_chance_where_they_are_to(spread: float) -> None:
+    messages = population(60_000, days=28)
+    table = Simulator(messages, outage=None, faults=Faults(uneven_days=spread)).truth(LONG_AFTER)
+    days = pa.table({
+        "day": np.asarray(table["sent_at"].cast(pa.int64())) // (24 * 3600 * 10**6),
+        "failed": pc.is_in(table["status"], pa.array(["failed", "rejected"])).cast(pa.int64()),
+    }).group_by("day").aggregate([("failed", "sum"), ("failed", "count")])  # fmt: skip
+    failed, count = (np.asarray(days[name], float) for name in ("failed_sum", "failed_count"))
+    share = failed.sum() / count.sum()
+    chi2 = ((failed - share * count) ** 2 / (count * share * (1 - share))).sum() / (len(count) - 1)
+    assert (chi2 > 2) == bool(spread)
+
+
 # Faults by name
 
 
@@ -449,7 +494,7 @@ def test_every_fault_is_on_but_those_at_which_a_good_client_stops() -> None:
     still_off = {
         f.name for f in fields(every) if f.metadata.get("max") and not getattr(every, f.name)
     }
-    assert still_off == {"down", "auth_failure"}
+    assert still_off == {"down", "auth_failure", "nightly", "uneven_days"}
 
 
 def test_faults_are_read_from_a_line() -> None:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from hashlib import blake2b
+from statistics import NormalDist
 from typing import Final, NamedTuple
 from zoneinfo import ZoneInfo
 
@@ -151,18 +152,17 @@ def fates(
     """Return what becomes of each message. ``phones`` in E.164; ``drawn`` from ``draws``."""
     origins = [origin(phone) for phone in phones]
     tempers = np.array([_TEMPERS.get(o.country, _OTHER) for o in origins], float).reshape(-1, 3)
-    outcome = _outcomes(drawn, tempers[:, 2])
+    outcome = _outcomes(drawn, tempers[:, 2] * _days(origins, sent_us, faults.uneven_days))
+    own = {one: _drawn_of(*one) for one in {*origins}}
     # each operator has a slowness of its own, 0.7 to 1.6 of its country's median
-    own = {
-        one: 0.7 + 0.9 * (zlib.crc32("/".join(one).encode()) + 0.5) / 2**32 for one in {*origins}
-    }
-    paces = np.array([own[one] for one in origins], float)
+    paces = np.array([0.7 + 0.9 * own[one] for one in origins], float)
     seconds = _delays(drawn, tempers[:, 0] * paces, outcome)
     if outage is not None:
         outcome, seconds = _under_outage(drawn, origins, sent_us, outcome, seconds, outage)
     # rounded up to what ReceiveTime can say: a receipt is never shown before its time
     received = -(-(sent_us + (seconds * _SECOND).astype(np.int64)) // _SECOND) * _SECOND
     settled = Fates(outcome, received, received.copy())
+    _hold_back(origins, settled, faults.nightly)
     _silence(drawn, tempers[:, 1], sent_us, settled)
     _apply(faults, drawn, settled)
     return settled
@@ -191,6 +191,31 @@ def _delays(drawn: Draws, median_seconds: Draws, outcome: npt.NDArray[np.int16])
     given_up = 48 * 3600 + 1800 * drawn[:, COLUMN["tail_length"]]
     seconds = np.where(status == "expired", given_up, seconds)
     return np.clip(seconds, 1.0, _LONGEST_HOURS * 3600)
+
+
+def _days(origins: Sequence[Origin], sent_us: Times, spread: float) -> Draws:
+    if not spread:
+        return np.ones(len(sent_us))
+    keys = list(zip(origins, (sent_us // (24 * _HOUR)).tolist(), strict=True))
+    normal = NormalDist(0, spread)
+    factors = {key: np.exp(normal.inv_cdf(_drawn_of(*key[0], key[1]))) for key in {*keys}}
+    return np.array([factors[key] for key in keys], float)
+
+
+def _drawn_of(*names: object) -> float:
+    """Return a number between 0 and 1 that depends on the names alone."""
+    return (zlib.crc32("/".join(map(str, names)).encode()) + 0.5) / 2**32
+
+
+def _hold_back(origins: Sequence[Origin], settled: Fates, share: float) -> None:
+    """Reveal what a share of the operators delivered only at 02:00 in China, all at once."""
+    if not share:
+        return
+    held = {one: _drawn_of("nightly", *one) < share for one in {*origins}}
+    rows = np.array([held[one] for one in origins], bool)
+    rows &= np.array([name == "delivered" for name in _NAMES])[settled.outcome]
+    day, begins = 24 * _HOUR, 18 * _HOUR  # two o'clock there
+    settled.revealed_us[rows] = (settled.received_us[rows] - begins) // day * day + day + begins
 
 
 def _under_outage(

@@ -5,10 +5,9 @@ No fault happens here: see ``fate``, ``answers`` and ``replies`` for what each o
 
 from __future__ import annotations
 
+import difflib
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Final
-
-from usms_pipeline.contract import wording
 
 
 def _share(description: str, every: float = 0.0) -> Any:
@@ -37,6 +36,8 @@ class Faults:
     # What becomes of messages: shares of recipients, the same at every question.
     late: float = _share("receipts that the service shows hours after their time", 0.03)
     late_hours: float = _amount(6, "how late, at most, in hours")
+    nightly: float = _share("operators whose delivered receipts come in one lot, the night after")
+    uneven_days: float = _share("how unlike an operator's days are, in log odds of going wrong")
     missing: float = _share("messages that the service never says anything about", 0.01)
     unknown_words: float = _share("receipts with a status word that is documented nowhere", 0.01)
     regressing: float = _share("receipts that lose their final word again", 0.02)
@@ -106,7 +107,8 @@ class Faults:
     def every(cls) -> Faults:
         """Return all faults, rare enough for a good client to end with the full truth.
 
-        ``down`` and ``auth_failure`` stay off, as a good client stops at them.
+        ``down`` and ``auth_failure`` stay off, as a good client stops at them; so do ``nightly``,
+        which may tell after the cutoff, and ``uneven_days``, at which nothing is wrong.
         """
         return cls(**{f.name: f.metadata["every"] for f in fields(cls) if "every" in f.metadata})
 
@@ -138,7 +140,7 @@ def _known(name: str) -> str:
     names = list(Faults.describe())
     if name in names:
         return name
-    near = wording.near(name, names)
+    near = difflib.get_close_matches(name, names, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     raise ValueError(
         f"There is no fault {name!r}.{hint} Give name=value pairs with commas between them; "
