@@ -16,8 +16,8 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 
+from tests.rate_worlds import warehouse
 from tests.readme_tables import put_in
-from tests.watched_world import warehouse
 
 PAGE: Final = Path(__file__).parent.parent / "docs" / "rates.md"
 SWINGS: Final = (0.0, 0.15, 0.25, 0.35)

@@ -109,7 +109,7 @@ class World:
     (0: never); ``drift``: logits a day. ``rate``: of every operator, in place of its own.
     ``mute``: share of the volume of carriers that never report. ``holidays``: days before the
     end, each with a third of the messages and slower carriers. ``pauses``: (hours before the end
-    at which the pipeline stopped, for how many hours).
+    at which the pipeline stopped, for how many hours). ``until``: the end, in place of a drawn one.
     """
 
     seed: int
@@ -131,6 +131,7 @@ class World:
     pauses: Sequence[tuple[float, float]] = ()
     is_dated: bool = True
     troubles: Sequence[Trouble] = ()
+    until: datetime | None = None
     operators: Sequence[Operator] = field(default=OPERATORS, repr=False)
 
     # -- what was sent --------------------------------------------------------------------------
@@ -139,7 +140,7 @@ class World:
     def end(self) -> datetime:
         """Return the moment up to which the account is made: another minute for each seed."""
         minutes = int(self._random(0).integers(0, 7 * 24 * 60))
-        return datetime(2026, 11, 16, tzinfo=UTC) + timedelta(minutes=minutes)
+        return self.until or datetime(2026, 11, 16, tzinfo=UTC) + timedelta(minutes=minutes)
 
     @cached_property
     def _carriers(self) -> list[Operator]:

@@ -13,8 +13,7 @@ import pytest
 from tests import alert_looks
 from tests.cohorts import receipt, table
 from tests.examples import examples
-from tests.rate_worlds import Trouble, fill, warehouse, with_trouble, world
-from tests.watched_world import World
+from tests.rate_worlds import Trouble, World, fill, warehouse, with_trouble, world
 from usms_pipeline.contract import metrics
 from usms_pipeline.defs import checks
 from usms_pipeline.figures import alerts, queries
@@ -159,7 +158,7 @@ def test_a_day_has_24_hours_in_every_time_zone_of_the_reader():
 
 def test_when_receipts_stop_coming_it_is_silence():
     """The service says nothing more of what was sent in the last five hours."""
-    world = World(16_000, 8, STRUCK)
+    world = World(1, 2_000, 8, until=STRUCK)
     with warehouse() as con:
         fill(con, world.receipts(STRUCK))
         con.execute(
@@ -181,7 +180,7 @@ def test_when_receipts_stop_coming_it_is_silence():
 
 
 def test_uncovered_days_are_settled_and_below_the_share_beyond_chance():
-    world = World(6_000, 8, STRUCK)
+    world = World(1, 750, 8, until=STRUCK)
     with warehouse() as con:
         fill(con, world.receipts(STRUCK))
         assert queries.uncovered_days(con, 0.97).fetchall() == []
@@ -378,7 +377,7 @@ def test_another_mix_of_operators_is_no_trouble_of_all_messages():
 def test_hours_we_did_not_poll_are_no_silence_of_the_service():
     """Nobody asked for five hours, and these receipts have no time of their own."""
     with warehouse() as con:
-        fill(con, World(16_000, 8, STRUCK).receipts(STRUCK))
+        fill(con, World(1, 2_000, 8, until=STRUCK).receipts(STRUCK))
         con.execute(
             "UPDATE receipts SET received_at = NULL, delivery_seconds = NULL, last_open_at = NULL, "
             "first_asked_at = $late, last_asked_at = $late, final_at = $late "

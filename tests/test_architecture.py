@@ -141,19 +141,11 @@ def test_every_permission_is_used(trees):
     assert given - used == set()
 
 
-def test_a_module_that_breaks_the_rule_is_named():
-    bad = {"usms_pipeline.contract.status": ast.parse("def f():\n    from dagster import asset")}
-    assert rule_breakers(ALLOWED, bad) == [
-        "usms_pipeline.contract.status imports dagster: only components, definitions, defs may"
-    ]
-
-
 def test_no_import_cycle(trees):
-    assert cycle(import_graph(trees)) == []
-
-
-def test_a_cycle_is_found():
-    assert cycle({"a": {"b"}, "b": {"c"}, "c": {"a"}}) == ["a", "b", "c", "a"]
+    graph = import_graph(trees)
+    assert cycle(graph) == []
+    ends = "usms_pipeline.contract.errors", "usms_pipeline.cli.run"
+    assert cycle(graph | {ends[0]: {ends[1]}}), "it would be found"
 
 
 def test_the_domain_is_pure(trees):
@@ -223,23 +215,9 @@ def test_only_one_file_names_the_providers_api(trees):
         if module != "usms_pipeline.service.api" and not is_in(module, "simulator")
     }
     assert [name for module, tree in others.items() for name in api_names(module, tree)] == []
-
-
-@pytest.mark.parametrize(
-    "code",
-    ["x['SessionNo']", "f'{x}: RetCode'", "x = b'ReceiveTime'", "x == 215400", "{'a': ' UNDELIV'}",
-     "url + '/api/v1/usms/USMSSendReceipt'", "x = 'code 215392'"],
-)  # fmt: skip
-def test_a_module_that_names_the_api_is_found(code):
-    assert len(api_names("usms_pipeline.pipeline", ast.parse(code))) == 1
-
-
-@pytest.mark.parametrize("code", ["x['Status']", "status == 404", "code == 153"])
-def test_an_api_name_in_code_that_reads_answers_is_found(code):
-    assert len(api_names("usms_pipeline.service.client", ast.parse(code))) == 1
-    assert (
-        api_names(
-            "usms_pipeline.figures.report", ast.parse(f"def f():\n    'SessionNo'\n    {code}")
-        )
-        == []
-    )
+    own = trees["usms_pipeline.service.api"]
+    found = " ".join(api_names("usms_pipeline.pipeline", own))
+    for name in ("SessionNo", "RetCode", "215400", "undeliv", "USMSSendReceipt"):
+        assert name in found, "it would be found"
+    assert "'Status'" not in found
+    assert "'Status'" in " ".join(api_names("usms_pipeline.service.client", own))

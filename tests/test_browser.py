@@ -17,12 +17,11 @@ import vl_convert
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from tests import watched_world
+from tests import rate_worlds
 from tests.made_receipts import HARM, NOW, five_days, message, opened
+from tests.rate_worlds import Trouble, World
 from tests.services import missing
-from tests.watched_world import World
 from usms_pipeline.figures import charts, report
-from usms_pipeline.simulator.fate import Outage
 
 pytestmark = pytest.mark.long
 
@@ -49,9 +48,10 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Make reports of an outage in three weeks, of nothing, of one message, and of odd names."""
     folder = tmp_path_factory.mktemp("reports")
     now = datetime(2026, 11, 22, 10, tzinfo=UTC)
-    world = World(36_000, 24, now, 3, Outage(now - timedelta(hours=20)))
-    with watched_world.warehouse() as con:
-        watched_world.fill(con, world.receipts(now))
+    struck = Trouble("China Unicom", 20, 6, 0.6)
+    world = World(3, 1_500, 24, until=now, troubles=(struck,))
+    with rate_worlds.warehouse() as con:
+        rate_worlds.fill(con, world.receipts(now))
         made = {"outage": _written(con, folder / "outage.html", now)}
     odd = [message(n, NOW, template=name) for n, name in enumerate(NAMES * 40)]
     many = [message(n, NOW, template=f"campaign {n}") for n in range(10_000)]
@@ -116,7 +116,7 @@ def test_every_selection_is_sound(browser, reports):
     look = {"viewport": {"width": 390, "height": 900}}
     for name, state in (
         ("outage", "#period=1&by=operator&in.country=CN"),
-        ("outage", "#period=90&by=template&in.country=CN&in.template=otp_login"),
+        ("outage", "#period=90&by=template&in.country=CN&in.template=otp"),
         ("many", "#period=30&by=template"),
         ("outage", "#hours=4227-4251&lang=zh"),
     ):
@@ -320,9 +320,10 @@ def test_without_javascript_the_static_figures_are_shown(browser, reports):
 
 def test_a_year_of_400_000_messages_is_a_small_page_made_soon(browser, tmp_path):
     now = datetime(2026, 11, 29, 10, tzinfo=UTC)
-    world = World(400_000, 365, now, 3, Outage(now - timedelta(hours=33)), 0.01)
-    with watched_world.warehouse() as con:
-        watched_world.fill(con, world.receipts(now))
+    struck = Trouble("China Unicom", 33, 6, 0.6)
+    world = World(3, 1_096, 365, days_differ=0.1, until=now, troubles=(struck,))
+    with rate_worlds.warehouse() as con:
+        rate_worlds.fill(con, world.receipts(now))
         begun = time.process_time()
         path = _written(con, tmp_path / "year.html", now)
         # 7 s on cores of its own; shared ones stretch it

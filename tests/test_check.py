@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from contextlib import closing
-from datetime import date, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +17,9 @@ from tests.scripted import NOON, PHONE, Scripted, receipt
 from tests.services import Database
 from usms_pipeline import settings
 from usms_pipeline.cli import check, sample
-from usms_pipeline.contract.errors import KeyMismatch, SettingsError, StorageError, UsmsError
-from usms_pipeline.days import file, log, quarantine
+from usms_pipeline.contract.errors import KeyMismatch, SettingsError, StorageError
+from usms_pipeline.days import log, quarantine
 from usms_pipeline.simulator import Faults
-
-
-def last_day(account: Account) -> date:
-    """Return the day that most of an account's messages were sent on."""
-    store = account.pipeline.store
-    return max(file.days(store), key=lambda day: getattr(file.footer(store, day), "rows", 0))
 
 
 def of_the_source(account: Account) -> list[check.Finding]:
@@ -159,15 +153,6 @@ def test_recipients_are_not_called_rows_where_a_cell_holds_several(
     assert said_of(found, "phones")[0][1].endswith(cells)
 
 
-def test_words_among_the_phones_of_a_cell_are_told_by_check_and_run(
-    tmp_path: Path, simulator: Any
-) -> None:
-    phones = ["13800138000;unknown", "N/A, 13900139000", "13600136000", "13500135000,13700137000"]
-    said = "2 cells of 'phone' hold words beside the numbers: the words in them are ignored"
-    found = read_as(tmp_path, simulator, [*zip("abcd", phones, strict=True)])
-    assert ("warning", said) in said_of(found, "phones")
-
-
 @pytest.mark.parametrize(
     ("hours", "zone", "is_told"),
     [((0, 0, 0, 0), "UTC", True), ((16, 16, 16, 16), "Asia/Shanghai", True),
@@ -223,15 +208,6 @@ def test_without_a_column_of_phones_it_is_advised_only_where_it_would_help(
     assert "name it in USMS_PHONE_COLUMN" in warned
 
 
-def test_a_session_value_in_more_rows_than_one_call_allows_is_doubted(
-    tmp_path: Path, simulator: Any
-) -> None:
-    rows = [("otp", f"138{n:08}") for n in range(1_001)]
-    found = said_of(read_as(tmp_path, simulator, rows, at_once=True), "rows")
-    assert "one value of 'session_no' is in 1,001 rows" in found[1][1]
-    assert len(found) == 2
-
-
 def test_a_large_table_is_looked_at_in_its_latest_rows(
     tmp_path: Path, simulator: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -282,33 +258,6 @@ def test_check_counts_every_recipient_and_those_that_wait(tmp_path: Path, simula
     assert (state, said) == (
         "ok", f"{announced} recipients, all accounted for; {waiting} waiting for a receipt"
     )  # fmt: skip
-
-
-def test_check_names_the_day_of_a_lost_row_and_the_remedy(tmp_path: Path, simulator: Any) -> None:
-    account = Account(tmp_path, simulator, 60)
-    account.run()
-    day, store = last_day(account), account.pipeline.store
-    name = file.name(day)
-    store.write(name, store.read(name).slice(1), store.metadata(name))
-    with pytest.raises(UsmsError, match=f"{day}: .*`usms rebuild --from {day} --to {day}`"):
-        list(check._dataset(account.settings))
-
-
-def test_check_names_the_day_that_is_damaged_and_the_remedy_works(
-    tmp_path: Path, simulator: Any
-) -> None:
-    """As by a disk that gives back other bytes; the end, which is read first, is whole."""
-    account = Account(tmp_path, simulator, 60)
-    account.run()
-    day = last_day(account)
-    path = tmp_path / "data" / file.name(day)
-    body = path.read_bytes()
-    footer = int.from_bytes(body[-8:-4], "little") + 8
-    path.write_bytes(body[:4] + bytes(len(body) - 4 - footer) + body[-footer:])
-    with pytest.raises(UsmsError, match=f"The file of {day} is damaged.*`usms rebuild --from"):
-        list(check._dataset(account.settings))
-    account.pipeline.rebuild([day])
-    assert [state for state, _ in check._dataset(account.settings)] == ["ok"]
 
 
 def test_check_tells_of_responses_that_a_killed_run_left(tmp_path: Path, simulator: Any) -> None:
@@ -368,21 +317,3 @@ def test_a_dotenv_that_is_no_text_is_a_problem_of_the_settings(
     [finding] = check._findings()
     assert (finding.topic, finding.exit_code) == ("settings", 2)
     assert ".env: is not a text file" in finding.text
-
-
-def test_session_numbers_that_are_phone_numbers_are_told_of(tmp_path: Path, simulator: Any) -> None:
-    """They go to the service, and stand in what is published."""
-    account = Account(tmp_path, simulator, 60)
-    assert not any("phone numbers" in said for said in account.run().warnings)
-    assert {one.state for one in of_the_source(account)} == {"ok"}
-    account.given |= {"session_column": "phone", "phone_column": None}
-    account.given["data_dir"] = str(tmp_path / "other")
-    with pytest.raises(UsmsError, match="Nothing was asked: the values of 'phone'"):
-        account.run()
-    assert not (tmp_path / "other/layout.json").exists()
-    found = of_the_source(account)
-    [warned] = [one for one in found if "look like phone numbers" in one.text]
-    assert (warned.topic, warned.state, warned.exit_code) == ("rows", "problem", 1)
-    shown = [row["session_no"] for one in found for row in one.rows]
-    assert len(shown) == 10
-    assert all("****" in one for one in shown)

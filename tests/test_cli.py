@@ -16,7 +16,6 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import duckdb
 import pytest
@@ -480,21 +479,6 @@ def test_quarantine_lists_replays_and_dismisses(account: Account) -> None:
     unknown = account("quarantine", "dismiss", "0123456789abcdef")
     assert unknown.exit_code == 1
     assert "name no open entry" in unknown.stderr
-
-
-def test_rebuild_gives_the_same_figures(account: Account) -> None:
-    account("run")
-    before = figures_by_template(account)
-    result = account("rebuild")
-    assert result.exit_code == 0, result.output
-    assert "300 rows" in result.stdout
-    assert figures_by_template(account) == before
-
-
-def figures_by_template(account: Account) -> list[dict[str, Any]]:
-    """Return the rates; a forecast is a sum over threads, so its last digits may differ."""
-    said = account("rates", "--by", "template", "--format", "json").stdout
-    return json.loads(said, parse_float=lambda text: round(float(text), 12))
 
 
 def test_rebuild_says_so_where_what_it_made_is_not_published(account: Account) -> None:

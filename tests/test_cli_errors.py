@@ -156,13 +156,6 @@ def test_days_that_no_run_reaches_are_told(command: str, shop: Shop) -> None:
     assert "USMS_START_DATE" in said
 
 
-def test_rates_by_a_column_that_is_not_there(shop: Shop) -> None:
-    assert shop("run").exit_code == 0
-    said = sentence(shop.told(2, "rates", "--by", "contry"))
-    assert "no column 'contry'" in said
-    assert "'country'" in said
-
-
 @examples(
     2,
     "command",

@@ -286,15 +286,6 @@ def test_what_the_batches_raise_ends_the_run_and_what_landed_is_kept(good):
     assert no_thread_is_left()
 
 
-def test_what_the_progress_raises_ends_the_run(good):
-    def fail(stats):
-        raise RuntimeError("no terminal")
-
-    with pytest.raises(RuntimeError, match="no terminal"):
-        run(good.url, batches(3), on_progress=fail)
-    assert no_thread_is_left()
-
-
 def test_ctrl_c_ends_the_run_and_what_landed_is_kept():
     """An interrupt while answers are awaited: the main thread is in the middle of waiting."""
     landed = []

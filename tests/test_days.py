@@ -80,22 +80,6 @@ def read(rows: list[tuple[str | None, str]], about: str = "") -> dict[date, DayR
     return {one.day: one for one in reading.days()}
 
 
-def test_a_session_has_the_day_of_its_earliest_row():
-    found = read(
-        [
-            ("late", "2026-03-03T00:10"), ("late", "2026-03-02T23:50"), (None, "2026-03-03T00:01"),
-            ("before", "2026-03-01T23:59"), ("before", "2026-03-02T00:02"),
-            ("after", "2026-03-03T23:59"), ("after", "2026-03-04T08:00"),
-            ("neither", "2026-03-01T20:00"), ("neither, later", "2026-03-04T01:00"),
-        ]
-    )  # fmt: skip
-    assert {day.day: one.rows["session_no"].to_pylist() for day, one in found.items()} == {
-        1: ["before", "before"],
-        2: ["late", "late"],
-        3: [None, "after", "after"],
-    }
-
-
 def test_a_day_reads_as_before_in_whatever_order_its_rows_come():
     rows = [(f"s{n}", f"2026-03-02T{n % 24:02}:00") for n in range(40)]
     digest = read(rows)[WINDOW.first].digest

@@ -110,15 +110,6 @@ def test_copies_count_once_and_are_told(account):
     account.settled()
 
 
-def test_what_is_there_once_is_told_in_the_singular(account):
-    account.row("s1", NOON, PHONE)
-    account.row("s1", NOON, PHONE)
-    account.row(None, NOON, PHONE)
-    told = " ".join(account.refresh().warnings)
-    assert "1 recipient without a usable session number" in told
-    assert "1 source row with a phone that another row" in told
-
-
 def test_what_is_gone_from_the_source_is_kept_and_told(account):
     for name in ("s1", "s2", None):
         account.row(name, NOON, PHONE)
@@ -288,32 +279,6 @@ def test_days_are_the_zones_own_where_clocks_change(tmp_path, day, hours):
 # -- what is told, and when -----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("hours", [(1, 2), (2, 1)])
-def test_the_first_outcome_stays_and_a_later_one_is_a_conflict(account, hours):
-    """Two runs that overlapped have answers; either may be folded first."""
-    account.row("s1", NOON, PHONE)
-    account.refresh(Window(BEFORE, BEFORE))
-    for hour in hours:
-        account.says["s1"] = receipt({1: "delivered", 2: "UNDELIV"}[int(hour)], PHONE)
-        account.land(account.told("s1", hours=hour))
-        account.refresh(hours=1)
-    [(status, conflicts, at)] = account.shown("status", "conflicts", "final_at")
-    assert (status, conflicts, at) == ("delivered", ["failed"], START + timedelta(hours=1))
-    assert account.asked == []
-    account.settled()
-
-
-def test_a_late_final_status_reopens_a_closed_session(account):
-    account.row("s1", NOON, PHONE)
-    account.refresh(hours=73)
-    assert account.shown("status", "is_closed") == [("unknown", True)]
-    account.says["s1"] = receipt("delivered", PHONE)
-    account.land(account.told("s1", hours=80))
-    account.refresh(hours=10)
-    assert account.shown("status", "is_closed") == [("delivered", False)]
-    account.settled()
-
-
 def test_a_recipient_without_a_receipt_is_closed_with_its_session(account):
     for _ in range(2):
         account.row("s1", NOON)
@@ -326,18 +291,6 @@ def test_a_recipient_without_a_receipt_is_closed_with_its_session(account):
     account.land(account.told("s1", hours=74))
     report = account.refresh(hours=2)
     assert (report.buckets, report.unannounced) == ({"delivered": 2}, 1)
-    account.settled()
-
-
-@pytest.mark.parametrize(("word", "status"), [("unknow", "unknown"), ("HUH", "unrecognized")])
-def test_a_word_on_the_whole_session_is_shown_until_the_next_response(account, word, status):
-    account.row("s1", NOON, PHONE)
-    account.says["s1"] = receipt(word, None)
-    account.refresh()
-    assert account.shown("status", "provider_status") == [(status, word)]
-    account.says["s1"] = []
-    account.refresh(hours=49)
-    assert account.shown("status", "provider_status") == [("pending", None)]
     account.settled()
 
 

@@ -267,11 +267,6 @@ def test_a_bad_item_does_not_affect_its_neighbours(bad, session):
     assert reject["ids"] == ["a", "b", "c"]
 
 
-def test_the_good_receipts_of_a_bad_item_count():
-    decoded = decode(response(answer(item(receipt=[DELIVERED, "x", DELIVERED]))))
-    assert (len(receipts(decoded)), decoded.rejects.num_rows) == (2, 1)
-
-
 NO_LISTS = [{}, item(receipt=DELIVERED), "", "oops", 0, 7, True, False]
 
 

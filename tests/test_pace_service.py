@@ -6,7 +6,6 @@ In simulated time (see ``pace_table``, which prints the figures), and for second
 from __future__ import annotations
 
 import asyncio
-import time
 from typing import Any
 
 import httpx
@@ -18,11 +17,9 @@ from tests.test_collect import settings as address
 from tests.test_pace import SimulatedLoop, simulate
 from usms_pipeline.contract.errors import CredentialsRefused, ServiceDown
 from usms_pipeline.service.client import Client
-from usms_pipeline.service.collect import collect, utc_now
+from usms_pipeline.service.collect import utc_now
 from usms_pipeline.service.fetch import CollectStats, Fetcher
 from usms_pipeline.service.pace import Governor
-from usms_pipeline.settings import load
-from usms_pipeline.simulator import ACCESS_KEY_ID, ACCESS_KEY_SECRET, Faults, Simulator, serve
 
 LONG = pytest.mark.long
 CASES = [
@@ -50,36 +47,6 @@ def test_a_retry_after_is_waited_for_and_costs_hardly_any_of_the_limit(limit: in
     assert 0.8 * limit <= found.pace <= 1.2 * limit
     assert found.good_per_second >= 0.9 * limit
     assert found.throttled_share < 0.03
-
-
-@pytest.mark.long
-def test_over_real_http_the_service_lets_its_limit_pass_and_throttles_little() -> None:
-    """Counted in seconds of the service's own clock, from the thirteenth on.
-
-    By then it is known that what is throttled is throttled for the pace, and not at random.
-    """
-    passed: dict[int, int] = {}
-    throttled: dict[int, int] = {}
-    service = Simulator(faults=Faults(rate_limit=50, retry_after="none", latency_seconds=0.02))
-    answer = service.answer
-
-    def counting(*question: Any) -> Any:
-        before, second = service.counters.throttled, int(time.monotonic() - begun)
-        reply = answer(*question)
-        of = passed if service.counters.throttled == before else throttled
-        of[second] = of.get(second, 0) + 1
-        return reply
-
-    service.answer = counting  # type: ignore[method-assign]
-    with serve(service) as url:
-        given = load(base_url=url, access_key_id=ACCESS_KEY_ID, access_key_secret=ACCESS_KEY_SECRET)
-        begun = time.monotonic()
-        collect(batches(1_200, 1), lambda day, one: None, given)
-    full = range(13, max(passed))  # whole seconds, after the burst that the service lets pass
-    rate = sum(passed[second] for second in full) / len(full)
-    lost = sum(throttled.get(second, 0) for second in full)
-    assert 0.75 * 50 <= rate <= 1.25 * 50
-    assert lost < 0.1 * rate * len(full)
 
 
 OUTAGES = {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 from math import ceil, log2
 from pathlib import Path
 from random import Random
@@ -20,7 +19,6 @@ from tests.test_collect import Batch, run, settings
 from usms_pipeline.contract.errors import CredentialsRefused
 from usms_pipeline.days import quarantine
 from usms_pipeline.service.collect import Patience, collect
-from usms_pipeline.simulator import Faults
 
 SIZE = 100
 
@@ -215,61 +213,3 @@ def test_bad_ids_of_one_batch_are_found_in_k_log_n_requests(bad: int) -> None:
         if bad < SIZE:
             assert fetched.ids("refused") == sorted(poison)
             assert fetched.ids("ok") == sorted(set(ids) - poison)
-
-
-def test_ten_bad_ids_of_five_thousand_cost_their_own_batches_only() -> None:
-    ids = [f"s{n:04}" for n in range(5_000)]
-    poison = set(Random(7).sample(ids, 10))
-    work = [Batch(n, tuple(ids[n : n + SIZE])) for n in range(0, len(ids), SIZE)]
-    with serving(lambda seen: refusing(poison, seen)) as server:
-        landed, stats = run(server.url, work)
-        requests = len(server.seen)
-    assert requests <= len(work) + 10 * (most_requests(1) - 1)
-    assert (stats.ids_refused, stats.ids_answered, stats.ids_given_up) == (10, 4_990, 0)
-    refused = [answer.ids for _, answer in landed if answer.verdict == "refused"]
-    assert sorted(refused) == sorted((session,) for session in poison)
-
-
-def test_a_refused_session_is_invalid_with_the_services_own_code_and_words(
-    tmp_path: Path, simulator: Any
-) -> None:
-    account = Account(tmp_path, simulator, 120)
-    poison = frozenset(account.service.sessions[3:5])
-    account.service.faults = replace(Faults(), poison_ids=poison)
-    account.clock.turn(days=4)
-    account.run()
-    rows = account.sql(
-        "SELECT DISTINCT session_no, status, is_closed, provider_code, provider_desc "
-        "FROM receipts WHERE status = 'invalid' ORDER BY 1"
-    )
-    words = "RetCode 215392: Invalid parameter [id]"
-    assert rows == [(session, "invalid", True, "215392", words) for session in sorted(poison)]
-    entries = quarantine.entries(account.pipeline.store)
-    assert {(entry.session_no, entry.reason) for entry in entries} == {(s, words) for s in poison}
-
-
-@pytest.mark.long
-@pytest.mark.parametrize("body", [b"<html>", b'{"RetCode":0,"Data":{"SessionNo":"x"}}'])
-def test_a_replay_asks_again_about_a_session_whose_answer_could_not_be_read(
-    tmp_path: Path, simulator: Any, body: bytes
-) -> None:
-    """Now, and not at its next turn: past the cutoff that is a day later."""
-    account = Account(tmp_path, simulator, 1, batch_size=1)
-    account.clock.turn(days=4)
-    with serving(lambda seen: Response(body)) as server:
-        real, account.given["base_url"] = account.given["base_url"], server.url
-        account.run()
-        asked = len(server.seen)
-        account.clock.turn(hours=23)
-        account.run()
-        assert len(server.seen) == asked
-        account.clock.turn(hours=1)
-        account.run()
-        assert len(server.seen) == 2 * asked
-    [entry] = quarantine.entries(account.pipeline.store)
-    assert entry.kind == quarantine.UNREADABLE
-    assert account.sql("SELECT status FROM receipts") == [("pending",)]
-    account.given["base_url"] = real
-    assert account.pipeline.replay() == 1
-    assert quarantine.entries(account.pipeline.store) == []
-    assert account.sql("SELECT count(*) FROM receipts WHERE is_final OR is_closed") == [(1,)]

@@ -9,7 +9,7 @@ import numpy as np
 
 from tests.cohorts import CUTOFF
 from tests.examples import examples
-from tests.rate_worlds import WORLDS, Trouble, micros, with_trouble, world
+from tests.rate_worlds import WORLDS, micros, world
 from usms_pipeline.contract import polling
 
 RUN = timedelta(minutes=15)
@@ -68,24 +68,6 @@ def _asked(account, n: int, sent_at: datetime, runs: list[datetime]):
         if kind != 5 and told <= micros(at):
             return asked, at
     return asked, None
-
-
-def test_a_seed_makes_the_same_account_and_another_makes_another():
-    one, same, other = (world("real life", seed, days=3).receipts() for seed in (1, 1, 2))
-    assert one.equals(same)
-    assert not one.equals(other)
-
-
-def test_trouble_changes_no_message_that_it_does_not_hit():
-    account = world("stable", 5, days=3)
-    hit = with_trouble(account, Trouble("Vivo", 20, 3, 0.5))
-    before, after = account.receipts(), hit.receipts()
-    changed = [
-        row["operator"]
-        for row, other in zip(before.to_pylist(), after.to_pylist(), strict=True)
-        if row != other
-    ]
-    assert set(changed) == {"Vivo"}
 
 
 @examples(3, "name", sorted(set(WORLDS) - {"large"}))

@@ -100,19 +100,6 @@ def test_the_published_table_has_the_contracts_columns_types_and_comments(store,
     assert types["conflicts"] == "VARCHAR[]"
 
 
-def test_every_view_column_and_macro_is_explained_in_the_file(store, settings):
-    reconcile(store, settings)
-    views = "SELECT view_name, comment FROM duckdb_views() WHERE database_name = 'usms'"
-    assert all(comment for _, comment in ask(settings, views))
-    public = (
-        "SELECT function_name, comment FROM duckdb_functions() "
-        "WHERE database_name = 'usms' AND function_name NOT LIKE 'usms%'"
-    )
-    found = dict(ask(settings, public))
-    assert "delivery_rate_by" in found
-    assert all(found.values())
-
-
 def test_the_file_is_read_only_and_of_the_format_that_duckdb_1_5_opens(store, settings):
     cohorts.write(store, [receipt()])
     reconcile(store, settings)
@@ -135,18 +122,6 @@ def test_nothing_changed_publishes_nothing(store, settings):
     assert report.is_skipped
     assert (report.rows, report.partitions_changed) == (1, 0)
     assert (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns)
-
-
-def test_only_days_of_another_version_are_read(store, settings):
-    days = [DAY + timedelta(days=n) for n in range(4)]
-    for day in days:
-        cohorts.write(store, [receipt(session_no=f"old {day}")], day, version="t")
-    reconcile(store, settings)
-    cohorts.write(store, [receipt(session_no=f"new {days[0]}")], days[0], version="u")
-    cohorts.write(store, [receipt(session_no="unread")], days[1], version="t")
-    report = reconcile(store, settings)
-    assert report.partitions_changed == 1
-    assert sessions(settings) == [f"new {days[0]}", *(f"old {day}" for day in days[1:])]
 
 
 def test_a_day_that_vanished_stays_as_it_was_published_and_is_told(store, settings):
@@ -496,30 +471,6 @@ def publish_generation(store: Store, settings: Settings, generation: int) -> Non
 def generations(con: duckdb.DuckDBPyConnection) -> list[str]:
     marks = "SELECT DISTINCT session_no FROM receipts WHERE session_no <> '-'"
     return [row[0] for row in con.execute(marks).fetchall()]
-
-
-WRITER = """
-    import os, sys, duckdb
-    os.chmod(sys.argv[1], 0o600)
-    con = duckdb.connect(sys.argv[1])
-    con.execute("CREATE TABLE mine AS SELECT 1 AS n")
-    os._exit(0)
-"""
-
-
-@pytest.mark.parametrize("is_idle", [True, False])
-def test_a_writing_client_that_died_leaves_no_log_that_breaks_the_file(store, settings, is_idle):
-    publish_generation(store, settings, 0)
-    command = [sys.executable, "-c", textwrap.dedent(WRITER), settings.warehouse_path]
-    subprocess.run(command, check=True)
-    assert left_behind(settings) == ["usms.duckdb.wal"]
-    if is_idle:
-        reconcile(store, settings)
-    else:
-        publish_generation(store, settings, 1)
-    assert left_behind(settings) == []
-    with connect(settings.warehouse_path) as con:
-        assert generations(con) == ["0" if is_idle else "1"]
 
 
 # -- opening ----------------------------------------------------------------------------------

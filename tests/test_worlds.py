@@ -573,15 +573,6 @@ def run(account: WorldAccount, script: Script | None = None, **given: Any) -> An
     return line
 
 
-def test_a_session_with_an_unreadable_answer_is_asked_again_later(account):
-    announce(account, "alpha", None, None, hours=1)
-    account.service.garbled = {"alpha"}
-    run(account)
-    assert run(account).requests == 0
-    account.clock.turn(hours=4)
-    assert run(account).requests > 0
-
-
 def test_new_quarantine_entries_of_a_block_keep_the_older_ones(account):
     announce(account, "alpha", None, hours=1)
     announce(account, "bravo", None, hours=1)
@@ -599,18 +590,6 @@ def test_new_quarantine_entries_of_a_block_keep_the_older_ones(account):
     assert len(account.disk.look().entries) == 1, "the first run's retention is over"
     account.connect()[0].rebuild()
     assert {one[1] for one in account.disk.look().entries} == {"alpha", "bravo"}, newer
-
-
-def test_the_last_row_without_a_session_that_gets_one_is_published_once(account):
-    announce(account, None, None, hours=1)
-    run(account)
-    account.ledger.messages[0].session_no = "alpha"
-    account.write_source()
-    run(account)
-    assert [row["session_no"] for row in rows(account)] == ["alpha"]
-    laws = Laws(account)
-    laws.now = account.disk.look()
-    laws.published()
 
 
 def test_conservation_holds_after_forgetting_a_phone_still_in_the_source(account):
@@ -647,19 +626,6 @@ def test_a_session_read_for_another_day_as_before_is_not_gone_from_its_own(accou
     report = pipeline.run()
     assert pipeline.conservation() == []
     assert not [said for said in report.warnings if "no longer in the source" in said]
-
-
-def test_a_message_put_off_to_tomorrow_is_one_message_there(account):
-    announce(account, "alpha", "+8613800138001", hours=1)
-    announce(account, "bravo", None, hours=1)
-    run(account)
-    account.ledger.messages[0].sent_at += timedelta(hours=24)
-    account.write_source()
-    run(account)  # which reads today alone
-    account.clock.turn(hours=24)
-    run(account)
-    assert [row["session_no"] for row in rows(account)] == ["bravo", "alpha"]
-    assert account.connect()[0].conservation() == []
 
 
 def test_a_session_in_two_days_files_is_asked_about_once(account):
