@@ -18,6 +18,7 @@ import pytest
 from tests.account import START, Account, served
 from tests.mounts import disk
 from tests.services import mariadb, mariadb_server, postgresql, postgresql_server
+from tests.source_tables import Place
 from usms_pipeline.simulator import Population, Simulator, serve
 
 if TYPE_CHECKING:
@@ -179,6 +180,12 @@ def plug(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 
     with world(tmp_path_factory.mktemp("plug")) as made:
         yield made
+
+
+@pytest.fixture
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+    """A place for a table, in the kind of database that is the parameter."""
+    return Place(request.param, request, tmp_path)
 
 
 @pytest.fixture

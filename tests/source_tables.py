@@ -1,4 +1,4 @@
-"""One table of messages in every kind of source: the same rows, each in the source's own types."""
+"""Tables of messages in every kind of source: the same rows, each in the source's own types."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
 from tests.services import Database
 from usms_pipeline import source
@@ -166,3 +167,50 @@ def _csv_line(values: Iterable[Any]) -> str:
     """Quote what is there; nothing at all stands for NULL."""
     quoted = ("" if v is None else '"' + str(v).replace('"', '""') + '"' for v in values)
     return ";".join(quoted) + "\n"
+
+
+class Place:
+    """One way to make a table, in any kind of database."""
+
+    def __init__(self, kind: str, request: pytest.FixtureRequest, folder: Path) -> None:
+        self.kind = kind
+        self.path = folder / "file.db"
+        server: Database | None = (
+            request.getfixturevalue(kind) if kind in ("postgresql", "mariadb") else None
+        )
+        self._server = server
+        self.url = server.url if server else f"{kind}:///{self.path}"
+
+    def execute(self, *statements: str) -> Any:
+        if self._server:
+            return self._server.execute(*statements)
+        if self.kind == "sqlite":
+            with closing(sqlite3.connect(self.path)) as connection, connection:
+                return [connection.execute(one).fetchall() for one in statements][-1]
+        with duckdb.connect(str(self.path)) as connection:
+            connection.execute("SET TimeZone = 'UTC'")
+            return [connection.execute(one).fetchall() for one in statements][-1]
+
+    def holds(self, *times: Any, type_: str = "varchar(40)") -> None:
+        """Make the table ``t`` of these times of sending."""
+        self.execute(f"CREATE TABLE t (session_no varchar(9), sent_at {type_} NULL)")
+        if times:
+            self.execute(f"INSERT INTO t VALUES {values(*times)}")
+
+    def settings(self, **more: Any) -> Settings:
+        return Settings(_env_file=None, source_url=self.url, **{"source_table": "t", **more})
+
+    def sent(self, start: datetime = FIRST, days: int = 2, **more: Any) -> list[datetime]:
+        """Return the times of sending that are read of some days."""
+        batches = source.read(self.settings(**more), start, start + timedelta(days=days))
+        return sorted(t for batch in batches for t in batch.column("sent_at").to_pylist())
+
+
+def literal(value: Any) -> str:
+    if isinstance(value, str):
+        return "'" + value.replace("'", "''") + "'"
+    return "NULL" if value is None else str(value)
+
+
+def values(*some: Any) -> str:
+    return ", ".join(f"('{i}', {literal(v)})" for i, v in enumerate(some))

@@ -10,7 +10,7 @@ import pytest
 
 from tests.examples import examples
 from tests.scripted import Scripted
-from tests.test_source_sent_at import FORMS, Place, values
+from tests.test_source_sent_at import FORMS, Place
 from usms_pipeline import source
 from usms_pipeline.cli.run import _show_run
 from usms_pipeline.source import LeftOut
@@ -42,10 +42,7 @@ def test_rows_outside_of_the_figures_are_counted_to_the_second(
     """Days, and so the first of them, are those of ``USMS_TIMEZONE``."""
     shift = timedelta(hours=8) if zone != "UTC" and form == "naive" else timedelta(0)
     written = [FORMS[form](at + shift) for at in (*OLD, *GOOD, *AHEAD, *FAR)]
-    place.execute(
-        f"CREATE TABLE t (session_no varchar(9), sent_at {type_} NULL)",
-        f"INSERT INTO t VALUES {values(*written, None)}",
-    )
+    place.holds(*written, None, type_=type_)
     ours = place.settings(
         start_date=date(2024, 1, 1), timezone="Asia/Shanghai", source_timezone=zone
     )
@@ -61,17 +58,9 @@ def test_rows_outside_of_the_figures_are_counted_to_the_second(
     )
 
 
-@pytest.fixture
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
-    return Place(request.param, request, tmp_path)
-
-
 @pytest.mark.parametrize("place", ["postgresql", "mariadb", "sqlite", "duckdb"], indirect=True)
 def test_a_day_lies_in_the_future_from_its_midnight_on(place: Place) -> None:
-    place.execute(
-        "CREATE TABLE t (session_no varchar(9), sent_at date)",
-        f"INSERT INTO t VALUES {values('2023-12-31', '2024-01-01', '2026-11-20', '2026-11-21')}",
-    )
+    place.holds("2023-12-31", "2024-01-01", "2026-11-20", "2026-11-21", type_="date")
     ours = place.settings(start_date=date(2024, 1, 1))
     assert source.survey(ours, NOW).left_out == LeftOut(before_start=1, ahead=1)
 

@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import re
-import sqlite3
-from contextlib import closing
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
-import duckdb
 import pytest
 
-from tests.services import Database
+from tests.source_tables import Place, literal, values
 from usms_pipeline import source
 from usms_pipeline.contract.errors import SourceError
-from usms_pipeline.settings import Settings
 from usms_pipeline.source import reading
 
 START = datetime(2024, 8, 1, tzinfo=UTC)
@@ -61,51 +56,6 @@ TYPES = {
 CASES = [(kind, *case) for kind, cases in TYPES.items() for case in cases]
 
 
-class Place:
-    """One way to make a table, in any kind of database."""
-
-    def __init__(self, kind: str, request: pytest.FixtureRequest, folder: Path) -> None:
-        self.kind = kind
-        self.path = folder / "file.db"
-        server: Database | None = (
-            request.getfixturevalue(kind) if kind in ("postgresql", "mariadb") else None
-        )
-        self._server = server
-        self.url = server.url if server else f"{kind}:///{self.path}"
-
-    def execute(self, *statements: str) -> Any:
-        if self._server:
-            return self._server.execute(*statements)
-        if self.kind == "sqlite":
-            with closing(sqlite3.connect(self.path)) as connection, connection:
-                return [connection.execute(one).fetchall() for one in statements][-1]
-        with duckdb.connect(str(self.path)) as connection:
-            connection.execute("SET TimeZone = 'UTC'")
-            return [connection.execute(one).fetchall() for one in statements][-1]
-
-    def settings(self, **more: Any) -> Settings:
-        return Settings(_env_file=None, source_url=self.url, **{"source_table": "t", **more})
-
-    def sent(self, **more: Any) -> list[datetime]:
-        batches = source.read(self.settings(**more), START, END)
-        return sorted(t for batch in batches for t in batch.column("sent_at").to_pylist())
-
-
-@pytest.fixture
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
-    return Place(request.param, request, tmp_path)
-
-
-def literal(value: Any) -> str:
-    if isinstance(value, str):
-        return "'" + value.replace("'", "''") + "'"
-    return "NULL" if value is None else str(value)
-
-
-def values(*some: Any) -> str:
-    return ", ".join(f"('{i}', {literal(v)})" for i, v in enumerate(some))
-
-
 @pytest.mark.parametrize(
     ("place", "type_", "form"), CASES, indirect=["place"], ids=[" ".join(c) for c in CASES]
 )
@@ -113,10 +63,7 @@ def test_times_are_read_and_counted_whatever_the_column_type(
     place: Place, type_: str, form: str
 ) -> None:
     written = [FORMS[form](t) for t in TIMES]
-    place.execute(
-        f"CREATE TABLE t (session_no varchar(9), sent_at {type_} NULL)",
-        f"INSERT INTO t VALUES {values(*written, None)}",
-    )
+    place.holds(*written, None, type_=type_)
     midnight = {"hour": 0, "second": 0} if form == "date" else {}
     assert place.sent() == [t.replace(**midnight) for t in INSIDE]
 
@@ -133,10 +80,7 @@ def test_a_naive_time_is_read_in_the_zone_of_the_source(place: Place) -> None:
     kind = "timestamp" if place.kind in ("postgresql", "duckdb") else "datetime"
     local = ["2024-03-31 01:59:59", "2024-03-31 02:30:00", "2024-03-31 03:00:00",
              "2024-10-27 02:30:00"]  # fmt: skip
-    place.execute(
-        f"CREATE TABLE t (session_no varchar(9), sent_at {kind})",
-        f"INSERT INTO t VALUES {values(*local)}",
-    )
+    place.holds(*local, type_=kind)
     settings = place.settings(source_timezone="Europe/Berlin")
     change = datetime(2024, 3, 31, 1, tzinfo=UTC)
 
@@ -156,10 +100,7 @@ def test_a_naive_time_is_read_in_the_zone_of_the_source(place: Place) -> None:
 @pytest.mark.parametrize("place", ["postgresql", "mariadb", "sqlite", "duckdb"], indirect=True)
 def test_unreadable_text_is_counted_and_never_fatal(place: Place) -> None:
     texts = ["2024-08-01T10:00:00Z", "soon", "", "2024-08-01T25:00:00Z", "2024-02-30", None]
-    place.execute(
-        "CREATE TABLE t (session_no varchar(9), sent_at varchar(40))",
-        f"INSERT INTO t VALUES {values(*texts)}",
-    )
+    place.holds(*texts)
     assert place.sent() == [START + timedelta(hours=10)]
     seen = source.survey(place.settings())
     assert (seen.rows, seen.left_out.without_sent_at) == (6, 5)
@@ -191,10 +132,7 @@ def test_a_form_that_the_first_rows_do_not_show_is_read_all_the_same(
     after = ["2025-01-01 00:00:00", None]
     if "first" in form:  # what shows their order lies outside the window
         after.append(TEXT_FORMS[form](datetime(2024, 7, 20)))
-    place.execute(
-        "CREATE TABLE t (session_no varchar(9), sent_at varchar(40))",
-        f"INSERT INTO t VALUES {values(*before, *new, *after)}",
-    )
+    place.holds(*before, *new, *after)
     assert place.sent() == [START + timedelta(hours=h) for h in (0, 3, 30, 47)]
     seen = source.survey(place.settings())
     assert (seen.left_out.without_sent_at, seen.unread.count, seen.is_unreadable) == (1, 0, False)
@@ -204,10 +142,7 @@ def test_a_form_that_the_first_rows_do_not_show_is_read_all_the_same(
 def test_days_of_the_20th_and_21st_alone_hide_between_years_and_are_found(place: Place) -> None:
     texts = ["2019-07-01 10:00:00", *["2024-08-01 10:00:00"] * 150, "21/07/2024", "20/07/2024 1:00",
              "2150-01-01 00:00:00"]  # fmt: skip
-    place.execute(
-        "CREATE TABLE t (session_no varchar(9), sent_at varchar(40))",
-        f"INSERT INTO t VALUES {values(*texts)}",
-    )
+    place.holds(*texts)
     july = datetime(2024, 7, 20, tzinfo=UTC)
     batches = source.read(place.settings(), july, july + timedelta(days=2))
     assert sum(batch.num_rows for batch in batches) == 2
@@ -215,10 +150,7 @@ def test_days_of_the_20th_and_21st_alone_hide_between_years_and_are_found(place:
 
 @pytest.mark.parametrize("place", ["postgresql", "mariadb", "sqlite", "duckdb"], indirect=True)
 def test_an_order_of_day_and_month_that_nothing_shows_is_asked_for(place: Place) -> None:
-    place.execute(
-        "CREATE TABLE t (session_no varchar(9), sent_at varchar(40))",
-        f"INSERT INTO t VALUES {values('8/1/2024 9:00', '1/8/2024 9:00', '7/7/2024', None)}",
-    )
+    place.holds("8/1/2024 9:00", "1/8/2024 9:00", "7/7/2024", None)
     with pytest.raises(SourceError, match="USMS_DATE_ORDER to dmy") as caught:
         place.sent()
     assert "'sent_at' of 't'" in str(caught.value)
@@ -245,9 +177,7 @@ def test_an_order_of_day_and_month_that_nothing_shows_is_asked_for(place: Place)
 def test_of_the_times_that_are_not_null_one_in_a_hundred_may_be_unreadable(
     place: Place, good: int, bad: list[str], none: list[str | None], is_unreadable: bool
 ) -> None:
-    place.execute("CREATE TABLE t (session_no varchar(9), sent_at varchar(40))")
-    if texts := [*["2024-08-01 10:00:00"] * good, *bad, *none]:
-        place.execute(f"INSERT INTO t VALUES {values(*texts)}")
+    place.holds(*["2024-08-01 10:00:00"] * good, *bad, *none)
     seen = source.survey(place.settings())
     assert (seen.left_out.without_sent_at, seen.unread.count) == (len(bad) + len(none), len(bad))
     assert seen.is_unreadable is is_unreadable
@@ -272,10 +202,7 @@ def test_of_the_times_that_are_not_null_one_in_a_hundred_may_be_unreadable(
 def test_what_can_not_be_read_is_told_by_its_shape_and_look(
     place: Place, unread: list[str], said: str
 ) -> None:
-    place.execute(
-        "CREATE TABLE t (session_no varchar(9), sent_at varchar(40))",
-        f"INSERT INTO t VALUES {values(*unread)}",
-    )
+    place.holds(*unread)
     settings = place.settings()
     [doubt] = source.survey(settings).doubts(settings, with_forms=True)
     assert said in doubt
@@ -294,10 +221,7 @@ def test_what_can_not_be_read_is_told_by_its_shape_and_look(
 def test_an_order_of_day_and_month_that_does_not_fit_is_named(
     place: Place, order: str, times: list[str], other: int
 ) -> None:
-    place.execute(
-        "CREATE TABLE t (session_no varchar(9), sent_at varchar(40))",
-        f"INSERT INTO t VALUES {values(*times)}",
-    )
+    place.holds(*times)
     settings = place.settings(date_order=order)
     doubts = " ".join(source.survey(settings).doubts(settings, with_forms=True))
     fits = {"dmy": "mdy", "mdy": "dmy"}[order]
@@ -309,10 +233,7 @@ def test_an_order_of_day_and_month_that_does_not_fit_is_named(
 @pytest.mark.parametrize("place", ["postgresql", "mariadb", "sqlite", "duckdb"], indirect=True)
 def test_names_of_months_are_read_whatever_stands_first(place: Place) -> None:
     times = ["01-Aug-2024 10:00", "2-AUG-24 09.30.00 PM", "Aug 1, 2024 11:00 PM", "2024-Aug-02"]
-    place.execute(
-        "CREATE TABLE t (session_no varchar(9), sent_at varchar(40))",
-        f"INSERT INTO t VALUES {values(*times)}",
-    )
+    place.holds(*times)
     hours = (10, 23, 24, 45.5)
     assert place.sent() == [START + timedelta(hours=hour) for hour in hours]
 
@@ -356,17 +277,14 @@ def test_a_domain_over_a_domain_is_read_as_what_is_below(place: Place) -> None:
 def test_a_column_whose_form_changed_over_time_is_read_whole(place: Place) -> None:
     """Old rows in seconds, new ones in milliseconds; or text of two forms."""
     written = [int(t.timestamp()) * (1 if t < START + timedelta(days=1) else 1000) for t in TIMES]
-    place.execute(
-        "CREATE TABLE t (session_no varchar(9), sent_at bigint)",
-        f"INSERT INTO t VALUES {values(*written)}",
-    )
+    place.holds(*written, type_="bigint")
     assert place.sent() == INSIDE
 
 
 @pytest.mark.parametrize("place", ["postgresql", "mariadb", "sqlite", "duckdb"], indirect=True)
 @pytest.mark.parametrize("type_", ["varchar(40)", "bigint"])
 def test_an_empty_table_gives_no_rows(place: Place, type_: str) -> None:
-    place.execute(f"CREATE TABLE t (session_no varchar(9), sent_at {type_})")
+    place.holds(type_=type_)
     assert place.sent() == []
     seen = source.survey(place.settings())
     assert (seen.rows, seen.first_sent_at, seen.last_sent_at) == (0, None, None)

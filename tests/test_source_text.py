@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.services import Database
-from tests.test_source_sent_at import Place
+from tests.source_tables import Place
 from usms_pipeline import source
 from usms_pipeline.contract.errors import SourceError
 from usms_pipeline.settings import Settings
@@ -104,15 +104,12 @@ FLOATS = {
 }
 
 
-@pytest.mark.parametrize("kind", ["postgresql", "mariadb", "sqlite", "duckdb"])
-def test_floating_numbers_have_no_exponent_and_no_useless_zeros(
-    kind: str, request: pytest.FixtureRequest, tmp_path: Path
-) -> None:
+@pytest.mark.parametrize("place", ["postgresql", "mariadb", "sqlite", "duckdb"], indirect=True)
+def test_floating_numbers_have_no_exponent_and_no_useless_zeros(place: Place) -> None:
     rows = [(a, b) for a, b in zip(*NUMBERS.values(), strict=True) if a != 1e300]
     expected = [(a, b) for a, b in zip(*TEXTS.values(), strict=True) if a is not None]
     values = ", ".join(f"('s', '2024-08-01', {a!r}, {b!r})" for a, b in rows)
-    type_ = FLOATS[kind]
-    place = Place(kind, request, tmp_path)
+    type_ = FLOATS[place.kind]
     place.execute(
         f"CREATE TABLE t (session_no varchar(9), sent_at date, a {type_}, b {type_})",
         f"INSERT INTO t VALUES {values}",
@@ -190,15 +187,12 @@ BINARIES = {
 }
 
 
-@pytest.mark.parametrize("kind", BINARIES)
-def test_binary_session_numbers_are_uuids_or_texts_whatever_the_source(
-    kind: str, request: pytest.FixtureRequest, tmp_path: Path
-) -> None:
+@pytest.mark.parametrize("place", BINARIES, indirect=True)
+def test_binary_session_numbers_are_uuids_or_texts_whatever_the_source(place: Place) -> None:
     raws = [*(one.bytes for one in UUIDS), "by-7/短信".encode(), b"\xff\xfe", None]
-    type_, form = BINARIES[kind]
+    type_, form = BINARIES[place.kind]
     rows = ["(NULL, '2024-08-01')" if raw is None else f"({form.format(raw.hex())}, '2024-08-01')"
             for raw in raws]  # fmt: skip
-    place = Place(kind, request, tmp_path)
     place.execute(
         f"CREATE TABLE t (session_no {type_}, sent_at date)",
         f"INSERT INTO t VALUES {', '.join(rows)}",
@@ -376,7 +370,7 @@ def test_session_numbers_that_lost_digits_are_counted(
     assert "export that column as text" in doubt
 
 
-@pytest.mark.parametrize("kind", ["postgresql", "mariadb", "sqlite", "duckdb"])
+@pytest.mark.parametrize("place", ["postgresql", "mariadb", "sqlite", "duckdb"], indirect=True)
 @pytest.mark.parametrize("type_", ["bigint", "varchar(20)"])
 @pytest.mark.parametrize(
     ("numbers", "count"),
@@ -388,11 +382,9 @@ def test_session_numbers_that_lost_digits_are_counted(
     ],
 )
 def test_long_numbers_that_end_in_zeros_lost_digits(
-    kind: str, type_: str, numbers: list[int], count: int, request: pytest.FixtureRequest,
-    tmp_path: Path,
+    place: Place, type_: str, numbers: list[int], count: int
 ) -> None:  # fmt: skip
     """A spreadsheet keeps fifteen digits, a float some sixteen."""
-    place = Place(kind, request, tmp_path)
     rows = ", ".join(f"({number}, '2024-08-01')" for number in numbers)
     place.execute(
         f"CREATE TABLE t (session_no {type_}, sent_at date)", f"INSERT INTO t VALUES {rows}"
@@ -400,38 +392,28 @@ def test_long_numbers_that_end_in_zeros_lost_digits(
     assert source.survey(place.settings()).lost_digits == count
 
 
-@pytest.mark.parametrize("kind", ["postgresql", "mariadb", "sqlite", "duckdb"])
-def test_floats_beyond_whole_numbers_lost_digits(
-    kind: str, request: pytest.FixtureRequest, tmp_path: Path
-) -> None:
-    place = Place(kind, request, tmp_path)
-    place.execute(
-        f"CREATE TABLE t (session_no {FLOATS[kind]}, sent_at date)",
-        "INSERT INTO t VALUES (1234567890123456789, '2024-08-01'), (123456789012, '2024-08-01')",
-    )
-    assert source.survey(place.settings()).lost_digits == 1
-
-
 SINGLE = {"postgresql": "real", "mariadb": "float", "duckdb": "float"}
 
 
-@pytest.mark.parametrize("kind", SINGLE)
-def test_floats_of_single_precision_lose_digits_sooner(
-    kind: str, request: pytest.FixtureRequest, tmp_path: Path
+@pytest.mark.parametrize(
+    ("place", "type_", "number", "whole"),
+    [(kind, type_, 1234567890123456789, 123456789012) for kind, type_ in FLOATS.items()]
+    + [(kind, type_, 987654321, 54321) for kind, type_ in SINGLE.items()],
+    indirect=["place"],
+)
+def test_floats_beyond_whole_numbers_lost_digits(
+    place: Place, type_: str, number: int, whole: int
 ) -> None:
-    place = Place(kind, request, tmp_path)
+    """Those of single precision sooner."""
     place.execute(
-        f"CREATE TABLE t (session_no {SINGLE[kind]}, sent_at date)",
-        "INSERT INTO t VALUES (987654321, '2024-08-01'), (54321, '2024-08-01')",
+        f"CREATE TABLE t (session_no {type_}, sent_at date)",
+        f"INSERT INTO t VALUES ({number}, '2024-08-01'), ({whole}, '2024-08-01')",
     )
     assert source.survey(place.settings()).lost_digits == 1
 
 
-@pytest.mark.parametrize("kind", ["postgresql", "mariadb", "duckdb"])
-def test_decimals_of_a_number_are_its_types_and_not_the_sessions(
-    kind: str, request: pytest.FixtureRequest, tmp_path: Path
-) -> None:
-    place = Place(kind, request, tmp_path)
+@pytest.mark.parametrize("place", ["postgresql", "mariadb", "duckdb"], indirect=True)
+def test_decimals_of_a_number_are_its_types_and_not_the_sessions(place: Place) -> None:
     place.execute(
         "CREATE TABLE t (session_no decimal(20,2), phone decimal(20,3), sent_at date)",
         "INSERT INTO t VALUES (7700123456100, 13800138000, '2024-08-01')",
@@ -441,15 +423,15 @@ def test_decimals_of_a_number_are_its_types_and_not_the_sessions(
 
 
 @pytest.mark.parametrize(
-    ("kind", "type_", "value"),
+    ("place", "type_", "value"),
     [("postgresql", "text[]", "'{a}'"), ("postgresql", "jsonb", "'\"a\"'"),
      ("duckdb", "text[]", "['a']"), ("duckdb", "struct(id text)", "{'id': 'a'}"),
      ("duckdb", "json", "'\"a\"'")],
+    indirect=["place"],
 )  # fmt: skip
 def test_a_session_column_of_lists_or_objects_is_named_with_its_type(
-    kind: str, type_: str, value: str, request: pytest.FixtureRequest, tmp_path: Path
+    place: Place, type_: str, value: str
 ) -> None:
-    place = Place(kind, request, tmp_path)
     place.execute(
         f"CREATE TABLE t (session_no {type_}, sent_at date)",
         f"INSERT INTO t VALUES ({value}, '2024-08-01')",
