@@ -302,9 +302,3 @@ def test_ctrl_c_ends_the_run_and_what_landed_is_kept():
     assert 15 <= len(landed) <= answered
     assert no_thread_is_left()
     gc.collect()  # a task or connection left behind would warn here
-
-
-def test_ids_that_must_not_be_sent_are_an_error_not_a_hang(good):
-    with pytest.raises(ValueError, match="1 to 100 distinct"):
-        run(good.url, [Batch(0, tuple(str(n) for n in range(101)))])
-    assert good.seen == []

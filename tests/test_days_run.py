@@ -279,6 +279,21 @@ def test_days_are_the_zones_own_where_clocks_change(tmp_path, day, hours):
 # -- what is told, and when -----------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("hours", [(1, 2), (2, 1)])
+def test_the_first_outcome_stays_and_a_later_one_is_a_conflict(account, hours):
+    """Two runs that overlapped have answers; either may be folded first."""
+    account.row("s1", NOON, PHONE)
+    account.refresh(Window(BEFORE, BEFORE))
+    for hour in hours:
+        account.says["s1"] = receipt({1: "delivered", 2: "UNDELIV"}[int(hour)], PHONE)
+        account.land(account.told("s1", hours=hour))
+        account.refresh(hours=1)
+    [(status, conflicts, at)] = account.shown("status", "conflicts", "final_at")
+    assert (status, conflicts, at) == ("delivered", ["failed"], START + timedelta(hours=1))
+    assert account.asked == []
+    account.settled()
+
+
 def test_a_recipient_without_a_receipt_is_closed_with_its_session(account):
     for _ in range(2):
         account.row("s1", NOON)

@@ -117,25 +117,6 @@ def test_the_documented_example_is_a_final_receipt_of_a_session_asked():
     assert decoded.rejects.num_rows == 0
 
 
-@pytest.mark.parametrize("data", [{"Data": None}, {}, {"Data": []}])
-def test_an_answer_without_data_still_counts_as_asked(data):
-    decoded = decode(response({"RetCode": "0", **data}, ids=["a", "b"]))
-    assert [row["session_no"] for row in decoded.observations.to_pylist()] == ["a", "b"]
-    assert decoded.rejects.num_rows == 0
-
-
-@pytest.mark.parametrize("receipt", [None, {}, [], [{}], "", {"Phone": None, "Status": ""}])
-def test_a_receipt_that_says_nothing_is_none(receipt):
-    decoded = decode(response(answer(item(receipt=receipt))))
-    assert receipts(decoded) == []
-    assert decoded.rejects.num_rows == 0
-
-
-def test_a_missing_session_is_asked_and_pending_without_a_submit_status():
-    decoded = decode(response(answer(item("b")), ids=["a", "b"]))
-    assert decoded.observations["session_submit_status"].to_pylist() == [None, "success"]
-
-
 def test_a_repeated_session_is_asked_once_and_all_its_receipts_count():
     twice = (item("b", Status="t"), item("b", Status="s"))
     body = answer(item(receipt=DELIVERED), *twice, item(receipt=DELIVERED, Status="s"))
@@ -281,13 +262,6 @@ def test_data_that_is_no_list_says_nothing_of_any_session(data, company):
     [reject] = decoded.rejects.to_pylist()
     assert (reject["kind"], reject["session_no"]) == ("unreadable_answer", None)
     assert reject["reason"] == "the answer's Data is not a list"
-
-
-def test_a_session_nobody_asked_about_is_quarantined():
-    decoded = decode(response(answer(item("a", DELIVERED), item("A", DELIVERED))))
-    assert [row["session_no"] for row in receipts(decoded)] == ["a"]
-    (reject,) = decoded.rejects.to_pylist()
-    assert (reject["kind"], reject["session_no"]) == ("unasked_session", "A")
 
 
 @pytest.mark.parametrize("company", [1, 60])
@@ -573,12 +547,6 @@ def test_what_arrow_reads_otherwise_is_read_carefully(name):
     good, bad = (b'{"Data":[%b]}' % ITEM, ["a"]), (OTHERWISE[name], ["a"])
     for made in ([bad], [good, bad, good], [bad, bad, good, good]):
         check_ways([Answer(number, *one) for number, one in enumerate(made)])
-
-
-def test_two_halves_of_an_answer_are_two_unreadable_answers():
-    halves = [OTHERWISE["half an object"], OTHERWISE["the other half"], b"{}{}"]
-    parts = check_ways([Answer(number, body, ["a"]) for number, body in enumerate(halves)])
-    assert [reject.kind for reject in parts.rejects] == ["unreadable_answer"] * 3
 
 
 def as_set(decoded):

@@ -140,10 +140,6 @@ def test_describe_returns_the_digits_of_numbers():
     ]  # fmt: skip
 
 
-def test_null_and_blank_are_no_phone_at_all():
-    assert described([None, "", " \t"]) == [None] * 3
-
-
 def test_another_key_gives_other_recipients_and_another_fingerprint():
     other = book(key=b"k" * 100)
     assert other.recipient_id("13800138000") != book().recipient_id("13800138000")
@@ -402,12 +398,6 @@ def test_a_number_of_another_generation_ends_alike_though_the_library_knows_one_
     assert same
     digits = book().describe(pa.array(texts)).field("digits").to_pylist()
     assert book().ends([f"+{one}" for one in digits], with_heads=False) == [one, other]
-
-
-def test_digits_are_read_again_with_a_plus_whatever_the_region():
-    said = book().describe(pa.array(["+14155552671"]))
-    [digits] = said.field("digits").to_pylist()
-    assert book().ends([f"+{digits}"], True) == book().ends(["+1 415 555 2671"], True)
 
 
 # --- what is kept of prefixes ---------------------------------------------------------------------

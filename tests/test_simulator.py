@@ -5,8 +5,6 @@ from __future__ import annotations
 import gzip
 import http.client
 import json
-import subprocess
-import sys
 from base64 import b64encode
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -246,21 +244,6 @@ def test_a_message_alone_fares_as_it_does_among_others() -> None:
     assert other != among
 
 
-def test_another_process_finds_the_same_truth() -> None:
-    code = (
-        "from datetime import *; from usms_pipeline.simulator import *;"
-        f"now = datetime.fromtimestamp({NOW.timestamp()}, UTC);"
-        "s = Simulator(Population(50, until=now).table());"
-        "print([list(map(str, row.values())) for row in s.truth(now).to_pylist()])"
-    )
-    printed = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True,
-        cwd=Path(__file__).parent.parent,
-    ).stdout  # fmt: skip
-    here = Simulator(population(50)).truth(NOW).to_pylist()
-    assert printed.strip() == str([list(map(str, row.values())) for row in here])
-
-
 def test_nothing_is_final_before_it_is_revealed_nor_forgotten_after() -> None:
     service = Simulator(population(2000))
     known: dict[tuple[str, str], dict[str, Any]] = {}
@@ -324,13 +307,6 @@ def test_messages_and_faults_may_change_while_it_is_asked() -> None:
         assert {answer["RetCode"] for answer in asking.result()} == {0}
     service.faults = Faults()
     assert rows(service.truth(NOW)) == rows(Simulator(table, outage=service.outage).truth(NOW))
-
-
-def test_an_empty_service_answers() -> None:
-    service = Simulator()
-    assert service.outage is None
-    assert service.truth(NOW).num_rows == 0
-    assert ask(service, ["a"])["RetCode"] == 0
 
 
 def test_a_time_without_a_zone_is_refused() -> None:
@@ -480,15 +456,6 @@ def test_days_differ_by_more_than_chance_where_they_are_to(spread: float) -> Non
 # Faults by name
 
 
-def test_faults_are_off_unless_asked_for() -> None:
-    off = Faults()
-    assert off == Faults.parse("")
-    shares = [f.name for f in fields(off) if f.metadata.get("max")]
-    assert len(shares) > 20
-    assert {getattr(off, name) for name in shares} == {0.0}
-    assert off.rate_limit == off.latency_seconds == 0
-
-
 def test_every_fault_is_on_but_those_at_which_a_good_client_stops() -> None:
     every = Faults.every()
     still_off = {
@@ -546,14 +513,6 @@ def test_throttling_is_a_429_with_retry_after_in_either_form(
     else:
         ahead = parsedate_to_datetime(value) - datetime.now(UTC)
         assert timedelta(0) < ahead <= timedelta(seconds=7)
-
-
-@pytest.mark.parametrize(("fault", "code"), [("ret_throttle", 153), ("ret_server_error", 215400)])
-def test_some_refusals_are_in_the_return_code_only(
-    simulator: MakeRehearsal, fault: str, code: int
-) -> None:
-    response, body = get(*one_fault(simulator, **{fault: 1}))
-    assert (response.status, json.loads(body)["RetCode"]) == (200, code)
 
 
 @pytest.mark.parametrize(

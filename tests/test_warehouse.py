@@ -27,7 +27,6 @@ from usms_pipeline.contract.errors import (
     OtherWarehouse,
     StorageError,
     UsmsError,
-    WarehouseMissing,
 )
 from usms_pipeline.days import file
 from usms_pipeline.days.file import Footer
@@ -37,7 +36,6 @@ from usms_pipeline.store.storage import Store
 from usms_pipeline.warehouse import (
     Change,
     Publishing,
-    WarehouseReport,
     bounded,
     building,
     connect,
@@ -330,14 +328,6 @@ def test_what_a_killed_publisher_left_is_swept(store, settings):
     assert left_behind(settings) == []
 
 
-def test_while_another_process_publishes_this_one_leaves_it(store, settings):
-    with store.lock("warehouse") as is_ours:
-        assert is_ours
-        report = reconcile(store, settings)
-    assert report == WarehouseReport(settings.warehouse_path.absolute(), is_locked=True)
-    assert not settings.warehouse_path.exists()
-
-
 # -- loaded while other days are still being written -------------------------------------------
 
 
@@ -474,13 +464,6 @@ def generations(con: duckdb.DuckDBPyConnection) -> list[str]:
 
 
 # -- opening ----------------------------------------------------------------------------------
-
-
-def test_without_a_warehouse_the_error_tells_what_to_run(tmp_path):
-    with pytest.raises(WarehouseMissing, match=r"`usms run`.*`usms demo`"):
-        connect(tmp_path / "usms.duckdb")
-    with pytest.raises(WarehouseMissing, match=r"usms\.duckdb"):
-        usms_pipeline.connect(data_dir=str(tmp_path))
 
 
 def test_views_of_another_version_are_reported_and_the_next_run_replaces_them(store, settings):
