@@ -51,6 +51,18 @@ def served(messages: pa.Table, **options: Any) -> Iterator[Any]:
         yield simulator
 
 
+def variables(base_url: str, source_url: str | Path, **more: Any) -> dict[str, str]:
+    """Return an account's settings as variables of the environment."""
+    given = {
+        "base_url": base_url,
+        "access_key_id": ACCESS_KEY_ID,
+        "access_key_secret": ACCESS_KEY_SECRET,
+        "source_url": source_url,
+        "phone_column": "phone",
+    } | more
+    return {f"USMS_{name.upper()}": str(value) for name, value in given.items()}
+
+
 class Account:
     """A pipeline on ``folder`` whose source is a Parquet file of made-up messages."""
 

@@ -17,7 +17,6 @@ from tests.scripted import NOON, PHONE, Scripted, receipt
 from tests.services import Database
 from usms_pipeline import settings
 from usms_pipeline.cli import check, sample
-from usms_pipeline.contract.errors import KeyMismatch, SettingsError, StorageError
 from usms_pipeline.days import log, quarantine
 from usms_pipeline.simulator import Faults
 
@@ -270,30 +269,6 @@ def test_check_tells_of_responses_that_a_killed_run_left(tmp_path: Path, simulat
     assert said.startswith("responses of 1 run are not in the figures yet: the next `usms run`")
     account.run()
     assert [state for state, _ in check._dataset(account.settings)] == ["ok"]
-
-
-def test_check_compares_the_key_and_the_settings_and_makes_nothing(
-    tmp_path: Path, simulator: Any
-) -> None:
-    account = Account(tmp_path, simulator, 60)
-    assert "the first run makes" in next(check._key(account.settings))[1]
-    assert not (tmp_path / "data").exists()
-    account.run()
-    assert [state for state, _ in check._key(account.settings)] == ["ok"]
-    key_file = tmp_path / "data/phone.key"
-    kept = key_file.read_text()
-    account.given["phone_key"] = "ab" * 32
-    with pytest.raises(KeyMismatch):
-        list(check._key(account.settings))
-    del account.given["phone_key"]
-    key_file.unlink()
-    with pytest.raises(StorageError, match="There is no phone key"):
-        list(check._key(account.settings))
-    assert not key_file.exists()
-    key_file.write_text(kept)
-    account.given["timezone"] = "Asia/Shanghai"
-    with pytest.raises(SettingsError, match="USMS_TIMEZONE"):
-        list(check._key(account.settings))
 
 
 def test_check_tells_how_many_entries_wait_in_quarantine(tmp_path: Path, simulator: Any) -> None:

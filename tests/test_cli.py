@@ -21,6 +21,7 @@ import duckdb
 import pytest
 from typer.testing import CliRunner, Result
 
+from tests.account import variables
 from tests.examples import examples
 from tests.mounts import without_the_rights_of_root
 from tests.processes import USMS, wait_until
@@ -29,8 +30,6 @@ from usms_pipeline.cli import simulate as made_up
 from usms_pipeline.contract import metrics
 from usms_pipeline.days import log
 from usms_pipeline.simulator import (
-    ACCESS_KEY_ID,
-    ACCESS_KEY_SECRET,
     Faults,
     Population,
     Simulator,
@@ -85,17 +84,7 @@ def begun(
     made_up.write(table, folder / "shop.sqlite")
     simulator = Simulator(table, seed=seed)
     with serve(simulator) as url:
-        yield (
-            simulator,
-            {
-                "USMS_BASE_URL": url,
-                "USMS_ACCESS_KEY_ID": ACCESS_KEY_ID,
-                "USMS_ACCESS_KEY_SECRET": ACCESS_KEY_SECRET,
-                "USMS_SOURCE_URL": "sqlite:///shop.sqlite",
-                "USMS_SOURCE_TABLE": made_up.TABLE,
-                "USMS_PHONE_COLUMN": "phone",
-            },
-        )
+        yield simulator, variables(url, "sqlite:///shop.sqlite", source_table=made_up.TABLE)
 
 
 @pytest.fixture

@@ -440,21 +440,6 @@ def test_nothing_answered_is_a_service_that_is_down_and_anything_else_is_not():
     assert nothing_answered(CollectStats()) is None
 
 
-@pytest.mark.parametrize(
-    ("url", "words"),
-    [
-        ("http://127.0.0.1:9", "can't reach http://127.0.0.1:9: check USMS_BASE_URL and the"),
-        ("https://nowhere.invalid", "can't reach https://nowhere.invalid: check USMS_BASE_URL"),
-    ],
-)
-def test_a_service_that_is_not_reached_names_the_place_and_the_ways_there(url, words):
-    fetched = Fetched(url, ["a"], patience=Patience(attempts=2))
-    told = str(nothing_answered(fetched.stats))
-    assert words in told
-    assert "HTTPS_PROXY" in told
-    assert told.count("USMS_BASE_URL") == 1
-
-
 def test_an_expired_timestamp_names_the_clock():
     with serving(script(then=code(215395, "timestamp expired"))) as server:
         fetched = Fetched(server.url, IDS)

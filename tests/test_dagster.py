@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from tests.account import variables
 from tests.conftest import MakeRehearsal, Rehearsal
 from tests.processes import bare
 from usms_pipeline import settings
@@ -48,8 +49,6 @@ from usms_pipeline.defs.attributes import Freshness
 from usms_pipeline.pipeline import Pipeline, Progress, Report
 from usms_pipeline.service.fetch import CollectStats
 from usms_pipeline.simulator import (
-    ACCESS_KEY_ID,
-    ACCESS_KEY_SECRET,
     Faults,
     Population,
     Simulator,
@@ -110,16 +109,9 @@ def begin(
         patch.delenv(name)
     patch.chdir(folder)
     pq.write_table(rehearsal.messages, folder / "sent.parquet")
-    for name, value in {
-        "BASE_URL": rehearsal.url,
-        "ACCESS_KEY_ID": ACCESS_KEY_ID,
-        "ACCESS_KEY_SECRET": ACCESS_KEY_SECRET,
-        "SOURCE_URL": str(folder / "sent.parquet"),
-        "PHONE_COLUMN": "phone",
-        "DIMENSIONS": "template",
-        "DATA_DIR": str(folder / "data"),
-    }.items():
-        patch.setenv(f"USMS_{name}", value)
+    more = {"dimensions": "template", "data_dir": folder / "data"}
+    for name, value in variables(rehearsal.url, str(folder / "sent.parquet"), **more).items():
+        patch.setenv(name, value)
     return Project(folder / "data", rehearsal, instance)
 
 

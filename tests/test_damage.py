@@ -21,10 +21,11 @@ import duckdb
 import pytest
 from typer.testing import CliRunner, Result
 
+from tests.account import variables
 from tests.examples import examples
 from usms_pipeline.cli import app
 from usms_pipeline.cli import simulate as made_up
-from usms_pipeline.simulator import ACCESS_KEY_ID, ACCESS_KEY_SECRET, Population, Simulator, serve
+from usms_pipeline.simulator import Population, Simulator, serve
 from usms_pipeline.simulator.faults import Faults
 from usms_pipeline.store.storage import Store
 
@@ -47,13 +48,6 @@ WAYS: dict[str, Callable[[random.Random, bytes], bytes | None]] = {
     "cut": lambda rng, body: body[: rng.randrange(1, len(body))],
     "empty": lambda rng, body: b"",
     "missing": lambda rng, body: None,
-}
-SETTINGS = {
-    "USMS_ACCESS_KEY_ID": ACCESS_KEY_ID,
-    "USMS_ACCESS_KEY_SECRET": ACCESS_KEY_SECRET,
-    "USMS_SOURCE_TABLE": made_up.TABLE,
-    "USMS_PHONE_COLUMN": "phone",
-    "TERMINAL_WIDTH": "300",
 }
 SPOKEN = re.compile(r"`(usms (?:run|rebuild|forget)[^`…]*)`")
 
@@ -95,9 +89,9 @@ def settled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     service = Simulator(table, seed=5, faults=Faults(poison_ids=frozenset([refused])))
     with serve(service) as url, pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        source = f"sqlite:///{folder / 'shop.sqlite'}"
-        world = World(folder, SETTINGS | {"USMS_BASE_URL": url, "USMS_SOURCE_URL": source},
-                      folder / "data", [], "")  # fmt: skip
+        settings = variables(url, f"sqlite:///{folder}/shop.sqlite", source_table=made_up.TABLE)
+        settings["TERMINAL_WIDTH"] = "300"
+        world = World(folder, settings, folder / "data", [], "")
         world.erased = table["session_no"][1].as_py()  # before it was asked about: none is emptied
         assert world("forget", "--session", world.erased, "--yes").exit_code == 0
         assert world("run").exit_code == 0

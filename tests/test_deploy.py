@@ -23,8 +23,9 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
+from tests.account import variables
 from tests.services import free_port
-from usms_pipeline.simulator import ACCESS_KEY_ID, ACCESS_KEY_SECRET, Population, Simulator, serve
+from usms_pipeline.simulator import Population, Simulator, serve
 from usms_pipeline.simulator.faults import Faults
 
 ROOT = Path(__file__).parent.parent
@@ -223,17 +224,9 @@ def ended(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [run for run in runs if run["status"] in ("SUCCESS", "FAILURE", "CANCELED")]
 
 
-def account_of(messages: pa.Table, url: str, folder: Path, **more: str) -> dict[str, str]:
+def account_of(messages: pa.Table, url: str, folder: Path, **more: Any) -> dict[str, str]:
     pq.write_table(messages, folder / "sent.parquet")
-    return {
-        "USMS_BASE_URL": url,
-        "USMS_ACCESS_KEY_ID": ACCESS_KEY_ID,
-        "USMS_ACCESS_KEY_SECRET": ACCESS_KEY_SECRET,
-        "USMS_SOURCE_URL": str(folder / "sent.parquet"),
-        "USMS_PHONE_COLUMN": "phone",
-        "USMS_DATA_DIR": str(folder / "data"),
-        **more,
-    }
+    return variables(url, folder / "sent.parquet", data_dir=folder / "data", **more)
 
 
 @pytest.mark.engines
@@ -323,8 +316,7 @@ def test_three_workers_share_thirty_days_and_one_is_killed(
     with ExitStack() as stack:
         account = account_of(
             messages, stack.enter_context(serve(service)), tmp_path,
-            USMS_START_DATE=str(FIRST), USMS_BATCH_SIZE="1", USMS_MAX_CONCURRENCY="4",
-            USMS_MAX_REQUESTS_PER_SECOND=str(CEILING),
+            start_date=FIRST, batch_size=1, max_concurrency=4, max_requests_per_second=CEILING,
         )  # fmt: skip
         one_each = "{schedule: none, op: {max_partitions_per_run: 1}}"
         ours = Deployment(way, tmp_path, postgresql.url, account, one_each)

@@ -14,10 +14,11 @@ import pandas as pd
 import pyarrow as pa
 from typer.testing import CliRunner
 
+from tests.account import variables
 from tests.conftest import MakeRehearsal
 from tests.examples import examples
 from usms_pipeline.cli import app
-from usms_pipeline.simulator import ACCESS_KEY_ID, ACCESS_KEY_SECRET, Population
+from usms_pipeline.simulator import Population
 
 ROWS = 5_000
 Row = dict[str, Any]
@@ -85,12 +86,10 @@ def test_every_row_of_an_export_is_in_the_figures(
     now = datetime.now(UTC).replace(microsecond=0)
     sent = messages(now - timedelta(hours=80))
     rehearsal = simulator(sent, clock=lambda: now)
-    given = {
-        "USMS_BASE_URL": rehearsal.url, "USMS_ACCESS_KEY_ID": ACCESS_KEY_ID,
-        "USMS_ACCESS_KEY_SECRET": ACCESS_KEY_SECRET,
-        "USMS_SOURCE_URL": str(tmp_path / "export.csv"), "USMS_DATA_DIR": str(tmp_path / "data"),
-        "USMS_START_DATE": str((now - timedelta(days=40)).date()),
-    }  # fmt: skip
+    begin = (now - timedelta(days=40)).date()
+    given = variables(
+        rehearsal.url, tmp_path / "export.csv", data_dir=tmp_path / "data", start_date=begin
+    )
     rows = sent.to_pylist()
     given |= export(rows, tmp_path / "export.csv")
     ran = CliRunner().invoke(app, ["run", "--all"], env=given)

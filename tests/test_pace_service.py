@@ -6,13 +6,11 @@ In simulated time (see ``pace_table``, which prints the figures), and for second
 from __future__ import annotations
 
 import asyncio
-from typing import Any
 
 import httpx
 import pytest
 
 from tests.pace_table import settle
-from tests.test_collect import batches
 from tests.test_collect import settings as address
 from tests.test_pace import SimulatedLoop, simulate
 from usms_pipeline.contract.errors import CredentialsRefused, ServiceDown
@@ -83,11 +81,15 @@ class Down(httpx.AsyncBaseTransport):
 def test_an_outage_costs_few_requests_with_the_settings_as_they_are(
     outage: str, good: int, known: str | None
 ) -> None:
-    """Of a hundred sessions each, eight at once, until the run ends."""
+    """Of a hundred sessions each, eight at once, until the run ends.
+
+    Of a service that hangs: within 60 s of silence, told by the time-out (30 s) and the pause that
+    are under way then.
+    """
 
     service = Down(outage, good)
 
-    async def main(loop: SimulatedLoop) -> BaseException:
+    async def main(loop: SimulatedLoop) -> tuple[float, BaseException]:
         fetcher = Fetcher(
             Client(address("http://127.0.0.1"), service, utc_now),
             Governor(clock=loop.time, sleep=asyncio.sleep), CollectStats(),
@@ -106,58 +108,14 @@ def test_an_outage_costs_few_requests_with_the_settings_as_they_are(
 
         with pytest.raises(ExceptionGroup) as caught:
             await all_of_them()
-        return caught.value.exceptions[0]
+        return loop.time(), caught.value.exceptions[0]  # each worker that sees it may say so
 
-    error = simulate(main)
+    seconds, error = simulate(main)
     assert service.asked - good <= 150
     # what was under way when it went down may have been divided: others had passed
     assert good or service.sizes <= {100, 1}, "it was divided"
     assert isinstance(error, CredentialsRefused if outage == "403" else ServiceDown)
-
-
-class Hanging(httpx.AsyncBaseTransport):
-    """Takes every request after the first few and never answers it."""
-
-    def __init__(self, good: int) -> None:
-        self.good = good
-
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        self.good -= 1
-        if self.good < 0:
-            await asyncio.sleep(1e9)
-        return httpx.Response(200, json={"RetCode": 0, "Data": []})
-
-
-@pytest.mark.parametrize("workers", [1, 8])
-def test_a_service_that_hangs_ends_the_run_within_the_breakers_minute_and_a_time_out(
-    workers: int,
-) -> None:
-    """Bound: 60 s of silence, told by the time-out (30 s) and pause that are under way then."""
-
-    async def main(loop: SimulatedLoop) -> tuple[float, str, int]:
-        landed: list[Any] = []
-        governor = Governor(clock=loop.time, sleep=asyncio.sleep)
-        client = Client(address("http://127.0.0.1"), Hanging(5), utc_now)
-        fetcher = Fetcher(client, governor, CollectStats(), monotonic=loop.time)
-        work = iter(batches(1_000, 1))
-
-        async def worker() -> None:
-            for batch in work:
-                await fetcher.fetch(batch.ids, landed.append)
-
-        async def all_of_them() -> None:
-            async with asyncio.TaskGroup() as group:
-                for _ in range(workers):
-                    group.create_task(worker())
-
-        with pytest.raises(ExceptionGroup) as caught:
-            await all_of_them()
-        error, *_ = caught.value.exceptions  # each worker that sees it may say so
-        assert isinstance(error, ServiceDown)
-        return loop.time(), str(error), len(landed)
-
-    seconds, sentence, landed = simulate(main)
-    assert 60 <= seconds <= 60 + 30 + 20
-    assert "no whole answer within 30 s" in sentence
-    assert "Everything received is saved; run again later" in sentence
-    assert landed == 5
+    if outage == "silence":
+        assert 60 <= seconds <= 60 + 30 + 20
+        assert "no whole answer within 30 s" in str(error)
+        assert "Everything received is saved; run again later" in str(error)

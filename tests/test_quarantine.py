@@ -149,14 +149,6 @@ def test_a_refused_session_that_gets_no_answer_stays_open(tmp_path, simulator):
     assert len(entries(account)) == 1
 
 
-def test_a_session_refused_again_stays_open_and_is_one_entry(tmp_path, simulator):
-    account = poisoned(tmp_path, simulator)
-    for _ in range(2):
-        account.clock.turn(hours=1)
-        account.pipeline.replay(entry.id for entry in entries(account))
-        assert len(entries(account)) == 1
-
-
 def test_a_response_to_a_replay_that_was_killed_is_folded_by_the_next_run(
     tmp_path, simulator, monkeypatch
 ):

@@ -703,14 +703,6 @@ def test_as_of_takes_back_all_that_a_later_answer_said(con):
     }  # fmt: skip
 
 
-def test_as_of_before_the_first_answer_every_message_is_awaited_but_the_invalid(con):
-    never_asked = receipt("invalid", session_no=None, first_asked_at=None, last_asked_at=None)
-    fill(con, [*MIXED[:8], never_asked])
-    (figures,) = dicts(con, f"SELECT unnest(delivery_figures(r)) FROM as_of('{NOON}') AS r")
-    assert (figures["messages"], figures["awaited"], figures["invalid"]) == (9, 8, 1)
-    assert (figures["pending"], figures["receipt_coverage"]) == (8, 0)
-
-
 # -- time zones -------------------------------------------------------------------------------
 
 

@@ -15,11 +15,11 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
+from tests.account import variables
 from tests.object_service import BUCKET, object_service
 from tests.processes import old_messages
 from tests.test_docs import ROOT, blocks, commands
 from usms_pipeline.cli import app
-from usms_pipeline.simulator import ACCESS_KEY_ID, ACCESS_KEY_SECRET
 
 PAGE = (ROOT / "docs/upkeep.md").read_text("utf-8")
 
@@ -35,12 +35,8 @@ def home(tmp_path: Path, simulator: Any, monkeypatch: pytest.MonkeyPatch) -> Pat
     (tmp_path / "sms").mkdir()
     service = simulator(old_messages(200))
     pq.write_table(service.messages, tmp_path / "sms/sent.parquet")
-    given = {
-        "base_url": service.url, "access_key_id": ACCESS_KEY_ID,
-        "access_key_secret": ACCESS_KEY_SECRET, "source_url": "sent.parquet",
-        "phone_column": "phone", "dimensions": "template",
-    }  # fmt: skip
-    lines = [f"USMS_{name.upper()}={value}\n" for name, value in given.items()]
+    given = variables(service.url, "sent.parquet", dimensions="template")
+    lines = [f"{name}={value}\n" for name, value in given.items()]
     (tmp_path / "sms/.env").write_text("".join(lines))
     (tmp_path / "sms/.env").chmod(0o600)
     monkeypatch.setenv("HOME", str(tmp_path))

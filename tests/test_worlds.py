@@ -573,37 +573,6 @@ def run(account: WorldAccount, script: Script | None = None, **given: Any) -> An
     return line
 
 
-def test_new_quarantine_entries_of_a_block_keep_the_older_ones(account):
-    announce(account, "alpha", None, hours=1)
-    announce(account, "bravo", None, hours=1)
-    bad = {"SessionNo": "alpha", "Receipt": "nonsense"}
-    account.service.sheets["alpha"] = [bad]
-    run(account)
-    account.connect()[0].dismiss()
-    account.clock.turn(hours=3)  # the same trouble again, and one more
-    account.service.sheets["bravo"] = [{"SessionNo": "bravo", "Receipt": "nonsense"}]
-    run(account)
-    account.connect()[0].dismiss()
-    account.clock.turn(hours=22.5)
-    run(account)
-    [newer] = {name.split("/")[1] for name in account.disk.files() if name.startswith("quarantine")}
-    assert len(account.disk.look().entries) == 1, "the first run's retention is over"
-    account.connect()[0].rebuild()
-    assert {one[1] for one in account.disk.look().entries} == {"alpha", "bravo"}, newer
-
-
-def test_conservation_holds_after_forgetting_a_phone_still_in_the_source(account):
-    announce(account, "alpha", "+8613800138001", "+8613800138002", hours=1)
-    announce(account, None, "+8613800138001", hours=1)
-    run(account)
-    account.connect()[0].forget(["13800138001"])
-    assert len(rows(account)) == 1
-    assert account.connect()[0].conservation() == []
-    run(account)
-    assert len(rows(account)) == 1
-    assert account.connect()[0].conservation() == []
-
-
 def test_what_can_not_be_used_and_names_who_is_forgotten_is_not_set_aside(account):
     account.connect()[0].forget(["13800138001"])
     announce(account, "alpha", None, None, hours=1)
