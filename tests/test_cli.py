@@ -24,7 +24,7 @@ from typer.testing import CliRunner, Result
 from tests.account import variables
 from tests.examples import examples
 from tests.mounts import without_the_rights_of_root
-from tests.processes import USMS, wait_until
+from tests.processes import USMS
 from usms_pipeline.cli import app
 from usms_pipeline.cli import simulate as made_up
 from usms_pipeline.contract import metrics
@@ -539,25 +539,6 @@ def test_forget_says_that_it_found_nothing_and_drops_what_comes_later(
 def messages(account: Account) -> int:
     (figures,) = json.loads(account("rates", "--format", "json").stdout)
     return int(figures["messages"])
-
-
-@pytest.mark.long
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_stopped_run_keeps_what_landed(account: Account, number: int, code: int) -> None:
-    account.simulator.faults = Faults(latency_seconds=0.3)
-    account.settings |= {"USMS_BATCH_SIZE": "5", "USMS_MAX_CONCURRENCY": "2"}
-    with account.process("run") as child:
-        wait_until(lambda: account.simulator.counters.answered > 4)
-        child.send_signal(number)
-        _, told = child.communicate(timeout=30)
-    assert child.returncode == code
-    assert told.startswith("✗ Stopped. What was received is kept")
-    landed = len(account.simulator.counters.ids_asked)
-    assert 0 < landed < MESSAGES
-    account.simulator.faults = Faults()
-    report = json.loads(account("run", "--format", "json").stdout)
-    assert report["stats"]["ids_asked"] < MESSAGES
-    assert messages(account) == MESSAGES
 
 
 @pytest.mark.parametrize("command", ["simulate --table", "report --to"])
