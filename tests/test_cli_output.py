@@ -295,6 +295,16 @@ def test_progress_leaves_the_terminal_in_order_when_the_work_fails() -> None:
     assert "✓" not in shown
 
 
+def test_the_present_step_is_shown() -> None:
+    console = terminal()
+    with progress.steps(console) as say:
+        say("usms/receipts", "")
+        say("usms/receipts", "50,000 rows [read]")
+        say("usms/warehouse", "10 days")
+    shown = drawn(console)
+    assert "usms/receipts" in shown or "usms/warehouse" in shown
+
+
 def test_what_is_due_is_told_by_month_where_there_are_many_days() -> None:
     by_day = {date(2026, 1, 1) + timedelta(days=n): 2 for n in range(40)}
     for days, told in ((31, ["2026-01-01", "2026-01-31"]), (40, ["2026-01", "2026-02"])):

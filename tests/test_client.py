@@ -435,6 +435,9 @@ def test_refused_credentials_stop_at_once_and_name_the_settings(response):
 def test_nothing_answered_is_a_service_that_is_down_and_anything_else_is_not():
     down = CollectStats(ids_given_up=3, problems={"no answer: refused.": 2})
     assert "2 × no answer: refused." in str(nothing_answered(down))
+    named = CollectStats(ids_given_up=3, problems={"can't reach it: check USMS_BASE_URL": 2})
+    for stats in (down, named):
+        assert str(nothing_answered(stats)).count("USMS_BASE_URL") == 1
     for answered in ("ids_answered", "ids_refused", "ids_unanswered", "unreadable"):
         assert nothing_answered(CollectStats(ids_given_up=3, **{answered: 1})) is None
     assert nothing_answered(CollectStats()) is None

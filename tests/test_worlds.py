@@ -573,6 +573,18 @@ def run(account: WorldAccount, script: Script | None = None, **given: Any) -> An
     return line
 
 
+def test_the_last_row_without_a_session_that_gets_one_is_published_once(account):
+    announce(account, None, None, hours=1)
+    run(account)
+    account.ledger.messages[0].session_no = "alpha"
+    account.write_source()
+    run(account)
+    assert [row["session_no"] for row in rows(account)] == ["alpha"]
+    laws = Laws(account)
+    laws.now = account.disk.look()
+    laws.published()
+
+
 def test_what_can_not_be_used_and_names_who_is_forgotten_is_not_set_aside(account):
     account.connect()[0].forget(["13800138001"])
     announce(account, "alpha", None, None, hours=1)
