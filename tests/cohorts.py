@@ -15,6 +15,7 @@ from usms_pipeline.days import columns, file
 from usms_pipeline.days.file import Footer
 from usms_pipeline.settings import Settings
 from usms_pipeline.store.storage import Store
+from usms_pipeline.warehouse import connect
 
 DAY = date(2024, 3, 1)
 NOON = datetime(2024, 3, 1, 12, tzinfo=UTC)
@@ -74,6 +75,14 @@ def write(
 def stored(rows: Iterable[Mapping[str, Any]], dimensions: Sequence[str] = ()) -> pa.Table:
     """Return rows as a day's file has them; what a row lacks is NULL."""
     return pa.Table.from_pylist([dict(row) for row in rows], columns.layout(dimensions))
+
+
+def places(warehouse: Path, day: date | None = None) -> list[str | None]:
+    """Return the session numbers of a published table, or a day of it, one after another."""
+    with connect(warehouse) as con:
+        con.execute("SET threads = 1")
+        query = "SELECT session_no FROM receipts WHERE sent_date = coalesce(?, sent_date)"
+        return [row[0] for row in con.execute(query, [day]).fetchall()]
 
 
 def settings(folder: Path, **given: Any) -> Settings:

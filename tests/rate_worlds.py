@@ -498,11 +498,13 @@ def with_trouble(account: World, *troubles: Trouble) -> World:
 # -- a warehouse of it ----------------------------------------------------------------------------
 
 
-def warehouse() -> duckdb.DuckDBPyConnection:
+def warehouse(
+    dimensions: Sequence[str] = ("template",), zone: str = "UTC"
+) -> duckdb.DuckDBPyConnection:
     """Open a warehouse in memory, with our definitions and without receipts."""
     con = duckdb.connect(":memory:")
-    con.execute("SET TimeZone = 'UTC'")
-    fields = ddl.columns(["template"], ["template"])
+    con.execute(f"SET TimeZone = '{zone}'")
+    fields = ddl.columns(dimensions, dimensions)
     con.execute(ddl.create_receipts(fields))
     con.execute(ddl.definitions(fields, CUTOFF))
     return con

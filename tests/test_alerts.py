@@ -215,8 +215,7 @@ def uncovered(*days: tuple[int, int, int], **given: Any) -> list[int]:
         for n in range(messages)
     ]
     with warehouse() as con:
-        con.register("made", table(made))
-        con.execute("INSERT INTO receipts BY NAME SELECT *, sent_at::DATE AS sent_date FROM made")
+        fill(con, table(made))
         found = rows(queries.uncovered_days(con, 0.97))
     return [(noon.date() - one["sent_date"]).days for one in found]
 

@@ -73,11 +73,7 @@ class Days:
         check(self.settings)
 
     def places(self, day: date = DAY) -> list[str | None]:
-        """The session numbers of a day as the table has them, one after another."""
-        with connect(self.settings.warehouse_path) as con:
-            con.execute("SET threads = 1")
-            query = "SELECT session_no FROM receipts WHERE sent_date = ?"
-            return [row[0] for row in con.execute(query, [day]).fetchall()]
+        return cohorts.places(self.settings.warehouse_path, day)
 
 
 def rows(*sessions: str | None, **given: Any) -> list[Row]:
@@ -196,16 +192,11 @@ def test_a_run_writes_the_changed_sessions_alone(tmp_path, simulator):
     account = Account(tmp_path, simulator, 120, poll_every_hours=1)
     account.run()
     account.clock.turn(minutes=61)
-    before, asked = places(account), account.service.counters.ids_asked.copy()
+    path = account.settings.warehouse_path
+    before, asked = cohorts.places(path), account.service.counters.ids_asked.copy()
     account.run()
     changed = set(account.service.counters.ids_asked - asked)
     assert 0 < len(changed) < 120
     stayed = [session for session in before if session not in changed]
-    assert places(account)[: len(stayed)] == stayed
+    assert cohorts.places(path)[: len(stayed)] == stayed
     assert len(stayed) < len(before)
-
-
-def places(account: Account) -> list[str]:
-    with connect(account.settings.warehouse_path) as con:
-        con.execute("SET threads = 1")
-        return [row[0] for row in con.execute("SELECT session_no FROM receipts").fetchall()]

@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.account import variables
+from tests.cohorts import places
 from tests.conftest import MakeRehearsal, Rehearsal
 from tests.processes import bare
 from usms_pipeline import settings
@@ -56,7 +57,6 @@ from usms_pipeline.simulator import (
 )
 from usms_pipeline.store.dataset import Window
 from usms_pipeline.store.storage import Store
-from usms_pipeline.warehouse import connect
 
 pytestmark = pytest.mark.filterwarnings("ignore::dagster.BetaWarning")  # backfill_policy
 
@@ -246,17 +246,12 @@ def test_folding_tells_publishing_which_sessions_changed(project):
     is_late = [n % 20 == 7 for n in range(messages.num_rows)]
     pq.write_table(messages.filter(pa.array([not late for late in is_late])), source)
     assert account.refresh().success
-    before = places(account)
+    path = account.data_dir / "usms.duckdb"
+    before = places(path)
     pq.write_table(messages, source)
     assert account.refresh().success
-    assert places(account)[: len(before)] == before
-    assert len(places(account)) > len(before)
-
-
-def places(account: Project) -> list[str]:
-    with connect(account.data_dir / "usms.duckdb") as con:
-        con.execute("SET threads = 1")
-        return [row[0] for row in con.execute("SELECT session_no FROM receipts").fetchall()]
+    assert places(path)[: len(before)] == before
+    assert len(places(path)) > len(before)
 
 
 def test_the_delivery_rates_have_chart_table_and_report(first_run):

@@ -17,6 +17,7 @@ import pyarrow.dataset as ds
 import pytest
 
 from tests import cohorts, portable_sql
+from tests.rate_worlds import warehouse
 from usms_pipeline.contract import metrics, status
 from usms_pipeline.store.storage import Store
 from usms_pipeline.warehouse import ddl
@@ -72,11 +73,8 @@ def asked(group: str) -> str:
 @pytest.fixture(scope="module")
 def views(dataset: Path) -> Iterator[duckdb.DuckDBPyConnection]:
     """Yield the warehouse's own definitions over the dataset."""
-    with duckdb.connect() as con:
-        fields = ddl.columns([])
-        con.execute(ddl.create_receipts(fields))
-        con.execute(ddl.definitions(fields, cohorts.CUTOFF))
-        columns = ", ".join(field.name for field in fields)
+    with warehouse(()) as con:
+        columns = ", ".join(field.name for field in ddl.columns([]))
         con.execute(f"INSERT INTO receipts SELECT {columns} FROM '{dataset}/*/*.parquet'")
         yield con
 

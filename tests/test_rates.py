@@ -72,19 +72,12 @@ QUERIES = [
 
 @pytest.fixture(scope="module")
 def con() -> Iterator[duckdb.DuckDBPyConnection]:
-    """Return the warehouse's own definitions over an empty table, in memory."""
-    with duckdb.connect(":memory:") as made:
-        made.execute("SET TimeZone = 'Asia/Kolkata'")  # figures must not hang on it
-        fields = ddl.columns([])
-        made.execute(ddl.create_receipts(fields))
-        made.execute(ddl.definitions(fields, CUTOFF))
+    with rate_worlds.warehouse((), "Asia/Kolkata") as made:  # figures must not hang on the zone
         yield made
 
 
 def fill(con: duckdb.DuckDBPyConnection, rows: Sequence[Row]) -> None:
-    con.execute("DELETE FROM receipts")
-    con.register("incoming", cohorts.table(rows))
-    con.execute("INSERT INTO receipts BY NAME SELECT *, sent_at::DATE AS sent_date FROM incoming")
+    rate_worlds.fill(con, cohorts.table(rows))
 
 
 def rates(con: duckdb.DuckDBPyConnection, *by: str, **days: date) -> pa.Table:

@@ -111,29 +111,6 @@ def test_the_file_is_read_only_and_of_the_format_that_duckdb_1_5_opens(store, se
 # -- what is rewritten ------------------------------------------------------------------------
 
 
-def test_nothing_changed_publishes_nothing(store, settings):
-    cohorts.write(store, [receipt()])
-    reconcile(store, settings)
-    before = settings.warehouse_path.stat()
-    report = reconcile(store, settings)
-    after = settings.warehouse_path.stat()
-    assert report.is_skipped
-    assert (report.rows, report.partitions_changed) == (1, 0)
-    assert (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns)
-
-
-def test_a_day_that_vanished_stays_as_it_was_published_and_is_told(store, settings):
-    cohorts.write(store, [receipt(session_no="a")])
-    cohorts.write(store, [receipt(session_no="b", sent_at=LATER)], NEXT_DAY)
-    reconcile(store, settings)
-    store.delete(file.name(DAY))
-    report = reconcile(store, settings)
-    assert (report.damaged, report.partitions_changed, report.rows) == ((DAY,), 0, 2)
-    assert sessions(settings) == ["a", "b"]
-    assert "gone" in report.warnings[0]
-    assert f"usms rebuild --from {DAY} --to {DAY}" in report.warnings[0]
-
-
 def test_a_dataset_that_went_away_unpublishes_nothing(store, tmp_path):
     """One that was emptied on purpose is published once the old file is deleted, or made again."""
     settings = cohorts.settings(tmp_path / "data", warehouse=str(tmp_path / "elsewhere.duckdb"))
