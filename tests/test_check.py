@@ -17,6 +17,7 @@ from tests.scripted import NOON, PHONE, Scripted, receipt
 from tests.services import Database
 from usms_pipeline import settings
 from usms_pipeline.cli import check, sample
+from usms_pipeline.contract.errors import UsmsError
 from usms_pipeline.days import log, quarantine
 from usms_pipeline.simulator import Faults
 
@@ -292,3 +293,21 @@ def test_a_dotenv_that_is_no_text_is_a_problem_of_the_settings(
     [finding] = check._findings()
     assert (finding.topic, finding.exit_code) == ("settings", 2)
     assert ".env: is not a text file" in finding.text
+
+
+def test_session_numbers_that_are_phone_numbers_are_told_of(tmp_path: Path, simulator: Any) -> None:
+    """They go to the service, and stand in what is published."""
+    account = Account(tmp_path, simulator, 60)
+    assert not any("phone numbers" in said for said in account.run().warnings)
+    assert {one.state for one in of_the_source(account)} == {"ok"}
+    account.given |= {"session_column": "phone", "phone_column": None}
+    account.given["data_dir"] = str(tmp_path / "other")
+    with pytest.raises(UsmsError, match="Nothing was asked: the values of 'phone'"):
+        account.run()
+    assert not (tmp_path / "other/layout.json").exists()
+    found = of_the_source(account)
+    [warned] = [one for one in found if "look like phone numbers" in one.text]
+    assert (warned.topic, warned.state, warned.exit_code) == ("rows", "problem", 1)
+    shown = [row["session_no"] for one in found for row in one.rows]
+    assert len(shown) == 10
+    assert all("****" in one for one in shown)
