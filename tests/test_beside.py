@@ -75,7 +75,8 @@ def test_an_io_manager_of_dagster_duckdb_loads_one_day(published: Path, tmp_path
     [(day, count), *_] = sorted(days)
     given = code.replace("2026-01-01", day)
     asked = f"""
-made = dg.materialize([receipts, one_day], selection=[one_day], partition_key={day!r}, resources=resources)
+both = [receipts, one_day]
+made = dg.materialize(both, selection=[one_day], partition_key={day!r}, resources=resources)
 print(made.output_for_node("one_day"))
 """
     done = subprocess.run(

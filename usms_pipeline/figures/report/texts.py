@@ -1,4 +1,4 @@
-"""The page's texts in both languages: the Chinese ones, by their English, are in ``chinese.toml``."""
+"""The page's texts in both languages: ``chinese.toml`` has the Chinese ones by their English."""
 
 from __future__ import annotations
 
