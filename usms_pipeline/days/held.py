@@ -211,6 +211,11 @@ class Held:
             self._names[day] = file.sessions(self.store, day)
         return self._names[day]
 
+    def drop_names(self) -> None:
+        """Drop the session numbers of days that were looked at and are not held."""
+        for day in self._names.keys() - self.days.keys():
+            del self._names[day]
+
     def names_if_whole(self, day: date) -> pa.Array:
         """Return ``names``; a day whose file turns out to be damaged is left out of this run."""
         try:

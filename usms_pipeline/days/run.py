@@ -20,7 +20,7 @@ from usms_pipeline.contract import wording
 from usms_pipeline.contract.errors import CredentialsRefused, DamagedDay, ServiceDown, StorageError
 from usms_pipeline.contract.polling import CLOCKS_DIFFER
 from usms_pipeline.contract.status import FINAL
-from usms_pipeline.days import due, file, log, quarantine, reading
+from usms_pipeline.days import due, file, log, quarantine, reading, source_rows
 from usms_pipeline.days.asking import Asking, Round
 from usms_pipeline.days.block_reader import BlockReader
 from usms_pipeline.days.file import Footer
@@ -142,6 +142,7 @@ class Run:
             if not self._read(piece):
                 most = -(-len(piece) // 2)
                 continue
+            most *= 1 + (self._rows.count < source_rows.MOST_ROWS // 4)
             self._window = Window(window.first, piece.last)
             is_last = piece.last == window.last
             for day in self._held.files:

@@ -14,6 +14,7 @@ from datetime import date, datetime, timedelta
 from functools import cached_property
 from typing import Any, Final
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -34,17 +35,20 @@ Names = Callable[[date], pa.Array]
 """The session numbers that a day's file has."""
 
 _NONE: Final = pa.array([], TEXT)
+_HASHED_AT_ONCE: Final = 500_000
 
 
 class SourceRows:
     """The rows of a window, and the times of sending that were read: rows within may be gone.
 
-    ``first`` and ``last`` are in microseconds since 1970, the margins included.
+    ``first`` and ``last`` are in microseconds since 1970, the margins included; ``count`` has the
+    rows that were read.
     """
 
     def __init__(self, held: Held) -> None:
         self._held = held
         self.first, self.last = 0, 2**62
+        self.count = 0
         self.window = Window(date.max, date.min)
         self._read_for: dict[date, pa.ChunkedArray] = {}
 
@@ -70,6 +74,7 @@ class SourceRows:
             tell(rows.rows)
             if rows.rows > MOST_ROWS and window.first < window.last:
                 return False
+        self.count = rows.rows
         judged = judged.slice(0, doubts.MOST_ROWS)
         found = doubts.notes(doubts.of_rows(judged, cells, settings, held.book))
         held.outcome.notes += [] if held.outcome.rows_read else found
@@ -137,6 +142,7 @@ class SourceRows:
                 its = [session for session, at in elsewhere.items() if at == home]
                 self._settle(held.days[day], home, pa.array(its, TEXT))
         self._read_for = {}
+        held.drop_names()
 
     def _settle(self, here: Day, at: date, sessions: pa.Array) -> None:
         """Leave sessions that were read for ``here`` in the file of day ``at``, or move them."""
@@ -198,7 +204,8 @@ def _find(
         if not {*others} - {day} and not known.get(day):
             continue
         sessions = read_for.get(day, _NONE)  # none where all left the source
-        new = pc.unique(_without(sessions, names(day)))
+        new = _without(sessions, names(day))
+        new = new if changed[day].are_distinct else new.unique()
         here = {one: date.fromisoformat(at) for one, at in known.get(day, {}).items()}
         left = new.filter(pc.is_in(new, value_set=pa.array([*here], TEXT)))
         elsewhere = {one: here[one] for one in left.to_pylist()}
@@ -245,10 +252,15 @@ def _without(names: Some, others: Some) -> pa.Array:
 
 
 def _common(names: Some, others: Some) -> pa.Array:
-    """Return the names in both, each once; the shorter list is hashed, 0.2 µs each."""
+    """Return the names in both, each once; the shorter list is hashed, 0.2 µs each.
+
+    A part at a time: a hash table of millions of names would take several times their memory.
+    """
     few, many = sorted((names, others), key=len)
     if not len(few):
         return _NONE
-    return as_one_array(
-        many.filter(pc.is_in(many, value_set=as_one_array(few))).drop_null().unique()
-    )
+    hashed, is_common = as_one_array(few), np.zeros(len(many), np.bool_)
+    for begin in range(0, len(hashed), _HASHED_AT_ONCE):
+        part = hashed.slice(begin, _HASHED_AT_ONCE)
+        is_common |= np.asarray(pc.is_in(many, value_set=part))
+    return as_one_array(many.filter(pa.array(is_common)).drop_null().unique())
