@@ -170,7 +170,7 @@ def test_the_answer_says_how_much_and_whether_it_is_more_than_usual(outage):
     assert tiles.count() == 4
     assert tiles.nth(0).locator("svg").count() == 1
     assert "19 times in 20" in tiles.nth(0).inner_text()
-    assert "points on the 7 days before" in tiles.nth(2).inner_text()
+    assert "have no receipt yet" in tiles.nth(2).inner_text()
 
 
 def test_a_filter_holds_for_all_and_says_where_nothing_is_forecast(outage):
