@@ -142,7 +142,8 @@ class Run:
             if not self._read(piece):
                 most = -(-len(piece) // 2)
                 continue
-            most *= 1 + (self._rows.count < source_rows.MOST_ROWS // 4)
+            if self._rows.count < source_rows.MOST_ROWS // 4:
+                most *= 2
             self._window = Window(window.first, piece.last)
             is_last = piece.last == window.last
             for day in self._held.files:

@@ -79,9 +79,8 @@ class SourceRows:
         found = doubts.notes(doubts.of_rows(judged, cells, settings, held.book))
         held.outcome.notes += [] if held.outcome.rows_read else found
         held.outcome.rows_read += rows.within
-        held.outcome.newest_sent_at = (
-            max(rows.newest or 0, held.outcome.newest_sent_at or 0) or None
-        )
+        newest = (rows.newest, held.outcome.newest_sent_at)
+        held.outcome.newest_sent_at = max(filter(None, newest), default=None)
         self._read_for = {}
         for read in rows.days():
             self._read_for[read.day] = read.rows["session_no"]
