@@ -455,7 +455,7 @@ def test_a_tick_asks_for_one_run_over_the_open_window(project):
 
 def observations(account: Project) -> int:
     key = dg.AssetKey(["usms", "source_table"])
-    return len(account.instance.fetch_observations(key, limit=100).records)
+    return len(account.instance.fetch_observations(key, limit=1_000).records)
 
 
 @pytest.mark.long
@@ -489,6 +489,21 @@ def test_a_tick_with_nothing_to_do_starts_no_run_and_notes_that_it_looked(projec
     aside.rename(published)
     monkeypatch.setenv("USMS_RAW_RETENTION_DAYS", "0")
     assert because() == "1 run whose responses are past their retention"
+
+
+@pytest.mark.long
+def test_a_day_of_ticks_with_nothing_to_do_hardly_grows_the_instance(project, tmp_path):
+    account = project(60)
+    account.refresh()
+    before, observed = folder_bytes(tmp_path / "dagster"), observations(account)
+    for _ in range(96):
+        assert not tick(account).run_requests
+    assert observations(account) - observed <= 96, "one event a tick"
+    assert folder_bytes(tmp_path / "dagster") - before <= 2_000_000
+
+
+def folder_bytes(folder: Path) -> int:
+    return sum(one.stat().st_size for one in folder.rglob("*") if one.is_file())
 
 
 @pytest.mark.long

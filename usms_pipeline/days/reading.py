@@ -84,14 +84,25 @@ class Reading:
         self._starts = np.array(starts, np.int64)
         self._batches: list[pa.Table] = []
         self._own: list[npt.NDArray[np.int32]] = []  # each row's day
+        self._known: npt.NDArray[np.uint64] | None = None
         self.rows = self.within = 0
         self.newest: int | None = None
+
+    def only_known_from_here(self) -> None:
+        """From here on, add rows of those sessions alone that have one (by hash: hardly others)."""
+        sessions = [_hashes(batch) for batch in self._batches]
+        self._known = np.sort(np.concatenate([*sessions, np.zeros(1, np.uint64)]))
 
     def add(self, batch: pa.RecordBatch) -> None:
         """Add rows with a ``session_no`` (or NULL), a ``sent_at`` and any other columns."""
         moments = np.asarray(batch["sent_at"].cast(pa.int64()))
         if len(moments):
             self.newest = max(int(moments.max()), self.newest or 0)
+        if self._known is not None:
+            hashes = _hashes(pa.table(batch))
+            place = np.searchsorted(self._known, hashes, side="right") - 1
+            is_known = self._known[place] == hashes
+            batch, moments = batch.filter(pa.array(is_known)), moments[is_known]
         place = np.searchsorted(self._starts, moments, side="right") - 1
         self.within += int(np.count_nonzero((place > 0) & (place < len(self._days) - 2)))
         self._own.append(self._days[np.clip(place, 0, None)])
@@ -159,14 +170,18 @@ def _are_distinct(rows: pa.Table) -> bool:
 
     Compares hashes, which is ten times faster. Where two are equal, the caller goes the long way.
     """
+    hashes = np.sort(_hashes(rows))
+    return not (hashes[1:] == hashes[:-1]).any()
+
+
+def _hashes(rows: pa.Table) -> npt.NDArray[np.uint64]:
     with in_memory.connect() as con:
         con.register("part", rows)
         hashes, at = np.empty(rows.num_rows, np.uint64), 0
         for batch in con.sql("SELECT hash(session_no) FROM part").to_arrow_reader():
             hashes[at : at + batch.num_rows] = batch[0]
             at += batch.num_rows
-    hashes.sort()
-    return not (hashes[1:] == hashes[:-1]).any()
+    return hashes
 
 
 def _of_sessions(sessions: pa.Array, own: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:

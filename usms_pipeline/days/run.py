@@ -139,7 +139,7 @@ class Run:
         first, most = window.first, len(window)
         while first <= window.last:
             piece = Window(first, min(first + timedelta(days=most - 1), window.last))
-            if not self._read(piece):
+            if not self._read(piece, is_alone=most == 1 < len(window)):
                 most = -(-len(piece) // 2)
                 continue
             if self._rows.count < source_rows.MOST_ROWS // 4:
@@ -169,8 +169,11 @@ class Run:
                 self._days.pop(day)
                 self.outcome.damaged[day] = str(DamagedDay(day, "it is gone"))
 
-    def _read(self, window: Window) -> bool:
-        return self._rows.read(window, lambda rows: self._tell(Progress("source", rows)))
+    def _read(self, window: Window, *, is_alone: bool = False) -> bool:
+        def tell(rows: int) -> None:
+            self._tell(Progress("source", rows))
+
+        return self._rows.read(window, tell, is_alone=is_alone)
 
     def catch_up(self) -> None:
         """Fold the responses of killed runs, so that nothing is asked twice."""

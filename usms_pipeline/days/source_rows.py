@@ -52,11 +52,14 @@ class SourceRows:
         self.window = Window(date.max, date.min)
         self._read_for: dict[date, pa.ChunkedArray] = {}
 
-    def read(self, window: Window, tell: Callable[[int], None]) -> bool:
+    def read(
+        self, window: Window, tell: Callable[[int], None], *, is_alone: bool = False
+    ) -> bool:
         """Read a window; hold its days where they are not as their files say they were read.
 
         Returns False, with nothing done, where its days have too many rows to be read at once.
-        ``tell`` is called with the number of rows read so far. Raises ``UsmsError`` where the rows
+        ``is_alone``: of the days beside it, only the rows of its own sessions are held, at the
+        price of two more queries. ``tell`` is called with the number of rows read so far. Raises ``UsmsError`` where the rows
         can't be those of sent messages (``doubts``); the first are looked at.
         """
         held, settings = self._held, self._held.settings
@@ -67,13 +70,19 @@ class SourceRows:
         rows = Reading(window, settings.zone, self._about)
         cells = source.Cells()
         judged = source.schema(settings.dimensions).empty_table()
-        for batch in source.read(settings, start, end, cells):
-            rows.add(batch)
-            if judged.num_rows < doubts.MOST_ROWS:
-                judged = pa.concat_tables([judged, pa.table(batch)])
-            tell(rows.rows)
-            if rows.rows > MOST_ROWS and window.first < window.last:
-                return False
+        own = (start + MARGIN, end - MARGIN)
+        spans = [own, (start, own[0]), (own[1], end)] if is_alone else [(start, end)]
+        for span in spans:
+            for batch in source.read(settings, *span, cells):
+                rows.add(batch)
+                if judged.num_rows < doubts.MOST_ROWS:
+                    judged = pa.concat_tables([judged, pa.table(batch)])
+                tell(rows.rows)
+                if rows.rows > MOST_ROWS and window.first < window.last:
+                    return False
+            if is_alone and span is own:
+                rows.only_known_from_here()
+        self.count = rows.rows
         self.count = rows.rows
         judged = judged.slice(0, doubts.MOST_ROWS)
         found = doubts.notes(doubts.of_rows(judged, cells, settings, held.book))
