@@ -136,8 +136,10 @@ def attach(path: Path, options: str, name: str = "usms") -> str:
 
 def _alerts(fields: Sequence[Field]) -> str:
     dimensions = schema.dimensions_among(field.name for field in fields)
-    columns = [literal(name) for name in ("usms_everything", "operator", "country", *dimensions)]
-    counts = " UNION ALL ".join(f"FROM usms_counts_by(lately, {column})" for column in columns)
+    columns = [literal(name) for name in ("operator", "country", *dimensions)]
+    counts = " UNION ALL ".join(
+        f"FROM usms_counts_by(lately, {column})" for column in ("'usms_everything'", *columns)
+    )
     return (
         "CREATE OR REPLACE MACRO usms_counts() AS TABLE "
         f"WITH lately AS MATERIALIZED (FROM usms_lately([{', '.join(columns)}])) {counts};\n"

@@ -71,13 +71,11 @@ OR coalesce(
 );
 
 -- The messages of the days looked at, counted once for all columns that are named, exactly so; ours
--- have names that no column of yours has. Grain: the columns' values, carrier and hour.
+-- have names that no column of yours has. Grain: the columns' values and hour.
 CREATE OR REPLACE MACRO usms_lately(column_names) AS TABLE
 WITH messages AS (
     SELECT
         r.*,
-        'all messages' AS usms_everything,
-        coalesce(r."operator", r.country, '') AS usms_carrier,
         usms_hour(r.sent_at) AS usms_hour,
         newest.hour AS usms_now,
         r.status = 'delivered' AS usms_is_delivered,
@@ -92,7 +90,6 @@ WITH messages AS (
 )
 SELECT
     COLUMNS(column_names),
-    usms_carrier,
     usms_hour,
     any_value(usms_now) AS usms_now,
     count(*) AS usms_sent,
@@ -105,11 +102,16 @@ SELECT
 FROM messages
 GROUP BY ALL;
 
--- `lately` names such a relation, column_name one of its columns; the value is text, in `cohort`.
+-- `lately` names such a relation, with operator and country; column_name is one of its columns, or
+-- usms_everything. The value is text, in `cohort`.
 -- Grain: value, carrier and hour. Values of under a hundred messages are left out.
 CREATE OR REPLACE MACRO usms_counts_by(lately, column_name) AS TABLE
 WITH members AS NOT MATERIALIZED (
-    SELECT *, nullif(COLUMNS([column_name])::VARCHAR, '') AS usms_cohort FROM query_table(lately)
+    SELECT
+        *,
+        coalesce("operator", country, '') AS usms_carrier,
+        nullif(COLUMNS([column_name])::VARCHAR, '') AS usms_cohort
+    FROM (SELECT *, 'all messages' AS usms_everything FROM query_table(lately))
 )
 SELECT
     CASE column_name WHEN 'usms_everything' THEN 'everything' ELSE column_name END AS by_column,
