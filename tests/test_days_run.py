@@ -12,7 +12,7 @@ from tests.account import START, Account
 from tests.examples import examples
 from tests.scripted import DAY, NOON, OTHER, PHONE, THIRD, Scripted, receipt
 from usms_pipeline import warehouse
-from usms_pipeline.contract.errors import StorageError
+from usms_pipeline.contract.errors import DamagedDay, StorageError
 from usms_pipeline.contract.schema import dimension_name
 from usms_pipeline.days import file, log, quarantine, run
 from usms_pipeline.service import api
@@ -220,13 +220,15 @@ def test_a_session_that_was_rescheduled_moves_with_what_is_known_of_it(
     account.settled()
 
 
-def test_a_move_that_was_killed_between_its_two_writings_is_finished(account, monkeypatch):
+@pytest.mark.parametrize("to", [NEXT, BEFORE])
+def test_a_move_that_was_killed_between_its_two_writings_is_finished(account, monkeypatch, to):
     """The new place is written first, so that nothing is lost; then the old one lets go."""
+    account.clock.turn(days=2)
     account.says["s1"] = receipt("delivered", PHONE)
     account.row("s2", NOON, OTHER)
     row = account.row("s1", NOON, PHONE)
     account.refresh()
-    row["sent_at"] -= timedelta(days=1)
+    row["sent_at"] += to - DAY
     write = file.write
 
     def killed(store: Any, day: date, *rest: Any) -> Any:
@@ -238,11 +240,36 @@ def test_a_move_that_was_killed_between_its_two_writings_is_finished(account, mo
     with pytest.raises(KeyboardInterrupt):
         account.refresh()
     monkeypatch.undo()
-    assert account.shown("session_no", "sent_date") == [
-        ("s1", BEFORE), ("s1", DAY), ("s2", DAY),
-    ]  # fmt: skip
+    both = sorted([("s1", to), ("s1", DAY), ("s2", DAY)])
+    assert account.shown("session_no", "sent_date") == both
     account.refresh()
-    assert account.shown("session_no", "sent_date") == [("s1", BEFORE), ("s2", DAY)]
+    assert account.shown("session_no", "sent_date") == [("s1", to), ("s2", DAY)]
+    account.settled()
+
+
+@pytest.mark.parametrize("to", [NEXT, BEFORE])
+def test_a_session_stays_where_it_is_if_its_new_day_cannot_be_written(account, monkeypatch, to):
+    account.clock.turn(days=2)
+    account.says["s1"] = receipt("delivered", PHONE)
+    account.row("s2", NOON + (to - DAY), OTHER)
+    row = account.row("s1", NOON, PHONE)
+    account.refresh()
+    row["sent_at"] += to - DAY
+    write = file.write
+
+    def damaged(store: Any, day: date, *rest: Any) -> Any:
+        if day == to:
+            raise DamagedDay(day, "it is cut off")
+        return write(store, day, *rest)
+
+    monkeypatch.setattr(file, "write", damaged)
+    assert [*account.refresh().damaged] == [to]
+    monkeypatch.undo()
+    assert ("s1", DAY, "delivered") in account.shown("session_no", "sent_date", "status")
+    account.refresh(hours=73)
+    assert account.shown("session_no", "sent_date", "status") == [
+        ("s1", to, "delivered"), ("s2", to, "unknown"),
+    ]  # fmt: skip
     account.settled()
 
 

@@ -166,11 +166,16 @@ class Held:
         """The days that had a file when the run began to hold days."""
         return file.days(self.store)
 
+    @property
+    def left_out(self) -> set[date]:
+        """The days that are left to another run, or damaged."""
+        return {*self.outcome.locked, *self.outcome.damaged}
+
     def take(self, day: date) -> Day | None:
         """Hold a day; None where another process does, or its file is damaged."""
         if day in self.days:
             return self.days[day]
-        if day in self.outcome.locked or day in self.outcome.damaged:
+        if day in self.left_out:
             return None
         if self._locks and not self._stack.enter_context(self.store.lock(f"sent_date={day}")):
             self.outcome.locked.append(day)

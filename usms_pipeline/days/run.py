@@ -173,7 +173,9 @@ class Run:
         def tell(rows: int) -> None:
             self._tell(Progress("source", rows))
 
-        return self._rows.read(window, tell, is_alone=is_alone)
+        is_read = self._rows.read(window, tell, is_alone=is_alone)
+        pa.default_memory_pool().release_unused()
+        return is_read
 
     def catch_up(self) -> None:
         """Fold the responses of killed runs, so that nothing is asked twice."""
@@ -196,8 +198,7 @@ class Run:
 
     def _is_read(self, day: date) -> bool:
         """Return whether this run has read a day's source rows, and can write its file."""
-        is_left = day in self.outcome.locked or day in self.outcome.damaged
-        return day in self._window and not is_left
+        return day in self._window and day not in self._held.left_out
 
     def fold_again(self, blocks: list[str], is_whole: bool = True) -> bool:
         """Fold blocks of responses; return whether all that they say is in the days' files now.
@@ -326,7 +327,7 @@ class Run:
         return int(named.num_rows)
 
     def _ask(self, rounds: Iterable[Round]) -> None:
-        started, left_out = time.monotonic(), self._left_out()
+        started, left_out = time.monotonic(), self._held.left_out
         with ExitStack() as stack:
             writer = log.Log(self._store, self._clock)
 
@@ -353,7 +354,7 @@ class Run:
             finally:
                 self.outcome.seconds_asking += time.monotonic() - started
             self.finish(self._days)
-            if left_out == self._left_out():  # of others, nobody was asked about
+            if left_out == self._held.left_out:  # of others, nobody was asked about
                 self._blocks.empty_named()
                 writer.is_folded = True
 
@@ -372,14 +373,11 @@ class Run:
 
     def finish(self, days: Iterable[date]) -> bool:
         """Write days that there is something new about; return whether none is left out."""
-        before, total = self._left_out(), self._to_write()
+        before, total = self._held.left_out, self._to_write()
         for day in sorted(days):
             self._writing.finish(self._days[day])
             self._tell(Progress("receipts", len({*self.outcome.written}), total))
-        return self._left_out() == before
-
-    def _left_out(self) -> set[date]:
-        return {*self.outcome.damaged, *self.outcome.locked}
+        return self._held.left_out == before
 
     def _tell_how_far(self, stats: CollectStats, due: int) -> None:
         self._tell(Progress("responses", stats.ids_answered + stats.ids_refused, due, stats))

@@ -58,6 +58,8 @@ class Writing:
             self._finish_part(part)
         for other in sorted(day.after):
             self.finish(self._held.days[other])
+            if other in self._disturbed or other in self._held.left_out:
+                self._keep(day)
         if not day.has_news:
             return
         try:
@@ -66,6 +68,12 @@ class Writing:
             self._held.outcome.damaged[day.day] = str(error)
         finally:
             day.is_written()
+
+    def _keep(self, day: Day) -> None:
+        """Keep what was to move, for it did not come there; the next run looks at it again."""
+        day.leaving = set()
+        if day.read is not None:
+            day.read = replace(day.read, digest="")
 
     def _finish_part(self, part: Part) -> None:
         """Write a part of a day, and the end of its file after the last."""
@@ -156,9 +164,6 @@ class Writing:
         That was compared with what the file was; so what was to move stays where it is too.
         """
         self._disturbed.add(day.day)
-        for other in self._held.days.values():
-            if day.day in other.after:
-                other.leaving = set()
         day.read, day.arriving, day.leaving, day.beside = None, [], set(), set()
         self._held.is_read(day, file.footer(self._held.store, day.day))
 
