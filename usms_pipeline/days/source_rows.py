@@ -52,15 +52,15 @@ class SourceRows:
         self.window = Window(date.max, date.min)
         self._read_for: dict[date, pa.ChunkedArray] = {}
 
-    def read(
-        self, window: Window, tell: Callable[[int], None], *, is_alone: bool = False
-    ) -> bool:
+    def read(self, window: Window, tell: Callable[[int], None], *, is_alone: bool = False) -> bool:
         """Read a window; hold its days where they are not as their files say they were read.
 
         Returns False, with nothing done, where its days have too many rows to be read at once.
         ``is_alone``: of the days beside it, only the rows of its own sessions are held, at the
-        price of two more queries. ``tell`` is called with the number of rows read so far. Raises ``UsmsError`` where the rows
-        can't be those of sent messages (``doubts``); the first are looked at.
+        price of two more queries. ``tell`` is called with the number of rows read so far.
+
+        Raises ``UsmsError`` where the rows can't be those of sent messages (``doubts``); the first
+        are looked at.
         """
         held, settings = self._held, self._held.settings
         start = day_start(window.first, settings.zone) - MARGIN
