@@ -70,6 +70,14 @@ def test_every_value_file_can_be_read(path: Path):
     assert isinstance(yaml.safe_load(path.read_text("utf-8")), dict)
 
 
+def test_the_dbt_example_uses_every_macro():
+    """So that `make test-engines` runs it with dbt, too."""
+    reference = (ROOT / "docs/reference/sql.md").read_text("utf-8")
+    model = (ROOT / "deploy/dbt/models/every_macro.sql").read_text("utf-8")
+    macros = re.findall(r"^\| macro \| `(\w+)", reference, re.MULTILINE)
+    assert [macro for macro in macros if not re.search(rf"\b{macro}\(", model)] == []
+
+
 def test_each_way_to_deploy_has_a_page_of_five_lines():
     folders = [path for path in (ROOT / "deploy").iterdir() if path.is_dir()]
     assert len(folders) == 5
