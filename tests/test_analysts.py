@@ -182,11 +182,11 @@ def here(published: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @examples(
-    2,
+    1,
     "command",
     [
-        "rates --by template --last 1000d",
         "rates --by template --by operator --sort delivery_rate --limit 1",
+        "rates --by template --last 1000d",
         "failures --by template",
         "failures --by sent_date",
         "failures --last 24h",

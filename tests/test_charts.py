@@ -108,6 +108,7 @@ def test_a_headline_is_broken_so_that_no_font_runs_over_the_edge() -> None:
     assert " ".join(title.text) == words.strip()
 
 
+@pytest.mark.long
 def test_every_chart_of_the_warehouse_becomes_a_png(every_chart: list[charts.Chart]) -> None:
     for chart in every_chart:
         image = charts.png(chart, scale=1)

@@ -279,6 +279,7 @@ def stored(folder: Path) -> int:
     return count
 
 
+@pytest.mark.long
 def test_a_run_leaves_little_in_dagster(project):
     """Hardly more where 200,000 are asked about: its days, its checks, and lines of progress."""
     account = project(300)

@@ -135,7 +135,7 @@ def decent(result: Result) -> str:
     return said
 
 
-@examples(5, ("seed", "kind", "way"), damages())
+@examples(2, ("seed", "kind", "way"), damages())
 def test_a_damage_is_told_and_cured_by_what_is_said_and_no_figure_is_wrong(
     seed: int, kind: str, way: str, world: World
 ) -> None:

@@ -553,7 +553,7 @@ def three_days(account: Scripted) -> list[tuple[Any, ...]]:
     return account.settled()
 
 
-@pytest.mark.parametrize("is_footer", [False, True])
+@examples(1, "is_footer", [False, True])
 @examples(1, "days", [[DAY], [BEFORE], [DAY, BEFORE - timedelta(days=1)]])
 def test_a_damaged_day_is_made_anew_from_the_responses_and_the_source(account, is_footer, days):
     before = three_days(account)

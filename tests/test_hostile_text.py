@@ -94,7 +94,7 @@ def usms(folder: Path, *arguments: str) -> Result:
 # --- the terminal ---------------------------------------------------------------------------------
 
 
-@examples(2, "column", [NAME, "template", "provider_desc", "operator"])
+@examples(1, "column", [NAME, "template", "provider_desc", "operator"])
 @pytest.mark.parametrize("form", ["table", "csv", "json"])
 def test_no_name_commands_the_terminal(folder, column, form):
     result = usms(folder, "rates", "--by", column, "--format", form)

@@ -11,6 +11,7 @@ import pytest
 
 from tests import forecasts_measured
 from tests.cohorts import NOON, receipt, table
+from tests.examples import examples
 from tests.forecasts_measured import Seen, figures
 from tests.rate_worlds import World, fill, warehouse, world
 from usms_pipeline.defs import checks
@@ -65,7 +66,7 @@ def record(con: duckdb.DuckDBPyConnection) -> list[tuple]:
     return con.execute("FROM delivery_nowcast_record").fetchall()
 
 
-@pytest.mark.parametrize("name", ["real life", "pipeline paused 8 h", "receipts undated"])
+@examples(1, "name", ["pipeline paused 8 h", "real life", "receipts undated"])
 def test_the_record_has_what_was_said_then(name):
     """Of each of the days: what the warehouse that stood at its end said of it."""
     account = world(name, 8, per_day=1_500, days=18)

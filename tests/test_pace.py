@@ -160,6 +160,7 @@ def test_it_comes_back_within_half_a_minute_after_an_outage():
     assert outcome.good >= 0.5 * 200 * 30
 
 
+@pytest.mark.long
 def test_it_follows_a_limit_that_comes_down():
     class Falling(TokenBucket):
         def admits(self, now):

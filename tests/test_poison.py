@@ -174,7 +174,7 @@ def test_twelve_bad_ids_of_2500_each_in_another_way_cost_nobody_else_an_outcome(
         assert len(quarantine.entries(account.pipeline.store)) == 12
 
 
-@pytest.mark.parametrize("way", ["HTTP 522", "a firewall's 403", "silence"])
+@examples(1, "way", ["silence", "HTTP 522", "a firewall's 403"])
 def test_a_bad_id_that_is_due_alone_is_told_from_a_service_that_is_down(way: str) -> None:
     """By asking about one that was answered before; where there is none, nothing is known of it."""
     patience = Patience(first_pause_seconds=0.01)

@@ -15,6 +15,7 @@ import pytest
 from tests.account import Account
 from tests.cohorts import receipt
 from tests.cohorts import write as write_receipts
+from tests.examples import examples
 from usms_pipeline.cli import check
 from usms_pipeline.contract.errors import StorageError
 from usms_pipeline.people.phone_key import load_key
@@ -153,7 +154,7 @@ def test_what_waits_for_its_upload_is_in_a_folder_of_the_owners_alone(tmp_path):
     assert not path.exists()
 
 
-@pytest.mark.parametrize("umask", [0o022, 0o027, 0o077])
+@examples(1, "umask", [0o027, 0o022, 0o077])
 def test_the_umask_says_who_may_read_what_is_published(umask, tmp_path, monkeypatch):
     settings = Settings(_env_file=None, data_dir=str(tmp_path))
     before = os.umask(umask)

@@ -150,6 +150,7 @@ def test_a_certificate_for_another_host_or_an_expired_one_is_refused(folder, tru
     assert "certificate" in reply.message
 
 
+@pytest.mark.long
 def test_a_private_ca_in_ssl_cert_file_is_trusted(server, trusted):
     code = "import sys, tests.test_proxy as t; print(t.ask(sys.argv[1]).verdict.name)"
     for authority, verdict in ((trusted, "OK"), (trusted / "none", "RETRY")):

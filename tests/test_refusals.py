@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.account import Account
+from tests.examples import examples
 from usms_pipeline.contract.errors import ServiceDown
 from usms_pipeline.days import quarantine
 from usms_pipeline.service.collect import Patience
@@ -37,7 +38,7 @@ def test_nothing_but_refusals_stops_the_run_and_nothing_of_it_counts(
     assert quarantine.entries(account.pipeline.store) == []
 
 
-@pytest.mark.parametrize("share", [0.02, 0.5])
+@examples(1, "share", [0.02, 0.5])
 def test_many_bad_numbers_among_good_ones_are_invalid_at_last(
     tmp_path: Path, simulator: Any, share: float
 ) -> None:

@@ -24,6 +24,7 @@ import pytest
 
 from benchmarks import measure, views
 from tests import rate_worlds
+from tests.examples import examples
 from tests.made_receipts import HARM, NOW, Row, five_days, message, opened
 from tests.rate_worlds import Trouble, World
 from usms_pipeline.contract.errors import OtherWarehouse, StorageError
@@ -434,7 +435,7 @@ def test_what_was_counted_elsewhere_is_shown_when_given(page, tmp_path):
     assert not {"In quarantine", "Source rows without a usable time"} & set(found([], tmp_path))
 
 
-@pytest.mark.parametrize(("extra", "of", "is_told"), [(2, 50, True), (1, 200, False)])
+@examples(1, ("extra", "of", "is_told"), [(2, 50, True), (1, 200, False)])
 def test_many_receipts_of_unannounced_phones_are_a_reason_to_look_and_a_few_are_not(
     extra, of, is_told, tmp_path
 ):

@@ -20,6 +20,7 @@ import pytest
 import usms_pipeline
 from tests import processes
 from tests.account import Account
+from tests.examples import examples
 from tests.loopback import Response, Seen, code, serving
 from tests.mounts import Disk, without_the_rights_of_root
 from tests.processes import account_now, old_messages, outcome, sentence, undisturbed, usms
@@ -104,7 +105,7 @@ def test_a_disk_that_became_read_only_is_told_and_read_on(tmp_path, simulator, d
     assert account.sql("SELECT count(*) FROM receipts") == [(40,)]
 
 
-@pytest.mark.parametrize("is_another_day", [False, True])
+@examples(1, "is_another_day", [False, True])
 def test_a_data_directory_that_goes_away_in_a_run_is_told_and_nothing_is_published(
     tmp_path, simulator, is_another_day
 ):

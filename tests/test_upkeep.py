@@ -85,6 +85,7 @@ def test_what_was_backed_up_is_restored_and_shows_the_same_figures(home, monkeyp
     assert figures() == before, "though no response is kept"
 
 
+@pytest.mark.long
 def test_a_backup_holds_no_phone_number_and_no_key(home, monkeypatch):
     follow(section("Back up"), monkeypatch)
     (home / "out").mkdir()
@@ -116,6 +117,7 @@ def test_who_was_erased_after_the_backup_is_erased_again_before_the_run(home, mo
     assert figures() == without
 
 
+@pytest.mark.long
 def test_a_moved_folder_goes_on(home, monkeypatch):
     before = figures()
     follow(section("Move"), monkeypatch)

@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.account import START
+from tests.examples import examples
 from tests.object_service import DATA_DIR, KEY, ObjectService, holding
 from tests.processes import account_now, ended, old_messages, started
 from tests.scripted import OTHER, PHONE, THIRD, Scripted, receipt
@@ -187,7 +188,7 @@ def test_a_day_that_others_write_all_the_time_is_left_to_the_next_run(shop, obje
     assert shop.times_asked("s2") == 2
 
 
-@pytest.mark.parametrize("is_new", [True, False])
+@examples(1, "is_new", [True, False])
 def test_a_put_that_came_while_its_response_was_lost_is_not_done_again(shop, objects, is_new):
     shop.row("s1", phone=PHONE)
     if not is_new:
@@ -274,7 +275,7 @@ def test_two_that_are_forgotten_at_once_are_both_forgotten(shop, objects):
         assert holding(objects, phone) == []
 
 
-@pytest.mark.parametrize("where", [RECEIPTS, "/000001.parquet"])
+@examples(1, "where", [RECEIPTS, "/000001.parquet"])
 def test_who_is_forgotten_while_a_run_goes_on_is_in_nothing_that_it_writes(shop, objects, where):
     shop.delivered("s1")
     other = shop.beside()
