@@ -15,11 +15,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 import hypothesis
 import pytest
 
+from tests import begun
 from tests.account import START, Account, served
 from tests.mounts import disk
 from tests.services import mariadb, mariadb_server, postgresql, postgresql_server
 from tests.source_tables import Place
 from usms_pipeline.simulator import Population, Simulator, serve
+from usms_pipeline.warehouse.publish import Publishing
 
 if TYPE_CHECKING:
     from tests.plug.world import World
@@ -48,7 +50,8 @@ _SERVICES = frozenset({"browser", "mariadb", "mariadb_server", "postgresql", "po
 """Fixtures that start a program; a test that takes one is marked ``services``."""
 
 _DURABLE = frozenset({"test_plug", "test_plug_power", "test_plug_stop", "test_unwritable"})
-"""Modules about what the disk has after a kill or a power cut. Elsewhere fsync does nothing."""
+"""Modules about what the disk has after a kill or a power cut. Elsewhere fsync does nothing, and a
+new warehouse is a copy of an empty one."""
 
 _SLOWEST = {
     f"test_{name}.py"
@@ -129,6 +132,8 @@ def _fast_disk(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
     """Let nobody wait for the disk but the tests that are about it."""
     if request.module.__name__.rpartition(".")[2] not in _DURABLE:
         monkeypatch.setattr(os, "fsync", lambda descriptor: None)
+        if request.module.__name__.rpartition(".")[2] != "test_warehouse":
+            monkeypatch.setattr(Publishing, "_begin", begun.begin)
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ import numpy.typing as npt
 import pyarrow as pa
 from scipy.special import ndtr
 
+from tests import begun
 from tests.cohorts import CUTOFF
 from usms_pipeline.contract import polling, schema
 from usms_pipeline.warehouse import ddl
@@ -502,11 +503,11 @@ def warehouse(
     dimensions: Sequence[str] = ("template",), zone: str = "UTC"
 ) -> duckdb.DuckDBPyConnection:
     """Open a warehouse in memory, with our definitions and without receipts."""
-    con = duckdb.connect(":memory:")
-    con.execute(f"SET TimeZone = '{zone}'")
     fields = ddl.columns(dimensions, dimensions)
-    con.execute(ddl.create_receipts(fields))
-    con.execute(ddl.definitions(fields, CUTOFF))
+    path = begun.empty(fields, ddl.definitions(fields, CUTOFF))
+    con = duckdb.connect(":memory:")
+    con.execute(f"SET TimeZone = '{zone}'; ATTACH '{path}' AS empty (READ_ONLY)")
+    con.execute("COPY FROM DATABASE empty TO memory; DETACH empty")
     return con
 
 

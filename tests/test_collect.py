@@ -234,7 +234,7 @@ def test_a_ceiling_in_the_settings_is_kept(good):
     ("status", "error", "most", "words"),
     [
         (401, CredentialsRefused, 20 + 8, "USMS_ACCESS_KEY"),
-        (503, ServiceDown, 20 + 12 + 8, "HTTP 503"),
+        (503, ServiceDown, 20 + 12 + 16, "HTTP 503"),
     ],
 )
 def test_an_answer_that_ends_the_run_keeps_what_landed(status, error, most, words):

@@ -23,7 +23,7 @@ WORDS = {
     "sending": "pending", "": "pending", "NO_SUCH_WORD": "unrecognized",
 }  # fmt: skip
 Said = tuple[str, Answer, dict[str, Any]]
-How = pytest.mark.parametrize("many", [1_500, pytest.param(100_000, marks=pytest.mark.long)])
+How = pytest.mark.parametrize("many", [500, pytest.param(100_000, marks=pytest.mark.long)])
 
 
 def drawn_detail(rng: random.Random, name: str) -> Any:

@@ -14,7 +14,7 @@ from tests.scripted import DAY, NOON, OTHER, PHONE, THIRD, Scripted, receipt
 from usms_pipeline.days import log, source_rows
 from usms_pipeline.store.dataset import Window
 
-DAYS = 8
+DAYS = 6
 WINDOW = Window(DAY - timedelta(days=DAYS - 1), DAY)
 FEW = 6
 """How many rows may be held at once here."""
@@ -70,7 +70,7 @@ def test_in_pieces_and_at_once_the_rows_are_the_same(tmp_path: Path, monkeypatch
         account, dice = Scripted(folder), random.Random(seed)
         _fill(account, dice)
         reports = [account.refresh()]
-        for _ in range(3):
+        for _ in range(2):
             _change(account, dice)
             reports.append(account.refresh(hours=dice.choice([1, 30])))
         reports.append(account.refresh(hours=100))
