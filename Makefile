@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock
 export DAGSTER_HOME ?= $(CURDIR)/dagster_home
+# the tests start hundreds of processes: let Python keep what it has compiled
+export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
 .PHONY: help demo dev test test-all test-engines test-dagster lint bench wheel lock clean

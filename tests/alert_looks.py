@@ -20,7 +20,6 @@ from typing import Any, Final, NamedTuple
 
 import duckdb
 import numpy as np
-from scipy.stats import binom
 
 from tests.rate_worlds import Trouble, World, fill, micros, warehouse, with_trouble, world
 from tests.readme_tables import put_in
@@ -189,6 +188,8 @@ def possible(messages: int, usual: float, share: float) -> float:
 
     It knows what is usual; a share of the other messages is affected too.
     """
+    from scipy.stats import binom  # only now: it takes a second to load
+
     fewest = binom.isf(1 / (20 * 8_766), messages, usual)
     return float(binom.sf(fewest, messages, usual + (1 - usual) * share))
 

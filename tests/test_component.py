@@ -17,7 +17,6 @@ import pytest
 import yaml
 from dagster_dg_core.utils.check_utils import error_dict_to_formatted_error
 from dagster_shared.yaml_utils import parse_yamls_with_source_position
-from jsonschema import Draft202012Validator
 
 from tests.conftest import MakeRehearsal
 from tests.examples import examples
@@ -309,6 +308,12 @@ RIGHT = [
 ]  # fmt: skip
 
 
+def validator() -> Any:
+    from jsonschema import Draft202012Validator  # only now: it takes two seconds to load
+
+    return Draft202012Validator(Attributes.model_json_schema())
+
+
 def checked(attribute: str) -> list[str]:
     """What `dg check defs` prints about a defs.yaml with one attribute, the lines of each error."""
     text = f"type: usms_pipeline.components.ReceiptPipeline\nattributes:\n  {attribute}\n"
@@ -316,9 +321,7 @@ def checked(attribute: str) -> list[str]:
     [tree] = parse_yamls_with_source_position(text, "defs.yaml")
     return [
         error_dict_to_formatted_error(None, error, tree.source_position_tree, ["attributes"])
-        for error in Draft202012Validator(Attributes.model_json_schema()).iter_errors(
-            tree.value["attributes"]
-        )
+        for error in validator().iter_errors(tree.value["attributes"])
     ]
 
 
@@ -513,7 +516,7 @@ def test_the_scaffold_fills_in_an_account(tmp_path, options, wanted, unwanted):
     assert [part for part in wanted if part not in text] == []
     assert [part for part in unwanted if part in text] == []
     attributes = yaml.safe_load((folder / "defs.yaml").read_text())
-    Draft202012Validator(Attributes.model_json_schema()).validate(attributes["attributes"])
+    validator().validate(attributes["attributes"])
     variables = re.findall(r"env\.(\w+)", (folder / "defs.yaml").read_text())
     assert attributes["requirements"]["env"] == variables
     assert [
