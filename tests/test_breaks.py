@@ -45,6 +45,12 @@ BREAKS = {
         "for run in log.open_runs(self._store):",
         "for run in ():",
     ),
+    "4 durable: a session leaves its day before it is in the other": (
+        "days/writing.py",
+        "for other in sorted(day.after):",
+        "for other in ():",
+        "test_days_run.py",
+    ),
     "5 readers: the published file is written over": (
         "warehouse/publish.py",
         "publish_file(self._temporary, self._path)",
