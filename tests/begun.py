@@ -6,19 +6,17 @@ Tests begin a new file as a copy of it; `test_warehouse.py` and the tests of kil
 from __future__ import annotations
 
 import tempfile
-from contextlib import ExitStack
 from pathlib import Path
 
 import duckdb
 
 from usms_pipeline.contract.schema import Field
 from usms_pipeline.warehouse import ddl
-from usms_pipeline.warehouse.building import Building, Published
+from usms_pipeline.warehouse.building import Building, Published, digest_of
 from usms_pipeline.warehouse.publish import Publishing
 
 _begin = Publishing._begin
-_made: dict[str, Path] = {}
-_folders = ExitStack()
+_folder = tempfile.TemporaryDirectory()
 
 
 def begin(publishing: Publishing, fields: list[Field], copied: Published | None) -> Building:
@@ -37,12 +35,10 @@ def begin(publishing: Publishing, fields: list[Field], copied: Published | None)
 
 def empty(fields: list[Field], definitions: str) -> Path:
     """Return the path of a warehouse without receipts, which is not to be changed."""
-    key = f"{[field.name for field in fields]}{definitions}"
-    if key not in _made:
-        folder = _folders.enter_context(tempfile.TemporaryDirectory())
-        path = Path(folder) / "empty.duckdb"
+    names = [field.name for field in fields]
+    path = Path(_folder.name) / digest_of(f"{names}{definitions}")
+    if not path.exists():
         with duckdb.connect(":memory:") as con:
             con.execute(ddl.attach(path, f"STORAGE_VERSION '{ddl.STORAGE_VERSION}'"))
             Building(con, fields, {}, definitions, is_copy=False).close([])
-        _made[key] = path
-    return _made[key]
+    return path

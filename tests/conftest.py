@@ -129,11 +129,12 @@ def _takes(item: pytest.Item) -> set[object]:
 
 @pytest.fixture(autouse=True)
 def _fast_disk(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let nobody wait for the disk but the tests that are about it."""
-    if request.module.__name__.rpartition(".")[2] not in _DURABLE:
+    """Let nobody wait for the disk, or for new views, but the tests that are about them."""
+    module = request.module.__name__.rpartition(".")[2]
+    if module not in _DURABLE:
         monkeypatch.setattr(os, "fsync", lambda descriptor: None)
-        if request.module.__name__.rpartition(".")[2] != "test_warehouse":
-            monkeypatch.setattr(Publishing, "_begin", begun.begin)
+    if module not in {*_DURABLE, "test_warehouse"}:
+        monkeypatch.setattr(Publishing, "_begin", begun.begin)
 
 
 @dataclass(frozen=True)

@@ -220,6 +220,18 @@ def test_a_session_that_was_rescheduled_moves_with_what_is_known_of_it(
     account.settled()
 
 
+def cannot_write(patch: pytest.MonkeyPatch, day: date, error: BaseException) -> None:
+    """Let the writing of a day's file end with an error."""
+    write = file.write
+
+    def fails(store: Any, written: date, *rest: Any) -> Any:
+        if written == day:
+            raise error
+        return write(store, written, *rest)
+
+    patch.setattr(file, "write", fails)
+
+
 @pytest.mark.parametrize("to", [NEXT, BEFORE])
 def test_a_move_that_was_killed_between_its_two_writings_is_finished(account, monkeypatch, to):
     """The new place is written first, so that nothing is lost; then the old one lets go."""
@@ -229,14 +241,7 @@ def test_a_move_that_was_killed_between_its_two_writings_is_finished(account, mo
     row = account.row("s1", NOON, PHONE)
     account.refresh()
     row["sent_at"] += to - DAY
-    write = file.write
-
-    def killed(store: Any, day: date, *rest: Any) -> Any:
-        if day == DAY:
-            raise KeyboardInterrupt
-        return write(store, day, *rest)
-
-    monkeypatch.setattr(file, "write", killed)
+    cannot_write(monkeypatch, DAY, KeyboardInterrupt())
     with pytest.raises(KeyboardInterrupt):
         account.refresh()
     monkeypatch.undo()
@@ -255,14 +260,7 @@ def test_a_session_stays_where_it_is_if_its_new_day_cannot_be_written(account, m
     row = account.row("s1", NOON, PHONE)
     account.refresh()
     row["sent_at"] += to - DAY
-    write = file.write
-
-    def damaged(store: Any, day: date, *rest: Any) -> Any:
-        if day == to:
-            raise DamagedDay(day, "it is cut off")
-        return write(store, day, *rest)
-
-    monkeypatch.setattr(file, "write", damaged)
+    cannot_write(monkeypatch, to, DamagedDay(to, "it is cut off"))
     assert [*account.refresh().damaged] == [to]
     monkeypatch.undo()
     assert ("s1", DAY, "delivered") in account.shown("session_no", "sent_date", "status")

@@ -89,7 +89,7 @@ class Reading:
         self.newest: int | None = None
 
     def only_known_from_here(self) -> None:
-        """From here on, add rows of those sessions alone that have one (by hash: hardly others)."""
+        """From here on, add only rows of sessions that have a row already, compared by hash."""
         sessions = [_hashes(batch) for batch in self._batches]
         self._known = np.sort(np.concatenate([*sessions, np.zeros(1, np.uint64)]))
 

@@ -80,9 +80,8 @@ class SourceRows:
                 tell(rows.rows)
                 if rows.rows > MOST_ROWS and window.first < window.last:
                     return False
-            if is_alone and span is own:
+            if span is own:
                 rows.only_known_from_here()
-        self.count = rows.rows
         self.count = rows.rows
         judged = judged.slice(0, doubts.MOST_ROWS)
         found = doubts.notes(doubts.of_rows(judged, cells, settings, held.book))
