@@ -10,6 +10,7 @@ import sys
 import textwrap
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
@@ -356,6 +357,28 @@ def test_it_is_loaded_in_one_thread_and_published_in_another(store, settings, pu
     assert reconcile(store, settings).is_locked
     assert publishing.finish([]).rows == 1
     assert reconcile(store, settings).is_skipped, "the lock is free"
+
+
+def test_the_first_file_is_begun_before_a_day_is_there(store, settings, publishing):
+    publishing.begin()
+    footer = cohorts.write(store, [row := receipt(session_no="a")])
+    publishing.load(DAY, change(DAY, "", footer, row))
+    assert publishing.finish([]).rows == 1
+    assert left_behind(settings) == []
+    assert sessions(settings) == ["a"]
+    with closing(Publishing(store, settings)) as another:
+        another.begin()
+        assert left_behind(settings) == [], "one is published"
+
+
+def test_what_is_begun_and_not_needed_leaves_nothing(store, settings, publishing):
+    with store.lock("warehouse"):
+        publishing.begin()
+        assert publishing.finish([]).is_locked
+    publishing.begin()
+    publishing.close()
+    assert left_behind(settings) == []
+    assert reconcile(store, settings).rows == 0
 
 
 def test_what_is_abandoned_leaves_nothing(store, settings, publishing):

@@ -335,7 +335,7 @@ class Pipeline:
         """
         with closing(warehouse.Publishing(self.store, self.settings)) as publishing:
             try:
-                report = self.refresh(window, on_written=publishing.load)
+                report = self.refresh(window, publishing)
             except (CredentialsRefused, ServiceDown):
                 publishing.finish(self._changes)
                 raise
@@ -352,22 +352,24 @@ class Pipeline:
     def refresh(
         self,
         window: Window | None = None,
-        on_written: Callable[[date, Change | None], None] = lambda day, change: None,
+        publishing: warehouse.Publishing | None = None,
     ) -> Report:
         """Read the source, ask about what is due, and write what changed; publishes nothing.
 
-        ``on_written`` is called for each day when it is written, in a thread of its own. What came
+        Each day is loaded into ``publishing``, in another thread, when it is written. What came
         before the service refused or failed is written, then the error is raised.
         """
         window, begun = window or self.open_window(), self.clock()
         dataset.check(self.store, self.settings, self.book.fingerprint)
         notes = self._doubts_about_the_clock()
         reaches_today = window.last >= self.open_window().last
-        with self._run(on_written=on_written) as run:
+        with self._run(**({"on_written": publishing.load} if publishing else {})) as run:
             try:
                 for _ in run.pieces(window, reaches_today=reaches_today):
                     # not before: a column that can't be meant is not to be what it was begun with
                     dataset.begin(self.store, self.settings, self.book.fingerprint)
+                    if publishing and run.changed_days:
+                        publishing.begin()
                     run.catch_up()
                     run.ask()
             except (CredentialsRefused, ServiceDown):

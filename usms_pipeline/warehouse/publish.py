@@ -16,6 +16,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
+from threading import Thread, current_thread
 from typing import Any, Final
 
 import duckdb
@@ -118,8 +119,8 @@ def reconcile(
 class Publishing:
     """Loads days into the next published file while other days are still being written.
 
-    ``finish`` or ``close`` ends it; until then it holds the lock, from the first ``load`` on.
-    Each call may come from another thread, but not while one runs.
+    ``finish`` or ``close`` ends it; until then it holds the lock, from the first ``load`` or
+    ``begin`` on. Each call may come from another thread, but not while one runs.
     """
 
     def __init__(self, store: Store, settings: Settings, *, is_from_scratch: bool = False) -> None:
@@ -132,6 +133,7 @@ class Publishing:
             "threads": str(THREADS),
         }
         self._lock = ExitStack()
+        self._beginning: Thread | None = None
         self._is_left_to_finish = False
         self._present: Published | None = None
         self._con: duckdb.DuckDBPyConnection | None = None
@@ -144,19 +146,46 @@ class Publishing:
         If another process holds the lock, or anything fails, this and all later calls do nothing:
         ``finish`` then loads everything, and raises what is wrong.
         """
-        if self._is_left_to_finish:
+        if not self._has_begun():
             return
-        try:
-            if (present := self._opened()) is None:
-                self._is_left_to_finish = True
-                return
-            if self._next is None:
-                fields = self._fields(present.parts.values())
-                self._next = self._begin(fields, present if present.is_like(fields) else None)
+        assert self._next is not None
+        with self._leaving_to_finish():
             if change is not None and self._next.versions.get(day, "") == change.before:
                 self._next.put(day, change.after, [change.rows], change.sessions)
             elif (footer := file.footer(self._store, day)) is not None:
                 self._next.put(day, footer.version, self._rows(day, footer))
+
+    def begin(self) -> None:
+        """Make the first published file's views in a thread, while the service is asked.
+
+        They take half a second, and each is made before the first day can be loaded.
+        """
+        if not self._path.exists():
+            self._beginning = Thread(target=self._has_begun, name="usms-begin")
+            self._beginning.start()
+
+    def _has_begun(self) -> bool:
+        """Return whether there is a next file to load days into; it is begun here."""
+        self._wait()
+        if self._next is None and not self._is_left_to_finish:
+            with self._leaving_to_finish():
+                if (present := self._opened()) is None:
+                    self._is_left_to_finish = True
+                    return False
+                fields = self._fields(present.parts.values())
+                self._next = self._begin(fields, present if present.is_like(fields) else None)
+        return not self._is_left_to_finish
+
+    def _wait(self) -> None:
+        if self._beginning not in (None, current_thread()):
+            self._beginning.join()
+            self._beginning = None
+
+    @contextmanager
+    def _leaving_to_finish(self) -> Iterator[None]:
+        """Let nothing but ``finish`` load any more if something fails: it raises what is wrong."""
+        try:
+            yield
         except (duckdb.Error, pa.ArrowException, OSError, StorageError):
             self._is_left_to_finish = True
             self._throw_away()
@@ -164,6 +193,7 @@ class Publishing:
     def finish(self, changes: Iterable[Change] = ()) -> WarehouseReport:
         """Load what still differs from the days' files, and publish; see ``reconcile``."""
         started = time.monotonic()
+        self._wait()
         try:
             with _translating_errors(self._path):
                 if (present := self._opened()) is None:
@@ -185,6 +215,7 @@ class Publishing:
 
     def close(self) -> None:
         """Discard what was built and is not published; release the lock."""
+        self._wait()
         self._throw_away()
         self._present = None
         self._lock.close()
